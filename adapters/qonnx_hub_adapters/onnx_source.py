@@ -1,0 +1,145 @@
+"""Reading ONNX in any form: the part that all adapters for ONNX files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir
+from google.protobuf.message import DecodeError
+from onnx_ir import Model
+from onnx_ir.passes.common import InlinePass
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import PassError, SourceError
+from qonnx_hub_ir.passes import IMPORT_PIPELINE, NormalizeDialect, run_passes
+from qonnx_hub_ir.verify import require_valid
+
+SUFFIXES = (".onnx",)
+
+
+def is_onnx(source: object) -> bool:
+    """Return whether the source is an ONNX file or model. Nothing is read."""
+    if isinstance(source, (onnx.ModelProto, Model)):
+        return True
+    return isinstance(source, (str, Path)) and Path(source).suffix.lower() in SUFFIXES
+
+
+def describe(source: object) -> str:
+    """Return how messages call the source: its path, or the kind of object."""
+    if isinstance(source, (str, Path)):
+        return f"'{source}'"
+    return f"the given {type(source).__name__}"
+
+
+def read_model(source: object) -> Model:
+    """Return an ONNX source as a verified IR model, in canonical dialect.
+
+    Args:
+        source: Path of a file, ModelProto, or onnx_ir model (which is copied).
+
+    Raises:
+        SourceError: It is missing, empty, cut off, no ONNX file, or speaks of things that no
+            operator document knows.
+        InvalidModelError: It breaks rules of the IR; all of them are listed.
+    """
+    name = describe(source)
+    model = _parse(source)
+    _check_external_data(model, name)
+    try:
+        NormalizeDialect()(model)
+        if model.functions:
+            InlinePass()(model)
+        _require_order(model, name)
+        run_passes(model, IMPORT_PIPELINE)
+    except SourceError as error:
+        raise SourceError(f"{name}: {error}") from error
+    except PassError as error:
+        # The rules of the IR usually name the cause better than the pass that tripped over it.
+        require_valid(model, name)
+        raise SourceError(f"{name}: {error}") from error
+    require_valid(model, name)
+    _set_provenance(model)
+    return model
+
+
+def _require_order(model: Model, name: str) -> None:
+    """Bring the nodes into topological order, or say that there is none."""
+    try:
+        model.graph.sort()
+    except ValueError:
+        require_valid(model, name)
+        raise SourceError(f"{name}: the graph has a cycle") from None
+    undefined = [
+        f"'{value.name}' (read by {node.op_type} '{node.name or node.outputs[0].name}')"
+        for node in model.graph
+        for value in node.inputs
+        if value is not None
+        and value.producer() is None
+        and not value.is_graph_input()
+        and not value.is_initializer()
+    ]
+    if undefined:
+        raise SourceError(
+            f"{name}: these inputs are defined nowhere: {', '.join(undefined)}"
+        )
+
+
+def _parse(source: object) -> Model:
+    if isinstance(source, Model):
+        return source.clone()
+    if isinstance(source, onnx.ModelProto):
+        return _deserialize(source, describe(source))
+    if not isinstance(source, (str, Path)):
+        raise SourceError(f"{describe(source)} is neither an ONNX file nor an ONNX model")
+    path = Path(source)
+    if not path.exists():
+        raise SourceError(f"'{path}' does not exist")
+    if path.is_dir():
+        raise SourceError(f"'{path}' is a folder, an ONNX file is needed")
+    if path.stat().st_size == 0:
+        raise SourceError(f"'{path}' is empty")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise SourceError(
+            f"'{path}' is not an ONNX file, or it is cut off: {error}"
+        ) from error
+    except OSError as error:
+        raise SourceError(f"'{path}' cannot be read: {error.strerror}") from error
+    model = _deserialize(proto, f"'{path}'")
+    onnx_ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def _deserialize(proto: onnx.ModelProto, name: str) -> Model:
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise SourceError(f"{name} holds no graph: it is not an ONNX file, or it is cut off")
+    try:
+        return onnx_ir.from_proto(proto)
+    except Exception as error:  # the deserializer wraps whatever a malformed field raises
+        cause = error.__cause__ or error
+        raise SourceError(f"{name} is malformed: {cause}") from error
+
+
+def _check_external_data(model: Model, name: str) -> None:
+    for value in model.graph.initializers.values():
+        tensor: Any = value.const_value
+        if not isinstance(tensor, onnx_ir.ExternalTensor):
+            continue
+        path = Path(tensor.path)
+        needed = (tensor.offset or 0) + (tensor.length or 0)
+        if not path.exists():
+            raise SourceError(f"{name}: data file '{path}' of '{value.name}' is missing")
+        if path.stat().st_size < needed:
+            raise SourceError(f"{name}: data file '{path}' is cut off before '{value.name}'")
+
+
+def _set_provenance(model: Model) -> None:
+    for value in model.graph.inputs:
+        value.metadata_props.setdefault(dialect.PROVENANCE, str(value.name))
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name:
+                value.metadata_props.setdefault(dialect.PROVENANCE, value.name)

@@ -1,0 +1,194 @@
+"""What an adapter is: one foreign form, how it is read and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy.typing as npt
+import onnx
+from onnx_ir import Model
+
+from qonnx_hub_ir.errors import Gap
+
+__all__ = [
+    "AdapterInfo",
+    "Artifact",
+    "ExportOptions",
+    "Exporter",
+    "Feature",
+    "Feeds",
+    "Gap",
+    "ImportOptions",
+    "Importer",
+    "Outputs",
+    "QuantizerRecord",
+    "Support",
+]
+
+Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class Support(str, Enum):
+    """How well a form says something. Unknown is not the same as refused."""
+
+    EXACT = "exact"
+    BOUNDED = "bounded"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class Feature(str, Enum):
+    """What a form may or may not be able to say."""
+
+    BITS_2_TO_8 = "2..8 bits"
+    BITS_9_TO_16 = "9..16 bits"
+    BITS_17_TO_32 = "17..32 bits"
+    UNSIGNED_1_BIT = "unsigned 1 bit"
+    BIPOLAR = "bipolar"
+    NARROW = "narrow range"
+    PER_CHANNEL = "per-channel scale"
+    ZERO_POINT = "zero point"
+    ROUNDING_MODES = "rounding modes"
+    DYNAMIC = "dynamic parameters"
+    MINIFLOAT = "minifloat"
+    TRUNC = "truncation"
+    CHANNELS_LAST = "channels-last operators"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What is known about an adapter without loading its framework.
+
+    Attributes:
+        name: The name users write after ``--from`` or ``--to``.
+        summary: One line for ``qonnx-hub formats``.
+        extra: The pip extra that installs its framework; empty where none is needed.
+        requires: Import names that must be found.
+        suffixes: File suffixes that it reads or writes, with the dot.
+        support: Feature -> support; what is not listed is UNKNOWN.
+    """
+
+    name: str
+    summary: str
+    extra: str = ""
+    requires: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    support: Mapping[Feature, Support] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to read a source.
+
+    Attributes:
+        weights: Path of a weights file, for sources that keep them apart.
+        args: Sample inputs, for sources that must be traced.
+        custom_objects: Name -> class, for sources with the user's own layers.
+    """
+
+    weights: str | None = None
+    args: tuple[Any, ...] = ()
+    custom_objects: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How to write a target.
+
+    Attributes:
+        opset: Standard opset of the file; the exporter's choice by default.
+        allow_lossy: Write what is not exact as well, where a near form exists.
+    """
+
+    opset: int | None = None
+    allow_lossy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizerRecord:
+    """What became of one quantizer.
+
+    Attributes:
+        node: Its name.
+        quantizer: The quantizer in words (operator, bits, signedness).
+        encoding: The form it was given.
+        exact: Whether the form computes the same float32 values.
+        reason: Why this form.
+    """
+
+    node: str
+    quantizer: str
+    encoding: str
+    exact: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What an exporter made, not yet written to disk.
+
+    Attributes:
+        model: The ONNX model.
+        quantizers: One record per quantizer of the source.
+        notes: Sentences that a user should read.
+        files: Further files, name -> bytes, for forms that are folders.
+    """
+
+    model: Model
+    quantizers: tuple[QuantizerRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def to_proto(self) -> onnx.ModelProto:
+        """Return the model as a protobuf message."""
+        import onnx_ir
+
+        return onnx_ir.to_proto(self.model)
+
+
+@runtime_checkable
+class Importer(Protocol):
+    """Reads one foreign form."""
+
+    @property
+    def info(self) -> AdapterInfo:
+        """What is known without loading anything."""
+
+    def accepts(self, source: object) -> bool:
+        """Return whether this importer reads the source. Cheap; imports no framework."""
+
+    def load(self, source: object, options: ImportOptions) -> Model:
+        """Return the source as a verified IR model.
+
+        Raises:
+            SourceError: It cannot be read.
+            UnsupportedGraphError: It holds what the IR cannot say exactly.
+        """
+
+    def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
+        """Return the original's own answer, or ``None`` where the IR is all there is to run."""
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Writes one foreign form."""
+
+    @property
+    def info(self) -> AdapterInfo:
+        """What is known without loading anything."""
+
+    def gaps(self, model: Model) -> list[Gap]:
+        """Return everything in the model that this form cannot say exactly."""
+
+    def export(self, model: Model, options: ExportOptions) -> Artifact:
+        """Return the model in this form. The model given is not changed.
+
+        Raises:
+            UnsupportedGraphError: With all gaps, unless the options allow them.
+        """
+
+

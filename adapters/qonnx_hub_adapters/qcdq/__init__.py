@@ -1,0 +1,1 @@
+"""QCDQ: quantizers said in standard ONNX, as QuantizeLinear, Clip, DequantizeLinear."""

@@ -1,0 +1,1 @@
+"""QONNX: ONNX with Quant, BipolarQuant, FloatQuant and Trunc nodes."""

@@ -1,0 +1,82 @@
+"""Writes QONNX that the ``qonnx`` package cleans and executes with equal results."""
+
+from __future__ import annotations
+
+from onnx_ir import Model, Node
+
+from qonnx_hub_adapters.onnx_target import finish, raise_to
+from qonnx_hub_adapters.protocol import (
+    Artifact,
+    ExportOptions,
+    Gap,
+    QuantizerRecord,
+)
+from qonnx_hub_adapters.qonnx.importer import INFO
+from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import UnsupportedGraphError
+from qonnx_hub_ir.passes import SpellOutRounding
+from qonnx_hub_ir.passes.spell_rounding import can_be_spelled_out
+from qonnx_hub_ir.quant import BipolarQuant
+
+
+class QonnxExporter:
+    """IR -> QONNX."""
+
+    info = INFO
+
+    def gaps(self, model: Model) -> list[Gap]:
+        """Return everything that QONNX cannot say exactly."""
+        nodes = _quantizers(model)
+        gaps = [gap for node in nodes if (gap := _rounding_gap(node)) is not None]
+        versions = {_trunc_version(node): node for node in nodes if node.op_type == "Trunc"}
+        if len(versions) > 1:
+            reason = "version 1 beside a Trunc of version 2; one file imports one version"
+            gaps.append(Gap(versions[1].name or "", "Trunc", reason))
+        return gaps
+
+    def export(self, model: Model, options: ExportOptions) -> Artifact:
+        """Return the model as QONNX. The model given is not changed.
+
+        Raises:
+            UnsupportedGraphError: With all gaps, or an opset below the model's own.
+        """
+        gaps = self.gaps(model)
+        if gaps:
+            raise UnsupportedGraphError("QONNX cannot say these nodes exactly:", gaps)
+        records = tuple(_record(node) for node in _quantizers(model))
+        copy = model.clone()
+        SpellOutRounding()(copy)
+        raise_to(copy, options.opset)
+        finish(copy)
+        if dialect.DOMAIN in copy.opset_imports:
+            # Version 1 is what the oldest readers know; only the newer Trunc needs version 2.
+            truncs = [n for n in _quantizers(copy) if n.op_type == "Trunc"]
+            newest = max((_trunc_version(node) for node in truncs), default=1)
+            copy.opset_imports[dialect.DOMAIN] = newest
+        return Artifact(copy, records)
+
+
+def _quantizers(model: Model) -> list[Node]:
+    return [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+
+
+def _trunc_version(node: Node) -> int:
+    return 1 if len(node.inputs) == 5 else 2
+
+
+def _rounding_gap(node: Node) -> Gap | None:
+    quant = dialect.read_quantizer(node)
+    if isinstance(quant, BipolarQuant) or dialect.is_known_to_qonnx(quant.rounding):
+        return None
+    if can_be_spelled_out(node):
+        return None
+    return Gap(node.name or "", node.op_type, f"rounding mode {quant.rounding} has no QONNX name")
+
+
+def _record(node: Node) -> QuantizerRecord:
+    words = describe_quantizer(dialect.read_quantizer(node))
+    if can_be_spelled_out(node):
+        reason = "the rounding mode has no QONNX name: spelled out in standard operators"
+        return QuantizerRecord(node.name or "", words, "operators + Quant", reason=reason)
+    return QuantizerRecord(node.name or "", words, node.op_type)

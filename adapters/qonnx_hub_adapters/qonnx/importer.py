@@ -1,0 +1,45 @@
+"""Reads QONNX, in every spelling that is in use."""
+
+from __future__ import annotations
+
+from onnx_ir import Model
+
+from qonnx_hub_adapters.onnx_source import SUFFIXES, is_onnx, read_model
+from qonnx_hub_adapters.protocol import (
+    AdapterInfo,
+    Feature,
+    Feeds,
+    ImportOptions,
+    Outputs,
+    Support,
+)
+
+INFO = AdapterInfo(
+    name="qonnx",
+    summary="ONNX with Quant, BipolarQuant, FloatQuant and Trunc nodes (Brevitas, FINN, hls4ml)",
+    suffixes=SUFFIXES,
+    support=dict.fromkeys(Feature, Support.EXACT),
+)
+
+
+class QonnxImporter:
+    """QONNX -> IR."""
+
+    info = INFO
+
+    def accepts(self, source: object) -> bool:
+        """Return whether the source is an ONNX file or model."""
+        return is_onnx(source)
+
+    def load(self, source: object, options: ImportOptions) -> Model:
+        """Return the source as a verified IR model.
+
+        Raises:
+            SourceError: It cannot be read.
+            InvalidModelError: It breaks rules of the IR; all of them are listed.
+        """
+        return read_model(source)
+
+    def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
+        """Return ``None``: a QONNX file has no framework of its own; the IR is what it says."""
+        return None

@@ -1,0 +1,300 @@
+"""How quantizers are spelled in graphs: names, domains, versions, defaults; node <-> dataclass.
+
+One canonical spelling is used inside: operators ``Quant``, ``BipolarQuant``, ``FloatQuant`` and
+``Trunc`` in domain ``qonnx.custom_op.general``. Everything else that files in the wild say for
+the same thing is listed here and translated once, by :mod:`qonnx_hub_ir.passes.normalize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as onnx_ir
+from onnx_ir import Attr, Graph, Node, Value
+
+from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.quant import (
+    Array,
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Parameter,
+    Quantizer,
+    Rounding,
+    Trunc,
+)
+
+DOMAIN = "qonnx.custom_op.general"
+"""The canonical domain of the quantizers."""
+
+CHANNELS_LAST_DOMAIN = "qonnx.custom_op.channels_last"
+"""Standard operators whose channel axis is the last one."""
+
+DOMAIN_VERSION = 2
+"""Version that is imported for the canonical domain: Trunc has six inputs from 2 on."""
+
+DOMAIN_ALIASES = frozenset(
+    {"onnx.brevitas", "finn.custom_op.general", "hawq2qonnx", "qonnx", "qonnx.custom_op"}
+)
+"""Domains in which files in the wild put the same operators."""
+
+OPERATOR_ALIASES: Mapping[str, str] = {"IntQuant": "Quant"}
+
+QUANTIZERS = frozenset({"Quant", "BipolarQuant", "FloatQuant", "Trunc"})
+
+CHANNELS_LAST_OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool", "BatchNormalization"})
+
+STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
+
+DEFAULTS: Mapping[str, Mapping[str, int | str]] = {
+    "Quant": {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"},
+    "BipolarQuant": {},
+    "FloatQuant": {
+        "has_inf": 0,
+        "has_nan": 0,
+        "has_subnormal": 0,
+        "saturation": 1,
+        "rounding_mode": "ROUND",
+    },
+    "Trunc": {"signed": 1, "narrow": 0, "rounding_mode": "FLOOR"},
+}
+"""Attribute defaults of the operator documents; an attribute not listed here is unknown.
+``signed`` and ``narrow`` of Trunc exist from version 2 on."""
+
+INPUT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "Quant": ("x", "scale", "zero point", "bit width"),
+    "BipolarQuant": ("x", "scale"),
+    "FloatQuant": (
+        "x",
+        "scale",
+        "exponent bit width",
+        "mantissa bit width",
+        "exponent bias",
+        "max_val",
+    ),
+    "Trunc": (
+        "x",
+        "scale",
+        "zero point",
+        "input bit width",
+        "output scale",
+        "output bit width",
+    ),
+}
+"""Inputs in order. Version 1 of Trunc has no output scale."""
+
+_ROUNDING_ALIASES: Mapping[str, Rounding] = {
+    **{mode.value: mode for mode in Rounding},
+    "HALF_EVEN": Rounding.ROUND,
+    "ROUND_TO_ZERO": Rounding.DOWN,
+}
+
+_KNOWN_TO_QONNX = frozenset(Rounding) - {Rounding.DPU}
+
+PROVENANCE = "qonnx_hub.source"
+"""Metadata key: name of the source layer that a value stands for."""
+
+
+def parse_rounding(text: str, where: str) -> Rounding:
+    """Return the rounding mode of that name, in any case.
+
+    Args:
+        text: The name as the file spells it.
+        where: The node, for the message.
+
+    Raises:
+        SourceError: No such mode.
+    """
+    mode = _ROUNDING_ALIASES.get(text.upper())
+    if mode is None:
+        known = ", ".join(sorted(_ROUNDING_ALIASES))
+        raise SourceError(
+            f"node '{where}': unknown rounding mode '{text}'; known modes are {known}"
+        )
+    return mode
+
+
+def is_known_to_qonnx(rounding: Rounding) -> bool:
+    """Return whether the QONNX operator documents name this mode."""
+    return rounding in _KNOWN_TO_QONNX
+
+
+def is_quantizer(node: Node) -> bool:
+    """Return whether the node is one of the four quantizers in canonical spelling."""
+    return node.domain == DOMAIN and node.op_type in QUANTIZERS
+
+
+def constant_value(value: Value | None) -> Parameter:
+    """Return the array of a value that is known without running, else ``None``.
+
+    Known are initializers that are not graph inputs, and outputs of Constant nodes.
+    """
+    if value is None:
+        return None
+    if value.const_value is not None and not value.is_graph_input():
+        return value.const_value.numpy()
+    return None
+
+
+def read_quantizer(node: Node) -> Quantizer:
+    """Return what a canonical quantizer node says; dynamic parameters are ``None``.
+
+    Raises:
+        SourceError: An unknown rounding mode.
+        ValueError: The node is no quantizer.
+    """
+    if not is_quantizer(node):
+        raise ValueError(f"{node.domain}::{node.op_type} is not a quantizer")
+    known = [constant_value(value) for value in node.inputs[1:]]
+    given = {name: attr.value for name, attr in node.attributes.items()}
+    return make_quantizer(node.op_type, given, known, node.name or "")
+
+
+def make_quantizer(
+    op_type: str, attributes: Mapping[str, Any], known: Sequence[Parameter], where: str
+) -> Quantizer:
+    """Return the quantizer that an operator with these attributes and parameters is.
+
+    Args:
+        op_type: Canonical operator name.
+        attributes: Attributes in ONNX spelling; a missing one has its documented default.
+        known: Parameters in input order, ``None`` where computed at run time.
+        where: The node, for messages.
+
+    Raises:
+        SourceError: An unknown rounding mode.
+    """
+    if op_type == "BipolarQuant":
+        return BipolarQuant(known[0])
+    values = {**DEFAULTS[op_type], **attributes}
+    rounding = parse_rounding(str(values["rounding_mode"]), where)
+    if op_type == "FloatQuant":
+        scale, exponent, mantissa, bias, max_val = known
+        flags = [bool(values[n]) for n in ("has_inf", "has_nan", "has_subnormal", "saturation")]
+        return FloatQuant(scale, exponent, mantissa, bias, max_val, *flags, rounding=rounding)
+    if op_type == "Trunc" and len(known) == 4:
+        return Trunc(known[0], known[1], known[2], None, known[3], rounding=rounding, version=1)
+    signed, narrow = bool(values["signed"]), bool(values["narrow"])
+    if op_type == "Trunc":
+        scale, zero, in_bits, out_scale, out_bits = known
+        return Trunc(scale, zero, in_bits, out_scale, out_bits, signed, narrow, rounding)
+    scale, zero, bits = known
+    return IntQuant(scale, zero, bits, signed, narrow, rounding)
+
+
+def with_parameters(quant: Quantizer, values: Sequence[Array]) -> Quantizer:
+    """Return the quantizer with its parameters set to ``values``, in input order."""
+    if isinstance(quant, BipolarQuant):
+        return BipolarQuant(values[0])
+    if isinstance(quant, IntQuant):
+        scale, zero, bits = values
+        return IntQuant(scale, zero, bits, quant.signed, quant.narrow, quant.rounding)
+    if isinstance(quant, FloatQuant):
+        flags = (quant.has_inf, quant.has_nan, quant.has_subnormal, quant.saturation)
+        return FloatQuant(*values, *flags, rounding=quant.rounding)
+    if quant.version == 1:
+        scale, zero, in_bits, out_bits = values
+        return Trunc(
+            scale, zero, in_bits, None, out_bits, rounding=quant.rounding, version=1
+        )
+    return Trunc(*values, quant.signed, quant.narrow, quant.rounding, version=2)
+
+
+def parameters(quant: Quantizer) -> list[Parameter]:
+    """Return the quantizer's parameters in input order."""
+    if isinstance(quant, BipolarQuant):
+        return [quant.scale]
+    if isinstance(quant, IntQuant):
+        return [quant.scale, quant.zero_point, quant.bits]
+    if isinstance(quant, FloatQuant):
+        return [
+            quant.scale,
+            quant.exponent_bits,
+            quant.mantissa_bits,
+            quant.exponent_bias,
+            quant.max_val,
+        ]
+    head = [quant.scale, quant.zero_point, quant.in_bits]
+    return [*head, quant.out_bits] if quant.version == 1 else [
+        *head, quant.out_scale, quant.out_bits
+    ]
+
+
+def operator_of(quant: Quantizer) -> str:
+    """Return the canonical operator name of a quantizer."""
+    return "Quant" if isinstance(quant, IntQuant) else type(quant).__name__
+
+
+def attributes_of(quant: Quantizer) -> dict[str, int | str]:
+    """Return the quantizer's attributes in ONNX spelling, every one of them."""
+    if isinstance(quant, BipolarQuant):
+        return {}
+    rounding: dict[str, int | str] = {"rounding_mode": str(quant.rounding)}
+    if isinstance(quant, FloatQuant):
+        return {
+            "has_inf": int(quant.has_inf),
+            "has_nan": int(quant.has_nan),
+            "has_subnormal": int(quant.has_subnormal),
+            "saturation": int(quant.saturation),
+            **rounding,
+        }
+    if isinstance(quant, Trunc) and quant.version == 1:
+        return rounding
+    return {"signed": int(quant.signed), "narrow": int(quant.narrow), **rounding}
+
+
+def quantizer_node(
+    x: Value, quant: Quantizer, name: str, graph: Graph, dynamic: Mapping[int, Value] = {}
+) -> Node:
+    """Return a new canonical quantizer node on ``x``, with its parameters as initializers.
+
+    The node is not inserted; its output is ``name + "_out0"`` with the type and shape of ``x``.
+
+    Args:
+        x: The value to quantize.
+        quant: What the node says.
+        name: Name of the node, and prefix of its parameters' names.
+        graph: The graph that gets the parameters.
+        dynamic: Input position -> value, for parameters computed at run time.
+
+    Raises:
+        ValueError: A parameter is neither known nor given in ``dynamic``.
+    """
+    inputs = [x]
+    labels = INPUT_NAMES[operator_of(quant)]
+    if isinstance(quant, Trunc) and quant.version == 1:
+        labels = labels[:4] + labels[5:]
+    for position, known in enumerate(parameters(quant), start=1):
+        if position in dynamic:
+            inputs.append(dynamic[position])
+            continue
+        if known is None:
+            raise ValueError(f"{labels[position]} of '{name}' is not known")
+        label = f"{name}_{labels[position].replace(' ', '_')}"
+        inputs.append(add_initializer(graph, label, known))
+    attributes = [
+        onnx_ir.AttrString(key, value) if isinstance(value, str) else Attr(
+            key, onnx_ir.AttributeType.INT, value
+        )
+        for key, value in attributes_of(quant).items()
+    ]
+    node = Node(DOMAIN, operator_of(quant), inputs, attributes, num_outputs=1, name=name)
+    out = node.outputs[0]
+    out.name, out.type, out.shape = f"{name}_out0", x.type, x.shape
+    return node
+
+
+def add_initializer(graph: Graph, name: str, array: Array) -> Value:
+    """Return a new initializer of the graph that holds ``array`` under a free name."""
+    free, count = name, 0
+    while free in graph.initializers:
+        count += 1
+        free = f"{name}_{count}"
+    tensor = onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free)
+    value = Value(
+        name=free, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,119 @@
+"""Every error the project raises on purpose.
+
+::
+
+    HubError
+    ├── UnknownAdapterError        no adapter of that name, or none that accepts the source
+    ├── AdapterConflictError       two adapters claim one name
+    ├── MissingDependencyError     a framework is not installed (also an ImportError)
+    ├── SourceError                something cannot be read (file, layer, reason)
+    ├── UsageError                 the call itself is wrong (names, shapes, options)
+    ├── UnsupportedGraphError      a graph that a target or an importer cannot say exactly (gaps)
+    ├── InvalidModelError          a model that breaks the rules of the IR (issues)
+    ├── PassError                  a pass met what it cannot transform
+    └── ExecutionError             a node failed while running (node, shapes)
+
+A message says what happened, where, why, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One thing that a target form cannot say exactly.
+
+    Attributes:
+        node: Name of the node (or value) concerned.
+        op: Its operator, as users know it.
+        reason: Why it cannot be said.
+        remedy: What the caller can do; empty where nothing helps.
+    """
+
+    node: str
+    op: str
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """Return the gap as one line."""
+        tail = f" ({self.remedy})" if self.remedy else ""
+        return f"{self.op} '{self.node}': {self.reason}{tail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One rule of the IR that a model breaks.
+
+    Attributes:
+        where: Name of the node or value.
+        rule: What must hold and does not, in one sentence.
+    """
+
+    where: str
+    rule: str
+
+    def __str__(self) -> str:
+        """Return the issue as one line."""
+        return f"{self.where}: {self.rule}"
+
+
+class HubError(Exception):
+    """Base of all errors that the project raises on purpose."""
+
+
+class UnknownAdapterError(HubError):
+    """No adapter has that name, or none accepts the source."""
+
+
+class AdapterConflictError(HubError):
+    """Two adapters claim the same name."""
+
+
+class MissingDependencyError(HubError, ImportError):
+    """A framework that an adapter needs is not installed."""
+
+
+class SourceError(HubError):
+    """Something cannot be read: the message names the file, the place and the reason."""
+
+
+class UsageError(HubError):
+    """The call itself is wrong: an unknown input name, a shape that does not fit, an option."""
+
+
+class UnsupportedGraphError(HubError):
+    """A graph that cannot be said exactly in the form asked for.
+
+    Attributes:
+        gaps: Everything that is in the way, not only the first.
+    """
+
+    def __init__(self, message: str, gaps: Sequence[Gap] = ()) -> None:
+        lines = [message, *(f"  - {gap}" for gap in gaps)]
+        super().__init__("\n".join(lines))
+        self.gaps = tuple(gaps)
+
+
+class InvalidModelError(HubError):
+    """A model that breaks the rules of the IR.
+
+    Attributes:
+        issues: Every broken rule found.
+    """
+
+    def __init__(self, message: str, issues: Sequence[Issue] = ()) -> None:
+        lines = [message, *(f"  - {issue}" for issue in issues)]
+        super().__init__("\n".join(lines))
+        self.issues = tuple(issues)
+
+
+class PassError(HubError):
+    """A pass met something that it cannot transform."""
+
+
+class ExecutionError(HubError):
+    """A node failed while running; the message names node, operator and shapes."""

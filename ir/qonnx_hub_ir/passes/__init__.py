@@ -1,0 +1,50 @@
+"""Passes: model -> model, one per module, in place; run them with :func:`run_passes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx_ir import Model
+from onnx_ir.passes import InPlacePass
+
+from qonnx_hub_ir.passes.drop_unused import DropUnused
+from qonnx_hub_ir.passes.fold_constants import FoldConstants
+from qonnx_hub_ir.passes.infer_shapes import InferShapes
+from qonnx_hub_ir.passes.lower_channels_last import LowerChannelsLast
+from qonnx_hub_ir.passes.name_nodes import NameNodes
+from qonnx_hub_ir.passes.normalize import NormalizeDialect
+from qonnx_hub_ir.passes.raise_opset import RaiseOpset
+from qonnx_hub_ir.passes.spell_rounding import SpellOutRounding
+
+__all__ = [
+    "IMPORT_PIPELINE",
+    "DropUnused",
+    "FoldConstants",
+    "InferShapes",
+    "LowerChannelsLast",
+    "NameNodes",
+    "NormalizeDialect",
+    "RaiseOpset",
+    "SpellOutRounding",
+    "run_passes",
+]
+
+IMPORT_PIPELINE: tuple[InPlacePass, ...] = (
+    NameNodes(),  # every later message points at nodes by name
+    NormalizeDialect(),  # the version converter fails on domains without an import
+    RaiseOpset(),  # every later pass reads one form of each operator
+    NormalizeDialect(),  # the converter writes Constant nodes
+    FoldConstants(),  # parameters must be known before they can be verified
+    InferShapes(),  # reads small constants: after folding
+    DropUnused(),
+    NameNodes(),  # the converter adds nodes
+)
+"""What every imported ONNX graph goes through, in this order."""
+
+
+def run_passes(model: Model, passes: Sequence[InPlacePass]) -> bool:
+    """Run passes over the model, in place, and return whether any changed it."""
+    modified = False
+    for step in passes:
+        modified |= step(model).modified
+    return modified

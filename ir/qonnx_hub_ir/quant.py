@@ -1,0 +1,196 @@
+"""The quantizers as data: what is static about them, and nothing that runs.
+
+The formulas are in :mod:`qonnx_hub_ir.semantics`; how nodes spell these is in
+:mod:`qonnx_hub_ir.dialect`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Parameter: TypeAlias = Array | None
+"""A quantizer's parameter: its exact values, or ``None`` where it is computed at run time."""
+
+
+class Rounding(str, Enum):
+    """How a real number becomes an integer. ROUND is half to even.
+
+    The names are those of the QONNX operator documents; DPU is Brevitas' own mode: nearest,
+    negative ties toward plus infinity, the other ties to even.
+    """
+
+    ROUND = "ROUND"
+    CEIL = "CEIL"
+    FLOOR = "FLOOR"
+    UP = "UP"
+    DOWN = "DOWN"
+    HALF_UP = "HALF_UP"
+    HALF_DOWN = "HALF_DOWN"
+    DPU = "DPU"
+
+    def __str__(self) -> str:
+        """Return the ONNX spelling."""
+        return self.value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    return type(a) is type(b) and bool(a == b)
+
+
+class _Comparable:
+    """Equality of the quantizers: arrays are equal when dtype, shape and every bit are."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return all(_same(getattr(self, n), getattr(other, n)) for n in names)
+
+    def __hash__(self) -> int:
+        values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return hash(
+            tuple(
+                (v.dtype.str, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v
+                for v in values
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntQuant(_Comparable):
+    """Uniform integer quantizer (operator ``Quant``).
+
+    Attributes:
+        scale: Step size, positive; a scalar or any shape that broadcasts to the input.
+        zero_point: Added before clamping and rounding; same shapes as scale; need not be whole.
+        bits: Bit width, a positive whole number.
+        signed: Whether the integers are signed.
+        narrow: Whether one code is left out (the lowest if signed, else the highest).
+        rounding: How ``x / scale + zero_point`` becomes an integer.
+    """
+
+    scale: Parameter
+    zero_point: Parameter
+    bits: Parameter
+    signed: bool = True
+    narrow: bool = False
+    rounding: Rounding = Rounding.ROUND
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BipolarQuant(_Comparable):
+    """Sign quantizer with two levels, ``-scale`` and ``+scale``.
+
+    Attributes:
+        scale: Magnitude of both levels.
+    """
+
+    scale: Parameter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FloatQuant(_Comparable):
+    """Minifloat quantizer.
+
+    Attributes:
+        scale: Divided out before and multiplied back after.
+        exponent_bits: Exponent bit width.
+        mantissa_bits: Mantissa bit width, without the hidden bit.
+        exponent_bias: Subtracted from the stored exponent.
+        max_val: Largest magnitude of the format before scaling.
+        has_inf: Whether overflow can become infinity (when not saturating).
+        has_nan: Whether overflow can become NaN (when not saturating, without infinities).
+        has_subnormal: Informs back ends; the numbers always use subnormals.
+        saturation: Whether values beyond ``max_val`` become ``max_val``.
+        rounding: How the scaled mantissa becomes an integer.
+    """
+
+    scale: Parameter
+    exponent_bits: Parameter
+    mantissa_bits: Parameter
+    exponent_bias: Parameter
+    max_val: Parameter
+    has_inf: bool = False
+    has_nan: bool = False
+    has_subnormal: bool = False
+    saturation: bool = True
+    rounding: Rounding = Rounding.ROUND
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trunc(_Comparable):
+    """Drops low bits of values that lie on an integer grid.
+
+    Attributes:
+        scale: Step size of the input.
+        zero_point: Zero point of the input.
+        in_bits: Bit width of the input.
+        out_scale: Step size of the output (version 2); ``None`` in version 1 and where dynamic.
+        out_bits: Bit width of the output.
+        signed: Whether the output is signed (version 2; it decides the clamp).
+        narrow: Whether the output is narrow (version 2).
+        rounding: How the shifted integer is rounded.
+        version: 1 (no clamp, the scale stays) or 2 (clamped, rescaled to ``out_scale``).
+    """
+
+    scale: Parameter
+    zero_point: Parameter
+    in_bits: Parameter
+    out_scale: Parameter
+    out_bits: Parameter
+    signed: bool = True
+    narrow: bool = False
+    rounding: Rounding = Rounding.FLOOR
+    version: int = 2
+
+
+Quantizer: TypeAlias = IntQuant | BipolarQuant | FloatQuant | Trunc
+
+
+def is_power_of_two(values: Parameter) -> bool:
+    """Return whether every value is a power of two (so that dividing by it is exact)."""
+    if values is None or values.size == 0:
+        return False
+    array = np.asarray(values, dtype=np.float64)
+    if not np.all(np.isfinite(array) & (array > 0)):
+        return False
+    mantissa, _ = np.frexp(array)
+    return bool(np.all(mantissa == 0.5))
+
+
+def single_value(values: Parameter) -> float | None:
+    """Return the one value that all elements share, or ``None``."""
+    if values is None or values.size == 0:
+        return None
+    flat = values.reshape(-1)
+    return float(flat[0]) if bool(np.all(flat == flat[0])) else None
+
+
+def integer_bounds(bits: float, *, signed: bool, narrow: bool) -> tuple[float, float]:
+    """Return (lowest, highest) integer of the range, as Python numbers.
+
+    Source: QONNX operator document IntQuant v1, ``min_int`` and ``max_int``.
+    """
+    if signed:
+        return -(2 ** (bits - 1)) + int(narrow), 2 ** (bits - 1) - 1
+    return 0, 2**bits - 1 - int(narrow)
+
+
+def is_bipolar(quant: Quantizer) -> bool:
+    """Return whether the quantizer has the two levels minus and plus one step only.
+
+    A signed one-bit ``Quant`` means that as well (there is no useful range of one signed bit).
+    """
+    if isinstance(quant, BipolarQuant):
+        return True
+    return isinstance(quant, IntQuant) and quant.signed and single_value(quant.bits) == 1

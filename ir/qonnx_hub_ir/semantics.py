@@ -1,0 +1,359 @@
+"""The numbers: what each quantizer and each rounding mode computes, in numpy.
+
+This is the only place that writes these formulas. Everything is float32 in, float32 out (other
+float types keep theirs; half precision computes in float32 and rounds once at the end), with
+true division, in the order scale, zero point, clamp, round. A NaN stays a NaN, except where an
+operator compares (a bipolar quantizer maps it to its low level).
+
+Sources: the QONNX operator documents IntQuant v1, BipolarQuant v1, FloatQuant v1, Trunc v1 and
+v2, and their sample implementations; for DPU, Brevitas' rounding of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from qonnx_hub_ir.quant import (
+    Array,
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Parameter,
+    Quantizer,
+    Rounding,
+    Trunc,
+    integer_bounds,
+)
+
+Applier: TypeAlias = Callable[[Array, Array | None], Array]
+"""``f(x, out)``: the quantized values of ``x``, written into ``out`` where that is given
+(``out`` may be ``x`` itself)."""
+
+
+def _round_up(t: Array, out: Array | None) -> Array:
+    magnitude = np.ceil(np.abs(t))
+    return np.copysign(magnitude, t, out=out)
+
+
+def _round_half_up(t: Array, out: Array | None) -> Array:
+    magnitude = np.floor(np.abs(t) + t.dtype.type(0.5))
+    return np.copysign(magnitude, t, out=out)
+
+
+def _round_half_down(t: Array, out: Array | None) -> Array:
+    magnitude = np.ceil(np.abs(t) - t.dtype.type(0.5))
+    return np.copysign(magnitude, t, out=out)
+
+
+def _round_dpu(t: Array, out: Array | None) -> Array:
+    tie_below_zero = (t < 0) & (t - np.floor(t) == t.dtype.type(0.5))
+    rounded = np.where(tie_below_zero, np.ceil(t), np.rint(t))
+    if out is None:
+        return rounded
+    np.copyto(out, rounded)
+    return out
+
+
+_ROUNDERS: dict[Rounding, Callable[[Array, Array | None], Array]] = {
+    Rounding.ROUND: np.rint,
+    Rounding.CEIL: np.ceil,
+    Rounding.FLOOR: np.floor,
+    Rounding.DOWN: np.trunc,
+    Rounding.UP: _round_up,
+    Rounding.HALF_UP: _round_half_up,
+    Rounding.HALF_DOWN: _round_half_down,
+    Rounding.DPU: _round_dpu,
+}
+
+
+def round_values(t: Array, rounding: Rounding, out: Array | None = None) -> Array:
+    """Return ``t`` rounded to whole numbers.
+
+    Args:
+        t: Float values of any shape.
+        rounding: The mode.
+        out: Where to write, may be ``t``.
+
+    Returns:
+        Whole numbers in the dtype of ``t``. HALF_UP and HALF_DOWN add and subtract 0.5 in that
+        dtype, as the reference implementation does.
+    """
+    return np.asarray(_ROUNDERS[rounding](t, out))
+
+
+def compute_dtype(x: Array) -> np.dtype[Any]:
+    """Return the dtype in which a quantizer computes on ``x``.
+
+    Raises:
+        TypeError: ``x`` is not of a float type.
+    """
+    if x.dtype == np.float32 or x.dtype == np.float64:
+        return x.dtype
+    if x.dtype == np.float16 or x.dtype.name == "bfloat16":
+        return np.dtype(np.float32)
+    raise TypeError(f"a quantizer takes float values, not {x.dtype.name}")
+
+
+def _needed(value: Parameter, name: str) -> Array:
+    if value is None:
+        raise ValueError(f"{name} is computed at run time; give its value before applying")
+    return np.asarray(value)
+
+
+def _bounds(quant_bits: Array, signed: bool, narrow: bool, dtype: Any) -> tuple[Array, Array]:
+    """Return (low, high) in ``dtype``, rounded once from their exact values."""
+    flat = quant_bits.reshape(-1)
+    exact = [integer_bounds(float(b), signed=signed, narrow=narrow) for b in flat]
+    low = np.array([lo for lo, _ in exact], dtype=np.float64).reshape(quant_bits.shape)
+    high = np.array([hi for _, hi in exact], dtype=np.float64).reshape(quant_bits.shape)
+    return low.astype(dtype), high.astype(dtype)
+
+
+def _all_equal(values: Array, number: float) -> bool:
+    return bool(np.all(values == number))
+
+
+def _scalar_if_single(values: Array) -> Array:
+    """Return a 0-d array where there is one element: numpy broadcasts those fastest."""
+    return values.reshape(()) if values.size == 1 else values
+
+
+def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
+    # A shape such as (1,) or (1, 1) may have more axes than the input; as a scalar it cannot
+    # add axes to the result, which the operator does not allow.
+    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
+    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    if quant.signed and _all_equal(bits, 1):
+        return _sign_steps(scale, zero)
+    low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
+    rounder = _ROUNDERS[quant.rounding]
+    unit_scale, no_zero = _all_equal(scale, 1), _all_equal(zero, 0)
+
+    def apply(x: Array, out: Array | None) -> Array:
+        t: Array
+        if unit_scale:
+            t = np.clip(x, low, high, out=out) if no_zero else np.add(x, zero, out=out)
+        else:
+            t = np.divide(x, scale, out=out)
+            if not no_zero:
+                t = np.add(t, zero, out=t if t.shape else None)
+        if not (unit_scale and no_zero):
+            t = np.clip(t, low, high, out=t if t.shape else None)
+        t = np.asarray(rounder(t, t if t.shape else None))
+        if not no_zero:
+            t = np.subtract(t, zero, out=t if t.shape else None)
+        if not unit_scale:
+            t = np.multiply(t, scale, out=t if t.shape else None)
+        return t
+
+    return apply
+
+
+def _sign_steps(scale: Array, zero: Array) -> Applier:
+    dtype = scale.dtype.type
+    high = (dtype(1) - zero) * scale
+    low = (dtype(-1) - zero) * scale
+    no_zero = _all_equal(zero, 0) and bool(np.all(scale > 0))
+
+    def apply(x: Array, out: Array | None) -> Array:
+        # Positive scales keep the sign of x, so that the division can be left out; a quotient
+        # that underflows to -0.0 still compares as not below zero.
+        t = x if no_zero else x / scale + zero
+        chosen = np.where(_not_below_zero(t, scale) if no_zero else t >= 0, high, low)
+        if out is None:
+            return np.asarray(chosen)
+        np.copyto(out, chosen)
+        return out
+
+    return apply
+
+
+def _not_below_zero(x: Array, scale: Array) -> Array:
+    """Return ``x / scale >= 0`` for positive scales, without the division where it is safe."""
+    if bool(np.all(scale <= 1)):
+        return np.asarray(x >= 0)
+    return np.asarray(x / scale >= 0)
+
+
+def _bipolar_steps(quant: BipolarQuant, dtype: Any) -> Applier:
+    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    high, low = scale, -scale
+
+    def apply(x: Array, out: Array | None) -> Array:
+        chosen = np.where(x >= 0, high, low)
+        if out is None:
+            return np.asarray(chosen)
+        np.copyto(out, chosen)
+        return out
+
+    return apply
+
+
+def largest_float(exponent_bits: Array, mantissa_bits: Array, exponent_bias: Array) -> Array:
+    """Return the largest magnitude of a minifloat format that uses all its exponent codes."""
+    exponent = np.exp2(exponent_bits) - 1 - exponent_bias
+    mantissa = 2 - np.exp2(-mantissa_bits)
+    return np.asarray(mantissa * np.exp2(exponent))
+
+
+def _float_quant_steps(quant: FloatQuant, dtype: Any) -> Applier:
+    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    exponent_bits = _needed(quant.exponent_bits, "exponent bit width").astype(np.float64)
+    mantissa = _scalar_if_single(_needed(quant.mantissa_bits, "mantissa bit width")).astype(
+        np.float64
+    )
+    bias = _needed(quant.exponent_bias, "exponent bias").astype(np.float64)
+    limit = np.minimum(
+        largest_float(exponent_bits, mantissa, bias), _needed(quant.max_val, "max_val")
+    )
+    limit = _scalar_if_single(limit.astype(dtype))
+    lowest_step = _scalar_if_single((1.0 - bias - mantissa).astype(np.int64))
+    tiny = np.finfo(dtype).tiny
+    rounder = _ROUNDERS[quant.rounding]
+    overflow = None if quant.saturation else (quant.has_inf, quant.has_nan)
+
+    def apply(x: Array, out: Array | None) -> Array:
+        t = np.asarray(x / scale)
+        # frexp gives the exponent exactly, where a logarithm could round up to the next one.
+        _, exponent = np.frexp(np.abs(t) + tiny)
+        step = np.maximum(exponent - 1 - mantissa.astype(np.int64), lowest_step)
+        finite = np.isfinite(t)
+        grid = np.ldexp(dtype.type(1), np.where(finite, step, 0).astype(np.int32))
+        q = np.asarray(grid * rounder(np.asarray(t / grid), None))
+        clipped = np.clip(q, -limit, limit)
+        if overflow is not None:
+            clipped = _overflowed(q, clipped, limit, *overflow)
+        return np.asarray(np.multiply(clipped, scale, out=out))
+
+    return apply
+
+
+def _overflowed(q: Array, clipped: Array, limit: Array, inf: bool, nan: bool) -> Array:
+    if not inf and not nan:
+        raise ValueError("a FloatQuant that does not saturate needs has_inf or has_nan")
+    if inf:
+        beyond = np.where(q > limit, np.inf, np.where(q < -limit, -np.inf, clipped))
+        return np.asarray(beyond.astype(clipped.dtype))
+    return np.asarray(np.where(np.abs(q) > limit, clipped.dtype.type(np.nan), clipped))
+
+
+def _trunc_steps(quant: Trunc, dtype: Any) -> Applier:
+    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
+    out_bits = _scalar_if_single(_needed(quant.out_bits, "output bit width"))
+    rounder = _ROUNDERS[quant.rounding]
+    if quant.version == 1:
+        in_bits = _scalar_if_single(_needed(quant.in_bits, "input bit width"))
+        shift = np.exp2(in_bits.astype(np.float64) - out_bits.astype(np.float64)).astype(dtype)
+        out_scale, out_zero, low, high = scale, zero, None, None
+    else:
+        out_scale = _scalar_if_single(_needed(quant.out_scale, "output scale").astype(dtype))
+        shift = np.exp2(np.rint(np.log2(out_scale / scale))).astype(dtype)
+        out_zero = np.asarray(zero / shift)
+        low, high = _bounds(out_bits, quant.signed, quant.narrow, dtype)
+
+    def apply(x: Array, out: Array | None) -> Array:
+        t = np.asarray(np.rint(x / scale + zero) / shift)
+        if low is not None and high is not None:
+            t = np.clip(t, low, high)
+        t = np.asarray(rounder(np.asarray(t), None))
+        return np.asarray(np.multiply(t - out_zero, out_scale, out=out))
+
+    return apply
+
+
+def _steps(quant: Quantizer, dtype: Any) -> Applier:
+    if isinstance(quant, IntQuant):
+        return _int_quant_steps(quant, dtype)
+    if isinstance(quant, BipolarQuant):
+        return _bipolar_steps(quant, dtype)
+    if isinstance(quant, FloatQuant):
+        return _float_quant_steps(quant, dtype)
+    return _trunc_steps(quant, dtype)
+
+
+def compile_quantizer(quant: Quantizer) -> Applier:
+    """Return a function that applies the quantizer, with everything static worked out once.
+
+    Args:
+        quant: The quantizer; every parameter must be known.
+
+    Returns:
+        ``f(x, out=None)``. ``out`` is honoured for float32 and float64 only. Floating-point
+        warnings of numpy are the caller's to silence.
+
+    Raises:
+        ValueError: A parameter is dynamic.
+    """
+    prepared: dict[Any, Applier] = {np.dtype(np.float32): _steps(quant, np.dtype(np.float32))}
+
+    def apply(x: Array, out: Array | None = None) -> Array:
+        steps = prepared.get(x.dtype)
+        if steps is not None:
+            return steps(x, out)
+        dtype = compute_dtype(x)
+        if dtype not in prepared:
+            prepared[dtype] = _steps(quant, dtype)
+        if dtype == x.dtype:
+            return prepared[dtype](x, out)
+        return prepared[dtype](x.astype(dtype), None).astype(x.dtype)
+
+    return apply
+
+
+def quantize(x: Array, quant: Quantizer) -> Array:
+    """Return the quantized (and dequantized) values of ``x``.
+
+    Args:
+        x: Float values of any shape that the quantizer's parameters broadcast to.
+        quant: The quantizer; every parameter must be known.
+
+    Returns:
+        An array of the shape and dtype of ``x``.
+
+    Raises:
+        ValueError: A parameter is dynamic, or does not broadcast to ``x``.
+        TypeError: ``x`` is not of a float type.
+    """
+    with np.errstate(all="ignore"):
+        y = np.asarray(compile_quantizer(quant)(np.asarray(x), None))
+    if y.shape != np.shape(x):
+        raise ValueError(
+            f"the quantizer's parameters give shape {y.shape} on an input of {np.shape(x)}"
+        )
+    return y
+
+
+def quantize_to_integers(x: Array, quant: IntQuant | BipolarQuant) -> Array:
+    """Return the integer codes of ``x``: what the hardware stores.
+
+    Args:
+        x: Float values.
+        quant: An integer or bipolar quantizer with every parameter known.
+
+    Returns:
+        int64 codes in the shape of ``x``. The quantized value is
+        ``(code - zero_point) * scale``; bipolar codes are -1 and +1.
+
+    Raises:
+        ValueError: ``x`` holds a NaN, or a parameter is dynamic.
+    """
+    values = np.asarray(x)
+    if bool(np.isnan(values).any()):
+        raise ValueError("a NaN has no integer code")
+    dtype = compute_dtype(values)
+    if isinstance(quant, BipolarQuant):
+        return np.where(values >= 0, 1, -1).astype(np.int64)
+    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
+    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    with np.errstate(all="ignore"):
+        t = np.asarray(values.astype(dtype) / scale + zero)
+        if quant.signed and _all_equal(bits, 1):
+            return np.where(t >= 0, 1, -1).astype(np.int64)
+        low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
+        return round_values(np.asarray(np.clip(t, low, high)), quant.rounding).astype(np.int64)

@@ -1,0 +1,203 @@
+"""What must hold of an IR model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import onnx.defs
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
+from qonnx_hub_ir.quant import Array, BipolarQuant, FloatQuant, IntQuant, Trunc
+
+LARGEST_BITS = 64
+
+
+def verify(model: Model) -> list[Issue]:
+    """Return every rule that the model breaks; an empty list for a sound model.
+
+    The rules: an import for each domain used; operators, attributes and numbers of inputs that
+    their operator documents know; every input defined before its use, nothing defined twice, no
+    cycles; at least one output; and for the quantizers scales above zero, bit widths whole and
+    from 1 to 64, parameters that broadcast to their input. A scale that is infinite or NaN is
+    let through: such models exist, and their answer is NaN wherever they run.
+    """
+    issues: list[Issue] = []
+    if not model.graph.outputs:
+        issues.append(Issue(str(model.graph.name), "the graph has no output"))
+    issues.extend(_check_scope(model.graph, frozenset()))
+    for node in model.graph.all_nodes():
+        issues.extend(_check_node(node, model))
+    return issues
+
+
+def require_valid(model: Model, what: str) -> None:
+    """Raise unless the model is sound.
+
+    Args:
+        model: The model.
+        what: The thing being checked, for the message (a file name, a step).
+
+    Raises:
+        InvalidModelError: With every broken rule.
+    """
+    issues = verify(model)
+    if issues:
+        raise InvalidModelError(f"{what} is not a valid model:", issues)
+
+
+def label(node: Node) -> str:
+    """Return how messages call a node: operator and name, or its first output."""
+    name = node.name or (str(node.outputs[0].name) if node.outputs else "")
+    return f"{node.op_type} '{name}'"
+
+
+def _check_scope(graph: Graph, outer: frozenset[Value]) -> Iterator[Issue]:
+    """Check definitions and order; one walk, in the order the nodes are listed."""
+    defined: set[Value] = {*outer, *graph.inputs, *graph.initializers.values()}
+    names: set[str] = {str(value.name) for value in defined}
+    later = {value for node in graph for value in node.outputs}
+    for node in graph:
+        for value in node.inputs:
+            if value is None or value in defined:
+                continue
+            rule = (
+                f"input '{value.name}' is defined after its use, or the graph has a cycle"
+                if value in later
+                else f"input '{value.name}' is defined nowhere"
+            )
+            yield Issue(label(node), rule)
+        for attr in node.attributes.values():
+            for subgraph in _subgraphs(attr):
+                yield from _check_scope(subgraph, frozenset(defined))
+        for value in node.outputs:
+            if value.name and value.name in names:
+                yield Issue(label(node), f"output '{value.name}' is defined twice")
+            names.add(str(value.name))
+            defined.add(value)
+    for value in graph.outputs:
+        if value not in defined:
+            yield Issue(f"graph output '{value.name}'", "nothing computes it")
+
+
+def _subgraphs(attr: object) -> Iterable[Graph]:
+    value = getattr(attr, "value", None)
+    if isinstance(value, Graph):
+        return (value,)
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Graph):
+        return tuple(value)
+    return ()
+
+
+def _check_node(node: Node, model: Model) -> Iterator[Issue]:
+    if (node.domain, node.op_type, node.overload) in model.functions:
+        return
+    if node.domain not in model.opset_imports:
+        yield Issue(label(node), f"domain '{node.domain}' is not imported")
+        return
+    if dialect.is_quantizer(node):
+        yield from _check_quantizer(node)
+        return
+    if node.domain == dialect.CHANNELS_LAST_DOMAIN:
+        if node.op_type not in dialect.CHANNELS_LAST_OPERATORS:
+            yield Issue(label(node), f"unknown operator of domain '{node.domain}'")
+        return
+    yield from _check_standard(node, model.opset_imports[node.domain])
+
+
+def _check_standard(node: Node, version: int) -> Iterator[Issue]:
+    domain = node.domain
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+    except onnx.defs.SchemaError:
+        place = f"domain '{domain}'" if domain else f"opset {version}"
+        yield Issue(label(node), f"unknown operator '{node.op_type}' in {place}")
+        return
+    if schema.deprecated:
+        yield Issue(label(node), f"operator '{node.op_type}' is removed in opset {version}")
+    for name in node.attributes:
+        if name not in schema.attributes:
+            yield Issue(label(node), f"unknown attribute '{name}'")
+    for name, attribute in schema.attributes.items():
+        if attribute.required and name not in node.attributes:
+            yield Issue(label(node), f"required attribute '{name}' is missing")
+    given = len(node.inputs)
+    if not schema.min_input <= given <= schema.max_input:
+        yield Issue(
+            label(node),
+            f"takes {schema.min_input} to {schema.max_input} inputs, {given} are given",
+        )
+
+
+def _check_quantizer(node: Node) -> Iterator[Issue]:
+    where = label(node)
+    try:
+        quant = dialect.read_quantizer(node)
+    except HubError as error:
+        yield Issue(where, str(error))
+        return
+    labels = dialect.INPUT_NAMES[node.op_type][1:]
+    if isinstance(quant, Trunc) and quant.version == 1:
+        labels = (*labels[:3], labels[4])
+    shape = _known_shape(node.inputs[0])
+    for name, values in zip(labels, dialect.parameters(quant), strict=True):
+        if values is None:
+            continue
+        rule = _value_rule(name, values)
+        if rule:
+            yield Issue(where, rule)
+        if shape is not None and not _broadcasts(values, shape):
+            yield Issue(
+                where, f"{name} of shape {values.shape} does not broadcast to input {shape}"
+            )
+    if isinstance(quant, FloatQuant) and not (
+        quant.saturation or quant.has_inf or quant.has_nan
+    ):
+        yield Issue(where, "does not saturate and has neither infinities nor NaN to overflow to")
+    if isinstance(quant, (IntQuant, BipolarQuant)):
+        dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+        if dtype is not None and not dtype.is_floating_point():
+            yield Issue(where, f"quantizes float values, its input is {dtype.name}")
+
+
+def _value_rule(name: str, values: Array) -> str:
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size == 0:
+        return f"{name} is empty"
+    if "scale" in name:
+        low = numbers[numbers <= 0]
+        return f"{name} must be above zero, it is {_example(low)}" if low.size else ""
+    if np.any(np.isinf(numbers)):
+        return f"{name} is infinite"
+    if "bit width" not in name:
+        return ""
+    lowest = 0 if "mantissa" in name else 1
+    wrong = numbers[
+        ~((numbers == np.rint(numbers)) & (numbers >= lowest) & (numbers <= LARGEST_BITS))
+    ]
+    if wrong.size:
+        limit = f"a whole number from {lowest} to {LARGEST_BITS}"
+        return f"{name} must be {limit}, it is {_example(wrong)}"
+    return ""
+
+
+def _example(values: Array) -> str:
+    return f"{float(values.reshape(-1)[0]):g}"
+
+
+def _known_shape(value: Value | None) -> tuple[int | None, ...] | None:
+    if value is None or value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def _broadcasts(values: Array, shape: tuple[int | None, ...]) -> bool:
+    """Return whether ``values`` fits into ``shape`` without enlarging it."""
+    if values.size == 1:
+        return True
+    if values.ndim > len(shape):
+        return False
+    aligned = shape[len(shape) - values.ndim :]
+    return all(own in (1, dim) or dim is None for own, dim in zip(values.shape, aligned, strict=True))

@@ -1,0 +1,1 @@
+"""The numpy executor: a graph becomes a plan once, then runs many times."""

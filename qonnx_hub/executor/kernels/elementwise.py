@@ -1,0 +1,485 @@
+"""Numpy kernels that treat every element by itself: arithmetic, bits, trigonometry, casts.
+
+Floating-point conditions (division by zero, an invalid operation) follow IEEE 754 and give
+inf or NaN. Whether numpy also warns about them is left to the caller (``np.errstate``).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir
+
+from qonnx_hub.executor.kernels.spec import (
+    Array,
+    Kernel,
+    KernelFactory,
+    KernelSpec,
+    KernelTable,
+    Unserved,
+)
+
+IN_PLACE_SIZE = 8192
+"""Elements from which writing into an input saves more time than the checks for it cost."""
+
+VIEWS = frozenset(("", op) for op in ("BitCast", "Cast", "CastLike", "Dropout", "Identity"))
+"""Operators here whose output may be an input itself or share its memory."""
+
+
+def served(factory: KernelFactory, *attributes: str) -> KernelFactory:
+    """Return ``factory`` guarded against attributes that it does not know.
+
+    Args:
+        factory: Builds the kernel.
+        attributes: Names of all attributes that ``factory`` gives their ONNX meaning.
+    """
+    known = frozenset(attributes)
+
+    def make(spec: KernelSpec) -> Kernel:
+        unknown = sorted(spec.attributes.keys() - known)
+        if unknown:
+            raise Unserved(f"{spec.op_type} '{spec.name}' has unknown attributes {unknown}")
+        return factory(spec)
+
+    return make
+
+
+def never_scalar(spec: KernelSpec) -> bool:
+    """Return whether a constant input proves that a broadcast result has a dimension."""
+    return any(constant is not None and constant.ndim > 0 for constant in spec.constants)
+
+
+def unary(ufunc: np.ufunc, *, in_place: bool = True) -> KernelFactory:
+    """Return a factory of kernels that apply ``ufunc`` to one input.
+
+    Args:
+        ufunc: Function of one input and one output.
+        in_place: Whether input and output have the same dtype, so that the input's buffer
+            may be written to.
+    """
+
+    def kernel(x: Array) -> Array:
+        y = ufunc(x)
+        return y if isinstance(y, np.ndarray) else np.asarray(y)
+
+    def writing(x: Array) -> Array:
+        if x.size >= IN_PLACE_SIZE and x.flags.writeable:
+            return ufunc(x, out=x)  # type: ignore[no-any-return]
+        return kernel(x)
+
+    return served(lambda spec: writing if in_place and 0 in spec.reusable else kernel)
+
+
+def binary(ufunc: np.ufunc, *, in_place: bool = True) -> KernelFactory:
+    """Return a factory of kernels that apply ``ufunc`` to two inputs with broadcasting.
+
+    Args:
+        ufunc: Function of two inputs and one output.
+        in_place: Whether inputs and output have the same dtype, so that an input's buffer
+            may be written to.
+    """
+
+    def kernel(a: Array, b: Array) -> Array:
+        y = ufunc(a, b)
+        return y if isinstance(y, np.ndarray) else np.asarray(y)
+
+    def make(spec: KernelSpec) -> Kernel:
+        if in_place and spec.reusable & {0, 1}:
+            return _writing(ufunc, kernel, sorted(spec.reusable & {0, 1}))
+        return ufunc if never_scalar(spec) else kernel
+
+    return served(make)
+
+
+def _writing(ufunc: np.ufunc, otherwise: Kernel, positions: list[int]) -> Kernel:
+    def kernel(*inputs: Array) -> Array:
+        for position in positions:
+            target = inputs[position]
+            if target.size >= IN_PLACE_SIZE and _holds_result(target, inputs[1 - position]):
+                return ufunc(*inputs, out=target)  # type: ignore[no-any-return]
+        return otherwise(*inputs)  # type: ignore[no-any-return]
+
+    return kernel
+
+
+def _holds_result(target: Array, other: Array) -> bool:
+    if target.dtype != other.dtype or not target.flags.writeable:
+        return False
+    return target.shape == other.shape or np.broadcast(target, other).shape == target.shape
+
+
+def variadic(ufunc: np.ufunc) -> KernelFactory:
+    """Return a factory of kernels that fold ``ufunc`` over one or more inputs."""
+    pairwise = binary(ufunc)
+
+    def kernel(*inputs: Array) -> Array:
+        if len(inputs) == 1:
+            return inputs[0].copy()
+        return np.asarray(functools.reduce(ufunc, inputs))
+
+    return served(lambda spec: pairwise(spec) if len(spec.present) == 2 else kernel)
+
+
+def _mean(spec: KernelSpec) -> Kernel:
+    def kernel(*inputs: Array) -> Array:
+        if len(inputs) == 1:
+            return inputs[0].copy()
+        total = functools.reduce(np.add, inputs)
+        return np.asarray(np.divide(total, np.asarray(len(inputs), dtype=total.dtype)))
+
+    return kernel
+
+
+def is_integer(x: Array) -> bool:
+    """Return whether ``x`` holds integers of a numpy dtype, signed or not."""
+    return x.dtype.kind in "iu"
+
+
+def _refuse_zero(divisor: Array) -> None:
+    if not divisor.all():
+        raise ZeroDivisionError("an integer is divided by zero, which ONNX does not define")
+
+
+def truncating_divide(a: Array, b: Array) -> Array:
+    """Return integer ``a / b`` rounded toward zero, as ONNX Div does, unlike ``//``.
+
+    Args:
+        a: Dividends of an integer dtype.
+        b: Divisors of the same dtype, broadcast with ``a``.
+
+    Raises:
+        ZeroDivisionError: A divisor is zero.
+    """
+    _refuse_zero(b)
+    if a.dtype.kind == "u":
+        return np.asarray(np.floor_divide(a, b))
+    # a - fmod(a, b) is a multiple of b and no larger than a, so floor has nothing to round
+    return np.asarray(np.floor_divide(np.subtract(a, np.fmod(a, b)), b))
+
+
+def _div(spec: KernelSpec) -> Kernel:
+    divide = binary(np.divide)(spec)
+
+    def kernel(a: Array, b: Array) -> Array:
+        if a.dtype.kind in "iu":
+            return truncating_divide(a, b)
+        return divide(a, b)  # type: ignore[no-any-return]
+
+    return kernel
+
+
+def _mod(spec: KernelSpec) -> Kernel:
+    fmod = spec.attr("fmod", 0)
+    if fmod not in (0, 1):
+        raise Unserved(f"Mod '{spec.name}' has fmod={fmod}, which is neither 0 nor 1")
+    remainder = binary(np.fmod if fmod else np.remainder)(replace(spec, attributes={}))
+
+    def kernel(a: Array, b: Array) -> Array:
+        if is_integer(b):
+            _refuse_zero(b)
+        return remainder(a, b)  # type: ignore[no-any-return]
+
+    return kernel
+
+
+def _pow(spec: KernelSpec) -> Kernel:
+    exponent = spec.constant(1)
+    if exponent is not None and exponent.ndim == 0 and exponent == 2:
+        return unary_of_first(unary(np.square)(spec))
+
+    def kernel(x: Array, y: Array) -> Array:
+        if is_integer(x) and is_integer(y):
+            return _integer_power(x, y)
+        if x.dtype.itemsize == 2 and not is_integer(x):
+            wide = np.power(x.astype(np.float32), y.astype(np.float32))
+            return np.asarray(wide.astype(x.dtype))
+        return np.asarray(np.power(x, y).astype(x.dtype, copy=False))
+
+    return kernel
+
+
+def unary_of_first(kernel: Kernel) -> Kernel:
+    """Return ``kernel`` as one that ignores its inputs after the first."""
+    return lambda x, *_: kernel(x)
+
+
+def _integer_power(x: Array, y: Array) -> Array:
+    if y.size and y.min() < 0:
+        raise ValueError(
+            "an integer is raised to a negative power, which has no integer result"
+        )
+    # numpy has no common integer dtype for uint64 and signed integers and would turn to float64
+    common = np.uint64 if x.dtype == np.uint64 else np.int64
+    return np.asarray(np.power(x, y.astype(common)).astype(x.dtype, copy=False))
+
+
+def _clip(spec: KernelSpec) -> Kernel:
+    has_low, has_high = spec.has_input(1), spec.has_input(2)
+    if not has_low and not has_high:
+        return lambda x, *_: x.copy()
+    if not has_high:
+        return _bounded(np.maximum, 1, 0 in spec.reusable)
+    if not has_low:
+        return _bounded(np.minimum, 2, 0 in spec.reusable)
+    reuse = 0 in spec.reusable
+
+    def kernel(x: Array, low: Array, high: Array) -> Array:
+        if x.ndim == 0:
+            return np.asarray(np.minimum(np.maximum(x, _scalar(low)), _scalar(high)))
+        out = x if reuse and x.flags.writeable else np.empty_like(x)
+        np.maximum(x, low if low.ndim == 0 else _scalar(low), out=out)
+        # the upper bound last: it wins where the bounds are crossed
+        np.minimum(out, high if high.ndim == 0 else _scalar(high), out=out)
+        return out
+
+    return kernel
+
+
+def _bounded(ufunc: np.ufunc, position: int, reuse: bool) -> Kernel:
+    def kernel(x: Array, *bounds: Array) -> Array:
+        bound = _scalar(bounds[position - 1])
+        if reuse and x.size >= IN_PLACE_SIZE and x.flags.writeable:
+            return ufunc(x, bound, out=x)  # type: ignore[no-any-return]
+        return np.asarray(ufunc(x, bound))
+
+    return kernel
+
+
+def _scalar(bound: Array) -> Array:
+    return bound.reshape(())
+
+
+def erf(x: Array) -> Array:
+    """Return the error function of ``x`` in the dtype of ``x``.
+
+    Computed in float64 to within 4e-16 relative: the Taylor polynomial of degree 7 about the
+    nearest multiple of 1/64, whose derivatives are the Hermite polynomials times the Gaussian.
+
+    Args:
+        x: Array of a floating-point dtype.
+    """
+    coefficients = _erf_coefficients()
+    flat = x.reshape(-1)
+    y = np.empty(flat.shape, dtype=x.dtype)
+    block = 16384  # the block's temporaries stay in the cache
+    for start in range(0, flat.size, block):
+        part = flat[start : start + block].astype(np.float64)
+        magnitude = np.fmin(np.abs(part), _ERF_LIMIT)
+        index = np.rint(magnitude * _ERF_DENSITY).astype(np.intp)
+        offset = magnitude - index * (1.0 / _ERF_DENSITY)
+        value = coefficients[-1].take(index)
+        for row in coefficients[-2::-1]:
+            np.multiply(value, offset, out=value)
+            np.add(value, row.take(index), out=value)
+        np.copysign(value, part, out=value)
+        np.copyto(value, part, where=np.isnan(part))
+        y[start : start + block] = value
+    return y.reshape(x.shape)
+
+
+_ERF_DENSITY = 64
+_ERF_LIMIT = 6.0  # erf(6) is 1 in float64
+
+
+@functools.cache
+def _erf_coefficients() -> Array:
+    """Return Taylor coefficients of erf, one row per power, one column per centre."""
+    degree = 7
+    centres = np.arange(int(_ERF_LIMIT) * _ERF_DENSITY + 1, dtype=np.float64) / _ERF_DENSITY
+    hermite = [np.ones_like(centres), 2.0 * centres]
+    for n in range(1, degree - 1):
+        hermite.append(2.0 * centres * hermite[n] - 2.0 * n * hermite[n - 1])
+    slope = 2.0 / math.sqrt(math.pi) * np.exp(-centres * centres)
+    rows = [np.array([math.erf(c) for c in centres.tolist()], dtype=np.float64)]
+    for n in range(degree):
+        rows.append((-1.0) ** n * slope * hermite[n] / math.factorial(n + 1))
+    return np.stack(rows)
+
+
+_SATURATING = frozenset(
+    np.dtype(t)
+    for t in (
+        ml_dtypes.float8_e4m3fn,
+        ml_dtypes.float8_e4m3fnuz,
+        ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e5m2fnuz,
+    )
+)
+
+
+def onnx_dtype(spec: KernelSpec, code: int) -> np.dtype[Any]:
+    """Return the numpy dtype of an ONNX element type.
+
+    Args:
+        spec: The node that names the type, for the message.
+        code: A ``TensorProto.DataType``.
+
+    Raises:
+        Unserved: The type is text, or unknown.
+    """
+    try:
+        dtype = np.dtype(onnx_ir.DataType(code).numpy())
+    except (ValueError, TypeError) as error:
+        raise Unserved(f"{spec.op_type} '{spec.name}' names unknown type {code}") from error
+    if dtype.kind in "OSU":
+        raise Unserved(f"{spec.op_type} '{spec.name}' makes text")
+    return dtype
+
+
+def _converter(dtype: np.dtype[Any], saturate: bool) -> Callable[[Array], Array]:
+    """Return a function that converts arrays to ``dtype`` by the rules of ONNX Cast.
+
+    Raises:
+        Unserved: ``dtype`` is float8e8m0 (numpy cannot choose its rounding) or text.
+    """
+    if dtype == np.dtype(ml_dtypes.float8_e8m0fnu) or dtype.kind in "OSU":
+        raise Unserved(f"a cast to {dtype} is not served")
+    saturates = saturate and dtype in _SATURATING
+
+    def convert(x: Array) -> Array:
+        if x.dtype.kind in "OSU":
+            raise TypeError(f"text cannot be cast to {dtype}")
+        if saturates:
+            return _saturate(x, dtype)
+        return x.astype(dtype, copy=False)
+
+    return convert
+
+
+def _saturate(x: Array, dtype: np.dtype[Any]) -> Array:
+    limit = float(ml_dtypes.finfo(dtype).max)
+    wide = x if x.dtype in (np.float16, np.float32, np.float64) else x.astype(np.float64)
+    bound = np.asarray(limit, dtype=wide.dtype)
+    return np.asarray(np.minimum(np.maximum(wide, -bound), bound)).astype(dtype)
+
+
+def _cast(spec: KernelSpec) -> Kernel:
+    return _converter(onnx_dtype(spec, spec.attr("to", 0)), bool(spec.attr("saturate", 1)))
+
+
+def _cast_like(spec: KernelSpec) -> Kernel:
+    saturate = bool(spec.attr("saturate", 1))
+    like = spec.constant(1)
+    if like is not None:
+        return unary_of_first(_converter(like.dtype, saturate))
+    converters: dict[np.dtype[Any], Callable[[Array], Array]] = {}
+
+    def kernel(x: Array, target: Array) -> Array:
+        convert = converters.get(target.dtype)
+        if convert is None:
+            convert = converters[target.dtype] = _converter(target.dtype, saturate)
+        return convert(x)
+
+    return kernel
+
+
+def _bit_cast(spec: KernelSpec) -> Kernel:
+    dtype = onnx_dtype(spec, spec.attr("to", 0))
+
+    def kernel(x: Array) -> Array:
+        if _bits(x.dtype) != _bits(dtype):
+            raise ValueError(f"{x.dtype} and {dtype} differ in width")
+        return x.view(dtype)
+
+    return kernel
+
+
+_NARROW = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4}
+
+
+def _bits(dtype: np.dtype[Any]) -> int:
+    return _NARROW.get(dtype.name, 8 * dtype.itemsize)
+
+
+def _identity(spec: KernelSpec) -> Kernel:
+    return lambda x: x
+
+
+def _dropout(spec: KernelSpec) -> Kernel:
+    training = spec.constant(2)
+    if spec.has_input(2) and (training is None or bool(training.any())):
+        raise Unserved(f"Dropout '{spec.name}' may run in training mode, which is random")
+    if spec.num_outputs == 1:
+        return lambda x, *_: x
+    return lambda x, *_: (x, np.ones(x.shape, dtype=np.bool_))
+
+
+def _bit_shift(spec: KernelSpec) -> Kernel:
+    direction = spec.attr("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise Unserved(f"BitShift '{spec.name}' has direction {direction!r}")
+    shift = np.left_shift if direction == "LEFT" else np.right_shift
+    return binary(shift)(replace(spec, attributes={}))
+
+
+def _is_inf(spec: KernelSpec) -> Kernel:
+    negative = bool(spec.attr("detect_negative", 1))
+    positive = bool(spec.attr("detect_positive", 1))
+    if negative and positive:
+        return unary(np.isinf, in_place=False)(replace(spec, attributes={}))
+    if not negative and not positive:
+        return lambda x: np.zeros(x.shape, dtype=np.bool_)
+    return lambda x: np.asarray(np.isinf(x) & (np.signbit(x) if negative else ~np.signbit(x)))
+
+
+_UNARY = {
+    "Abs": np.absolute,
+    "Acos": np.arccos,
+    "Acosh": np.arccosh,
+    "Asin": np.arcsin,
+    "Asinh": np.arcsinh,
+    "Atan": np.arctan,
+    "Atanh": np.arctanh,
+    "BitwiseNot": np.bitwise_not,
+    "Ceil": np.ceil,
+    "Cos": np.cos,
+    "Cosh": np.cosh,
+    "Exp": np.exp,
+    "Floor": np.floor,
+    "Log": np.log,
+    "Neg": np.negative,
+    "Reciprocal": np.reciprocal,
+    "Round": np.rint,
+    "Sign": np.sign,
+    "Sin": np.sin,
+    "Sinh": np.sinh,
+    "Sqrt": np.sqrt,
+    "Tan": np.tan,
+}
+
+_BINARY = {
+    "Add": np.add,
+    "BitwiseAnd": np.bitwise_and,
+    "BitwiseOr": np.bitwise_or,
+    "BitwiseXor": np.bitwise_xor,
+    "Mul": np.multiply,
+    "Sub": np.subtract,
+}
+
+KERNELS: KernelTable = {
+    **{("", op): unary(ufunc) for op, ufunc in _UNARY.items()},
+    **{("", op): binary(ufunc) for op, ufunc in _BINARY.items()},
+    ("", "BitCast"): served(_bit_cast, "to"),
+    ("", "BitShift"): served(_bit_shift, "direction"),
+    ("", "Cast"): served(_cast, "to", "saturate", "round_mode"),
+    ("", "CastLike"): served(_cast_like, "saturate", "round_mode"),
+    ("", "Clip"): served(_clip),
+    ("", "Div"): served(_div),
+    ("", "Dropout"): served(_dropout, "seed"),
+    ("", "Erf"): served(lambda spec: erf),
+    ("", "Identity"): served(_identity),
+    ("", "IsInf"): served(_is_inf, "detect_negative", "detect_positive"),
+    ("", "IsNaN"): unary(np.isnan, in_place=False),
+    ("", "Max"): variadic(np.maximum),
+    ("", "Mean"): served(_mean),
+    ("", "Min"): variadic(np.minimum),
+    ("", "Mod"): served(_mod, "fmod"),
+    ("", "Pow"): served(_pow),
+    ("", "Sum"): variadic(np.add),
+}

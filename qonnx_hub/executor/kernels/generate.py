@@ -1,0 +1,84 @@
+"""Numpy kernels that make tensors out of attributes, shapes and bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.executor.kernels.elementwise import onnx_dtype, served
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+_CONSTANT_FORMS: dict[str, Any] = {
+    "value": None,  # a tensor carries its own dtype
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+    "value_string": np.object_,
+    "value_strings": np.object_,
+}
+
+
+def _constant(spec: KernelSpec) -> Kernel:
+    if len(spec.attributes) != 1:
+        raise Unserved(f"Constant '{spec.name}' has {sorted(spec.attributes)}, not one value")
+    ((form, given),) = spec.attributes.items()
+    value = np.asarray(given, dtype=_CONSTANT_FORMS[form]).view()
+    # every run returns this array: nobody may write into it
+    value.flags.writeable = False
+    return lambda: value
+
+
+def _constant_of_shape(spec: KernelSpec) -> Kernel:
+    given = spec.attr("value")
+    fill = np.zeros(1, dtype=np.float32) if given is None else np.asarray(given)
+    if fill.size != 1:
+        raise Unserved(f"ConstantOfShape '{spec.name}' has {fill.size} values")
+    value, dtype = fill.reshape(()), fill.dtype
+
+    def kernel(shape: Array) -> Array:
+        out = np.empty(tuple(shape.tolist()), dtype=dtype)
+        out[...] = value
+        return out
+
+    return kernel
+
+
+def _range(spec: KernelSpec) -> Kernel:
+    if spec.attr("stash_type", 1) != 1:
+        raise Unserved(f"Range '{spec.name}' has stash_type {spec.attr('stash_type')}")
+
+    def kernel(start: Array, limit: Array, delta: Array) -> Array:
+        dtype = start.dtype
+        first, last, step = start.item(), limit.item(), delta.item()
+        if dtype.kind in "iu":
+            count = max(-((first - last) // step), 0)
+            return np.array(range(first, first + count * step, step), dtype=dtype)
+        # ml_dtypes scalars stay as they are in item(); the count is exact in float64
+        count = max(math.ceil((float(last) - float(first)) / float(step)), 0)
+        wide = np.float64 if dtype == np.float64 else np.float32
+        index = np.arange(count, dtype=wide)
+        return (start.astype(wide) + index * delta.astype(wide)).astype(dtype, copy=False)
+
+    return kernel
+
+
+def _eye_like(spec: KernelSpec) -> Kernel:
+    code, diagonal = spec.attr("dtype"), spec.attr("k", 0)
+    fixed = None if code is None else onnx_dtype(spec, code)
+
+    def kernel(x: Array) -> Array:
+        rows, columns = x.shape
+        return np.eye(rows, columns, k=diagonal, dtype=x.dtype if fixed is None else fixed)
+
+    return kernel
+
+
+KERNELS: KernelTable = {
+    ("", "Constant"): served(_constant, *_CONSTANT_FORMS),
+    ("", "ConstantOfShape"): served(_constant_of_shape, "value"),
+    ("", "EyeLike"): served(_eye_like, "dtype", "k"),
+    ("", "Range"): served(_range, "stash_type"),
+}

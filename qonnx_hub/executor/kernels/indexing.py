@@ -1,0 +1,330 @@
+"""Numpy kernels that pick, place, pad and mask elements by position."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.shape import as_axes, positive_axes
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+VIEWS = frozenset(("", op) for op in ("Gather", "Slice"))
+"""Operators here whose output may be an input itself or share its memory."""
+
+_ALL = slice(None)
+
+
+def _slice(spec: KernelSpec) -> Kernel:
+    given = [i for i in range(1, 5) if spec.has_input(i)]
+    known = {i: spec.constant(i) for i in given}
+    if any(values is None for values in known.values()):
+
+        def kernel(x: Array, *bounds: Array | None) -> Array:
+            return x[
+                _slices(*(None if b is None else as_axes(b) for b in bounds), rank=x.ndim)
+            ]
+
+        return kernel
+    fixed = [None if (b := known.get(i)) is None else as_axes(b) for i in range(1, 5)]
+    return lambda x, *_: x[_slices(*fixed, rank=x.ndim)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _slices(
+    starts: tuple[int, ...] | None,
+    ends: tuple[int, ...] | None,
+    axes: tuple[int, ...] | None = None,
+    steps: tuple[int, ...] | None = None,
+    *,
+    rank: int,
+) -> tuple[slice, ...]:
+    """Return one slice per dimension; numpy clamps bounds to the array as ONNX does."""
+    if starts is None or ends is None:
+        raise ValueError("Slice needs both starts and ends")
+    axes = tuple(range(len(starts))) if axes is None else axes
+    steps = (1,) * len(starts) if steps is None else steps
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise ValueError(f"Slice of {starts}, {ends}, {axes}, {steps}: lengths differ")
+    slices = [_ALL] * rank
+    for axis, *bounds in zip(positive_axes(axes, rank), starts, ends, steps, strict=True):
+        slices[axis] = slice(*bounds)
+    return tuple(slices)
+
+
+def _gather(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", 0)
+    constant = spec.constant(1)
+    if constant is not None and constant.ndim == 0 and axis >= 0:
+        position = (*(_ALL,) * axis, int(constant), ...)
+        return lambda x, indices: x[position]
+
+    def kernel(x: Array, indices: Array) -> Array:
+        y = x.take(indices, axis=axis)
+        return y if isinstance(y, np.ndarray) else np.asarray(y, dtype=x.dtype)
+
+    return kernel
+
+
+def _mesh(shape: tuple[int, ...], axis: int, indices: Array) -> tuple[Array, ...]:
+    """Return an index per dimension: ``indices`` along ``axis``, its own position elsewhere."""
+    mesh = list(np.ogrid[tuple(slice(size) for size in shape)])
+    mesh[axis] = indices
+    return tuple(mesh)
+
+
+def _gather_elements(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", 0)
+
+    def kernel(x: Array, indices: Array) -> Array:
+        _require_rank(x, indices)
+        return np.asarray(x[_mesh(indices.shape, axis, indices)])
+
+    return kernel
+
+
+def _require_rank(x: Array, indices: Array) -> None:
+    if x.ndim != indices.ndim:
+        raise ValueError(f"indices have {indices.ndim} dimensions, the data has {x.ndim}")
+
+
+def _gather_nd(spec: KernelSpec) -> Kernel:
+    batch = spec.attr("batch_dims", 0)
+
+    def kernel(x: Array, indices: Array) -> Array:
+        if x.shape[:batch] != indices.shape[:batch]:
+            raise ValueError(f"batch dimensions differ: {x.shape} and {indices.shape}")
+        parts = tuple(np.moveaxis(indices, -1, 0))
+        grid = np.ogrid[tuple(slice(size) for size in indices.shape[:batch])]
+        rest = (1,) * (indices.ndim - 1 - batch)
+        batches = tuple(part.reshape(part.shape + rest) for part in grid) if batch else ()
+        return np.asarray(x[(*batches, *parts)])
+
+    return kernel
+
+
+_REDUCTIONS: dict[str, Callable[..., None] | None] = {
+    "none": None,
+    "add": np.add.at,
+    "max": np.maximum.at,
+    "min": np.minimum.at,
+    "mul": np.multiply.at,
+}
+
+
+def _reduction(spec: KernelSpec) -> Callable[..., None] | None:
+    name = spec.attr("reduction", "none")
+    if name not in _REDUCTIONS:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has reduction {name!r}")
+    return _REDUCTIONS[name]
+
+
+def _scatter_elements(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", 0)
+    place, reuse = _reduction(spec), 0 in spec.reusable
+
+    def kernel(x: Array, indices: Array, updates: Array) -> Array:
+        _require_rank(x, indices)
+        if indices.shape != updates.shape:
+            raise ValueError(f"{indices.shape} indices for {updates.shape} updates")
+        return _scatter(x, _mesh(indices.shape, axis, indices), updates, place, reuse)
+
+    return kernel
+
+
+def _scatter_nd(spec: KernelSpec) -> Kernel:
+    place, reuse = _reduction(spec), 0 in spec.reusable
+
+    def kernel(x: Array, indices: Array, updates: Array) -> Array:
+        expected = indices.shape[:-1] + x.shape[indices.shape[-1] :]
+        if updates.shape != expected:
+            raise ValueError(f"updates have the shape {updates.shape} instead of {expected}")
+        return _scatter(x, tuple(np.moveaxis(indices, -1, 0)), updates, place, reuse)
+
+    return kernel
+
+
+def _scatter(
+    x: Array,
+    index: tuple[Array, ...],
+    updates: Array,
+    place: Callable[..., None] | None,
+    reuse: bool,
+) -> Array:
+    out = x if reuse and x.flags.writeable else x.copy()
+    if place is None:
+        out[index] = updates
+    else:
+        place(out, index, updates)
+    return out
+
+
+_PAD_MODES = ("constant", "edge", "reflect", "wrap")
+
+
+def _pad(spec: KernelSpec) -> Kernel:
+    mode = spec.attr("mode", "constant")
+    if mode not in _PAD_MODES:
+        raise Unserved(f"Pad '{spec.name}' has mode {mode!r}")
+    pads, axes = spec.constant(1), spec.constant(3)
+    fixed_pads = None if pads is None else as_axes(pads)
+    fixed_axes = None if axes is None else as_axes(axes)
+
+    def kernel(
+        x: Array, pads: Array, value: Array | None = None, axes: Array | None = None
+    ) -> Array:
+        amounts = as_axes(pads) if fixed_pads is None else fixed_pads
+        along = as_axes(axes) if fixed_axes is None and axes is not None else fixed_axes
+        before, after = _per_axis(amounts, along, x.ndim)
+        if mode == "constant":
+            return _pad_constant(x, before, after, value)
+        crop, _ = _windows(x.shape, before, after)
+        grow = [(max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)]
+        return np.pad(x[crop], grow, mode=mode)
+
+    return kernel
+
+
+@functools.lru_cache(maxsize=4096)
+def _per_axis(
+    pads: tuple[int, ...], axes: tuple[int, ...] | None, rank: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the amounts before and after each dimension."""
+    axes = tuple(range(rank)) if axes is None else positive_axes(axes, rank)
+    if len(pads) != 2 * len(axes):
+        raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
+    before, after = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        before[axis], after[axis] = pads[i], pads[i + len(axes)]
+    return tuple(before), tuple(after)
+
+
+def _pad_constant(
+    x: Array, before: tuple[int, ...], after: tuple[int, ...], value: Array | None
+) -> Array:
+    crop, inner = _windows(x.shape, before, after)
+    shape = tuple(b + size + a for b, size, a in zip(before, x.shape, after, strict=True))
+    if value is None:
+        out = np.zeros(shape, dtype=x.dtype)
+    else:
+        out = np.empty(shape, dtype=x.dtype)
+        out[...] = value.reshape(())
+    out[inner] = x[crop]
+    return out
+
+
+@functools.lru_cache(maxsize=4096)
+def _windows(
+    shape: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the part of the input that negative pads leave, and its place in the output."""
+    crop, inner = [], []
+    for size, b, a in zip(shape, before, after, strict=True):
+        kept = size + min(b, 0) + min(a, 0)
+        if kept < 0:
+            raise ValueError(
+                f"pads {b} and {a} remove more than the {size} elements there are"
+            )
+        crop.append(slice(max(-b, 0), max(-b, 0) + kept))
+        inner.append(slice(max(b, 0), max(b, 0) + kept))
+    return tuple(crop), tuple(inner)
+
+
+def _trilu(spec: KernelSpec) -> Kernel:
+    cut = np.triu if spec.attr("upper", 1) else np.tril
+
+    def kernel(x: Array, k: Array | None = None) -> Array:
+        if x.ndim < 2:
+            raise ValueError(f"Trilu needs a matrix, not the shape {x.shape}")
+        return cut(x, 0 if k is None else int(k.item()))
+
+    return kernel
+
+
+def _one_hot(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", -1)
+
+    def kernel(indices: Array, depth: Array, values: Array) -> Array:
+        rank, classes = indices.ndim + 1, int(depth.item())
+        position = positive_axes((axis,), rank)[0]
+        off, on = values
+        index = np.expand_dims(indices.astype(np.int64), position)
+        index = np.where(index < 0, index + classes, index)
+        shape = [classes if i == position else 1 for i in range(rank)]
+        hot = index == np.arange(classes, dtype=np.int64).reshape(shape)
+        return np.where(hot, on, off).astype(values.dtype, copy=False)
+
+    return kernel
+
+
+def _non_zero(spec: KernelSpec) -> Kernel:
+    def kernel(x: Array) -> Array:
+        if x.ndim == 0:
+            return np.zeros((0, int(bool(x))), dtype=np.int64)
+        return np.array(np.nonzero(x), dtype=np.int64)
+
+    return kernel
+
+
+def _compress(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis")
+    return lambda x, condition: np.compress(condition, x, axis=axis)
+
+
+def _unique(spec: KernelSpec) -> Kernel:
+    axis, in_order = spec.attr("axis"), bool(spec.attr("sorted", 1))
+
+    def kernel(x: Array) -> Any:
+        values, first, inverse, counts = np.unique(
+            x, return_index=True, return_inverse=True, return_counts=True, axis=axis
+        )
+        inverse = inverse.reshape(-1)
+        if not in_order:
+            order = np.argsort(first, kind="stable")
+            place = np.empty_like(order)
+            place[order] = np.arange(order.size, dtype=order.dtype)
+            values = values.take(order, axis=0 if axis is None else axis)
+            first, inverse, counts = first[order], place[inverse], counts[order]
+        outputs = (values, *(part.astype(np.int64) for part in (first, inverse, counts)))
+        return outputs[: spec.num_outputs] if spec.num_outputs > 1 else values
+
+    return kernel
+
+
+def _reverse_sequence(spec: KernelSpec) -> Kernel:
+    batch_axis, time_axis = spec.attr("batch_axis", 1), spec.attr("time_axis", 0)
+    if {batch_axis, time_axis} != {0, 1}:
+        raise Unserved(
+            f"ReverseSequence '{spec.name}' has batch axis {batch_axis}, time axis {time_axis}"
+        )
+
+    def kernel(x: Array, lengths: Array) -> Array:
+        time = np.arange(x.shape[time_axis], dtype=np.int64)[:, np.newaxis]
+        if lengths.min() < 0 or lengths.max() > time.size:
+            raise ValueError(f"sequence lengths {lengths} do not fit {time.size} steps")
+        source = np.where(time < lengths, lengths - 1 - time, time)
+        batch = np.arange(x.shape[batch_axis], dtype=np.int64)
+        index = (source, batch) if time_axis == 0 else (batch[:, np.newaxis], source.T)
+        return x[index]
+
+    return kernel
+
+
+KERNELS: KernelTable = {
+    ("", "Compress"): served(_compress, "axis"),
+    ("", "Gather"): served(_gather, "axis"),
+    ("", "GatherElements"): served(_gather_elements, "axis"),
+    ("", "GatherND"): served(_gather_nd, "batch_dims"),
+    ("", "NonZero"): served(_non_zero),
+    ("", "OneHot"): served(_one_hot, "axis"),
+    ("", "Pad"): served(_pad, "mode"),
+    ("", "ReverseSequence"): served(_reverse_sequence, "batch_axis", "time_axis"),
+    ("", "ScatterElements"): served(_scatter_elements, "axis", "reduction"),
+    ("", "ScatterND"): served(_scatter_nd, "reduction"),
+    ("", "Slice"): served(_slice),
+    ("", "Trilu"): served(_trilu, "upper"),
+    ("", "Unique"): served(_unique, "axis", "sorted"),
+}

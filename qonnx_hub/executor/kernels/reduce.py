@@ -1,0 +1,204 @@
+"""Numpy kernels that fold, rank or accumulate along axes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from qonnx_hub.executor.kernels.elementwise import served, truncating_divide
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+Axes = tuple[int, ...] | None
+"""Axes to fold; ``None`` for all of them, empty for none."""
+
+Fold = Callable[[Array, Axes, bool], Any]
+"""(data, axes, keepdims) -> result, possibly a numpy scalar."""
+
+_FLOAT32 = np.dtype(np.float32)
+_SHORT_FLOATS = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
+
+
+def reduction(fold: Fold, *, widen: bool) -> Callable[[KernelSpec], Kernel]:
+    """Return a factory of Reduce kernels.
+
+    Args:
+        fold: Computes the reduction for given axes.
+        widen: Whether float16 and bfloat16 are computed in float32 and rounded once at the
+            end, because a sum in so few bits loses most of its terms.
+    """
+
+    def fold_array(x: Array, axes: Axes, keepdims: bool) -> Array:
+        dtype = x.dtype
+        if widen and dtype in _SHORT_FLOATS:
+            x = x.astype(_FLOAT32)
+        y = np.asarray(fold(x, axes, keepdims))
+        return y if y.dtype == dtype else y.astype(dtype)
+
+    def make(spec: KernelSpec) -> Kernel:
+        keepdims = bool(spec.attr("keepdims", 1))
+        empty: Axes = () if spec.attr("noop_with_empty_axes", 0) else None
+        if "axes" in spec.attributes and spec.has_input(1):
+            raise Unserved(f"{spec.op_type} '{spec.name}' has axes twice")
+        known = spec.constant(1)
+        if spec.has_input(1) and known is None:
+
+            def kernel(x: Array, axes: Array) -> Array:
+                return fold_array(x, tuple(axes.tolist()) or empty, keepdims)
+
+            return kernel
+        fixed = spec.attr("axes", ()) if known is None else tuple(known.tolist())
+        axes = tuple(fixed) or empty
+        return lambda x, *_: fold_array(x, axes, keepdims)
+
+    return served(make, "axes", "keepdims", "noop_with_empty_axes")
+
+
+def _sum(x: Array, axes: Axes, keepdims: bool) -> Any:
+    return np.add.reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+
+
+def _mean(x: Array, axes: Axes, keepdims: bool) -> Any:
+    total = np.asarray(_sum(x, axes, keepdims))
+    count = np.asarray(x.size // total.size if total.size else 1, dtype=x.dtype)
+    if x.dtype.kind in "iu":
+        return truncating_divide(total, count)
+    return np.divide(total, count)
+
+
+def _prod(x: Array, axes: Axes, keepdims: bool) -> Any:
+    return np.multiply.reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+
+
+def _l1(x: Array, axes: Axes, keepdims: bool) -> Any:
+    return _sum(np.absolute(x), axes, keepdims)
+
+
+def _sum_square(x: Array, axes: Axes, keepdims: bool) -> Any:
+    return _sum(np.square(x), axes, keepdims)
+
+
+def _l2(x: Array, axes: Axes, keepdims: bool) -> Any:
+    return np.sqrt(_sum_square(_as_real(x), axes, keepdims))
+
+
+def _log_sum(x: Array, axes: Axes, keepdims: bool) -> Any:
+    return np.log(_sum(_as_real(x), axes, keepdims))
+
+
+def _log_sum_exp(x: Array, axes: Axes, keepdims: bool) -> Any:
+    x = _as_real(x)
+    peak = np.asarray(np.maximum.reduce(x, axis=axes, keepdims=True, initial=-np.inf))
+    # inf - inf would be NaN; without a finite peak there is nothing to keep from overflowing
+    peak = np.where(np.isfinite(peak), peak, np.zeros((), dtype=x.dtype))
+    result = np.log(_sum(np.exp(x - peak), axes, True)) + peak
+    return result if keepdims or axes == () else result.squeeze(axes)
+
+
+def _as_real(x: Array) -> Array:
+    return x.astype(np.float64) if x.dtype.kind in "iu" else x
+
+
+def _max(x: Array, axes: Axes, keepdims: bool) -> Any:
+    if x.size:
+        return np.maximum.reduce(x, axis=axes, keepdims=keepdims)
+    return np.maximum.reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, -1))
+
+
+def _min(x: Array, axes: Axes, keepdims: bool) -> Any:
+    if x.size:
+        return np.minimum.reduce(x, axis=axes, keepdims=keepdims)
+    return np.minimum.reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, 1))
+
+
+def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
+    """Return the largest (``sign`` 1) or smallest (``sign`` -1) value of ``dtype``."""
+    if dtype.kind == "b":
+        return sign > 0
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        return bounds.max if sign > 0 else bounds.min
+    return dtype.type(sign * np.inf)
+
+
+def _arg(method: str) -> Callable[[KernelSpec], Kernel]:
+    def make(spec: KernelSpec) -> Kernel:
+        axis = spec.attr("axis", 0)
+        find = operator.methodcaller(
+            method, axis=axis, keepdims=bool(spec.attr("keepdims", 1))
+        )
+        if not spec.attr("select_last_index", 0):
+            return lambda x: np.asarray(find(x), dtype=np.int64)
+
+        def kernel(x: Array) -> Array:
+            from_end = find(np.flip(x, axis))
+            return np.asarray(x.shape[axis] - 1 - from_end, dtype=np.int64)
+
+        return kernel
+
+    return served(make, "axis", "keepdims", "select_last_index")
+
+
+def _accumulation(ufunc: np.ufunc, start: int) -> Callable[[KernelSpec], Kernel]:
+    def make(spec: KernelSpec) -> Kernel:
+        exclusive = bool(spec.attr("exclusive", 0))
+        step = -1 if spec.attr("reverse", 0) else 1
+
+        def kernel(x: Array, axis_input: Array) -> Array:
+            axis = range(x.ndim)[int(axis_input.item())]
+            before = (slice(None),) * axis
+            source = x[(*before, slice(None, None, step))]
+            wide = _FLOAT32 if x.dtype in _SHORT_FLOATS else x.dtype
+            running = ufunc.accumulate(source, axis=axis, dtype=wide)
+            if exclusive:
+                shifted = np.full_like(running, start)
+                shifted[(*before, slice(1, None))] = running[(*before, slice(None, -1))]
+                running = shifted
+            return running[(*before, slice(None, None, step))].astype(x.dtype, copy=False)
+
+        return kernel
+
+    return served(make, "exclusive", "reverse")
+
+
+def _top_k(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", -1)
+    largest = bool(spec.attr("largest", 1))
+    single = spec.num_outputs == 1
+
+    def kernel(x: Array, count: Array) -> Any:
+        k, size = int(count.item()), x.shape[axis]
+        if not 0 <= k <= size:
+            raise ValueError(f"TopK asks for {k} of {size} elements")
+        # ties go to the lower index: stable order, for the largest of the mirrored array
+        mirrored = np.flip(x, axis) if largest else x
+        order = np.argsort(mirrored, axis=axis, kind="stable")
+        if largest:
+            order = size - 1 - np.flip(order, axis)
+        index = order.take(np.arange(k, dtype=np.intp), axis=axis).astype(np.int64, copy=False)
+        values = np.take_along_axis(x, index, axis)
+        return values if single else (values, index)
+
+    return kernel
+
+
+KERNELS: KernelTable = {
+    ("", "ArgMax"): _arg("argmax"),
+    ("", "ArgMin"): _arg("argmin"),
+    ("", "CumProd"): _accumulation(np.multiply, 1),
+    ("", "CumSum"): _accumulation(np.add, 0),
+    ("", "ReduceL1"): reduction(_l1, widen=True),
+    ("", "ReduceL2"): reduction(_l2, widen=True),
+    ("", "ReduceLogSum"): reduction(_log_sum, widen=True),
+    ("", "ReduceLogSumExp"): reduction(_log_sum_exp, widen=True),
+    ("", "ReduceMax"): reduction(_max, widen=False),
+    ("", "ReduceMean"): reduction(_mean, widen=True),
+    ("", "ReduceMin"): reduction(_min, widen=False),
+    ("", "ReduceProd"): reduction(_prod, widen=True),
+    ("", "ReduceSum"): reduction(_sum, widen=True),
+    ("", "ReduceSumSquare"): reduction(_sum_square, widen=True),
+    ("", "TopK"): served(_top_k, "axis", "largest", "sorted"),
+}

@@ -1,0 +1,276 @@
+"""Numpy kernels that rearrange elements, or tell how they are arranged, without changing them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+VIEWS = frozenset(
+    ("", op)
+    for op in ("Expand", "Flatten", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze")
+)
+"""Operators here whose output may be an input itself or share its memory."""
+
+
+def axes_of(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
+    """Return the axes known when the kernel is made, from the attribute or from an input.
+
+    Args:
+        spec: The node.
+        position: Which input carries axes where the attribute does not.
+
+    Returns:
+        The axes; ``None`` where they are computed at run time or not given at all.
+
+    Raises:
+        Unserved: The node has both.
+    """
+    given = spec.attr("axes")
+    if given is not None and spec.has_input(position):
+        raise Unserved(f"{spec.op_type} '{spec.name}' has axes twice")
+    constant = spec.constant(position)
+    if constant is not None:
+        return as_axes(constant)
+    return None if given is None else tuple(given)
+
+
+def as_axes(values: Array) -> tuple[int, ...]:
+    """Return an array of integers of any shape as a flat tuple."""
+    return tuple(values.reshape(-1).tolist())
+
+
+def positive_axes(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """Return ``axes`` counted from the front.
+
+    Raises:
+        ValueError: An axis lies outside of ``rank``, or is named twice.
+    """
+    if any(not -rank <= axis < rank for axis in axes):
+        raise ValueError(f"axes {axes} do not exist in {rank} dimensions")
+    counted = tuple(axis % rank for axis in axes)
+    if len(set(counted)) != len(counted):
+        raise ValueError(f"axes {axes} name one of {rank} dimensions twice")
+    return counted
+
+
+def _reshape(spec: KernelSpec) -> Kernel:
+    allow_zero = bool(spec.attr("allowzero", 0))
+    constant = spec.constant(1)
+    if constant is None:
+        return lambda x, shape: x.reshape(_target(as_axes(shape), x.shape, allow_zero))
+    fixed = as_axes(constant)
+    if 0 in fixed:
+        return lambda x, shape: x.reshape(_target(fixed, x.shape, allow_zero))
+    return lambda x, shape: x.reshape(fixed)
+
+
+def _target(
+    shape: tuple[int, ...], current: tuple[int, ...], allow_zero: bool
+) -> tuple[int, ...]:
+    if 0 not in shape:
+        return shape
+    if not allow_zero:
+        if any(size == 0 for size in shape[len(current) :]):
+            raise ValueError(f"shape {shape} copies a dimension that {current} does not have")
+        return tuple(size or current[i] for i, size in enumerate(shape))
+    if -1 in shape:
+        raise ValueError(
+            f"shape {shape} has -1 beside a dimension of zero: it has no one answer"
+        )
+    return shape
+
+
+def _flatten(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", 1)
+
+    def kernel(x: Array) -> Array:
+        if not -x.ndim <= axis <= x.ndim:
+            raise ValueError(f"Flatten at axis {axis} of {x.ndim} dimensions")
+        shape = x.shape
+        return x.reshape(math.prod(shape[:axis]), math.prod(shape[axis:]))
+
+    return kernel
+
+
+def _squeeze(spec: KernelSpec) -> Kernel:
+    axes = axes_of(spec, 1)
+    if spec.has_input(1) and axes is None:
+        return lambda x, axes: x.squeeze(as_axes(axes))
+    return lambda x, *_: x.squeeze(axes)
+
+
+def _unsqueeze(spec: KernelSpec) -> Kernel:
+    axes = axes_of(spec, 1)
+    if axes is None:
+        if not spec.has_input(1):
+            raise Unserved(f"Unsqueeze '{spec.name}' has no axes")
+        return lambda x, axes: x[_new_axes(as_axes(axes), x.ndim)]
+    fixed = axes
+    return lambda x, *_: x[_new_axes(fixed, x.ndim)]
+
+
+@functools.cache
+def _new_axes(axes: tuple[int, ...], rank: int) -> tuple[None | slice, ...]:
+    inserted = set(positive_axes(axes, rank + len(axes)))
+    return tuple(None if i in inserted else slice(None) for i in range(rank + len(axes)))
+
+
+def _transpose(spec: KernelSpec) -> Kernel:
+    perm = spec.attr("perm")
+    if perm is None:
+        return lambda x: x.transpose()
+    order = tuple(perm)
+    return lambda x: x.transpose(order)
+
+
+def _concat(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis")
+    if axis is None:
+        raise Unserved(f"Concat '{spec.name}' has no axis")
+    return lambda *inputs: np.concatenate(inputs, axis=axis)
+
+
+def _split(spec: KernelSpec) -> Kernel:
+    axis = spec.attr("axis", 0)
+    parts = spec.attr("num_outputs")
+    sizes = spec.constant(1)
+    if parts is not None and spec.has_input(1):
+        raise Unserved(f"Split '{spec.name}' has both sizes and num_outputs")
+    fixed = None if sizes is None else as_axes(sizes)
+
+    def kernel(x: Array, split: Array | None = None) -> Any:
+        size = x.shape[axis]
+        if fixed is not None:
+            lengths = fixed
+        elif split is not None:
+            lengths = as_axes(split)
+        else:
+            lengths = _even_parts(size, parts, spec.num_outputs)
+        if len(lengths) != spec.num_outputs or sum(lengths) != size or min(lengths) < 0:
+            raise ValueError(
+                f"{size} elements do not split into {lengths} for {spec.num_outputs} outputs"
+            )
+        pieces = _pieces(x, axis % x.ndim, lengths)
+        return pieces if len(pieces) > 1 else pieces[0]
+
+    return kernel
+
+
+def _even_parts(size: int, parts: int | None, outputs: int) -> tuple[int, ...]:
+    """Return equal lengths; only where ``num_outputs`` is given may the last be smaller."""
+    if parts is None and size % outputs:
+        raise ValueError(f"{size} elements do not split evenly into {outputs} outputs")
+    count = outputs if parts is None else parts
+    length = -(-size // count)
+    return (*((length,) * (count - 1)), size - length * (count - 1))
+
+
+def _pieces(x: Array, axis: int, lengths: tuple[int, ...]) -> tuple[Array, ...]:
+    before = (slice(None),) * axis
+    pieces, start = [], 0
+    for length in lengths:
+        pieces.append(x[(*before, slice(start, start + length))])
+        start += length
+    return tuple(pieces)
+
+
+def _expand(spec: KernelSpec) -> Kernel:
+    constant = spec.constant(1)
+    fixed = None if constant is None else _template(as_axes(constant))
+
+    def kernel(x: Array, shape: Array) -> Array:
+        template = _template(as_axes(shape)) if fixed is None else fixed
+        result = np.broadcast(x, template).shape
+        if result == x.shape:
+            return x
+        out = np.empty(result, dtype=x.dtype)
+        out[...] = x
+        return out
+
+    return kernel
+
+
+def _template(shape: tuple[int, ...]) -> Array:
+    """Return an array of ``shape`` that takes no memory, to broadcast against."""
+    return np.broadcast_to(np.zeros((), dtype=np.bool_), shape)
+
+
+def _tile(spec: KernelSpec) -> Kernel:
+    def kernel(x: Array, repeats: Array) -> Array:
+        counts = as_axes(repeats)
+        if len(counts) != x.ndim:
+            raise ValueError(f"Tile repeats {counts} do not match {x.ndim} dimensions")
+        return np.tile(x, counts)
+
+    return kernel
+
+
+def _shape(spec: KernelSpec) -> Kernel:
+    start, end = spec.attr("start", 0), spec.attr("end")
+    return lambda x: np.array(x.shape[start:end], dtype=np.int64)
+
+
+def _size(spec: KernelSpec) -> Kernel:
+    return lambda x: np.array(x.size, dtype=np.int64)
+
+
+def _depth_to_space(spec: KernelSpec) -> Kernel:
+    block, depth_first = _block(spec)
+
+    def kernel(x: Array) -> Array:
+        n, c, h, w = x.shape
+        depth, rest = divmod(c, block * block)
+        if rest:
+            raise ValueError(f"{c} channels do not fill blocks of {block} x {block}")
+        if depth_first:
+            blocks = x.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
+        else:
+            blocks = x.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
+        return blocks.reshape(n, depth, h * block, w * block)
+
+    return kernel
+
+
+def _space_to_depth(spec: KernelSpec) -> Kernel:
+    block, depth_first = _block(spec)
+    order = (0, 3, 5, 1, 2, 4) if depth_first else (0, 1, 3, 5, 2, 4)
+
+    def kernel(x: Array) -> Array:
+        n, c, h, w = x.shape
+        if h % block or w % block:
+            raise ValueError(f"{h} x {w} does not divide into blocks of {block} x {block}")
+        blocks = x.reshape(n, c, h // block, block, w // block, block).transpose(order)
+        return blocks.reshape(n, c * block * block, h // block, w // block)
+
+    return kernel
+
+
+def _block(spec: KernelSpec) -> tuple[int, bool]:
+    """Return the block size, and whether the depth is the innermost of the block's axes."""
+    block, mode = spec.attr("blocksize", 0), spec.attr("mode", "DCR")
+    if block < 1 or mode not in ("DCR", "CRD"):
+        raise Unserved(f"{spec.op_type} '{spec.name}' has blocksize {block} and mode {mode!r}")
+    return block, mode == "DCR"
+
+
+KERNELS: KernelTable = {
+    ("", "Concat"): served(_concat, "axis"),
+    ("", "DepthToSpace"): served(_depth_to_space, "blocksize", "mode"),
+    ("", "Expand"): served(_expand),
+    ("", "Flatten"): served(_flatten, "axis"),
+    ("", "Reshape"): served(_reshape, "allowzero"),
+    ("", "Shape"): served(_shape, "start", "end"),
+    ("", "Size"): served(_size),
+    ("", "SpaceToDepth"): served(_space_to_depth, "blocksize", "mode"),
+    ("", "Split"): served(_split, "axis", "num_outputs"),
+    ("", "Squeeze"): served(_squeeze, "axes"),
+    ("", "Tile"): served(_tile),
+    ("", "Transpose"): served(_transpose, "perm"),
+    ("", "Unsqueeze"): served(_unsqueeze, "axes"),
+}

@@ -1,0 +1,284 @@
+"""A graph becomes a plan: kernels resolved once, constants computed once, buffers freed early.
+
+A plan is immutable and holds no run-time state, so that several threads can run one plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub.executor.fallback import NoFallbackError, build_fallback, captured_names
+from qonnx_hub.executor.kernels import kernel_table
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError
+from qonnx_hub_ir.verify import label
+
+_MAKES_FRESH_BUFFERS = frozenset(
+    {
+        "Add",
+        "BatchNormalization",
+        "BipolarQuant",
+        "Conv",
+        "Div",
+        "Gemm",
+        "MatMul",
+        "Mul",
+        "Quant",
+        "Relu",
+        "Sub",
+    }
+)
+"""Operators whose kernels never return a view of an input. Only what they make, and only they
+read, may be overwritten in place."""
+
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One node, ready to run.
+
+    Attributes:
+        run: The kernel.
+        inputs: Slots to read; slot 0 always holds ``None``, for optional inputs left out.
+        outputs: Slots to write, one per output.
+        frees: Slots that nobody reads after this step.
+        node: Operator and name, for messages.
+    """
+
+    run: Kernel
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    frees: tuple[int, ...]
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph, ready to run.
+
+    Attributes:
+        initial: Slot contents before a run: constants, ``None`` elsewhere.
+        feeds: Input name -> slot.
+        steps: In order.
+        results: Output name -> slot, in the graph's order.
+        tensors: Name -> slot of every value; filled only in a plan that keeps them all.
+    """
+
+    initial: tuple[Any, ...]
+    feeds: dict[str, int]
+    steps: tuple[Step, ...]
+    results: dict[str, int]
+    tensors: dict[str, int]
+
+
+def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
+    """Return the plan of a model.
+
+    Args:
+        model: A verified IR model.
+        keep_all: Keep every value until the end of a run, so that all can be read.
+
+    Raises:
+        UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+        ExecutionError: A node with constant inputs fails.
+    """
+    return _Planner(model, keep_all).build()
+
+
+class _Planner:
+    """Collects slots, constants and steps while it walks the graph once."""
+
+    def __init__(self, model: Model, keep_all: bool) -> None:
+        self.graph = model.graph
+        self.imports = dict(model.opset_imports)
+        self.keep_all = keep_all
+        self.slots: dict[Value, int] = {}
+        self.by_name: dict[str, Value] = {}
+        self.constants: dict[Value, Any] = {}
+        self.steps: list[tuple[Kernel, Node, list[Value]]] = []
+        self.gaps: list[Gap] = []
+        self.readers = _count_readers(model.graph)
+
+    def build(self) -> Plan:
+        for value in self.graph.inputs:
+            self._add(value)
+        for name, value in self.graph.initializers.items():
+            if value.const_value is None:
+                raise UnsupportedGraphError(f"initializer '{name}' has no data")
+            if not value.is_graph_input():
+                self._add(value)
+                self.constants[value] = value.const_value.numpy()
+        for node in self.graph:
+            self._plan_node(node)
+        if self.gaps:
+            raise UnsupportedGraphError("no kernel can run these nodes:", self.gaps)
+        return self._finish()
+
+    def _add(self, value: Value) -> None:
+        # Slot 0 stands for "not connected".
+        self.slots[value] = len(self.slots) + 1
+        if value.name:
+            self.by_name[value.name] = value
+
+    def _plan_node(self, node: Node) -> None:
+        for value in node.outputs:
+            self._add(value)
+        try:
+            kernel, outer_names = self._resolve(node)
+        except NoFallbackError as error:
+            self.gaps.append(Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error)))
+            return
+        outer = [self.by_name[name] for name in outer_names]
+        reads = [v for v in (*node.inputs, *outer) if v is not None]
+        ready = all(v in self.constants for v in reads)
+        if ready and node.op_type not in _RANDOM and not self.gaps:
+            self._compute_now(node, kernel, outer)
+            return
+        self.steps.append((kernel, node, outer))
+
+    def _resolve(self, node: Node) -> tuple[Kernel, list[str]]:
+        factory = kernel_table().get((node.domain, node.op_type))
+        if factory is not None and not _has_subgraph(node):
+            try:
+                return factory(self._spec(node)), []
+            except Unserved:
+                pass
+        if node.domain not in dialect.STANDARD_DOMAINS:
+            raise NoFallbackError("no kernel for this operator")
+        return build_fallback(node, self.imports)
+
+    def _spec(self, node: Node) -> KernelSpec:
+        return KernelSpec(
+            op_type=node.op_type,
+            domain=node.domain,
+            version=self.imports.get(node.domain, 1),
+            name=node.name or "",
+            attributes={k: _python_value(a) for k, a in node.attributes.items()},
+            constants=tuple(self.constants.get(v) if v else None for v in node.inputs),
+            present=tuple(v is not None for v in node.inputs),
+            num_outputs=len(node.outputs),
+            reusable=frozenset() if self.keep_all else self._reusable(node),
+        )
+
+    def _reusable(self, node: Node) -> frozenset[int]:
+        """Return input positions whose buffer dies here and is aliased by nobody."""
+        return frozenset(
+            index
+            for index, value in enumerate(node.inputs)
+            if value is not None
+            and self.readers.get(value) == 1
+            and (producer := value.producer()) is not None
+            and producer.op_type in _MAKES_FRESH_BUFFERS
+            and value not in self.constants
+        )
+
+    def _compute_now(self, node: Node, kernel: Kernel, outer: Sequence[Value]) -> None:
+        args = [None if v is None else self.constants[v] for v in (*node.inputs, *outer)]
+        try:
+            with np.errstate(all="ignore"):
+                result = kernel(*args)
+        except Exception as error:  # kernels raise whatever numpy raises
+            raise ExecutionError(failure(label(node), args, error)) from error
+        results = (result,) if len(node.outputs) == 1 else result
+        for value, array in zip(node.outputs, results, strict=False):
+            self.constants[value] = array
+
+    def _finish(self) -> Plan:
+        initial: list[Any] = [None] * (len(self.slots) + 1)
+        needed = {v for _, node, outer in self.steps for v in (*node.inputs, *outer) if v}
+        needed.update(self.graph.outputs)
+        for value, array in self.constants.items():
+            if value in needed or self.keep_all:
+                initial[self.slots[value]] = array
+        last_reader = self._last_readers()
+        steps = [
+            Step(
+                run=kernel,
+                inputs=tuple(self.slots[v] if v else 0 for v in (*node.inputs, *outer)),
+                outputs=tuple(self.slots[v] for v in node.outputs),
+                frees=tuple(self.slots[v] for v in last_reader.get(index, ())),
+                node=label(node),
+            )
+            for index, (kernel, node, outer) in enumerate(self.steps)
+        ]
+        named = {str(v.name): s for v, s in self.slots.items() if v.name}
+        return Plan(
+            initial=tuple(initial),
+            feeds={str(v.name): self.slots[v] for v in self.graph.inputs},
+            steps=tuple(steps),
+            results={str(v.name): self.slots[v] for v in self.graph.outputs},
+            tensors=named if self.keep_all else {},
+        )
+
+    def _last_readers(self) -> dict[int, list[Value]]:
+        if self.keep_all:
+            return {}
+        last: dict[Value, int] = {}
+        for index, (_, node, outer) in enumerate(self.steps):
+            for value in (*node.outputs, *node.inputs, *outer):
+                if value is not None:
+                    last[value] = index
+        kept = {*self.graph.outputs, *self.constants}
+        by_step: dict[int, list[Value]] = {}
+        for value, index in last.items():
+            if value not in kept:
+                by_step.setdefault(index, []).append(value)
+        return by_step
+
+
+def _count_readers(graph: Graph) -> dict[Value, int]:
+    """Return how often each value is read, graph outputs and subgraphs included."""
+    count: dict[Value, int] = {}
+    for value in graph.outputs:
+        count[value] = count.get(value, 0) + 1
+    captured: set[str] = set()
+    for node in graph:
+        captured.update(captured_names(node))
+        for value in node.inputs:
+            if value is not None:
+                count[value] = count.get(value, 0) + 1
+    for value in list(count):
+        if value.name in captured:
+            count[value] += 1
+    return count
+
+
+def _has_subgraph(node: Node) -> bool:
+    kinds = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
+    return any(attr.type in kinds for attr in node.attributes.values())
+
+
+def _python_value(attr: onnx_ir.Attr) -> Any:
+    if attr.type == onnx_ir.AttributeType.TENSOR:
+        return attr.value.numpy()
+    if isinstance(attr.value, (list, tuple)):
+        return tuple(attr.value)
+    return attr.value
+
+
+def failure(node: str, args: Sequence[Any], error: Exception) -> str:
+    """Return the message for a node that failed: which, on what, and why."""
+    shapes = ", ".join(
+        f"{a.dtype.name}{list(a.shape)}" if isinstance(a, np.ndarray) else "-" for a in args
+    )
+    return f"{node} failed on inputs ({shapes}): {error}"
+
+
+__all__ = ["Array", "Plan", "Step", "failure", "make_plan"]

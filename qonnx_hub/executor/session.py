@@ -1,0 +1,201 @@
+"""Running a model: feeds checked, plan executed, batches handled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub.executor.batching import Batcher
+from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.plan import Plan, failure, make_plan
+from qonnx_hub_ir.errors import ExecutionError, UsageError
+
+
+class Session:
+    """A model made ready to run many times.
+
+    The graph is walked once, kernels are resolved once and constants computed once. A session
+    may be used from several threads.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Prepare the model.
+
+        Args:
+            model: A verified IR model, as :func:`qonnx_hub.load` returns it. It must not be
+                changed while the session is used.
+
+        Raises:
+            UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+            ExecutionError: A node with constant inputs fails.
+        """
+        self._model = model
+        self._plan = make_plan(model)
+        self._full_plan: Plan | None = None
+        self._batcher = Batcher(model)
+        self._dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
+        self._shapes = {str(v.name): _dims(v) for v in model.graph.inputs}
+        self.input_names: tuple[str, ...] = tuple(self._dtypes)
+        self.output_names: tuple[str, ...] = tuple(str(v.name) for v in model.graph.outputs)
+
+    def run(
+        self, feeds: Mapping[str, Any], *, all_tensors: bool = False, batch: int | None = None
+    ) -> dict[str, Array]:
+        """Return the outputs, by name, in the graph's order.
+
+        Args:
+            feeds: Input name -> array of the input's dtype. The first axis may be longer than
+                the file says: the samples are then computed together where the graph keeps them
+                apart, otherwise one by one.
+            all_tensors: Return every value of the graph instead, by name.
+            batch: Samples to compute at once; everything at once by default.
+
+        Raises:
+            UsageError: Names, dtypes or shapes that do not fit the model.
+            ExecutionError: A node fails; the message names it and its inputs.
+        """
+        arrays = self._checked(feeds)
+        factor = self._batch_factor(arrays)
+        if factor == 1 and batch is None:
+            return _execute(self._plan_for(all_tensors), arrays)
+        return self._run_batches(arrays, factor, batch, all_tensors)
+
+    def _plan_for(self, all_tensors: bool) -> Plan:
+        if not all_tensors:
+            return self._plan
+        if self._full_plan is None:
+            self._full_plan = make_plan(self._model, keep_all=True)
+        return self._full_plan
+
+    def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        if feeds.keys() != self._dtypes.keys():
+            self._explain_names(feeds)
+        arrays: dict[str, Array] = {}
+        for name, dtype in self._dtypes.items():
+            value = feeds[name]
+            array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=dtype)
+            if dtype is not None and array.dtype != dtype:
+                raise UsageError(
+                    f"input '{name}' takes {dtype.name}, {array.dtype.name} is given; "
+                    f"convert it with .astype(np.{dtype.name})"
+                )
+            arrays[name] = array
+        return arrays
+
+    def _explain_names(self, feeds: Mapping[str, Any]) -> None:
+        missing = [name for name in self._dtypes if name not in feeds]
+        unknown = [name for name in feeds if name not in self._dtypes]
+        if missing or unknown:
+            parts = [
+                f"missing inputs: {', '.join(missing)}" if missing else "",
+                f"unknown inputs: {', '.join(map(str, unknown))}" if unknown else "",
+            ]
+            raise UsageError(
+                f"{'; '.join(p for p in parts if p)}; "
+                f"the model's inputs are {', '.join(self._dtypes) or 'none'}"
+            )
+
+    def _batch_factor(self, arrays: Mapping[str, Array]) -> int:
+        """Return how many times the file's batch the feeds hold; check every other axis."""
+        factors: set[int] = set()
+        for name, dims in self._shapes.items():
+            given = arrays[name].shape
+            if dims is None or given == dims:
+                factors.add(1)
+                continue
+            fits = len(given) == len(dims) and all(
+                not isinstance(d, int) or d == g for d, g in zip(dims[1:], given[1:], strict=True)
+            )
+            first = dims[0] if dims else None
+            whole = not isinstance(first, int) or (first > 0 and given[:1] and given[0] % first == 0)
+            if not fits or not dims or not whole or (isinstance(first, int) and given[0] == 0):
+                shape = "[" + ", ".join(map(str, dims)) + "]"
+                raise UsageError(
+                    f"input '{name}' has shape {shape}, {list(given)} is given"
+                    + ("" if not fits else f"; the first axis must be a multiple of {first}")
+                )
+            factors.add(given[0] // first if isinstance(first, int) else 1)
+        if len(factors) > 1:
+            sizes = ", ".join(f"'{n}': {a.shape[0] if a.ndim else '-'}" for n, a in arrays.items())
+            raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+        return factors.pop() if factors else 1
+
+    def _run_batches(
+        self, arrays: dict[str, Array], factor: int, batch: int | None, all_tensors: bool
+    ) -> dict[str, Array]:
+        apart = self._batcher.is_apart()
+        if batch is not None and factor == 1 and not apart:
+            raise UsageError(
+                "the graph is not known to keep samples apart, so it cannot be run in batches; "
+                "leave the batch out"
+            )
+        plan = self._batcher.widened(keep_all=all_tensors) or self._plan_for(all_tensors)
+        unit = self._batcher.file_batch
+        step = (batch or factor) if apart else 1
+        total = next((a.shape[0] for a in arrays.values()), 0)
+        pieces = [
+            _execute(plan, {n: a[start : start + step * unit] for n, a in arrays.items()})
+            for start in range(0, total, step * unit)
+        ]
+        return _joined(pieces, plan, unit)
+
+
+def _execute(plan: Plan, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    values = list(plan.initial)
+    for name, slot in plan.feeds.items():
+        values[slot] = feeds[name]
+    step = None
+    args: list[Any] = []
+    try:
+        with np.errstate(all="ignore"):
+            for step in plan.steps:
+                args = [values[i] for i in step.inputs]
+                result = step.run(*args)
+                if len(step.outputs) == 1:
+                    values[step.outputs[0]] = result
+                else:
+                    for slot, array in zip(step.outputs, result, strict=False):
+                        values[slot] = array
+                for slot in step.frees:
+                    values[slot] = None
+    except Exception as error:  # kernels raise whatever numpy raises
+        where = step.node if step else "the graph"
+        raise ExecutionError(failure(where, args, error)) from error
+    names = plan.tensors or plan.results
+    return {name: values[slot] for name, slot in names.items()}
+
+
+def _joined(pieces: Sequence[dict[str, Array]], plan: Plan, unit: int) -> dict[str, Array]:
+    """Return the pieces' arrays behind each other along the first axis."""
+    if len(pieces) == 1:
+        return pieces[0]
+    slots = plan.tensors or plan.results
+    joined: dict[str, Array] = {}
+    for name, first in pieces[0].items():
+        if plan.initial[slots[name]] is not None:
+            joined[name] = first
+            continue
+        parts = [piece[name] for piece in pieces]
+        if not all(part.ndim and part.shape[0] % unit == 0 for part in parts):
+            if all(np.array_equal(part, first, equal_nan=True) for part in parts):
+                joined[name] = first
+                continue
+            raise UsageError(
+                f"'{name}' has no axis for samples; run the model on one sample at a time"
+            )
+        joined[name] = np.concatenate(parts, axis=0)
+    return joined
+
+
+def _dtype(value: onnx_ir.Value) -> np.dtype[Any] | None:
+    return None if value.dtype is None else np.dtype(value.dtype.numpy())
+
+
+def _dims(value: onnx_ir.Value) -> tuple[int | str | None, ...] | None:
+    if value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
