@@ -1,1 +1,60 @@
-"""To be described."""
+"""qonnx_hub: convert quantized neural networks between forms, run them, and check them.
+
+    import qonnx_hub as qh
+    report = qh.convert("model.onnx", "model_qcdq.onnx", to="qcdq")
+    result = qh.check("model.onnx", "model_qcdq.onnx")
+    print(result.verdict)
+
+Everything is imported on first use, so that ``import qonnx_hub`` is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from qonnx_hub._version import __version__
+
+if TYPE_CHECKING:
+    import qonnx_hub_ir as ir
+    from qonnx_hub.api import check, convert, inspect, load, run, save
+    from qonnx_hub.executor.session import Session
+
+_HOMES = {
+    "Session": "qonnx_hub.executor.session",
+    "check": "qonnx_hub.api",
+    "convert": "qonnx_hub.api",
+    "inspect": "qonnx_hub.api",
+    "load": "qonnx_hub.api",
+    "run": "qonnx_hub.api",
+    "save": "qonnx_hub.api",
+}
+
+__all__ = [
+    "Session",
+    "__version__",
+    "check",
+    "convert",
+    "inspect",
+    "ir",
+    "load",
+    "run",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, importing its home on first use."""
+    if name == "ir":
+        value: Any = importlib.import_module("qonnx_hub_ir")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'qonnx_hub' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -81,9 +81,7 @@ def _require_order(model: Model, name: str) -> None:
         and not value.is_initializer()
     ]
     if undefined:
-        raise SourceError(
-            f"{name}: these inputs are defined nowhere: {', '.join(undefined)}"
-        )
+        raise SourceError(f"{name}: these inputs are defined nowhere: {', '.join(undefined)}")
 
 
 def _parse(source: object) -> Model:

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub_ir.errors import HubError, UnsupportedGraphError
+from qonnx_hub_ir.errors import HubError, NotExactError
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 
 PRODUCER = "qonnx_hub"
@@ -60,12 +60,12 @@ def require_opset(asked: int | None, needed: int, reason: str) -> int:
         reason: What needs it, for the message.
 
     Raises:
-        UnsupportedGraphError: The caller wants a lower one.
+        NotExactError: The caller wants a lower one.
     """
     if asked is None:
         return needed
     if asked < needed:
-        raise UnsupportedGraphError(
+        raise NotExactError(
             f"opset {asked} cannot say this model: {reason} needs opset {needed}"
         )
     return asked
@@ -75,7 +75,7 @@ def raise_to(model: Model, opset: int | None) -> None:
     """Raise the model to the standard opset asked for, if any.
 
     Raises:
-        UnsupportedGraphError: The opset is below the model's own; nothing lowers a graph.
+        NotExactError: The opset is below the model's own; nothing lowers a graph.
     """
     own = model.opset_imports[""]
     target = require_opset(opset, own, "the graph as it was read")

@@ -102,10 +102,15 @@ class ExportOptions:
     Attributes:
         opset: Standard opset of the file; the exporter's choice by default.
         allow_lossy: Write what is not exact as well, where a near form exists.
+        encoding: Which encodings of quantizers an exporter may use, for those that have
+            several.
+        weights: How integer weights are stored, for exporters that store integers.
     """
 
     opset: int | None = None
     allow_lossy: bool = False
+    encoding: str = "auto"
+    weights: str = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,7 @@ class Importer(Protocol):
         """
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
-        """Return the original's own answer, or ``None`` where the IR is all there is to run."""
+        """Return the original's own answer; ``None`` where there is only the IR to run."""
 
 
 @runtime_checkable
@@ -190,5 +195,3 @@ class Exporter(Protocol):
         Raises:
             UnsupportedGraphError: With all gaps, unless the options allow them.
         """
-
-

@@ -1,17 +1,19 @@
-"""How quantizers are spelled in graphs: names, domains, versions, defaults; node <-> dataclass.
+"""How graphs spell quantizers: names, domains, versions, defaults; node <-> dataclass.
 
-One canonical spelling is used inside: operators ``Quant``, ``BipolarQuant``, ``FloatQuant`` and
-``Trunc`` in domain ``qonnx.custom_op.general``. Everything else that files in the wild say for
-the same thing is listed here and translated once, by :mod:`qonnx_hub_ir.passes.normalize`.
+One canonical spelling is used inside: operators ``Quant``, ``BipolarQuant``, ``FloatQuant``
+and ``Trunc`` in domain ``qonnx.custom_op.general``. Everything else that files in the wild say
+for the same thing is listed here and translated once, by
+:mod:`qonnx_hub_ir.passes.normalize`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as onnx_ir
+import onnx_ir
 from onnx_ir import Attr, Graph, Node, Value
 
 from qonnx_hub_ir.errors import SourceError
@@ -172,10 +174,22 @@ def make_quantizer(
     rounding = parse_rounding(str(values["rounding_mode"]), where)
     if op_type == "FloatQuant":
         scale, exponent, mantissa, bias, max_val = known
-        flags = [bool(values[n]) for n in ("has_inf", "has_nan", "has_subnormal", "saturation")]
-        return FloatQuant(scale, exponent, mantissa, bias, max_val, *flags, rounding=rounding)
+        return FloatQuant(
+            scale,
+            exponent,
+            mantissa,
+            bias,
+            max_val,
+            has_inf=bool(values["has_inf"]),
+            has_nan=bool(values["has_nan"]),
+            has_subnormal=bool(values["has_subnormal"]),
+            saturation=bool(values["saturation"]),
+            rounding=rounding,
+        )
     if op_type == "Trunc" and len(known) == 4:
-        return Trunc(known[0], known[1], known[2], None, known[3], rounding=rounding, version=1)
+        return Trunc(
+            known[0], known[1], known[2], None, known[3], rounding=rounding, version=1
+        )
     signed, narrow = bool(values["signed"]), bool(values["narrow"])
     if op_type == "Trunc":
         scale, zero, in_bits, out_scale, out_bits = known
@@ -184,42 +198,28 @@ def make_quantizer(
     return IntQuant(scale, zero, bits, signed, narrow, rounding)
 
 
+def parameter_fields(quant: Quantizer) -> tuple[str, ...]:
+    """Return the names of the quantizer's parameters, in input order."""
+    if isinstance(quant, BipolarQuant):
+        return ("scale",)
+    if isinstance(quant, IntQuant):
+        return ("scale", "zero_point", "bits")
+    if isinstance(quant, FloatQuant):
+        return ("scale", "exponent_bits", "mantissa_bits", "exponent_bias", "max_val")
+    if quant.version == 1:
+        return ("scale", "zero_point", "in_bits", "out_bits")
+    return ("scale", "zero_point", "in_bits", "out_scale", "out_bits")
+
+
 def with_parameters(quant: Quantizer, values: Sequence[Array]) -> Quantizer:
     """Return the quantizer with its parameters set to ``values``, in input order."""
-    if isinstance(quant, BipolarQuant):
-        return BipolarQuant(values[0])
-    if isinstance(quant, IntQuant):
-        scale, zero, bits = values
-        return IntQuant(scale, zero, bits, quant.signed, quant.narrow, quant.rounding)
-    if isinstance(quant, FloatQuant):
-        flags = (quant.has_inf, quant.has_nan, quant.has_subnormal, quant.saturation)
-        return FloatQuant(*values, *flags, rounding=quant.rounding)
-    if quant.version == 1:
-        scale, zero, in_bits, out_bits = values
-        return Trunc(
-            scale, zero, in_bits, None, out_bits, rounding=quant.rounding, version=1
-        )
-    return Trunc(*values, quant.signed, quant.narrow, quant.rounding, version=2)
+    changes: dict[str, Any] = dict(zip(parameter_fields(quant), values, strict=True))
+    return dataclasses.replace(quant, **changes)
 
 
 def parameters(quant: Quantizer) -> list[Parameter]:
     """Return the quantizer's parameters in input order."""
-    if isinstance(quant, BipolarQuant):
-        return [quant.scale]
-    if isinstance(quant, IntQuant):
-        return [quant.scale, quant.zero_point, quant.bits]
-    if isinstance(quant, FloatQuant):
-        return [
-            quant.scale,
-            quant.exponent_bits,
-            quant.mantissa_bits,
-            quant.exponent_bias,
-            quant.max_val,
-        ]
-    head = [quant.scale, quant.zero_point, quant.in_bits]
-    return [*head, quant.out_bits] if quant.version == 1 else [
-        *head, quant.out_scale, quant.out_bits
-    ]
+    return [getattr(quant, name) for name in parameter_fields(quant)]
 
 
 def operator_of(quant: Quantizer) -> str:
@@ -250,7 +250,7 @@ def quantizer_node(
 ) -> Node:
     """Return a new canonical quantizer node on ``x``, with its parameters as initializers.
 
-    The node is not inserted; its output is ``name + "_out0"`` with the type and shape of ``x``.
+    The node is not inserted; its output is ``name + "_out0"``, typed and shaped like ``x``.
 
     Args:
         x: The value to quantize.
@@ -275,15 +275,20 @@ def quantizer_node(
         label = f"{name}_{labels[position].replace(' ', '_')}"
         inputs.append(add_initializer(graph, label, known))
     attributes = [
-        onnx_ir.AttrString(key, value) if isinstance(value, str) else Attr(
-            key, onnx_ir.AttributeType.INT, value
-        )
+        onnx_ir.AttrString(key, value)
+        if isinstance(value, str)
+        else Attr(key, onnx_ir.AttributeType.INT, value)
         for key, value in attributes_of(quant).items()
     ]
     node = Node(DOMAIN, operator_of(quant), inputs, attributes, num_outputs=1, name=name)
     out = node.outputs[0]
     out.name, out.type, out.shape = f"{name}_out0", x.type, x.shape
     return node
+
+
+def known_shape(tensor: onnx_ir.TensorProtocol) -> onnx_ir.Shape:
+    """Return the shape of a tensor as a shape of a value."""
+    return onnx_ir.Shape([int(size) for size in tensor.shape if isinstance(size, int)])
 
 
 def add_initializer(graph: Graph, name: str, array: Array) -> Value:
@@ -294,7 +299,10 @@ def add_initializer(graph: Graph, name: str, array: Array) -> Value:
         free = f"{name}_{count}"
     tensor = onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free)
     value = Value(
-        name=free, shape=tensor.shape, type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+        name=free,
+        shape=onnx_ir.Shape(array.shape),
+        type=onnx_ir.TensorType(tensor.dtype),
+        const_value=tensor,
     )
     graph.register_initializer(value)
     return value

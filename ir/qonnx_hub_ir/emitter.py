@@ -22,14 +22,17 @@ class Emitter:
         self.graph = graph
         self.node = node
         self._count = 0
+        self._constants: dict[tuple[str, str, tuple[int, ...], bytes], Value] = {}
 
     def constant(self, label: str, array: Array) -> Value:
-        """Return a new initializer named after the node and ``label``."""
-        return dialect.add_initializer(self.graph, f"{self.node.name}_{label}", array)
+        """Return an initializer named after the node and ``label``; equal ones are one."""
+        key = (label, array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"{self.node.name}_{label}"
+            self._constants[key] = dialect.add_initializer(self.graph, name, array)
+        return self._constants[key]
 
-    def add(
-        self, op_type: str, inputs: Sequence[Value | None], **attributes: Any
-    ) -> Value:
+    def add(self, op_type: str, inputs: Sequence[Value | None], **attributes: Any) -> Value:
         """Return the output of a new standard node placed before the replaced one."""
         name = f"{self.node.name}_{op_type}_{self._count}"
         self._count += 1

@@ -8,7 +8,8 @@
     ├── MissingDependencyError     a framework is not installed (also an ImportError)
     ├── SourceError                something cannot be read (file, layer, reason)
     ├── UsageError                 the call itself is wrong (names, shapes, options)
-    ├── UnsupportedGraphError      a graph that a target or an importer cannot say exactly (gaps)
+    ├── UnsupportedGraphError      a graph with parts that cannot be read, run or said (gaps)
+    │   └── NotExactError          a target cannot say it exactly, nothing near is allowed
     ├── InvalidModelError          a model that breaks the rules of the IR (issues)
     ├── PassError                  a pass met what it cannot transform
     └── ExecutionError             a node failed while running (node, shapes)
@@ -82,7 +83,7 @@ class SourceError(HubError):
 
 
 class UsageError(HubError):
-    """The call itself is wrong: an unknown input name, a shape that does not fit, an option."""
+    """The call itself is wrong: an unknown name, a shape that does not fit, an option."""
 
 
 class UnsupportedGraphError(HubError):
@@ -96,6 +97,10 @@ class UnsupportedGraphError(HubError):
         lines = [message, *(f"  - {gap}" for gap in gaps)]
         super().__init__("\n".join(lines))
         self.gaps = tuple(gaps)
+
+
+class NotExactError(UnsupportedGraphError):
+    """A target form cannot say the graph exactly, and the caller did not allow a near form."""
 
 
 class InvalidModelError(HubError):

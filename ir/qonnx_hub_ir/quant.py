@@ -72,7 +72,7 @@ class IntQuant(_Comparable):
 
     Attributes:
         scale: Step size, positive; a scalar or any shape that broadcasts to the input.
-        zero_point: Added before clamping and rounding; same shapes as scale; need not be whole.
+        zero_point: Added before clamping and rounding; shaped like scale; need not be whole.
         bits: Bit width, a positive whole number.
         signed: Whether the integers are signed.
         narrow: Whether one code is left out (the lowest if signed, else the highest).
@@ -135,7 +135,7 @@ class Trunc(_Comparable):
         scale: Step size of the input.
         zero_point: Zero point of the input.
         in_bits: Bit width of the input.
-        out_scale: Step size of the output (version 2); ``None`` in version 1 and where dynamic.
+        out_scale: Step size of the output (version 2); ``None`` in version 1 and if dynamic.
         out_bits: Bit width of the output.
         signed: Whether the output is signed (version 2; it decides the clamp).
         narrow: Whether the output is narrow (version 2).

@@ -35,17 +35,17 @@ Applier: TypeAlias = Callable[[Array, Array | None], Array]
 
 def _round_up(t: Array, out: Array | None) -> Array:
     magnitude = np.ceil(np.abs(t))
-    return np.copysign(magnitude, t, out=out)
+    return np.asarray(np.copysign(magnitude, t, out=out))
 
 
 def _round_half_up(t: Array, out: Array | None) -> Array:
     magnitude = np.floor(np.abs(t) + t.dtype.type(0.5))
-    return np.copysign(magnitude, t, out=out)
+    return np.asarray(np.copysign(magnitude, t, out=out))
 
 
 def _round_half_down(t: Array, out: Array | None) -> Array:
     magnitude = np.ceil(np.abs(t) - t.dtype.type(0.5))
-    return np.copysign(magnitude, t, out=out)
+    return np.asarray(np.copysign(magnitude, t, out=out))
 
 
 def _round_dpu(t: Array, out: Array | None) -> Array:

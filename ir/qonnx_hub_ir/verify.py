@@ -19,10 +19,10 @@ def verify(model: Model) -> list[Issue]:
     """Return every rule that the model breaks; an empty list for a sound model.
 
     The rules: an import for each domain used; operators, attributes and numbers of inputs that
-    their operator documents know; every input defined before its use, nothing defined twice, no
-    cycles; at least one output; and for the quantizers scales above zero, bit widths whole and
-    from 1 to 64, parameters that broadcast to their input. A scale that is infinite or NaN is
-    let through: such models exist, and their answer is NaN wherever they run.
+    their operator documents know; every input defined before its use, nothing defined twice,
+    no cycles; at least one output; and for the quantizers scales above zero, bit widths whole
+    and from 1 to 64, parameters that broadcast to their input. A scale that is infinite or NaN
+    is let through: such models exist, and their answer is NaN wherever they run.
     """
     issues: list[Issue] = []
     if not model.graph.outputs:
@@ -155,7 +155,9 @@ def _check_quantizer(node: Node) -> Iterator[Issue]:
     if isinstance(quant, FloatQuant) and not (
         quant.saturation or quant.has_inf or quant.has_nan
     ):
-        yield Issue(where, "does not saturate and has neither infinities nor NaN to overflow to")
+        yield Issue(
+            where, "does not saturate and has neither infinities nor NaN to overflow to"
+        )
     if isinstance(quant, (IntQuant, BipolarQuant)):
         dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
         if dtype is not None and not dtype.is_floating_point():
@@ -200,4 +202,6 @@ def _broadcasts(values: Array, shape: tuple[int | None, ...]) -> bool:
     if values.ndim > len(shape):
         return False
     aligned = shape[len(shape) - values.ndim :]
-    return all(own in (1, dim) or dim is None for own, dim in zip(values.shape, aligned, strict=True))
+    return all(
+        own in (1, dim) or dim is None for own, dim in zip(values.shape, aligned, strict=True)
+    )

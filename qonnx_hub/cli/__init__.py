@@ -1,1 +1,63 @@
-"""To be described."""
+"""The command line: one module per verb, exit codes in one place."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from qonnx_hub.cli import check, convert, formats, inspect, run
+
+EXIT_CODES = """Exit codes: 0 done or equal; 1 models differ; 2 wrong usage; 3 input
+unreadable or unsupported; 4 not exact and not allowed; 5 a framework is not installed; 130
+interrupted."""
+
+app = typer.Typer(
+    name="qonnx-hub",
+    help="Convert quantized neural networks between forms, run them, check that they agree.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for module in (convert, check, run, inspect, formats):
+    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from qonnx_hub._version import __version__
+
+        typer.echo(f"qonnx-hub {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False,
+        "--version",
+        callback=_version,
+        is_eager=True,
+        help="Print the version and stop.",
+    ),
+) -> None:
+    """Take the options that stand before a verb."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one message and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # the border: what is not ours is a defect and shows as such
+        # Imported here because it loads the IR, which --help does not need.
+        from qonnx_hub.cli.errors import exit_code, message
+
+        code = exit_code(error)
+        if code is None:
+            raise
+        typer.echo(f"qonnx-hub: {message(error)}", err=True)
+        sys.exit(code)

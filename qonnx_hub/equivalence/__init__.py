@@ -1,1 +1,1 @@
-"""To be described."""
+"""Whether two models compute the same: inputs, runners, comparison, report."""

@@ -54,8 +54,10 @@ class Batcher:
         return self._plans[keep_all]
 
 
-def _first_dim(value: Value) -> Any:
-    return value.shape[0] if value.shape is not None and len(value.shape) else None
+def _first_dim(value: Value | None) -> Any:
+    if value is None or value.shape is None or len(value.shape) == 0:
+        return None
+    return value.shape[0]
 
 
 def _widen(model: Model, file_batch: int) -> Model | None:
@@ -118,10 +120,18 @@ def _keeps_samples_apart(model: Model) -> bool:
         rule = _RULES.get(node.op_type)
         if rule is None or not rule(node, apart):
             return False
-        if any(_first_dim(v) is None or str(_first_dim(v)) != _BATCH for v in node.outputs if v.name):
+        if node.op_type == "Reshape" and not _copies_first_axis(node):
+            return False
+        if any(isinstance(_first_dim(v), int) for v in node.outputs if v.name):
             return False
         apart.update(node.outputs)
     return all(v in apart for v in model.graph.outputs)
+
+
+def _copies_first_axis(node: Node) -> bool:
+    """Return whether inference proved the first axis of a Reshape to be that of its input."""
+    before, after = _first_dim(node.inputs[0]), _first_dim(node.outputs[0])
+    return after is not None and str(after) == str(before) and str(after) != "None"
 
 
 _SHAPE_ARITHMETIC = frozenset(
@@ -248,11 +258,39 @@ def _quantize_linear(node: Node, apart: set[Value]) -> bool:
 _RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
     **dict.fromkeys(
         (
-            *("Abs", "Add", "And", "BipolarQuant", "Cast", "Ceil", "Clip", "Div", "Elu", "Equal"),
+            *(
+                "Abs",
+                "Add",
+                "And",
+                "BipolarQuant",
+                "Cast",
+                "Ceil",
+                "Clip",
+                "Div",
+                "Elu",
+                "Equal",
+            ),
             *("Erf", "Exp", "FloatQuant", "Floor", "Gelu", "Greater", "GreaterOrEqual"),
-            *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log"),
+            *(
+                "HardSigmoid",
+                "HardSwish",
+                "Identity",
+                "LeakyRelu",
+                "Less",
+                "LessOrEqual",
+                "Log",
+            ),
             *("Max", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Quant"),
-            *("Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign"),
+            *(
+                "Reciprocal",
+                "Relu",
+                "Round",
+                "Selu",
+                "Sigmoid",
+                "Sign",
+                "Softplus",
+                "Softsign",
+            ),
             *("Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Trunc", "Where"),
         ),
         _elementwise,

@@ -22,21 +22,39 @@ from qonnx_hub_ir.verify import label
 
 _MAKES_FRESH_BUFFERS = frozenset(
     {
-        "Add",
-        "BatchNormalization",
-        "BipolarQuant",
-        "Conv",
-        "Div",
-        "Gemm",
-        "MatMul",
-        "Mul",
-        "Quant",
-        "Relu",
-        "Sub",
+        *(
+            "Abs",
+            "Add",
+            "BatchNormalization",
+            "BipolarQuant",
+            "Ceil",
+            "Clip",
+            "Concat",
+            "Conv",
+        ),
+        *("Div", "Exp", "Floor", "Gemm", "MatMul", "Max", "Min", "Mul", "Neg", "Pow", "Quant"),
+        *("Relu", "Round", "Sqrt", "Sub", "Where"),
     }
 )
 """Operators whose kernels never return a view of an input. Only what they make, and only they
 read, may be overwritten in place."""
+
+_MAY_RETURN_VIEWS = frozenset(
+    {
+        *("Cast", "CastLike", "BitCast", "Dropout", "Expand", "Flatten", "Gather", "Identity"),
+        *(
+            "MaxPool",
+            "Reshape",
+            "Resize",
+            "Slice",
+            "Split",
+            "Squeeze",
+            "Transpose",
+            "Unsqueeze",
+        ),
+    }
+)
+"""Operators whose kernels may return an input, or a view of it."""
 
 _RANDOM = frozenset(
     {
@@ -79,6 +97,7 @@ class Plan:
         steps: In order.
         results: Output name -> slot, in the graph's order.
         tensors: Name -> slot of every value; filled only in a plan that keeps them all.
+        shared: Names of results that may share memory with a feed or a constant.
     """
 
     initial: tuple[Any, ...]
@@ -86,6 +105,7 @@ class Plan:
     steps: tuple[Step, ...]
     results: dict[str, int]
     tensors: dict[str, int]
+    shared: frozenset[str]
 
 
 def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
@@ -143,7 +163,9 @@ class _Planner:
         try:
             kernel, outer_names = self._resolve(node)
         except NoFallbackError as error:
-            self.gaps.append(Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error)))
+            self.gaps.append(
+                Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error))
+            )
             return
         outer = [self.by_name[name] for name in outer_names]
         reads = [v for v in (*node.inputs, *outer) if v is not None]
@@ -225,16 +247,25 @@ class _Planner:
             steps=tuple(steps),
             results={str(v.name): self.slots[v] for v in self.graph.outputs},
             tensors=named if self.keep_all else {},
+            shared=self._shared(named),
         )
+
+    def _shared(self, named: dict[str, int]) -> frozenset[str]:
+        """Return names of values whose arrays the caller must not get as they are."""
+        shared: set[Value] = {*self.graph.inputs, *self.constants}
+        for _, node, _outer in self.steps:
+            views = node.op_type in _MAY_RETURN_VIEWS or _has_subgraph(node)
+            if views and any(value in shared for value in node.inputs):
+                shared.update(node.outputs)
+        return frozenset(str(value.name) for value in shared if str(value.name) in named)
 
     def _last_readers(self) -> dict[int, list[Value]]:
         if self.keep_all:
             return {}
         last: dict[Value, int] = {}
         for index, (_, node, outer) in enumerate(self.steps):
-            for value in (*node.outputs, *node.inputs, *outer):
-                if value is not None:
-                    last[value] = index
+            touched = (*node.outputs, *outer, *(v for v in node.inputs if v is not None))
+            last.update(dict.fromkeys(touched, index))
         kept = {*self.graph.outputs, *self.constants}
         by_step: dict[int, list[Value]] = {}
         for value, index in last.items():
@@ -251,9 +282,9 @@ def _count_readers(graph: Graph) -> dict[Value, int]:
     captured: set[str] = set()
     for node in graph:
         captured.update(captured_names(node))
-        for value in node.inputs:
-            if value is not None:
-                count[value] = count.get(value, 0) + 1
+        for read in node.inputs:
+            if read is not None:
+                count[read] = count.get(read, 0) + 1
     for value in list(count):
         if value.name in captured:
             count[value] += 1

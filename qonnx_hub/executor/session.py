@@ -49,8 +49,8 @@ class Session:
 
         Args:
             feeds: Input name -> array of the input's dtype. The first axis may be longer than
-                the file says: the samples are then computed together where the graph keeps them
-                apart, otherwise one by one.
+                the file says: the samples are then computed together where the graph keeps
+                them apart, otherwise one by one.
             all_tensors: Return every value of the graph instead, by name.
             batch: Samples to compute at once; everything at once by default.
 
@@ -108,19 +108,17 @@ class Session:
                 factors.add(1)
                 continue
             fits = len(given) == len(dims) and all(
-                not isinstance(d, int) or d == g for d, g in zip(dims[1:], given[1:], strict=True)
+                not isinstance(d, int) or d == g
+                for d, g in zip(dims[1:], given[1:], strict=True)
             )
-            first = dims[0] if dims else None
-            whole = not isinstance(first, int) or (first > 0 and given[:1] and given[0] % first == 0)
-            if not fits or not dims or not whole or (isinstance(first, int) and given[0] == 0):
-                shape = "[" + ", ".join(map(str, dims)) + "]"
+            if not fits or not dims:
                 raise UsageError(
-                    f"input '{name}' has shape {shape}, {list(given)} is given"
-                    + ("" if not fits else f"; the first axis must be a multiple of {first}")
+                    f"input '{name}' has shape [{', '.join(map(str, dims))}], "
+                    f"{list(given)} is given"
                 )
-            factors.add(given[0] // first if isinstance(first, int) else 1)
+            factors.add(_times(name, dims[0], given[0]))
         if len(factors) > 1:
-            sizes = ", ".join(f"'{n}': {a.shape[0] if a.ndim else '-'}" for n, a in arrays.items())
+            sizes = ", ".join(f"'{n}': {list(a.shape)}" for n, a in arrays.items())
             raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
         return factors.pop() if factors else 1
 
@@ -130,8 +128,8 @@ class Session:
         apart = self._batcher.is_apart()
         if batch is not None and factor == 1 and not apart:
             raise UsageError(
-                "the graph is not known to keep samples apart, so it cannot be run in batches; "
-                "leave the batch out"
+                "the graph is not known to keep samples apart, so it cannot be run in "
+                "batches; leave the batch out"
             )
         plan = self._batcher.widened(keep_all=all_tensors) or self._plan_for(all_tensors)
         unit = self._batcher.file_batch
@@ -166,7 +164,10 @@ def _execute(plan: Plan, feeds: Mapping[str, Array]) -> dict[str, Array]:
         where = step.node if step else "the graph"
         raise ExecutionError(failure(where, args, error)) from error
     names = plan.tensors or plan.results
-    return {name: values[slot] for name, slot in names.items()}
+    return {
+        name: values[slot].copy() if name in plan.shared else values[slot]
+        for name, slot in names.items()
+    }
 
 
 def _joined(pieces: Sequence[dict[str, Array]], plan: Plan, unit: int) -> dict[str, Array]:
@@ -189,6 +190,17 @@ def _joined(pieces: Sequence[dict[str, Array]], plan: Plan, unit: int) -> dict[s
             )
         joined[name] = np.concatenate(parts, axis=0)
     return joined
+
+
+def _times(name: str, own: int | str | None, given: int) -> int:
+    """Return how many of the file's own batches the given length is."""
+    if not isinstance(own, int):
+        return 1
+    if own <= 0 or given == 0 or given % own:
+        raise UsageError(
+            f"input '{name}' takes samples in multiples of {own}, {given} are given"
+        )
+    return given // own
 
 
 def _dtype(value: onnx_ir.Value) -> np.dtype[Any] | None:

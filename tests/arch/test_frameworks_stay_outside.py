@@ -183,13 +183,15 @@ def test_a_blocked_framework_is_really_absent_in_that_interpreter(run_python):
 IMPORT_THE_HUB = """
 import json, sys
 import qonnx_hub
+for name in qonnx_hub.__all__:
+    getattr(qonnx_hub, name)
 print(json.dumps(sorted(sys.modules)))
 """
 
 
-def test_importing_the_hub_loads_no_framework(run_python):
+def test_importing_the_hub_and_all_its_names_loads_no_framework(run_python):
     done = run_python(IMPORT_THE_HUB)
     assert done.returncode == 0, done.stderr
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
-    assert "qonnx_hub" in loaded
+    assert {"qonnx_hub", "qonnx_hub_ir"} <= loaded
     assert loaded.isdisjoint(FRAMEWORKS)

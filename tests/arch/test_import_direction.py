@@ -12,7 +12,7 @@ pytest.importorskip("importlinter")
 LINT = """
 import sys
 from importlinter.cli import lint_imports
-sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))
+sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True, no_logo=True))
 """
 PACKAGES = ("qonnx_hub", "qonnx_hub_adapters", "qonnx_hub_ir")
 VIOLATIONS = [

@@ -1,35 +1,64 @@
-"""How one quantizer is said in standard ONNX, and when that is exact.
+"""Which standard form a quantizer is given, and why.
 
-QuantizeLinear rounds ``x / s`` half to even, adds the zero point and saturates;
-DequantizeLinear computes ``(q - z) * s``. With zero point 0 that is what Quant{ROUND} computes,
-bit for bit, because clamping to whole bounds before or after rounding is the same.
+The order of preference is: integers and their types where they are exact, at the lowest opset
+that has them; float operators, which are always exact, where they are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.protocol import Gap
+from qonnx_hub_adapters.qcdq import linear, lowering
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.quant import (
     Array,
     BipolarQuant,
+    FloatQuant,
     IntQuant,
     Quantizer,
     Rounding,
-    integer_bounds,
+    Trunc,
     is_bipolar,
     single_value,
 )
-from qonnx_hub_ir.semantics import quantize_to_integers
+from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 LOWEST_OPSET = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear every engine agrees on."""
+
+ENCODINGS = ("auto", "qcdq", "qdq", "float")
+WEIGHTS = ("int8", "int4", "int2", "float")
+
+_MOVES_VALUES = frozenset(
+    {"Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose"}
+    | {"Unsqueeze"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller asks for.
+
+    Attributes:
+        encoding: "auto", or only forms with integer Clip ("qcdq"), without it ("qdq"), or of
+            float operators ("float").
+        weights: Narrowest integer type of stored weights.
+        opset: Standard opset that the file will have at least.
+        limit: Standard opset that it may not exceed; ``None`` for any.
+        allow_lossy: Take the plain form for zero points as well.
+    """
+
+    encoding: str = "auto"
+    weights: str = "int8"
+    opset: int = LOWEST_OPSET
+    limit: int | None = None
+    allow_lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,158 +71,291 @@ class Encoding:
         opset: Lowest standard opset that has what it uses.
         exact: Whether it computes the same float32 values.
         reason: Why this one, where that is not obvious.
+        weight_bytes: Bytes before and after, where it stores a weight.
     """
 
     name: str
-    write: Callable[[Emitter], Value]
+    write: linear.Writer
     opset: int = LOWEST_OPSET
     exact: bool = True
     reason: str = ""
+    weight_bytes: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """A scale as QuantizeLinear takes it: a scalar, or one value per index of an axis."""
-
-    values: Array
-    axis: int | None
-
-    @property
-    def attributes(self) -> dict[str, int]:
-        return {} if self.axis is None else {"axis": self.axis}
-
-
-def choose(node: Node) -> Encoding | Gap:
+def choose(node: Node, wishes: Wishes) -> Encoding | Gap:
     """Return how to say the quantizer, or why it cannot be said.
 
     Args:
         node: A canonical quantizer node.
+        wishes: What the caller asks for.
     """
     quant = dialect.read_quantizer(node)
-    if not isinstance(quant, (IntQuant, BipolarQuant)):
-        return _gap(node, "has no QuantizeLinear form")
-    reason = _reason_against(quant)
-    if reason:
-        return _gap(node, reason)
-    scale = _linear_scale(node, quant)
-    if isinstance(scale, str):
-        return _gap(node, scale)
     weight = dialect.constant_value(node.inputs[0])
-    if weight is not None:
-        if not np.all(np.isfinite(weight)):
-            return _gap(node, "the weight holds values that are not finite")
-        return _weight_encoding(quant, scale, weight)
-    if is_bipolar(quant):
-        return Encoding("Where", _write_bipolar(node, quant))
-    return _plain_encoding(node, quant, scale)
+    known = all(value is not None for value in dialect.parameters(quant))
+    if weight is not None and known:
+        return _weight(node, quant, weight, wishes)
+    if wishes.encoding == "float":
+        return _float(node, quant, "")
+    found = _linear(node, quant, wishes)
+    if isinstance(found, Encoding):
+        return (
+            found if _allowed(found, wishes) else _float(node, quant, "of the opset asked for")
+        )
+    if wishes.encoding != "auto" and not is_bipolar(quant):
+        return Gap(
+            node.name or "", node.op_type, found, f"not with --encoding {wishes.encoding}"
+        )
+    return _float(node, quant, found)
 
 
-def _gap(node: Node, reason: str) -> Gap:
-    return Gap(node.name or "", node.op_type, reason)
+def _allowed(encoding: Encoding, wishes: Wishes) -> bool:
+    return wishes.limit is None or encoding.opset <= wishes.limit or wishes.encoding != "auto"
 
 
-def _reason_against(quant: IntQuant | BipolarQuant) -> str:
-    """Return what keeps the quantizer from the plain form, or an empty string."""
-    if any(value is None for value in dialect.parameters(quant)):
-        return "has parameters that are computed at run time"
-    if isinstance(quant, BipolarQuant):
-        return ""
-    if single_value(quant.zero_point) != 0:
-        return "has a zero point other than 0"
-    bits = single_value(quant.bits)
-    if bits is None:
-        return "has a bit width per channel"
-    if is_bipolar(quant):
-        return ""
-    if bits > 8:
-        return f"has {bits:g} bits; QuantizeLinear with Clip holds up to 8"
-    if quant.rounding is not Rounding.ROUND:
-        return f"rounds by {quant.rounding}; QuantizeLinear rounds half to even"
-    return ""
+def _float(node: Node, quant: Quantizer, reason: str) -> Encoding | Gap:
+    refusal = lowering.refusal(quant)
+    if refusal:
+        return Gap(node.name or "", node.op_type, refusal)
+    name = "Where" if is_bipolar(quant) else "float operators"
+    return Encoding(name, lambda emit: lowering.lower(emit, quant), reason=reason)
 
 
-def _linear_scale(node: Node, quant: IntQuant | BipolarQuant) -> _Scale | str:
-    scale = np.asarray(quant.scale)
-    if scale.dtype != np.float32:
-        return f"has a scale of type {scale.dtype.name}, not float32"
-    if scale.size == 1:
-        return _Scale(scale.reshape(()), None)
-    wide = [axis for axis, size in enumerate(scale.shape) if size != 1]
-    if len(wide) > 1:
-        return f"has a scale of shape {scale.shape}, which varies along several axes"
+def _linear(node: Node, quant: Quantizer, wishes: Wishes) -> Encoding | str:
+    """Return an encoding with integers or float8, or why there is none."""
     x = node.inputs[0]
-    if x is None or x.shape is None:
-        return "has a per-channel scale on a value of unknown rank"
-    axis = len(x.shape) - scale.ndim + wide[0]
-    return _Scale(scale.reshape(-1), axis)
+    if isinstance(quant, FloatQuant):
+        write = None if not _is_float32(x) else linear.float8_writer(node)
+        return (
+            "has a format that is no ONNX type" if write is None else Encoding("Q + DQ", write)
+        )
+    if isinstance(quant, Trunc):
+        return "truncates, which no quantizing operator does"
+    if is_bipolar(quant) or isinstance(quant, BipolarQuant):
+        return "has two levels around zero, which no zero point says"
+    if not _is_float32(x):
+        return "is not float32"
+    bounds = linear.bounds_of(quant)
+    if bounds is None:
+        return "has a bit width per channel or computed at run time"
+    if quant.scale is None:
+        return _dynamic(node, quant, wishes)
+    grid = linear.grid_of(node, quant)
+    if isinstance(grid, str):
+        return _several_axes(node, quant, wishes, grid)
+    width = linear.width_for(*bounds, signed=quant.signed)
+    if width is None or width > 16:
+        return f"has {single_value(quant.bits):g} bits; QuantizeLinear makes up to 16"
+    if np.any(grid.zero) or quant.rounding is not Rounding.ROUND:
+        return _hybrid(node, quant, grid, wishes, width)
+    return _plain(node, quant, grid, wishes, width)
 
 
-def _integer_type(signed: bool) -> type[Any]:
-    return np.int8 if signed else np.uint8
+def _is_float32(value: Value | None) -> bool:
+    return value is not None and value.dtype == onnx_ir.DataType.FLOAT
 
 
-def _zero_point(scale: _Scale, dtype: type[Any]) -> Array:
-    return np.zeros(scale.values.shape, dtype=dtype)
+def _form(node: Node, quant: IntQuant, wishes: Wishes, width: int) -> linear.Integers:
+    """Return the integers to use: unsigned ones where signed 8-bit ones break a runtime.
+
+    From opset 21 on, onnxruntime moves quantizers across MaxPool and Transpose and writes a
+    type that contradicts a signed 8-bit zero point; shifting codes and zero point by 128 says
+    the same in unsigned integers.
+    """
+    clip = wishes.encoding != "qdq" and width == 8
+    if width == 8 and quant.signed and wishes.opset >= 21 and _meets_move(node.outputs[0]):
+        return linear.Integers(8, signed=False, shift=128, clip_integers=clip)
+    return linear.Integers(width, quant.signed, clip_integers=clip)
 
 
-def _weight_encoding(
-    quant: IntQuant | BipolarQuant, scale: _Scale, weight: Array
-) -> Encoding:
+def _meets_move(value: Value) -> bool:
+    waiting, seen = [value], {value}
+    while waiting:
+        for consumer in waiting.pop().consumers():
+            if consumer.op_type in {"MaxPool", "Transpose"}:
+                return True
+            if consumer.op_type in _MOVES_VALUES and consumer.outputs[0] not in seen:
+                seen.add(consumer.outputs[0])
+                waiting.append(consumer.outputs[0])
+    return False
+
+
+def _plain(
+    node: Node, quant: IntQuant, grid: linear.Grid, wishes: Wishes, width: int
+) -> Encoding | str:
+    if wishes.encoding == "qcdq" and width > 8:
+        return f"has {single_value(quant.bits):g} bits; no runtime clips 16-bit integers"
+    form = _form(node, quant, wishes, width)
+    if wishes.encoding == "qdq" and not _meets_move(node.outputs[0]):
+        form = _native(quant, form)
+    write = linear.plain_writer(node, quant, grid, form)
+    bounds = linear.bounds_of(quant)
+    full = bounds == linear.type_range(form.width, signed=form.signed) or (
+        form.shift and bounds == linear.type_range(8, signed=True)
+    )
+    clipped = "Q + Clip + DQ" if form.clip_integers else "Clip + Q + DQ"
+    name = "Q + DQ" if full else clipped
+    reason = "codes shifted into unsigned integers" if form.shift else ""
+    return Encoding(name, write, linear.OPSET_OF_WIDTH[form.width], reason=reason)
+
+
+def _native(quant: IntQuant, form: linear.Integers) -> linear.Integers:
+    """Return the narrowest ONNX type that holds the bits, when clipping comes before."""
+    bits = single_value(quant.bits) or 0
+    for width in (2, 4):
+        if bits <= width:
+            return linear.Integers(width, quant.signed, clip_integers=False)
+    return form
+
+
+def _hybrid(
+    node: Node, quant: IntQuant, grid: linear.Grid, wishes: Wishes, width: int
+) -> Encoding | str:
+    x = node.inputs[0]
+    form = _form(node, quant, wishes, width)
+    low, high = linear.type_range(form.width, signed=form.signed)
+    zero = grid.zero + form.shift
+    if x is None or np.any(zero < low) or np.any(zero > high):
+        return "has a zero point outside its integer type"
+    if width > 8 and wishes.encoding != "qdq":
+        return "rounds after adding a zero point, or by its own mode, beyond 8 bits"
+    if wishes.allow_lossy and quant.rounding is Rounding.ROUND:
+        return _near(node, quant, grid, form)
+    clip = "Clip + " if form.clip_integers else ""
+    name = f"Div + Add + Q + {clip}DQ" if np.any(grid.zero) else f"rounding + Q + {clip}DQ"
+    reason = "the zero point is added before rounding" if np.any(grid.zero) else ""
+    if quant.rounding is not Rounding.ROUND:
+        reason = f"rounds by {quant.rounding}"
+    write = linear.hybrid_writer(x, quant, grid, form)
+    return Encoding(name, write, linear.OPSET_OF_WIDTH[form.width], reason=reason)
+
+
+def _near(node: Node, quant: IntQuant, grid: linear.Grid, form: linear.Integers) -> Encoding:
+    low, high = linear.bounds_of(quant) or (0, 0)
+    odd = np.any(grid.zero % 2 != 0)
+    reason = (
+        "QuantizeLinear rounds before it adds the odd zero point: at each of the "
+        f"{high - low} ties between codes it takes the other neighbour, one step away"
+        if odd
+        else "QuantizeLinear rounds before it adds the zero point: values within one float of "
+        f"one of the {high - low} ties can be one step away"
+    )
+    write = linear.plain_writer(node, quant, grid, form)
+    opset = linear.OPSET_OF_WIDTH[form.width]
+    return Encoding("Q + Clip + DQ", write, opset, exact=False, reason=reason)
+
+
+def _dynamic(node: Node, quant: IntQuant, wishes: Wishes) -> Encoding | str:
+    scale = node.inputs[1]
+    one = scale is not None and scale.shape is not None and all(d == 1 for d in scale.shape)
+    low, high = linear.bounds_of(quant) or (0, 0)
+    plain = single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
+    fits = linear.width_for(low, high, signed=quant.signed) == 8
+    if not (one and plain and fits and _is_float32(scale)) or wishes.encoding == "qdq":
+        return "has a scale that is computed at run time"
+    form = _form(node, quant, wishes, 8)
+    return Encoding("Q + Clip + DQ", linear.dynamic_writer(node, quant, form))
+
+
+def _several_axes(node: Node, quant: IntQuant, wishes: Wishes, reason: str) -> Encoding | str:
+    bounds = linear.bounds_of(quant)
+    plain = single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
+    if wishes.encoding != "qdq" or bounds is None or not plain:
+        return reason
+    width = linear.width_for(*bounds, signed=quant.signed)
+    if width is None or width > 16:
+        return reason
+    writer = linear.blocked_writer(node, quant, linear.Integers(width, quant.signed))
+    if isinstance(writer, str):
+        return writer
+    return Encoding("Clip + blocked Q + DQ", writer, opset=21)
+
+
+def _weight(node: Node, quant: Quantizer, weight: Array, wishes: Wishes) -> Encoding:
+    if wishes.weights == "float" or wishes.encoding == "float":
+        return _folded(quant, weight, "")
+    if not isinstance(quant, (IntQuant, BipolarQuant)):
+        return _folded(quant, weight, "has no integers")
+    if weight.dtype != np.float32:
+        return _folded(quant, weight, f"is {weight.dtype.name}")
+    if not np.all(np.isfinite(np.asarray(quant.scale))) or np.any(np.isnan(weight)):
+        return _folded(quant, weight, "holds values without an integer")
+    codes = quantize_to_integers(weight, quant)
     signed = not isinstance(quant, IntQuant) or quant.signed
+    low, high = (-1, 1) if is_bipolar(quant) else (int(codes.min()), int(codes.max()))
+    bounds = linear.bounds_of(quant) if isinstance(quant, IntQuant) else None
+    width = linear.width_for(*(bounds or (low, high)), signed=signed)
+    if width is None:
+        width = linear.width_for(low, high, signed=True)
+        signed = True
+    if width is None:
+        return _folded(quant, weight, "has integers beyond 32 bits")
+    return _stored(node, quant, codes, width, signed, wishes)
+
+
+def _stored(
+    node: Node,
+    quant: IntQuant | BipolarQuant,
+    codes: Array,
+    width: int,
+    signed: bool,
+    wishes: Wishes,
+) -> Encoding:
+    if width == 16 and max(wishes.opset, wishes.limit or 0) < 21:
+        width, signed = 32, True
+    width = _packed_width(codes, width, signed, wishes)
+    grid = linear.grid_of(node, quant)
+    opset = linear.OPSET_OF_WIDTH[width]
+    size = (codes.size * 4, (codes.size * width + 7) // 8)
+    if isinstance(grid, str) or _zero_does_not_fit(grid, width, signed):
+        return _cast_and_scale(node, quant, codes, width, signed)
 
     def write(emit: Emitter) -> Value:
-        dtype = _integer_type(signed)
-        codes = emit.constant("integers", quantize_to_integers(weight, quant).astype(dtype))
+        stored = linear.integers(emit, "integers", codes, width, signed=signed)
+        return linear.dequantized(emit, stored, grid, width, signed=signed)
+
+    kind = f"{'' if signed else 'u'}int{width}"
+    return Encoding(f"{kind} + DQ", write, opset, weight_bytes=size)
+
+
+def _packed_width(codes: Array, width: int, signed: bool, wishes: Wishes) -> int:
+    narrowest = {"int8": 8, "int4": 4, "int2": 2}[wishes.weights]
+    for packed in (2, 4):
+        low, high = linear.type_range(packed, signed=signed)
+        if narrowest <= packed < width and low <= codes.min() and codes.max() <= high:
+            return packed
+    return width
+
+
+def _zero_does_not_fit(grid: linear.Grid, width: int, signed: bool) -> bool:
+    low, high = linear.type_range(width, signed=signed)
+    # A 32-bit DequantizeLinear with a zero point is not the same everywhere.
+    beyond = np.any(grid.zero < low) or np.any(grid.zero > high)
+    return bool(beyond or (width == 32 and np.any(grid.zero)))
+
+
+def _cast_and_scale(
+    node: Node, quant: IntQuant | BipolarQuant, codes: Array, width: int, signed: bool
+) -> Encoding:
+    def write(emit: Emitter) -> Value:
+        stored = linear.integers(emit, "integers", codes, width, signed=signed)
+        t = emit.add("Cast", [stored], to=int(onnx_ir.DataType.FLOAT))
+        if isinstance(quant, IntQuant) and np.any(np.asarray(quant.zero_point)):
+            zero = np.asarray(quant.zero_point, dtype=np.float32)
+            t = emit.add("Sub", [t, emit.constant("zero_point", zero)])
         return emit.add(
-            "DequantizeLinear",
-            [
-                codes,
-                emit.constant("scale", scale.values),
-                emit.constant("zero_point", _zero_point(scale, dtype)),
-            ],
-            **scale.attributes,
+            "Mul", [t, emit.constant("scale", np.asarray(quant.scale, np.float32))]
         )
 
-    return Encoding("integers + DQ", write)
+    kind = f"{'' if signed else 'u'}int{width}"
+    size = (codes.size * 4, (codes.size * width + 7) // 8)
+    reason = "scale or zero point that DequantizeLinear does not take"
+    opset = linear.OPSET_OF_WIDTH[width]
+    return Encoding(f"{kind} + Cast + Mul", write, opset, reason=reason, weight_bytes=size)
 
 
-def _plain_encoding(node: Node, quant: IntQuant, scale: _Scale) -> Encoding:
-    bits = single_value(quant.bits)
-    dtype = _integer_type(quant.signed)
-    low, high = integer_bounds(int(bits or 0), signed=quant.signed, narrow=quant.narrow)
-    limits = np.iinfo(dtype)
-    full = (low, high) == (limits.min, limits.max)
-
+def _folded(quant: Quantizer, weight: Array, reason: str) -> Encoding:
     def write(emit: Emitter) -> Value:
-        parameters = [
-            emit.constant("scale", scale.values),
-            emit.constant("zero_point", _zero_point(scale, dtype)),
-        ]
-        codes = emit.add("QuantizeLinear", [node.inputs[0], *parameters], **scale.attributes)
-        if not full:
-            bounds = [
-                emit.constant("low", np.array(low, dtype=dtype)),
-                emit.constant("high", np.array(high, dtype=dtype)),
-            ]
-            codes = emit.add("Clip", [codes, *bounds])
-        return emit.add("DequantizeLinear", [codes, *parameters], **scale.attributes)
+        values = emit.constant("values", quantize(weight, quant))
+        return emit.add("Identity", [values])
 
-    return Encoding("Q + DQ" if full else "Q + Clip + DQ", write)
-
-
-def _write_bipolar(node: Node, quant: Quantizer) -> Callable[[Emitter], Value]:
-    """Sign is no substitute for Where: it maps 0 to 0."""
-    scale = np.asarray(dialect.parameters(quant)[0], dtype=np.float32)
-
-    def write(emit: Emitter) -> Value:
-        x = node.inputs[0]
-        if isinstance(quant, IntQuant):
-            # The operator tests x / scale, which a large scale can underflow to zero.
-            x = emit.add("Div", [x, emit.constant("scale", scale)])
-        positive = emit.add(
-            "GreaterOrEqual", [x, emit.constant("nil", np.array(0.0, dtype=np.float32))]
-        )
-        levels = [emit.constant("high", scale), emit.constant("low", -scale)]
-        return emit.add("Where", [positive, *levels])
-
-    return write
+    return Encoding("float values", write, reason=reason)

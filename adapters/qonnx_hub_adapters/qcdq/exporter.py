@@ -6,7 +6,7 @@ import onnx_ir
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.onnx_source import SUFFIXES
-from qonnx_hub_adapters.onnx_target import finish, raise_to, require_opset
+from qonnx_hub_adapters.onnx_target import finish, raise_to
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -16,11 +16,18 @@ from qonnx_hub_adapters.protocol import (
     QuantizerRecord,
     Support,
 )
-from qonnx_hub_adapters.qcdq.encodings import Encoding, choose
+from qonnx_hub_adapters.qcdq.encodings import (
+    ENCODINGS,
+    LOWEST_OPSET,
+    WEIGHTS,
+    Encoding,
+    Wishes,
+    choose,
+)
 from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.errors import UnsupportedGraphError
+from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.passes import LowerChannelsLast
 
 INFO = AdapterInfo(
@@ -29,17 +36,17 @@ INFO = AdapterInfo(
     suffixes=SUFFIXES,
     support={
         Feature.BITS_2_TO_8: Support.EXACT,
-        Feature.BITS_9_TO_16: Support.REFUSED,
-        Feature.BITS_17_TO_32: Support.REFUSED,
+        Feature.BITS_9_TO_16: Support.EXACT,
+        Feature.BITS_17_TO_32: Support.EXACT,
         Feature.UNSIGNED_1_BIT: Support.EXACT,
         Feature.BIPOLAR: Support.EXACT,
         Feature.NARROW: Support.EXACT,
         Feature.PER_CHANNEL: Support.EXACT,
-        Feature.ZERO_POINT: Support.REFUSED,
-        Feature.ROUNDING_MODES: Support.REFUSED,
-        Feature.DYNAMIC: Support.REFUSED,
-        Feature.MINIFLOAT: Support.REFUSED,
-        Feature.TRUNC: Support.REFUSED,
+        Feature.ZERO_POINT: Support.EXACT,
+        Feature.ROUNDING_MODES: Support.EXACT,
+        Feature.DYNAMIC: Support.EXACT,
+        Feature.MINIFLOAT: Support.EXACT,
+        Feature.TRUNC: Support.EXACT,
         Feature.CHANNELS_LAST: Support.EXACT,
     },
 )
@@ -52,30 +59,73 @@ class QcdqExporter:
 
     def gaps(self, model: Model) -> list[Gap]:
         """Return every quantizer that has no exact encoding."""
-        choices = (choose(node) for node in _quantizers(model))
+        choices = (choose(node, Wishes()) for node in _quantizers(model))
         return [choice for choice in choices if isinstance(choice, Gap)]
 
     def export(self, model: Model, options: ExportOptions) -> Artifact:
         """Return the model as QCDQ. The model given is not changed.
 
         Raises:
-            UnsupportedGraphError: With all gaps, or an opset that is too low.
+            NotExactError: With all gaps, or an opset that is too low.
+            UsageError: An encoding or a storage of weights that does not exist.
         """
+        _check_options(options)
         copy = model.clone()
-        chosen = [(node, choose(node)) for node in _quantizers(copy)]
-        gaps = [choice for _, choice in chosen if isinstance(choice, Gap)]
-        if gaps:
-            raise UnsupportedGraphError("QCDQ cannot say these quantizers exactly:", gaps)
         LowerChannelsLast()(copy)
-        records: list[QuantizerRecord] = []
-        needed = copy.opset_imports[""]
-        for node, encoding in chosen:
-            if isinstance(encoding, Encoding):
-                records.append(_encode(copy.graph, node, encoding))
-                needed = max(needed, encoding.opset)
+        chosen, opset = _choose_all(copy, options)
+        records = [_encode(copy.graph, node, encoding) for node, encoding in chosen]
         copy.opset_imports.pop(dialect.DOMAIN, None)
-        raise_to(copy, require_opset(options.opset, needed, "one of its quantizers"))
-        return Artifact(finish(copy), tuple(records))
+        raise_to(copy, opset)
+        return Artifact(finish(copy), tuple(records), notes=_notes(chosen))
+
+
+def _check_options(options: ExportOptions) -> None:
+    if options.encoding not in ENCODINGS:
+        raise UsageError(
+            f"unknown encoding '{options.encoding}'; there are: {', '.join(ENCODINGS)}"
+        )
+    if options.weights not in WEIGHTS:
+        raise UsageError(
+            f"unknown storage of weights '{options.weights}'; there are: {', '.join(WEIGHTS)}"
+        )
+
+
+def _choose_all(
+    model: Model, options: ExportOptions
+) -> tuple[list[tuple[Node, Encoding]], int]:
+    """Return an encoding for every quantizer, and the standard opset they need together.
+
+    What one quantizer needs can change what is best for another, so the choice is repeated
+    until the opset stays.
+    """
+    opset = max(model.opset_imports[""], LOWEST_OPSET)
+    if options.opset is not None and options.opset < opset:
+        raise NotExactError(
+            f"opset {options.opset} is too low: the graph as it was read needs opset {opset}"
+        )
+    opset = max(opset, options.opset or 0)
+    while True:
+        wishes = Wishes(
+            options.encoding, options.weights, opset, options.opset, options.allow_lossy
+        )
+        choices = [(node, choose(node, wishes)) for node in _quantizers(model)]
+        gaps = [choice for _, choice in choices if isinstance(choice, Gap)]
+        if gaps:
+            raise NotExactError("QCDQ cannot say these quantizers exactly:", gaps)
+        chosen = [(node, choice) for node, choice in choices if isinstance(choice, Encoding)]
+        needed = max((encoding.opset for _, encoding in chosen), default=opset)
+        if needed <= opset:
+            return chosen, opset
+        if options.opset is not None:
+            raise NotExactError(
+                f"opset {options.opset} is too low for these quantizers:",
+                [
+                    Gap(node.name or "", node.op_type, f"{e.name} needs opset {e.opset}")
+                    for node, e in chosen
+                    if e.opset > options.opset
+                ],
+            )
+        opset = needed
 
 
 def _quantizers(model: Model) -> list[Node]:
@@ -88,4 +138,14 @@ def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRe
     emit.replace_with(encoding.write(emit))
     return QuantizerRecord(
         node.name or "", words, encoding.name, exact=encoding.exact, reason=encoding.reason
+    )
+
+
+def _notes(chosen: list[tuple[Node, Encoding]]) -> tuple[str, ...]:
+    sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
+    if not sizes:
+        return ()
+    before, after = (sum(size[side] for size in sizes) for side in (0, 1))
+    return (
+        f"quantized weights stored as integers: {before} bytes of float32 -> {after} bytes",
     )

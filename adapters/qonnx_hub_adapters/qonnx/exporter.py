@@ -14,7 +14,7 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_adapters.qonnx.importer import INFO
 from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import UnsupportedGraphError
+from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.passes import SpellOutRounding
 from qonnx_hub_ir.passes.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.quant import BipolarQuant
@@ -39,11 +39,11 @@ class QonnxExporter:
         """Return the model as QONNX. The model given is not changed.
 
         Raises:
-            UnsupportedGraphError: With all gaps, or an opset below the model's own.
+            NotExactError: With all gaps, or an opset below the model's own.
         """
         gaps = self.gaps(model)
         if gaps:
-            raise UnsupportedGraphError("QONNX cannot say these nodes exactly:", gaps)
+            raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
         records = tuple(_record(node) for node in _quantizers(model))
         copy = model.clone()
         SpellOutRounding()(copy)
@@ -71,7 +71,9 @@ def _rounding_gap(node: Node) -> Gap | None:
         return None
     if can_be_spelled_out(node):
         return None
-    return Gap(node.name or "", node.op_type, f"rounding mode {quant.rounding} has no QONNX name")
+    return Gap(
+        node.name or "", node.op_type, f"rounding mode {quant.rounding} has no QONNX name"
+    )
 
 
 def _record(node: Node) -> QuantizerRecord:

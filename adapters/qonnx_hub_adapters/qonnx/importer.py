@@ -16,7 +16,7 @@ from qonnx_hub_adapters.protocol import (
 
 INFO = AdapterInfo(
     name="qonnx",
-    summary="ONNX with Quant, BipolarQuant, FloatQuant and Trunc nodes (Brevitas, FINN, hls4ml)",
+    summary="ONNX with Quant, BipolarQuant, FloatQuant, Trunc nodes (Brevitas, FINN, hls4ml)",
     suffixes=SUFFIXES,
     support=dict.fromkeys(Feature, Support.EXACT),
 )
@@ -41,5 +41,5 @@ class QonnxImporter:
         return read_model(source)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
-        """Return ``None``: a QONNX file has no framework of its own; the IR is what it says."""
+        """Return ``None``: a QONNX file has no framework of its own beside the IR."""
         return None

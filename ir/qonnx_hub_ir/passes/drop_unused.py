@@ -24,11 +24,12 @@ class DropUnused(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         modified = False
-        for step in (
+        steps: tuple[InPlacePass, ...] = (
             RemoveUnusedNodesPass(),
-            RemoveUnusedFunctionsPass(),
+            RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
             RemoveUnusedOpsetsPass(process_functions=False),
-        ):
+        )
+        for step in steps:
             modified |= step(model).modified
         model.opset_imports.setdefault("", 19)
         return PassResult(model, modified=modified)

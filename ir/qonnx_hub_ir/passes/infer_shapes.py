@@ -22,9 +22,9 @@ _LARGE = 1024
 class InferShapes(InPlacePass):
     """Fill in type and shape of every value that ONNX's inference can tell.
 
-    A quantizer has the type and shape of its first input; a channels-last operator those of its
-    standard twin between two Transposes. What a value already says is kept where the inference
-    knows nothing more. Weights are not copied.
+    A quantizer has the type and shape of its first input; a channels-last operator those of
+    its standard twin between two Transposes. What a value already says is kept where the
+    inference knows nothing more. Weights are not copied.
 
     Before -> after: ``Quant`` output without value_info -> float32, shape of its input.
 
@@ -61,7 +61,7 @@ def _skeleton(model: Model) -> onnx.ModelProto:
         copy.graph.initializers.pop(name)
         value.const_value = None
         value.type = onnx_ir.TensorType(tensor.dtype)
-        value.shape = onnx_ir.Shape(tensor.shape)
+        value.shape = dialect.known_shape(tensor)
         copy.graph.inputs.append(value)
     return onnx_ir.to_proto(copy)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -29,9 +30,9 @@ class RaiseOpset(InPlacePass):
     Attributes:
         opset: The standard opset to reach.
 
-    Before -> after: ``Unsqueeze(x){axes}`` of opset 9 -> ``Unsqueeze(x, axes)`` of opset 19, and
-    so on for every standard operator. The work is done by ONNX's own version converter, which
-    needs canonical domains and imports: run :class:`NormalizeDialect` before.
+    Before -> after: ``Unsqueeze(x){axes}`` of opset 9 -> ``Unsqueeze(x, axes)`` of opset 19,
+    and so on for every standard operator. The work is done by ONNX's own version converter,
+    which needs canonical domains and imports: run :class:`NormalizeDialect` before.
 
     Raises:
         SourceError: The converter does not know a way.
@@ -83,14 +84,13 @@ def _convert(model: Model, version: int, target: int) -> Model:
     return converted
 
 
-def _without(model: Model, large: dict[str, onnx_ir.TensorProtocol | None]) -> Model:
+def _without(model: Model, large: Mapping[str, onnx_ir.TensorProtocol]) -> Model:
     """Return a copy in which the named initializers are plain graph inputs."""
     copy = model.clone()
     for name, tensor in large.items():
         value = copy.graph.initializers.pop(name)
         value.const_value = None
-        if tensor is not None:
-            value.type = onnx_ir.TensorType(tensor.dtype)
-            value.shape = onnx_ir.Shape(tensor.shape)
+        value.type = onnx_ir.TensorType(tensor.dtype)
+        value.shape = dialect.known_shape(tensor)
         copy.graph.inputs.append(value)
     return copy

@@ -24,8 +24,8 @@ class SpellOutRounding(InPlacePass):
         t = x / s + z;  r = Where(t < 0 and t - Floor(t) == 0.5, Ceil(t), Round(t))
         y = Quant{ROUND}((r - z) * s, s, z, b)
 
-    The last Quant only clamps: a value on the grid is rounded to itself. Does not fire on other
-    quantizers or modes.
+    The last Quant only clamps: a value on the grid is rounded to itself. Does not fire on
+    other quantizers or modes.
     """
 
     def call(self, model: Model) -> PassResult:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,9 +26,6 @@ from qonnx_hub.executor.kernels.spec import (
 
 IN_PLACE_SIZE = 8192
 """Elements from which writing into an input saves more time than the checks for it cost."""
-
-VIEWS = frozenset(("", op) for op in ("BitCast", "Cast", "CastLike", "Dropout", "Identity"))
-"""Operators here whose output may be an input itself or share its memory."""
 
 
 def served(factory: KernelFactory, *attributes: str) -> KernelFactory:
@@ -120,7 +116,7 @@ def variadic(ufunc: np.ufunc) -> KernelFactory:
 
     def kernel(*inputs: Array) -> Array:
         if len(inputs) == 1:
-            return inputs[0].copy()
+            return np.copy(inputs[0])
         return np.asarray(functools.reduce(ufunc, inputs))
 
     return served(lambda spec: pairwise(spec) if len(spec.present) == 2 else kernel)
@@ -129,7 +125,7 @@ def variadic(ufunc: np.ufunc) -> KernelFactory:
 def _mean(spec: KernelSpec) -> Kernel:
     def kernel(*inputs: Array) -> Array:
         if len(inputs) == 1:
-            return inputs[0].copy()
+            return np.copy(inputs[0])
         total = functools.reduce(np.add, inputs)
         return np.asarray(np.divide(total, np.asarray(len(inputs), dtype=total.dtype)))
 
@@ -146,7 +142,7 @@ def _refuse_zero(divisor: Array) -> None:
         raise ZeroDivisionError("an integer is divided by zero, which ONNX does not define")
 
 
-def truncating_divide(a: Array, b: Array) -> Array:
+def truncating_divide(a: Array, b: Array) -> Any:
     """Return integer ``a / b`` rounded toward zero, as ONNX Div does, unlike ``//``.
 
     Args:
@@ -158,9 +154,9 @@ def truncating_divide(a: Array, b: Array) -> Array:
     """
     _refuse_zero(b)
     if a.dtype.kind == "u":
-        return np.asarray(np.floor_divide(a, b))
+        return np.floor_divide(a, b)
     # a - fmod(a, b) is a multiple of b and no larger than a, so floor has nothing to round
-    return np.asarray(np.floor_divide(np.subtract(a, np.fmod(a, b)), b))
+    return np.floor_divide(np.subtract(a, np.fmod(a, b)), b)
 
 
 def _div(spec: KernelSpec) -> Kernel:
@@ -168,7 +164,7 @@ def _div(spec: KernelSpec) -> Kernel:
 
     def kernel(a: Array, b: Array) -> Array:
         if a.dtype.kind in "iu":
-            return truncating_divide(a, b)
+            return np.asarray(truncating_divide(a, b))
         return divide(a, b)  # type: ignore[no-any-return]
 
     return kernel
@@ -214,7 +210,7 @@ def _integer_power(x: Array, y: Array) -> Array:
         raise ValueError(
             "an integer is raised to a negative power, which has no integer result"
         )
-    # numpy has no common integer dtype for uint64 and signed integers and would turn to float64
+    # numpy has no common integer dtype for uint64 and signed ones and would turn to float64
     common = np.uint64 if x.dtype == np.uint64 else np.int64
     return np.asarray(np.power(x, y.astype(common)).astype(x.dtype, copy=False))
 
@@ -233,6 +229,9 @@ def _clip(spec: KernelSpec) -> Kernel:
         if x.ndim == 0:
             return np.asarray(np.minimum(np.maximum(x, _scalar(low)), _scalar(high)))
         out = x if reuse and x.flags.writeable else np.empty_like(x)
+        if x.size >= IN_PLACE_SIZE:
+            # slower to call, but one pass over memory instead of two
+            return np.clip(x, _scalar(low), _scalar(high), out=out)
         np.maximum(x, low if low.ndim == 0 else _scalar(low), out=out)
         # the upper bound last: it wins where the bounds are crossed
         np.minimum(out, high if high.ndim == 0 else _scalar(high), out=out)
@@ -297,20 +296,18 @@ def _erf_coefficients() -> Array:
         hermite.append(2.0 * centres * hermite[n] - 2.0 * n * hermite[n - 1])
     slope = 2.0 / math.sqrt(math.pi) * np.exp(-centres * centres)
     rows = [np.array([math.erf(c) for c in centres.tolist()], dtype=np.float64)]
-    for n in range(degree):
-        rows.append((-1.0) ** n * slope * hermite[n] / math.factorial(n + 1))
+    rows.extend(
+        (-1.0) ** n * slope * hermite[n] / math.factorial(n + 1) for n in range(degree)
+    )
     return np.stack(rows)
 
 
-_SATURATING = frozenset(
-    np.dtype(t)
-    for t in (
-        ml_dtypes.float8_e4m3fn,
-        ml_dtypes.float8_e4m3fnuz,
-        ml_dtypes.float8_e5m2,
-        ml_dtypes.float8_e5m2fnuz,
-    )
-)
+_FLOAT8_LIMITS = {
+    np.dtype(ml_dtypes.float8_e4m3fn): 448.0,
+    np.dtype(ml_dtypes.float8_e4m3fnuz): 240.0,
+    np.dtype(ml_dtypes.float8_e5m2): 57344.0,
+    np.dtype(ml_dtypes.float8_e5m2fnuz): 57344.0,
+}
 
 
 def onnx_dtype(spec: KernelSpec, code: int) -> np.dtype[Any]:
@@ -332,69 +329,66 @@ def onnx_dtype(spec: KernelSpec, code: int) -> np.dtype[Any]:
     return dtype
 
 
-def _converter(dtype: np.dtype[Any], saturate: bool) -> Callable[[Array], Array]:
-    """Return a function that converts arrays to ``dtype`` by the rules of ONNX Cast.
+def _castable(dtype: np.dtype[Any]) -> bool:
+    # numpy offers only one of the roundings that ONNX knows for float8e8m0
+    return dtype.kind not in "OSU" and dtype != np.dtype(ml_dtypes.float8_e8m0fnu)
 
-    Raises:
-        Unserved: ``dtype`` is float8e8m0 (numpy cannot choose its rounding) or text.
-    """
-    if dtype == np.dtype(ml_dtypes.float8_e8m0fnu) or dtype.kind in "OSU":
-        raise Unserved(f"a cast to {dtype} is not served")
-    saturates = saturate and dtype in _SATURATING
 
-    def convert(x: Array) -> Array:
-        if x.dtype.kind in "OSU":
-            raise TypeError(f"text cannot be cast to {dtype}")
-        if saturates:
-            return _saturate(x, dtype)
-        return x.astype(dtype, copy=False)
-
-    return convert
+def _cast_array(x: Array, dtype: np.dtype[Any], saturates: bool) -> Array:
+    if x.dtype.kind in "OSU":
+        raise TypeError(f"text cannot be cast to {dtype}")
+    if saturates:
+        return _saturate(x, dtype)
+    return x.astype(dtype, copy=False)
 
 
 def _saturate(x: Array, dtype: np.dtype[Any]) -> Array:
-    limit = float(ml_dtypes.finfo(dtype).max)
     wide = x if x.dtype in (np.float16, np.float32, np.float64) else x.astype(np.float64)
-    bound = np.asarray(limit, dtype=wide.dtype)
+    bound = np.asarray(_FLOAT8_LIMITS[dtype], dtype=wide.dtype)
     return np.asarray(np.minimum(np.maximum(wide, -bound), bound)).astype(dtype)
 
 
 def _cast(spec: KernelSpec) -> Kernel:
-    return _converter(onnx_dtype(spec, spec.attr("to", 0)), bool(spec.attr("saturate", 1)))
+    return _cast_to(onnx_dtype(spec, spec.attr("to", 0)), spec)
+
+
+def _cast_to(dtype: np.dtype[Any], spec: KernelSpec) -> Kernel:
+    if not _castable(dtype):
+        raise Unserved(f"{spec.op_type} '{spec.name}' makes {dtype}")
+    saturates = bool(spec.attr("saturate", 1)) and dtype in _FLOAT8_LIMITS
+    return lambda x, *_: _cast_array(x, dtype, saturates)
 
 
 def _cast_like(spec: KernelSpec) -> Kernel:
-    saturate = bool(spec.attr("saturate", 1))
     like = spec.constant(1)
     if like is not None:
-        return unary_of_first(_converter(like.dtype, saturate))
-    converters: dict[np.dtype[Any], Callable[[Array], Array]] = {}
+        return _cast_to(like.dtype, spec)
+    saturate = bool(spec.attr("saturate", 1))
 
     def kernel(x: Array, target: Array) -> Array:
-        convert = converters.get(target.dtype)
-        if convert is None:
-            convert = converters[target.dtype] = _converter(target.dtype, saturate)
-        return convert(x)
+        dtype = target.dtype
+        if not _castable(dtype):
+            raise TypeError(f"a cast to {dtype} is not implemented")
+        return _cast_array(x, dtype, saturate and dtype in _FLOAT8_LIMITS)
 
     return kernel
+
+
+_NARROW = frozenset({"int2", "uint2", "int4", "uint4", "float4_e2m1fn"})
+"""Types that numpy keeps in a whole byte each, so that a view shows more than their bits."""
 
 
 def _bit_cast(spec: KernelSpec) -> Kernel:
     dtype = onnx_dtype(spec, spec.attr("to", 0))
+    if dtype.name in _NARROW:
+        raise Unserved(f"BitCast '{spec.name}' makes {dtype}")
 
     def kernel(x: Array) -> Array:
-        if _bits(x.dtype) != _bits(dtype):
-            raise ValueError(f"{x.dtype} and {dtype} differ in width")
+        if x.dtype.itemsize != dtype.itemsize or x.dtype.name in _NARROW:
+            raise TypeError(f"the bits of {x.dtype} do not make {dtype}")
         return x.view(dtype)
 
     return kernel
-
-
-_NARROW = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4_e2m1fn": 4}
-
-
-def _bits(dtype: np.dtype[Any]) -> int:
-    return _NARROW.get(dtype.name, 8 * dtype.itemsize)
 
 
 def _identity(spec: KernelSpec) -> Kernel:
@@ -425,7 +419,8 @@ def _is_inf(spec: KernelSpec) -> Kernel:
         return unary(np.isinf, in_place=False)(replace(spec, attributes={}))
     if not negative and not positive:
         return lambda x: np.zeros(x.shape, dtype=np.bool_)
-    return lambda x: np.asarray(np.isinf(x) & (np.signbit(x) if negative else ~np.signbit(x)))
+    side = np.less if negative else np.greater
+    return lambda x: np.asarray(np.isinf(x) & side(x, np.zeros((), dtype=x.dtype)))
 
 
 _UNARY = {

@@ -55,7 +55,8 @@ def _range(spec: KernelSpec) -> Kernel:
         first, last, step = start.item(), limit.item(), delta.item()
         if dtype.kind in "iu":
             count = max(-((first - last) // step), 0)
-            return np.array(range(first, first + count * step, step), dtype=dtype)
+            values = np.arange(count, dtype=np.int64) * step + first
+            return np.asarray(values, dtype=dtype)
         # ml_dtypes scalars stay as they are in item(); the count is exact in float64
         count = max(math.ceil((float(last) - float(first)) / float(step)), 0)
         wide = np.float64 if dtype == np.float64 else np.float32

@@ -9,49 +9,69 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.executor.kernels.elementwise import served
-from qonnx_hub.executor.kernels.shape import as_axes, positive_axes
+from qonnx_hub.executor.kernels.shape import (
+    as_axes,
+    element_index,
+    open_mesh,
+    positive_axes,
+)
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
-
-VIEWS = frozenset(("", op) for op in ("Gather", "Slice"))
-"""Operators here whose output may be an input itself or share its memory."""
 
 _ALL = slice(None)
 
 
 def _slice(spec: KernelSpec) -> Kernel:
-    given = [i for i in range(1, 5) if spec.has_input(i)]
-    known = {i: spec.constant(i) for i in given}
-    if any(values is None for values in known.values()):
+    positions = [i for i in range(1, 5) if spec.has_input(i)]
+    if any(spec.constant(i) is None for i in positions):
 
         def kernel(x: Array, *bounds: Array | None) -> Array:
-            return x[
-                _slices(*(None if b is None else as_axes(b) for b in bounds), rank=x.ndim)
-            ]
+            return x[_slices(x.shape, *(None if b is None else as_axes(b) for b in bounds))]
 
         return kernel
-    fixed = [None if (b := known.get(i)) is None else as_axes(b) for i in range(1, 5)]
-    return lambda x, *_: x[_slices(*fixed, rank=x.ndim)]
+    starts, ends, axes, steps = (
+        None if (constant := spec.constant(i)) is None else as_axes(constant)
+        for i in range(1, 5)
+    )
+    if starts is None or _depends_on_shape(starts, axes, steps):
+        return lambda x, *_: x[_slices(x.shape, starts, ends, axes, steps)]
+    rank = 1 + max(range(len(starts)) if axes is None else axes, default=-1)
+    index = _slices((0,) * rank, starts, ends, axes, steps)
+    return lambda x, *_: x[index]
+
+
+def _depends_on_shape(
+    starts: tuple[int, ...], axes: tuple[int, ...] | None, steps: tuple[int, ...] | None
+) -> bool:
+    if axes is not None and min(axes, default=0) < 0:
+        return True
+    backwards = zip(starts, steps or (), strict=False)
+    return any(step < 0 and start < -1 for start, step in backwards)
 
 
 @functools.lru_cache(maxsize=4096)
 def _slices(
+    shape: tuple[int, ...],
     starts: tuple[int, ...] | None,
     ends: tuple[int, ...] | None,
     axes: tuple[int, ...] | None = None,
     steps: tuple[int, ...] | None = None,
-    *,
-    rank: int,
 ) -> tuple[slice, ...]:
-    """Return one slice per dimension; numpy clamps bounds to the array as ONNX does."""
+    """Return one slice per dimension of ``shape``, clamped as ONNX says.
+
+    numpy clamps alike but for one case: walking backwards from before the first element is
+    empty for numpy, while ONNX moves the start to the first element.
+    """
     if starts is None or ends is None:
         raise ValueError("Slice needs both starts and ends")
     axes = tuple(range(len(starts))) if axes is None else axes
     steps = (1,) * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
         raise ValueError(f"Slice of {starts}, {ends}, {axes}, {steps}: lengths differ")
-    slices = [_ALL] * rank
-    for axis, *bounds in zip(positive_axes(axes, rank), starts, ends, steps, strict=True):
-        slices[axis] = slice(*bounds)
+    slices = [_ALL] * len(shape)
+    counted = positive_axes(axes, len(shape))
+    for axis, start, end, step in zip(counted, starts, ends, steps, strict=True):
+        first = max(start + shape[axis], 0) if step < 0 and start < -1 else start
+        slices[axis] = slice(first, end, step)
     return tuple(slices)
 
 
@@ -69,19 +89,12 @@ def _gather(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _mesh(shape: tuple[int, ...], axis: int, indices: Array) -> tuple[Array, ...]:
-    """Return an index per dimension: ``indices`` along ``axis``, its own position elsewhere."""
-    mesh = list(np.ogrid[tuple(slice(size) for size in shape)])
-    mesh[axis] = indices
-    return tuple(mesh)
-
-
 def _gather_elements(spec: KernelSpec) -> Kernel:
     axis = spec.attr("axis", 0)
 
     def kernel(x: Array, indices: Array) -> Array:
         _require_rank(x, indices)
-        return np.asarray(x[_mesh(indices.shape, axis, indices)])
+        return np.asarray(x[element_index(axis, indices)])
 
     return kernel
 
@@ -97,13 +110,18 @@ def _gather_nd(spec: KernelSpec) -> Kernel:
     def kernel(x: Array, indices: Array) -> Array:
         if x.shape[:batch] != indices.shape[:batch]:
             raise ValueError(f"batch dimensions differ: {x.shape} and {indices.shape}")
-        parts = tuple(np.moveaxis(indices, -1, 0))
-        grid = np.ogrid[tuple(slice(size) for size in indices.shape[:batch])]
-        rest = (1,) * (indices.ndim - 1 - batch)
-        batches = tuple(part.reshape(part.shape + rest) for part in grid) if batch else ()
-        return np.asarray(x[(*batches, *parts)])
+        parts = _index_parts(indices)
+        index = (*open_mesh(indices.shape[:-1])[:batch], *parts)
+        return np.asarray(x[index])
 
     return kernel
+
+
+def _index_parts(indices: Array) -> tuple[Array, ...]:
+    """Return one index array per dimension that the last axis of ``indices`` addresses."""
+    if indices.shape[-1] == 0:
+        raise ValueError("indices address no dimension")
+    return tuple(indices[..., i] for i in range(indices.shape[-1]))
 
 
 _REDUCTIONS: dict[str, Callable[..., None] | None] = {
@@ -130,7 +148,7 @@ def _scatter_elements(spec: KernelSpec) -> Kernel:
         _require_rank(x, indices)
         if indices.shape != updates.shape:
             raise ValueError(f"{indices.shape} indices for {updates.shape} updates")
-        return _scatter(x, _mesh(indices.shape, axis, indices), updates, place, reuse)
+        return _scatter(x, element_index(axis, indices), updates, place, reuse)
 
     return kernel
 
@@ -142,7 +160,7 @@ def _scatter_nd(spec: KernelSpec) -> Kernel:
         expected = indices.shape[:-1] + x.shape[indices.shape[-1] :]
         if updates.shape != expected:
             raise ValueError(f"updates have the shape {updates.shape} instead of {expected}")
-        return _scatter(x, tuple(np.moveaxis(indices, -1, 0)), updates, place, reuse)
+        return _scatter(x, _index_parts(indices), updates, place, reuse)
 
     return kernel
 
@@ -255,7 +273,7 @@ def _one_hot(spec: KernelSpec) -> Kernel:
         index = np.where(index < 0, index + classes, index)
         shape = [classes if i == position else 1 for i in range(rank)]
         hot = index == np.arange(classes, dtype=np.int64).reshape(shape)
-        return np.where(hot, on, off).astype(values.dtype, copy=False)
+        return np.asarray(np.where(hot, on, off), dtype=values.dtype)
 
     return kernel
 
@@ -303,12 +321,13 @@ def _reverse_sequence(spec: KernelSpec) -> Kernel:
 
     def kernel(x: Array, lengths: Array) -> Array:
         time = np.arange(x.shape[time_axis], dtype=np.int64)[:, np.newaxis]
-        if lengths.min() < 0 or lengths.max() > time.size:
-            raise ValueError(f"sequence lengths {lengths} do not fit {time.size} steps")
+        fits = (lengths >= 0) & (lengths <= time.size)
+        if lengths.shape != (x.shape[batch_axis],) or not fits.all():
+            raise ValueError(f"sequence lengths {lengths} do not fit the shape {x.shape}")
         source = np.where(time < lengths, lengths - 1 - time, time)
         batch = np.arange(x.shape[batch_axis], dtype=np.int64)
         index = (source, batch) if time_axis == 0 else (batch[:, np.newaxis], source.T)
-        return x[index]
+        return np.asarray(x[index])
 
     return kernel
 

@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from qonnx_hub.executor.kernels.elementwise import served, truncating_divide
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.shape import along, as_axes, axes_of, element_index
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 Axes = tuple[int, ...] | None
 """Axes to fold; ``None`` for all of them, empty for none."""
@@ -33,7 +34,7 @@ def reduction(fold: Fold, *, widen: bool) -> Callable[[KernelSpec], Kernel]:
 
     def fold_array(x: Array, axes: Axes, keepdims: bool) -> Array:
         dtype = x.dtype
-        if widen and dtype in _SHORT_FLOATS:
+        if widen and dtype.itemsize == 2 and dtype in _SHORT_FLOATS:
             x = x.astype(_FLOAT32)
         y = np.asarray(fold(x, axes, keepdims))
         return y if y.dtype == dtype else y.astype(dtype)
@@ -41,24 +42,24 @@ def reduction(fold: Fold, *, widen: bool) -> Callable[[KernelSpec], Kernel]:
     def make(spec: KernelSpec) -> Kernel:
         keepdims = bool(spec.attr("keepdims", 1))
         empty: Axes = () if spec.attr("noop_with_empty_axes", 0) else None
-        if "axes" in spec.attributes and spec.has_input(1):
-            raise Unserved(f"{spec.op_type} '{spec.name}' has axes twice")
-        known = spec.constant(1)
-        if spec.has_input(1) and known is None:
-
-            def kernel(x: Array, axes: Array) -> Array:
-                return fold_array(x, tuple(axes.tolist()) or empty, keepdims)
-
-            return kernel
-        fixed = spec.attr("axes", ()) if known is None else tuple(known.tolist())
-        axes = tuple(fixed) or empty
+        known = axes_of(spec, 1)
+        if known is None and spec.has_input(1):
+            return lambda x, given: fold_array(x, as_axes(given) or empty, keepdims)
+        axes = known or empty
         return lambda x, *_: fold_array(x, axes, keepdims)
 
     return served(make, "axes", "keepdims", "noop_with_empty_axes")
 
 
+# the stubs of numpy know keepdims only as a literal
+_add_reduce: Callable[..., Any] = np.add.reduce
+_maximum_reduce: Callable[..., Any] = np.maximum.reduce
+_minimum_reduce: Callable[..., Any] = np.minimum.reduce
+_multiply_reduce: Callable[..., Any] = np.multiply.reduce
+
+
 def _sum(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return np.add.reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+    return _add_reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
 
 
 def _mean(x: Array, axes: Axes, keepdims: bool) -> Any:
@@ -70,7 +71,7 @@ def _mean(x: Array, axes: Axes, keepdims: bool) -> Any:
 
 
 def _prod(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return np.multiply.reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+    return _multiply_reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
 
 
 def _l1(x: Array, axes: Axes, keepdims: bool) -> Any:
@@ -91,7 +92,7 @@ def _log_sum(x: Array, axes: Axes, keepdims: bool) -> Any:
 
 def _log_sum_exp(x: Array, axes: Axes, keepdims: bool) -> Any:
     x = _as_real(x)
-    peak = np.asarray(np.maximum.reduce(x, axis=axes, keepdims=True, initial=-np.inf))
+    peak = np.asarray(_maximum_reduce(x, axis=axes, keepdims=True, initial=-np.inf))
     # inf - inf would be NaN; without a finite peak there is nothing to keep from overflowing
     peak = np.where(np.isfinite(peak), peak, np.zeros((), dtype=x.dtype))
     result = np.log(_sum(np.exp(x - peak), axes, True)) + peak
@@ -104,14 +105,14 @@ def _as_real(x: Array) -> Array:
 
 def _max(x: Array, axes: Axes, keepdims: bool) -> Any:
     if x.size:
-        return np.maximum.reduce(x, axis=axes, keepdims=keepdims)
-    return np.maximum.reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, -1))
+        return _maximum_reduce(x, axis=axes, keepdims=keepdims)
+    return _maximum_reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, -1))
 
 
 def _min(x: Array, axes: Axes, keepdims: bool) -> Any:
     if x.size:
-        return np.minimum.reduce(x, axis=axes, keepdims=keepdims)
-    return np.minimum.reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, 1))
+        return _minimum_reduce(x, axis=axes, keepdims=keepdims)
+    return _minimum_reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, 1))
 
 
 def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
@@ -149,15 +150,14 @@ def _accumulation(ufunc: np.ufunc, start: int) -> Callable[[KernelSpec], Kernel]
 
         def kernel(x: Array, axis_input: Array) -> Array:
             axis = range(x.ndim)[int(axis_input.item())]
-            before = (slice(None),) * axis
-            source = x[(*before, slice(None, None, step))]
+            direction = along(axis, slice(None, None, step))
             wide = _FLOAT32 if x.dtype in _SHORT_FLOATS else x.dtype
-            running = ufunc.accumulate(source, axis=axis, dtype=wide)
+            running = ufunc.accumulate(x[direction], axis=axis, dtype=wide)
             if exclusive:
                 shifted = np.full_like(running, start)
-                shifted[(*before, slice(1, None))] = running[(*before, slice(None, -1))]
+                shifted[along(axis, slice(1, None))] = running[along(axis, slice(None, -1))]
                 running = shifted
-            return running[(*before, slice(None, None, step))].astype(x.dtype, copy=False)
+            return running[direction].astype(x.dtype, copy=False)
 
         return kernel
 
@@ -179,7 +179,7 @@ def _top_k(spec: KernelSpec) -> Kernel:
         if largest:
             order = size - 1 - np.flip(order, axis)
         index = order.take(np.arange(k, dtype=np.intp), axis=axis).astype(np.int64, copy=False)
-        values = np.take_along_axis(x, index, axis)
+        values = x[element_index(axis, index)]
         return values if single else (values, index)
 
     return kernel

@@ -1,4 +1,4 @@
-"""Numpy kernels that rearrange elements, or tell how they are arranged, without changing them."""
+"""Numpy kernels that rearrange elements, or tell how they are arranged."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ import numpy as np
 
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
-
-VIEWS = frozenset(
-    ("", op)
-    for op in ("Expand", "Flatten", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze")
-)
-"""Operators here whose output may be an input itself or share its memory."""
 
 
 def axes_of(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
@@ -59,6 +53,29 @@ def positive_axes(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
     return counted
 
 
+def along(axis: int, part: slice) -> tuple[slice, ...]:
+    """Return the index that takes ``part`` of ``axis``, which counts from the front."""
+    return (*(slice(None),) * axis, part)
+
+
+@functools.lru_cache(maxsize=1024)
+def open_mesh(shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Return one index array per dimension, each of its own length and 1 elsewhere."""
+    mesh = []
+    for axis, size in enumerate(shape):
+        index = np.arange(size, dtype=np.intp)
+        index.flags.writeable = False
+        mesh.append(index.reshape((size,) + (1,) * (len(shape) - 1 - axis)))
+    return tuple(mesh)
+
+
+def element_index(axis: int, indices: Array) -> tuple[Array, ...]:
+    """Return an index per dimension: ``indices`` for ``axis``, the own position elsewhere."""
+    mesh = list(open_mesh(indices.shape))
+    mesh[axis] = indices
+    return tuple(mesh)
+
+
 def _reshape(spec: KernelSpec) -> Kernel:
     allow_zero = bool(spec.attr("allowzero", 0))
     constant = spec.constant(1)
@@ -70,6 +87,7 @@ def _reshape(spec: KernelSpec) -> Kernel:
     return lambda x, shape: x.reshape(fixed)
 
 
+@functools.lru_cache(maxsize=4096)
 def _target(
     shape: tuple[int, ...], current: tuple[int, ...], allow_zero: bool
 ) -> tuple[int, ...]:
@@ -101,22 +119,21 @@ def _flatten(spec: KernelSpec) -> Kernel:
 def _squeeze(spec: KernelSpec) -> Kernel:
     axes = axes_of(spec, 1)
     if spec.has_input(1) and axes is None:
-        return lambda x, axes: x.squeeze(as_axes(axes))
+        return lambda x, given: x.squeeze(as_axes(given))
     return lambda x, *_: x.squeeze(axes)
 
 
 def _unsqueeze(spec: KernelSpec) -> Kernel:
     axes = axes_of(spec, 1)
-    if axes is None:
-        if not spec.has_input(1):
-            raise Unserved(f"Unsqueeze '{spec.name}' has no axes")
-        return lambda x, axes: x[_new_axes(as_axes(axes), x.ndim)]
-    fixed = axes
-    return lambda x, *_: x[_new_axes(fixed, x.ndim)]
+    if axes is not None:
+        return lambda x, *_: x[_new_axes(axes, x.ndim)]
+    if not spec.has_input(1):
+        raise Unserved(f"Unsqueeze '{spec.name}' has no axes")
+    return lambda x, given: x[_new_axes(as_axes(given), x.ndim)]
 
 
 @functools.cache
-def _new_axes(axes: tuple[int, ...], rank: int) -> tuple[None | slice, ...]:
+def _new_axes(axes: tuple[int, ...], rank: int) -> tuple[slice | None, ...]:
     inserted = set(positive_axes(axes, rank + len(axes)))
     return tuple(None if i in inserted else slice(None) for i in range(rank + len(axes)))
 
@@ -172,10 +189,9 @@ def _even_parts(size: int, parts: int | None, outputs: int) -> tuple[int, ...]:
 
 
 def _pieces(x: Array, axis: int, lengths: tuple[int, ...]) -> tuple[Array, ...]:
-    before = (slice(None),) * axis
     pieces, start = [], 0
     for length in lengths:
-        pieces.append(x[(*before, slice(start, start + length))])
+        pieces.append(x[along(axis, slice(start, start + length))])
         start += length
     return tuple(pieces)
 
@@ -232,7 +248,7 @@ def _depth_to_space(spec: KernelSpec) -> Kernel:
             blocks = x.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
         else:
             blocks = x.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
-        return blocks.reshape(n, depth, h * block, w * block)
+        return np.reshape(blocks, (n, depth, h * block, w * block))
 
     return kernel
 
@@ -246,7 +262,7 @@ def _space_to_depth(spec: KernelSpec) -> Kernel:
         if h % block or w % block:
             raise ValueError(f"{h} x {w} does not divide into blocks of {block} x {block}")
         blocks = x.reshape(n, c, h // block, block, w // block, block).transpose(order)
-        return blocks.reshape(n, c * block * block, h // block, w // block)
+        return np.reshape(blocks, (n, c * block * block, h // block, w // block))
 
     return kernel
 

@@ -25,7 +25,8 @@ class KernelSpec:
         version: Opset version that the model imports for the domain (19 or newer for ``""``).
         name: Node name, for error messages.
         attributes: Attribute values as Python objects: int, float, str, tuple of int / float /
-            str, numpy array for tensors, onnx.TypeProto for types. Absent attributes are absent.
+            str, numpy array for tensors, onnx.TypeProto for types. Absent attributes are
+            absent.
         constants: One entry per input: the array where the input is known when the plan is
             made (a weight, a shape, axes ...), else ``None``. A kernel must still take that
             input as an argument when it is called; it may ignore what it was given there.

@@ -1,0 +1,367 @@
+"""The verbs: load, save, convert, run, check, inspect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub import registry
+from qonnx_hub.equivalence.check import check_runners
+from qonnx_hub.equivalence.compare import Tolerance, Verdict
+from qonnx_hub.equivalence.inputs import generate_inputs
+from qonnx_hub.equivalence.report import CheckResult, plain
+from qonnx_hub.equivalence.runners import (
+    ORT_OPTIMIZED,
+    ExecutorRunner,
+    OrtRunner,
+    Runner,
+)
+from qonnx_hub.executor.session import Session
+from qonnx_hub.files import replacing
+from qonnx_hub.inspection import Inspection, inspect_model
+from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_adapters.protocol import (
+    Artifact,
+    ExportOptions,
+    ImportOptions,
+    QuantizerRecord,
+)
+from qonnx_hub_ir.errors import HubError, UsageError
+from qonnx_hub_ir.quant import Array
+
+_ONE_FILE_BYTES = (1 << 31) - (1 << 20)
+"""A protobuf message ends at 2 GiB; larger models keep their weights in a file beside it."""
+
+
+class ConversionError(HubError):
+    """A converted file does not compute what its source computes: nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        source: What was converted.
+        path: The file written; ``None`` where none was asked for.
+        format: Its form.
+        opset: Its standard opset.
+        quantizers: What became of each quantizer.
+        notes: Sentences that a user should read.
+        check: The file against the source, on the executor; ``None`` where not checked.
+        ort: The file on onnxruntime against the source; ``None`` where not run.
+        model: The converted model.
+    """
+
+    source: str
+    path: str | None
+    format: str
+    opset: int
+    quantizers: tuple[QuantizerRecord, ...]
+    notes: tuple[str, ...] = ()
+    check: CheckResult | None = None
+    ort: CheckResult | None = None
+    model: Model | None = field(default=None, compare=False, repr=False)
+
+    def __bool__(self) -> bool:
+        """Return whether the file was shown to compute what the source computes."""
+        return bool(self.check)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data, fit for JSON."""
+        data: dict[str, Any] = plain(
+            {
+                "source": self.source,
+                "path": self.path,
+                "format": self.format,
+                "opset": self.opset,
+                "quantizers": [asdict(record) for record in self.quantizers],
+                "notes": list(self.notes),
+                "check": None if self.check is None else self.check.to_dict(),
+                "onnxruntime": None if self.ort is None else self.ort.to_dict(),
+            }
+        )
+        return data
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def load(
+    source: Any,
+    from_: str | None = None,
+    *,
+    weights: str | None = None,
+    args: tuple[Any, ...] = (),
+    custom_objects: Mapping[str, Any] | None = None,
+) -> Model:
+    """Return any source as a verified IR model. The source is not changed.
+
+    Args:
+        source: Path of a file, onnx.ModelProto, onnx_ir.Model, or a live model of a framework
+            that an adapter reads.
+        from_: Name of the format; found by asking the adapters otherwise.
+        weights: Path of a weights file, for sources that keep them apart.
+        args: Sample inputs, for sources that must be traced.
+        custom_objects: Name -> class, for sources with the user's own layers.
+
+    Raises:
+        UnknownAdapterError: No such format, or nobody reads the source.
+        SourceError: It cannot be read.
+        InvalidModelError: It breaks rules of the IR; all of them are listed.
+        UnsupportedGraphError: It holds what the IR cannot say exactly.
+    """
+    source = str(source) if isinstance(source, Path) else source
+    importer = registry.find_importer(source, from_)
+    return importer.load(source, ImportOptions(weights, tuple(args), custom_objects or {}))
+
+
+def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) -> Artifact:
+    """Write an IR model in a form, whole or not at all, and return what was written.
+
+    Args:
+        model: An IR model.
+        path: The file to write.
+        format: Name of the form.
+        **options: Fields of :class:`~qonnx_hub_adapters.protocol.ExportOptions`.
+
+    Raises:
+        NotExactError: The form cannot say the model exactly; every reason is listed.
+    """
+    artifact = registry.find_exporter(format).export(model, ExportOptions(**options))
+    with replacing(path) as temporary:
+        write_model(artifact.model, temporary, Path(path).name)
+    return artifact
+
+
+def write_model(model: Model, path: Path, name: str) -> None:
+    """Write a model's bytes; weights beyond 2 GiB go into ``name + ".data"`` beside it."""
+    weights = sum(
+        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value
+    )
+    if weights > _ONE_FILE_BYTES:
+        onnx_ir.save(model, path, format="protobuf", external_data=f"{name}.data")
+        return
+    path.write_bytes(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+def convert(
+    source: Any,
+    path: str | Path | None = None,
+    to: str = "qonnx",
+    *,
+    from_: str | None = None,
+    check: bool = True,
+    samples: int | None = None,
+    seed: int = 0,
+    opset: int | None = None,
+    allow_lossy: bool = False,
+    **load_options: Any,
+) -> ConversionReport:
+    """Convert a source, check the result against it, and write it.
+
+    The file is written only after the check: a conversion that changes the function leaves
+    nothing behind. Where onnxruntime is installed and the form is standard ONNX, the file must
+    load there with default options, and its answers are compared as well.
+
+    Args:
+        source: As in :func:`load`.
+        path: The file to write; ``None`` converts without writing.
+        to: Name of the form.
+        from_: Name of the source's format.
+        check: Whether to compare the result with the source.
+        samples: Samples of the check's generated inputs.
+        seed: Seed of the check's generated inputs.
+        opset: Standard opset of the file; the exporter's choice by default.
+        allow_lossy: Write near forms where no exact one exists.
+        **load_options: As in :func:`load`.
+
+    Raises:
+        NotExactError: The form cannot say the model exactly; every reason is listed.
+        ConversionError: The result computes something else.
+        HubError: As in :func:`load`.
+    """
+    model = load(source, from_, **load_options)
+    artifact = registry.find_exporter(to).export(model, ExportOptions(opset, allow_lossy))
+    message = onnx_ir.to_proto(artifact.model) if check else None
+    result, ort_result, notes = None, None, list(artifact.notes)
+    if message is not None:
+        feeds = generate_inputs(model, samples, seed)
+        result = _checked(model, load(message), feeds, _label(source), f"{to} file")
+        lossy = [record.node for record in artifact.quantizers if not record.exact]
+        if not result and not lossy:
+            raise ConversionError(
+                f"the {to} form of {_label(source)} computes something else: "
+                f"{result.summary()}; nothing was written. This is a defect of the converter"
+            )
+        ort_result = _ort_check(model, message, feeds, _label(source), to)
+    if path is not None:
+        with replacing(path) as temporary:
+            write_model(artifact.model, temporary, Path(path).name)
+    return ConversionReport(
+        source=_label(source),
+        path=None if path is None else str(path),
+        format=to,
+        opset=artifact.model.opset_imports[""],
+        quantizers=artifact.quantizers,
+        notes=tuple(notes),
+        check=result,
+        ort=ort_result,
+        model=artifact.model,
+    )
+
+
+def _checked(
+    a: Model, b: Model, feeds: Mapping[str, Array], label_a: str, label_b: str
+) -> CheckResult:
+    return check_runners(
+        ExecutorRunner(a, label_a),
+        ExecutorRunner(b, label_b),
+        feeds,
+        reference=a,
+        inputs="generated: random, ties, limits",
+        tolerance=Tolerance(),
+        layers=True,
+    )
+
+
+def _ort_check(
+    model: Model, message: onnx.ModelProto, feeds: Mapping[str, Array], label: str, to: str
+) -> CheckResult | None:
+    standard = all(node.domain in {"", "ai.onnx"} for node in message.graph.node)
+    if not standard or not is_installed("onnxruntime"):
+        return None
+    # Loading with default options is part of what the form promises; numbers are compared on
+    # the graph as written, because the default optimizations change them by design.
+    OrtRunner(message, f"{to} file", optimize=ORT_OPTIMIZED).ready()
+    return check_runners(
+        ExecutorRunner(model, label),
+        OrtRunner(message, f"{to} file on onnxruntime"),
+        feeds,
+        reference=model,
+        inputs="generated: random, ties, limits",
+        tolerance=Tolerance(atol=0.0, rtol=1e-5),
+    )
+
+
+def run(
+    model: Any, feeds: Mapping[str, Any], *, all_tensors: bool = False
+) -> dict[str, Array]:
+    """Return a model's outputs on the numpy executor, by name, in the graph's order.
+
+    Args:
+        model: As in :func:`load`; an IR model is used as it is.
+        feeds: Input name -> array.
+        all_tensors: Return every value of the graph instead.
+
+    Raises:
+        UsageError: Names, dtypes or shapes that do not fit the model.
+        UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+        ExecutionError: A node fails.
+    """
+    return Session(_as_model(model)).run(feeds, all_tensors=all_tensors)
+
+
+def check(
+    a: Any,
+    b: Any,
+    inputs: Mapping[str, Array] | None = None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+    lsb: float | None = None,
+    backend: str = "numpy",
+    layers: bool = True,
+    label: str | None = None,
+) -> CheckResult:
+    """Return whether two models compute the same, with the numbers.
+
+    Args:
+        a: The reference, as in :func:`load`.
+        b: The other model, as in :func:`load`.
+        inputs: Input name -> array, by the names of ``a``; generated otherwise: random values,
+            and values on and beside every tie and limit of the first quantizers.
+        samples: Samples to generate.
+        seed: Seed of the generated values.
+        atol: Absolute difference allowed.
+        rtol: Relative difference allowed.
+        lsb: Steps of each output's own quantizer allowed.
+        backend: Where ``b`` runs: "numpy", "ort" (the graph as written) or "ort-optimized".
+        layers: Compare inner values matched by source layer too, to find the first that
+            differs (both sides on the executor).
+        label: How the report calls ``a``.
+
+    Raises:
+        UsageError: The models cannot be compared.
+        HubError: As in :func:`load` and :func:`run`.
+    """
+    model = _as_model(a)
+    feeds = dict(inputs) if inputs is not None else generate_inputs(model, samples, seed)
+    return check_runners(
+        ExecutorRunner(model, label or _label(a)),
+        _other_side(b, backend),
+        feeds,
+        reference=model,
+        inputs="given"
+        if inputs is not None
+        else f"generated: random, ties, limits; seed {seed}",
+        tolerance=Tolerance(atol, rtol, lsb),
+        layers=layers,
+    )
+
+
+def _other_side(b: Any, backend: str) -> Runner:
+    if backend == "numpy":
+        return ExecutorRunner(_as_model(b), _label(b))
+    if backend in {"ort", "ort-optimized"}:
+        if not isinstance(b, (str, Path, onnx.ModelProto)):
+            raise UsageError(f"backend '{backend}' runs ONNX files and messages only")
+        _as_model(b)  # says what is wrong with a file better than onnxruntime does
+        optimize = ORT_OPTIMIZED if backend == "ort-optimized" else "off"
+        return OrtRunner(b, f"{_label(b)} on onnxruntime", optimize=optimize)
+    raise UsageError(f"unknown backend '{backend}'; there are: numpy, ort, ort-optimized")
+
+
+def inspect(model: Any) -> Inspection:
+    """Return what is quantized in a model, tensor by tensor, with totals.
+
+    Args:
+        model: As in :func:`load`; an IR model is used as it is.
+
+    Raises:
+        HubError: As in :func:`load`.
+    """
+    return inspect_model(_as_model(model))
+
+
+def _as_model(source: Any) -> Model:
+    return source if isinstance(source, Model) else load(source)
+
+
+def _label(source: Any) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return f"the given {type(source).__name__}"
+
+
+__all__ = [
+    "ConversionError",
+    "ConversionReport",
+    "Verdict",
+    "check",
+    "convert",
+    "inspect",
+    "load",
+    "run",
+    "save",
+]

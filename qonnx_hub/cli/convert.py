@@ -1,0 +1,82 @@
+"""``qonnx-hub convert``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qonnx_hub.cli.options import From, Json, Samples, Seed, Source, console, write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def command(
+    source: Source,
+    output: Annotated[
+        str,
+        typer.Option("--output", "-o", "--output-file", metavar="PATH", help="File to write."),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="Form to write; see 'formats'.")
+    ] = "qonnx",
+    from_: From = None,
+    opset: Annotated[
+        int | None, typer.Option(help="Standard opset.", show_default="lowest exact")
+    ] = None,
+    allow_lossy: Annotated[
+        bool, typer.Option("--allow-lossy", help="Write near forms where none is exact.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the result with the source.")
+    ] = True,
+    samples: Samples = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Convert a model, check the result against it, and write it."""
+    from qonnx_hub import api
+
+    report = api.convert(
+        source,
+        output,
+        to,
+        from_=from_,
+        check=check,
+        samples=samples,
+        seed=seed,
+        opset=opset,
+        allow_lossy=allow_lossy,
+    )
+    out = console(json)
+    if report.quantizers:
+        out.print(_table(report.quantizers))
+    exact = sum(record.exact for record in report.quantizers)
+    out.print(
+        f"{report.source} -> {report.path}: {report.format}, opset {report.opset}, "
+        f"{exact} of {len(report.quantizers)} quantizers exact"
+    )
+    for note in report.notes:
+        out.print(f"note: {note}")
+    if report.check is None:
+        out.print("not checked")
+    else:
+        out.print(f"executor:    {report.check.summary()}")
+        out.print(
+            f"             {report.check.layers} inner values compared"
+            f"{', none differs' if report.check.first_divergence is None else ''}"
+        )
+    if report.ort is not None:
+        out.print(f"onnxruntime: {report.ort.summary()}")
+    write_json(report.to_json(), json)
+
+
+def _table(records: Any) -> Table:
+    from rich.table import Table
+
+    table = Table("quantizer", "what", "encoding", "exact", box=None, pad_edge=False)
+    for record in records:
+        exact = "yes" if record.exact else f"no: {record.reason}"
+        table.add_row(record.node, record.quantizer, record.encoding, exact)
+    return table

@@ -1,0 +1,86 @@
+"""Options that several verbs share, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Source = Annotated[str, typer.Argument(help="A model file.", metavar="MODEL")]
+Json = Annotated[
+    str | None,
+    typer.Option(
+        "--json", metavar="PATH", help="Write the report as JSON; - is standard output."
+    ),
+]
+From = Annotated[
+    str | None, typer.Option("--from", metavar="FORMAT", help="Format of the input.")
+]
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="Samples to generate.", show_default="fits the model")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the generated inputs.")]
+
+
+def console(json_target: str | None) -> Console:
+    """Return where the report for people goes: nowhere while JSON takes standard output."""
+    from rich.console import Console
+
+    out = Console(quiet=json_target == "-", highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        # A file or a pipe has no width to fit: nothing is cut off.
+        out.width = 220
+    return out
+
+
+def write_json(text: str, target: str | None) -> None:
+    """Write JSON where the option says; nothing without the option."""
+    if target is None:
+        return
+    if target == "-":
+        typer.echo(text)
+        return
+    from qonnx_hub.files import write_text
+
+    write_text(target, text + "\n")
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of an .npz file by name.
+
+    Raises:
+        UsageError: The file is missing, is no .npz file, or holds nothing.
+    """
+    import zipfile
+
+    import numpy as np
+
+    from qonnx_hub_ir.errors import UsageError
+
+    if not path.exists():
+        raise UsageError(f"'{path}' does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"'{path}' is not an .npz file of plain arrays: {error}") from error
+    if not arrays:
+        raise UsageError(f"'{path}' holds no arrays")
+    return arrays
+
+
+def fit_names(arrays: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return the arrays under the model's input names.
+
+    Names that fit are taken as they are, and arrays that no input is called after are left
+    out; a single array fits a single input whatever it is called.
+    """
+    if all(name in arrays for name in names):
+        return {name: arrays[name] for name in names}
+    if len(names) == 1 and len(arrays) == 1:
+        return {names[0]: next(iter(arrays.values()))}
+    return arrays

@@ -1,0 +1,68 @@
+"""``qonnx-hub run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qonnx_hub.cli.options import From, Source, fit_names, read_arrays
+
+
+def command(
+    source: Source,
+    inputs: Annotated[
+        Path, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PATH", help="Outputs to write, as .npz.")
+    ],
+    from_: From = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples at once.", show_default="all")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="numpy, ort (the graph as written) or ort-optimized.")
+    ] = "numpy",
+    all_tensors: Annotated[
+        bool, typer.Option("--all-tensors", help="Write every value of the graph.")
+    ] = False,
+) -> None:
+    """Run a model on given inputs."""
+    from qonnx_hub import api
+    from qonnx_hub.executor.session import Session
+
+    model = api.load(source, from_)
+    names = [str(v.name) for v in model.graph.inputs]
+    feeds = fit_names(read_arrays(inputs), names)
+    if backend == "numpy":
+        results = Session(model).run(feeds, all_tensors=all_tensors, batch=batch)
+    else:
+        results = _on_onnxruntime(source, backend, feeds, all_tensors)
+    _write(output, results)
+    for name, array in results.items():
+        typer.echo(f"{name}: {array.dtype.name}{list(array.shape)}")
+
+
+def _on_onnxruntime(
+    source: str, backend: str, feeds: dict[str, Any], all_tensors: bool
+) -> dict[str, Any]:
+    from qonnx_hub.equivalence.runners import ORT_OPTIMIZED, ORT_UNOPTIMIZED, OrtRunner
+    from qonnx_hub_ir.errors import UsageError
+
+    kinds = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
+    if backend not in kinds:
+        raise UsageError(f"unknown backend '{backend}'; there are: numpy, {', '.join(kinds)}")
+    if all_tensors:
+        raise UsageError("--all-tensors needs the backend numpy")
+    return OrtRunner(source, f"'{source}'", optimize=kinds[backend]).outputs(feeds)
+
+
+def _write(path: str, arrays: dict[str, Any]) -> None:
+    import numpy as np
+
+    from qonnx_hub.files import replacing
+
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)

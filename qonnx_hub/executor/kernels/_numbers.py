@@ -1,0 +1,81 @@
+"""What several families share about numbers: short floats, exact integers, requantization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from qonnx_hub.executor.kernels.spec import Array
+
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+SHORT_FLOATS = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
+BYTES = frozenset({np.dtype(np.int8), np.dtype(np.uint8)})
+
+BYTE_REACH = 255.0
+"""Largest magnitude of an 8-bit integer minus its zero point."""
+
+
+def widened(x: Array) -> Array:
+    """Return ``x`` in float32 if it is float16 or bfloat16, else ``x`` itself."""
+    return x.astype(FLOAT32) if x.dtype in SHORT_FLOATS else x
+
+
+def exact_float(bound: float) -> np.dtype[Any]:
+    """Return the narrowest float whose sums of integers are exact.
+
+    Matrix products of integers run in the fast floating-point library and lose nothing as long
+    as no sum of magnitudes exceeds the significand.
+
+    Args:
+        bound: Largest possible sum of the magnitudes of all terms.
+
+    Raises:
+        ValueError: ``bound`` is too large for float64 as well.
+    """
+    if bound <= 2.0**24:
+        return FLOAT32
+    if bound <= 2.0**53:
+        return FLOAT64
+    raise ValueError(f"sums of integers up to {bound:g} are not exact in float64")
+
+
+def shifted(x: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Return 8-bit ``x`` minus its zero point as floats.
+
+    Raises:
+        TypeError: ``x`` is not of an 8-bit integer type.
+    """
+    if x.dtype not in BYTES:
+        raise TypeError(f"an integer product takes int8 or uint8, not {x.dtype}")
+    y = x.astype(dtype)
+    if zero_point is not None and zero_point.any():
+        y -= zero_point.astype(dtype)
+    return y
+
+
+def to_int32(total: Array) -> Array:
+    """Return exact integer sums held as floats in int32, wrapped as an accumulator wraps."""
+    if total.dtype == FLOAT32:
+        return total.astype(np.int32)
+    return total.astype(np.int64).astype(np.int32)
+
+
+def requantize(total: Array, multiplier: Array, zero_point: Array) -> Array:
+    """Return ``saturate(round_half_even(float32(total) * multiplier) + zero_point)``.
+
+    Args:
+        total: Exact integer sums, held as floats; overwritten.
+        multiplier: float32, broadcast to ``total``: input scale times weight scale over output
+            scale.
+        zero_point: Broadcast to ``total``; its type is the type of the result.
+    """
+    limits = np.iinfo(zero_point.dtype)
+    y = total.astype(FLOAT32, copy=False)
+    y *= multiplier
+    np.rint(y, out=y)
+    y += zero_point.astype(FLOAT32)
+    np.clip(y, float(limits.min), float(limits.max), out=y)
+    return y.astype(zero_point.dtype)

@@ -1,0 +1,170 @@
+"""The transposed convolution: what a convolution's input gradient computes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from qonnx_hub.executor.kernels._numbers import widened
+from qonnx_hub.executor.kernels._window import Shape, Slices, Window, window_of
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a transposed convolution writes.
+
+    Attributes:
+        full: Spatial size of everything that is written, before cropping.
+        taps: Each tap with where it adds the input to.
+        crop: What remains.
+    """
+
+    full: Shape
+    taps: list[tuple[Shape, Slices]]
+    crop: Slices
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """The attributes that decide the size of the output.
+
+    Attributes:
+        window: Strides, dilations, pads.
+        output_padding: Elements added behind; ``None`` for none.
+        output_shape: Size asked for, from which the pads follow; ``None`` to use the pads.
+    """
+
+    window: Window
+    output_padding: Shape | None
+    output_shape: Shape | None
+
+    def over(self, size: Shape, kernel: Shape) -> _Layout:
+        """Return where a kernel of some taps writes for an input of ``size``.
+
+        Raises:
+            ValueError: The ranks disagree, nothing would remain, or auto_pad asks for more than
+                is written.
+        """
+        rank = len(size)
+        strides = self.window.strides or (1,) * rank
+        dilations = self.window.dilations or (1,) * rank
+        extra = self.output_padding or (0,) * rank
+        asked = None if self.output_shape is None else self.output_shape[-rank:]
+        if not len(kernel) == len(strides) == len(dilations) == len(extra) == rank:
+            raise ValueError(
+                f"input of {rank} spatial axes, but kernel {kernel}, strides {strides}, "
+                f"dilations {dilations}, output_padding {extra}"
+            )
+        full, crop = [], []
+        for axis in range(rank):
+            written = (
+                (size[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+            )
+            begin, out = self._axis(
+                axis, size[axis] * strides[axis], written + extra[axis], rank, asked
+            )
+            if out < 1:
+                raise ValueError(f"an output of {out} elements along spatial axis {axis}")
+            full.append(max(written, begin + out))
+            crop.append(slice(begin, begin + out))
+        taps: list[tuple[Shape, Slices]] = []
+        for tap in np.ndindex(kernel):
+            starts = [tap[axis] * dilations[axis] for axis in range(rank)]
+            stops = [
+                starts[axis] + (size[axis] - 1) * strides[axis] + 1 for axis in range(rank)
+            ]
+            taps.append((tap, tuple(map(slice, starts, stops, strides))))
+        return _Layout(tuple(full), taps, tuple(crop))
+
+    def _axis(
+        self, axis: int, same: int, written: int, rank: int, asked: Shape | None
+    ) -> tuple[int, int]:
+        """Return how much is cut off in front of one axis, and how much remains.
+
+        Source: the ONNX operator document of ConvTranspose. Everything but SAME_UPPER puts the
+        odd element of padding in front. Where output_shape asks for more than is written, zeros
+        follow, as in the test data that ONNX brings for the operator.
+        """
+        automatic = self.window.auto_pad in ("SAME_UPPER", "SAME_LOWER")
+        if asked is None and not automatic:
+            pads = self.window.pads or (0,) * (2 * rank)
+            return pads[axis], written - pads[axis] - pads[axis + rank]
+        out = same if asked is None else asked[axis]
+        total = written - out
+        if total < 0 and automatic:
+            raise ValueError(
+                f"{self.window.auto_pad} asks for {out} elements along spatial axis {axis}, where "
+                f"only {written} are written; ONNX does not say what the others are"
+            )
+        total = max(total, 0)
+        begin = total // 2 if self.window.auto_pad == "SAME_UPPER" else total - total // 2
+        return begin, out
+
+
+def conv_transpose(spec: KernelSpec) -> Kernel:
+    """Return the kernel of a ConvTranspose node.
+
+    Raises:
+        Unserved: An attribute is out of range.
+    """
+    group = int(spec.attr("group", 1))
+    extra, asked = spec.attr("output_padding"), spec.attr("output_shape")
+    if group < 1 or any(value < 0 for value in extra or ()):
+        raise Unserved(
+            f"ConvTranspose '{spec.name}' has group {group}, output_padding {extra}"
+        )
+    constant, kernel_shape = spec.constant(1), spec.attr("kernel_shape")
+    if constant is not None and kernel_shape is not None and constant.shape[2:] != kernel_shape:
+        raise Unserved(
+            f"ConvTranspose '{spec.name}' has kernel_shape {kernel_shape} and a weight of "
+            f"{constant.shape}"
+        )
+    layout_of = functools.lru_cache(maxsize=16)(_Extent(window_of(spec), extra, asked).over)
+    known = None if constant is None else _rows(constant, group)
+
+    def kernel(x: Array, w: Array, b: Array | None = None) -> Array:
+        channels, each, *taps = w.shape if constant is None else constant.shape
+        if x.shape[1] != channels or channels % group:
+            raise ValueError(
+                f"{x.shape[1]} channels in {group} groups do not fit a weight of {w.shape}"
+            )
+        layout = layout_of(x.shape[2:], tuple(taps))
+        rows = _rows(w, group) if known is None else known
+        y = _scatter(widened(x), rows, (group * each, *taps), layout)
+        if b is not None:
+            y += widened(b).reshape(-1, *(1,) * len(taps))
+        return y.astype(x.dtype, copy=False)
+
+    return kernel
+
+
+def _rows(weight: Array, group: int) -> Array:
+    """Return (group, M / group * taps, C / group) of a weight (C, M / group, *kernel)."""
+    w = widened(weight).reshape(group, len(weight) // group, weight[0].size)
+    return np.ascontiguousarray(w.swapaxes(1, 2))
+
+
+def _scatter(x: Array, rows: Array, shape: Shape, layout: _Layout) -> Array:
+    """Return every input element times every tap, added where it belongs.
+
+    Args:
+        x: (N, C, *size).
+        rows: Weight as :func:`_rows` arranges it.
+        shape: (M, *kernel).
+        layout: Where to write.
+    """
+    size = x.shape[2:]
+    group, _, depth = rows.shape
+    y = np.empty((len(x), shape[0], *(s.stop - s.start for s in layout.crop)), dtype=x.dtype)
+    for sample in range(len(x)):
+        columns = x[sample].reshape(group, depth, math.prod(size))
+        parts = np.matmul(rows, columns).reshape(*shape, *size)
+        total = np.zeros((shape[0], *layout.full), dtype=x.dtype)
+        for tap, slices in layout.taps:
+            total[(..., *slices)] += parts[(slice(None), *tap)]
+        y[sample] = total[(..., *layout.crop)]
+    return y

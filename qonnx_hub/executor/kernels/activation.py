@@ -1,0 +1,227 @@
+"""Numpy kernels of activation functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, widened
+from qonnx_hub.executor.kernels.elementwise import erf, served, unary
+from qonnx_hub.executor.kernels.spec import (
+    Array,
+    Kernel,
+    KernelFactory,
+    KernelSpec,
+    KernelTable,
+    Unserved,
+)
+
+Function = Callable[..., Any]
+"""(x, *attributes) -> y, for x of float32 or float64."""
+
+
+def function(compute: Function, **defaults: float) -> KernelFactory:
+    """Return a factory of kernels for a function of one input and float attributes.
+
+    float16 and bfloat16 are computed in float32 and rounded once.
+
+    Args:
+        compute: The function; attributes come after the input, in the order of ``defaults``.
+        defaults: ONNX default of each attribute.
+    """
+
+    def make(spec: KernelSpec) -> Kernel:
+        values = [float(spec.attr(name, default)) for name, default in defaults.items()]
+
+        def kernel(x: Array) -> Array:
+            if x.dtype in SHORT_FLOATS:
+                return np.asarray(compute(widened(x), *values)).astype(x.dtype)
+            return np.asarray(compute(x, *values))
+
+        return kernel
+
+    return served(make, *defaults)
+
+
+def _number(value: float, like: Array) -> Array:
+    """Return ``value`` as a scalar array of the dtype of ``like``."""
+    return np.asarray(value, dtype=like.dtype)
+
+
+_ZERO = np.zeros((), dtype=np.float32)
+
+
+def _relu(spec: KernelSpec) -> Kernel:
+    reuse = 0 in spec.reusable
+
+    def kernel(x: Array) -> Array:
+        zero = _ZERO if x.dtype == FLOAT32 else np.zeros((), dtype=x.dtype)
+        if reuse and x.flags.writeable:
+            return np.maximum(x, zero, out=x)  # type: ignore[no-any-return]
+        y = np.maximum(x, zero)
+        return y if isinstance(y, np.ndarray) else np.asarray(y)
+
+    return kernel
+
+
+def _leaky_relu(x: Array, alpha: float) -> Any:
+    return np.where(x >= 0, x, x * _number(alpha, x))
+
+
+def _prelu(spec: KernelSpec) -> Kernel:
+    def kernel(x: Array, slope: Array) -> Array:
+        y = np.where(x < 0, widened(x) * widened(slope), x)
+        return y.astype(x.dtype, copy=False)
+
+    return kernel
+
+
+def _exp_minus_one(x: Array) -> Any:
+    """Return exp(x) - 1 where x is negative, else 0: no overflow from what is not used."""
+    return np.expm1(np.minimum(x, _number(0.0, x)))
+
+
+def _elu(x: Array, alpha: float) -> Any:
+    return np.where(x > 0, x, _exp_minus_one(x) * _number(alpha, x))
+
+
+def _celu(x: Array, alpha: float) -> Any:
+    a = _number(alpha, x)
+    return np.maximum(x, _number(0.0, x)) + a * _exp_minus_one(x / a)
+
+
+def _selu(x: Array, alpha: float, gamma: float) -> Any:
+    return _number(gamma, x) * _elu(x, alpha)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)) without overflow, accurate on both sides."""
+    decay = np.exp(-np.abs(x))
+    one = _number(1.0, x)
+    return np.asarray(np.where(x >= 0, one, decay) / (one + decay))
+
+
+def _hard_sigmoid(x: Array, alpha: float, beta: float) -> Any:
+    y = x * _number(alpha, x) + _number(beta, x)
+    return np.minimum(np.maximum(y, _number(0.0, x)), _number(1.0, x))
+
+
+def _hard_swish(x: Array) -> Any:
+    return x * _hard_sigmoid(x, 1.0 / 6.0, 0.5)
+
+
+def softplus(x: Array) -> Array:
+    """Return log(1 + exp(x)) without overflow."""
+    return np.asarray(np.log1p(np.exp(-np.abs(x))) + np.maximum(x, _number(0.0, x)))
+
+
+def softsign(x: Array) -> Array:
+    """Return x / (1 + |x|)."""
+    return np.asarray(x / (np.abs(x) + _number(1.0, x)))
+
+
+def _mish(x: Array) -> Any:
+    return x * np.tanh(softplus(x))
+
+
+def _swish(x: Array, alpha: float) -> Any:
+    return x * sigmoid(x if alpha == 1.0 else x * _number(alpha, x))
+
+
+def _thresholded_relu(x: Array, alpha: float) -> Any:
+    return np.where(x > _number(alpha, x), x, _number(0.0, x))
+
+
+def _shrink(spec: KernelSpec) -> Kernel:
+    bias, limit = float(spec.attr("bias", 0.0)), float(spec.attr("lambd", 0.5))
+
+    def kernel(x: Array) -> Array:
+        wide = x.astype(np.float64) if x.dtype.kind in "iu" else widened(x)
+        b = _number(bias, wide)
+        inner = np.where(wide > _number(limit, wide), wide - b, _number(0.0, wide))
+        y = np.where(wide < _number(-limit, wide), wide + b, inner)
+        return y.astype(x.dtype, copy=False)
+
+    return kernel
+
+
+def _gelu(spec: KernelSpec) -> Kernel:
+    formulas = {"none": _gelu_erf, "tanh": _gelu_tanh}
+    approximate = spec.attr("approximate", "none")
+    if approximate not in formulas:
+        raise Unserved(f"Gelu '{spec.name}' has approximate={approximate!r}")
+    formula = formulas[approximate]
+    return lambda x: np.asarray(formula(widened(x))).astype(x.dtype, copy=False)
+
+
+def _gelu_erf(x: Array) -> Any:
+    one, half = _number(1.0, x), _number(0.5, x)
+    return half * x * (one + erf(x * _number(math.sqrt(0.5), x)))
+
+
+def _gelu_tanh(x: Array) -> Any:
+    one, half = _number(1.0, x), _number(0.5, x)
+    inner = x + _number(0.044715, x) * x * x * x
+    return half * x * (one + np.tanh(_number(math.sqrt(2.0 / math.pi), x) * inner))
+
+
+def _along_axis(compute: Callable[[Array, int], Any]) -> KernelFactory:
+    """Return a factory of kernels for a function of one input and an axis."""
+
+    def make(spec: KernelSpec) -> Kernel:
+        axis = int(spec.attr("axis", -1))
+
+        def kernel(x: Array) -> Array:
+            y = np.asarray(compute(widened(x), axis))
+            return y if y.dtype == x.dtype else y.astype(x.dtype)
+
+        return kernel
+
+    return served(make, "axis")
+
+
+def _softmax(x: Array, axis: int) -> Any:
+    y = x - x.max(axis=axis, keepdims=True)
+    np.exp(y, out=y)
+    y /= y.sum(axis=axis, keepdims=True)
+    return y
+
+
+def _log_softmax(x: Array, axis: int) -> Any:
+    y = x - x.max(axis=axis, keepdims=True)
+    y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
+    return y
+
+
+def _hardmax(x: Array, axis: int) -> Any:
+    y = np.zeros_like(x)
+    first = np.expand_dims(x.argmax(axis=axis), axis)
+    np.put_along_axis(y, first, _number(1.0, x), axis=axis)
+    return y
+
+
+KERNELS: KernelTable = {
+    ("", "Celu"): function(_celu, alpha=1.0),
+    ("", "Elu"): function(_elu, alpha=1.0),
+    ("", "Gelu"): served(_gelu, "approximate"),
+    ("", "HardSigmoid"): function(_hard_sigmoid, alpha=0.2, beta=0.5),
+    ("", "HardSwish"): function(_hard_swish),
+    ("", "Hardmax"): _along_axis(_hardmax),
+    ("", "LeakyRelu"): function(_leaky_relu, alpha=0.01),
+    ("", "LogSoftmax"): _along_axis(_log_softmax),
+    ("", "Mish"): function(_mish),
+    ("", "PRelu"): served(_prelu),
+    ("", "Relu"): served(_relu),
+    ("", "Selu"): function(_selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875),
+    ("", "Shrink"): served(_shrink, "bias", "lambd"),
+    ("", "Sigmoid"): function(sigmoid),
+    ("", "Softmax"): _along_axis(_softmax),
+    ("", "Softplus"): function(softplus),
+    ("", "Softsign"): function(softsign),
+    ("", "Swish"): function(_swish, alpha=1.0),
+    ("", "Tanh"): unary(np.tanh),
+    ("", "ThresholdedRelu"): function(_thresholded_relu, alpha=1.0),
+}

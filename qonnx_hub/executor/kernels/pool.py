@@ -1,0 +1,227 @@
+"""Numpy kernels that pool windows, or whole channels."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from qonnx_hub.executor.kernels._numbers import FLOAT32, widened
+from qonnx_hub.executor.kernels._window import (
+    ATTRIBUTES,
+    Placement,
+    Shape,
+    padded,
+    placer,
+    window_of,
+)
+from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+
+def _placement(spec: KernelSpec) -> Callable[[Shape], Placement]:
+    """Return what places the windows of a pooling node on an input's spatial shape.
+
+    Raises:
+        Unserved: The window attributes are missing or out of range.
+    """
+    kernel = spec.attr("kernel_shape")
+    if kernel is None:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has no kernel_shape")
+    place, taps = placer(window_of(spec)), tuple(kernel)
+    return lambda size: place(size, taps)
+
+
+def _max_pool(spec: KernelSpec) -> Kernel:
+    place_on = _placement(spec)
+    column_major = spec.attr("storage_order", 0)
+    if column_major not in (0, 1):
+        raise Unserved(f"MaxPool '{spec.name}' has storage_order {column_major}")
+    if spec.num_outputs == 1:
+        return lambda x: _maximum(x, place_on(x.shape[2:]))
+    return lambda x: _maximum_with_index(x, place_on(x.shape[2:]), bool(column_major))
+
+
+def _lowest(x: Array) -> float:
+    """Return the value of padding that never wins against an element of ``x``."""
+    if x.dtype.kind in "iu":
+        return int(np.iinfo(x.dtype).min)
+    return -math.inf
+
+
+def _maximum(x: Array, place: Placement) -> Array:
+    """Return the largest element of each window, one axis after the other."""
+    y = padded(x, place, _lowest(x) if place.padded else 0.0)
+    for axis, taps in enumerate(place.kernel):
+        before = (slice(None),) * (axis + 2)
+        windows = place.out[axis]
+        parts = [y[(*before, place.axis_slice(axis, tap, 0, windows))] for tap in range(taps)]
+        if taps == 1:
+            y = parts[0]
+            continue
+        y = np.maximum(parts[0], parts[1])
+        for part in parts[2:]:
+            np.maximum(y, part, out=y)
+    return y.copy() if place.taps == 1 else y
+
+
+def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple[Array, Array]:
+    """Return the largest element of each window and where in ``x`` its first one is.
+
+    The index counts elements of the whole input; along spatial axes the last axis runs fastest,
+    or the first one if ``column_major``.
+    """
+    lowest = _lowest(x)
+    spatial = np.arange(math.prod(place.size), dtype=np.int64)
+    where = spatial.reshape(place.size, order="F" if column_major else "C")
+    where = padded(where, place, -1)
+    xp = padded(x, place, lowest)
+    y = np.full((*x.shape[:2], *place.out), lowest, dtype=x.dtype)
+    index = np.full(y.shape, -1, dtype=np.int64)
+    for _, slices in place.tap_slices():
+        part, position = xp[(..., *slices)], where[slices]
+        better = ((part > y) | (index < 0)) & (position >= 0)
+        np.copyto(y, part, where=better)
+        np.copyto(index, position, where=better)
+    channels = np.arange(math.prod(x.shape[:2]), dtype=np.int64) * spatial.size
+    index += channels.reshape(*x.shape[:2], *(1,) * len(place.size))
+    return y, index
+
+
+def _total(x: Array, place: Placement) -> Array:
+    """Return the sum of each window, added tap by tap in row-major order."""
+    xp = padded(x, place, 0.0)
+    parts = [xp[(..., *slices)] for _, slices in place.tap_slices()]
+    if len(parts) == 1:
+        return parts[0].copy()
+    y = np.add(parts[0], parts[1])
+    for part in parts[2:]:
+        np.add(y, part, out=y)
+    return y
+
+
+def _count(place: Placement, include_pad: bool) -> Array:
+    """Return how many elements each window averages: (*out), int64.
+
+    What ``ceil_mode`` lets hang over the padding is never counted.
+    """
+    total = np.ones((), dtype=np.int64)
+    for axis, taps in enumerate(place.kernel):
+        begin, size = place.begin[axis], place.size[axis]
+        low, high = (0, begin + size + place.end[axis]) if include_pad else (begin, begin + size)
+        start = np.arange(place.out[axis], dtype=np.int64) * place.strides[axis]
+        read = start[:, np.newaxis] + np.arange(taps, dtype=np.int64) * place.dilations[axis]
+        inside = ((read >= low) & (read < high)).sum(axis=1, dtype=np.int64)
+        total = np.multiply.outer(total, inside)
+    return total
+
+
+def _average_pool(spec: KernelSpec) -> Kernel:
+    place_on, include = _placement(spec), bool(spec.attr("count_include_pad", 0))
+
+    @functools.lru_cache(maxsize=16)
+    def divisor(place: Placement, dtype: np.dtype[np.generic]) -> Array:
+        count = _count(place, include)
+        if count.min() == count.max():
+            count = count.flat[:1].reshape(())
+        return count.astype(dtype)
+
+    def kernel(x: Array) -> Array:
+        place = place_on(x.shape[2:])
+        y = _total(widened(x), place)
+        y /= divisor(place, y.dtype)
+        return y.astype(x.dtype, copy=False)
+
+    return kernel
+
+
+def _power_of(spec: KernelSpec) -> int:
+    power = int(spec.attr("p", 2))
+    if power < 1:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has p={power}")
+    return power
+
+
+def _raised(x: Array, power: int) -> Array:
+    magnitude = np.abs(x)
+    return magnitude if power == 1 else np.power(magnitude, power, out=magnitude)
+
+
+def _root(total: Array, power: int) -> Array:
+    if power == 1:
+        return total
+    if power == 2:
+        return np.asarray(np.sqrt(total))
+    return np.asarray(np.power(total, np.asarray(1.0 / power, dtype=total.dtype)))
+
+
+def _lp_pool(spec: KernelSpec) -> Kernel:
+    place_on, power = _placement(spec), _power_of(spec)
+
+    def kernel(x: Array) -> Array:
+        total = _total(_raised(widened(x), power), place_on(x.shape[2:]))
+        return _root(total, power).astype(x.dtype, copy=False)
+
+    return kernel
+
+
+def _global_lp_pool(spec: KernelSpec) -> Kernel:
+    power = _power_of(spec)
+
+    def kernel(x: Array) -> Array:
+        axes = tuple(range(2, x.ndim))
+        total = _raised(widened(x), power).sum(axis=axes, keepdims=True)
+        return _root(total, power).astype(x.dtype, copy=False)
+
+    return kernel
+
+
+def _global_average(x: Array) -> Array:
+    """Return the mean of each channel: (N, C, 1, ...)."""
+    wide = widened(x)
+    flat = wide.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    if flat.dtype == FLOAT32:
+        total = _sum_in_lanes(flat)
+    else:
+        total = np.add.reduce(flat, axis=2)
+    total /= np.asarray(flat.shape[2], dtype=flat.dtype)
+    return total.reshape(*x.shape[:2], *(1,) * (x.ndim - 2)).astype(x.dtype, copy=False)
+
+
+def _sum_in_lanes(flat: Array) -> Array:
+    """Return the sum along the last axis, added in the order of four-lane hardware.
+
+    onnxruntime adds in this order, so that a quantizer behind the mean meets the same bits.
+
+    Args:
+        flat: (N, C, elements).
+    """
+    length = flat.shape[2]
+    whole = length - length % 4
+    if whole:
+        rows = flat[..., :whole].reshape(*flat.shape[:2], whole // 4, 4)
+        lanes = np.add.reduce(rows, axis=2)
+        pairs = lanes[..., :2] + lanes[..., 2:]
+        total = pairs[..., 0] + pairs[..., 1]
+    else:
+        total = np.zeros(flat.shape[:2], dtype=flat.dtype)
+    for element in range(whole, length):
+        total += flat[..., element]
+    return np.asarray(total)
+
+
+def _global_max(x: Array) -> Array:
+    """Return the largest element of each channel: (N, C, 1, ...)."""
+    return np.asarray(np.maximum.reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True))
+
+
+KERNELS: KernelTable = {
+    ("", "AveragePool"): served(_average_pool, "ceil_mode", "count_include_pad", *ATTRIBUTES),
+    ("", "GlobalAveragePool"): served(lambda spec: _global_average),
+    ("", "GlobalLpPool"): served(_global_lp_pool, "p"),
+    ("", "GlobalMaxPool"): served(lambda spec: _global_max),
+    ("", "LpPool"): served(_lp_pool, "ceil_mode", "p", *ATTRIBUTES),
+    ("", "MaxPool"): served(_max_pool, "ceil_mode", "storage_order", *ATTRIBUTES),
+}

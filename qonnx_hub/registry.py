@@ -1,0 +1,115 @@
+"""Which adapters there are: our own, and those that other distributions register."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from qonnx_hub_adapters.protocol import Exporter, Importer
+from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError
+
+IMPORTERS: Mapping[str, str] = {
+    "qonnx": "qonnx_hub_adapters.qonnx.importer:QonnxImporter",
+}
+"""Name -> class. The order is the order in which sources are offered."""
+
+EXPORTERS: Mapping[str, str] = {
+    "qonnx": "qonnx_hub_adapters.qonnx.exporter:QonnxExporter",
+    "qcdq": "qonnx_hub_adapters.qcdq.exporter:QcdqExporter",
+}
+
+IMPORTER_GROUP = "qonnx_hub.importers"
+EXPORTER_GROUP = "qonnx_hub.exporters"
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The adapters of one kind, by name; classes are imported when asked for.
+
+    Attributes:
+        kind: "importer" or "exporter", for messages.
+        locations: Name -> "module:class".
+    """
+
+    kind: str
+    locations: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        """Return the names in the order in which sources are offered."""
+        return list(self.locations)
+
+    def get(self, name: str) -> Any:
+        """Return a new adapter of that name.
+
+        Raises:
+            UnknownAdapterError: There is none.
+        """
+        location = self.locations.get(name)
+        if location is None:
+            known = ", ".join(self.locations)
+            raise UnknownAdapterError(f"no {self.kind} is called '{name}'; there are: {known}")
+        module, _, attribute = location.partition(":")
+        return getattr(importlib.import_module(module), attribute)()
+
+
+def importers() -> Registry:
+    """Return all importers.
+
+    Raises:
+        AdapterConflictError: Another distribution claims a name that is taken.
+    """
+    return Registry("importer", _merged("importer", IMPORTERS, IMPORTER_GROUP))
+
+
+def exporters() -> Registry:
+    """Return all exporters.
+
+    Raises:
+        AdapterConflictError: Another distribution claims a name that is taken.
+    """
+    return Registry("exporter", _merged("exporter", EXPORTERS, EXPORTER_GROUP))
+
+
+def _merged(kind: str, own: Mapping[str, str], group: str) -> dict[str, str]:
+    merged = dict(own)
+    for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
+        if point.name in merged and merged[point.name] != point.value:
+            raise AdapterConflictError(
+                f"two {kind}s are called '{point.name}': {merged[point.name]} and "
+                f"{point.value}; uninstall one of the distributions"
+            )
+        merged[point.name] = point.value
+    return merged
+
+
+def find_importer(source: object, name: str | None = None) -> Importer:
+    """Return the importer of that name, or the first that accepts the source.
+
+    Raises:
+        UnknownAdapterError: No such name, or nobody accepts the source.
+    """
+    registry = importers()
+    if name is not None:
+        importer: Importer = registry.get(name)
+        return importer
+    for candidate in registry.names():
+        importer = registry.get(candidate)
+        if importer.accepts(source):
+            return importer
+    what = f"'{source}'" if isinstance(source, str) else f"a {type(source).__name__}"
+    raise UnknownAdapterError(
+        f"no importer reads {what}; name the format (known: {', '.join(registry.names())})"
+    )
+
+
+def find_exporter(name: str) -> Exporter:
+    """Return the exporter of that name.
+
+    Raises:
+        UnknownAdapterError: There is none.
+    """
+    exporter: Exporter = exporters().get(name)
+    return exporter
