@@ -164,6 +164,8 @@ def convert(
     seed: int = 0,
     opset: int | None = None,
     allow_lossy: bool = False,
+    encoding: str = "auto",
+    stored_weights: str = "int8",
     **load_options: Any,
 ) -> ConversionReport:
     """Convert a source, check the result against it, and write it.
@@ -182,6 +184,8 @@ def convert(
         seed: Seed of the check's generated inputs.
         opset: Standard opset of the file; the exporter's choice by default.
         allow_lossy: Write near forms where no exact one exists.
+        encoding: Which encodings of quantizers to use, for forms that have several.
+        stored_weights: Narrowest integers in which weights are stored, for such forms.
         **load_options: As in :func:`load`.
 
     Raises:
@@ -190,7 +194,8 @@ def convert(
         HubError: As in :func:`load`.
     """
     model = load(source, from_, **load_options)
-    artifact = registry.find_exporter(to).export(model, ExportOptions(opset, allow_lossy))
+    options = ExportOptions(opset, allow_lossy, encoding, stored_weights)
+    artifact = registry.find_exporter(to).export(model, options)
     message = onnx_ir.to_proto(artifact.model) if check else None
     result, ort_result, notes = None, None, list(artifact.notes)
     if message is not None:

@@ -128,10 +128,40 @@ def is_quantizer(node: Node) -> bool:
     return node.domain == DOMAIN and node.op_type in QUANTIZERS
 
 
+def input_names(node: Node) -> tuple[str, ...]:
+    """Return the names of a quantizer's inputs in order, in the version that the node has."""
+    names = INPUT_NAMES[node.op_type]
+    if node.op_type == "Trunc" and len(node.inputs) == len(names) - 1:
+        return names[:4] + names[5:]
+    return names
+
+
+def input_problem(node: Node) -> str:
+    """Return what is wrong with the number of a quantizer's inputs; empty if nothing is."""
+    names, given = input_names(node), len(node.inputs)
+    connected = sum(value is not None for value in node.inputs)
+    if given == len(names) == connected:
+        return ""
+    remark = " (version 1: without output scale)" if node.op_type == "Trunc" else ""
+    return (
+        f"takes the inputs {', '.join(names)}{remark}; "
+        f"{given} are given, {connected} of them connected"
+    )
+
+
+def known_attributes(node: Node) -> dict[str, int | str]:
+    """Return the attributes that a quantizer can have, with their defaults."""
+    defaults = dict(DEFAULTS[node.op_type])
+    if node.op_type == "Trunc" and len(node.inputs) < len(INPUT_NAMES["Trunc"]):
+        del defaults["signed"], defaults["narrow"]
+    return defaults
+
+
 def constant_value(value: Value | None) -> Parameter:
     """Return the array of a value that is known without running, else ``None``.
 
-    Known are initializers that are not graph inputs, and outputs of Constant nodes.
+    Known are initializers that are not graph inputs. (Constant nodes are initializers once
+    :mod:`qonnx_hub_ir.passes.normalize` has run.)
     """
     if value is None:
         return None

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +123,11 @@ class PassError(HubError):
 
 class ExecutionError(HubError):
     """A node failed while running; the message names node, operator and shapes."""
+
+
+def failure(node: str, args: Sequence[Any], error: Exception) -> str:
+    """Return the message for a node that failed: which, on what, and why."""
+    shapes = ", ".join(
+        f"{a.dtype.name}{list(a.shape)}" if hasattr(a, "dtype") else "-" for a in args
+    )
+    return f"{node} failed on inputs ({shapes}): {error}"

@@ -12,6 +12,7 @@ v2, and their sample implementations; for DPU, Brevitas' rounding of that name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -116,9 +117,26 @@ def _all_equal(values: Array, number: float) -> bool:
     return bool(np.all(values == number))
 
 
+def _all_whole(values: Array) -> bool:
+    return bool(np.all(values == np.rint(values)))
+
+
 def _scalar_if_single(values: Array) -> Array:
     """Return a 0-d array where there is one element: numpy broadcasts those fastest."""
     return values.reshape(()) if values.size == 1 else values
+
+
+def _has_two_levels(quant: IntQuant, bits: Array) -> bool:
+    """Return whether the quantizer has the levels -1 and +1 instead of a range.
+
+    Raises:
+        ValueError: One signed bit in some channels and more in others, which no operator
+            document gives a meaning.
+    """
+    one = quant.signed & (bits == 1)
+    if np.any(one) and not np.all(one):
+        raise ValueError("a signed quantizer mixes bit width 1 with larger ones")
+    return bool(np.all(one))
 
 
 def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
@@ -127,7 +145,7 @@ def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
     scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
     zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
     bits = _scalar_if_single(_needed(quant.bits, "bit width"))
-    if quant.signed and _all_equal(bits, 1):
+    if _has_two_levels(quant, bits):
         return _sign_steps(scale, zero)
     low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
     rounder = _ROUNDERS[quant.rounding]
@@ -207,6 +225,8 @@ def _float_quant_steps(quant: FloatQuant, dtype: Any) -> Applier:
         np.float64
     )
     bias = _needed(quant.exponent_bias, "exponent bias").astype(np.float64)
+    if not (_all_whole(mantissa) and _all_whole(bias)):
+        raise ValueError("mantissa bit width and exponent bias must be whole numbers")
     limit = np.minimum(
         largest_float(exponent_bits, mantissa, bias), _needed(quant.max_val, "max_val")
     )
@@ -287,11 +307,15 @@ def compile_quantizer(quant: Quantizer) -> Applier:
         warnings of numpy are the caller's to silence.
 
     Raises:
-        ValueError: A parameter is dynamic.
+        ValueError: A parameter is dynamic, or has a value without a meaning.
     """
     prepared: dict[Any, Applier] = {np.dtype(np.float32): _steps(quant, np.dtype(np.float32))}
 
     def apply(x: Array, out: Array | None = None) -> Array:
+        if out is not None and not x.ndim:
+            # numpy gives scalars, not arrays, for 0-d operands.
+            out[...] = apply(x)
+            return out
         steps = prepared.get(x.dtype)
         if steps is not None:
             return steps(x, out)
@@ -303,6 +327,16 @@ def compile_quantizer(quant: Quantizer) -> Applier:
         return prepared[dtype](x.astype(dtype), None).astype(x.dtype)
 
     return apply
+
+
+def _require_fitting(x: Array, quant: Quantizer) -> None:
+    """Raise ValueError unless every parameter broadcasts to ``x`` without enlarging it."""
+    for field in fields(quant):
+        value = getattr(quant, field.name)
+        if not isinstance(value, np.ndarray) or value.size == 1:
+            continue
+        if np.broadcast_shapes(x.shape, value.shape) != x.shape:
+            raise ValueError(f"{field.name} has shape {value.shape}, the input {x.shape}")
 
 
 def quantize(x: Array, quant: Quantizer) -> Array:
@@ -319,13 +353,10 @@ def quantize(x: Array, quant: Quantizer) -> Array:
         ValueError: A parameter is dynamic, or does not broadcast to ``x``.
         TypeError: ``x`` is not of a float type.
     """
+    values = np.asarray(x)
+    _require_fitting(values, quant)
     with np.errstate(all="ignore"):
-        y = np.asarray(compile_quantizer(quant)(np.asarray(x), None))
-    if y.shape != np.shape(x):
-        raise ValueError(
-            f"the quantizer's parameters give shape {y.shape} on an input of {np.shape(x)}"
-        )
-    return y
+        return np.asarray(compile_quantizer(quant)(values, None))
 
 
 def quantize_to_integers(x: Array, quant: IntQuant | BipolarQuant) -> Array:
@@ -336,24 +367,55 @@ def quantize_to_integers(x: Array, quant: IntQuant | BipolarQuant) -> Array:
         quant: An integer or bipolar quantizer with every parameter known.
 
     Returns:
-        int64 codes in the shape of ``x``. The quantized value is
-        ``(code - zero_point) * scale``; bipolar codes are -1 and +1.
+        int64 codes in the shape of ``x``, inside the quantizer's integer range. The quantized
+        value is ``(code - zero_point) * scale``; bipolar codes are -1 and +1.
 
     Raises:
-        ValueError: ``x`` holds a NaN, or a parameter is dynamic.
+        ValueError: A value has no integer code because it is or becomes NaN, codes of this
+            bit width need more than int64, a parameter is dynamic or does not broadcast.
     """
     values = np.asarray(x)
-    if bool(np.isnan(values).any()):
-        raise ValueError("a NaN has no integer code")
+    _require_fitting(values, quant)
     dtype = compute_dtype(values)
-    if isinstance(quant, BipolarQuant):
-        return np.where(values >= 0, 1, -1).astype(np.int64)
-    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
-    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
     with np.errstate(all="ignore"):
+        if isinstance(quant, BipolarQuant):
+            return _sign_codes(values)
+        scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+        zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
+        bits = _scalar_if_single(_needed(quant.bits, "bit width"))
         t = np.asarray(values.astype(dtype) / scale + zero)
-        if quant.signed and _all_equal(bits, 1):
-            return np.where(t >= 0, 1, -1).astype(np.int64)
+        if _has_two_levels(quant, bits):
+            return _sign_codes(t)
         low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
-        return round_values(np.asarray(np.clip(t, low, high)), quant.rounding).astype(np.int64)
+        return _codes(round_values(np.asarray(np.clip(t, low, high)), quant.rounding), quant)
+
+
+def _sign_codes(t: Array) -> Array:
+    _require_codes(t)
+    return np.where(t >= 0, 1, -1).astype(np.int64)
+
+
+def _require_codes(t: Array) -> None:
+    if bool(np.isnan(t).any()):
+        raise ValueError("a NaN has no integer code")
+
+
+def _codes(rounded: Array, quant: IntQuant) -> Array:
+    """Return whole floats as int64, inside the exact range.
+
+    A limit such as 2**31 - 1 is no float32: the float next to it lies one outside the range.
+    """
+    _require_codes(rounded)
+    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    if not _all_whole(bits) or np.any(bits > (64 if quant.signed else 63)):
+        raise ValueError("integers of this bit width do not fit into int64")
+    exact = [
+        integer_bounds(int(b), signed=quant.signed, narrow=quant.narrow)
+        for b in bits.reshape(-1)
+    ]
+    low = np.array([lo for lo, _ in exact], dtype=np.int64).reshape(bits.shape)
+    high = np.array([hi for _, hi in exact], dtype=np.int64).reshape(bits.shape)
+    # 2**63 is the one float in range that int64 cannot take.
+    inside = rounded < 2.0**63
+    codes = np.where(inside, rounded, 0).astype(np.int64)
+    return np.asarray(np.clip(np.where(inside, codes, high), low, high))

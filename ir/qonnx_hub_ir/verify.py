@@ -10,7 +10,7 @@ from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
-from qonnx_hub_ir.quant import Array, BipolarQuant, FloatQuant, IntQuant, Trunc
+from qonnx_hub_ir.quant import Array, FloatQuant, IntQuant, Quantizer
 
 LARGEST_BITS = 64
 
@@ -21,8 +21,9 @@ def verify(model: Model) -> list[Issue]:
     The rules: an import for each domain used; operators, attributes and numbers of inputs that
     their operator documents know; every input defined before its use, nothing defined twice,
     no cycles; at least one output; and for the quantizers scales above zero, bit widths whole
-    and from 1 to 64, parameters that broadcast to their input. A scale that is infinite or NaN
-    is let through: such models exist, and their answer is NaN wherever they run.
+    and from 1 to 64, parameters that broadcast to their input, which is of a float type. A
+    scale that is infinite or NaN is let through: such models exist, and their answer is NaN
+    wherever they run.
     """
     issues: list[Issue] = []
     if not model.graph.outputs:
@@ -133,16 +134,35 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
 
 def _check_quantizer(node: Node) -> Iterator[Issue]:
     where = label(node)
+    known = dialect.known_attributes(node)
+    for name in node.attributes:
+        if name not in known:
+            yield Issue(where, f"unknown attribute '{name}'")
+    problem = dialect.input_problem(node)
+    if problem:
+        yield Issue(where, problem)
+        return
     try:
         quant = dialect.read_quantizer(node)
     except HubError as error:
         yield Issue(where, str(error))
         return
-    labels = dialect.INPUT_NAMES[node.op_type][1:]
-    if isinstance(quant, Trunc) and quant.version == 1:
-        labels = (*labels[:3], labels[4])
-    shape = _known_shape(node.inputs[0])
-    for name, values in zip(labels, dialect.parameters(quant), strict=True):
+    yield from _check_parameters(node, quant)
+    if isinstance(quant, FloatQuant) and not (
+        quant.saturation or quant.has_inf or quant.has_nan
+    ):
+        yield Issue(
+            where, "does not saturate and has neither infinities nor NaN to overflow to"
+        )
+    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+    if dtype is not None and not dtype.is_floating_point():
+        yield Issue(where, f"quantizes float values, its input is {dtype.name}")
+
+
+def _check_parameters(node: Node, quant: Quantizer) -> Iterator[Issue]:
+    where, shape = label(node), _known_shape(node.inputs[0])
+    names = dialect.input_names(node)[1:]
+    for name, values in zip(names, dialect.parameters(quant), strict=True):
         if values is None:
             continue
         rule = _value_rule(name, values)
@@ -152,16 +172,10 @@ def _check_quantizer(node: Node) -> Iterator[Issue]:
             yield Issue(
                 where, f"{name} of shape {values.shape} does not broadcast to input {shape}"
             )
-    if isinstance(quant, FloatQuant) and not (
-        quant.saturation or quant.has_inf or quant.has_nan
-    ):
-        yield Issue(
-            where, "does not saturate and has neither infinities nor NaN to overflow to"
-        )
-    if isinstance(quant, (IntQuant, BipolarQuant)):
-        dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
-        if dtype is not None and not dtype.is_floating_point():
-            yield Issue(where, f"quantizes float values, its input is {dtype.name}")
+    if isinstance(quant, IntQuant) and quant.signed and quant.bits is not None:
+        one_bit = quant.bits == 1
+        if np.any(one_bit) and not np.all(one_bit):
+            yield Issue(where, "mixes one signed bit, which means two levels, with more bits")
 
 
 def _value_rule(name: str, values: Array) -> str:
@@ -173,6 +187,9 @@ def _value_rule(name: str, values: Array) -> str:
         return f"{name} must be above zero, it is {_example(low)}" if low.size else ""
     if np.any(np.isinf(numbers)):
         return f"{name} is infinite"
+    if name == "exponent bias":
+        wrong = numbers[numbers != np.rint(numbers)]
+        return f"{name} must be a whole number, it is {_example(wrong)}" if wrong.size else ""
     if "bit width" not in name:
         return ""
     lowest = 0 if "mantissa" in name else 1

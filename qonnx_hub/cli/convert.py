@@ -28,6 +28,13 @@ def command(
     allow_lossy: Annotated[
         bool, typer.Option("--allow-lossy", help="Write near forms where none is exact.")
     ] = False,
+    encoding: Annotated[
+        str,
+        typer.Option(help="For qcdq: auto, qcdq (integer Clip), qdq (none) or float."),
+    ] = "auto",
+    weights: Annotated[
+        str, typer.Option(help="For qcdq: narrowest stored integers: int8, int4, int2, float.")
+    ] = "int8",
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the result with the source.")
     ] = True,
@@ -48,6 +55,8 @@ def command(
         seed=seed,
         opset=opset,
         allow_lossy=allow_lossy,
+        encoding=encoding,
+        stored_weights=weights,
     )
     out = console(json)
     if report.quantizers:

@@ -6,7 +6,7 @@ range find the small ones, which random values almost never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from qonnx_hub_ir.quant import Array, IntQuant, integer_bounds, single_value
 _ELEMENTS = 1 << 20
 _MOST_SAMPLES = 64
 _FEWEST_SAMPLES = 2
+_SAMPLES_WITH_CORNERS = 16
 _MOST_TIES = 1 << 12
 
 _MOVES_VALUES = frozenset(
@@ -36,6 +37,10 @@ class _Affine:
 
     def invert(self, t: Array) -> Array:
         return (t - self.offset) / self.gain
+
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Input name -> (lowest, highest) value."""
 
 
 def generate_inputs(
@@ -55,12 +60,113 @@ def generate_inputs(
     Raises:
         UsageError: An input has a size that the file leaves open beyond the first axis.
     """
-    rng = np.random.default_rng(seed)
-    sizes = {str(v.name): _sample_size(v) for v in model.graph.inputs}
-    if samples is None:
-        largest = max(sizes.values(), default=1)
-        samples = int(np.clip(_ELEMENTS // max(largest, 1), _FEWEST_SAMPLES, _MOST_SAMPLES))
-    return {str(v.name): _fill(v, samples, rng) for v in model.graph.inputs}
+    generator = InputGenerator(model, seed, {})
+    return generator.feeds(samples or generator.default_samples(), 0)
+
+
+class InputGenerator:
+    """Inputs of one model, any number of batches of them, the same for the same seed."""
+
+    def __init__(self, model: Model, seed: int, ranges: Ranges) -> None:
+        """Prepare the inputs of a model.
+
+        Raises:
+            UsageError: A size that the file leaves open, or a range that is none.
+        """
+        self._values = {str(v.name): v for v in model.graph.inputs}
+        self._seed = seed
+        self._sizes = {name: _sample_size(value) for name, value in self._values.items()}
+        _require_ranges(ranges, self._sizes)
+        self._ranges = ranges
+        self._points = {name: self._points_of(name) for name in self._values}
+
+    def default_samples(self) -> int:
+        """Return as many samples as fit in a million elements, 2 to 64."""
+        largest = max(self._sizes.values(), default=1)
+        return int(np.clip(_ELEMENTS // max(largest, 1), _FEWEST_SAMPLES, _MOST_SAMPLES))
+
+    def feeds(self, samples: int, batch: int) -> dict[str, Array]:
+        """Return the inputs of one batch."""
+        arrays = {}
+        for position, (name, value) in enumerate(self._values.items()):
+            rng = np.random.default_rng([self._seed, position, batch])
+            shape = _feed_shape(value, samples)
+            dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+            if np.dtype(dtype).kind in "biu":
+                arrays[name] = _whole_numbers(shape, dtype, rng, self._ranges.get(name))
+                continue
+            numbers = self._numbers(name, shape, rng, batch)
+            if batch == 0 and shape and shape[0] >= _SAMPLES_WITH_CORNERS:
+                self._set_corners(name, numbers)
+            arrays[name] = numbers.astype(dtype)
+        return arrays
+
+    def _points_of(self, name: str) -> Array:
+        """Return the critical values of an input, shuffled, those within its range."""
+        points = critical_values(self._values[name])
+        if name in self._ranges:
+            low, high = self._ranges[name]
+            points = points[(points >= low) & (points <= high)]
+            points = np.append(points, np.array([low, high], dtype=np.float32))
+        rng = np.random.default_rng([self._seed, len(points)])
+        return np.asarray(rng.permutation(points), dtype=np.float32)
+
+    def _limits(self, name: str) -> tuple[float, float]:
+        if name in self._ranges:
+            return self._ranges[name]
+        points = self._points[name]
+        reach = float(np.abs(points).max()) * 0.75 if points.size else 3.0
+        return -reach, reach
+
+    def _numbers(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator, batch: int
+    ) -> Array:
+        low, high = self._limits(name)
+        numbers = np.asarray(rng.uniform(low, high, size=shape), dtype=np.float32)
+        if numbers.ndim == 0:
+            return numbers
+        flat = numbers.reshape(-1)
+        half = flat.size // 2
+        points = self._points[name]
+        if points.size:
+            # Every critical value in turn, batch after batch: small inputs meet all of them.
+            turn = np.arange(batch * half, (batch + 1) * half) % points.size
+            flat[flat.size - half :] = points[turn]
+        else:
+            flat[flat.size - half :] = rng.normal(0.0, 1.0, size=half).astype(np.float32)
+        rng.shuffle(flat)
+        return numbers
+
+    def _set_corners(self, name: str, numbers: Array) -> None:
+        """Make the first samples the ends of the range, zeros, and zeros with a sign."""
+        low, high = self._limits(name)
+        inside = low <= 0.0 <= high
+        numbers[0] = 0.0 if inside else low
+        numbers[1], numbers[2] = high, low
+        numbers[3] = -0.0 if inside else high
+
+
+def _whole_numbers(
+    shape: tuple[int, ...],
+    dtype: Any,
+    rng: np.random.Generator,
+    limits: tuple[float, float] | None,
+) -> Array:
+    if np.dtype(dtype).kind == "b":
+        return rng.integers(0, 2, size=shape).astype(np.bool_)
+    low, high = limits or (0, 127)
+    return rng.integers(int(low), int(high) + 1, size=shape).astype(dtype)
+
+
+def _require_ranges(ranges: Ranges, sizes: Mapping[str, int]) -> None:
+    for name, (low, high) in ranges.items():
+        if name not in sizes:
+            raise UsageError(
+                f"a range is given for '{name}', which is no input; the inputs are "
+                f"{', '.join(sizes) or 'none'}"
+            )
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise UsageError(f"the range {low:g},{high:g} of '{name}' holds no values")
 
 
 def critical_values(value: Value) -> Array:
@@ -144,28 +250,6 @@ def _sample_size(value: Value) -> int:
             f"input '{value.name}': the file leaves {what} open; give the inputs to use"
         )
     return int(np.prod([d for d in dims if isinstance(d, int)], dtype=np.int64))
-
-
-def _fill(value: Value, samples: int, rng: np.random.Generator) -> Array:
-    shape = _feed_shape(value, samples)
-    dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-    if np.dtype(dtype).kind == "b":
-        return rng.integers(0, 2, size=shape).astype(np.bool_)
-    if np.dtype(dtype).kind in "iu":
-        return rng.integers(0, 128, size=shape).astype(dtype)
-    points = critical_values(value)
-    reach = float(np.abs(points).max()) * 0.75 if points.size else 3.0
-    numbers = rng.uniform(-reach, reach, size=shape).astype(np.float32)
-    flat = numbers.reshape(-1)
-    half = flat.size // 2
-    if points.size:
-        # Every critical value in turn, then at random: small inputs meet as many as fit.
-        chosen = np.concatenate([rng.permutation(points), rng.choice(points, size=half)])
-        flat[flat.size - half :] = chosen[:half]
-    else:
-        flat[flat.size - half :] = rng.normal(0.0, 1.0, size=half).astype(np.float32)
-    rng.shuffle(flat)
-    return numbers.astype(dtype)
 
 
 def _feed_shape(value: Value, samples: int) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub.executor.plan import Plan, make_plan
+from qonnx_hub.executor.plan import make_plan
+from qonnx_hub.executor.steps import Plan
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import InferShapes

@@ -6,18 +6,19 @@ A plan is immutable and holds no run-time state, so that several threads can run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
+from qonnx_hub.executor.control import build_control, is_control
 from qonnx_hub.executor.fallback import NoFallbackError, build_fallback, captured_names
 from qonnx_hub.executor.kernels import kernel_table
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.kernels.spec import Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.steps import Plan, Step
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError
+from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
 from qonnx_hub_ir.verify import label
 
 _MAKES_FRESH_BUFFERS = frozenset(
@@ -68,46 +69,6 @@ _RANDOM = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One node, ready to run.
-
-    Attributes:
-        run: The kernel.
-        inputs: Slots to read; slot 0 always holds ``None``, for optional inputs left out.
-        outputs: Slots to write, one per output.
-        frees: Slots that nobody reads after this step.
-        node: Operator and name, for messages.
-    """
-
-    run: Kernel
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    frees: tuple[int, ...]
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A graph, ready to run.
-
-    Attributes:
-        initial: Slot contents before a run: constants, ``None`` elsewhere.
-        feeds: Input name -> slot.
-        steps: In order.
-        results: Output name -> slot, in the graph's order.
-        tensors: Name -> slot of every value; filled only in a plan that keeps them all.
-        shared: Names of results that may share memory with a feed or a constant.
-    """
-
-    initial: tuple[Any, ...]
-    feeds: dict[str, int]
-    steps: tuple[Step, ...]
-    results: dict[str, int]
-    tensors: dict[str, int]
-    shared: frozenset[str]
-
-
 def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
     """Return the plan of a model.
 
@@ -119,25 +80,32 @@ def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
         UnsupportedGraphError: Operators that nothing can run; all of them are listed.
         ExecutionError: A node with constant inputs fails.
     """
-    return _Planner(model, keep_all).build()
+    return _Planner(model.graph, dict(model.opset_imports), keep_all).build()
 
 
 class _Planner:
     """Collects slots, constants and steps while it walks the graph once."""
 
-    def __init__(self, model: Model, keep_all: bool) -> None:
-        self.graph = model.graph
-        self.imports = dict(model.opset_imports)
+    def __init__(
+        self,
+        graph: Graph,
+        imports: dict[str, int],
+        keep_all: bool,
+        outer: Sequence[Value] = (),
+    ) -> None:
+        self.graph = graph
+        self.imports = imports
         self.keep_all = keep_all
+        self.given = (*graph.inputs, *outer)
         self.slots: dict[Value, int] = {}
         self.by_name: dict[str, Value] = {}
         self.constants: dict[Value, Any] = {}
         self.steps: list[tuple[Kernel, Node, list[Value]]] = []
         self.gaps: list[Gap] = []
-        self.readers = _count_readers(model.graph)
+        self.readers = _count_readers(graph)
 
     def build(self) -> Plan:
-        for value in self.graph.inputs:
+        for value in self.given:
             self._add(value)
         for name, value in self.graph.initializers.items():
             if value.const_value is None:
@@ -161,13 +129,12 @@ class _Planner:
         for value in node.outputs:
             self._add(value)
         try:
-            kernel, outer_names = self._resolve(node)
+            kernel, outer = self._resolve(node)
         except NoFallbackError as error:
             self.gaps.append(
                 Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error))
             )
             return
-        outer = [self.by_name[name] for name in outer_names]
         reads = [v for v in (*node.inputs, *outer) if v is not None]
         ready = all(v in self.constants for v in reads)
         if ready and node.op_type not in _RANDOM and not self.gaps:
@@ -175,7 +142,13 @@ class _Planner:
             return
         self.steps.append((kernel, node, outer))
 
-    def _resolve(self, node: Node) -> tuple[Kernel, list[str]]:
+    def _subplan(self, graph: Graph, outer: Sequence[Value]) -> Plan:
+        return _Planner(graph, self.imports, False, outer).build()
+
+    def _resolve(self, node: Node) -> tuple[Kernel, list[Value]]:
+        """Return the kernel, and the outer values that it takes after the node's inputs."""
+        if is_control(node):
+            return build_control(node, self._subplan)
         factory = kernel_table().get((node.domain, node.op_type))
         if factory is not None and not _has_subgraph(node):
             try:
@@ -184,7 +157,8 @@ class _Planner:
                 pass
         if node.domain not in dialect.STANDARD_DOMAINS:
             raise NoFallbackError("no kernel for this operator")
-        return build_fallback(node, self.imports)
+        kernel, names = build_fallback(node, self.imports)
+        return kernel, [self.by_name[name] for name in names]
 
     def _spec(self, node: Node) -> KernelSpec:
         return KernelSpec(
@@ -243,7 +217,7 @@ class _Planner:
         named = {str(v.name): s for v, s in self.slots.items() if v.name}
         return Plan(
             initial=tuple(initial),
-            feeds={str(v.name): self.slots[v] for v in self.graph.inputs},
+            feeds={str(v.name): self.slots[v] for v in self.given},
             steps=tuple(steps),
             results={str(v.name): self.slots[v] for v in self.graph.outputs},
             tensors=named if self.keep_all else {},
@@ -252,7 +226,7 @@ class _Planner:
 
     def _shared(self, named: dict[str, int]) -> frozenset[str]:
         """Return names of values whose arrays the caller must not get as they are."""
-        shared: set[Value] = {*self.graph.inputs, *self.constants}
+        shared: set[Value] = {*self.given, *self.constants}
         for _, node, _outer in self.steps:
             views = node.op_type in _MAY_RETURN_VIEWS or _has_subgraph(node)
             if views and any(value in shared for value in node.inputs):
@@ -302,14 +276,3 @@ def _python_value(attr: onnx_ir.Attr) -> Any:
     if isinstance(attr.value, (list, tuple)):
         return tuple(attr.value)
     return attr.value
-
-
-def failure(node: str, args: Sequence[Any], error: Exception) -> str:
-    """Return the message for a node that failed: which, on what, and why."""
-    shapes = ", ".join(
-        f"{a.dtype.name}{list(a.shape)}" if isinstance(a, np.ndarray) else "-" for a in args
-    )
-    return f"{node} failed on inputs ({shapes}): {error}"
-
-
-__all__ = ["Array", "Plan", "Step", "failure", "make_plan"]

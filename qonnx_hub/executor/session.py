@@ -10,9 +10,11 @@ import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub.executor.batching import Batcher
+from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.plan import Plan, failure, make_plan
-from qonnx_hub_ir.errors import ExecutionError, UsageError
+from qonnx_hub.executor.plan import make_plan
+from qonnx_hub.executor.steps import Plan
+from qonnx_hub_ir.errors import UsageError
 
 
 class Session:
@@ -61,7 +63,7 @@ class Session:
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
         if factor == 1 and batch is None:
-            return _execute(self._plan_for(all_tensors), arrays)
+            return execute(self._plan_for(all_tensors), arrays)
         return self._run_batches(arrays, factor, batch, all_tensors)
 
     def _plan_for(self, all_tensors: bool) -> Plan:
@@ -78,6 +80,8 @@ class Session:
         for name, dtype in self._dtypes.items():
             value = feeds[name]
             array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=dtype)
+            if dtype is not None and dtype.kind == "O" and array.dtype.kind in "US":
+                array = array.astype(object)
             if dtype is not None and array.dtype != dtype:
                 raise UsageError(
                     f"input '{name}' takes {dtype.name}, {array.dtype.name} is given; "
@@ -136,38 +140,10 @@ class Session:
         step = (batch or factor) if apart else 1
         total = next((a.shape[0] for a in arrays.values()), 0)
         pieces = [
-            _execute(plan, {n: a[start : start + step * unit] for n, a in arrays.items()})
+            execute(plan, {n: a[start : start + step * unit] for n, a in arrays.items()})
             for start in range(0, total, step * unit)
         ]
         return _joined(pieces, plan, unit)
-
-
-def _execute(plan: Plan, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    values = list(plan.initial)
-    for name, slot in plan.feeds.items():
-        values[slot] = feeds[name]
-    step = None
-    args: list[Any] = []
-    try:
-        with np.errstate(all="ignore"):
-            for step in plan.steps:
-                args = [values[i] for i in step.inputs]
-                result = step.run(*args)
-                if len(step.outputs) == 1:
-                    values[step.outputs[0]] = result
-                else:
-                    for slot, array in zip(step.outputs, result, strict=False):
-                        values[slot] = array
-                for slot in step.frees:
-                    values[slot] = None
-    except Exception as error:  # kernels raise whatever numpy raises
-        where = step.node if step else "the graph"
-        raise ExecutionError(failure(where, args, error)) from error
-    names = plan.tensors or plan.results
-    return {
-        name: values[slot].copy() if name in plan.shared else values[slot]
-        for name, slot in names.items()
-    }
 
 
 def _joined(pieces: Sequence[dict[str, Array]], plan: Plan, unit: int) -> dict[str, Array]:

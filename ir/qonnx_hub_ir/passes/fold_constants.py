@@ -33,6 +33,10 @@ _NOT_FOLDED = frozenset(
         "If",
         "Loop",
         "Scan",
+        # Their results are no tensors.
+        "Optional",
+        "SequenceConstruct",
+        "SplitToSequence",
     }
 )
 

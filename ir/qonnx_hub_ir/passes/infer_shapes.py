@@ -9,13 +9,12 @@ import onnx.shape_inference
 import onnx_ir
 from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
+from onnx_ir.passes.common import AddDefaultAttributesPass
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.passes._detached import detach_weights
 from qonnx_hub_ir.passes.lower_channels_last import LowerChannelsLast
-
-_LARGE = 1024
-"""Initializers above this many bytes stay out of the inference: only small ones are shapes."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,9 @@ def _skeleton(model: Model) -> onnx.ModelProto:
         for value in node.outputs:
             # What the file claims may be stale; the inference starts from the inputs alone.
             value.shape = None
-    for name, value in list(copy.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.nbytes <= _LARGE:
-            continue
-        copy.graph.initializers.pop(name)
-        value.const_value = None
-        value.type = onnx_ir.TensorType(tensor.dtype)
-        value.shape = dialect.known_shape(tensor)
-        copy.graph.inputs.append(value)
+    detach_weights(copy)
+    # Inference through the body of a function operator stumbles over attributes left out.
+    AddDefaultAttributesPass()(copy)
     return onnx_ir.to_proto(copy)
 
 

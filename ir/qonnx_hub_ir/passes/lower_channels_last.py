@@ -31,11 +31,12 @@ class LowerChannelsLast(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        nodes = [n for n in model.graph if n.domain == dialect.CHANNELS_LAST_DOMAIN]
+        domain = dialect.CHANNELS_LAST_DOMAIN
+        nodes = [n for n in model.graph.all_nodes() if n.domain == domain]
         for node in nodes:
             _lower(node)
         if nodes:
-            model.opset_imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
+            model.opset_imports.pop(domain, None)
         return PassResult(model, modified=bool(nodes))
 
 

@@ -16,7 +16,8 @@ from onnx_ir.passes.common import (
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 
-_VERSION_TWO_ONLY = frozenset({"signed", "narrow"})
+_LOWEST_IR_VERSION = 4
+"""From here on an initializer need not be a graph input as well."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class NormalizeDialect(InPlacePass):
         initializers listed as graph inputs      -> initializers only
         scalar graph outputs that are constants  -> dropped, while a real output remains
         missing or wrong opset imports           -> the canonical ones
+        IR version below 4                       -> 4: initializers that are no inputs need it
         functions that define a quantizer        -> dropped: the operator's meaning is fixed
 
     A model in canonical spelling is left alone.
@@ -46,12 +48,16 @@ class NormalizeDialect(InPlacePass):
         modified = _drop_quantizer_functions(model)
         for graph in _graphs(model):
             for node in graph:
-                modified |= _normalize_node(node)
+                if node.op_identifier() not in model.functions:
+                    modified |= _normalize_node(node)
         modified |= _normalize_imports(model)
         modified |= RemoveInitializersFromInputsPass()(model).modified
         lift = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
         modified |= lift(model).modified
         modified |= _drop_constant_outputs(model.graph)
+        if model.ir_version < _LOWEST_IR_VERSION:
+            model.ir_version = _LOWEST_IR_VERSION
+            modified = True
         return PassResult(model, modified=modified)
 
 
@@ -95,29 +101,18 @@ def _normalize_node(node: Node) -> bool:
     modified |= op_type != node.op_type
     node.op_type = op_type
     # An overload names a function variant; without the function it has no meaning.
+    modified |= node.overload != ""
     node.overload = ""
     if op_type not in dialect.QUANTIZERS:
         return modified
-    _check_arity(node)
+    problem = dialect.input_problem(node)
+    if problem:
+        raise SourceError(f"{node.op_type} '{node.name}': {problem}")
     return _normalize_attributes(node) or modified
 
 
-def _check_arity(node: Node) -> None:
-    names = dialect.INPUT_NAMES[node.op_type]
-    allowed = {len(names) - 1, len(names)} if node.op_type == "Trunc" else {len(names)}
-    given = len(node.inputs)
-    if given not in allowed or any(value is None for value in node.inputs):
-        raise SourceError(
-            f"{node.op_type} '{node.name}': takes the inputs {', '.join(names)}"
-            f"{' (version 1: without output scale)' if len(allowed) > 1 else ''}; "
-            f"{given} are given, {sum(v is not None for v in node.inputs)} of them connected"
-        )
-
-
 def _normalize_attributes(node: Node) -> bool:
-    defaults = dict(dialect.DEFAULTS[node.op_type])
-    if node.op_type == "Trunc" and len(node.inputs) == 5:
-        defaults = {k: v for k, v in defaults.items() if k not in _VERSION_TWO_ONLY}
+    defaults = dialect.known_attributes(node)
     unknown = sorted(set(node.attributes) - set(defaults))
     if unknown:
         raise SourceError(
@@ -137,7 +132,7 @@ def _normalize_attributes(node: Node) -> bool:
             )
         else:
             attr = Attr(name, onnx_ir.AttributeType.INT, int(value))
-        if given is None or given.value != attr.value:
+        if given is None or (given.type, given.value) != (attr.type, attr.value):
             node.attributes[name] = attr
             modified = True
     return modified
@@ -148,9 +143,9 @@ def _normalize_imports(model: Model) -> bool:
     before = dict(imports)
     if "ai.onnx" in imports:
         imports.setdefault("", imports.pop("ai.onnx"))
-    for alias in dialect.DOMAIN_ALIASES:
-        imports.pop(alias, None)
     used = {node.domain for graph in _graphs(model) for node in graph}
+    for alias in dialect.DOMAIN_ALIASES - used:
+        imports.pop(alias, None)
     if dialect.DOMAIN in used:
         imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
     if dialect.CHANNELS_LAST_DOMAIN in used:

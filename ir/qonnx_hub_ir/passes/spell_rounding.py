@@ -11,7 +11,10 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import IntQuant, Rounding
+from qonnx_hub_ir.quant import IntQuant, Parameter, Rounding, is_bipolar
+
+_MOST_BITS = 20
+"""Up to here a whole number survives being scaled and scaled back in float32, rounded."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,15 @@ class SpellOutRounding(InPlacePass):
         t = x / s + z;  r = Where(t < 0 and t - Floor(t) == 0.5, Ceil(t), Round(t))
         y = Quant{ROUND}((r - z) * s, s, z, b)
 
-    The last Quant only clamps: a value on the grid is rounded to itself. Does not fire on
-    other quantizers or modes.
+    The last Quant only clamps: a value on the grid is rounded to itself. One signed bit has
+    two levels and does not round: there only the name of the mode changes. Does not fire on
+    other quantizers or modes, nor where this would not be exact: float types other than
+    float32, bit widths above 20 or computed at run time.
     """
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        nodes = [node for node in model.graph if can_be_spelled_out(node)]
+        nodes = [node for node in model.graph.all_nodes() if can_be_spelled_out(node)]
         for node in nodes:
             _spell_out(node)
         return PassResult(model, modified=bool(nodes))
@@ -41,7 +46,12 @@ def can_be_spelled_out(node: Node) -> bool:
     if not dialect.is_quantizer(node):
         return False
     quant = dialect.read_quantizer(node)
-    return isinstance(quant, IntQuant) and quant.rounding is Rounding.DPU
+    if not isinstance(quant, IntQuant) or quant.rounding is not Rounding.DPU:
+        return False
+    if quant.bits is None or not bool(np.all(quant.bits <= _MOST_BITS)):
+        return False
+    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+    return dtype in (None, onnx_ir.DataType.FLOAT)
 
 
 def _spell_out(node: Node) -> None:
@@ -49,12 +59,18 @@ def _spell_out(node: Node) -> None:
     x, scale, zero, bits = node.inputs
     if not isinstance(graph, onnx_ir.Graph) or x is None or scale is None or zero is None:
         raise ValueError(f"'{node.name}' is not a complete quantizer of a graph")
+    quant = dialect.read_quantizer(node)
+    mode = onnx_ir.AttrString("rounding_mode", str(Rounding.ROUND))
+    if not isinstance(quant, IntQuant) or is_bipolar(quant):
+        node.attributes["rounding_mode"] = mode
+        return
     emit = Emitter(graph, node)
+    scale = _as_float32(emit, "scale", scale, quant.scale)
+    zero = _as_float32(emit, "zero_point", zero, quant.zero_point)
     t = emit.add("Add", [emit.add("Div", [x, scale]), zero])
     rounded = round_dpu(emit, t)
     on_grid = emit.add("Mul", [emit.add("Sub", [rounded, zero]), scale])
-    attributes = dict(node.attributes)
-    attributes["rounding_mode"] = onnx_ir.AttrString("rounding_mode", str(Rounding.ROUND))
+    attributes = {**node.attributes, "rounding_mode": mode}
     clamp = Node(
         node.domain,
         node.op_type,
@@ -64,6 +80,13 @@ def _spell_out(node: Node) -> None:
     )
     node.prepend(clamp)
     emit.replace_with(clamp.outputs[0])
+
+
+def _as_float32(emit: Emitter, label: str, value: Value, known: Parameter) -> Value:
+    """Return a parameter as standard operators take it beside a float32 input."""
+    if known is None or known.dtype == np.float32:
+        return value
+    return emit.constant(label, known.astype(np.float32))
 
 
 def round_dpu(emit: Emitter, t: Value) -> Value:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._window import Placement, Shape, Slices, padded
+from qonnx_hub.executor.kernels._window import Index, Placement, Shape, Slices, padded, spatial
 from qonnx_hub.executor.kernels.spec import Array
 
 Algorithm = Callable[[Array, "Filters"], Array]
@@ -100,13 +100,12 @@ def algorithm_for(
 def _pointwise(x: Array, filters: Filters, place: Placement) -> Array:
     """Convolve with one tap and no padding: the input is its own column matrix."""
     if any(stride > 1 for stride in place.strides):
-        x = x[(..., *(slice(None, None, stride) for stride in place.strides))]
+        x = x[spatial(tuple(slice(None, None, stride) for stride in place.strides))]
     samples, channels = x.shape[:2]
     group, outputs, _ = filters.rows.shape
     positions = math.prod(place.out)
     if group == 1:
-        columns = x.reshape(samples, channels, positions)
-        y = np.matmul(filters.rows[0], columns)
+        y: Array = np.matmul(filters.rows[0], x.reshape(samples, channels, positions))
     else:
         columns = x.reshape(samples, group, channels // group, positions)
         y = np.matmul(filters.rows, columns)
@@ -116,7 +115,7 @@ def _pointwise(x: Array, filters: Filters, place: Placement) -> Array:
 def _whole(x: Array, filters: Filters) -> Array:
     """Convolve with a kernel of the input's size: one dot product per sample and filter."""
     rows = filters.rows[0]
-    y = np.matmul(x.reshape(x.shape[0], rows.shape[1]), rows.T)
+    y: Array = np.matmul(x.reshape(x.shape[0], rows.shape[1]), rows.T)
     return y.reshape(*y.shape, *(1,) * (x.ndim - 2))
 
 
@@ -167,7 +166,8 @@ def _columns(xp: Array, place: Placement, first: int, last: int) -> Array:
     everything = slice(None)
     for tap, slices in place.tap_slices():
         rows = place.axis_slice(0, tap[0], first, last)
-        columns[(everything, *tap)] = source[(everything, everything, rows, *slices[1:])]
+        target: Index = (everything, *tap)
+        columns[target] = source[spatial((rows, *slices[1:]))]
     return columns
 
 
@@ -210,7 +210,8 @@ def _row_columns(xp: Array, place: Placement, first: int, last: int) -> Array:
     everything, rows = slice(None), slice(first, last)
     for tap, slices in place.tap_slices():
         if tap[0] == 0:
-            columns[(everything, *tap[1:])] = xp[(everything, rows, *slices[1:])]
+            target: Index = (everything, *tap[1:])
+            columns[target] = xp[spatial((rows, *slices[1:]))]
     return columns
 
 
@@ -282,17 +283,17 @@ class _Depthwise:
         scratch_shape = (step, length) if adds else (step, len(self.runs), length)
         scratch = np.empty(scratch_shape, dtype=x.dtype)
         result = np.empty((step, multiplier, length), dtype=x.dtype)
-        crop = tuple(slice(0, size) for size in out[1:])
+        crop = spatial(tuple(slice(0, size) for size in out[1:]))
         combine = self._add if adds else self._multiply
         for sample, first in itertools.product(range(samples), range(0, channels, step)):
             last = min(first + step, channels)
             count = last - first
             for plane, (_, target, source) in zip(buffer, self.planes, strict=True):
-                plane[(slice(count), *target)] = x[(sample, slice(first, last), *source)]
+                plane[:count][spatial(target)] = x[sample, first:last][spatial(source)]
             flat = buffer[:, :count].reshape(len(self.planes), count, -1)
             combine(flat, weight[first:last], scratch[:count], result[:count])
             rows = result[:count].reshape(count, multiplier, out[0], *self.plane[1:])
-            y[sample, first:last] = rows[(..., *crop)]
+            y[sample, first:last] = rows[crop]
         return y.reshape(samples, channels * multiplier, *out)
 
     def _add(self, planes: Array, weight: Array, scratch: Array, result: Array) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import widened
-from qonnx_hub.executor.kernels._window import Shape, Slices, Window, window_of
+from qonnx_hub.executor.kernels._window import Index, Shape, Slices, Window, spatial, window_of
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
 
 
@@ -46,8 +46,8 @@ class _Extent:
         """Return where a kernel of some taps writes for an input of ``size``.
 
         Raises:
-            ValueError: The ranks disagree, nothing would remain, or auto_pad asks for more than
-                is written.
+            ValueError: The ranks disagree, nothing would remain, or auto_pad asks for more
+                than is written.
         """
         rank = len(size)
         strides = self.window.strides or (1,) * rank
@@ -86,8 +86,8 @@ class _Extent:
         """Return how much is cut off in front of one axis, and how much remains.
 
         Source: the ONNX operator document of ConvTranspose. Everything but SAME_UPPER puts the
-        odd element of padding in front. Where output_shape asks for more than is written, zeros
-        follow, as in the test data that ONNX brings for the operator.
+        odd element of padding in front. Where output_shape asks for more than is written,
+        zeros follow, as in the test data that ONNX brings for the operator.
         """
         automatic = self.window.auto_pad in ("SAME_UPPER", "SAME_LOWER")
         if asked is None and not automatic:
@@ -97,8 +97,8 @@ class _Extent:
         total = written - out
         if total < 0 and automatic:
             raise ValueError(
-                f"{self.window.auto_pad} asks for {out} elements along spatial axis {axis}, where "
-                f"only {written} are written; ONNX does not say what the others are"
+                f"{self.window.auto_pad} asks for {out} elements along spatial axis {axis}, "
+                f"where only {written} are written; ONNX does not say what the others are"
             )
         total = max(total, 0)
         begin = total // 2 if self.window.auto_pad == "SAME_UPPER" else total - total // 2
@@ -118,7 +118,11 @@ def conv_transpose(spec: KernelSpec) -> Kernel:
             f"ConvTranspose '{spec.name}' has group {group}, output_padding {extra}"
         )
     constant, kernel_shape = spec.constant(1), spec.attr("kernel_shape")
-    if constant is not None and kernel_shape is not None and constant.shape[2:] != kernel_shape:
+    if (
+        constant is not None
+        and kernel_shape is not None
+        and constant.shape[2:] != kernel_shape
+    ):
         raise Unserved(
             f"ConvTranspose '{spec.name}' has kernel_shape {kernel_shape} and a weight of "
             f"{constant.shape}"
@@ -165,6 +169,7 @@ def _scatter(x: Array, rows: Array, shape: Shape, layout: _Layout) -> Array:
         parts = np.matmul(rows, columns).reshape(*shape, *size)
         total = np.zeros((shape[0], *layout.full), dtype=x.dtype)
         for tap, slices in layout.taps:
-            total[(..., *slices)] += parts[(slice(None), *tap)]
-        y[sample] = total[(..., *layout.crop)]
+            part: Index = (slice(None), *tap)
+            total[spatial(slices)] += parts[part]
+        y[sample] = total[spatial(layout.crop)]
     return y

@@ -9,6 +9,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from qonnx_hub.executor.kernels.spec import Array, KernelSpec, Unserved
 
 Shape = tuple[int, ...]
 Slices = tuple[slice, ...]
+Index = tuple[Any, ...]
 
 ATTRIBUTES = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 """Node attributes that :func:`window_of` gives their ONNX meaning."""
@@ -59,7 +61,7 @@ class Placement:
         return int(np.prod(self.kernel, dtype=np.int64))
 
     def axis_slice(self, axis: int, tap: int, first: int, last: int) -> slice:
-        """Return what ``tap`` reads of the padded input for windows ``first`` to ``last - 1``."""
+        """Return what ``tap`` reads of the padded input for windows before ``last``."""
         stride = self.strides[axis]
         start = tap * self.dilations[axis] + first * stride
         return slice(start, start + (last - first - 1) * stride + 1, stride)
@@ -175,6 +177,11 @@ def _numbers(spec: KernelSpec, name: str, least: int) -> Shape | None:
     return tuple(values)
 
 
+def spatial(slices: Index) -> Index:
+    """Return an index that takes everything of the axes in front of the spatial ones."""
+    return (..., *slices)
+
+
 def placer(window: Window) -> Callable[[Shape, Shape], Placement]:
     """Return ``window.over`` that remembers the last few input sizes."""
     return functools.lru_cache(maxsize=16)(window.over)
@@ -197,6 +204,6 @@ def padded(x: Array, place: Placement, value: float) -> Array:
     sizes = [sum(axis) for axis in zip(place.begin, place.size, place.after, strict=True)]
     shape = (*x.shape[:lead], *sizes)
     y = np.full(shape, value, dtype=x.dtype) if value else np.zeros(shape, dtype=x.dtype)
-    inner = (slice(b, b + n) for b, n in zip(place.begin, place.size, strict=True))
-    y[(..., *inner)] = x
+    inner: Index = tuple(slice(b, b + n) for b, n in zip(place.begin, place.size, strict=True))
+    y[spatial(inner)] = x
     return y

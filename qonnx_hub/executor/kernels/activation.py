@@ -60,7 +60,7 @@ def _relu(spec: KernelSpec) -> Kernel:
     def kernel(x: Array) -> Array:
         zero = _ZERO if x.dtype == FLOAT32 else np.zeros((), dtype=x.dtype)
         if reuse and x.flags.writeable:
-            return np.maximum(x, zero, out=x)  # type: ignore[no-any-return]
+            return np.maximum(x, zero, out=x)
         y = np.maximum(x, zero)
         return y if isinstance(y, np.ndarray) else np.asarray(y)
 
@@ -215,7 +215,9 @@ KERNELS: KernelTable = {
     ("", "Mish"): function(_mish),
     ("", "PRelu"): served(_prelu),
     ("", "Relu"): served(_relu),
-    ("", "Selu"): function(_selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875),
+    ("", "Selu"): function(
+        _selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875
+    ),
     ("", "Shrink"): served(_shrink, "bias", "lambd"),
     ("", "Sigmoid"): function(sigmoid),
     ("", "Softmax"): _along_axis(_softmax),

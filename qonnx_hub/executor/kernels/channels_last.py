@@ -1,7 +1,7 @@
 """Numpy kernels of the channels-last operators of QONNX, on top of the standard ones.
 
 Inputs and outputs are (N, *size, C); attributes are those of standard ONNX. Arrays are handed
-on as transposed views: in a run of channels-last nodes, nothing is copied to change the layout.
+on as transposed views: in a run of channels-last nodes, no copy is made to change the layout.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ DOMAIN = "qonnx.custom_op.channels_last"
 
 def _first(x: Array) -> Array:
     """Return a view of ``x`` with its last axis moved to position 1."""
-    return x.transpose(0, -1, *range(1, x.ndim - 1))
+    order = (0, x.ndim - 1, *range(1, x.ndim - 1))
+    view: Array = x.transpose(order)
+    return view
 
 
 def _last(y: Array) -> Array:
     """Return a view of ``y`` with its axis 1 moved to the end."""
-    return y.transpose(0, *range(2, y.ndim), 1)
+    order = (0, *range(2, y.ndim), 1)
+    view: Array = y.transpose(order)
+    return view
 
 
 def _standard(spec: KernelSpec) -> KernelSpec:

@@ -33,7 +33,7 @@ def _gemm(spec: KernelSpec) -> Kernel:
     alpha, beta = float(spec.attr("alpha", 1.0)), float(spec.attr("beta", 1.0))
     transpose_a, transpose_b = bool(spec.attr("transA", 0)), bool(spec.attr("transB", 0))
     right = _folded(spec.constant(1), transpose_b)
-    addend = None if spec.constant(2) is None else _scaled(widened(spec.constant(2)), beta)
+    addend = _addend(spec.constant(2), beta)
     has_addend = spec.has_input(2) and beta != 0.0
 
     def kernel(a: Array, b: Array, c: Array | None = None) -> Array:
@@ -46,12 +46,12 @@ def _gemm(spec: KernelSpec) -> Kernel:
             b = widened(b).T
         else:
             b = widened(b)
-        y = np.matmul(a.T if transpose_a else a, b)
+        y: Array = np.matmul(a.T if transpose_a else a, b)
         if alpha != 1.0:
             y = _scaled(y, alpha)
         if has_addend:
-            y += addend if addend is not None else _scaled(widened(c), beta)
-        return y if y.dtype == dtype else y.astype(dtype)
+            y += _addend(c, beta) if addend is None else addend
+        return y.astype(dtype, copy=False)
 
     return kernel
 
@@ -63,13 +63,17 @@ def _folded(b: Array | None, transpose: bool) -> Array | None:
     return np.ascontiguousarray(widened(b.T if transpose else b))
 
 
-def _scaled(x: Array | None, factor: float) -> Array:
+def _addend(c: Array | None, beta: float) -> Array | None:
+    """Return ``c`` as it is added, ``None`` if it is not known."""
+    return None if c is None else _scaled(widened(c), beta)
+
+
+def _scaled(x: Array, factor: float) -> Array:
     """Return ``x`` times ``factor`` in the dtype of ``x``.
 
     Raises:
         ValueError: ``x`` holds integers and ``factor`` is not one.
     """
-    assert x is not None
     if factor == 1.0:
         return x
     if x.dtype.kind in "iu" and not factor.is_integer():

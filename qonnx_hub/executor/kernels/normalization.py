@@ -12,7 +12,7 @@ from qonnx_hub.executor.kernels._numbers import FLOAT32, FLOAT64, SHORT_FLOATS, 
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
-_STASH_TYPES = {1: FLOAT32, 11: FLOAT64}
+_STASH_TYPES: dict[int, np.dtype[Any]] = {1: FLOAT32, 11: FLOAT64}
 """``TensorProto.DataType`` of the type in which statistics are computed."""
 
 
@@ -72,8 +72,8 @@ def batch_norm(spec: KernelSpec, axis: int = 1) -> Kernel:
         return _folded_batch_norm(*known, axis, 0 in spec.reusable)
 
     def kernel(x: Array, s: Array, b: Array, m: Array, v: Array) -> Array:
-        wide = [widened(parameter) for parameter in (s, b, m, v)]
-        factor, offset = known or fold_batch_norm(*wide, epsilon)
+        s, b, m, v = (widened(parameter) for parameter in (s, b, m, v))
+        factor, offset = known or fold_batch_norm(s, b, m, v, epsilon)
         y = widened(x) * _along(factor, axis, x.ndim)
         y += _along(offset, axis, x.ndim)
         return y.astype(x.dtype, copy=False)
@@ -180,7 +180,8 @@ def _instance_norm(spec: KernelSpec) -> Kernel:
 
     def kernel(x: Array, scale: Array, bias: Array) -> Array:
         rest, _, variance = _centred(widened(x), tuple(range(2, x.ndim)))
-        y = rest * (_inverse_root(variance, epsilon) * _along(widened(scale), 1, x.ndim))
+        factor = _inverse_root(variance, epsilon) * _along(widened(scale), 1, x.ndim)
+        y: Array = rest * factor
         y += _along(widened(bias), 1, x.ndim)
         return y.astype(x.dtype, copy=False)
 
@@ -200,8 +201,14 @@ def _group_norm(spec: KernelSpec) -> Kernel:
         if per_group:
             scale, bias = (np.repeat(p, channels // groups) for p in (scale, bias))
         wide = x.astype(np.promote_types(stash, x.dtype), copy=False)
-        rest, _, variance = _centred(wide.reshape(samples, groups, math.prod(x.shape[1:]) // groups), (2,))
-        y = (rest * _inverse_root(variance, epsilon)).reshape(x.shape).astype(x.dtype, copy=False)
+        rest, _, variance = _centred(
+            wide.reshape(samples, groups, math.prod(x.shape[1:]) // groups), (2,)
+        )
+        y = (
+            (rest * _inverse_root(variance, epsilon))
+            .reshape(x.shape)
+            .astype(x.dtype, copy=False)
+        )
         y = y * _along(scale, 1, x.ndim)
         y += _along(bias, 1, x.ndim)
         return y
@@ -236,7 +243,7 @@ def _mean_variance(spec: KernelSpec) -> Kernel:
     def kernel(x: Array) -> Array:
         rest, _, variance = _centred(widened(x), axes)
         # 1e-9 keeps a constant input from dividing by zero; ONNX writes it into the function.
-        y = rest / (np.sqrt(variance) + _number(1e-9, rest))
+        y: Array = rest / (np.sqrt(variance) + _number(1e-9, rest))
         return y.astype(x.dtype, copy=False)
 
     return kernel

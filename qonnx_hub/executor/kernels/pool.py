@@ -15,6 +15,7 @@ from qonnx_hub.executor.kernels._window import (
     Shape,
     padded,
     placer,
+    spatial,
     window_of,
 )
 from qonnx_hub.executor.kernels.elementwise import served
@@ -55,9 +56,10 @@ def _maximum(x: Array, place: Placement) -> Array:
     """Return the largest element of each window, one axis after the other."""
     y = padded(x, place, _lowest(x) if place.padded else 0.0)
     for axis, taps in enumerate(place.kernel):
-        before = (slice(None),) * (axis + 2)
+        behind = (slice(None),) * (len(place.kernel) - 1 - axis)
         windows = place.out[axis]
-        parts = [y[(*before, place.axis_slice(axis, tap, 0, windows))] for tap in range(taps)]
+        reads = [place.axis_slice(axis, tap, 0, windows) for tap in range(taps)]
+        parts = [y[spatial((read, *behind))] for read in reads]
         if taps == 1:
             y = parts[0]
             continue
@@ -70,22 +72,22 @@ def _maximum(x: Array, place: Placement) -> Array:
 def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple[Array, Array]:
     """Return the largest element of each window and where in ``x`` its first one is.
 
-    The index counts elements of the whole input; along spatial axes the last axis runs fastest,
-    or the first one if ``column_major``.
+    The index counts elements of the whole input; among spatial axes the last one runs
+    fastest, or the first one if ``column_major``.
     """
     lowest = _lowest(x)
-    spatial = np.arange(math.prod(place.size), dtype=np.int64)
-    where = spatial.reshape(place.size, order="F" if column_major else "C")
+    numbers = np.arange(math.prod(place.size), dtype=np.int64)
+    where = numbers.reshape(place.size, order="F" if column_major else "C")
     where = padded(where, place, -1)
     xp = padded(x, place, lowest)
     y = np.full((*x.shape[:2], *place.out), lowest, dtype=x.dtype)
     index = np.full(y.shape, -1, dtype=np.int64)
     for _, slices in place.tap_slices():
-        part, position = xp[(..., *slices)], where[slices]
+        part, position = xp[spatial(slices)], where[slices]
         better = ((part > y) | (index < 0)) & (position >= 0)
         np.copyto(y, part, where=better)
         np.copyto(index, position, where=better)
-    channels = np.arange(math.prod(x.shape[:2]), dtype=np.int64) * spatial.size
+    channels = np.arange(math.prod(x.shape[:2]), dtype=np.int64) * numbers.size
     index += channels.reshape(*x.shape[:2], *(1,) * len(place.size))
     return y, index
 
@@ -93,9 +95,9 @@ def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple
 def _total(x: Array, place: Placement) -> Array:
     """Return the sum of each window, added tap by tap in row-major order."""
     xp = padded(x, place, 0.0)
-    parts = [xp[(..., *slices)] for _, slices in place.tap_slices()]
+    parts = [xp[spatial(slices)] for _, slices in place.tap_slices()]
     if len(parts) == 1:
-        return parts[0].copy()
+        return np.array(parts[0])
     y = np.add(parts[0], parts[1])
     for part in parts[2:]:
         np.add(y, part, out=y)
@@ -110,7 +112,9 @@ def _count(place: Placement, include_pad: bool) -> Array:
     total = np.ones((), dtype=np.int64)
     for axis, taps in enumerate(place.kernel):
         begin, size = place.begin[axis], place.size[axis]
-        low, high = (0, begin + size + place.end[axis]) if include_pad else (begin, begin + size)
+        low, high = (
+            (0, begin + size + place.end[axis]) if include_pad else (begin, begin + size)
+        )
         start = np.arange(place.out[axis], dtype=np.int64) * place.strides[axis]
         read = start[:, np.newaxis] + np.arange(taps, dtype=np.int64) * place.dilations[axis]
         inside = ((read >= low) & (read < high)).sum(axis=1, dtype=np.int64)
@@ -182,12 +186,9 @@ def _global_average(x: Array) -> Array:
     """Return the mean of each channel: (N, C, 1, ...)."""
     wide = widened(x)
     flat = wide.reshape(*x.shape[:2], math.prod(x.shape[2:]))
-    if flat.dtype == FLOAT32:
-        total = _sum_in_lanes(flat)
-    else:
-        total = np.add.reduce(flat, axis=2)
-    total /= np.asarray(flat.shape[2], dtype=flat.dtype)
-    return total.reshape(*x.shape[:2], *(1,) * (x.ndim - 2)).astype(x.dtype, copy=False)
+    total = _sum_in_lanes(flat) if flat.dtype == FLOAT32 else np.add.reduce(flat, axis=2)
+    mean: Array = np.divide(total, np.asarray(flat.shape[2], dtype=flat.dtype), out=total)
+    return mean.reshape(*x.shape[:2], *(1,) * (x.ndim - 2)).astype(x.dtype, copy=False)
 
 
 def _sum_in_lanes(flat: Array) -> Array:

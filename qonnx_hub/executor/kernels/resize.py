@@ -75,36 +75,37 @@ class _Axis:
 
     def coordinates(self, mode: str) -> Array:
         """Return where each output element lies on the input: (out,), float32."""
-        x = np.arange(self.out, dtype=np.float32)
+        x: Array = np.arange(self.out, dtype=np.float32)
         last = np.float32(self.size - 1)
         if mode == "asymmetric":
-            return x / self.scale
-        if mode == "align_corners":
-            return x if self.out == 1 else x * last / np.float32(self.out - 1)
-        if mode == "tf_crop_and_resize":
-            reach = (self.end - self.start) * last
-            if self.out == 1:
-                return x + _HALF * (self.start + self.end) * last
-            return self.start * last + x * reach / np.float32(self.out - 1)
-        if mode == "pytorch_half_pixel" and self.out == 1:
-            return x
-        if mode == "half_pixel_symmetric":
+            x = x / self.scale
+        elif mode == "align_corners":
+            x = x * last / np.float32(max(self.out - 1, 1))
+        elif mode == "tf_crop_and_resize" and self.out == 1:
+            x = x + _HALF * (self.start + self.end) * last
+        elif mode == "tf_crop_and_resize":
+            step = (self.end - self.start) * last
+            x = self.start * last + x * step / np.float32(self.out - 1)
+        elif mode == "half_pixel_symmetric":
             adjustment = np.float32(self.out) / (self.scale * np.float32(self.size))
             offset = np.float32(self.size) * _HALF * (np.float32(1) - adjustment)
             # The one mode that onnxruntime computes in float64.
             wide = (x.astype(np.float64) + 0.5) / np.float64(self.scale)
-            return (np.float64(offset) + wide - 0.5).astype(np.float32)
-        return (x + _HALF) / self.scale - _HALF
+            x = (np.float64(offset) + wide - 0.5).astype(np.float32)
+        elif mode == "half_pixel" or self.out > 1:
+            x = (x + _HALF) / self.scale - _HALF
+        return x
+
+
+def _position(axis: _Axis) -> int:
+    return axis.axis
 
 
 def _nearest_step(axis: _Axis, x: Array, nearest_mode: str) -> Step:
     """Return what copies the nearest elements."""
     wanted = _NEAREST[nearest_mode](x)
     index = np.clip(wanted, 0, axis.size - 1).astype(np.intp)
-    position, times = axis.axis, axis.out // axis.size
-    even = np.repeat(np.arange(axis.size, dtype=np.intp), times)
-    if times and np.array_equal(index, even):
-        return lambda data: np.repeat(data, times, axis=position)
+    position = axis.axis
     return lambda data: data.take(index, axis=position)
 
 
@@ -147,7 +148,7 @@ def _weighted_step(axis: _Axis, index: Array, weights: Array) -> Step:
     def step(data: Array) -> Array:
         shape = (-1, *(1,) * (data.ndim - 1 - position))
         columns = weights.astype(data.dtype)
-        y = data.take(index[:, 0], axis=position) * columns[:, 0].reshape(shape)
+        y: Array = data.take(index[:, 0], axis=position) * columns[:, 0].reshape(shape)
         for tap in range(1, columns.shape[1]):
             y += data.take(index[:, tap], axis=position) * columns[:, tap].reshape(shape)
         return y
@@ -163,7 +164,7 @@ def _outside_step(axis: _Axis, x: Array, step: Step, value: float) -> Step:
 
     def replacing(data: Array) -> Array:
         y = step(data)
-        y[(*(slice(None),) * axis.axis, outside)] = value
+        y.swapaxes(0, axis.axis)[outside] = value
         return y
 
     return replacing
@@ -185,9 +186,9 @@ class _Options:
     def steps(
         self, shape: Shape, roi: Numbers | None, scales: Numbers | None, sizes: Shape | None
     ) -> list[Step]:
-        """Return one step per axis that changes."""
+        """Return one step per axis that changes, the innermost first: it copies the least."""
         steps = []
-        for axis in self._layout(shape, roi, scales, sizes):
+        for axis in sorted(self._layout(shape, roi, scales, sizes), key=_position)[::-1]:
             whole = axis.start == 0 and axis.end == 1
             if axis.out == axis.size and axis.scale == 1 and whole:
                 continue
@@ -332,11 +333,9 @@ def _resize(spec: KernelSpec) -> Kernel:
         if interpolates and x.dtype.kind not in "fV":
             raise TypeError(f"{options.mode} Resize of {x.dtype} has no rounding in ONNX")
         y = widened(x) if interpolates else x
-        for step in steps_of(x.shape, *inputs):  # type: ignore[arg-type]
+        for step in steps_of(x.shape, *inputs):
             y = step(y)
-        if y is x:
-            return x.copy()
-        return y.astype(x.dtype, copy=False)
+        return y.astype(x.dtype, copy=y is x)
 
     return kernel
 

@@ -1,0 +1,203 @@
+"""The way from a DequantizeLinear back to where its integers come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.qcdq.parameters import (
+    INTEGER_RANGES,
+    MINIFLOATS,
+    NoMatchError,
+    constant_of,
+    is_constant,
+    is_linear,
+)
+from qonnx_hub_ir.quant import Array
+
+MOVES = frozenset(
+    {
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "MaxPool",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators that only choose and move values of their first input: they commute with every
+function that is applied to each value and never falls, so with DequantizeLinear and Clip."""
+
+_CLAMPS = frozenset({"Clip", "Max", "Min", "Relu"})
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Where the integers of a DequantizeLinear come from and what happens to them.
+
+    Attributes:
+        target: The DequantizeLinear.
+        codes: The first value with integers: an initializer, or the output of ``source``.
+        source: QuantizeLinear, or Where between two constants; ``None`` for an initializer.
+        moves: Nodes that move values on the way, in the order of computation.
+        low: Lowest integer that can arrive.
+        high: Highest integer that can arrive. What arrives is what ``codes`` holds, clamped
+            to these two, and moved. Both are 0 for small float types.
+    """
+
+    target: Node
+    codes: Value
+    source: Node | None
+    moves: tuple[Node, ...]
+    low: int
+    high: int
+
+
+def trace(target: Node) -> Chain:
+    """Return the chain that ends in a DequantizeLinear.
+
+    Raises:
+        NoMatchError: Something lies on the way that changes the integers.
+    """
+    value = target.inputs[0]
+    path: list[Node] = []
+    while True:
+        if value is None:
+            raise NoMatchError("it has no input")
+        source = value.producer()
+        if source is None or _is_source(source):
+            break
+        path.append(source)
+        value = _previous(source)
+    if source is None and not is_constant(value):
+        raise NoMatchError(f"its integers come from outside, as '{value.name}'")
+    path.reverse()
+    low, high = _range_after(path, value, source)
+    moves = tuple(node for node in path if node.op_type in MOVES)
+    return Chain(target, value, source, moves, low, high)
+
+
+def _is_source(node: Node) -> bool:
+    return is_linear(node, "QuantizeLinear") or is_linear(node, "Where")
+
+
+def _previous(node: Node) -> Value | None:
+    """Return the value whose integers the node clamps or moves."""
+    if node.domain == "" and node.op_type in {"Max", "Min"}:
+        moving = [v for v in node.inputs if not is_constant(v)]
+        if len(node.inputs) == 2 and len(moving) == 1:
+            return moving[0]
+    elif node.domain == "" and node.op_type in MOVES | _CLAMPS | {"Cast", "Identity"}:
+        _check_move(node)
+        return node.inputs[0]
+    raise NoMatchError(f"{node.op_type} '{node.name}' computes its integers")
+
+
+def _check_move(node: Node) -> None:
+    """Refuse a MaxPool with windows that could hold padding only."""
+    if node.op_type != "MaxPool":
+        return
+    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    # Such a window is the lowest integer before DequantizeLinear, and infinite behind it.
+    automatic = given.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    padded = automatic or any(given.get("pads", ()))
+    dilated = any(step != 1 for step in given.get("dilations", ()))
+    if len(node.outputs) > 1 or given.get("ceil_mode", 0) or (padded and dilated):
+        raise NoMatchError(
+            f"MaxPool '{node.name}' on its integers has indices, ceil_mode, or padding and "
+            "dilations at once"
+        )
+
+
+def _range_after(path: list[Node], value: Value, source: Node | None) -> tuple[int, int]:
+    name = "" if value.dtype is None else value.dtype.name
+    if name in MINIFLOATS:
+        changing = [n for n in path if n.op_type not in MOVES | {"Identity"}]
+        if changing:
+            raise NoMatchError(f"{changing[0].op_type} '{changing[0].name}' on small floats")
+        return 0, 0
+    if name not in INTEGER_RANGES:
+        raise NoMatchError(f"what it takes starts as {name or 'an unknown type'}")
+    low, high = INTEGER_RANGES[name]
+    if source is not None and source.op_type == "Where":
+        levels = [constant_of(v, "choice of levels") for v in source.inputs[1:3]]
+        low = min(int(level.min()) for level in levels)
+        high = max(int(level.max()) for level in levels)
+    for node in path:
+        if node.op_type == "Cast":
+            _check_cast(node, low, high)
+            continue
+        start, stop = _clamp(node)
+        low, high = (min(max(end, start), stop) for end in (low, high))
+    return low, high
+
+
+def _check_cast(node: Node, low: int, high: int) -> None:
+    name = onnx_ir.DataType(int(node.attributes["to"].value)).name
+    if name not in INTEGER_RANGES:
+        raise NoMatchError(f"Cast '{node.name}' leaves the integers for {name}")
+    lowest, highest = INTEGER_RANGES[name]
+    if low < lowest or high > highest:
+        raise NoMatchError(f"Cast '{node.name}' to {name} can wrap around")
+
+
+def _clamp(node: Node) -> tuple[int, int]:
+    """Return the bounds that a node holds integers to; beyond every type where it has none."""
+    low, high = -(1 << 64), 1 << 64
+    if node.op_type == "Relu":
+        return 0, high
+    if node.op_type == "Max":
+        return _constant_operand(node), high
+    if node.op_type == "Min":
+        return low, _constant_operand(node)
+    if node.op_type != "Clip":
+        return low, high
+    given: list[Value | None] = [*node.inputs[1:3], None, None]
+    if given[0] is not None:
+        low = _single_integer(given[0], node)
+    if given[1] is not None:
+        high = _single_integer(given[1], node)
+    return low, high
+
+
+def _constant_operand(node: Node) -> int:
+    constant = next(v for v in node.inputs if is_constant(v))
+    return _single_integer(constant, node)
+
+
+def _single_integer(value: Value | None, node: Node) -> int:
+    bound = constant_of(value, f"bound of {node.op_type} '{node.name}'").astype(np.int64)
+    if bound.size != 1:
+        raise NoMatchError(f"{node.op_type} '{node.name}' has bounds per element")
+    return int(bound.reshape(-1)[0])
+
+
+def moved(values: Array, moves: tuple[Node, ...]) -> Array:
+    """Return a parameter per channel as it lies behind the moves.
+
+    Args:
+        values: Scalar, or as many axes as the input of the first move.
+        moves: The nodes, in the order of computation.
+
+    Raises:
+        NoMatchError: The channels cannot be followed.
+    """
+    for node in moves if values.size > 1 else ():
+        if node.op_type == "Transpose":
+            order = node.attributes.get("perm")
+            perm = None if order is None else [int(axis) for axis in order.value]
+            values = np.transpose(values, perm)
+        elif node.op_type != "MaxPool" or any(size != 1 for size in values.shape[2:]):
+            raise NoMatchError(
+                f"{node.op_type} '{node.name}' lies between parameters per channel"
+            )
+    return values

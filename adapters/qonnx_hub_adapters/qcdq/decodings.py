@@ -1,0 +1,342 @@
+"""What quantizer a chain of QuantizeLinear ... DequantizeLinear is.
+
+QuantizeLinear rounds ``x / s`` before it adds the zero point ``z``; ``Quant`` rounds
+``x / s + z``, which differs at ties. So a chain with codes from ``lo`` to ``hi`` is read as
+
+    Quant(x, s, 0)                                             where lo - z to hi - z is the
+                                                               range of some bit width
+    Clip(Quant(x, s, 0, wider), (lo - z) * s, (hi - z) * s)    elsewhere
+
+which is the same for every number: rounding never falls as ``x`` grows, so clamping before the
+zero point is added or after is one, and the bounds are rounded as DequantizeLinear rounds. (A
+NaN has no integer; ``Quant`` keeps it.) Constants keep their zero point wherever ``Quant``
+gives them back as they are, which is tried, not assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.qcdq.chains import Chain, moved
+from qonnx_hub_adapters.qcdq.float_forms import (
+    clamp_of,
+    peeled_constant,
+    rounding_of,
+    sign_of,
+)
+from qonnx_hub_adapters.qcdq.parameters import (
+    INTEGER_RANGES,
+    Linear,
+    Minifloat,
+    NoMatchError,
+    constant_of,
+    enclosing_bits,
+    read_linear,
+    same_values,
+    whole_range,
+)
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import (
+    Array,
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Quantizer,
+    Rounding,
+)
+from qonnx_hub_ir.semantics import quantize, quantize_to_integers
+
+_WIDEST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """A quantizer, and what it is applied to.
+
+    Attributes:
+        x: What is quantized: a value of the graph, or new constant values.
+        quant: The quantizer.
+        bounds: Lowest and highest result, where the quantizer's own range is wider.
+        dynamic: Input position -> value, for parameters computed at run time.
+    """
+
+    x: Value | Array
+    quant: Quantizer
+    bounds: tuple[Array, Array] | None = None
+    dynamic: Mapping[int, Value] = field(default_factory=dict)
+
+
+def decode(chain: Chain, limits: tuple[int, int] | None = None) -> Decoding:
+    """Return the quantizer that a chain is.
+
+    Args:
+        chain: The chain.
+        limits: Lowest and highest code of an initializer, where more is known than its type.
+
+    Raises:
+        NoMatchError: It is not one quantizer that the IR says exactly.
+    """
+    target = read_linear(chain.target)
+    if chain.source is None:
+        return _decode_stored(chain, target, limits)
+    if chain.source.op_type == "Where":
+        return _decode_signs(chain, target)
+    source = read_linear(chain.source)
+    if _says_the_same(chain, source, target):
+        return _decode_minifloat(chain, source) or _decode_pair(chain, source)
+    if source.is_scalar() and source.scale is not None and source.scale == 1:
+        return _decode_hybrid(chain, source, target)
+    raise NoMatchError(f"QuantizeLinear '{chain.source.name}' has another scale or zero point")
+
+
+def _says_the_same(chain: Chain, source: Linear, target: Linear) -> bool:
+    if chain.source is None or (source.scale is None) != (target.scale is None):
+        return False
+    if source.scale is None or target.scale is None:
+        same_scale = chain.source.inputs[1] is chain.target.inputs[1]
+    else:
+        same_scale = same_values(moved(source.scale, chain.moves), target.scale)
+    return same_scale and same_values(moved(source.zero, chain.moves), target.zero)
+
+
+def _decode_pair(chain: Chain, linear: Linear) -> Decoding:
+    """Decode a QuantizeLinear and a DequantizeLinear that say the same."""
+    node = _source_of(chain)
+    x = _input_of(node)
+    low, high = chain.low - linear.zero, chain.high - linear.zero
+    plain = _plain(linear.scale, low, high)
+    if linear.scale is None:
+        if plain is None:
+            raise NoMatchError("it has a dynamic scale and a range that no bit width has")
+        scale = node.inputs[1]
+        return Decoding(x, plain, dynamic={} if scale is None else {1: scale})
+    weight = dialect.constant_value(x)
+    if plain is None and weight is not None:
+        return _decode_weight(chain, linear, weight, x)
+    tight = None if weight is not None else _absorb_clip(x, linear.scale, low, high)
+    if tight is not None:
+        return tight
+    return Decoding(x, plain) if plain is not None else _bounded(x, linear.scale, low, high)
+
+
+def _source_of(chain: Chain) -> Node:
+    if chain.source is None:
+        raise NoMatchError("its integers are constants")
+    return chain.source
+
+
+def _input_of(node: Node) -> Value:
+    x = node.inputs[0]
+    if x is None:
+        raise NoMatchError(f"{node.op_type} '{node.name}' has no input")
+    return x
+
+
+def _number(value: float) -> Array:
+    return np.array(value, dtype=np.float32)
+
+
+def _plain(scale: Array | None, low: Array, high: Array) -> IntQuant | None:
+    """Return the quantizer with zero point 0 and exactly this range, if there is one."""
+    if np.any(low != low.reshape(-1)[0]) or np.any(high != high.reshape(-1)[0]):
+        return None
+    found = whole_range(int(low.reshape(-1)[0]), int(high.reshape(-1)[0]))
+    if found is None:
+        return None
+    bits, signed, narrow = found
+    return IntQuant(scale, _number(0), _number(bits), signed, narrow)
+
+
+def _bounded(x: Value, scale: Array, low: Array, high: Array) -> Decoding:
+    """Return a wider quantizer and the bounds that its results are held to."""
+    bits, signed = enclosing_bits(int(low.min()), int(high.max()))
+    quant = IntQuant(scale, _number(0), _number(bits), signed)
+    return Decoding(x, quant, (_steps(low, scale), _steps(high, scale)))
+
+
+def _steps(codes: Array, scale: Array) -> Array:
+    """Return ``codes * scale`` as DequantizeLinear computes it."""
+    with np.errstate(over="ignore"):
+        return np.asarray(codes.astype(np.float32) * scale, dtype=np.float32)
+
+
+def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | None:
+    """Read a float Clip in front of QuantizeLinear as the quantizer's range, where it is one.
+
+    Quantizing never falls as values grow, so clipping values to ``a`` and ``b`` is clamping
+    codes to those of ``a`` and ``b``. A Clip that gives no range of whole bits stays a node.
+    """
+    start, stop = _number(-np.inf), _number(np.inf)
+    inner, clamps = x, 0
+    while (found := clamp_of(inner)) is not None:
+        first, last, inner = found
+        # Clamps are met from the last to the first: what is met later happens before.
+        start, stop = _clamped(first, start, stop), _clamped(last, start, stop)
+        clamps += 1
+    if not clamps or np.any(np.isnan(start)) or np.any(np.isnan(stop)):
+        return None
+    wide = IntQuant(scale, _number(0), _number(_WIDEST))
+    codes = (quantize_to_integers(np.asarray(end), wide) for end in (start, stop))
+    tight_low, tight_high = (np.minimum(np.maximum(code, low), high) for code in codes)
+    plain = _plain(scale, tight_low, tight_high)
+    if plain is None or (np.array_equal(tight_low, low) and np.array_equal(tight_high, high)):
+        return None
+    return Decoding(inner, plain)
+
+
+def _clamped(values: Array, low: Array, high: Array) -> Array:
+    return np.asarray(np.minimum(np.maximum(values, low), high))
+
+
+def _decode_weight(chain: Chain, linear: Linear, weight: Array, x: Value) -> Decoding:
+    """Decode quantized float constants whose range without zero point is of no bit width."""
+    scale = linear.scale
+    if scale is None or np.any(np.isnan(weight)):
+        raise NoMatchError("it quantizes constants that hold NaN")
+    wide = IntQuant(scale, _number(0), _number(_WIDEST))
+    low, high = chain.low - linear.zero, chain.high - linear.zero
+    codes = np.minimum(np.maximum(quantize_to_integers(weight, wide), low), high)
+    values = _steps(codes, scale)
+    quant = _with_zero_point(scale, linear.zero, chain.low, chain.high)
+    if _gives(weight, quant, values):
+        return Decoding(x, quant)
+    if _gives(values, quant, values):
+        return Decoding(values, quant)
+    return _bounded(x, scale, low, high)
+
+
+def _with_zero_point(scale: Array, zero: Array, low: int, high: int) -> IntQuant:
+    """Return the narrowest quantizer with this zero point that holds the codes."""
+    found = whole_range(low, high)
+    bits, signed, narrow = found or (*enclosing_bits(low, high), False)
+    return IntQuant(scale, zero.astype(np.float32), _number(bits), signed, narrow)
+
+
+def _gives(x: Array, quant: Quantizer, values: Array) -> bool:
+    return bool(np.array_equal(quantize(x, quant), values, equal_nan=True))
+
+
+def _decode_stored(chain: Chain, linear: Linear, limits: tuple[int, int] | None) -> Decoding:
+    """Decode integers (or small floats) that the file stores."""
+    stored = constant_of(chain.codes, "input")
+    scale = linear.scale
+    if scale is None:
+        raise NoMatchError("its scale is computed at run time")
+    if linear.minifloat is not None:
+        values = _steps(stored, scale)
+        quant: Quantizer = _float_quant(scale, linear.minifloat, saturates=True)
+        return _require_kept(values, quant)
+    if chain.moves and not linear.is_scalar():
+        raise NoMatchError("its constants are moved before a scale per channel")
+    codes = np.clip(stored.astype(np.int64), chain.low, chain.high)
+    if linear.type_name == "INT32" and np.any(linear.zero):
+        # Engines disagree on whether the difference may wrap.
+        raise NoMatchError("it has 32-bit integers and a zero point")
+    values = _steps(codes - linear.zero, scale)
+    low, high = limits or (chain.low, chain.high)
+    if limits is not None and codes.size and (codes.min() < low or codes.max() > high):
+        raise NoMatchError(f"its integers leave the range {low} to {high} of its Clip")
+    if (low, high) == INTEGER_RANGES[linear.type_name] and _is_bipolar(codes, linear):
+        return _require_kept(values, BipolarQuant(scale))
+    plain = _plain(scale, low - linear.zero, high - linear.zero)
+    return _require_kept(values, plain or _with_zero_point(scale, linear.zero, low, high))
+
+
+def _is_bipolar(codes: Array, linear: Linear) -> bool:
+    """Return whether both plus and minus one occur, in signed integers, and nothing else."""
+    if np.any(linear.zero) or linear.type_name.startswith("U") or linear.type_name == "INT32":
+        return False
+    return bool(np.all(np.abs(codes) == 1) and np.any(codes == 1) and np.any(codes == -1))
+
+
+def _require_kept(values: Array, quant: Quantizer) -> Decoding:
+    if not _gives(values, quant, values):
+        raise NoMatchError("a quantizer does not give its values back as they are in float32")
+    return Decoding(values, quant)
+
+
+def _decode_signs(chain: Chain, linear: Linear) -> Decoding:
+    """Decode Where between -1 and +1 in integers."""
+    found = sign_of(_source_of(chain))
+    if found is None or linear.scale is None or linear.scale.size != 1 or np.any(linear.zero):
+        raise NoMatchError("it takes integers from a Where that is no sign")
+    x, level = found
+    if not np.all(level == 1) or (chain.low, chain.high) != (-1, 1):
+        raise NoMatchError("it takes integers from a Where between others than -1 and 1")
+    return Decoding(x, BipolarQuant(linear.scale))
+
+
+def _decode_minifloat(chain: Chain, linear: Linear) -> Decoding | None:
+    format_ = linear.minifloat
+    if format_ is None:
+        return None
+    node = _source_of(chain)
+    if linear.scale is None:
+        raise NoMatchError("it has a dynamic scale and a small float type")
+    saturate = node.attributes.get("saturate")
+    saturates = saturate is None or bool(saturate.value) or format_.always_saturates
+    return Decoding(_input_of(node), _float_quant(linear.scale, format_, saturates=saturates))
+
+
+def _float_quant(scale: Array, format_: Minifloat, *, saturates: bool) -> FloatQuant:
+    return FloatQuant(
+        scale,
+        _number(format_.exponent_bits),
+        _number(format_.mantissa_bits),
+        _number(format_.bias),
+        _number(format_.max_val),
+        has_inf=format_.has_inf,
+        has_nan=format_.has_nan,
+        has_subnormal=True,
+        saturation=saturates,
+    )
+
+
+def _decode_hybrid(chain: Chain, unit: Linear, target: Linear) -> Decoding:
+    """Decode Div(s), Add(z), rounding, QuantizeLinear(1, u), DequantizeLinear(s, z + u).
+
+    QuantizeLinear only converts whole numbers here, so this rounds ``x / s + z`` as ``Quant``
+    does. Clip may stand on either side of the rounding, and in integers.
+    """
+    scale, zero = target.scale, np.asarray(target.zero - unit.zero)
+    if scale is None or (chain.moves and not target.is_scalar()):
+        raise NoMatchError("its own scale cannot be followed to a QuantizeLinear with scale 1")
+    shift = int(unit.zero)
+    low, high = chain.low - shift, chain.high - shift
+    t = _input_of(_source_of(chain))
+    t, low, high, rounding = _rounded_codes(t, low, high)
+    t, added = peeled_constant(t, "Add")
+    x, divisor = peeled_constant(t, "Div")
+    if not same_values(_or(added, 0), zero.astype(np.float32)) or not same_values(
+        _or(divisor, 1), scale
+    ):
+        raise NoMatchError("QuantizeLinear with scale 1 follows other steps than it undoes")
+    found = whole_range(low, high)
+    if found is None:
+        raise NoMatchError(f"its range {low} to {high} is of no bit width")
+    bits, signed, narrow = found
+    zero_point = zero.astype(np.float32)
+    return Decoding(x, IntQuant(scale, zero_point, _number(bits), signed, narrow, rounding))
+
+
+def _or(values: Array | None, number: float) -> Array:
+    return _number(number) if values is None else values
+
+
+def _rounded_codes(t: Value, low: int, high: int) -> tuple[Value, int, int, Rounding]:
+    """Return what is rounded to codes, their range, and how; with at most one rounding."""
+    rounding: Rounding | None = None
+    while True:
+        clamp = clamp_of(t)
+        if clamp is not None and all(b.size == 1 and b == np.rint(b) for b in clamp[:2]):
+            start, stop = (int(min(max(float(end), low), high)) for end in clamp[:2])
+            low, high, t = start, stop, clamp[2]
+            continue
+        found = None if rounding is not None else rounding_of(t)
+        if found is None:
+            return t, low, high, rounding or Rounding.ROUND
+        rounding, t = found

@@ -1,0 +1,254 @@
+"""Quantizers that are written in float operators: steps, and whole forms.
+
+Everything here is recognized by its structure and its constants, both exactly; what looks
+different is left as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.qcdq.parameters import is_linear, same_values, whole_range
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, Rounding
+
+_SIMPLE_MODES = {"Round": Rounding.ROUND, "Ceil": Rounding.CEIL, "Floor": Rounding.FLOOR}
+
+ANCHORS = frozenset({"Ceil", "Clip", "Floor", "Max", "Min", "Mul", "Round", "Sub", "Where"})
+"""Operators that a form may end in."""
+
+
+def _producer(value: Value | None, *op_types: str) -> Node | None:
+    node = None if value is None else value.producer()
+    return (
+        node if node is not None and node.domain == "" and node.op_type in op_types else None
+    )
+
+
+def _fits(values: Array, value: Value | None) -> bool:
+    """Return whether a constant leaves the shape of a value that it is combined with."""
+    if values.ndim == 0:
+        return True
+    if value is None or value.shape is None or values.ndim > len(value.shape):
+        return False
+    own = list(value.shape)[len(value.shape) - values.ndim :]
+    return all(size in (1, dim) for size, dim in zip(values.shape, own, strict=True))
+
+
+def _float_constant(value: Value | None, other: Value | None) -> Array | None:
+    """Return a float32 constant that leaves the shape of the other operand."""
+    known = dialect.constant_value(value)
+    if known is None or known.dtype != np.float32 or not _fits(known, other):
+        return None
+    return known
+
+
+def _with_constant(node: Node) -> tuple[Value, Array] | None:
+    """Return (value, constant) of a commutative operator."""
+    if len(node.inputs) != 2:
+        return None
+    for value, other in (tuple(node.inputs), tuple(reversed(node.inputs))):
+        known = _float_constant(other, value)
+        if value is not None and known is not None and dialect.constant_value(value) is None:
+            return value, known
+    return None
+
+
+def peeled_constant(value: Value, op_type: str) -> tuple[Value, Array | None]:
+    """Return what an operator takes and its constant, or the value itself and ``None``.
+
+    Args:
+        value: Perhaps the output of ``op_type``.
+        op_type: Add, Sub, Mul or Div; of Sub and Div the constant is the second operand.
+    """
+    node = _producer(value, op_type)
+    if node is None:
+        return value, None
+    if op_type in {"Add", "Mul"}:
+        return _with_constant(node) or (value, None)
+    x, known = node.inputs[0], _float_constant(node.inputs[1], node.inputs[0])
+    return (value, None) if x is None or known is None else (x, known)
+
+
+def clamp_of(value: Value) -> tuple[Array, Array, Value] | None:
+    """Return (low, high, x) of a float Clip, Max or Min with constant bounds.
+
+    A bound that is not given is infinite. Bounds that cross are no clamp.
+    """
+    node = _producer(value, "Clip", "Max", "Min")
+    if node is None:
+        return None
+    low, high = np.array(-np.inf, dtype=np.float32), np.array(np.inf, dtype=np.float32)
+    if node.op_type != "Clip":
+        found = _with_constant(node)
+        if found is None:
+            return None
+        x, bound = found
+        return (bound, high, x) if node.op_type == "Max" else (low, bound, x)
+    ends: list[Array] = []
+    for position, default in ((1, low), (2, high)):
+        end = node.inputs[position] if len(node.inputs) > position else None
+        known = default if end is None else dialect.constant_value(end)
+        if known is None or known.dtype != np.float32 or known.size != 1:
+            return None
+        ends.append(known.reshape(()))
+    clipped = node.inputs[0]
+    # Also refuses bounds that are NaN.
+    if clipped is None or not bool(ends[0] <= ends[1]):
+        return None
+    return ends[0], ends[1], clipped
+
+
+def rounding_of(value: Value) -> tuple[Rounding, Value] | None:
+    """Return (mode, t) where a value is ``t`` rounded by one of the modes."""
+    node = _producer(value, "Round", "Ceil", "Floor", "Mul", "Where")
+    if node is None:
+        return None
+    if node.op_type in _SIMPLE_MODES:
+        t = node.inputs[0]
+        return None if t is None else (_SIMPLE_MODES[node.op_type], t)
+    return _rounding_by_sign(node) if node.op_type == "Mul" else _rounding_dpu(node)
+
+
+def _rounding_by_sign(node: Node) -> tuple[Rounding, Value] | None:
+    """Match ``Sign(t) * Floor(Abs(t))`` and its relatives."""
+    for left, right in (tuple(node.inputs), tuple(reversed(node.inputs))):
+        sign, size = _producer(left, "Sign"), _producer(right, "Floor", "Ceil")
+        if sign is None or size is None:
+            continue
+        t, up = sign.inputs[0], size.op_type == "Ceil"
+        inner = size.inputs[0]
+        if t is None or inner is None:
+            continue
+        if _is_abs_of(inner, t):
+            return Rounding.UP if up else Rounding.DOWN, t
+        shifted, half = peeled_constant(inner, "Sub" if up else "Add")
+        if half is not None and np.all(half == 0.5) and _is_abs_of(shifted, t):
+            return Rounding.HALF_DOWN if up else Rounding.HALF_UP, t
+    return None
+
+
+def _is_abs_of(value: Value, t: Value) -> bool:
+    node = _producer(value, "Abs")
+    return node is not None and node.inputs[0] is t
+
+
+def _rounding_dpu(node: Node) -> tuple[Rounding, Value] | None:
+    """Match ``Where(t < 0 and t - Floor(t) == 0.5, Ceil(t), Round(t))``."""
+    tie = _producer(node.inputs[0], "And")
+    up, nearest = _producer(node.inputs[1], "Ceil"), _producer(node.inputs[2], "Round")
+    if tie is None or up is None or nearest is None:
+        return None
+    t = up.inputs[0]
+    below, half = _producer(tie.inputs[0], "Less"), _producer(tie.inputs[1], "Equal")
+    if t is None or nearest.inputs[0] is not t or below is None or half is None:
+        return None
+    fraction = _producer(half.inputs[0], "Sub")
+    floor = None if fraction is None else _producer(fraction.inputs[1], "Floor")
+    if fraction is None or floor is None:
+        return None
+    if any(v is not t for v in (below.inputs[0], fraction.inputs[0], floor.inputs[0])):
+        return None
+    zero, number = (dialect.constant_value(n.inputs[1]) for n in (below, half))
+    if zero is None or number is None or zero.size != 1 or number.size != 1:
+        return None
+    return (Rounding.DPU, t) if np.all(zero == 0) and np.all(number == 0.5) else None
+
+
+def sign_of(node: Node) -> tuple[Value, Array] | None:
+    """Return (x, level) of a Where that is ``level`` for ``x >= 0`` and ``-level`` below.
+
+    ``Less(x, 0)`` counts as the same question the other way round: it differs for NaN only.
+    """
+    if not is_linear(node, "Where"):
+        return None
+    question = _producer(node.inputs[0], "GreaterOrEqual", "LessOrEqual", "Less", "Greater")
+    if question is None:
+        return None
+    mirrored = question.op_type in {"LessOrEqual", "Greater"}
+    x, nil = question.inputs[::-1] if mirrored else question.inputs
+    zero = dialect.constant_value(nil)
+    if x is None or x.dtype != onnx_ir.DataType.FLOAT or zero is None:
+        return None
+    levels = [dialect.constant_value(v) for v in node.inputs[1:3]]
+    if question.op_type in {"Less", "Greater"}:
+        levels.reverse()
+    high, low = levels
+    if high is None or low is None or np.any(zero != 0) or not _fits(zero, x):
+        return None
+    opposite = same_values(high, -low) and _fits(high, x) and _fits(low, x)
+    return (x, high) if opposite and bool(np.all(high > 0)) else None
+
+
+def match_bipolar(node: Node) -> tuple[Value, BipolarQuant] | None:
+    """Return (x, quantizer) of ``Where(x >= 0, s, -s)``."""
+    found = sign_of(node)
+    if found is None or found[1].dtype != np.float32 or not np.all(np.isfinite(found[1])):
+        return None
+    return found[0], BipolarQuant(found[1])
+
+
+def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
+    """Return (x, quantizer) of Div(s), Add(z), Clip, rounding, Sub(z), Mul(s).
+
+    Steps that do nothing may be missing (dividing by 1, adding 0); Clip and rounding may come
+    in either order; one signed bit has Where instead of both.
+    """
+    codes, scale = peeled_constant(node.outputs[0], "Mul")
+    codes, zero = peeled_constant(codes, "Sub")
+    bits = _bits_of(codes)
+    if bits is None:
+        return None
+    t, (width, signed, narrow), rounding = bits
+    t, added = peeled_constant(t, "Add")
+    x, divisor = peeled_constant(t, "Div")
+    if scale is None and zero is None and not _stands_alone(x, node):
+        return None
+    number = np.array(1.0, dtype=np.float32)
+    scale, divisor = (number if v is None else v for v in (scale, divisor))
+    nil = np.zeros((), dtype=np.float32)
+    zero, added = (nil if v is None else v for v in (zero, added))
+    if not same_values(scale, divisor) or not same_values(zero, added):
+        return None
+    valid = np.all(np.isfinite(scale) & (scale > 0)) and np.all(np.isfinite(zero))
+    if not valid or x.dtype != onnx_ir.DataType.FLOAT or not _fits(scale, x):
+        return None
+    size = np.array(width, dtype=np.float32)
+    return x, IntQuant(scale, zero, size, signed, narrow, rounding)
+
+
+def _stands_alone(x: Value, node: Node) -> bool:
+    """Return whether a form without scale is no part of a larger one with a scale."""
+    follows = any(n.op_type in {"Mul", "Sub", "Div"} for n in node.outputs[0].consumers())
+    return not follows and _producer(x, "Div", "Add") is None
+
+
+def _bits_of(codes: Value) -> tuple[Value, tuple[int, bool, bool], Rounding] | None:
+    """Return (t, (bits, signed, narrow), rounding) where ``codes`` are made of ``t``."""
+    where = _producer(codes, "Where")
+    sign = None if where is None else sign_of(where)
+    if sign is not None:
+        x, level = sign
+        is_unit = level.dtype == np.float32 and bool(np.all(level == 1))
+        return (x, (1, True, False), Rounding.ROUND) if is_unit else None
+    first = rounding_of(codes)
+    t = codes if first is None else first[1]
+    low, high = np.array(-np.inf, dtype=np.float32), np.array(np.inf, dtype=np.float32)
+    clamps = 0
+    while (clamp := clamp_of(t)) is not None and clamps < 2:
+        low, high = np.maximum(clamp[0], low), np.minimum(clamp[1], high)
+        t, clamps = clamp[2], clamps + 1
+    found = first or rounding_of(t)
+    ends = (low, high)
+    if found is None or any(
+        e.size != 1 or not np.isfinite(e) or e != np.rint(e) for e in ends
+    ):
+        return None
+    bits = whole_range(int(low), int(high))
+    return None if bits is None else (t if first else found[1], bits, found[0])
+
+
+def _is_whole(bound: Array) -> bool:
+    return bound.size == 1 and bool(np.isfinite(bound) & (bound == np.rint(bound)))

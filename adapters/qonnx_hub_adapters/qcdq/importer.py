@@ -1,0 +1,220 @@
+"""Reads QCDQ and QDQ: QuantizeLinear, Clip, DequantizeLinear become quantizers of the IR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir
+from onnx_ir import Model, Node
+
+from qonnx_hub_adapters.onnx_source import describe, is_onnx, read_model
+from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
+from qonnx_hub_adapters.qcdq.chains import trace
+from qonnx_hub_adapters.qcdq.exporter import INFO
+from qonnx_hub_adapters.qcdq.parameters import NoMatchError, is_linear
+from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, Rewriter, note_kept
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.passes import (
+    DropUnused,
+    InferShapes,
+    NameNodes,
+    NormalizeDialect,
+    RaiseOpset,
+    run_passes,
+)
+from qonnx_hub_ir.verify import require_valid
+
+_CONTRIB_DOMAIN = "com.microsoft"
+"""onnxruntime's domain; its QuantizeLinear and DequantizeLinear took 16 and 4 bits before the
+standard ones did, and mean the same."""
+
+_CONTRIB_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+_OPSET_OF_ALL_TYPES = 21
+"""The first standard opset with 16-bit and 4-bit integers, and with blocks."""
+
+_TYPES_OF_19 = frozenset(
+    {"INT8", "UINT8", "INT32", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2"}
+    | {"FLOAT8E5M2FNUZ"}
+)
+
+
+class QcdqImporter:
+    """QCDQ -> IR."""
+
+    info = INFO
+
+    def accepts(self, source: object) -> bool:
+        """Return whether the source is ONNX with QuantizeLinear but without quantizers.
+
+        A file is parsed for that; its external data is not read.
+        """
+        if not is_onnx(source):
+            return False
+        found = False
+        for domain, op_type in _operators(source):
+            if op_type in dialect.QUANTIZERS or op_type in dialect.OPERATOR_ALIASES:
+                if domain == dialect.DOMAIN or domain in dialect.DOMAIN_ALIASES:
+                    return False
+            elif op_type in LINEAR_OPERATORS:
+                found |= domain in dialect.STANDARD_DOMAINS or domain == _CONTRIB_DOMAIN
+        return found
+
+    def load(self, source: object, options: ImportOptions) -> Model:
+        """Return the source as a verified IR model.
+
+        What is not one quantizer stays in standard operators, which run as they are; see
+        :func:`kept_reasons`.
+
+        Raises:
+            SourceError: It cannot be read.
+            InvalidModelError: It breaks rules of the IR; all of them are listed.
+        """
+        prepared = _prepared(source)
+        if prepared is None:
+            model, limits = read_model(source), {}
+        else:
+            limits = _limits_of_constants(prepared)
+            model = _read_prepared(prepared, source)
+        rewriter = Rewriter(model.graph)
+        rewriter.rewrite_chains(limits)
+        DropUnused()(model)
+        rewriter.rewrite_float_forms()
+        if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
+            model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+        run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
+        note_kept(model)
+        require_valid(model, describe(source))
+        return model
+
+    def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
+        """Return ``None``: a QCDQ file has no framework of its own beside the IR."""
+        return None
+
+
+def kept_reasons(model: Model) -> dict[str, str]:
+    """Return why nodes of an imported model are still QuantizeLinear and the like.
+
+    Returns:
+        Node name -> reason, in the graph's order; empty where all became quantizers.
+    """
+    return {
+        str(node.name): node.metadata_props[KEPT]
+        for node in model.graph.all_nodes()
+        if KEPT in node.metadata_props
+    }
+
+
+def _operators(source: object) -> Iterator[tuple[str, str]]:
+    """Yield (domain, operator) of every node; of none where the source is unreadable."""
+    if isinstance(source, Model):
+        yield from ((node.domain, node.op_type) for node in _nodes(source))
+        return
+    proto = source
+    if isinstance(source, (str, Path)):
+        try:
+            proto = onnx.load(source, load_external_data=False)
+        except Exception:  # whatever is wrong with the file, reading it will say so
+            return
+    if isinstance(proto, onnx.ModelProto):
+        yield from _proto_operators(proto.graph.node)
+        for function in proto.functions:
+            yield from _proto_operators(function.node)
+
+
+def _proto_operators(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        yield node.domain, node.op_type
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _proto_operators(graph.node)
+
+
+def _nodes(model: Model) -> Iterator[Node]:
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
+def _prepared(source: object) -> Model | None:
+    """Return a copy with standard QuantizeLinear nodes; ``None`` where it is unreadable."""
+    try:
+        model = _parsed(source)
+        if model is None:
+            return None
+        run_passes(model, [NameNodes(), NormalizeDialect()])
+        _standardize(model)
+    except HubError:
+        # Reading the source itself will raise the same, and name the file.
+        return None
+    return model
+
+
+def _parsed(source: object) -> Model | None:
+    if isinstance(source, Model):
+        return source.clone()
+    try:
+        if isinstance(source, onnx.ModelProto):
+            return onnx_ir.from_proto(source)
+        return onnx_ir.load(source) if isinstance(source, (str, Path)) else None
+    except Exception:  # whatever is wrong with the file, reading it will say so
+        return None
+
+
+def _standardize(model: Model) -> None:
+    """Give onnxruntime's QuantizeLinear and DequantizeLinear their standard names."""
+    nodes = [
+        node
+        for node in _nodes(model)
+        if node.domain == _CONTRIB_DOMAIN and node.op_type in _CONTRIB_OPERATORS
+    ]
+    if not nodes:
+        return
+    if any(_needs_newer_opset(node) for node in nodes):
+        # Before they are standard nodes, which the older opset would not know.
+        RaiseOpset(_OPSET_OF_ALL_TYPES)(model)
+        nodes = [node for node in _nodes(model) if node.domain == _CONTRIB_DOMAIN]
+    for node in nodes:
+        if node.op_type in _CONTRIB_OPERATORS:
+            node.domain = ""
+
+
+def _needs_newer_opset(node: Node) -> bool:
+    if "block_size" in node.attributes:
+        return True
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    known = zero if zero is not None else node.inputs[0]
+    if zero is None and node.op_type == "QuantizeLinear":
+        return False
+    return known is None or known.dtype is None or known.dtype.name not in _TYPES_OF_19
+
+
+def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
+    """Return the ranges that Clips leave to constants, before these are folded away."""
+    limits: dict[str, tuple[int, int]] = {}
+    for node in model.graph:
+        if not is_linear(node, "DequantizeLinear"):
+            continue
+        try:
+            chain = trace(node)
+        except NoMatchError:
+            continue
+        if chain.source is None:
+            limits[str(node.outputs[0].name)] = (chain.low, chain.high)
+    return limits
+
+
+def _read_prepared(prepared: Model, source: object) -> Model:
+    try:
+        return read_model(prepared)
+    except HubError as error:
+        # The prepared copy is ours; the message is about what the user gave.
+        text = str(error).replace(describe(prepared), describe(source), 1)
+        error.args = (text,)
+        raise
+
+
+__all__ = ["QcdqImporter", "kept_reasons"]

@@ -1,0 +1,171 @@
+"""Chains in a graph become quantizers; what stays says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_adapters.qcdq.chains import Chain, trace
+from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
+from qonnx_hub_adapters.qcdq.float_forms import ANCHORS, match_bipolar, match_integer
+from qonnx_hub_adapters.qcdq.parameters import NoMatchError, is_linear
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.emitter import Emitter
+from qonnx_hub_ir.quant import Array, Quantizer
+
+KEPT = "qonnx_hub.kept"
+"""Metadata key of a QuantizeLinear or DequantizeLinear that stays: why."""
+
+LINEAR_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+Limits = Mapping[str, tuple[int, int]]
+"""Name of a DequantizeLinear's output -> lowest and highest code of the constants it takes."""
+
+
+class Rewriter:
+    """Replaces chains by quantizers in one graph. Equal quantizers of one value are shared."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._made: dict[tuple[object, ...], Value] = {}
+        self._names = {node.name for node in graph}
+
+    def rewrite_chains(self, limits: Limits) -> None:
+        """Replace every chain that is one quantizer; note on the others why they are not."""
+        for node in list(self.graph):
+            if not is_linear(node, "DequantizeLinear"):
+                continue
+            try:
+                chain = trace(node)
+                decoding = decode(chain, limits.get(str(node.outputs[0].name)))
+            except NoMatchError as reason:
+                node.metadata_props[KEPT] = str(reason)
+                continue
+            self._replace(chain, decoding)
+
+    def rewrite_float_forms(self) -> None:
+        """Replace every quantizer that is written in float operators."""
+        for node in reversed(list(self.graph)):
+            if not any(out.uses() or out.is_graph_output() for out in node.outputs):
+                # Left over from a form that ended further down.
+                self.graph.remove(node, safe=True)
+                continue
+            if node.domain != "" or node.op_type not in ANCHORS:
+                continue
+            found = match_bipolar(node) or match_integer(node)
+            if found is None:
+                continue
+            x, quant = found
+            emit = Emitter(self.graph, node)
+            emit.replace_with(self._quantize(Decoding(x, quant), emit, str(node.name)))
+
+    def _replace(self, chain: Chain, decoding: Decoding) -> None:
+        node = chain.target
+        emit = Emitter(self.graph, node)
+        key = _identity(chain, decoding)
+        shared = self._made.get(key)
+        if shared is None:
+            name = str(node.name).replace("DequantizeLinear", "Quant")
+            made = self._quantize(decoding, emit, name)
+            if chain.source is not None:
+                made.metadata_props.update(chain.codes.metadata_props)
+            self._made[key] = made = self._hold(decoding, emit, made)
+        else:
+            made = shared
+        for move in chain.moves:
+            made = _repeat(move, made, node)
+        if shared is None or chain.moves:
+            emit.replace_with(made)
+        elif node.outputs[0].is_graph_output():
+            emit.replace_with(emit.add("Identity", [made]))
+        else:
+            node.outputs[0].replace_all_uses_with(made)
+            self.graph.remove(node, safe=True)
+
+    def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:
+        # The name of the node that goes is free.
+        name = name if name == emit.node.name else self._free(name)
+        x = decoding.x
+        if isinstance(x, np.ndarray):
+            x = dialect.add_initializer(self.graph, f"{name}_values", x)
+        quant, dynamic = decoding.quant, decoding.dynamic
+        fresh = dialect.quantizer_node(x, quant, name, self.graph, dynamic)
+        emit.node.prepend(fresh)
+        return fresh.outputs[0]
+
+    def _hold(self, decoding: Decoding, emit: Emitter, value: Value) -> Value:
+        """Return the value held to the bounds, if there are any."""
+        if decoding.bounds is None:
+            return value
+        low, high = (_shrunk(bound) for bound in decoding.bounds)
+        ends = [emit.constant("low", low), emit.constant("high", high)]
+        if low.size == 1 and high.size == 1:
+            held = emit.add("Clip", [value, *ends])
+        else:
+            held = emit.add("Min", [emit.add("Max", [value, ends[0]]), ends[1]])
+        held.type, held.shape = value.type, value.shape
+        held.metadata_props.update(value.metadata_props)
+        return held
+
+    def _free(self, name: str) -> str:
+        free, count = name, 0
+        while free in self._names:
+            count += 1
+            free = f"{name}_{count}"
+        self._names.add(free)
+        return free
+
+
+def _shrunk(bound: Array) -> Array:
+    """Return a bound as a scalar where there is one value: Clip takes nothing else."""
+    first = bound.reshape(-1)[0]
+    return np.array(first, dtype=bound.dtype) if np.all(bound == first) else bound
+
+
+def _identity(chain: Chain, decoding: Decoding) -> tuple[object, ...]:
+    """Return what makes two decodings one: the same thing, quantized in the same way."""
+    origin = chain.codes if isinstance(decoding.x, np.ndarray) else decoding.x
+    bounds = tuple((b.shape, b.tobytes()) for b in decoding.bounds or ())
+    quant: Quantizer = decoding.quant
+    return origin, quant, bounds, tuple(decoding.dynamic.items())
+
+
+def _repeat(move: Node, x: Value, before: Node) -> Value:
+    """Return the output of a copy of ``move`` that moves ``x`` instead."""
+    inputs = [x, *move.inputs[1:]]
+    copy = Node(
+        move.domain,
+        move.op_type,
+        inputs,
+        list(move.attributes.values()),
+        num_outputs=1,
+        name=f"{move.name}_of_values",
+    )
+    out = copy.outputs[0]
+    out.name = f"{before.name}_{copy.name}_out"
+    out.type, out.shape = x.type, move.outputs[0].shape
+    out.metadata_props.update(move.outputs[0].metadata_props)
+    before.prepend(copy)
+    return out
+
+
+def note_kept(model: Model) -> None:
+    """Write on every remaining QuantizeLinear and its relatives why they stay."""
+    own = set(model.graph)
+    for node in model.graph.all_nodes():
+        if node.domain != "" or node.op_type not in LINEAR_OPERATORS:
+            continue
+        if node.metadata_props.get(KEPT):
+            continue
+        if node not in own:
+            reason = "it is inside a subgraph"
+        elif node.op_type == "DynamicQuantizeLinear":
+            reason = "its scale and zero point are computed from its input at run time"
+        elif any(value.is_graph_output() for value in node.outputs):
+            reason = "its integers are an output of the graph"
+        else:
+            readers = {reader.op_type for out in node.outputs for reader in out.consumers()}
+            reason = f"its integers go to {', '.join(sorted(readers))}"
+        node.metadata_props[KEPT] = reason

@@ -1,0 +1,405 @@
+"""Numpy kernels of recurrent layers: RNN, GRU and LSTM.
+
+Shapes: T steps, B samples, I inputs, H hidden units, D directions, G gates. Inside, time comes
+first whatever ``layout`` says, and a direction is swept at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.executor.kernels._numbers import widened
+from qonnx_hub.executor.kernels.activation import sigmoid, softplus, softsign
+from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+Function = Callable[[Array], Array]
+State = tuple[Array, ...]
+Step = Callable[[Array, State], State]
+"""(inputs times weight plus bias: (B, G * H), state) -> next state, output first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Direction:
+    """The parameters of one direction.
+
+    Attributes:
+        weight: (I, G * H).
+        recurrence: (H, G * H).
+        input_bias: (G * H,).
+        recurrence_bias: (G * H,).
+        peepholes: (3 * H,) of an LSTM that has them.
+    """
+
+    weight: Array
+    recurrence: Array
+    input_bias: Array
+    recurrence_bias: Array
+    peepholes: Array | None
+
+
+Cell = Callable[[_Direction, list[Function]], tuple[Array, Step]]
+"""(parameters, activations) -> bias that is added to all inputs at once, and the step."""
+
+
+def _affine(alpha: float, beta: float) -> Function:
+    return lambda x: x * np.asarray(alpha, x.dtype) + np.asarray(beta, x.dtype)
+
+
+def _scaled_tanh(alpha: float, beta: float) -> Function:
+    return lambda x: np.asarray(alpha, x.dtype) * np.tanh(np.asarray(beta, x.dtype) * x)
+
+
+def _hard_sigmoid(alpha: float, beta: float) -> Function:
+    line = _affine(alpha, beta)
+    return lambda x: np.clip(line(x), np.asarray(0, x.dtype), np.asarray(1, x.dtype))
+
+
+def _leaky_relu(alpha: float) -> Function:
+    return lambda x: np.where(x >= 0, x, x * np.asarray(alpha, x.dtype))
+
+
+def _thresholded_relu(alpha: float) -> Function:
+    return lambda x: np.where(x > np.asarray(alpha, x.dtype), x, np.asarray(0, x.dtype))
+
+
+def _elu(alpha: float) -> Function:
+    return lambda x: np.where(
+        x > 0, x, np.expm1(np.minimum(x, np.asarray(0, x.dtype))) * np.asarray(alpha, x.dtype)
+    )
+
+
+_PLAIN: dict[str, Function] = {
+    "relu": lambda x: np.maximum(x, np.asarray(0, x.dtype)),
+    "sigmoid": sigmoid,
+    "softplus": softplus,
+    "softsign": softsign,
+    "tanh": lambda x: np.asarray(np.tanh(x)),
+}
+
+_Defaults = tuple[float | None, ...]
+_PARAMETRIC: dict[str, tuple[Callable[..., Function], _Defaults]] = {
+    "affine": (_affine, (None, None)),
+    "elu": (_elu, (1.0,)),
+    "hardsigmoid": (_hard_sigmoid, (0.2, 0.5)),
+    "leakyrelu": (_leaky_relu, (0.01,)),
+    "scaledtanh": (_scaled_tanh, (None, None)),
+    "thresholdedrelu": (_thresholded_relu, (1.0,)),
+}
+"""Factories with the defaults of alpha and beta; ``None`` where ONNX states no default."""
+
+
+def _activations(spec: KernelSpec, standard: tuple[str, ...]) -> list[list[Function]]:
+    """Return the activation functions of each direction.
+
+    Values of activation_alpha and activation_beta go, in order, to the functions that take
+    them; one that is left over is an error.
+
+    Args:
+        spec: The node.
+        standard: Names of the default functions of one direction.
+
+    Raises:
+        Unserved: A function is unknown, there are too few or too many, or a parameter is
+            missing or left over.
+    """
+    directions = 2 if spec.attr("direction", "forward") == "bidirectional" else 1
+    names = spec.attr("activations") or standard * directions
+    if len(names) != len(standard) * directions:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has activations {tuple(names)}")
+    alphas, betas = (iter(spec.attr(f"activation_{k}", ())) for k in ("alpha", "beta"))
+    functions = [_activation(spec, name, alphas, betas) for name in names]
+    if next(alphas, None) is not None or next(betas, None) is not None:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has more parameters than activations")
+    count = len(standard)
+    return [functions[first : first + count] for first in range(0, len(functions), count)]
+
+
+def _activation(
+    spec: KernelSpec, name: str, alphas: Iterator[float], betas: Iterator[float]
+) -> Function:
+    key = name.lower()
+    if key in _PLAIN:
+        return _PLAIN[key]
+    if key not in _PARAMETRIC:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has the activation {name!r}")
+    make, defaults = _PARAMETRIC[key]
+    sources = zip((alphas, betas), defaults, strict=False)
+    values = [next(source, default) for source, default in sources]
+    if None in values:
+        raise Unserved(f"{spec.op_type} '{spec.name}': {name} lacks alpha or beta")
+    return make(*values)
+
+
+def _clipper(spec: KernelSpec) -> Function:
+    """Return what bounds the input of an activation function."""
+    bound = spec.attr("clip")
+    if bound is None:
+        return lambda x: x
+    return lambda x: np.clip(x, np.asarray(-bound, x.dtype), np.asarray(bound, x.dtype))
+
+
+def _rnn_cell(spec: KernelSpec) -> Cell:
+    clip = _clipper(spec)
+
+    def cell(direction: _Direction, functions: list[Function]) -> tuple[Array, Step]:
+        (f,) = functions
+
+        def step(inputs: Array, state: State) -> State:
+            return (f(clip(inputs + state[0] @ direction.recurrence)),)
+
+        return direction.input_bias + direction.recurrence_bias, step
+
+    return cell
+
+
+def _gru_cell(spec: KernelSpec) -> Cell:
+    clip, reset_last = _clipper(spec), bool(spec.attr("linear_before_reset", 0))
+
+    def cell(direction: _Direction, functions: list[Function]) -> tuple[Array, Step]:
+        f, g = functions
+        hidden = len(direction.recurrence)
+        gates, candidate = slice(0, 2 * hidden), slice(2 * hidden, None)
+        gate_weight = np.ascontiguousarray(direction.recurrence[:, gates])
+        candidate_weight = np.ascontiguousarray(direction.recurrence[:, candidate])
+        bias = direction.input_bias + direction.recurrence_bias
+        inner = direction.recurrence_bias[candidate]
+        if reset_last:
+            bias[candidate] = direction.input_bias[candidate]
+
+        def step(inputs: Array, state: State) -> State:
+            h = state[0]
+            both = f(clip(inputs[:, gates] + h @ gate_weight))
+            update, reset = both[:, :hidden], both[:, hidden:]
+            if reset_last:
+                past = reset * (h @ candidate_weight + inner)
+            else:
+                past = (reset * h) @ candidate_weight
+            new = g(clip(inputs[:, candidate] + past))
+            return ((np.asarray(1, h.dtype) - update) * new + update * h,)
+
+        return bias, step
+
+    return cell
+
+
+def _lstm_cell(spec: KernelSpec) -> Cell:
+    clip, coupled = _clipper(spec), bool(spec.attr("input_forget", 0))
+
+    def cell(direction: _Direction, functions: list[Function]) -> tuple[Array, Step]:
+        f, g, h = functions
+        hidden = len(direction.recurrence)
+        peep = direction.peepholes
+        to_input, to_output, to_forget = (
+            (None, None, None) if peep is None else np.split(peep, 3)
+        )
+
+        def gate(total: Array, memory: Array, weight: Array | None) -> Array:
+            return f(clip(total if weight is None else total + memory * weight))
+
+        def step(inputs: Array, state: State) -> State:
+            past, memory = state
+            total = inputs + past @ direction.recurrence
+            i, o, forget, c = (total[:, k * hidden : (k + 1) * hidden] for k in range(4))
+            open_input = gate(i, memory, to_input)
+            if coupled:
+                keep = np.asarray(1, memory.dtype) - open_input
+            else:
+                keep = gate(forget, memory, to_forget)
+            memory = keep * memory + open_input * g(clip(c))
+            return gate(o, memory, to_output) * h(memory), memory
+
+        return direction.input_bias + direction.recurrence_bias, step
+
+    return cell
+
+
+def _order(steps: int, samples: int, lengths: Array | None) -> Array:
+    """Return which step each sample starts from behind reads: (T, B).
+
+    A sample's own steps are reversed; what follows them stays where it is. Applied twice, the
+    order is back as it was.
+    """
+    forward = np.arange(steps, dtype=np.intp)[:, np.newaxis]
+    if lengths is None:
+        return np.broadcast_to(forward[::-1], (steps, samples))
+    ends = lengths.astype(np.intp)[np.newaxis, :]
+    return np.where(forward < ends, ends - 1 - forward, forward)
+
+
+def _sweep(
+    inputs: Array, step: Step, state: State, lengths: Array | None
+) -> tuple[Array, State]:
+    """Return the output of all steps, zero behind a sample's end, and the last state.
+
+    Args:
+        inputs: Inputs times weight plus bias: (T, B, G * H).
+        step: The cell.
+        state: Initial state, (B, H) each.
+        lengths: Steps of each sample; ``None`` for all.
+
+    Returns:
+        (T, B, H), and (B, H) for each array of the state.
+    """
+    outputs = np.zeros((len(inputs), *state[0].shape), dtype=inputs.dtype)
+    for t, row in enumerate(inputs):
+        following = step(row, state)
+        if lengths is None:
+            outputs[t] = following[0]
+            state = following
+            continue
+        live = (t < lengths)[:, np.newaxis]
+        state = tuple(np.where(live, n, o) for n, o in zip(following, state, strict=True))
+        np.copyto(outputs[t], following[0], where=live)
+    return outputs, state
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What a recurrent node is, apart from its weights.
+
+    Attributes:
+        cell: Builds the step of a direction.
+        activations: Functions per direction.
+        reversed_: Whether each direction runs backward.
+        batch_first: Whether samples come before steps in inputs and outputs.
+        states: How many arrays the state has.
+    """
+
+    cell: Cell
+    activations: list[list[Function]]
+    reversed_: tuple[bool, ...]
+    batch_first: bool
+    states: int
+
+    def run(
+        self,
+        x: Array,
+        directions: list[_Direction],
+        lengths: Array | None,
+        initial: list[Array | None],
+    ) -> tuple[Array, ...]:
+        """Return Y, Y_h and, for an LSTM, Y_c in the node's layout."""
+        if self.batch_first:
+            x = x.swapaxes(0, 1)
+            initial = [s if s is None else s.swapaxes(0, 1) for s in initial]
+        steps, samples = x.shape[:2]
+        outputs, finals = [], []
+        for number, direction in enumerate(directions):
+            bias, step = self.cell(direction, self.activations[number])
+            flat = x.reshape(steps * samples, x.shape[2]) @ direction.weight + bias
+            inputs = flat.reshape(steps, samples, len(bias))
+            hidden = len(direction.recurrence)
+            zeros = np.zeros((samples, hidden), dtype=x.dtype)
+            state = tuple(zeros if s is None else widened(s[number]) for s in initial)
+            order = _order(steps, samples, lengths), np.arange(samples)
+            if self.reversed_[number]:
+                inputs = inputs[order]
+            y, final = _sweep(inputs, step, state, lengths)
+            outputs.append(y[order] if self.reversed_[number] else y)
+            finals.append(final)
+        stacked = [np.stack([final[s] for final in finals]) for s in range(self.states)]
+        if self.batch_first:
+            y = np.stack(outputs, axis=2).swapaxes(0, 1)
+            return y, *(s.swapaxes(0, 1) for s in stacked)
+        return np.stack(outputs, axis=1), *stacked
+
+
+def _directions(
+    w: Array, r: Array, b: Array | None, p: Array | None, hidden: int | None
+) -> list[_Direction]:
+    """Return the parameters of each direction, as the sweep wants them.
+
+    Raises:
+        ValueError: Weight and hidden_size disagree.
+    """
+    if hidden is not None and r.shape[2] != hidden:
+        raise ValueError(f"a recurrence weight of {r.shape} for {hidden} hidden units")
+    result = []
+    for number in range(len(w)):
+        width = w.shape[1]
+        biases = np.zeros(2 * width, dtype=np.float32) if b is None else widened(b[number])
+        result.append(
+            _Direction(
+                weight=np.ascontiguousarray(widened(w[number]).T),
+                recurrence=np.ascontiguousarray(widened(r[number]).T),
+                input_bias=biases[:width],
+                recurrence_bias=biases[width:],
+                peepholes=None if p is None else widened(p[number]),
+            )
+        )
+    return result
+
+
+def _layer(spec: KernelSpec, cell: Cell, standard: tuple[str, ...], states: int) -> _Layer:
+    directions = {
+        "forward": (False,),
+        "reverse": (True,),
+        "bidirectional": (False, True),
+    }
+    direction, layout = spec.attr("direction", "forward"), spec.attr("layout", 0)
+    if direction not in directions or layout not in (0, 1):
+        raise Unserved(
+            f"{spec.op_type} '{spec.name}' has direction {direction!r} and layout {layout}"
+        )
+    return _Layer(
+        cell, _activations(spec, standard), directions[direction], bool(layout), states
+    )
+
+
+def _recurrent(
+    make_cell: Callable[[KernelSpec], Cell], standard: tuple[str, ...], states: int
+) -> Callable[[KernelSpec], Kernel]:
+    """Return a factory of kernels of one kind of recurrent node.
+
+    Args:
+        make_cell: Reads the attributes of the cell.
+        standard: Default activation functions of one direction.
+        states: How many arrays the state has.
+    """
+
+    def make(spec: KernelSpec) -> Kernel:
+        layer = _layer(spec, make_cell(spec), standard, states)
+        hidden, outputs = spec.attr("hidden_size"), spec.num_outputs
+        positions = (1, 2, 3, 7)
+        fixed = all(spec.constant(i) is not None or not spec.has_input(i) for i in positions)
+        w, r, b, p = (spec.constant(i) for i in positions)
+        known = None
+        if fixed and w is not None and r is not None:
+            known = _directions(w, r, b, p, hidden)
+
+        def kernel(x: Array, w: Array, r: Array, *rest: Array | None) -> Any:
+            b, lengths, h, c, p = [*rest, None, None, None, None, None][:5]
+            directions = known or _directions(w, r, b, p, hidden)
+            results = layer.run(widened(x), directions, lengths, [h, c][:states])
+            typed = tuple(y.astype(x.dtype, copy=False) for y in results[:outputs])
+            return typed if outputs > 1 else typed[0]
+
+        return kernel
+
+    return make
+
+
+_COMMON = (
+    "activation_alpha",
+    "activation_beta",
+    "activations",
+    "clip",
+    "direction",
+    "hidden_size",
+    "layout",
+)
+
+KERNELS: KernelTable = {
+    ("", "GRU"): served(
+        _recurrent(_gru_cell, ("Sigmoid", "Tanh"), 1), "linear_before_reset", *_COMMON
+    ),
+    ("", "LSTM"): served(
+        _recurrent(_lstm_cell, ("Sigmoid", "Tanh", "Tanh"), 2), "input_forget", *_COMMON
+    ),
+    ("", "RNN"): served(_recurrent(_rnn_cell, ("Tanh",), 1), *_COMMON),
+}
