@@ -24,8 +24,8 @@ from qonnx_hub.equivalence.runners import (
     Runner,
 )
 from qonnx_hub.executor.session import Session
-from qonnx_hub.files import replacing
 from qonnx_hub.inspection import Inspection, inspect_model
+from qonnx_hub.writing import has_external_data, write_model
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.protocol import (
     Artifact,
@@ -35,9 +35,6 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_ir.errors import HubError, UsageError
 from qonnx_hub_ir.quant import Array
-
-_ONE_FILE_BYTES = (1 << 31) - (1 << 20)
-"""A protobuf message ends at 2 GiB; larger models keep their weights in a file beside it."""
 
 
 class ConversionError(HubError):
@@ -137,20 +134,8 @@ def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) 
         NotExactError: The form cannot say the model exactly; every reason is listed.
     """
     artifact = registry.find_exporter(format).export(model, ExportOptions(**options))
-    with replacing(path) as temporary:
-        write_model(artifact.model, temporary, Path(path).name)
+    write_model(artifact.model, path, external=has_external_data(model))
     return artifact
-
-
-def write_model(model: Model, path: Path, name: str) -> None:
-    """Write a model's bytes; weights beyond 2 GiB go into ``name + ".data"`` beside it."""
-    weights = sum(
-        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value
-    )
-    if weights > _ONE_FILE_BYTES:
-        onnx_ir.save(model, path, format="protobuf", external_data=f"{name}.data")
-        return
-    path.write_bytes(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def convert(
@@ -209,8 +194,7 @@ def convert(
             )
         ort_result = _ort_check(model, message, feeds, _label(source), to)
     if path is not None:
-        with replacing(path) as temporary:
-            write_model(artifact.model, temporary, Path(path).name)
+        write_model(artifact.model, path, external=has_external_data(model))
     return ConversionReport(
         source=_label(source),
         path=None if path is None else str(path),

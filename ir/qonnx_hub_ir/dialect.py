@@ -157,17 +157,19 @@ def known_attributes(node: Node) -> dict[str, int | str]:
     return defaults
 
 
-def constant_value(value: Value | None) -> Parameter:
-    """Return the array of a value that is known without running, else ``None``.
+def constant_tensor(value: Value | None) -> onnx_ir.TensorProtocol | None:
+    """Return the tensor of a value that is known without running, else ``None``.
 
     Known are initializers that are not graph inputs. (Constant nodes are initializers once
     :mod:`qonnx_hub_ir.passes.normalize` has run.)
     """
-    if value is None:
-        return None
-    if value.const_value is not None and not value.is_graph_input():
-        return value.const_value.numpy()
-    return None
+    return None if value is None or value.is_graph_input() else value.const_value
+
+
+def constant_value(value: Value | None) -> Parameter:
+    """Return the array of a value that is known without running, else ``None``."""
+    tensor = constant_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def read_quantizer(node: Node) -> Quantizer:
@@ -323,14 +325,20 @@ def known_shape(tensor: onnx_ir.TensorProtocol) -> onnx_ir.Shape:
 
 def add_initializer(graph: Graph, name: str, array: Array) -> Value:
     """Return a new initializer of the graph that holds ``array`` under a free name."""
+    tensor = onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+    return register_tensor(graph, name, tensor)
+
+
+def register_tensor(graph: Graph, name: str, tensor: onnx_ir.TensorProtocol) -> Value:
+    """Return a new initializer of the graph that holds ``tensor`` under a free name."""
     free, count = name, 0
     while free in graph.initializers:
         count += 1
         free = f"{name}_{count}"
-    tensor = onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free)
+    tensor.name = free
     value = Value(
         name=free,
-        shape=onnx_ir.Shape(array.shape),
+        shape=known_shape(tensor),
         type=onnx_ir.TensorType(tensor.dtype),
         const_value=tensor,
     )

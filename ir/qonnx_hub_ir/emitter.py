@@ -32,6 +32,10 @@ class Emitter:
             self._constants[key] = dialect.add_initializer(self.graph, name, array)
         return self._constants[key]
 
+    def tensor(self, label: str, tensor: onnx_ir.TensorProtocol) -> Value:
+        """Return a new initializer that holds a tensor, which may be computed late."""
+        return dialect.register_tensor(self.graph, f"{self.node.name}_{label}", tensor)
+
     def add(self, op_type: str, inputs: Sequence[Value | None], **attributes: Any) -> Value:
         """Return the output of a new standard node placed before the replaced one."""
         name = f"{self.node.name}_{op_type}_{self._count}"

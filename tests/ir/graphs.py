@@ -15,6 +15,8 @@ from onnx.reference.op_run import OpRun
 DOMAIN = "qonnx.custom_op.general"
 CHANNELS_LAST = "qonnx.custom_op.channels_last"
 IMPORTS = {"": 19, DOMAIN: 2}
+BARE: dict[str, None] = {"signed": None, "narrow": None, "rounding_mode": None}
+"""Given to :func:`quant`, leaves these attributes out."""
 
 
 def f32(values: Any) -> np.ndarray:

@@ -168,7 +168,8 @@ def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | 
     """Read a float Clip in front of QuantizeLinear as the quantizer's range, where it is one.
 
     Quantizing never falls as values grow, so clipping values to ``a`` and ``b`` is clamping
-    codes to those of ``a`` and ``b``. A Clip that gives no range of whole bits stays a node.
+    codes to those of ``a`` and ``b``. A Clip that gives no range of whole bits stays a node, and
+    so does one that only takes the negative half away: that is an activation function.
     """
     start, stop = _number(-np.inf), _number(np.inf)
     inner, clamps = x, 0
@@ -180,10 +181,13 @@ def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | 
     if not clamps or np.any(np.isnan(start)) or np.any(np.isnan(stop)):
         return None
     wide = IntQuant(scale, _number(0), _number(_WIDEST))
-    codes = (quantize_to_integers(np.asarray(end), wide) for end in (start, stop))
+    ends = (np.broadcast_arrays(end, scale)[0] for end in (start, stop))
+    codes = (quantize_to_integers(end, wide) for end in ends)
     tight_low, tight_high = (np.minimum(np.maximum(code, low), high) for code in codes)
     plain = _plain(scale, tight_low, tight_high)
     if plain is None or (np.array_equal(tight_low, low) and np.array_equal(tight_high, high)):
+        return None
+    if not plain.signed and np.any(low < 0):
         return None
     return Decoding(inner, plain)
 

@@ -6,18 +6,16 @@ that has them; float operators, which are always exact, where they are not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.protocol import Gap
 from qonnx_hub_adapters.qcdq import linear, lowering
+from qonnx_hub_adapters.qcdq.choice import Encoding, Wishes
+from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.quant import (
-    Array,
     BipolarQuant,
     FloatQuant,
     IntQuant,
@@ -27,59 +25,11 @@ from qonnx_hub_ir.quant import (
     is_bipolar,
     single_value,
 )
-from qonnx_hub_ir.semantics import quantize, quantize_to_integers
-
-LOWEST_OPSET = 19
-"""The first opset whose QuantizeLinear and DequantizeLinear every engine agrees on."""
-
-ENCODINGS = ("auto", "qcdq", "qdq", "float")
-WEIGHTS = ("int8", "int4", "int2", "float")
 
 _MOVES_VALUES = frozenset(
     {"Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose"}
     | {"Unsqueeze"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the caller asks for.
-
-    Attributes:
-        encoding: "auto", or only forms with integer Clip ("qcdq"), without it ("qdq"), or of
-            float operators ("float").
-        weights: Narrowest integer type of stored weights.
-        opset: Standard opset that the file will have at least.
-        limit: Standard opset that it may not exceed; ``None`` for any.
-        allow_lossy: Take the plain form for zero points as well.
-    """
-
-    encoding: str = "auto"
-    weights: str = "int8"
-    opset: int = LOWEST_OPSET
-    limit: int | None = None
-    allow_lossy: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """One way to say one quantizer.
-
-    Attributes:
-        name: How reports call it.
-        write: Emits its nodes and returns the value that replaces the quantizer's output.
-        opset: Lowest standard opset that has what it uses.
-        exact: Whether it computes the same float32 values.
-        reason: Why this one, where that is not obvious.
-        weight_bytes: Bytes before and after, where it stores a weight.
-    """
-
-    name: str
-    write: linear.Writer
-    opset: int = LOWEST_OPSET
-    exact: bool = True
-    reason: str = ""
-    weight_bytes: tuple[int, int] | None = None
 
 
 def choose(node: Node, wishes: Wishes) -> Encoding | Gap:
@@ -90,10 +40,10 @@ def choose(node: Node, wishes: Wishes) -> Encoding | Gap:
         wishes: What the caller asks for.
     """
     quant = dialect.read_quantizer(node)
-    weight = dialect.constant_value(node.inputs[0])
+    weight = dialect.constant_tensor(node.inputs[0])
     known = all(value is not None for value in dialect.parameters(quant))
     if weight is not None and known:
-        return _weight(node, quant, weight, wishes)
+        return encode_weight(node, quant, weight, wishes)
     if wishes.encoding == "float":
         return _float(node, quant, "")
     found = _linear(node, quant, wishes)
@@ -268,94 +218,3 @@ def _several_axes(node: Node, quant: IntQuant, wishes: Wishes, reason: str) -> E
     if isinstance(writer, str):
         return writer
     return Encoding("Clip + blocked Q + DQ", writer, opset=21)
-
-
-def _weight(node: Node, quant: Quantizer, weight: Array, wishes: Wishes) -> Encoding:
-    if wishes.weights == "float" or wishes.encoding == "float":
-        return _folded(quant, weight, "")
-    if not isinstance(quant, (IntQuant, BipolarQuant)):
-        return _folded(quant, weight, "has no integers")
-    if weight.dtype != np.float32:
-        return _folded(quant, weight, f"is {weight.dtype.name}")
-    if not np.all(np.isfinite(np.asarray(quant.scale))) or np.any(np.isnan(weight)):
-        return _folded(quant, weight, "holds values without an integer")
-    codes = quantize_to_integers(weight, quant)
-    signed = not isinstance(quant, IntQuant) or quant.signed
-    low, high = (-1, 1) if is_bipolar(quant) else (int(codes.min()), int(codes.max()))
-    bounds = linear.bounds_of(quant) if isinstance(quant, IntQuant) else None
-    width = linear.width_for(*(bounds or (low, high)), signed=signed)
-    if width is None:
-        width = linear.width_for(low, high, signed=True)
-        signed = True
-    if width is None:
-        return _folded(quant, weight, "has integers beyond 32 bits")
-    return _stored(node, quant, codes, width, signed, wishes)
-
-
-def _stored(
-    node: Node,
-    quant: IntQuant | BipolarQuant,
-    codes: Array,
-    width: int,
-    signed: bool,
-    wishes: Wishes,
-) -> Encoding:
-    if width == 16 and max(wishes.opset, wishes.limit or 0) < 21:
-        width, signed = 32, True
-    width = _packed_width(codes, width, signed, wishes)
-    grid = linear.grid_of(node, quant)
-    opset = linear.OPSET_OF_WIDTH[width]
-    size = (codes.size * 4, (codes.size * width + 7) // 8)
-    if isinstance(grid, str) or _zero_does_not_fit(grid, width, signed):
-        return _cast_and_scale(node, quant, codes, width, signed)
-
-    def write(emit: Emitter) -> Value:
-        stored = linear.integers(emit, "integers", codes, width, signed=signed)
-        return linear.dequantized(emit, stored, grid, width, signed=signed)
-
-    kind = f"{'' if signed else 'u'}int{width}"
-    return Encoding(f"{kind} + DQ", write, opset, weight_bytes=size)
-
-
-def _packed_width(codes: Array, width: int, signed: bool, wishes: Wishes) -> int:
-    narrowest = {"int8": 8, "int4": 4, "int2": 2}[wishes.weights]
-    for packed in (2, 4):
-        low, high = linear.type_range(packed, signed=signed)
-        if narrowest <= packed < width and low <= codes.min() and codes.max() <= high:
-            return packed
-    return width
-
-
-def _zero_does_not_fit(grid: linear.Grid, width: int, signed: bool) -> bool:
-    low, high = linear.type_range(width, signed=signed)
-    # A 32-bit DequantizeLinear with a zero point is not the same everywhere.
-    beyond = np.any(grid.zero < low) or np.any(grid.zero > high)
-    return bool(beyond or (width == 32 and np.any(grid.zero)))
-
-
-def _cast_and_scale(
-    node: Node, quant: IntQuant | BipolarQuant, codes: Array, width: int, signed: bool
-) -> Encoding:
-    def write(emit: Emitter) -> Value:
-        stored = linear.integers(emit, "integers", codes, width, signed=signed)
-        t = emit.add("Cast", [stored], to=int(onnx_ir.DataType.FLOAT))
-        if isinstance(quant, IntQuant) and np.any(np.asarray(quant.zero_point)):
-            zero = np.asarray(quant.zero_point, dtype=np.float32)
-            t = emit.add("Sub", [t, emit.constant("zero_point", zero)])
-        return emit.add(
-            "Mul", [t, emit.constant("scale", np.asarray(quant.scale, np.float32))]
-        )
-
-    kind = f"{'' if signed else 'u'}int{width}"
-    size = (codes.size * 4, (codes.size * width + 7) // 8)
-    reason = "scale or zero point that DequantizeLinear does not take"
-    opset = linear.OPSET_OF_WIDTH[width]
-    return Encoding(f"{kind} + Cast + Mul", write, opset, reason=reason, weight_bytes=size)
-
-
-def _folded(quant: Quantizer, weight: Array, reason: str) -> Encoding:
-    def write(emit: Emitter) -> Value:
-        values = emit.constant("values", quantize(weight, quant))
-        return emit.add("Identity", [values])
-
-    return Encoding("float values", write, reason=reason)

@@ -16,14 +16,14 @@ from qonnx_hub_adapters.protocol import (
     QuantizerRecord,
     Support,
 )
-from qonnx_hub_adapters.qcdq.encodings import (
+from qonnx_hub_adapters.qcdq.choice import (
     ENCODINGS,
     LOWEST_OPSET,
     WEIGHTS,
     Encoding,
     Wishes,
-    choose,
 )
+from qonnx_hub_adapters.qcdq.encodings import choose
 from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.emitter import Emitter
@@ -146,6 +146,4 @@ def _notes(chosen: list[tuple[Node, Encoding]]) -> tuple[str, ...]:
     if not sizes:
         return ()
     before, after = (sum(size[side] for size in sizes) for side in (0, 1))
-    return (
-        f"quantized weights stored as integers: {before} bytes of float32 -> {after} bytes",
-    )
+    return (f"weights stored as integers: {before} bytes of float32 -> {after} bytes",)

@@ -107,6 +107,11 @@ def width_for(low: int, high: int, *, signed: bool) -> int | None:
     return None
 
 
+def integer_type(width: int, *, signed: bool) -> onnx_ir.DataType:
+    """Return ONNX's integer type of a width."""
+    return _TYPES[width, signed]
+
+
 def type_range(width: int, *, signed: bool) -> tuple[int, int]:
     """Return (lowest, highest) integer of a type."""
     low, high = integer_bounds(width, signed=signed, narrow=False)
@@ -319,22 +324,3 @@ def float8_writer(node: Node) -> Writer | None:
         return emit.add("DequantizeLinear", [codes, *inputs])
 
     return write
-
-
-__all__ = [
-    "OPSET_OF_WIDTH",
-    "Grid",
-    "Integers",
-    "Writer",
-    "blocked_writer",
-    "bounds_of",
-    "dequantized",
-    "dynamic_writer",
-    "float8_writer",
-    "grid_of",
-    "hybrid_writer",
-    "integers",
-    "plain_writer",
-    "type_range",
-    "width_for",
-]

@@ -12,8 +12,8 @@ from onnx_ir.passes import InPlacePass, PassResult
 from onnx_ir.passes.common import AddDefaultAttributesPass
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.detached import detach_weights
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.passes._detached import detach_weights
 from qonnx_hub_ir.passes.lower_channels_last import LowerChannelsLast
 
 

@@ -13,9 +13,9 @@ from onnx_ir import Graph, Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.detached import attach_weights, detach_weights
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.passes import _old_operators
-from qonnx_hub_ir.passes._detached import attach_weights, detach_weights
 
 OPSET = 19
 """Lowest standard opset of an IR model: the first in which DequantizeLinear is defined by

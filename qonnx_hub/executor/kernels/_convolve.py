@@ -8,14 +8,14 @@ Arrays are x (N, C, *size), weight (M, C / group, *kernel), result (N, M, *out).
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._window import Index, Placement, Shape, Slices, padded, spatial
+from qonnx_hub.executor.kernels._depthwise import Depthwise
+from qonnx_hub.executor.kernels._window import Index, Placement, Shape, padded, spatial
 from qonnx_hub.executor.kernels.spec import Array
 
 Algorithm = Callable[[Array, "Filters"], Array]
@@ -31,12 +31,6 @@ STACK_POSITIONS = 1024
 
 FEW_COLUMNS = 512
 """Columns below which a matrix product is not worth its call; samples are then joined."""
-
-DEPTHWISE_BYTES = 64 << 10
-"""Size of one channel block of a depthwise result, with nine times as much in columns."""
-
-LONG_CHANNEL = 1024
-"""Output positions from which a depthwise product is quicker as multiply and add."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ def algorithm_for(
     if not place.padded and group == 1 and place.kernel == place.size:
         return _whole
     if group > 1 and group == channels:
-        return _Depthwise(place, outputs // channels)
+        return Depthwise(place, outputs // channels)
     if (
         group == 1
         and place.strides[0] == 1
@@ -164,7 +158,7 @@ def _columns(xp: Array, place: Placement, first: int, last: int) -> Array:
     shape = (*source.shape[:1], *place.kernel, len(xp), last - first, *place.out[1:])
     columns = np.empty(shape, dtype=xp.dtype)
     everything = slice(None)
-    for tap, slices in place.tap_slices():
+    for tap, slices in place.tap_slices:
         rows = place.axis_slice(0, tap[0], first, last)
         target: Index = (everything, *tap)
         columns[target] = source[spatial((rows, *slices[1:]))]
@@ -208,107 +202,8 @@ def _row_columns(xp: Array, place: Placement, first: int, last: int) -> Array:
     shape = (len(xp), *place.kernel[1:], last - first, *place.out[1:])
     columns = np.empty(shape, dtype=xp.dtype)
     everything, rows = slice(None), slice(first, last)
-    for tap, slices in place.tap_slices():
+    for tap, slices in place.tap_slices:
         if tap[0] == 0:
             target: Index = (everything, *tap[1:])
             columns[target] = xp[spatial((rows, *slices[1:]))]
     return columns
-
-
-class _Depthwise:
-    """Convolution of each channel by itself.
-
-    The padded input is split into planes by its position modulo the stride. Within a plane, a
-    tap reads one contiguous run of a flattened channel: the result of the run has the pitch of
-    the plane, and the surplus positions of each row are dropped at the end.
-    """
-
-    def __init__(self, place: Placement, multiplier: int) -> None:
-        """Plan for one input size.
-
-        Args:
-            place: Windows.
-            multiplier: Output channels per input channel.
-        """
-        self.place = place
-        self.multiplier = multiplier
-        axes = range(len(place.out))
-        reach = [(place.kernel[axis] - 1) * place.dilations[axis] for axis in axes]
-        pitch = [place.out[axis] + reach[axis] // place.strides[axis] for axis in axes]
-        self.plane: Shape = tuple(pitch)
-        # The run of the last tap goes past the last row by less than one row.
-        self.buffer: Shape = (pitch[0] + 1, *pitch[1:])
-        self.length = place.out[0] * math.prod(pitch[1:])
-        self.planes = [self._plane(phase) for phase in itertools.product(*self._phases())]
-        phases = [phase for phase, _, _ in self.planes]
-        strides = [math.prod(pitch[axis + 1 :]) for axis in axes]
-        self.runs: list[tuple[int, int]] = []
-        for tap in np.ndindex(place.kernel):
-            where = [divmod(tap[a] * place.dilations[a], place.strides[a]) for a in axes]
-            start = sum(where[a][0] * strides[a] for a in axes)
-            self.runs.append((phases.index(tuple(rest for _, rest in where)), start))
-
-    def _phases(self) -> list[list[int]]:
-        """Return the phases per axis that any tap reads."""
-        place = self.place
-        numbers = zip(place.kernel, place.dilations, place.strides, strict=True)
-        return [
-            sorted({tap * dilation % stride for tap in range(taps)})
-            for taps, dilation, stride in numbers
-        ]
-
-    def _plane(self, phase: Shape) -> tuple[Shape, Slices, Slices]:
-        """Return a phase, the part of its plane that the input fills, and from where."""
-        target, source = [], []
-        for axis, rest in enumerate(phase):
-            stride, begin = self.place.strides[axis], self.place.begin[axis]
-            size = self.place.size[axis]
-            first = max(-((rest - begin) // stride), 0)
-            start = first * stride + rest - begin
-            count = max(min(-((start - size) // stride), self.plane[axis] - first), 0)
-            target.append(slice(first, first + count))
-            source.append(slice(start, start + count * stride, stride))
-        return phase, tuple(target), tuple(source)
-
-    def __call__(self, x: Array, filters: Filters) -> Array:
-        """Return the convolution of ``x``."""
-        samples, channels = x.shape[:2]
-        multiplier, out, length = self.multiplier, self.place.out, self.length
-        y = np.empty((samples, channels, multiplier, *out), dtype=x.dtype)
-        weight = filters.weight.reshape(channels, multiplier, len(self.runs))
-        adds = multiplier == 1 and length > LONG_CHANNEL
-        room = 4 * DEPTHWISE_BYTES if adds else DEPTHWISE_BYTES
-        step = min(channels, max(1, room // (length * x.itemsize)))
-        buffer = np.zeros((len(self.planes), step, *self.buffer), dtype=x.dtype)
-        scratch_shape = (step, length) if adds else (step, len(self.runs), length)
-        scratch = np.empty(scratch_shape, dtype=x.dtype)
-        result = np.empty((step, multiplier, length), dtype=x.dtype)
-        crop = spatial(tuple(slice(0, size) for size in out[1:]))
-        combine = self._add if adds else self._multiply
-        for sample, first in itertools.product(range(samples), range(0, channels, step)):
-            last = min(first + step, channels)
-            count = last - first
-            for plane, (_, target, source) in zip(buffer, self.planes, strict=True):
-                plane[:count][spatial(target)] = x[sample, first:last][spatial(source)]
-            flat = buffer[:, :count].reshape(len(self.planes), count, -1)
-            combine(flat, weight[first:last], scratch[:count], result[:count])
-            rows = result[:count].reshape(count, multiplier, out[0], *self.plane[1:])
-            y[sample, first:last] = rows[crop]
-        return y.reshape(samples, channels * multiplier, *out)
-
-    def _add(self, planes: Array, weight: Array, scratch: Array, result: Array) -> None:
-        """Multiply each run by its weight and add it: long runs, one filter per channel."""
-        total = result[:, 0]
-        for tap, (plane, start) in enumerate(self.runs):
-            run = planes[plane, :, start : start + self.length]
-            if tap == 0:
-                np.multiply(run, weight[:, 0, :1], out=total)
-                continue
-            np.multiply(run, weight[:, 0, tap : tap + 1], out=scratch)
-            np.add(total, scratch, out=total)
-
-    def _multiply(self, planes: Array, weight: Array, scratch: Array, result: Array) -> None:
-        """Copy the runs below each other and multiply by all weights at once."""
-        for tap, (plane, start) in enumerate(self.runs):
-            scratch[:, tap] = planes[plane, :, start : start + self.length]
-        np.matmul(weight, scratch, out=result)

@@ -25,9 +25,11 @@ ATTRIBUTES = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placement:
     """Windows on an input of known size.
+
+    Without slots, because a cached property needs a dictionary.
 
     Attributes:
         kernel: Taps per axis.
@@ -66,8 +68,9 @@ class Placement:
         start = tap * self.dilations[axis] + first * stride
         return slice(start, start + (last - first - 1) * stride + 1, stride)
 
+    @functools.cached_property
     def tap_slices(self) -> list[tuple[Shape, Slices]]:
-        """Return each tap with what it reads of the padded input for all windows."""
+        """Each tap with what it reads of the padded input for all windows."""
         per_axis = [
             [self.axis_slice(axis, tap, 0, self.out[axis]) for tap in range(taps)]
             for axis, taps in enumerate(self.kernel)

@@ -82,7 +82,7 @@ def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple
     xp = padded(x, place, lowest)
     y = np.full((*x.shape[:2], *place.out), lowest, dtype=x.dtype)
     index = np.full(y.shape, -1, dtype=np.int64)
-    for _, slices in place.tap_slices():
+    for _, slices in place.tap_slices:
         part, position = xp[spatial(slices)], where[slices]
         better = ((part > y) | (index < 0)) & (position >= 0)
         np.copyto(y, part, where=better)
@@ -95,7 +95,7 @@ def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple
 def _total(x: Array, place: Placement) -> Array:
     """Return the sum of each window, added tap by tap in row-major order."""
     xp = padded(x, place, 0.0)
-    parts = [xp[spatial(slices)] for _, slices in place.tap_slices()]
+    parts = [xp[spatial(slices)] for _, slices in place.tap_slices]
     if len(parts) == 1:
         return np.array(parts[0])
     y = np.add(parts[0], parts[1])
@@ -200,17 +200,15 @@ def _sum_in_lanes(flat: Array) -> Array:
         flat: (N, C, elements).
     """
     length = flat.shape[2]
+    # Channels last, so that numpy adds long rows, one after the other.
+    columns = np.ascontiguousarray(flat.reshape(-1, length).T)
     whole = length - length % 4
-    if whole:
-        rows = flat[..., :whole].reshape(*flat.shape[:2], whole // 4, 4)
-        lanes = np.add.reduce(rows, axis=2)
-        pairs = lanes[..., :2] + lanes[..., 2:]
-        total = pairs[..., 0] + pairs[..., 1]
-    else:
-        total = np.zeros(flat.shape[:2], dtype=flat.dtype)
-    for element in range(whole, length):
-        total += flat[..., element]
-    return np.asarray(total)
+    lanes = np.add.reduce(columns[:whole].reshape(whole // 4, 4, -1), axis=0)
+    pairs = lanes[:2] + lanes[2:]
+    total = pairs[0] + pairs[1]
+    for row in columns[whole:]:
+        total += row
+    return np.asarray(total).reshape(flat.shape[:2])
 
 
 def _global_max(x: Array) -> Array:

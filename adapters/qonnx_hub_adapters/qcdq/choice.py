@@ -1,0 +1,54 @@
+"""What can be asked of the QCDQ exporter, and what it answers for one quantizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qonnx_hub_adapters.qcdq.linear import Writer
+
+LOWEST_OPSET = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear every engine agrees on."""
+
+ENCODINGS = ("auto", "qcdq", "qdq", "float")
+WEIGHTS = ("int8", "int4", "int2", "float")
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller asks for.
+
+    Attributes:
+        encoding: "auto", or only forms with integer Clip ("qcdq"), without it ("qdq"), or of
+            float operators ("float").
+        weights: Narrowest integer type of stored weights.
+        opset: Standard opset that the file will have at least.
+        limit: Standard opset that it may not exceed; ``None`` for any.
+        allow_lossy: Take the plain form for zero points as well.
+    """
+
+    encoding: str = "auto"
+    weights: str = "int8"
+    opset: int = LOWEST_OPSET
+    limit: int | None = None
+    allow_lossy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One way to say one quantizer.
+
+    Attributes:
+        name: How reports call it.
+        write: Emits its nodes and returns the value that replaces the quantizer's output.
+        opset: Lowest standard opset that has what it uses.
+        exact: Whether it computes the same float32 values.
+        reason: Why this one, where that is not obvious.
+        weight_bytes: Bytes before and after, where it stores a weight.
+    """
+
+    name: str
+    write: Writer
+    opset: int = LOWEST_OPSET
+    exact: bool = True
+    reason: str = ""
+    weight_bytes: tuple[int, int] | None = None

@@ -1,0 +1,54 @@
+"""Models are written whole or not at all, in one file or with their weights beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub.files import replacing
+from qonnx_hub_ir.errors import UsageError
+
+_ONE_FILE_BYTES = (1 << 31) - (1 << 20)
+"""A protobuf message ends at 2 GiB."""
+
+
+def write_model(model: Model, path: str | Path, *, external: bool = False) -> None:
+    """Write a model; the same model gives the same bytes.
+
+    Args:
+        model: The model.
+        path: The file. Weights that go beside it are in ``path + ".data"``.
+        external: Put the weights beside the file although they would fit in it.
+
+    Raises:
+        UsageError: The path cannot be written, or its data file is one that the model still
+            reads from.
+    """
+    target = Path(path)
+    tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value]
+    if not external and sum(tensor.nbytes for tensor in tensors) <= _ONE_FILE_BYTES:
+        with replacing(target) as temporary:
+            message = onnx_ir.to_proto(model)
+            temporary.write_bytes(message.SerializeToString(deterministic=True))
+        return
+    data = target.with_name(f"{target.name}.data")
+    if any(_reads(tensor, data) for tensor in tensors):
+        raise UsageError(
+            f"'{data}' holds weights that the model still reads; name another file"
+        )
+    with replacing(target) as temporary:
+        onnx_ir.save(model, temporary, format="protobuf", external_data=data.name)
+
+
+def has_external_data(model: Model) -> bool:
+    """Return whether the model keeps weights in files beside it."""
+    values = model.graph.initializers.values()
+    return any(isinstance(v.const_value, onnx_ir.ExternalTensor) for v in values)
+
+
+def _reads(tensor: object, data: Path) -> bool:
+    if not isinstance(tensor, onnx_ir.ExternalTensor) or not data.exists():
+        return False
+    return Path(tensor.path).resolve() == data.resolve()
