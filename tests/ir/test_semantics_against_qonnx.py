@@ -66,7 +66,7 @@ def check_int_quant(scale, zero, bits, signed, narrow, mode, x) -> None:
     assert same(ours, theirs)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     scales,
     zeros,
@@ -82,7 +82,7 @@ def test_quant_equals_qonnx(scale, zero, bits, signed, narrow, mode, seed):
     check_int_quant(scale, zero, bits, signed, narrow, mode, x)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.floats(width=32), min_size=1, max_size=20),
     st.floats(2**-149, 2**127, width=32),
@@ -136,7 +136,7 @@ def test_aliases_of_a_mode_are_the_same_mode_in_qonnx():
     assert same(quantize(x, IntQuant(f32(0.5), f32(0), f32(4))), theirs)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.floats(width=32), min_size=1, max_size=20),
     st.lists(st.floats(2**-149, 2**127, width=32), min_size=1, max_size=1),
@@ -156,7 +156,7 @@ def test_bipolar_per_channel_equals_qonnx(shape):
     assert same(quantize(x, BipolarQuant(scale)), binary_quant(x, scale))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     scales,
     zeros,
@@ -174,7 +174,7 @@ def test_trunc_version_1_equals_qonnx(scale, zero, in_bits, out_bits, mode, seed
     assert same(quantize(x, quant), theirs)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     scales,
     zeros,
@@ -238,7 +238,7 @@ def float_stress(scale, exponent_bits: int, mantissa_bits: int, bias, seed: int)
     return x[~np.isinf(x)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from([1.0, 0.5, 2.0**-7]) | st.floats(2**-10, 2**10, width=32),
     st.integers(1, 6),

@@ -243,9 +243,9 @@ def test_version_1_takes_the_shift_from_the_bit_widths():
 
 
 def test_version_2_takes_the_shift_from_the_scales_as_a_power_of_two():
-    # 2.2 / 0.5 = 4.4 counts as 4; the result is in steps of 2.2.
+    # 2.2 / 0.5 = 4.4 counts as 4: 16 steps become 4, in steps of 2.2.
     quant = trunc(2, out_scale=f32(2.2), in_bits=f32(31))
-    assert quantize(f32([7.5]), quant).tolist() == [3 * f32(2.2)]
+    assert quantize(f32([8]), quant).tolist() == [4 * f32(2.2)]
 
 
 def test_the_zero_point_is_shifted_in_version_2_only():

@@ -7,24 +7,30 @@ from collections.abc import Sequence
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass
 
+from qonnx_hub_ir.passes.change_layout import ChangeLayout
 from qonnx_hub_ir.passes.drop_unused import DropUnused
 from qonnx_hub_ir.passes.fold_constants import FoldConstants
+from qonnx_hub_ir.passes.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.infer_shapes import InferShapes
 from qonnx_hub_ir.passes.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.name_nodes import NameNodes
 from qonnx_hub_ir.passes.normalize import NormalizeDialect
 from qonnx_hub_ir.passes.raise_opset import RaiseOpset
+from qonnx_hub_ir.passes.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.spell_rounding import SpellOutRounding
 
 __all__ = [
     "IMPORT_PIPELINE",
+    "ChangeLayout",
     "DropUnused",
     "FoldConstants",
+    "FoldWeightLayout",
     "InferShapes",
     "LowerChannelsLast",
     "NameNodes",
     "NormalizeDialect",
     "RaiseOpset",
+    "SinkTransposes",
     "SpellOutRounding",
     "run_passes",
 ]
