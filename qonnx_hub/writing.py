@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import onnx_ir
 from onnx_ir import Model
 
@@ -46,6 +47,18 @@ def has_external_data(model: Model) -> bool:
     """Return whether the model keeps weights in files beside it."""
     values = model.graph.initializers.values()
     return any(isinstance(v.const_value, onnx_ir.ExternalTensor) for v in values)
+
+
+def in_one_message(model: Model) -> onnx.ModelProto:
+    """Return the model as one message, with weights that lie in other files read in."""
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        if isinstance(value.const_value, onnx_ir.ExternalTensor):
+            array = value.const_value.numpy().copy()
+            value.const_value = onnx_ir.tensor(
+                array, dtype=value.const_value.dtype, name=value.name
+            )
+    return onnx_ir.to_proto(copy)
 
 
 def _reads(tensor: object, data: Path) -> bool:

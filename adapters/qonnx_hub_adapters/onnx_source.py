@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ def describe(source: object) -> str:
     return f"the given {type(source).__name__}"
 
 
-def read_model(source: object) -> Model:
+def read_model(source: object, prepare: Callable[[Model], None] | None = None) -> Model:
     """Return an ONNX source as a verified IR model, in canonical dialect.
 
     Args:
         source: Path of a file, ModelProto, or onnx_ir model (which is copied).
+        prepare: Changes the model in place while its operators still are those of the file,
+            in canonical dialect: before constants are folded, opsets raised or rules checked.
 
     Raises:
         SourceError: It is missing, empty, cut off, no ONNX file, or speaks of things that no
@@ -49,6 +52,8 @@ def read_model(source: object) -> Model:
     _check_external_data(model, name)
     try:
         NormalizeDialect()(model)
+        if prepare is not None:
+            prepare(model)
         if model.functions:
             InlinePass()(model)
         _require_order(model, name)

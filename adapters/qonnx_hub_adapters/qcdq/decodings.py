@@ -168,8 +168,8 @@ def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | 
     """Read a float Clip in front of QuantizeLinear as the quantizer's range, where it is one.
 
     Quantizing never falls as values grow, so clipping values to ``a`` and ``b`` is clamping
-    codes to those of ``a`` and ``b``. A Clip that gives no range of whole bits stays a node, and
-    so does one that only takes the negative half away: that is an activation function.
+    codes to those of ``a`` and ``b``. A Clip that gives no range of whole bits stays a node,
+    and so does one that takes the negative half away: that is an activation function.
     """
     start, stop = _number(-np.inf), _number(np.inf)
     inner, clamps = x, 0

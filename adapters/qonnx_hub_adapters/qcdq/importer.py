@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-import onnx_ir
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.onnx_source import describe, is_onnx, read_model
@@ -16,12 +15,10 @@ from qonnx_hub_adapters.qcdq.exporter import INFO
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError, is_linear
 from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, Rewriter, note_kept
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.passes import (
     DropUnused,
     InferShapes,
     NameNodes,
-    NormalizeDialect,
     RaiseOpset,
     run_passes,
 )
@@ -73,12 +70,13 @@ class QcdqImporter:
             SourceError: It cannot be read.
             InvalidModelError: It breaks rules of the IR; all of them are listed.
         """
-        prepared = _prepared(source)
-        if prepared is None:
-            model, limits = read_model(source), {}
-        else:
-            limits = _limits_of_constants(prepared)
-            model = _read_prepared(prepared, source)
+        limits: dict[str, tuple[int, int]] = {}
+
+        def prepare(model: Model) -> None:
+            _standardize(model)
+            limits.update(_limits_of_constants(model))
+
+        model = read_model(source, prepare)
         rewriter = Rewriter(model.graph)
         rewriter.rewrite_chains(limits)
         DropUnused()(model)
@@ -139,31 +137,6 @@ def _nodes(model: Model) -> Iterator[Node]:
         yield from function.all_nodes()
 
 
-def _prepared(source: object) -> Model | None:
-    """Return a copy with standard QuantizeLinear nodes; ``None`` where it is unreadable."""
-    try:
-        model = _parsed(source)
-        if model is None:
-            return None
-        run_passes(model, [NameNodes(), NormalizeDialect()])
-        _standardize(model)
-    except HubError:
-        # Reading the source itself will raise the same, and name the file.
-        return None
-    return model
-
-
-def _parsed(source: object) -> Model | None:
-    if isinstance(source, Model):
-        return source.clone()
-    try:
-        if isinstance(source, onnx.ModelProto):
-            return onnx_ir.from_proto(source)
-        return onnx_ir.load(source) if isinstance(source, (str, Path)) else None
-    except Exception:  # whatever is wrong with the file, reading it will say so
-        return None
-
-
 def _standardize(model: Model) -> None:
     """Give onnxruntime's QuantizeLinear and DequantizeLinear their standard names."""
     nodes = [
@@ -205,16 +178,6 @@ def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
         if chain.source is None:
             limits[str(node.outputs[0].name)] = (chain.low, chain.high)
     return limits
-
-
-def _read_prepared(prepared: Model, source: object) -> Model:
-    try:
-        return read_model(prepared)
-    except HubError as error:
-        # The prepared copy is ours; the message is about what the user gave.
-        text = str(error).replace(describe(prepared), describe(source), 1)
-        error.args = (text,)
-        raise
 
 
 __all__ = ["QcdqImporter", "kept_reasons"]

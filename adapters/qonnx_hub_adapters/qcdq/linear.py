@@ -157,7 +157,8 @@ class Integers:
     clip_integers: bool = True
 
 
-def _clip_codes(emit: Emitter, codes: Value, low: int, high: int, form: Integers) -> Value:
+def clip_codes(emit: Emitter, codes: Value, low: int, high: int, form: Integers) -> Value:
+    """Return codes within bounds; codes that cannot leave them are returned as they are."""
     low, high = low + form.shift, high + form.shift
     if (low, high) == type_range(form.width, signed=form.signed):
         return codes
@@ -196,7 +197,7 @@ def plain_writer(node: Node, quant: IntQuant, grid: Grid, form: Integers) -> Wri
         inputs = [x, emit.constant("scale", grid.scale), zero]
         codes = emit.add("QuantizeLinear", inputs, **grid.attributes)
         if form.clip_integers:
-            codes = _clip_codes(emit, codes, low, high, form)
+            codes = clip_codes(emit, codes, low, high, form)
         return dequantized(emit, codes, shifted, form.width, signed=form.signed)
 
     return write
@@ -220,7 +221,7 @@ def hybrid_writer(x: Value, quant: IntQuant, grid: Grid, form: Integers) -> Writ
         ]
         codes = emit.add("QuantizeLinear", [t, *unit])
         if form.clip_integers:
-            codes = _clip_codes(emit, codes, low, high, form)
+            codes = clip_codes(emit, codes, low, high, form)
         shifted = Grid(grid.scale, grid.zero + form.shift, grid.axis)
         return dequantized(emit, codes, shifted, form.width, signed=form.signed)
 
@@ -241,7 +242,7 @@ def dynamic_writer(node: Node, quant: IntQuant, form: Integers) -> Writer:
         shift = np.array(form.shift, dtype=np.int64)
         zero = integers(emit, "zero_point", shift, form.width, signed=form.signed)
         codes = emit.add("QuantizeLinear", [node.inputs[0], scale, zero])
-        codes = _clip_codes(emit, codes, low, high, form)
+        codes = clip_codes(emit, codes, low, high, form)
         return emit.add("DequantizeLinear", [codes, scale, zero])
 
     return write

@@ -25,7 +25,7 @@ Limits = Mapping[str, tuple[int, int]]
 
 
 class Rewriter:
-    """Replaces chains by quantizers in one graph. Equal quantizers of one value are shared."""
+    """Replaces chains by quantizers in one graph; chains from one source share theirs."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -65,24 +65,26 @@ class Rewriter:
         node = chain.target
         emit = Emitter(self.graph, node)
         key = _identity(chain, decoding)
-        shared = self._made.get(key)
-        if shared is None:
-            name = str(node.name).replace("DequantizeLinear", "Quant")
-            made = self._quantize(decoding, emit, name)
-            if chain.source is not None:
-                made.metadata_props.update(chain.codes.metadata_props)
-            self._made[key] = made = self._hold(decoding, emit, made)
-        else:
-            made = shared
+        is_shared = key in self._made
+        if not is_shared:
+            self._made[key] = self._make(chain, decoding, emit)
+        made = self._made[key]
         for move in chain.moves:
             made = _repeat(move, made, node)
-        if shared is None or chain.moves:
+        if chain.moves or not is_shared:
             emit.replace_with(made)
         elif node.outputs[0].is_graph_output():
             emit.replace_with(emit.add("Identity", [made]))
         else:
             node.outputs[0].replace_all_uses_with(made)
             self.graph.remove(node, safe=True)
+
+    def _make(self, chain: Chain, decoding: Decoding, emit: Emitter) -> Value:
+        name = str(chain.target.name).replace("DequantizeLinear", "Quant")
+        made = self._quantize(decoding, emit, name)
+        if chain.source is not None:
+            made.metadata_props.update(chain.codes.metadata_props)
+        return self._hold(decoding, emit, made)
 
     def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:
         # The name of the node that goes is free.
@@ -125,11 +127,10 @@ def _shrunk(bound: Array) -> Array:
 
 
 def _identity(chain: Chain, decoding: Decoding) -> tuple[object, ...]:
-    """Return what makes two decodings one: the same thing, quantized in the same way."""
-    origin = chain.codes if isinstance(decoding.x, np.ndarray) else decoding.x
+    """Return what makes two decodings one: the same integers, read in the same way."""
     bounds = tuple((b.shape, b.tobytes()) for b in decoding.bounds or ())
     quant: Quantizer = decoding.quant
-    return origin, quant, bounds, tuple(decoding.dynamic.items())
+    return chain.codes, quant, bounds, tuple(decoding.dynamic.items())
 
 
 def _repeat(move: Node, x: Value, before: Node) -> Value:

@@ -6,6 +6,7 @@ once to learn their range and once more when the file is written.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from onnx_ir import Node, TensorProtocol, Value
 
 from qonnx_hub_adapters.qcdq import linear
 from qonnx_hub_adapters.qcdq.choice import Encoding, Wishes
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, Quantizer, is_bipolar
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
@@ -43,16 +45,17 @@ class Codes:
     def stored(self, width: int, *, signed: bool) -> TensorProtocol:
         """Return the codes as a tensor of that integer type; large ones are computed late."""
         dtype = linear.integer_type(width, signed=signed)
+        shape = [int(size) for size in dialect.known_shape(self.tensor).numpy()]
 
         def compute() -> TensorProtocol:
-            codes = np.empty(tuple(self.tensor.shape), dtype=dtype.numpy())
+            codes = np.empty(shape, dtype=dtype.numpy())
             for rows, block in _blocks(self.tensor, self.quant):
                 codes[rows] = block.astype(dtype.numpy())
             return onnx_ir.Tensor(codes, dtype=dtype)
 
         if self.tensor.size <= _BLOCK:
             return compute()
-        return onnx_ir.LazyTensor(compute, dtype, onnx_ir.Shape(list(self.tensor.shape)))
+        return onnx_ir.LazyTensor(compute, dtype, onnx_ir.Shape(shape))
 
 
 def codes_of(tensor: TensorProtocol, quant: IntQuant | BipolarQuant) -> Codes | None:
@@ -84,8 +87,10 @@ def _blocks(
         yield part, quantize_to_integers(weight[part], _rows(quant, weight.shape, part))
     del weight
     if isinstance(tensor, onnx_ir.ExternalTensor):
-        # Pages of a mapped file count as memory for as long as it is mapped.
-        tensor.release()
+        # Pages of a mapped file count as memory for as long as it is mapped; somebody else may
+        # still read from it.
+        with contextlib.suppress(BufferError):
+            tensor.release()
 
 
 def _rows(
@@ -174,11 +179,31 @@ def _stored(node: Node, codes: Codes, width: int, signed: bool) -> Encoding:
             weight_bytes=size,
         )
 
+    limits = _limits(codes.quant, width, signed)
+
     def write(emit: Emitter) -> Value:
         stored = emit.tensor("integers", codes.stored(width, signed=signed))
+        if limits is not None:
+            form = linear.Integers(width, signed)
+            stored = linear.clip_codes(emit, stored, *limits, form)
         return linear.dequantized(emit, stored, grid, width, signed=signed)
 
-    return Encoding(f"{kind} + DQ", write, opset, weight_bytes=size)
+    name = f"{kind} + DQ" if limits is None else f"{kind} + Clip + DQ"
+    return Encoding(name, write, opset, weight_bytes=size)
+
+
+def _limits(
+    quant: IntQuant | BipolarQuant, width: int, signed: bool
+) -> tuple[int, int] | None:
+    """Return the bounds to clip stored codes to, which change nothing.
+
+    They say the bit width to those who read the file. Two levels need none, and only 8 and 32
+    bits have a Clip.
+    """
+    bounds = linear.bounds_of(quant) if isinstance(quant, IntQuant) else None
+    if bounds is None or is_bipolar(quant) or width not in (8, 32):
+        return None
+    return None if bounds == linear.type_range(width, signed=signed) else bounds
 
 
 def _zero_does_not_fit(grid: linear.Grid, width: int, signed: bool) -> bool:

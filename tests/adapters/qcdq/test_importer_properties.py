@@ -1,4 +1,4 @@
-"""Any QuantizeLinear, Clip, DequantizeLinear: the imported graph computes what onnxruntime does."""
+"""Any QuantizeLinear, Clip, DequantizeLinear: the import computes what onnxruntime does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RANGES = {
     np.dtype(ml_dtypes.uint2): (0, 3),
 }
 OPSETS = {8: (13, 19, 21), 16: (21,), 4: (21,), 2: (25,)}
-FLOATS = st.floats(min_value=1e-30, max_value=1e30, width=32)
+FLOATS = st.floats(min_value=2.0**-100, max_value=2.0**100, width=32)
 SCALES = st.one_of(FLOATS, st.sampled_from([0.125, 1.0, 0.1, 1 / 3, 4.0]))
 
 
@@ -157,9 +157,7 @@ def test_any_quantizer_per_channel_equals_onnxruntime(
     scale = np.array(numbers, dtype=np.float32)
     lowest, highest = RANGES[q["dtype"]]
     same = data.draw(st.booleans())
-    zeros = [
-        q["zero"] if same else data.draw(st.integers(lowest, highest)) for _ in numbers
-    ]
+    zeros = [q["zero"] if same else data.draw(st.integers(lowest, highest)) for _ in numbers]
     low, high = range_of(q)
     rows = [
         hard_values(s, steps_around(low - z, high - z))
