@@ -15,6 +15,10 @@ _ONE_FILE_BYTES = (1 << 31) - (1 << 20)
 """A protobuf message ends at 2 GiB."""
 
 
+_SMALL = 256
+"""Bytes up to which a tensor stays in the file when the weights lie beside it."""
+
+
 def write_model(model: Model, path: str | Path, *, external: bool = False) -> None:
     """Write a model; the same model gives the same bytes.
 
@@ -39,8 +43,17 @@ def write_model(model: Model, path: str | Path, *, external: bool = False) -> No
         raise UsageError(
             f"'{data}' holds weights that the model still reads; name another file"
         )
+    # What is too small to lie outside is read in first: the library would close the files that
+    # others may still read from.
+    copy = _with_weights_read_in(model, _SMALL)
     with replacing(target) as temporary:
-        onnx_ir.save(model, temporary, format="protobuf", external_data=data.name)
+        onnx_ir.save(
+            copy,
+            temporary,
+            format="protobuf",
+            external_data=data.name,
+            size_threshold_bytes=_SMALL,
+        )
 
 
 def has_external_data(model: Model) -> bool:
@@ -51,14 +64,18 @@ def has_external_data(model: Model) -> bool:
 
 def in_one_message(model: Model) -> onnx.ModelProto:
     """Return the model as one message, with weights that lie in other files read in."""
+    return onnx_ir.to_proto(_with_weights_read_in(model))
+
+
+def _with_weights_read_in(model: Model, largest: float = float("inf")) -> Model:
+    """Return a copy in which weights of other files, up to ``largest`` bytes, are in memory."""
     copy = model.clone()
     for value in copy.graph.initializers.values():
-        if isinstance(value.const_value, onnx_ir.ExternalTensor):
-            array = value.const_value.numpy().copy()
-            value.const_value = onnx_ir.tensor(
-                array, dtype=value.const_value.dtype, name=value.name
-            )
-    return onnx_ir.to_proto(copy)
+        tensor = value.const_value
+        if isinstance(tensor, onnx_ir.ExternalTensor) and tensor.nbytes <= largest:
+            array = tensor.numpy().copy()
+            value.const_value = onnx_ir.tensor(array, dtype=tensor.dtype, name=value.name)
+    return copy
 
 
 def _reads(tensor: object, data: Path) -> bool:

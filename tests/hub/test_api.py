@@ -31,8 +31,8 @@ from tests.support import model_of, quant_node
 CONSTANTS = {"s": 0.25, "z": 0.0, "b": 4.0}
 
 
-def _model() -> onnx.ModelProto:
-    weight = np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)
+def _model(columns: int = 4) -> onnx.ModelProto:
+    weight = np.linspace(-3, 3, 3 * columns, dtype=np.float32).reshape(3, columns)
     nodes = [
         quant_node("x", "xq"),
         quant_node("w", "wq", narrow=1),
@@ -132,13 +132,13 @@ def test_what_a_form_cannot_say_is_listed_whole() -> None:
 def test_external_weights_stay_external_and_may_not_be_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "a.onnx"
     onnx.save(
-        _model(), source, save_as_external_data=True, location="a.data", size_threshold=0
+        _model(128), source, save_as_external_data=True, location="a.data", size_threshold=0
     )
     report = qh.convert(source, tmp_path / "b.onnx", "qonnx")
     assert report
     assert (tmp_path / "b.onnx.data").exists()
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    expected = qh.run(_model(), {"x": x})["y"]
+    expected = qh.run(_model(128), {"x": x})["y"]
     np.testing.assert_array_equal(qh.run(tmp_path / "b.onnx", {"x": x})["y"], expected)
     with pytest.raises(UsageError, match="still reads"):
         qh.convert(tmp_path / "b.onnx", tmp_path / "b.onnx", "qonnx", check=False)
