@@ -205,8 +205,13 @@ def padded(x: Array, place: Placement, value: float) -> Array:
         return x
     lead = x.ndim - len(place.size)
     sizes = [sum(axis) for axis in zip(place.begin, place.size, place.after, strict=True)]
-    shape = (*x.shape[:lead], *sizes)
-    y = np.full(shape, value, dtype=x.dtype) if value else np.zeros(shape, dtype=x.dtype)
-    inner: Index = tuple(slice(b, b + n) for b, n in zip(place.begin, place.size, strict=True))
-    y[spatial(inner)] = x
+    y = np.empty((*x.shape[:lead], *sizes), dtype=x.dtype)
+    # Only the borders are filled: the inside is written once.
+    inner: list[slice] = []
+    for axis, (begin, size) in enumerate(zip(place.begin, place.size, strict=True)):
+        rest = (slice(None),) * (len(place.size) - axis - 1)
+        y[spatial((*inner, slice(0, begin), *rest))] = value
+        y[spatial((*inner, slice(begin + size, None), *rest))] = value
+        inner.append(slice(begin, begin + size))
+    y[spatial(tuple(inner))] = x
     return y

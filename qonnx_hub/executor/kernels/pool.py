@@ -201,9 +201,9 @@ def _sum_in_lanes(flat: Array) -> Array:
     """
     length = flat.shape[2]
     # Channels last, so that numpy adds long rows, one after the other.
-    columns = np.ascontiguousarray(flat.reshape(-1, length).T)
+    columns = np.ascontiguousarray(flat.reshape(math.prod(flat.shape[:2]), length).T)
     whole = length - length % 4
-    lanes = np.add.reduce(columns[:whole].reshape(whole // 4, 4, -1), axis=0)
+    lanes = np.add.reduce(columns[:whole].reshape(whole // 4, 4, columns.shape[1]), axis=0)
     pairs = lanes[:2] + lanes[2:]
     total = pairs[0] + pairs[1]
     for row in columns[whole:]:
