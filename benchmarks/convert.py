@@ -2,10 +2,10 @@
 
     python benchmarks/convert.py [--peer-limit 100] [--gigabytes 1] [--folder DIR]
 
-Chains of quantized matrix products with 50 to 2000 quantizers show how time grows with the graph.
-qonnx-convert runs on the shorter ones only (``--peer-limit`` quantizers): its time grows faster
-than the square. A model with external weights shows the peak memory of a whole conversion, in a
-process of its own.
+Chains of quantized matrix products with 50 to 2000 quantizers show how time grows with the
+graph. qonnx-convert runs on the shorter ones only (``--peer-limit`` quantizers): its time grows
+faster than the square. A model with external weights shows the peak memory of a whole
+conversion, in a process of its own.
 """
 
 from __future__ import annotations
@@ -112,10 +112,14 @@ def large(folder: Path, gigabytes: float) -> None:
     )
     target = folder / "large_qcdq.onnx"
     command = [sys.executable, "-c", script, str(path), str(target)]
-    took, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    files = [p.stat().st_size / 2**20 for p in (path, target) for p in (p, Path(f"{p}.data"))]
-    print(f"{layers * width * width * 4 / 2**20:.0f} MiB of external weights: {float(took):.1f} s, ")
-    print(f"  peak {float(peak):.0f} MiB; {sum(files[:2]):.0f} -> {sum(files[2:]):.0f} MiB on disk")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    took, peak = map(float, done.stdout.split())
+    before, after = (
+        sum(p.stat().st_size for p in (file, Path(f"{file}.data"))) / 2**20
+        for file in (path, target)
+    )
+    print(f"{layers * width * width * 4 / 2**20:.0f} MiB of external weights: {took:.1f} s,")
+    print(f"  peak {peak:.0f} MiB; {before:.0f} -> {after:.0f} MiB on disk")
 
 
 def _write_large(path: Path, layers: int, width: int) -> None:

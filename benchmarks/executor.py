@@ -6,7 +6,8 @@ quantized operators. Ratios are what to read; absolute times depend on the machi
     python benchmarks/executor.py [--models DIR] [--json PATH] [--quick]
 
 ``--models`` names a folder with public ONNX files (TFC_2W2A, kwsmlp_w3a3, qkeras_jettagging,
-espcn_nn_resize_quant); nets that are missing there are left out. CNV and MobileNetV1 are built.
+espcn_nn_resize_quant); nets that are missing there are left out. CNV and MobileNetV1 are
+built.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def feed_of(model: qh.ir.Model, batch: int) -> dict[str, Any]:
 
 
 def with_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """Return a copy whose inputs hold ``batch`` samples; sizes that follow from it are open."""
+    """Return a copy whose inputs and outputs hold ``batch`` samples."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     initializers = {tensor.name for tensor in copy.graph.initializer}

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub import registry
-from qonnx_hub.equivalence.check import check_runners
-from qonnx_hub.equivalence.compare import Tolerance, Verdict
+from qonnx_hub.equivalence.check import How, check_runners
+from qonnx_hub.equivalence.compare import Tolerance, Verdict, make_tolerance
 from qonnx_hub.equivalence.inputs import generate_inputs
 from qonnx_hub.equivalence.report import CheckResult, plain
-from qonnx_hub.equivalence.runners import (
-    ORT_OPTIMIZED,
-    ExecutorRunner,
-    OrtRunner,
-    Runner,
-)
+from qonnx_hub.equivalence.request import Request, check_request, make_side
+from qonnx_hub.equivalence.runners import ORT_OPTIMIZED, ExecutorRunner, OrtRunner
 from qonnx_hub.executor.session import Session
 from qonnx_hub.inspection import Inspection, inspect_model
-from qonnx_hub.writing import has_external_data, write_model
+from qonnx_hub.sources import resolve
+from qonnx_hub.writing import has_external_data, in_one_message, write_model
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.protocol import (
     Artifact,
@@ -33,7 +30,8 @@ from qonnx_hub_adapters.protocol import (
     ImportOptions,
     QuantizerRecord,
 )
-from qonnx_hub_ir.errors import HubError, UsageError
+from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quant import Array
 
 
@@ -99,16 +97,18 @@ def load(
     weights: str | None = None,
     args: tuple[Any, ...] = (),
     custom_objects: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Model:
     """Return any source as a verified IR model. The source is not changed.
 
     Args:
-        source: Path of a file, onnx.ModelProto, onnx_ir.Model, or a live model of a framework
-            that an adapter reads.
+        source: Path of a file, onnx.ModelProto, onnx_ir.Model, a live model of a framework
+            that an adapter reads, or "package.module:callable" that makes one.
         from_: Name of the format; found by asking the adapters otherwise.
         weights: Path of a weights file, for sources that keep them apart.
         args: Sample inputs, for sources that must be traced.
         custom_objects: Name -> class, for sources with the user's own layers.
+        options: Options that only one adapter has, by name.
 
     Raises:
         UnknownAdapterError: No such format, or nobody reads the source.
@@ -116,9 +116,10 @@ def load(
         InvalidModelError: It breaks rules of the IR; all of them are listed.
         UnsupportedGraphError: It holds what the IR cannot say exactly.
     """
-    source = str(source) if isinstance(source, Path) else source
+    source = resolve(str(source) if isinstance(source, Path) else source)
     importer = registry.find_importer(source, from_)
-    return importer.load(source, ImportOptions(weights, tuple(args), custom_objects or {}))
+    given = ImportOptions(weights, tuple(args), custom_objects or {}, options or {})
+    return importer.load(source, given)
 
 
 def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) -> Artifact:
@@ -151,6 +152,7 @@ def convert(
     allow_lossy: bool = False,
     encoding: str = "auto",
     stored_weights: str = "int8",
+    layout: str = "keep",
     **load_options: Any,
 ) -> ConversionReport:
     """Convert a source, check the result against it, and write it.
@@ -171,6 +173,7 @@ def convert(
         allow_lossy: Write near forms where no exact one exists.
         encoding: Which encodings of quantizers to use, for forms that have several.
         stored_weights: Narrowest integers in which weights are stored, for such forms.
+        layout: Of image inputs and outputs: "keep", "nchw" or "nhwc".
         **load_options: As in :func:`load`.
 
     Raises:
@@ -179,13 +182,16 @@ def convert(
         HubError: As in :func:`load`.
     """
     model = load(source, from_, **load_options)
+    ChangeLayout(layout)(model)
     options = ExportOptions(opset, allow_lossy, encoding, stored_weights)
     artifact = registry.find_exporter(to).export(model, options)
-    message = onnx_ir.to_proto(artifact.model) if check else None
+    message = in_one_message(artifact.model) if check else None
     result, ort_result, notes = None, None, list(artifact.notes)
     if message is not None:
         feeds = generate_inputs(model, samples, seed)
-        result = _checked(model, load(message), feeds, _label(source), f"{to} file")
+        # Read as it stands, node by node: an importer would turn encodings into quantizers.
+        written = load(message, "qonnx")
+        result = _checked(model, written, feeds, _label(source), f"{to} file")
         lossy = [record.node for record in artifact.quantizers if not record.exact]
         if not result and not lossy:
             raise ConversionError(
@@ -215,10 +221,8 @@ def _checked(
         ExecutorRunner(a, label_a),
         ExecutorRunner(b, label_b),
         feeds,
-        reference=a,
         inputs="generated: random, ties, limits",
-        tolerance=Tolerance(),
-        layers=True,
+        how=How(),
     )
 
 
@@ -235,9 +239,9 @@ def _ort_check(
         ExecutorRunner(model, label),
         OrtRunner(message, f"{to} file on onnxruntime"),
         feeds,
-        reference=model,
         inputs="generated: random, ties, limits",
-        tolerance=Tolerance(atol=0.0, rtol=1e-5),
+        # Another order of summation: noise, and one step where a sum lies on a rounding tie.
+        how=How(Tolerance(rtol=1e-5, lsb=1), layers=False),
     )
 
 
@@ -266,59 +270,68 @@ def check(
     *,
     samples: int | None = None,
     seed: int = 0,
-    atol: float = 0.0,
-    rtol: float = 0.0,
-    lsb: float | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    boundary: bool = True,
+    atol: float | Mapping[str, float] = 0.0,
+    rtol: float | Mapping[str, float] = 0.0,
+    lsb: float | Mapping[str, float] | None = None,
+    level: str = "layer",
     backend: str = "numpy",
-    layers: bool = True,
+    mapping: Mapping[str, str] | None = None,
+    labels: Array | None = None,
+    score: bool = False,
+    workers: int = 0,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    save_golden: str | Path | None = None,
     label: str | None = None,
 ) -> CheckResult:
     """Return whether two models compute the same, with the numbers.
 
     Args:
-        a: The reference, as in :func:`load`.
-        b: The other model, as in :func:`load`.
+        a: The reference: as in :func:`load` (a live model of a framework answers itself, where
+            its adapter can run it), recorded tensors (path of an .npz file, or name -> array),
+            or a folder that ``save_golden`` wrote, which brings its inputs along.
+        b: The other side, likewise.
         inputs: Input name -> array, by the names of ``a``; generated otherwise: random values,
             and values on and beside every tie and limit of the first quantizers.
         samples: Samples to generate.
         seed: Seed of the generated values.
-        atol: Absolute difference allowed.
-        rtol: Relative difference allowed.
-        lsb: Steps of each output's own quantizer allowed.
+        ranges: Input name -> (lowest, highest) value to generate.
+        boundary: Add generated inputs on both sides of thresholds of inner quantizers.
+        atol: Absolute difference allowed; by tensor name where it is a mapping, in which the
+            name "" stands for all others.
+        rtol: Relative difference allowed, likewise.
+        lsb: Steps of each output's own quantizer allowed, likewise.
+        level: "output" compares outputs; "layer" also inner values matched by source layer,
+            to find the first that differs, and why; "proof" tries to prove the graphs equal.
         backend: Where ``b`` runs: "numpy", "ort" (the graph as written) or "ort-optimized".
-        layers: Compare inner values matched by source layer too, to find the first that
-            differs (both sides on the executor).
+        mapping: Tensor or layer of ``a`` -> tensor of ``b``, where names do not tell.
+        labels: The right class of every sample: counts accuracy and changed predictions.
+        score: Count changed predictions without labels.
+        workers: Processes to spread the samples over.
+        executor: Spreads the samples instead, such as that of a dask client.
+        progress: Called with (samples done, samples in all).
+        save_golden: Folder for the inputs and answers of ``a``, to check others against later.
         label: How the report calls ``a``.
 
     Raises:
         UsageError: The models cannot be compared.
         HubError: As in :func:`load` and :func:`run`.
     """
-    model = _as_model(a)
-    feeds = dict(inputs) if inputs is not None else generate_inputs(model, samples, seed)
-    return check_runners(
-        ExecutorRunner(model, label or _label(a)),
-        _other_side(b, backend),
-        feeds,
-        reference=model,
-        inputs="given"
-        if inputs is not None
-        else f"generated: random, ties, limits; seed {seed}",
-        tolerance=Tolerance(atol, rtol, lsb),
-        layers=layers,
+    how = How(
+        tolerance=make_tolerance(atol, rtol, lsb),
+        mapping=mapping,
+        labels=labels,
+        score=score,
+        golden=save_golden,
+        workers=workers,
+        executor=executor,
+        progress=progress,
     )
-
-
-def _other_side(b: Any, backend: str) -> Runner:
-    if backend == "numpy":
-        return ExecutorRunner(_as_model(b), _label(b))
-    if backend in {"ort", "ort-optimized"}:
-        if not isinstance(b, (str, Path, onnx.ModelProto)):
-            raise UsageError(f"backend '{backend}' runs ONNX files and messages only")
-        _as_model(b)  # says what is wrong with a file better than onnxruntime does
-        optimize = ORT_OPTIMIZED if backend == "ort-optimized" else "off"
-        return OrtRunner(b, f"{_label(b)} on onnxruntime", optimize=optimize)
-    raise UsageError(f"unknown backend '{backend}'; there are: numpy, ort, ort-optimized")
+    request = Request(inputs, samples, seed, ranges or {}, boundary, level, how)
+    first = make_side(a, "numpy", load, label or _label(a))
+    return check_request(first, make_side(b, backend, load, _label(b)), request)
 
 
 def inspect(model: Any) -> Inspection:

@@ -12,13 +12,18 @@ from qonnx_hub_adapters.protocol import Exporter, Importer
 from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError
 
 IMPORTERS: Mapping[str, str] = {
+    "hawq": "qonnx_hub_adapters.hawq.importer:HawqImporter",
+    "qlinear": "qonnx_hub_adapters.qlinear.importer:QlinearImporter",
+    "qcdq": "qonnx_hub_adapters.qcdq.importer:QcdqImporter",
     "qonnx": "qonnx_hub_adapters.qonnx.importer:QonnxImporter",
+    "qkeras": "qonnx_hub_adapters.qkeras.importer:QkerasImporter",
 }
 """Name -> class. The order is the order in which sources are offered."""
 
 EXPORTERS: Mapping[str, str] = {
     "qonnx": "qonnx_hub_adapters.qonnx.exporter:QonnxExporter",
     "qcdq": "qonnx_hub_adapters.qcdq.exporter:QcdqExporter",
+    "qlinear": "qonnx_hub_adapters.qlinear.exporter:QlinearExporter",
 }
 
 IMPORTER_GROUP = "qonnx_hub.importers"

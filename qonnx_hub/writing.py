@@ -68,7 +68,7 @@ def in_one_message(model: Model) -> onnx.ModelProto:
 
 
 def _with_weights_read_in(model: Model, largest: float = float("inf")) -> Model:
-    """Return a copy in which weights of other files, up to ``largest`` bytes, are in memory."""
+    """Return a copy with the weights of other files, up to ``largest`` bytes, in memory."""
     copy = model.clone()
     for value in copy.graph.initializers.values():
         tensor = value.const_value

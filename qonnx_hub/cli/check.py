@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,73 +21,244 @@ from qonnx_hub.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from qonnx_hub.equivalence.report import CheckResult
+
+_ORT_BACKENDS = {"off": "ort", "all": "ort-optimized"}
 
 
 def command(
-    a: Annotated[str, typer.Argument(help="The reference model.", metavar="A")],
-    b: Annotated[str, typer.Argument(help="The other model.", metavar="B")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="The reference: a model, recorded tensors (.npz), or a golden folder.",
+            metavar="A",
+        ),
+    ],
+    b: Annotated[str, typer.Argument(help="The other side, likewise.", metavar="B")],
     inputs: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Inputs of the one input, as .npy.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Right classes as .npy: counts accuracy."),
+    ] = None,
     samples: Samples = None,
     seed: Seed = 0,
-    lsb: Annotated[
-        float | None, typer.Option(min=0, help="Quantizer steps allowed per output.")
+    range_: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="NAME:LO,HI", help="Range of a generated input."),
     ] = None,
-    atol: Annotated[float, typer.Option(min=0, help="Absolute difference allowed.")] = 0.0,
-    rtol: Annotated[float, typer.Option(min=0, help="Relative difference allowed.")] = 0.0,
-    backend: Annotated[
-        str, typer.Option(help="Where B runs: numpy, ort (as written) or ort-optimized.")
-    ] = "numpy",
+    boundary: Annotated[
+        bool,
+        typer.Option(
+            "--boundary/--no-boundary", help="Steer inputs to thresholds of inner quantizers."
+        ),
+    ] = True,
+    level: Annotated[
+        str, typer.Option(help="output, layer (first difference and cause) or proof.")
+    ] = "layer",
+    lsb: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME:]K", help="Quantizer steps allowed per output."),
+    ] = None,
+    atol: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME:]V", help="Absolute difference allowed."),
+    ] = None,
+    rtol: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME:]V", help="Relative difference allowed."),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="Where B runs: numpy or ort.")] = "numpy",
+    ort_opt: Annotated[
+        str,
+        typer.Option(help="Optimizations of onnxruntime: off (as written), all or both."),
+    ] = "off",
+    mapping: Annotated[
+        Path | None,
+        typer.Option("--map", metavar="PATH", help="JSON: name in A -> name in B."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes to spread samples over.")] = 0,
+    save_golden: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep A's answers there, to check others later."),
+    ] = None,
+    save_failing: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write the smallest failing input as .npz."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write a page for the browser.")
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Say whether two models compute the same, and where they first differ."""
+    """Say whether two models compute the same, where they first differ, and why."""
     from qonnx_hub import api
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.text import describe_result
 
-    reference = api.load(a)
-    names = [str(v.name) for v in reference.graph.inputs]
-    feeds = None if inputs is None else fit_names(read_arrays(inputs), names)
-    result = api.check(
-        reference,
-        b,
-        feeds,
-        samples=samples,
-        seed=seed,
-        lsb=lsb,
-        atol=atol,
-        rtol=rtol,
-        backend=backend,
-        label=a,
-    )
+    options: dict[str, Any] = {
+        "samples": samples,
+        "seed": seed,
+        "ranges": dict(_range(text) for text in range_ or []),
+        "boundary": boundary,
+        "level": level,
+        "lsb": _tolerance("--lsb", lsb) or None,
+        "atol": _tolerance("--atol", atol),
+        "rtol": _tolerance("--rtol", rtol),
+        "mapping": None if mapping is None else _read_mapping(mapping),
+        "labels": None if labels is None else _read_array(labels),
+        "workers": workers,
+        "save_golden": save_golden,
+        "label": a,
+    }
+    reference, names = _reference(a, b)
+    feeds = _feeds(inputs, data, names)
+    if labels is not None and feeds is None:
+        _usage("--labels needs --data or --inputs")
     out = console(json)
-    out.print(_table(result.outputs))
-    if result.first_divergence is not None:
-        comparison = result.first_divergence.comparison
-        out.print(
-            f"first divergence: layer '{result.first_divergence.source}', "
-            f"{comparison.differing} of {comparison.count} values, "
-            f"by {comparison.max_abs:.6g} at most"
-        )
-    out.print(result.summary())
-    write_json(result.to_json(), json)
-    if not result:
+    results: dict[str, CheckResult] = {}
+    for name, chosen in _backends(backend, ort_opt).items():
+        with _progress() as progress:
+            results[name] = api.check(
+                reference, b, feeds, backend=chosen, progress=progress, **options
+            )
+        for item in describe_result(results[name]):
+            out.print(item)
+    worst = min(results.values(), key=bool)
+    _write(results, worst, json, report, save_failing)
+    if not worst:
         raise typer.Exit(DIFFERENT)
 
 
-def _table(outputs: Any) -> Table:
-    from rich.table import Table
+def _write(
+    results: dict[str, CheckResult],
+    worst: CheckResult,
+    json: str | None,
+    report: Path | None,
+    save_failing: Path | None,
+) -> None:
+    import json as json_module
 
-    columns = ("output", "verdict", "differing", "max abs", "max rel", "max LSB")
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in outputs:
-        table.add_row(
-            row.name if row.name == row.other else f"{row.name} / {row.other}",
-            str(row.verdict),
-            f"{row.differing} of {row.count}",
-            f"{row.max_abs:.6g}",
-            f"{row.max_rel:.3g}",
-            "-" if row.max_lsb is None else f"{row.max_lsb:.6g}",
-        )
-    return table
+    from qonnx_hub.equivalence.report import plain
+
+    if len(results) == 1:
+        write_json(worst.to_json(), json)
+    else:
+        both = {name: plain(result.to_dict()) for name, result in results.items()}
+        write_json(json_module.dumps(both, indent=2), json)
+    if report is not None:
+        worst.to_html(report)
+    if save_failing is not None and worst.failing is not None:
+        worst.failing.save(save_failing)
+
+
+def _reference(a: str, b: str) -> tuple[Any, list[str]]:
+    """Return the reference, loaded once, and the names that inputs must have."""
+    from qonnx_hub import api
+    from qonnx_hub.equivalence.recorded import is_golden
+    from qonnx_hub_adapters.onnx_source import is_onnx
+
+    if is_golden(a):
+        return a, []
+    runs = b if Path(a).suffix.lower() == ".npz" else a
+    if is_golden(runs) or Path(runs).suffix.lower() == ".npz":
+        return a, []
+    model = api.load(runs)
+    names = [str(v.name) for v in model.graph.inputs]
+    # Only what has no forward pass of its own is the same once it is loaded.
+    return (model if runs is a and is_onnx(a) else a), names
+
+
+def _feeds(inputs: Path | None, data: Path | None, names: list[str]) -> dict[str, Any] | None:
+    if inputs is not None and data is not None:
+        _usage("--inputs and --data both give inputs; leave one out")
+    if inputs is not None:
+        return fit_names(read_arrays(inputs), names)
+    if data is None:
+        return None
+    if len(names) > 1:
+        _usage(f"--data gives one input, the model has {len(names)}; use --inputs")
+    return {names[0] if names else "data": _read_array(data)}
+
+
+def _backends(backend: str, ort_opt: str) -> dict[str, str]:
+    if ort_opt not in {*_ORT_BACKENDS, "both"}:
+        _usage(f"unknown --ort-opt '{ort_opt}'; there are: off, all, both")
+    if backend != "ort":
+        if ort_opt != "off":
+            _usage("--ort-opt needs --backend ort")
+        return {backend: backend}
+    if ort_opt == "both":
+        return _ORT_BACKENDS
+    return {ort_opt: _ORT_BACKENDS[ort_opt]}
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, limits = text.rpartition(":")
+    low, _, high = limits.partition(",")
+    try:
+        return name, (float(low), float(high))
+    except ValueError:
+        _usage(f"--range takes NAME:LO,HI, not '{text}'")
+
+
+def _tolerance(option: str, texts: list[str] | None) -> dict[str, float]:
+    """Return tensor name -> number; the name "" stands for all others."""
+    found: dict[str, float] = {}
+    for text in texts or []:
+        name, _, number = text.rpartition(":")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            _usage(f"{option} takes a number or NAME:NUMBER, not '{text}'")
+    return found
+
+
+def _read_mapping(path: Path) -> dict[str, str]:
+    import json as json_module
+
+    try:
+        found = json_module.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        _usage(f"'{path}' cannot be read as JSON: {error}")
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        _usage(f"'{path}' must hold one JSON object, name in A -> name in B")
+    return {str(k): str(v) for k, v in found.items()}
+
+
+def _read_array(path: Path) -> Any:
+    """Return the array of an .npy file; its values stay on the disk until they are read."""
+    import numpy as np
+
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        _usage(f"'{path}' is not an .npy file of numbers: {error}")
+    if not isinstance(found, np.ndarray):
+        found.close()
+        _usage(f"'{path}' holds several arrays; --inputs takes .npz files")
+    return found
+
+
+def _usage(message: str) -> NoReturn:
+    from qonnx_hub_ir.errors import UsageError
+
+    raise UsageError(message)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """Give what shows progress on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("checking", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

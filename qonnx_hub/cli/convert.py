@@ -33,8 +33,15 @@ def command(
         typer.Option(help="For qcdq: auto, qcdq (integer Clip), qdq (none) or float."),
     ] = "auto",
     weights: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Weights file of an architecture file (.json)."),
+    ] = None,
+    stored_weights: Annotated[
         str, typer.Option(help="For qcdq: narrowest stored integers: int8, int4, int2, float.")
     ] = "int8",
+    layout: Annotated[
+        str, typer.Option(help="Of image inputs and outputs: keep, nchw or nhwc.")
+    ] = "keep",
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the result with the source.")
     ] = True,
@@ -56,7 +63,9 @@ def command(
         opset=opset,
         allow_lossy=allow_lossy,
         encoding=encoding,
-        stored_weights=weights,
+        stored_weights=stored_weights,
+        layout=layout,
+        weights=weights,
     )
     out = console(json)
     if report.quantizers:

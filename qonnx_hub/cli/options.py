@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-Source = Annotated[str, typer.Argument(help="A model file.", metavar="MODEL")]
+Source = Annotated[
+    str, typer.Argument(help="A model file, or package.module:callable.", metavar="MODEL")
+]
 Json = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""Where the inputs of a check come from, batch by batch, so that no run needs them all at once."""
+"""Where the inputs of a check come from, in batches, so that no run needs all at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Protocol
 import numpy as np
 from onnx_ir import Model
 
+from qonnx_hub.equivalence.graphs import elements_per_sample
 from qonnx_hub.equivalence.inputs import InputGenerator, Ranges
+from qonnx_hub.executor.batching import Batcher
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quant import Array
 
@@ -83,19 +85,28 @@ def batch_length(model: Model | None, unit: int = 1) -> int:
     """
     if model is None:
         return 64
-    elements = sum(
-        int(np.prod([d for d in v.shape if isinstance(d, int)], dtype=np.int64))
-        for node in model.graph
-        for v in node.outputs
-        if v.shape is not None
-    )
-    per_sample = max(elements // unit, 1)
+    per_sample = max(elements_per_sample(model) // unit, 1)
     fit = int(np.clip(_BATCH_ELEMENTS // per_sample, 1, _MOST_SAMPLES_A_BATCH))
     return max(fit // unit, 1) * unit
 
 
+def run_length(model: Model | None, unit: int) -> int:
+    """Return :func:`batch_length`, or ``unit`` for a model that mixes samples of longer runs.
+
+    Such a model computes longer batches unit by unit anyway, and its outputs may have no axis
+    along which they could be put together.
+    """
+    fixed = model is not None and any(
+        v.shape is not None and len(v.shape) and isinstance(v.shape[0], int)
+        for v in model.graph.inputs
+    )
+    if model is not None and fixed and not Batcher(model).is_apart():
+        return unit
+    return batch_length(model, unit)
+
+
 def file_batch(model: Model | None) -> int:
-    """Return the samples per run that the model's inputs ask for; 1 where they leave it open."""
+    """Return the samples per run that the inputs ask for; 1 where they leave it open."""
     if model is None:
         return 1
     for value in model.graph.inputs:

@@ -17,6 +17,7 @@ from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quant import Array
 
 _MOST_SINGLE_STEPS = 8
+_HARDLY_A_STEP = 1e-3
 
 
 class Verdict(str, Enum):
@@ -330,6 +331,8 @@ class TensorComparison:
             return "exact"
         where = f"at {self.differing} of {self.count}"
         if self.max_lsb is not None and np.isfinite(self.max_lsb):
+            if self.max_lsb < _HARDLY_A_STEP:
+                return f"less than {_HARDLY_A_STEP} LSB apart {where}"
             # As many steps as it takes: 0.99999994 of a step is one.
             return f"within {np.ceil(self.max_lsb - 1e-6):.0f} LSB {where}"
         return f"differs {where}, by {self.max_abs:.6g} at most"

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub.equivalence.graphs import elements_per_sample
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quant import Array, IntQuant, integer_bounds, single_value
 
-_ELEMENTS = 1 << 20
+_ELEMENTS = 1 << 22
 _MOST_SAMPLES = 64
 _FEWEST_SAMPLES = 2
 _SAMPLES_WITH_CORNERS = 16
@@ -51,7 +52,7 @@ def generate_inputs(
     Args:
         model: The model whose input signature and first quantizers are used.
         samples: Length of the first axis (a multiple of the file's own is used); by default as
-            many as fit in a million elements, 2 to 64.
+            many as all values of the model leave room for in 16 MiB, 2 to 64.
         seed: Seed of the random values; the same seed gives the same inputs.
 
     Returns:
@@ -75,15 +76,15 @@ class InputGenerator:
         """
         self._values = {str(v.name): v for v in model.graph.inputs}
         self._seed = seed
+        self._work = elements_per_sample(model)
         self._sizes = {name: _sample_size(value) for name, value in self._values.items()}
         _require_ranges(ranges, self._sizes)
         self._ranges = ranges
         self._points = {name: self._points_of(name) for name in self._values}
 
     def default_samples(self) -> int:
-        """Return as many samples as fit in a million elements, 2 to 64."""
-        largest = max(self._sizes.values(), default=1)
-        return int(np.clip(_ELEMENTS // max(largest, 1), _FEWEST_SAMPLES, _MOST_SAMPLES))
+        """Return as many samples as all values of the model leave room for, 2 to 64."""
+        return int(np.clip(_ELEMENTS // self._work, _FEWEST_SAMPLES, _MOST_SAMPLES))
 
     def feeds(self, samples: int, batch: int) -> dict[str, Array]:
         """Return the inputs of one batch."""
@@ -93,7 +94,8 @@ class InputGenerator:
             shape = _feed_shape(value, samples)
             dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
             if np.dtype(dtype).kind in "biu":
-                arrays[name] = _whole_numbers(shape, dtype, rng, self._ranges.get(name))
+                limits = self._ranges.get(name) or _index_limits(value)
+                arrays[name] = _whole_numbers(shape, dtype, rng, limits)
                 continue
             numbers = self._numbers(name, shape, rng, batch)
             if batch == 0 and shape and shape[0] >= _SAMPLES_WITH_CORNERS:
@@ -156,6 +158,22 @@ def _whole_numbers(
         return rng.integers(0, 2, size=shape).astype(np.bool_)
     low, high = limits or (0, 127)
     return rng.integers(int(low), int(high) + 1, size=shape).astype(dtype)
+
+
+def _index_limits(value: Value) -> tuple[float, float] | None:
+    """Return the indices that every Gather of an input allows, ``None`` without one."""
+    sizes = []
+    for node, index in value.uses():
+        if node.op_type != "Gather" or index != 1:
+            continue
+        data = node.inputs[0]
+        axis = node.attributes.get("axis")
+        size = None
+        if data is not None and data.shape is not None:
+            size = data.shape[int(axis.value) if axis is not None else 0]
+        if isinstance(size, int):
+            sizes.append(size)
+    return (0, min(sizes) - 1) if sizes else None
 
 
 def _require_ranges(ranges: Ranges, sizes: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: reports, exit codes, and one clear line for mistakes."""
+"""The command line as a user meets it: reports, exit codes, one clear line for mistakes."""
 
 from __future__ import annotations
 

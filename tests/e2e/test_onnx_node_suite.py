@@ -77,7 +77,7 @@ def _cases() -> list[Case]:
         sets = [(_arrays(given), _arrays(wanted)) for given, wanted in test.data_sets or ()]
         if not plain or not standard or not sets or any(None in pair for pair in sets):
             continue
-        cases.append(Case(test.name, test.model, sets, test.rtol, test.atol))  # type: ignore[arg-type]
+        cases.append(Case(test.name, test.model, sets, test.rtol, test.atol))
     return cases
 
 

@@ -12,8 +12,8 @@ from tests.support import corpus, needs_shared, shared_models
 
 pytestmark = needs_shared
 
-# Every product and sum of these nets is exact in float32: scales are powers of two, and nothing
-# but quantized and elementwise arithmetic follows. Recorded with qonnx 1.0.0.
+# Every product and sum of these nets is exact in float32: scales are powers of two, and
+# nothing but quantized and elementwise arithmetic follows. Recorded with qonnx 1.0.0.
 EXACT = {
     "TFC_1W1A",
     "TFC_2W2A",

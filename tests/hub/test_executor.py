@@ -111,9 +111,8 @@ def test_one_session_serves_several_threads() -> None:
 
     def work(index: int) -> None:
         expected = np.maximum(feeds[index].astype(np.int64) @ weight.astype(np.int64), 0)
-        for _ in range(30):
-            if not np.array_equal(session.run({"x": feeds[index]})["y"], expected):
-                wrong.append(index)
+        answers = [session.run({"x": feeds[index]})["y"] for _ in range(30)]
+        wrong.extend(index for answer in answers if not np.array_equal(answer, expected))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -239,7 +238,7 @@ def test_an_operator_that_nothing_can_run_is_named() -> None:
     foreign = qh.load(custom)
     foreign.graph[0].domain = "somebody.else"
     foreign.opset_imports["somebody.else"] = 1
-    with pytest.raises(UnsupportedGraphError, match="somebody.else::Relu 'r'"):
+    with pytest.raises(UnsupportedGraphError, match=r"somebody\.else::Relu 'r'"):
         qh.Session(foreign)
 
 

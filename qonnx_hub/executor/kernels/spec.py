@@ -61,8 +61,8 @@ class KernelSpec:
 
 KernelFactory = Callable[[KernelSpec], Kernel]
 KernelTable = Mapping[tuple[str, str], KernelFactory]
-"""(domain, op_type) -> factory. A factory that cannot serve a spec (an option it does not know)
-raises :class:`Unserved`; the plan then tries the fallback."""
+"""(domain, op_type) -> factory. A factory that cannot serve a spec (an option it does not
+know) raises :class:`Unserved`; the plan then tries the fallback."""
 
 
 class Unserved(Exception):  # noqa: N818 - a signal between plan and kernel, not an error

@@ -1,0 +1,131 @@
+"""Calls with the shape of the ``qonnx`` package's removed converters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir
+
+from qonnx_hub.writing import write_model
+from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
+from qonnx_hub_adapters.qkeras.importer import QkerasImporter
+from qonnx_hub_adapters.qonnx.exporter import QonnxExporter
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.passes import ChangeLayout
+
+_WITHOUT_EFFECT = {
+    "custom_ops": "operators are not tagged with domains of your own",
+    "custom_op_handlers": "handlers of tf2onnx are not called",
+    "custom_rewriter": "rewriters of tf2onnx are not called",
+    "extra_opset": "the file imports what it uses",
+    "shape_override": "shapes are those of the model",
+    "target": "there are no workarounds for single targets",
+    "large_model": "weights beyond 2 GiB are written beside the file",
+    "optimizers": "the graph is cleaned in one way",
+}
+"""Arguments of the old call that changed how tf2onnx works, and why they are refused."""
+
+
+def from_keras(
+    model: Any,
+    name: str = "qkeras_to_qonnx_converted",
+    input_signature: Sequence[Any] | None = None,
+    opset: int | None = None,
+    custom_ops: Any = None,
+    custom_op_handlers: Any = None,
+    custom_rewriter: Any = None,
+    inputs_as_nchw: Sequence[str] | None = None,
+    extra_opset: Any = None,
+    shape_override: Any = None,
+    target: Any = None,
+    large_model: bool = False,
+    output_path: str | os.PathLike[str] | None = None,
+    *,
+    custom_objects: Mapping[str, Any] | None = None,
+) -> tuple[onnx.ModelProto, None]:
+    """Return a Keras model as QONNX, in the shape of ``qonnx.converters.from_keras``.
+
+    The parameters stand in the old order, so that positional calls keep working. Where the old
+    converter dropped a quantizer in silence, this one converts it or raises.
+
+    Args:
+        model: A live Keras model, with or without QKeras layers. It is not changed.
+        name: Name of the graph.
+        input_signature: A TensorSpec (or array) per input: fixes axes the model leaves open.
+        opset: Standard opset; the lowest exact one by default.
+        custom_ops: Refused, as are the other arguments that steered tf2onnx.
+        custom_op_handlers: Refused.
+        custom_rewriter: Refused.
+        inputs_as_nchw: Names of inputs to take channels first.
+        extra_opset: Refused.
+        shape_override: Refused.
+        target: Refused.
+        large_model: Refused.
+        output_path: File to write as well.
+        custom_objects: Name -> class of the user's own layers.
+
+    Returns:
+        The model, and ``None`` in the place of tf2onnx' external tensor storage.
+
+    Raises:
+        UsageError: An argument without effect here, or a signature that does not fit.
+        SourceError: The model cannot be traced or converted.
+        UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
+    """
+    steering = {
+        "custom_ops": custom_ops,
+        "custom_op_handlers": custom_op_handlers,
+        "custom_rewriter": custom_rewriter,
+        "extra_opset": extra_opset,
+        "shape_override": shape_override,
+        "target": target,
+        "large_model": large_model or None,
+    }
+    for argument, value in steering.items():
+        if value is not None:
+            raise UsageError(
+                f"from_keras: '{argument}' is refused: {_WITHOUT_EFFECT[argument]}"
+            )
+    options = ImportOptions(custom_objects=custom_objects or {})
+    ir = QkerasImporter().load(model, options)
+    _fix_inputs(ir, input_signature)
+    if inputs_as_nchw:
+        ChangeLayout("nchw", inputs=tuple(inputs_as_nchw), outputs=())(ir)
+    ir.graph.name = name
+    artifact = QonnxExporter().export(ir, ExportOptions(opset=opset))
+    proto = onnx_ir.to_proto(artifact.model)
+    if output_path is not None:
+        write_model(artifact.model, Path(output_path))
+    return proto, None
+
+
+def _fix_inputs(model: onnx_ir.Model, signature: Sequence[Any] | None) -> None:
+    if signature is None:
+        return
+    specs = [signature] if hasattr(signature, "shape") else list(signature)
+    inputs = list(model.graph.inputs)
+    if len(specs) != len(inputs):
+        raise UsageError(
+            f"from_keras: the signature has {len(specs)} inputs, the model {len(inputs)}"
+        )
+    for value, spec in zip(inputs, specs, strict=True):
+        given = [None if dim is None else int(dim) for dim in tuple(spec.shape)]
+        own = [] if value.shape is None else list(value.shape)
+        fits = len(given) == len(own) and all(
+            not isinstance(a, int) or b is None or a == b
+            for a, b in zip(own, given, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"from_keras: input '{value.name}' has shape {own}, the signature says {given}"
+            )
+        value.shape = onnx_ir.Shape(
+            [a if b is None else b for a, b in zip(own, given, strict=True)]
+        )
+
+
+__all__ = ["from_keras"]
