@@ -3,8 +3,8 @@
     python benchmarks/convert.py [--peer-limit 100] [--gigabytes 1] [--folder DIR]
 
 Chains of quantized matrix products with 50 to 2000 quantizers show how time grows with the
-graph. qonnx-convert runs on the shorter ones only (``--peer-limit`` quantizers): its time grows
-faster than the square. A model with external weights shows the peak memory of a whole
+graph. qonnx-convert runs on the shorter ones only (``--peer-limit`` quantizers): its time
+grows faster than the square. A model with external weights shows the peak memory of a whole
 conversion, in a process of its own.
 """
 

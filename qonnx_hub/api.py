@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx_ir import Model
 
@@ -18,7 +19,12 @@ from qonnx_hub.equivalence.compare import Tolerance, Verdict, make_tolerance
 from qonnx_hub.equivalence.inputs import generate_inputs
 from qonnx_hub.equivalence.report import CheckResult, plain
 from qonnx_hub.equivalence.request import Request, check_request, make_side
-from qonnx_hub.equivalence.runners import ORT_OPTIMIZED, ExecutorRunner, OrtRunner
+from qonnx_hub.equivalence.runners import (
+    ORT_OPTIMIZED,
+    ExecutorRunner,
+    OrtRunner,
+    SourceRunner,
+)
 from qonnx_hub.executor.session import Session
 from qonnx_hub.inspection import Inspection, inspect_model
 from qonnx_hub.sources import resolve
@@ -30,9 +36,16 @@ from qonnx_hub_adapters.protocol import (
     ImportOptions,
     QuantizerRecord,
 )
-from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.errors import HubError, UsageError
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quant import Array
+
+_NOISE = 1e-5
+"""Relative difference that another order of float32 summation explains."""
+
+_FLIPPED_SHARE = 0.01
+"""Share of outputs that may lie beyond the noise: sums on a rounding tie of an inner quantizer
+fall to either side."""
 
 
 class ConversionError(HubError):
@@ -52,6 +65,7 @@ class ConversionReport:
         notes: Sentences that a user should read.
         check: The file against the source, on the executor; ``None`` where not checked.
         ort: The file on onnxruntime against the source; ``None`` where not run.
+        own: What was read against the live model's own answer; ``None`` for files.
         model: The converted model.
     """
 
@@ -63,6 +77,7 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
     check: CheckResult | None = None
     ort: CheckResult | None = None
+    own: CheckResult | None = None
     model: Model | None = field(default=None, compare=False, repr=False)
 
     def __bool__(self) -> bool:
@@ -80,6 +95,7 @@ class ConversionReport:
                 "quantizers": [asdict(record) for record in self.quantizers],
                 "notes": list(self.notes),
                 "check": None if self.check is None else self.check.to_dict(),
+                "source_itself": None if self.own is None else self.own.to_dict(),
                 "onnxruntime": None if self.ort is None else self.ort.to_dict(),
             }
         )
@@ -181,28 +197,35 @@ def convert(
         ConversionError: The result computes something else.
         HubError: As in :func:`load`.
     """
+    label = _label(source)
+    # Once: a callable may build another model at every call.
+    source = resolve(str(source) if isinstance(source, Path) else source)
     model = load(source, from_, **load_options)
-    ChangeLayout(layout)(model)
+    notes: list[str] = []
+    feeds = _feeds_for_check(model, samples, seed, notes) if check else None
+    own_result = None if feeds is None else _source_check(source, from_, model, feeds, label)
+    if ChangeLayout(layout)(model).modified and feeds is not None:
+        feeds = generate_inputs(model, samples, seed)
     options = ExportOptions(opset, allow_lossy, encoding, stored_weights)
     artifact = registry.find_exporter(to).export(model, options)
-    message = in_one_message(artifact.model) if check else None
-    result, ort_result, notes = None, None, list(artifact.notes)
-    if message is not None:
-        feeds = generate_inputs(model, samples, seed)
+    notes.extend(artifact.notes)
+    result, ort_result = None, None
+    if feeds is not None:
+        message = in_one_message(artifact.model)
         # Read as it stands, node by node: an importer would turn encodings into quantizers.
         written = load(message, "qonnx")
-        result = _checked(model, written, feeds, _label(source), f"{to} file")
+        result = _checked(model, written, feeds, label, f"{to} file")
         lossy = [record.node for record in artifact.quantizers if not record.exact]
         if not result and not lossy:
             raise ConversionError(
-                f"the {to} form of {_label(source)} computes something else: "
+                f"the {to} form of {label} computes something else: "
                 f"{result.summary()}; nothing was written. This is a defect of the converter"
             )
-        ort_result = _ort_check(model, message, feeds, _label(source), to)
+        ort_result = _ort_check(model, message, feeds, label, to)
     if path is not None:
         write_model(artifact.model, path, external=has_external_data(model))
     return ConversionReport(
-        source=_label(source),
+        source=label,
         path=None if path is None else str(path),
         format=to,
         opset=artifact.model.opset_imports[""],
@@ -210,8 +233,49 @@ def convert(
         notes=tuple(notes),
         check=result,
         ort=ort_result,
+        own=own_result,
         model=artifact.model,
     )
+
+
+def _feeds_for_check(
+    model: Model, samples: int | None, seed: int, notes: list[str]
+) -> dict[str, Array] | None:
+    try:
+        return generate_inputs(model, samples, seed)
+    except UsageError as error:
+        notes.append(f"not checked: {error}")
+        return None
+
+
+def _source_check(
+    source: Any, from_: str | None, model: Model, feeds: Mapping[str, Array], label: str
+) -> CheckResult | None:
+    """Return how the IR compares to the live model it came from; ``None`` for files.
+
+    Raises:
+        ConversionError: They differ beyond what another order of summation explains.
+    """
+    importer = registry.find_importer(source, from_)
+    answer = importer.run_source(source, feeds)
+    if answer is None:
+        return None
+    largest = max((float(np.abs(y).max(initial=0)) for y in answer.values()), default=0.0)
+    result = check_runners(
+        SourceRunner(importer, source, model, label),
+        ExecutorRunner(model, "its IR"),
+        feeds,
+        inputs="generated: random, ties, limits",
+        how=How(Tolerance(atol=_NOISE * largest, rtol=_NOISE, lsb=1), layers=False),
+    )
+    flipped = sum(output.differing for output in result.outputs)
+    compared = sum(output.count for output in result.outputs)
+    if not result and flipped > _FLIPPED_SHARE * compared:
+        raise ConversionError(
+            f"what was read of {label} computes something else than the model itself: "
+            f"{result.summary()}; nothing was written. This is a defect of the importer"
+        )
+    return result
 
 
 def _checked(

@@ -77,6 +77,8 @@ def command(
     )
     for note in report.notes:
         out.print(f"note: {note}")
+    if report.own is not None:
+        out.print(f"the source:  {report.own.summary()}")
     if report.check is None:
         out.print("not checked")
     else:

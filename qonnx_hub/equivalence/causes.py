@@ -131,10 +131,16 @@ def explain_quantizer(
     with np.errstate(all="ignore"):
         if other is not None and seen.is_said_by(quantize(seen.x, other)):
             return compare_parameters(seen, quant, other)
+        return match_formula(seen, quant) or _by_statistics(seen, quant, noise)
+
+
+def match_formula(seen: Seen, quant: Quantizer) -> Reason | None:
+    """Return the known fault whose formula gives every one of the other side's answers."""
+    with np.errstate(all="ignore"):
         for reason, predicted in _formulas(seen, quant):
             if seen.is_said_by(predicted):
                 return reason
-        return _by_statistics(seen, quant, noise)
+    return None
 
 
 def compare_parameters(seen: Seen, quant: Quantizer, other: Quantizer) -> Reason | None:

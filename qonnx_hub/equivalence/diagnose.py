@@ -22,6 +22,7 @@ from qonnx_hub.equivalence.causes import (
     compare_parameters,
     crosses_ties,
     explain_quantizer,
+    match_formula,
 )
 from qonnx_hub.equivalence.compare import Tally, Tolerance, aligned, tally
 from qonnx_hub.equivalence.evidence import Side, Unit, gather_units, isolate, known_without
@@ -363,6 +364,10 @@ def _stored_reason(
             reason = compare_parameters(seen, quant, other)
             if reason is not None:
                 return reason
+    # Integers that were stored with another rounding or range: one formula gives them all.
+    reason = match_formula(seen, quant)
+    if reason is not None:
+        return reason
     for first, second in ((ours, theirs), (x, stored)):
         if np.array_equal(np.sort(first, axis=None), np.sort(second, axis=None)):
             return Reason(Cause.LAYOUT, "the same weights in another order")

@@ -101,7 +101,7 @@ class Side:
             return None
 
     def _holds(self, name: str, array: Array) -> bool:
-        """Return whether a stored value is that array: then it stays, and so does its layout."""
+        """Return whether a stored value is that array: then it stays, with its layout."""
         own = self.constant(self.values[name])
         return own is not None and own.shape == array.shape and np.array_equal(own, array)
 

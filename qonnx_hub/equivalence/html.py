@@ -57,11 +57,11 @@ def render_page(result: CheckResult) -> str:
         f"<code>{escape(result.b)}</code></p>",
         _verdict(result),
         _causes(result),
+        _proof(result),
         _outputs(result.outputs),
         _chart(result.layer_rows),
         _layers(result.layer_rows),
         _failing(result.failing),
-        _proof(result),
         _quantizers(result),
         _notes(result),
         _environment(result),
@@ -160,7 +160,7 @@ def _steps(comparison: TensorComparison | None) -> str:
 def _chart(rows: Sequence[LayerRow]) -> str:
     """Return bars of the largest error of every quantized layer, in its own steps."""
     shown = [row for row in rows if row.comparison.max_lsb is not None]
-    if not shown:
+    if not any(row.comparison.differing for row in shown):
         return ""
     bars = [(_height(row.comparison), _height(row.isolated)) for row in shown]
     largest = max(1.0, *(max(pair) for pair in bars))

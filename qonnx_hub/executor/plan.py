@@ -194,7 +194,7 @@ class _Planner:
             raise ExecutionError(failure(label(node), args, error)) from error
         results = (result,) if len(node.outputs) == 1 else result
         for value, array in zip(node.outputs, results, strict=False):
-            self.constants[value] = array
+            self.constants[value] = _in_order(array)
 
     def _finish(self) -> Plan:
         initial: list[Any] = [None] * (len(self.slots) + 1)
@@ -263,6 +263,17 @@ def _count_readers(graph: Graph) -> dict[Value, int]:
         if value.name in captured:
             count[value] += 1
     return count
+
+
+def _in_order(value: Any) -> Any:
+    """Return a constant with its elements in memory order.
+
+    A matrix product may add in another order for a transposed view than for the same numbers
+    in order; how a weight came about must not show in the results.
+    """
+    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        return value.copy(order="C")
+    return value
 
 
 def _has_subgraph(node: Node) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -68,7 +67,3 @@ know) raises :class:`Unserved`; the plan then tries the fallback."""
 class Unserved(Exception):  # noqa: N818 - a signal between plan and kernel, not an error
     """This kernel does not serve this combination of attributes, types or version."""
 
-
-def as_float(value: Any) -> np.float32:
-    """Return ``value`` rounded once to float32, as ONNX float attributes are stored."""
-    return np.float32(value)

@@ -183,7 +183,7 @@ def layer_name(layer, net):
 def check_fault(net, fault, surgery, **options):
     other = surgery.copied(net)
     fault(other, surgery)
-    return qh.check(net, other, **options)
+    return qh.check(net, other, **{"samples": 32, **options})
 
 
 @pytest.mark.parametrize(
@@ -325,6 +325,15 @@ def test_a_fault_in_a_qcdq_file_is_named(net, fault, layer, cause, surgery):
     first = (*result.findings, *result.latent)[0]
     names = {"fc1.wq", "conv1.wq"} if layer is None else {layer_name(layer, net)}
     assert (first.layer in names, first.cause) == (True, cause), result.table()
+
+
+def test_weights_that_were_rounded_otherwise_before_they_were_stored_are_named(net, surgery):
+    other = surgery.copied(net)
+    surgery.set_attribute(other, f"{LINEAR[net.graph.name]}.wq", "rounding_mode", "FLOOR")
+    result = qh.check(net, as_qcdq(other), samples=16)
+    first = result.findings[0]
+    expected = (f"{LINEAR[net.graph.name]}.wq", Cause.ROUNDING)
+    assert (first.layer, first.cause) == expected, result.table()
 
 
 def test_two_faults_are_both_found(net, surgery):
