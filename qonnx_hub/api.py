@@ -168,6 +168,7 @@ def convert(
     allow_lossy: bool = False,
     encoding: str = "auto",
     stored_weights: str = "int8",
+    dialect: str = "onnx",
     layout: str = "keep",
     **load_options: Any,
 ) -> ConversionReport:
@@ -189,6 +190,7 @@ def convert(
         allow_lossy: Write near forms where no exact one exists.
         encoding: Which encodings of quantizers to use, for forms that have several.
         stored_weights: Narrowest integers in which weights are stored, for such forms.
+        dialect: "onnx" for standard operators only, "ort" for those of onnxruntime as well.
         layout: Of image inputs and outputs: "keep", "nchw" or "nhwc".
         **load_options: As in :func:`load`.
 
@@ -206,14 +208,15 @@ def convert(
     own_result = None if feeds is None else _source_check(source, from_, model, feeds, label)
     if ChangeLayout(layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
-    options = ExportOptions(opset, allow_lossy, encoding, stored_weights)
+    options = ExportOptions(opset, allow_lossy, encoding, stored_weights, dialect)
     artifact = registry.find_exporter(to).export(model, options)
     notes.extend(artifact.notes)
     result, ort_result = None, None
     if feeds is not None:
         message = in_one_message(artifact.model)
         # Read as it stands, node by node: an importer would turn encodings into quantizers.
-        written = load(message, "qonnx")
+        # Operators of onnxruntime are read as what they stand for.
+        written = load(message, "qlinear" if dialect == "ort" else "qonnx")
         result = _checked(model, written, feeds, label, f"{to} file")
         lossy = [record.node for record in artifact.quantizers if not record.exact]
         if not result and not lossy:
@@ -293,7 +296,8 @@ def _checked(
 def _ort_check(
     model: Model, message: onnx.ModelProto, feeds: Mapping[str, Array], label: str, to: str
 ) -> CheckResult | None:
-    standard = all(node.domain in {"", "ai.onnx"} for node in message.graph.node)
+    known = {"", "ai.onnx", "com.microsoft"}
+    standard = all(node.domain in known for node in message.graph.node)
     if not standard or not is_installed("onnxruntime"):
         return None
     # Loading with default options is part of what the form promises; numbers are compared on

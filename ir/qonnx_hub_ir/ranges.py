@@ -60,7 +60,7 @@ def odd_part(scales: Array) -> Array:
     """Return the odd whole number in each scale: ``scale = odd * 2 ** k``, as float64.
 
     It is 1 for powers of two. A product of integers and scales is exact in float32 as long as
-    the product of the integers and the odd parts does not exceed 2^24 (and does not underflow).
+    the product of the integers and the odd parts does not exceed 2^24, and none underflows.
     """
     mantissa, _ = np.frexp(np.asarray(scales, dtype=np.float64))
     whole = np.asarray(mantissa * 2.0**53, dtype=np.float64).astype(np.int64)

@@ -39,6 +39,9 @@ def command(
     stored_weights: Annotated[
         str, typer.Option(help="For qcdq: narrowest stored integers: int8, int4, int2, float.")
     ] = "int8",
+    dialect: Annotated[
+        str, typer.Option(help="For qlinear: onnx (standard operators) or ort (its own too).")
+    ] = "onnx",
     layout: Annotated[
         str, typer.Option(help="Of image inputs and outputs: keep, nchw or nhwc.")
     ] = "keep",
@@ -64,6 +67,7 @@ def command(
         allow_lossy=allow_lossy,
         encoding=encoding,
         stored_weights=stored_weights,
+        dialect=dialect,
         layout=layout,
         weights=weights,
     )

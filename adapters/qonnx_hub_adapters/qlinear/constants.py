@@ -1,0 +1,141 @@
+"""Constants of a graph as numbers: float ones as they are, quantized ones as integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.semantics import quantize, quantize_to_integers
+
+_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weight:
+    """A quantized constant.
+
+    Attributes:
+        levels: Code minus zero point, int16.
+        scale: float32, in the shape of the levels.
+        quantizer: The node that quantizes it.
+    """
+
+    levels: Array
+    scale: Array
+    quantizer: Node
+
+    def map(self, change: Any) -> Weight:
+        """Return the weight with levels and scale moved alike."""
+        return Weight(change(self.levels), change(self.scale), self.quantizer)
+
+
+def read_weight(value: Value | None) -> Weight | str:
+    """Return a quantized constant as integers, or why it is none."""
+    node = None if value is None else value.producer()
+    if value is None or node is None:
+        return "its weight is not quantized"
+    if dialect.is_quantizer(node):
+        return _quantized(node)
+    if node.domain != "" or node.op_type not in _MOVES:
+        return f"its weight comes from {node.op_type} '{node.name}'"
+    inner = read_weight(node.inputs[0])
+    if isinstance(inner, str):
+        return inner
+    moved = inner.map(lambda array: _moved(node, array))
+    return "its weight is reshaped at run time" if moved.levels is None else moved
+
+
+def _quantized(node: Node) -> Weight | str:
+    tensor = dialect.constant_tensor(node.inputs[0])
+    if tensor is None:
+        return "its second factor is computed at run time"
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, (IntQuant, BipolarQuant)):
+        return f"the {node.op_type} of its weight has no integers"
+    if any(parameter is None for parameter in dialect.parameters(quant)):
+        return "its weight has parameters that are computed at run time"
+    if tensor.dtype != onnx_ir.DataType.FLOAT:
+        return f"its weight is {tensor.dtype.name}"
+    scale = np.asarray(quant.scale, dtype=np.float32)
+    if not np.all(np.isfinite(scale)):
+        return "its weight has a scale that is not finite"
+    try:
+        levels = quantize_to_integers(tensor.numpy(), quant)
+    except ValueError as error:
+        return f"its weight has no integers: {error}"
+    if isinstance(quant, IntQuant):
+        zero = np.asarray(quant.zero_point, dtype=np.float64)
+        if np.any(zero != np.rint(zero)):
+            return "its weight has a zero point that is no whole number"
+        levels = levels - zero.astype(np.int64)
+    if levels.size and (levels.min() < -128 or levels.max() > 255):
+        return "its weight has more than 8 bits"
+    if scale.size == 1:
+        scale = scale.reshape(())
+    return Weight(levels.astype(np.int16), np.broadcast_to(scale, levels.shape), node)
+
+
+def read_number(value: Value | None) -> Array | None:
+    """Return a constant as floats, quantized ones too; ``None`` where it is no constant."""
+    known = dialect.constant_value(value)
+    if known is not None or value is None:
+        return known
+    node = value.producer()
+    if node is None:
+        return None
+    if not dialect.is_quantizer(node):
+        if node.domain != "" or node.op_type not in _MOVES:
+            return None
+        inner = read_number(node.inputs[0])
+        return None if inner is None else _moved(node, inner)
+    tensor = dialect.constant_value(node.inputs[0])
+    quant = dialect.read_quantizer(node)
+    if tensor is None or any(p is None for p in dialect.parameters(quant)):
+        return None
+    return quantize(tensor, quant)
+
+
+def quantizer_of(value: Value | None) -> Node | None:
+    """Return the quantizer of a constant that :func:`read_number` gives, if it has one."""
+    node = None if value is None else value.producer()
+    while node is not None and not dialect.is_quantizer(node):
+        inner = node.inputs[0] if node.op_type in _MOVES else None
+        node = None if inner is None else inner.producer()
+    return node
+
+
+def _moved(node: Node, array: Array) -> Any:
+    """Return the array as a node of :data:`_MOVES` moves it; ``None`` if that is dynamic."""
+    if node.op_type == "Identity":
+        return array
+    if node.op_type == "Transpose":
+        order = node.attributes.get("perm")
+        return np.transpose(array, None if order is None else list(order.value))
+    if node.op_type == "Flatten":
+        axis = node.attributes["axis"].value if "axis" in node.attributes else 1
+        axis += array.ndim if axis < 0 else 0
+        return array.reshape(int(np.prod(array.shape[:axis], dtype=np.int64)), -1)
+    if node.op_type == "Reshape":
+        return _reshaped(node, array)
+    axes = dialect.constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type == "Squeeze":
+        return np.squeeze(array, None if axes is None else tuple(int(a) for a in axes))
+    return None if axes is None else np.expand_dims(array, tuple(int(a) for a in axes))
+
+
+def _reshaped(node: Node, array: Array) -> Array | None:
+    shape = dialect.constant_value(node.inputs[1])
+    if shape is None:
+        return None
+    keeps_zero = "allowzero" in node.attributes and node.attributes["allowzero"].value
+    dims = [
+        array.shape[axis] if size == 0 and not keeps_zero else int(size)
+        for axis, size in enumerate(shape)
+    ]
+    return array.reshape(dims)

@@ -1,0 +1,109 @@
+"""Writes QLinear with Clip: integer operators wherever integers compute the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx_ir import Model, Node
+
+from qonnx_hub_adapters.onnx_source import SUFFIXES
+from qonnx_hub_adapters.protocol import (
+    AdapterInfo,
+    Artifact,
+    ExportOptions,
+    Feature,
+    Gap,
+    Support,
+)
+from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_adapters.qlinear.codes import CONTRIB, Form, Steps, choose_form, read_steps
+from qonnx_hub_adapters.qlinear.report import describe_layers
+from qonnx_hub_adapters.qlinear.rewriter import Rewriter
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
+
+DIALECTS = ("onnx", "ort")
+
+INFO = AdapterInfo(
+    name="qlinear",
+    summary="integer-only ONNX: QLinear and Integer operators with Clip below 8 bits",
+    suffixes=SUFFIXES,
+    support={
+        Feature.BITS_2_TO_8: Support.BOUNDED,
+        Feature.BITS_9_TO_16: Support.EXACT,
+        Feature.BITS_17_TO_32: Support.EXACT,
+        Feature.UNSIGNED_1_BIT: Support.BOUNDED,
+        Feature.BIPOLAR: Support.BOUNDED,
+        Feature.NARROW: Support.BOUNDED,
+        Feature.PER_CHANNEL: Support.BOUNDED,
+        Feature.ZERO_POINT: Support.BOUNDED,
+        Feature.ROUNDING_MODES: Support.BOUNDED,
+        Feature.DYNAMIC: Support.EXACT,
+        Feature.MINIFLOAT: Support.EXACT,
+        Feature.TRUNC: Support.EXACT,
+        Feature.CHANNELS_LAST: Support.BOUNDED,
+    },
+)
+"""Bounded is what runs in integers: exact where the source's own float sums are (scales that
+are powers of two), else within one step, for the source rounds and integers do not."""
+
+
+class QlinearExporter:
+    """IR -> QLinear with Clip."""
+
+    info = INFO
+
+    def gaps(self, model: Model) -> list[Gap]:
+        """Return every quantizer that has no exact encoding, in integers or in QCDQ."""
+        return QcdqExporter().gaps(model)
+
+    def export(self, model: Model, options: ExportOptions) -> Artifact:
+        """Return the model with integer operators. The model given is not changed.
+
+        A region is integer where the result is the same for every input that float32 itself
+        sums exactly; ``allow_lossy`` takes QLinear operators that miss some codes by one step
+        as well. The rest is written as QCDQ.
+
+        Raises:
+            NotExactError: With all gaps, or an opset that is too low.
+            UsageError: A dialect that does not exist.
+        """
+        if options.dialect not in DIALECTS:
+            raise UsageError(
+                f"unknown dialect '{options.dialect}'; there are: {', '.join(DIALECTS)}"
+            )
+        copy = model.clone()
+        run_passes(copy, [LowerChannelsLast(), InferShapes()])
+        order = [node.name or "" for node in copy.graph.all_nodes() if _is_quantizer(node)]
+        rewriter = Rewriter(copy, _form(copy, options), allow_lossy=options.allow_lossy)
+        layers, records = rewriter.run()
+        if any(node.domain == CONTRIB for node in copy.graph):
+            copy.opset_imports[CONTRIB] = 1
+        rest = QcdqExporter().export(copy, _for_the_rest(options))
+        known = {record.node: record for record in rest.quantizers} | records
+        ordered = tuple(known[name] for name in order if name in known)
+        return replace(rest, quantizers=ordered, notes=(*describe_layers(layers), *rest.notes))
+
+
+def _for_the_rest(options: ExportOptions) -> ExportOptions:
+    """Return the options for float layers: float weights, unless narrower ones are asked for.
+
+    Where a float layer reads DequantizeLinear, onnxruntime's default options round its bias.
+    """
+    return replace(options, weights="float") if options.weights == "int8" else options
+
+
+def _is_quantizer(node: Node) -> bool:
+    return dialect.is_quantizer(node)
+
+
+def _form(model: Model, options: ExportOptions) -> Form:
+    steps = [read_steps(node) for node in model.graph if _is_activation(node)]
+    opset = max(model.opset_imports[""], options.opset or 0)
+    known = [s for s in steps if isinstance(s, Steps)]
+    return choose_form(known, opset, contrib=options.dialect == "ort")
+
+
+def _is_activation(node: Node) -> bool:
+    return dialect.is_quantizer(node) and dialect.constant_tensor(node.inputs[0]) is None

@@ -1,0 +1,243 @@
+"""Quantized regions of a graph become integers; what cannot stays float, with a reason.
+
+One walk in topological order gives every value that lies on an 8-bit grid its integers. A
+second step puts DequantizeLinear where floats still need such a value, and integer sums in
+place of those products whose float values are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_adapters.qlinear import codes as borders
+from qonnx_hub_adapters.qlinear import requantize, tables
+from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps
+from qonnx_hub_adapters.qlinear.constants import read_number
+from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
+from qonnx_hub_adapters.qlinear.moves import MOVES, move, repeat_moves
+from qonnx_hub_adapters.qlinear.operators import emit_own_steps, emit_sums, weight_type
+from qonnx_hub_adapters.qlinear.products import LAYERS, POOLS, Product, read_product
+from qonnx_hub_adapters.qlinear.report import Layer, Result, bound_in_words
+from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.emitter import Emitter
+from qonnx_hub_ir.passes import DropUnused
+
+_NOT_INTEGER = "its input is not quantized to 8 bits"
+
+
+class Rewriter:
+    """Rewrites one model, in place."""
+
+    def __init__(self, model: Model, form: Form, *, allow_lossy: bool) -> None:
+        """Prepare.
+
+        Args:
+            model: A copy that nobody else uses.
+            form: The type of all its integers.
+            allow_lossy: Use QLinear operators that do not give every code as well.
+        """
+        self._model = model
+        self._graph: Graph = model.graph
+        self._form = form
+        self._allow_lossy = allow_lossy
+        self._codes: dict[Value, Codes] = {}
+        self._products: dict[Value, Product] = {}
+        self._layers: dict[Node, Layer] = {}
+        self._records: dict[str, QuantizerRecord] = {}
+
+    def run(self) -> tuple[list[Layer], dict[str, QuantizerRecord]]:
+        """Rewrite the graph; return its layers in order and records by quantizer name."""
+        for node in list(self._graph):
+            if dialect.is_quantizer(node):
+                if read_number(node.inputs[0]) is None:
+                    self._quantizer(node)
+            elif node.domain != "" or not node.inputs:
+                continue
+            elif node.op_type in LAYERS | POOLS:
+                self._product(node)
+            elif node.op_type in MOVES:
+                self._move(node)
+        self._leave_integers()
+        DropUnused()(self._model)
+        self._emit_products()
+        DropUnused()(self._model)
+        return list(self._layers.values()), self._records
+
+    def _move(self, node: Node) -> None:
+        sources = [None if v is None else self._codes.get(v) for v in node.inputs]
+        made = move(Emitter(self._graph, node), node, sources, self._form)
+        if isinstance(made, Codes):
+            self._codes[node.outputs[0]] = made
+
+    def _product(self, node: Node) -> None:
+        x = node.inputs[0]
+        codes = None if x is None else self._codes.get(x)
+        product = _NOT_INTEGER if codes is None else read_product(node, codes)
+        if isinstance(product, Product):
+            self._products[node.outputs[0]] = product
+        if node.op_type not in LAYERS:
+            return
+        name = node.name or ""
+        if isinstance(product, str):
+            self._layers[node] = Layer(name, node.op_type, Result.FLOAT, reason=product)
+            return
+        operator = "ConvInteger" if product.is_conv else "MatMulInteger"
+        layer = Layer(name, node.op_type, Result.INTEGER, operator, bits=product.bits)
+        layer = replace(layer, exact=product.is_exact, saturates=product.may_saturate)
+        self._note(product, layer)
+
+    def _record(self, node: Node, encoding: str, exact: bool = True, reason: str = "") -> None:
+        words = describe_quantizer(dialect.read_quantizer(node))
+        name = node.name or ""
+        self._records[name] = QuantizerRecord(name, words, encoding, exact, reason)
+
+    def _quantizer(self, node: Node) -> None:
+        x = node.inputs[0]
+        steps = borders.read_steps(node)
+        if x is None or isinstance(steps, str):
+            return
+        zero = borders.zero_in(self._form, steps)
+        if zero is None:
+            return
+        emit = Emitter(self._graph, node)
+        source, chain = trace_epilogue(x, lambda v: v in self._codes or v in self._products)
+        if source in self._products:
+            made = self._requantized(emit, self._products[source], chain, steps, zero)
+        else:
+            made = self._looked_up(emit, source, chain, steps, zero)
+        if made is None:
+            made = borders.quantized(emit, x, steps, zero, self._form)
+            self._record(node, "Q" if _is_full(made, self._form) else "Q + Clip")
+        self._codes[node.outputs[0]] = made
+
+    def _requantized(
+        self, emit: Emitter, product: Product, chain: list[Node], steps: Steps, zero: int
+    ) -> Codes | None:
+        """Return codes by a QLinear operator; ``None`` where the epilogue stays in float."""
+        if not self._is_alone(product.node.outputs[0], chain):
+            self._note_epilogue(product, "its float values are needed elsewhere too")
+            return None
+        case = requantize.read_requantizing(product, chain, steps, zero)
+        if isinstance(case, str):
+            self._note_epilogue(product, case)
+            return None
+        outcome = requantize.decide(case, self._form, allow_lossy=self._allow_lossy)
+        if outcome.found is None:
+            self._note_epilogue(product, outcome.reason, outcome.exact, outcome.noise)
+            return None
+        made, operator = requantize.emit(emit, case, outcome.found, self._form)
+        made = repeat_moves(emit, chain, made)
+        share = outcome.noise + outcome.moved
+        reason = "" if outcome.exact else bound_in_words(outcome.reason, share)
+        full = "" if _is_full(made, self._form) else " + Clip"
+        self._record(emit.node, f"{operator}{full}", outcome.exact, reason)
+        layer = self._layers.get(product.node)
+        if layer is not None:
+            self._note(
+                product,
+                replace(
+                    layer,
+                    operator=operator,
+                    exact=outcome.exact,
+                    share=share,
+                    reason=outcome.reason,
+                ),
+            )
+        return made
+
+    def _is_alone(self, value: Value, chain: list[Node]) -> bool:
+        values = [value, *(node.outputs[0] for node in chain)]
+        return all(len(v.uses()) == 1 and not v.is_graph_output() for v in values)
+
+    def _note_epilogue(
+        self, product: Product, reason: str, exact: bool | None = None, share: float = 0.0
+    ) -> None:
+        layer = self._layers.get(product.node)
+        if layer is None:
+            return
+        exact = product.is_exact if exact is None else exact
+        # One of several quantizers behind a product may be certain, another not.
+        if layer.result is Result.EPILOGUE:
+            exact, share = exact and layer.exact, max(share, layer.share)
+        layer = replace(layer, result=Result.EPILOGUE, reason=reason, exact=exact, share=share)
+        self._note(product, layer)
+
+    def _note(self, product: Product, layer: Layer) -> None:
+        self._layers[product.node] = layer
+        reason = "" if layer.exact else bound_in_words(layer.reason, layer.share)
+        for index, node in enumerate(product.quantizers):
+            kind = "bias" if index else f"{weight_type(product.weights).name} weight"
+            self._record(node, f"{kind} of {layer.operator}", layer.exact, reason)
+
+    def _looked_up(
+        self, emit: Emitter, source: Value, chain: list[Node], steps: Steps, zero: int
+    ) -> Codes | None:
+        """Return codes by a table; ``None`` where what is quantized is not integer."""
+        followed = tables.read_scalar_chain(chain, source)
+        if isinstance(followed, str):
+            return None
+        codes = self._codes.get(source)
+        made: Codes | str
+        if codes is not None:
+            made = tables.look_up(emit, codes, followed, steps, zero, self._form)
+            encoding = "table of its input's codes"
+            if isinstance(made, Codes) and made.value is codes.value:
+                encoding = "its input's codes"
+        else:
+            pair = self._pair(source)
+            if pair is None:
+                return None
+            op_type, operands = pair
+            made = tables.look_up_pair(
+                emit, op_type, operands, followed, steps, zero, self._form
+            )
+            encoding = f"table of {op_type}"
+            if isinstance(made, Codes) and _is_contrib(made.value):
+                encoding = "QLinearAdd + Clip"
+        if isinstance(made, str):
+            return None
+        self._record(emit.node, encoding)
+        return repeat_moves(emit, chain, made)
+
+    def _pair(self, value: Value) -> tuple[str, tuple[Codes, Codes]] | None:
+        node = value.producer()
+        if node is None or node.domain != "" or node.op_type not in tables.PAIRS:
+            return None
+        operands = [None if v is None else self._codes.get(v) for v in node.inputs]
+        if len(operands) != 2 or operands[0] is None or operands[1] is None:
+            return None
+        return node.op_type, (operands[0], operands[1])
+
+    def _leave_integers(self) -> None:
+        """Put DequantizeLinear in the place of every value that has integers."""
+        for value, codes in self._codes.items():
+            node = value.producer()
+            assert node is not None, "only nodes have integers"
+            emit = Emitter(self._graph, node)
+            emit.replace_with(borders.dequantized(emit, codes, self._form))
+
+    def _emit_products(self) -> None:
+        """Put integer sums in the place of products whose float values are needed."""
+        for product in self._products.values():
+            node = product.node
+            if node.graph is None or node.op_type in POOLS:
+                continue
+            emit = Emitter(self._graph, node)
+            values = emit_sums(emit, product, self._form)
+            emit.replace_with(emit_own_steps(emit, product, values))
+
+
+def _is_full(codes: Codes, form: Form) -> bool:
+    return codes.low + codes.zero <= form.low and codes.high + codes.zero >= form.high
+
+
+def _is_contrib(value: Value) -> bool:
+    node = value.producer()
+    while node is not None and node.op_type == "Clip":
+        inner = node.inputs[0]
+        node = None if inner is None else inner.producer()
+    return node is not None and node.domain == borders.CONTRIB

@@ -1,0 +1,107 @@
+"""The conversion as users ask for it: reports, dialects, formats found by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+import pytest
+from onnx_ir import Model
+
+import qonnx_hub as qh
+from qonnx_hub_ir.errors import NotExactError, UsageError
+from tests.adapters.qlinear.kit import export, net, ops
+
+RNG = np.random.default_rng
+
+
+def two_branches(second: float = 0.25) -> Model:
+    """A matrix product with bias, quantized, plus its input, quantized again."""
+    n = net()
+    n.quant("x", "xq", 0.25, 4)
+    n.weight("w", RNG(1).normal(0, 1, (6, 6)), 0.25, 4)
+    n.add("Gemm", ["xq", "w", n.constant("b", (np.arange(6) / 16).astype(np.float32))], "acc")
+    n.quant("acc", "q", second, 5)
+    n.add("Add", ["q", "xq"], "sum")
+    n.add("Relu", ["sum"], "relu")
+    n.quant("relu", "y", 0.5, 4, signed=0)
+    return n.model(("N", 6), "y")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "wanted", "refused"),
+    [
+        ("onnx", {"QLinearConv", "Gather"}, {"QGemm", "QLinearAdd"}),
+        ("ort", {"QGemm", "QLinearAdd"}, {"QLinearConv", "Gather"}),
+    ],
+)
+def test_both_dialects_give_the_values_of_the_source(
+    dialect: str, wanted: set[str], refused: set[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "out.onnx"
+    report = qh.convert(two_branches(), path, "qlinear", dialect=dialect, samples=32)
+    assert report.check
+    assert report.notes[0] == "1 of 1 layers integer-only"
+    assert report.ort is None or report.ort
+    assert report.model is not None
+    kinds = {node.op_type for node in report.model.graph}
+    assert wanted <= kinds
+    assert not refused & kinds
+    assert path.exists()
+
+
+def test_onnxruntime_gives_the_same_integers_in_both_dialects() -> None:
+    ort = pytest.importorskip("onnxruntime")
+    x = RNG(3).normal(0, 2, (500, 6)).astype(np.float32)
+    answers = []
+    for dialect in ("onnx", "ort"):
+        proto = onnx_ir.to_proto(export(two_branches(0.3), dialect=dialect).model)
+        session = ort.InferenceSession(
+            proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        answers.append(session.run(None, {"x": x})[0])
+    assert np.ptp(answers[0]) > 0
+    np.testing.assert_array_equal(answers[0], answers[1])
+
+
+def test_an_addition_near_ties_is_left_to_the_table() -> None:
+    # 0.3 and 0.25 in steps of 0.5 meet ties that a rounding of float32 decides.
+    artifact = export(two_branches(0.3), dialect="ort")
+    assert "QLinearAdd" not in ops(artifact)
+    assert "Gather" in ops(artifact)
+
+
+def test_a_written_file_is_found_to_be_qlinear_and_becomes_quantizers(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    source = two_branches()
+    qh.convert(source, path, "qlinear", dialect="ort", samples=8)
+    model = qh.load(path)
+    assert "Quant" in [node.op_type for node in model.graph]
+    report = qh.convert(path, tmp_path / "qcdq.onnx", "qcdq", samples=8)
+    assert report.check
+    feeds = {"x": RNG(4).normal(0, 2, (50, 6)).astype(np.float32)}
+    np.testing.assert_array_equal(qh.run(model, feeds)["y"], qh.run(source, feeds)["y"])
+
+
+def test_what_differs_by_rounding_is_reported_and_written(tmp_path: Path) -> None:
+    n = net()
+    n.quant("x", "xq", 0.013, 8)
+    n.weight("w", RNG(1).normal(0, 1, (64, 6)), 0.011, 8)
+    n.add("MatMul", ["xq", "w"], "acc")
+    n.quant("acc", "y", 0.17, 8)
+    report = qh.convert(n.model(("N", 64), "y"), tmp_path / "out.onnx", "qlinear", samples=16)
+    reasons = [record.reason for record in report.quantizers if not record.exact]
+    assert reasons
+    assert all("one step apart in a share below" in reason for reason in reasons)
+    assert (tmp_path / "out.onnx").exists()
+
+
+def test_an_unknown_dialect_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown dialect 'tflite'"):
+        export(two_branches(), dialect="tflite")
+
+
+def test_an_opset_below_that_of_the_graph_is_refused() -> None:
+    with pytest.raises(NotExactError, match="opset 13"):
+        export(two_branches(), opset=13)
