@@ -9,47 +9,32 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 from onnx_ir import Model
 
 from qonnx_hub import registry
-from qonnx_hub.equivalence.check import How, check_runners
-from qonnx_hub.equivalence.compare import Tolerance, Verdict, make_tolerance
+from qonnx_hub.conversion_checks import (
+    ConversionError,
+    check_artifact,
+    check_source,
+    feeds_for_check,
+)
+from qonnx_hub.equivalence.check import How
+from qonnx_hub.equivalence.compare import Verdict, make_tolerance
 from qonnx_hub.equivalence.inputs import generate_inputs
 from qonnx_hub.equivalence.report import CheckResult, plain
 from qonnx_hub.equivalence.request import Request, check_request, make_side
-from qonnx_hub.equivalence.runners import (
-    ORT_OPTIMIZED,
-    ExecutorRunner,
-    OrtRunner,
-    SourceRunner,
-)
 from qonnx_hub.executor.session import Session
 from qonnx_hub.inspection import Inspection, inspect_model
 from qonnx_hub.sources import resolve
-from qonnx_hub.writing import has_external_data, in_one_message, write_model
-from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub.writing import has_external_data, write_model
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
     ImportOptions,
     QuantizerRecord,
 )
-from qonnx_hub_ir.errors import HubError, UsageError
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quant import Array
-
-_NOISE = 1e-5
-"""Relative difference that another order of float32 summation explains."""
-
-_FLIPPED_SHARE = 0.01
-"""Share of outputs that may lie beyond the noise: sums on a rounding tie of an inner quantizer
-fall to either side."""
-
-
-class ConversionError(HubError):
-    """A converted file does not compute what its source computes: nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +189,12 @@ def convert(
     source = resolve(str(source) if isinstance(source, Path) else source)
     model = load(source, from_, **load_options)
     notes: list[str] = []
-    feeds = _feeds_for_check(model, samples, seed, notes) if check else None
-    own_result = None if feeds is None else _source_check(source, from_, model, feeds, label)
+    feeds = feeds_for_check(model, samples, seed, notes) if check else None
+    own_result = (
+        None
+        if feeds is None
+        else check_source(registry.find_importer(source, from_), source, model, feeds, label)
+    )
     if ChangeLayout(layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
     options = ExportOptions(opset, allow_lossy, encoding, stored_weights, dialect)
@@ -213,18 +202,7 @@ def convert(
     notes.extend(artifact.notes)
     result, ort_result = None, None
     if feeds is not None:
-        message = in_one_message(artifact.model)
-        # Read as it stands, node by node: an importer would turn encodings into quantizers.
-        # Operators of onnxruntime are read as what they stand for.
-        written = load(message, "qlinear" if dialect == "ort" else "qonnx")
-        result = _checked(model, written, feeds, label, f"{to} file")
-        lossy = [record.node for record in artifact.quantizers if not record.exact]
-        if not result and not lossy:
-            raise ConversionError(
-                f"the {to} form of {label} computes something else: "
-                f"{result.summary()}; nothing was written. This is a defect of the converter"
-            )
-        ort_result = _ort_check(model, message, feeds, label, to)
+        result, ort_result = check_artifact(model, artifact, feeds, label, to, dialect)
     if path is not None:
         write_model(artifact.model, path, external=has_external_data(model))
     return ConversionReport(
@@ -238,78 +216,6 @@ def convert(
         ort=ort_result,
         own=own_result,
         model=artifact.model,
-    )
-
-
-def _feeds_for_check(
-    model: Model, samples: int | None, seed: int, notes: list[str]
-) -> dict[str, Array] | None:
-    try:
-        return generate_inputs(model, samples, seed)
-    except UsageError as error:
-        notes.append(f"not checked: {error}")
-        return None
-
-
-def _source_check(
-    source: Any, from_: str | None, model: Model, feeds: Mapping[str, Array], label: str
-) -> CheckResult | None:
-    """Return how the IR compares to the live model it came from; ``None`` for files.
-
-    Raises:
-        ConversionError: They differ beyond what another order of summation explains.
-    """
-    importer = registry.find_importer(source, from_)
-    answer = importer.run_source(source, feeds)
-    if answer is None:
-        return None
-    largest = max((float(np.abs(y).max(initial=0)) for y in answer.values()), default=0.0)
-    result = check_runners(
-        SourceRunner(importer, source, model, label),
-        ExecutorRunner(model, "its IR"),
-        feeds,
-        inputs="generated: random, ties, limits",
-        how=How(Tolerance(atol=_NOISE * largest, rtol=_NOISE, lsb=1), layers=False),
-    )
-    flipped = sum(output.differing for output in result.outputs)
-    compared = sum(output.count for output in result.outputs)
-    if not result and flipped > _FLIPPED_SHARE * compared:
-        raise ConversionError(
-            f"what was read of {label} computes something else than the model itself: "
-            f"{result.summary()}; nothing was written. This is a defect of the importer"
-        )
-    return result
-
-
-def _checked(
-    a: Model, b: Model, feeds: Mapping[str, Array], label_a: str, label_b: str
-) -> CheckResult:
-    return check_runners(
-        ExecutorRunner(a, label_a),
-        ExecutorRunner(b, label_b),
-        feeds,
-        inputs="generated: random, ties, limits",
-        how=How(),
-    )
-
-
-def _ort_check(
-    model: Model, message: onnx.ModelProto, feeds: Mapping[str, Array], label: str, to: str
-) -> CheckResult | None:
-    known = {"", "ai.onnx", "com.microsoft"}
-    standard = all(node.domain in known for node in message.graph.node)
-    if not standard or not is_installed("onnxruntime"):
-        return None
-    # Loading with default options is part of what the form promises; numbers are compared on
-    # the graph as written, because the default optimizations change them by design.
-    OrtRunner(message, f"{to} file", optimize=ORT_OPTIMIZED).ready()
-    return check_runners(
-        ExecutorRunner(model, label),
-        OrtRunner(message, f"{to} file on onnxruntime"),
-        feeds,
-        inputs="generated: random, ties, limits",
-        # Another order of summation: noise, and one step where a sum lies on a rounding tie.
-        how=How(Tolerance(rtol=1e-5, lsb=1), layers=False),
     )
 
 

@@ -88,11 +88,13 @@ class ImportOptions:
         weights: Path of a weights file, for sources that keep them apart.
         args: Sample inputs, for sources that must be traced.
         custom_objects: Name -> class, for sources with the user's own layers.
+        extra: Options that only this adapter has, by name.
     """
 
     weights: str | None = None
     args: tuple[Any, ...] = ()
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,15 @@ class ExportOptions:
         encoding: Which encodings of quantizers an exporter may use, for those that have
             several.
         weights: How integer weights are stored, for exporters that store integers.
+        dialect: Operators of integer products: standard ones only ("onnx"), or onnxruntime's
+            own as well ("ort"), for exporters that have both.
     """
 
     opset: int | None = None
     allow_lossy: bool = False
     encoding: str = "auto"
     weights: str = "int8"
+    dialect: str = "onnx"
 
 
 @dataclass(frozen=True, slots=True)

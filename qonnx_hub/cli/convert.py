@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,10 @@ from qonnx_hub.cli.options import From, Json, Samples, Seed, Source, console, wr
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+STORED = ("int8", "int4", "int2", "float")
+"""How weights can be stored as integers, or not."""
 
 
 def command(
@@ -34,7 +39,10 @@ def command(
     ] = "auto",
     weights: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Weights file of an architecture file (.json)."),
+        typer.Option(
+            metavar="PATH|TYPE",
+            help="Weights file of an architecture file; or what --stored-weights takes.",
+        ),
     ] = None,
     stored_weights: Annotated[
         str, typer.Option(help="For qcdq: narrowest stored integers: int8, int4, int2, float.")
@@ -55,6 +63,8 @@ def command(
     """Convert a model, check the result against it, and write it."""
     from qonnx_hub import api
 
+    if weights in STORED and not Path(weights).exists():
+        stored_weights, weights = weights, None
     report = api.convert(
         source,
         output,
@@ -86,10 +96,11 @@ def command(
     if report.check is None:
         out.print("not checked")
     else:
+        agree = report.check.first_divergence is None
         out.print(f"executor:    {report.check.summary()}")
         out.print(
             f"             {report.check.layers} inner values compared"
-            f"{', none differs' if report.check.first_divergence is None else ''}"
+            f"{', none differs' if agree and report.check.layers else ''}"
         )
     if report.ort is not None:
         out.print(f"onnxruntime: {report.ort.summary()}")

@@ -68,6 +68,12 @@ def _free(graph: Graph) -> list[Value]:
     return free
 
 
+def _run(plan: Plan, feeds: dict[str, Any]) -> list[Any]:
+    """Return the plan's outputs in order, one entry each, also where two are the same."""
+    results = execute(plan, feeds)
+    return [results[name] for name in plan.outputs]
+
+
 def _single(results: list[Any]) -> Any:
     return results[0] if len(results) == 1 else tuple(results)
 
@@ -75,7 +81,7 @@ def _single(results: list[Any]) -> Any:
 def _conditional(then: Plan, otherwise: Plan, names: list[str]) -> Kernel:
     def run(condition: Array, *outer: Any) -> Any:
         plan = then if bool(np.all(condition)) else otherwise
-        return _single(list(execute(plan, dict(zip(names, outer, strict=True))).values()))
+        return _single(_run(plan, dict(zip(names, outer, strict=True))))
 
     return run
 
@@ -91,9 +97,7 @@ def _loop(body: Plan, names: list[str], carried: int, nothing: list[Array]) -> K
         count = 0
         while going and (limit is None or count < limit):
             own = [np.array(count, dtype=np.int64), np.array(going, dtype=np.bool_), *state]
-            results = list(
-                execute(body, {**dict(zip(inputs, own, strict=True)), **outer}).values()
-            )
+            results = _run(body, {**dict(zip(inputs, own, strict=True)), **outer})
             going = bool(np.all(results[0]))
             state = results[1 : 1 + carried]
             for row, value in zip(rows, results[1 + carried :], strict=True):

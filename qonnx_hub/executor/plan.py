@@ -220,6 +220,7 @@ class _Planner:
             feeds={str(v.name): self.slots[v] for v in self.given},
             steps=tuple(steps),
             results={str(v.name): self.slots[v] for v in self.graph.outputs},
+            outputs=tuple(str(v.name) for v in self.graph.outputs),
             tensors=named if self.keep_all else {},
             shared=self._shared(named),
         )

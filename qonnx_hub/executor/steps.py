@@ -36,6 +36,7 @@ class Plan:
         feeds: Input name -> slot.
         steps: In order.
         results: Output name -> slot, in the graph's order.
+        outputs: Output names in the graph's order; a value given twice stands there twice.
         tensors: Name -> slot of every value; filled only in a plan that keeps them all.
         shared: Names of results that may share memory with a feed or a constant.
     """
@@ -44,5 +45,6 @@ class Plan:
     feeds: dict[str, int]
     steps: tuple[Step, ...]
     results: dict[str, int]
+    outputs: tuple[str, ...]
     tensors: dict[str, int]
     shared: frozenset[str]

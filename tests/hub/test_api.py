@@ -96,7 +96,7 @@ def test_a_conversion_in_near_form_is_named_as_such(tmp_path: Path) -> None:
     report = qh.convert(model, tmp_path / "near.onnx", "qcdq", allow_lossy=True)
     assert [record.exact for record in report.quantizers] == [False]
     assert report.check is not None
-    assert report.check.verdict is Verdict.DIFFERENT
+    assert report.check.verdict is Verdict.WITHIN
     # Off the ties the near form is the same; at most one step away on them.
     assert report.check.outputs[0].max_abs == 0.25
 

@@ -264,6 +264,35 @@ def test_branches_read_values_of_the_graph_around_them() -> None:
     np.testing.assert_array_equal(session.run({"x": _floats(-5, 4)})["y"], _floats(0, 4))
 
 
+def test_a_loop_may_give_one_value_twice() -> None:
+    def info(name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["go_on"]),
+            helper.make_node("Add", ["total", "step"], ["sum"]),
+        ],
+        "body",
+        [
+            info("count", TensorProto.INT64, []),
+            info("going", TensorProto.BOOL, []),
+            info("total", TensorProto.FLOAT, []),
+        ],
+        [
+            info("go_on", TensorProto.BOOL, []),
+            info("sum", TensorProto.FLOAT, []),
+            info("sum", TensorProto.FLOAT, []),
+        ],
+    )
+    node = helper.make_node("Loop", ["n", "", "x"], ["last", "all"], body=body)
+    constants = {"n": np.array(3, dtype=np.int64), "step": 2.0}
+    session = _session([node], {"x": ()}, ["last", "all"], constants)
+    result = session.run({"x": np.array(1, dtype=np.float32)})
+    np.testing.assert_array_equal(result["last"], np.array(7, dtype=np.float32))
+    np.testing.assert_array_equal(result["all"], _floats(3, 5, 7))
+
+
 def test_parameters_computed_at_run_time_are_used() -> None:
     nodes = [
         helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),

@@ -37,7 +37,7 @@ _RESIDUE = 2.0**-20
 
 
 class OffGridError(Exception):
-    """A weight whose recorded values are not on its quantizer's grid; the text says how far."""
+    """A weight whose recorded values are not on its quantizer's grid; the text says where."""
 
 
 def store(

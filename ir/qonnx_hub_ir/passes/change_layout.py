@@ -69,7 +69,9 @@ def _chosen(values: list[Value], names: tuple[str, ...] | None, kind: str) -> li
     missing = [name for name in names if name not in images]
     if missing:
         known = ", ".join(images) or "none"
-        raise PassError(f"no {kind} of rank 4 is called {', '.join(missing)}; there are: {known}")
+        raise PassError(
+            f"no {kind} of rank 4 is called {', '.join(missing)}; there are: {known}"
+        )
     return [images[name] for name in names]
 
 

@@ -17,7 +17,7 @@ _MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 @dataclass(frozen=True)
 class FoldWeightLayout(InPlacePass):
-    """Move a Transpose, Reshape, Squeeze, Unsqueeze or Flatten in front of a weight's quantizer.
+    """Move a Transpose, Reshape, Squeeze, Unsqueeze or Flatten before a weight's quantizer.
 
     Before -> after::
 
@@ -26,7 +26,7 @@ class FoldWeightLayout(InPlacePass):
 
     Values are not touched: they only change places. Parameters with several values move along
     with the elements they belong to. Fires where the quantizer's inputs and the shape are all
-    constants; a quantizer that others read as well is duplicated. Does not fire on activations.
+    constants; a quantizer that others read too is duplicated. Does not fire on activations.
     """
 
     def call(self, model: Model) -> PassResult:

@@ -24,7 +24,16 @@ _ELEMENTWISE = frozenset(
     {
         *("Abs", "Add", "And", "BitShift", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu"),
         *("Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid"),
-        *("HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log"),
+        *(
+            "HardSwish",
+            "Identity",
+            "IsInf",
+            "IsNaN",
+            "LeakyRelu",
+            "Less",
+            "LessOrEqual",
+            "Log",
+        ),
         *("Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"),
         *("Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus"),
         *("Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where", "Xor"),
@@ -187,8 +196,10 @@ def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
 
 
 def _is_scalar(value: Value) -> bool:
-    return is_constant_tree(value) and int(np.prod(shape_of_constant(value))) == 1 and (
-        len(shape_of_constant(value)) == 0 or value.producer() is None
+    return (
+        is_constant_tree(value)
+        and int(np.prod(shape_of_constant(value))) == 1
+        and (len(shape_of_constant(value)) == 0 or value.producer() is None)
     )
 
 

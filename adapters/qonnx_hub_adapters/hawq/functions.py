@@ -1,0 +1,424 @@
+"""Torch functions outside of HAWQ's layers, as ONNX operators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from qonnx_hub_adapters.hawq.trace_data import RANK, Operand, Ref
+from qonnx_hub_ir.quant import Array
+
+
+class UntraceableError(Exception):
+    """A call that has no ONNX form here; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """A torch function that was called on traced values.
+
+    Attributes:
+        name: The function's name.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        result: The tensor it returned.
+        find: Tensor -> its number before the call, ``None`` for constants.
+        emit: ``emit(operator, *inputs, **attributes)`` adds an operator and returns its value.
+    """
+
+    name: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    result: Any
+    find: Callable[[Any], Ref | None]
+    emit: Callable[..., Ref]
+
+    def get(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument by its position or name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def operand(self, value: Any) -> Operand:
+        """Return an argument as an input of an operator.
+
+        Raises:
+            UntraceableError: It is neither a float32 tensor nor a number.
+        """
+        if isinstance(value, (bool, complex)):
+            raise UntraceableError(f"an argument {value!r}")
+        if isinstance(value, (int, float)):
+            return np.asarray(value, dtype=np.float32)
+        found = self.find(value)
+        if found is not None:
+            return found
+        if "out" in self.kwargs:
+            raise UntraceableError("the argument out")
+        if not hasattr(value, "detach"):
+            raise UntraceableError(f"an argument of type {type(value).__name__}")
+        array = value.detach().cpu().numpy()
+        if array.dtype != np.float32:
+            raise UntraceableError(f"a constant of type {array.dtype.name}")
+        return np.array(array, dtype=np.float32)
+
+    def traced(self, position: int = 0, name: str = "input") -> Ref:
+        """Return an argument that must be a traced value.
+
+        Raises:
+            UntraceableError: It is a constant.
+        """
+        found = self.find(self.get(position, name))
+        if found is None:
+            raise UntraceableError(f"argument '{name}' is a constant")
+        return found
+
+
+Handler: TypeAlias = Callable[[FunctionCall], Ref]
+
+
+def _integers(values: Any) -> Array:
+    return np.asarray(values, dtype=np.int64)
+
+
+def _floats(value: float) -> Array:
+    return np.asarray(value, dtype=np.float32)
+
+
+def _identity(call: FunctionCall) -> Ref:
+    return call.traced()
+
+
+def _converted(call: FunctionCall) -> Ref:
+    given = call.args[0]
+    if call.result.dtype != given.dtype:
+        raise UntraceableError(f"a conversion to {call.result.dtype}")
+    return call.traced()
+
+
+def _dropout(call: FunctionCall) -> Ref:
+    if call.get(2, "training", True):
+        raise UntraceableError("dropout in training mode")
+    return call.traced()
+
+
+def _one_input(op_type: str) -> Handler:
+    return lambda call: call.emit(op_type, call.traced())
+
+
+def _arithmetic(op_type: str, *, swapped: bool = False) -> Handler:
+    def handle(call: FunctionCall) -> Ref:
+        if call.kwargs.get("alpha", 1) != 1 or call.kwargs.get("rounding_mode") is not None:
+            raise UntraceableError("the argument alpha or rounding_mode")
+        first = call.operand(call.get(0, "input"))
+        second = call.operand(call.get(1, "other"))
+        return call.emit(op_type, *((second, first) if swapped else (first, second)))
+
+    return handle
+
+
+def _clip(call: FunctionCall, low: Any, high: Any) -> Ref:
+    if low is None or high is None:
+        raise UntraceableError("a clamp with one limit only")
+    if hasattr(low, "detach") or hasattr(high, "detach"):
+        raise UntraceableError("a clamp with tensors as limits")
+    return call.emit("Clip", call.traced(), _floats(low), _floats(high))
+
+
+def _hardtanh(call: FunctionCall) -> Ref:
+    return _clip(call, call.get(1, "min_val", -1.0), call.get(2, "max_val", 1.0))
+
+
+def _clamp(call: FunctionCall) -> Ref:
+    return _clip(call, call.get(1, "min"), call.get(2, "max"))
+
+
+def _leaky_relu(call: FunctionCall) -> Ref:
+    slope = float(call.get(1, "negative_slope", 0.01))
+    return call.emit("LeakyRelu", call.traced(), alpha=slope)
+
+
+def _silu(call: FunctionCall) -> Ref:
+    x = call.traced()
+    return call.emit("Mul", x, call.emit("Sigmoid", x))
+
+
+def _gelu(call: FunctionCall) -> Ref:
+    if call.kwargs.get("approximate", "none") != "none":
+        raise UntraceableError("the tanh approximation of gelu")
+    x = call.traced()
+    curve = call.emit("Erf", call.emit("Mul", x, _floats(math.sqrt(0.5))))
+    share = call.emit("Add", curve, _floats(1.0))
+    return call.emit("Mul", call.emit("Mul", x, _floats(0.5)), share)
+
+
+def _softmax(op_type: str) -> Handler:
+    def handle(call: FunctionCall) -> Ref:
+        axis = call.get(1, "dim")
+        if axis is None or call.kwargs.get("dtype") is not None:
+            raise UntraceableError("a softmax without dim, or with a dtype")
+        return call.emit(op_type, call.traced(), axis=int(axis))
+
+    return handle
+
+
+def _concatenated(call: FunctionCall) -> Ref:
+    parts = [call.operand(part) for part in call.get(0, "tensors")]
+    axis = int(call.get(1, "dim", 0))
+    return call.emit("Concat", *parts, axis=axis % call.result.ndim)
+
+
+def _reshaped(call: FunctionCall) -> Ref:
+    before = tuple(call.args[0].shape)
+    after = tuple(call.result.shape)
+    if before == after:
+        return call.traced()
+    if len(after) == 2 and before[0] == after[0]:
+        return call.emit("Flatten", call.traced(), axis=1)
+    # Zero stands for the input's own size: the batch stays open.
+    shape = (0, *after[1:]) if after and before[:1] == after[:1] else after
+    return call.emit("Reshape", call.traced(), _integers(shape))
+
+
+def _permuted(call: FunctionCall) -> Ref:
+    given = call.get(1, "dims")
+    order = given if isinstance(given, (tuple, list)) else call.args[1:]
+    perm = [int(axis) % call.result.ndim for axis in order]
+    return call.emit("Transpose", call.traced(), perm=perm)
+
+
+def _transposed(call: FunctionCall) -> Ref:
+    perm = list(range(call.result.ndim))
+    first, second = int(call.get(1, "dim0")), int(call.get(2, "dim1"))
+    perm[first], perm[second] = perm[second], perm[first]
+    return call.emit("Transpose", call.traced(), perm=perm)
+
+
+def _mean(call: FunctionCall) -> Ref:
+    axes = call.get(1, "dim")
+    if axes is None or call.kwargs.get("dtype") is not None:
+        raise UntraceableError("a mean over all axes, or with a dtype")
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    rank = call.args[0].ndim
+    keep = int(bool(call.get(2, "keepdim", False)))
+    ordered = sorted(int(axis) % rank for axis in axes)
+    return call.emit("ReduceMean", call.traced(), _integers(ordered), keepdims=keep)
+
+
+def _batch_norm(call: FunctionCall) -> Ref:
+    mean, variance = call.get(1, "running_mean"), call.get(2, "running_var")
+    if call.get(5, "training", False) or mean is None or variance is None:
+        raise UntraceableError("batch norm with the statistics of each batch")
+    scale, shift = call.get(3, "weight"), call.get(4, "bias")
+    size = tuple(mean.shape)
+    scale = np.ones(size, dtype=np.float32) if scale is None else scale
+    shift = np.zeros(size, dtype=np.float32) if shift is None else shift
+    numbers = [_constant(call, value) for value in (scale, shift, mean, variance)]
+    settings = {"epsilon": float(call.get(7, "eps", 1e-5)), RANK: call.args[0].ndim}
+    return call.emit("BatchNormalization", call.traced(), *numbers, **settings)
+
+
+def _constant(call: FunctionCall, value: Any) -> Array:
+    operand = value if isinstance(value, np.ndarray) else call.operand(value)
+    if isinstance(operand, Ref):
+        raise UntraceableError("a computed value where a constant is needed")
+    return operand
+
+
+def several(value: Any, count: int) -> list[int]:
+    """Return a setting that is one number for all axes, or one for each."""
+    values = list(value) if isinstance(value, (tuple, list)) else [value]
+    return [int(v) for v in (values * count if len(values) == 1 else values)]
+
+
+def window_attributes(
+    before: Sequence[int],
+    after: Sequence[int],
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any = 1,
+) -> dict[str, Any]:
+    """Return the ONNX attributes of a pooling window.
+
+    Args:
+        before: Spatial sizes of the input.
+        after: Spatial sizes that torch made of it.
+        kernel: As torch takes it, as the other three.
+        stride: ``None`` stands for the kernel.
+        padding: On both sides.
+        dilation: Distance of the taps.
+
+    Raises:
+        UntraceableError: A ``ceil_mode`` that adds windows.
+    """
+    rank = len(before)
+    sizes, pads = several(kernel, rank), several(padding, rank)
+    steps = sizes if stride is None or stride == [] else several(stride, rank)
+    gaps = several(dilation, rank)
+    for axis in range(rank):
+        reach = before[axis] + 2 * pads[axis] - gaps[axis] * (sizes[axis] - 1) - 1
+        if reach // steps[axis] + 1 != after[axis]:
+            raise UntraceableError("a pooling window beyond the end (ceil_mode)")
+    found: dict[str, Any] = {"kernel_shape": sizes, "strides": steps, "pads": pads + pads}
+    if any(gap != 1 for gap in gaps):
+        found["dilations"] = gaps
+    return found
+
+
+def _max_pool(call: FunctionCall) -> Ref:
+    if call.get(6, "return_indices", False):
+        raise UntraceableError("max pooling with indices")
+    attributes = window_attributes(
+        tuple(call.args[0].shape)[2:],
+        tuple(call.result.shape)[2:],
+        call.get(1, "kernel_size"),
+        call.get(2, "stride"),
+        call.get(3, "padding", 0),
+        call.get(4, "dilation", 1),
+    )
+    return call.emit("MaxPool", call.traced(), **attributes)
+
+
+def average_attributes(
+    before: Sequence[int], after: Sequence[int], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the attributes of AveragePool for the settings of an ``AvgPool2d``.
+
+    Raises:
+        UntraceableError: A divisor of its own, or a window beyond the end.
+    """
+    if settings.get("divisor_override") is not None:
+        raise UntraceableError("average pooling with a divisor of its own")
+    attributes = window_attributes(
+        before, after, settings["kernel_size"], settings["stride"], settings["padding"]
+    )
+    if any(attributes["pads"]):
+        attributes["count_include_pad"] = int(bool(settings.get("count_include_pad", True)))
+    return attributes
+
+
+def _average_pool(call: FunctionCall) -> Ref:
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+    defaults = (None, None, 0, False, True)
+    settings = {
+        name: call.get(position, name, default)
+        for position, (name, default) in enumerate(zip(names, defaults, strict=True), start=1)
+    }
+    settings["divisor_override"] = call.get(6, "divisor_override")
+    before, after = tuple(call.args[0].shape)[2:], tuple(call.result.shape)[2:]
+    return call.emit(
+        "AveragePool", call.traced(), **average_attributes(before, after, settings)
+    )
+
+
+def adaptive_window(before: Sequence[int], after: Sequence[int]) -> tuple[str, dict[str, Any]]:
+    """Return the operator and attributes of an adaptive average pooling.
+
+    Raises:
+        UntraceableError: The windows are not all of one size.
+    """
+    if all(size == 1 for size in after):
+        return "GlobalAveragePool", {}
+    if any(size % out for size, out in zip(before, after, strict=True)):
+        raise UntraceableError("adaptive pooling with windows of several sizes")
+    kernel = [size // out for size, out in zip(before, after, strict=True)]
+    return "AveragePool", {"kernel_shape": kernel, "strides": kernel}
+
+
+def _adaptive_average(call: FunctionCall) -> Ref:
+    before, after = tuple(call.args[0].shape)[2:], tuple(call.result.shape)[2:]
+    op_type, attributes = adaptive_window(before, after)
+    return call.emit(op_type, call.traced(), **attributes)
+
+
+def _linear(call: FunctionCall) -> Ref:
+    weight = _constant(call, call.get(1, "weight"))
+    y = call.emit("MatMul", call.traced(), np.ascontiguousarray(weight.T))
+    bias = call.get(2, "bias")
+    return y if bias is None else call.emit("Add", y, _constant(call, bias))
+
+
+def conv_attributes(
+    kernel: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: int
+) -> dict[str, Any]:
+    """Return the attributes of Conv for torch's settings.
+
+    Raises:
+        UntraceableError: A padding of another kind than zeros in fixed numbers.
+    """
+    rank = len(kernel)
+    gaps = several(dilation, rank)
+    if padding == "same":
+        total = [gap * (size - 1) for gap, size in zip(gaps, kernel, strict=True)]
+        pads = [t // 2 for t in total] + [t - t // 2 for t in total]
+    else:
+        pads = several(0 if padding == "valid" else padding, rank) * 2
+    return {
+        "kernel_shape": [int(size) for size in kernel],
+        "strides": several(stride, rank),
+        "pads": pads,
+        "dilations": gaps,
+        "group": int(groups),
+    }
+
+
+def _convolution(call: FunctionCall) -> Ref:
+    weight = _constant(call, call.get(1, "weight"))
+    bias = call.get(2, "bias")
+    attributes = conv_attributes(
+        weight.shape[2:],
+        call.get(3, "stride", 1),
+        call.get(4, "padding", 0),
+        call.get(5, "dilation", 1),
+        call.get(6, "groups", 1),
+    )
+    inputs = [weight] if bias is None else [weight, _constant(call, bias)]
+    return call.emit("Conv", call.traced(), *inputs, **attributes)
+
+
+HANDLERS: Mapping[str, Handler] = {
+    **dict.fromkeys(("clone", "contiguous", "detach", "data", "alias"), _identity),
+    **dict.fromkeys(("to", "float", "type", "type_as", "cpu"), _converted),
+    **dict.fromkeys(("dropout", "dropout2d", "feature_dropout", "dropout_"), _dropout),
+    **dict.fromkeys(("relu", "relu_"), _one_input("Relu")),
+    **dict.fromkeys(("hardtanh", "hardtanh_"), _hardtanh),
+    **dict.fromkeys(("relu6", "relu6_"), lambda call: _clip(call, 0.0, 6.0)),
+    **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
+    **dict.fromkeys(("leaky_relu", "leaky_relu_"), _leaky_relu),
+    **dict.fromkeys(("sigmoid", "sigmoid_"), _one_input("Sigmoid")),
+    **dict.fromkeys(("tanh", "tanh_"), _one_input("Tanh")),
+    **dict.fromkeys(("neg", "__neg__"), _one_input("Neg")),
+    "silu": _silu,
+    "gelu": _gelu,
+    "softmax": _softmax("Softmax"),
+    "log_softmax": _softmax("LogSoftmax"),
+    **dict.fromkeys(("add", "add_", "__add__", "__iadd__", "__radd__"), _arithmetic("Add")),
+    **dict.fromkeys(("sub", "sub_", "subtract", "__isub__"), _arithmetic("Sub")),
+    **dict.fromkeys(("__rsub__",), _arithmetic("Sub", swapped=True)),
+    **dict.fromkeys(("mul", "mul_", "multiply", "__imul__", "__rmul__"), _arithmetic("Mul")),
+    **dict.fromkeys(("div", "div_", "divide", "true_divide"), _arithmetic("Div")),
+    **dict.fromkeys(("__rdiv__", "__rtruediv__"), _arithmetic("Div", swapped=True)),
+    **dict.fromkeys(("cat", "concat", "concatenate"), _concatenated),
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"), _reshaped
+    ),
+    "permute": _permuted,
+    **dict.fromkeys(("transpose", "swapaxes"), _transposed),
+    "mean": _mean,
+    "batch_norm": _batch_norm,
+    **dict.fromkeys(("max_pool1d", "max_pool2d"), _max_pool),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _average_pool),
+    **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), _adaptive_average),
+    "linear": _linear,
+    **dict.fromkeys(("conv1d", "conv2d"), _convolution),
+}
+"""Name of a torch function -> what makes ONNX operators of a call of it."""
+
+READS_NUMBERS = frozenset(
+    {"item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__"}
+)
+"""Functions that turn values into Python numbers, on which the program could then depend."""

@@ -1,0 +1,166 @@
+"""What a trace holds: the calls of one forward pass, with the numbers seen at each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from qonnx_hub_ir.quant import Array
+
+RANK = "rank"
+"""What a call says beside the operator's own attributes: the number of axes of its input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A traced value, by number."""
+
+    index: int
+
+
+Operand: TypeAlias = Ref | Array
+"""A traced value, or a constant of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requantization:
+    """From one integer grid to another, in the fixed-point arithmetic of HAWQ.
+
+    Attributes:
+        act_scale: Scale of the activation that came before, shaped for broadcasting.
+        weight_scale: Scale of the weights that came before, likewise; ones where not given.
+    """
+
+    act_scale: Array
+    weight_scale: Array
+
+    @property
+    def grid(self) -> Array:
+        """The step of the source grid, rounded once to float32 as HAWQ does."""
+        wide = self.act_scale.astype(np.float64) * self.weight_scale.astype(np.float64)
+        return np.asarray(wide.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class ActCall:
+    """One call of a QuantAct.
+
+    Attributes:
+        layer: Its name.
+        x: What it quantizes.
+        output: The value it makes.
+        bits: Bit width.
+        signed: Whether symmetric.
+        scale: The step of its output, one float32.
+        source: The grid that the input comes from; ``None`` where it is quantized directly.
+        identity: The other branch of a residual sum.
+        identity_source: The grid that this branch comes from.
+    """
+
+    layer: str
+    x: Ref
+    output: Ref
+    bits: int
+    signed: bool
+    scale: Array
+    source: Requantization | None = None
+    identity: Ref | None = None
+    identity_source: Requantization | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightCall:
+    """One call of a QuantLinear, QuantConv2d or QuantBnConv2d.
+
+    Attributes:
+        layer: Its name.
+        x: Its input.
+        output: The value it makes.
+        weight: Integer weights as float32, (out, in) or (out, in / groups, h, w).
+        weight_scale: Their steps: (1,) or (out,).
+        bits: Their bit width.
+        bias: Integer biases as float32, (out,); ``None`` without.
+        bias_bits: Their bit width.
+        act_scale: What the input is divided by, shaped for broadcasting.
+        out_scale: What the sums are multiplied with, shaped for broadcasting.
+        attributes: Attributes of ``Conv``; ``None`` for a linear layer.
+    """
+
+    layer: str
+    x: Ref
+    output: Ref
+    weight: Array
+    weight_scale: Array
+    bits: int
+    bias: Array | None
+    bias_bits: int | None
+    act_scale: Array
+    out_scale: Array
+    attributes: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCall:
+    """One call of a QuantAveragePool2d that was given a scale.
+
+    Attributes:
+        layer: Its name.
+        x: Its input.
+        output: The value it makes.
+        scale: The step of input and output, one float32.
+        op_type: ``AveragePool`` or ``GlobalAveragePool``.
+        attributes: Attributes of that operator.
+    """
+
+    layer: str
+    x: Ref
+    output: Ref
+    scale: Array
+    op_type: str
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainCall:
+    """One call of a torch function outside of HAWQ's layers, as an ONNX operator.
+
+    Attributes:
+        layer: The module it was called by, or the function's name.
+        op_type: The operator.
+        inputs: Its inputs.
+        output: The value it makes.
+        attributes: Its attributes; a batch norm has :data:`RANK` as well.
+    """
+
+    layer: str
+    op_type: str
+    inputs: tuple[Operand, ...]
+    output: Ref
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+Call: TypeAlias = ActCall | WeightCall | PoolCall | PlainCall
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One forward pass.
+
+    Attributes:
+        inputs: Names and shapes of the model's inputs.
+        calls: In order.
+        outputs: The model's outputs.
+        shapes: Shape of each traced value.
+        recorded: Output of each QuantAct call, and of the model, by value number.
+        notes: Sentences that a user should read.
+    """
+
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+    calls: tuple[Call, ...]
+    outputs: tuple[Ref, ...]
+    shapes: Mapping[int, tuple[int, ...]]
+    recorded: Mapping[int, Array]
+    notes: tuple[str, ...] = ()

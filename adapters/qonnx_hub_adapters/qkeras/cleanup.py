@@ -1,0 +1,201 @@
+"""What a graph of tf2onnx needs before it reads like one that a person drew."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Model, Node, Value
+from onnx_ir.passes.common import IdentityEliminationPass
+
+from qonnx_hub_adapters.qkeras.convolutions import flatten_convolutions, fuse_bias
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes import (
+    DropUnused,
+    FoldConstants,
+    FoldWeightLayout,
+    InferShapes,
+    NameNodes,
+    SinkTransposes,
+    run_passes,
+)
+from qonnx_hub_ir.passes.fold_weight_layout import transpose_node
+from qonnx_hub_ir.passes.sink_transposes import Perm
+from qonnx_hub_ir.quant import Array
+
+_TF_NEAREST = "tf_half_pixel_for_nn"
+"""A coordinate mode that tf2onnx still writes and ONNX dropped at opset 13."""
+
+
+def mend_resize(model: Model) -> None:
+    """Write nearest-neighbour resizing in words that every ONNX reader knows.
+
+    TensorFlow takes element ``floor((i + 1/2) * n_in / n_out)``: for whole factors that is
+    "asymmetric" with "floor", which hardware tools look for; otherwise it is "half_pixel"
+    rounded half up.
+    """
+    for node in model.graph.all_nodes():
+        mode = node.attributes.get("coordinate_transformation_mode")
+        if node.op_type != "Resize" or mode is None or mode.value != _TF_NEAREST:
+            continue
+        whole = _has_whole_factors(node)
+        words = ("asymmetric", "floor") if whole else ("half_pixel", "round_prefer_ceil")
+        names = ("coordinate_transformation_mode", "nearest_mode")
+        for name, word in zip(names, words, strict=True):
+            node.attributes[name] = onnx_ir.AttrString(name, word)
+
+
+def _has_whole_factors(node: Node) -> bool:
+    scales = dialect.constant_value(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scales is None or scales.size == 0:
+        return False
+    return bool(np.all((scales >= 1) & (scales == np.rint(scales))))
+
+
+def separate_results(model: Model) -> None:
+    """Give every result of a loop's body a value of its own.
+
+    Before -> after: a body that returns its state ``h`` twice, as state and as output, returns
+    ``h`` and ``Identity(h)``. ONNX does not say what a name means that is returned twice, and
+    readers that keep results by name lose one.
+    """
+    for graph in model.graph.subgraphs():
+        seen: set[str] = set()
+        for index, value in enumerate(graph.outputs):
+            if value.name not in seen:
+                seen.add(str(value.name))
+                continue
+            node = Node("", "Identity", [value], name=f"{value.name}_again_{index}")
+            fresh = node.outputs[0]
+            fresh.name, fresh.type, fresh.shape = f"{node.name}_out", value.type, value.shape
+            graph.append(node)
+            graph.outputs[index] = fresh
+
+
+def restore_transposes(model: Model) -> None:
+    """Turn a Reshape that only moves an axis of length 1 back into the Transpose it was.
+
+    Before -> after: ``Reshape(x[N, 9, 9, 1], [-1, 1, 9, 9])`` -> ``Transpose{0,3,1,2}(x)``.
+    tf2onnx does the opposite, and the Reshape stands in the way of everything.
+    """
+    for node in list(model.graph):
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type != "Reshape" or source is None or source.shape is None:
+            continue
+        target = dialect.constant_value(node.inputs[1])
+        perm = _moved_axis(list(source.shape), target)
+        if perm is None:
+            continue
+        fresh = transpose_node(source, perm, str(node.name))
+        old = node.outputs[0]
+        node.prepend(fresh)
+        fresh.outputs[0].shape = old.shape
+        name = old.name
+        old.replace_all_uses_with(fresh.outputs[0], replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+        old.name, fresh.outputs[0].name = None, name
+
+
+def _moved_axis(dims: list[object], target: Array | None) -> Perm | None:
+    """Return the permutation between the layouts of images that a Reshape amounts to."""
+    if target is None or target.size != 4 or len(dims) != 4:
+        return None
+    for perm, one in (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1)):
+        if dims[one] != 1:
+            continue
+        sizes = [dims[axis] for axis in perm]
+        wanted = [int(size) for size in target.reshape(-1)]
+        open_axes = [i for i, size in enumerate(sizes) if not isinstance(size, int)]
+        fits = [
+            size in (-1, 0) if i in open_axes else size in (-1, sizes[i])
+            for i, size in enumerate(wanted)
+        ]
+        if open_axes in ([], [0]) and all(fits):
+            return perm
+    return None
+
+
+def straighten_reshapes(model: Model) -> None:
+    """Give every Reshape whose result is known the shape as a constant, or remove it.
+
+    Before -> after: ``Reshape(x[batch, 6], Concat(Gather(Shape(x)), ...))`` of result
+    [batch, 6] -> ``x``; of result [batch, 2, 3] -> ``Reshape(x, [-1, 2, 3])``. Keras 3
+    computes its shapes at run time, although only the batch is open.
+    """
+    for node in list(model.graph):
+        source = node.inputs[0] if node.inputs else None
+        if node.op_type != "Reshape" or source is None:
+            continue
+        before, after = _dims(source), _dims(node.outputs[0])
+        if after is None or sum(isinstance(size, str) for size in after) > 1 or 0 in after:
+            continue
+        if before is not None and _is_same(before, after):
+            _bypass(model, node, source)
+            continue
+        sizes = np.array([s if isinstance(s, int) else -1 for s in after], dtype=np.int64)
+        name = f"{node.name}_shape"
+        node.replace_input_with(1, dialect.add_initializer(model.graph, name, sizes))
+        node.attributes.pop("allowzero", None)
+        InferShapes()(model)
+
+
+def _dims(value: Value) -> list[int | str] | None:
+    if value.shape is None:
+        return None
+    return [d if isinstance(d, int) else str(d.value) for d in value.shape]
+
+
+def _is_same(before: list[int | str], after: list[int | str]) -> bool:
+    """Return whether two shapes of the same number of elements are one."""
+    open_axes = [i for i, size in enumerate(before) if isinstance(size, str)]
+    if len(before) != len(after) or len(open_axes) > 1:
+        return False
+    return all(
+        i in open_axes if isinstance(size, str) else size == before[i]
+        for i, size in enumerate(after)
+    )
+
+
+def _bypass(model: Model, node: Node, source: Value) -> None:
+    old = node.outputs[0]
+    if old.is_graph_output():
+        node.prepend(fresh := Node("", "Identity", [source], name=node.name))
+        name, source = old.name, fresh.outputs[0]
+        source.type, source.shape = old.type, old.shape
+        old.replace_all_uses_with(source, replace_graph_outputs=True)
+        model.graph.remove(node, safe=True)
+        old.name, source.name = None, name
+        return
+    old.replace_all_uses_with(source)
+    model.graph.remove(node, safe=True)
+
+
+def clean_up(model: Model) -> None:
+    """Remove what the way through TensorFlow left behind; values stay bit for bit."""
+    IdentityEliminationPass()(model)
+    straighten_reshapes(model)
+    restore_transposes(model)
+    run_passes(
+        model,
+        [
+            DropUnused(),  # what only computed shapes still reads images channels last
+            FoldWeightLayout(),  # kernels in the layout of Conv, quantizer in front
+            SinkTransposes(),  # pairs around activations meet and go
+            FoldWeightLayout(),  # biases that a Transpose went past
+            InferShapes(),
+        ],
+    )
+    flatten_convolutions(model)
+    # The Transposes of one-dimensional convolutions meet only now.
+    run_passes(model, [FoldWeightLayout(), SinkTransposes(), FoldWeightLayout()])
+    fuse_bias(model)
+    run_passes(
+        model,
+        [
+            FoldWeightLayout(),
+            FoldConstants(),  # constants that the passes before made
+            IdentityEliminationPass(),
+            DropUnused(),
+            NameNodes(),
+            InferShapes(),
+        ],
+    )

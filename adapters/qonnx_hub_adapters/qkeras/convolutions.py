@@ -1,0 +1,169 @@
+"""Convolutions as one would write them: one-dimensional where the layer is, bias inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Model, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes.fold_weight_layout import (
+    is_constant_tree,
+    permutation,
+    shape_of_constant,
+    transpose_node,
+)
+
+
+def flatten_convolutions(model: Model) -> None:
+    """Write one-dimensional convolutions without the extra axis that TensorFlow adds.
+
+    Before -> after::
+
+        Squeeze{2}(Conv(Transpose{0,3,1,2}(Unsqueeze{1}(x[N, L, C])), w[O, I, 1, k]))
+        Conv(Transpose{0,2,1}(x), w[O, I, k])
+
+    Fires where nobody else reads the values in between and the extra axis has kernel 1,
+    stride 1 and no padding.
+    """
+    for node in list(model.graph):
+        conv = _only_source(node, "Squeeze", [2])
+        if conv is None or conv.op_type != "Conv" or conv.domain != "":
+            continue
+        turned = _only_producer(conv.inputs[0])
+        if turned is None or permutation(turned) != (0, 3, 1, 2):
+            continue
+        widened = _only_producer(turned.inputs[0])
+        x = None if widened is None else _unsqueezed(widened, [1])
+        attributes = _flat_attributes(conv)
+        if x is None or attributes is None or not is_constant_tree(conv.inputs[1]):
+            continue
+        _flatten(model, node, conv, x, attributes)
+
+
+def _only_producer(value: Value | None) -> Node | None:
+    """Return who makes a value that only one node reads."""
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    return value.producer()
+
+
+def _has_axes(node: Node, axes: list[int]) -> bool:
+    """Return whether an operator of rank 4 names these axes, counted from either end."""
+    known = dialect.constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
+    return known is not None and [int(axis) % 4 for axis in known.reshape(-1)] == axes
+
+
+def _only_source(node: Node, op_type: str, axes: list[int]) -> Node | None:
+    if node.op_type != op_type or not _has_axes(node, axes):
+        return None
+    return _only_producer(node.inputs[0])
+
+
+def _unsqueezed(node: Node, axes: list[int]) -> Value | None:
+    if node.op_type != "Unsqueeze" or not _has_axes(node, axes):
+        return None
+    return node.inputs[0]
+
+
+def _flat_attributes(conv: Node) -> dict[str, Any] | None:
+    """Return the attributes without the first spatial axis, ``None`` where it matters."""
+    given = {name: attr.value for name, attr in conv.attributes.items()}
+    weight = conv.inputs[1]
+    if weight is None or not is_constant_tree(weight):
+        return None
+    shape = shape_of_constant(weight)
+    if len(shape) != 4 or shape[2] != 1:
+        return None
+    flat: dict[str, Any] = {"kernel_shape": [shape[3]], "group": int(given.get("group", 1))}
+    for name in ("strides", "dilations"):
+        values = [int(v) for v in given.get(name, (1, 1))]
+        if name == "strides" and values[0] != 1:
+            # One row is left whatever the stride: there is one only.
+            values[0] = 1
+        flat[name] = values[1:]
+    mode = given.get("auto_pad", "NOTSET")
+    if mode != "NOTSET":
+        flat["auto_pad"] = str(mode)
+        return flat
+    pads = [int(v) for v in given.get("pads", (0, 0, 0, 0))]
+    if pads[0] or pads[2]:
+        return None
+    flat["pads"] = [pads[1], pads[3]]
+    return flat
+
+
+def _flatten(
+    model: Model, squeeze: Node, conv: Node, x: Value, attributes: dict[str, Any]
+) -> None:
+    turned = transpose_node(x, (0, 2, 1), f"{conv.name}_first")
+    squeeze.prepend(turned)
+    axes = np.array([2], dtype=np.int64)
+    constant = dialect.add_initializer(model.graph, f"{conv.name}_axes", axes)
+    # FoldWeightLayout takes this node into the weight.
+    thin = Node("", "Squeeze", [conv.inputs[1], constant], name=f"{conv.name}_weight")
+    thin.outputs[0].name = f"{conv.name}_weight_out"
+    squeeze.prepend(thin)
+    inputs = [turned.outputs[0], thin.outputs[0], *conv.inputs[2:]]
+    fresh = onnx_ir.node("Conv", inputs, attributes, name=conv.name)
+    squeeze.prepend(fresh)
+    _take_place(model, squeeze, fresh)
+    model.graph.remove(conv, safe=True)
+
+
+def fuse_bias(model: Model) -> None:
+    """Let a Conv add its bias itself.
+
+    Before -> after: ``Add(Conv(x, w), b[1, C, 1, 1])`` -> ``Conv(x, w, b[C])``, with b a
+    constant or a quantized one. Does not fire where others read the Conv's result.
+    """
+    for node in list(model.graph):
+        if node.op_type != "Add" or node.domain != "":
+            continue
+        for index in (0, 1):
+            value, bias = node.inputs[index], node.inputs[1 - index]
+            conv = None if value is None else value.producer()
+            if conv is not None and bias is not None and _takes_bias(conv, bias):
+                _fuse_bias(model, node, conv, bias)
+                break
+
+
+def _takes_bias(conv: Node, bias: Value) -> bool:
+    result = conv.outputs[0]
+    if conv.op_type != "Conv" or conv.domain != "" or not is_constant_tree(bias):
+        return False
+    if len(result.uses()) != 1 or result.is_graph_output() or result.shape is None:
+        return False
+    if len(conv.inputs) > 2 and conv.inputs[2] is not None:
+        return False
+    shape = shape_of_constant(bias)
+    full = (1,) * (len(result.shape) - len(shape)) + shape
+    return len(full) == len(result.shape) and full == tuple(
+        result.shape[axis] if axis == 1 else 1 for axis in range(len(full))
+    )
+
+
+def _fuse_bias(model: Model, add: Node, conv: Node, bias: Value) -> None:
+    flat = np.array([-1], dtype=np.int64)
+    sizes = dialect.add_initializer(model.graph, f"{add.name}_flat", flat)
+    reshape = Node("", "Reshape", [bias, sizes], name=f"{add.name}_bias")
+    reshape.outputs[0].name = f"{add.name}_bias_out"
+    reshape.outputs[0].type = bias.type
+    add.prepend(reshape)
+    inputs = [conv.inputs[0], conv.inputs[1], reshape.outputs[0]]
+    fresh = Node("", "Conv", inputs, conv.attributes.values(), name=conv.name)
+    add.prepend(fresh)
+    _take_place(model, add, fresh)
+    model.graph.remove(conv, safe=True)
+
+
+def _take_place(model: Model, old: Node, fresh: Node) -> None:
+    """Put a node's result in the place of another's, under its name."""
+    before, after = old.outputs[0], fresh.outputs[0]
+    after.type, after.shape = before.type, before.shape
+    name = before.name
+    before.replace_all_uses_with(after, replace_graph_outputs=True)
+    model.graph.remove(old, safe=True)
+    before.name, after.name = None, name

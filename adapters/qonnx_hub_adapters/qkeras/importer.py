@@ -1,0 +1,176 @@
+"""Reads live Keras models, with or without QKeras layers, and their files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx_ir import Model
+
+from qonnx_hub_adapters.protocol import (
+    AdapterInfo,
+    Feature,
+    Feeds,
+    ImportOptions,
+    Outputs,
+    Support,
+)
+from qonnx_hub_adapters.qkeras import containers
+from qonnx_hub_adapters.qkeras.assembly import assemble
+from qonnx_hub_adapters.qkeras.expansion import check_expandable
+from qonnx_hub_adapters.qkeras.framework import (
+    NEEDED,
+    Framework,
+    framework_of,
+    internal_sigmoid,
+    keras_base,
+    require_installed,
+)
+from qonnx_hub_adapters.qkeras.patching import Site, find_layers, find_sites, preserved
+from qonnx_hub_adapters.qkeras.quantizers import UnreadableQuantizerError, words
+from qonnx_hub_adapters.qkeras.recording import record, signature_of
+from qonnx_hub_adapters.qkeras.tracing import trace
+from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
+
+INFO = AdapterInfo(
+    name="qkeras",
+    summary="Keras models with QKeras layers (qkeras on Keras 2, qkeras-v3 on Keras 3)",
+    extra="qkeras",
+    requires=NEEDED,
+    suffixes=(*containers.SUFFIXES, ".json"),
+    support={
+        Feature.BITS_2_TO_8: Support.EXACT,
+        Feature.BITS_9_TO_16: Support.EXACT,
+        Feature.BITS_17_TO_32: Support.BOUNDED,
+        Feature.UNSIGNED_1_BIT: Support.EXACT,
+        Feature.BIPOLAR: Support.EXACT,
+        Feature.NARROW: Support.EXACT,
+        Feature.PER_CHANNEL: Support.EXACT,
+        Feature.ROUNDING_MODES: Support.EXACT,
+        Feature.DYNAMIC: Support.REFUSED,
+    },
+)
+
+
+class QkerasImporter:
+    """Keras -> IR."""
+
+    info = INFO
+
+    def accepts(self, source: object) -> bool:
+        """Return whether the source is a live Keras model or a file of one."""
+        return bool(keras_base(source)) or containers.is_keras_file(source)
+
+    def load(self, source: object, options: ImportOptions) -> Model:
+        """Return the source as a verified IR model. A live model is not changed.
+
+        Raises:
+            MissingDependencyError: TensorFlow, tf2onnx or qkeras is not installed.
+            SourceError: It cannot be read, traced or converted.
+            UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
+        """
+        model, framework = _opened(source, options)
+        return _converted(model, options, framework)
+
+    def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
+        """Return the live model's own answer at inference; ``None`` for files."""
+        if not keras_base(source):
+            return None
+        model: Any = source
+        framework = framework_of(model)
+        sites, _ = find_sites(model, internal_sigmoid(framework.qkeras))
+        tensors = [framework.tf.constant(value) for value in feeds.values()]
+        with preserved(model, sites, framework):
+            result = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
+        flat = framework.tf.nest.flatten(result)
+        names = output_names(model, len(flat))
+        return {
+            name: np.asarray(value.numpy()) for name, value in zip(names, flat, strict=True)
+        }
+
+
+def _opened(source: object, options: ImportOptions) -> tuple[Any, Framework]:
+    require_installed()
+    if keras_base(source):
+        return source, framework_of(source)
+    return containers.open_file(str(source), options)
+
+
+def _converted(model: Any, options: ImportOptions, framework: Framework) -> Model:
+    _require_float32(framework)
+    sites, gaps = find_sites(model, internal_sigmoid(framework.qkeras))
+    gaps.extend(_unexpandable(sites))
+    gaps.extend(_stateful(model))
+    if gaps:
+        raise UnsupportedGraphError(
+            f"model '{model.name}' has layers that cannot be converted:", gaps
+        )
+    signature = signature_of(model, options.args, framework)
+    with preserved(model, sites, framework):
+        recorded = record(model, sites, signature, framework)
+        traced = trace(model, sites, recorded, signature, framework)
+    return assemble(
+        traced,
+        sites,
+        recorded,
+        inputs=input_names(model, len(signature)),
+        outputs=output_names(model, traced.outputs),
+        name=str(model.name),
+        layers=[str(layer.name) for _, layer in find_layers(model)],
+        generation=framework.generation,
+    )
+
+
+def _require_float32(framework: Framework) -> None:
+    floatx = framework.keras.backend.floatx()
+    if floatx != "float32":
+        raise SourceError(f"Keras computes in {floatx}; only float32 models can be converted")
+
+
+def _unexpandable(sites: list[Site]) -> list[Gap]:
+    gaps = []
+    for site in sites:
+        if site.is_constant:
+            continue
+        try:
+            check_expandable(site.description)
+        except UnreadableQuantizerError as error:
+            what = f"{site.role} quantizer {words(site.quantizer)}"
+            gaps.append(Gap(site.layer, what, str(error)))
+    return gaps
+
+
+def _stateful(model: Any) -> list[Gap]:
+    """Return the recurrent layers that go on where the call before ended."""
+    reason = "stateful=True keeps the state between calls; a graph answers each call alone"
+    return [
+        Gap(path, type(layer).__name__, reason, "build the model with stateful=False")
+        for path, layer in find_layers(model)
+        if getattr(layer, "stateful", False) is True and "cell" in vars(layer)
+    ]
+
+
+def input_names(model: Any, count: int) -> list[str]:
+    """Return the names of the model's inputs, one per tensor."""
+    names = getattr(model, "input_names", None) or [
+        one.name for one in getattr(model, "inputs", None) or []
+    ]
+    return _unique([str(name).partition(":")[0] for name in names], count, "input")
+
+
+def output_names(model: Any, count: int) -> list[str]:
+    """Return the names of the model's outputs, one per tensor: those of their layers."""
+    names = getattr(model, "output_names", None) or []
+    return _unique([str(name) for name in names], count, "output")
+
+
+def _unique(names: list[str], count: int, stem: str) -> list[str]:
+    if len(names) != count:
+        names = [stem] if count == 1 else [f"{stem}_{index}" for index in range(count)]
+    unique: list[str] = []
+    for name in names:
+        fresh, number = name, 1
+        while fresh in unique:
+            fresh, number = f"{name}_{number}", number + 1
+        unique.append(fresh)
+    return unique

@@ -1,0 +1,152 @@
+"""Stable names: every node and value is called after the Keras layer it came from.
+
+tf2onnx numbers its nodes by a counter of the whole process, so that the same model would come
+out under other names each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes import InferShapes
+
+BATCH = "batch"
+"""Name of the open first axis of every input."""
+
+
+def name_axes(model: Model) -> None:
+    """Name the open axes of the inputs, and infer the shapes of all values anew."""
+    for value in model.graph.inputs:
+        if value.shape is None:
+            continue
+        dims: list[int | str] = []
+        for axis, dim in enumerate(value.shape):
+            own = BATCH if axis == 0 else f"{value.name}_{axis}"
+            dims.append(dim if isinstance(dim, int) else own)
+        value.shape = onnx_ir.Shape(dims)
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            value.shape = None
+    InferShapes()(model)
+
+
+def name_values(model: Model, layers: Collection[str], *, numbered: bool) -> None:
+    """Name nodes "layer/Operator", their values after them, and set the provenance of each.
+
+    The last value of a layer has the layer's name as provenance, every other value its own
+    name. Inputs, outputs and weights keep their names.
+
+    Args:
+        model: The model, names from tf2onnx.
+        layers: Names of the model's layers.
+        numbered: Whether scopes are called after the layer and the count of its use, as Keras
+            3 does ("dense_1" is the first use of "dense", not the layer "dense_1").
+    """
+    graph = model.graph
+    kept = {str(value.name) for value in (*graph.inputs, *graph.outputs)}
+    owners = _owners(graph, frozenset(layers), numbered)
+    weights = {
+        str(value.name)
+        for value in graph.initializers.values()
+        if dialect.PROVENANCE in value.metadata_props
+    }
+    # Two rounds: a new name may be one that another value still has.
+    for index, node in enumerate(graph.all_nodes()):
+        for number, value in enumerate(node.outputs):
+            if value.name and value.name not in kept:
+                value.name = f"{_PENDING}{index}_{number}"
+    _name_nodes(graph, owners, kept)
+    _name_constants(graph, weights | kept)
+    last = {
+        owners[node]: node
+        for node in graph
+        if owners.get(node) and not str(node.name).endswith(_WEIGHT_TAILS)
+    }
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            is_last = last.get(owners.get(node, "")) is node
+            value.metadata_props[dialect.PROVENANCE] = (
+                owners[node] if is_last else str(value.name)
+            )
+
+
+_PENDING = "__pending_"
+_WEIGHT_TAILS = ("/kernel_quant", "/bias_quant", "/depthwise_quant", "/pointwise_quant")
+
+
+def _owners(graph: Graph, layers: frozenset[str], numbered: bool) -> dict[Node, str]:
+    """Return the layer of each node; "" where nothing tells."""
+    owners: dict[Node, str] = {}
+    for node in graph.all_nodes():
+        if dialect.is_quantizer(node):  # named by us: "layer/role"
+            owners[node] = str(node.name).partition("/")[0]
+            continue
+        owners[node] = _layer_in(str(node.name), layers, numbered)
+        if not owners[node]:
+            # tf2onnx fused or made the node: it belongs to whoever it reads.
+            sources = [value for value in node.inputs if value is not None]
+            names = [str(v.name).partition("/")[0] for v in sources if v.is_initializer()]
+            names = [name for name in names if name in layers]
+            made = [owners.get(p, "") for v in reversed(sources) if (p := v.producer())]
+            owners[node] = next((name for name in (*names, *made) if name), "")
+    return owners
+
+
+def _layer_in(name: str, layers: frozenset[str], numbered: bool) -> str:
+    """Return the innermost layer that a path of TensorFlow names, or ""."""
+    for part in reversed(name.partition("__")[0].split("/")):
+        stem = part.rstrip("0123456789").removesuffix("_")
+        tried = (stem, part) if numbered else (part, stem)
+        found = next((one for one in tried if one in layers), "")
+        if found:
+            return found
+    return ""
+
+
+def _name_nodes(graph: Graph, owners: dict[Node, str], kept: Collection[str]) -> None:
+    used: set[str] = set(kept)
+    for node in graph.all_nodes():
+        owner = owners[node]
+        own = dialect.is_quantizer(node) and str(node.name).startswith(f"{owner}/")
+        stem = str(node.name) if own else f"{owner or 'model'}/{node.op_type}"
+        name, count = stem, 1
+        while name in used:
+            name, count = f"{stem}_{count}", count + 1
+        used.add(name)
+        node.name = name
+        for number, value in enumerate(node.outputs):
+            if value.name and value.name.startswith(_PENDING):
+                value.name = f"{name}_out" if number == 0 else f"{name}_out{number}"
+
+
+def _name_constants(graph: Graph, kept: Collection[str]) -> None:
+    """Name every constant that is no weight after its first reader."""
+    taken = {str(value.name) for value in graph.inputs} | set(kept)
+    values: list[tuple[Value, str]] = []
+    for value in list(graph.initializers.values()):
+        uses = sorted(
+            (str(usage.node.name), usage.idx) for usage in value.uses() if usage.node.graph
+        )
+        if value.name in kept or not uses:
+            continue
+        stem = f"{uses[0][0]}_{_parameter(value, uses[0][1])}"
+        name, count = stem, 1
+        while name in taken:
+            name, count = f"{stem}_{count}", count + 1
+        taken.add(name)
+        values.append((value, name))
+    for index, (value, _) in enumerate(values):
+        value.name = f"{_PENDING}{index}"
+    for value, name in values:
+        value.name = name
+
+
+def _parameter(value: Value, index: int) -> str:
+    node = next(iter(value.uses())).node
+    if dialect.is_quantizer(node):
+        return dialect.INPUT_NAMES[node.op_type][index].replace(" ", "_")
+    return f"input{index}"

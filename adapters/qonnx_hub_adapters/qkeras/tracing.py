@@ -1,0 +1,254 @@
+"""TensorFlow to ONNX: the one module that knows tf2onnx.
+
+The model is traced with markers in the place of its quantizers. A marker of an activation is a
+``CheckNumerics`` whose message is the site's key: it is stateful, so that no optimizer moves
+or drops it, keeps the shape, and carries a string. A quantized weight enters as an extra input
+of the traced function, which nothing can fold away, and becomes an initializer afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from qonnx_hub_adapters.qkeras.framework import Framework
+from qonnx_hub_adapters.qkeras.patching import FOLDED_ROLES, Site, find_layers, replaced
+from qonnx_hub_adapters.qkeras.recording import Recorded
+from qonnx_hub_ir.errors import SourceError
+
+DOMAIN = "qonnx_hub.marker"
+MARKER = "Marker"
+KEY = "key"
+_PREFIX = "qonnx_hub:"
+_OPSET = 18
+"""Newest opset that tf2onnx writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A model as ONNX, with markers.
+
+    Attributes:
+        proto: The graph; its inputs are the model's, then one per key of ``weights``.
+        weights: Keys of the quantized weights, in the order of the extra inputs.
+        outputs: Number of outputs.
+    """
+
+    proto: onnx.ModelProto
+    weights: tuple[str, ...]
+    outputs: int
+
+
+def trace(
+    model: Any,
+    sites: list[Site],
+    recorded: Mapping[str, Recorded],
+    signature: list[Any],
+    framework: Framework,
+) -> Trace:
+    """Return the model as an ONNX graph with markers.
+
+    Args:
+        model: The live model; the caller preserves its state.
+        sites: Places of its quantizers.
+        recorded: What the weights' quantizers did.
+        signature: A TensorSpec per input.
+        framework: Its frameworks.
+
+    Raises:
+        SourceError: TensorFlow cannot trace the model, or tf2onnx cannot convert the trace.
+    """
+    tf = framework.tf
+    weights = [s for s in sites if s.key in recorded and s.role not in FOLDED_ROLES]
+    extra = [
+        tf.TensorSpec(recorded[site.key].quantized.shape, tf.float32, name=f"weight_{index}")
+        for index, site in enumerate(weights)
+    ]
+    outputs = 0
+
+    def function(*args: Any) -> list[Any]:
+        nonlocal outputs
+        inputs, values = args[: len(signature)], args[len(signature) :]
+        constants = {site.key: value for site, value in zip(weights, values, strict=True)}
+        marker = _marker(constants, recorded, tf)
+        with replaced(sites, marker) as patches, _stateless(framework):
+            _still(model, patches, framework)
+            result = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        flat = [tf.identity(one) for one in tf.nest.flatten(result)]
+        outputs = len(flat)
+        return flat
+
+    proto = _convert(tf.function(function, autograph=False), [*signature, *extra], model)
+    return Trace(proto, tuple(site.key for site in weights), outputs)
+
+
+def _marker(
+    constants: Mapping[str, Any], recorded: Mapping[str, Recorded], tf: Any
+) -> Callable[[Site], Callable[..., Any]]:
+    """Return what stands in the place of each quantizer while the model is traced."""
+
+    def replacement(site: Site) -> Callable[..., Any]:
+        def weight(x: Any, *_: Any, **__: Any) -> Any:
+            return constants[site.key]
+
+        def folded(x: Any, *_: Any, **__: Any) -> Any:
+            return tf.constant(recorded[site.key].quantized)
+
+        def activation(x: Any, *_: Any, **__: Any) -> Any:
+            x = tf.cast(x, tf.float32)
+            return tf.raw_ops.CheckNumerics(tensor=x, message=_PREFIX + site.key)
+
+        chosen = activation
+        if site.key in constants:
+            chosen = weight
+        elif site.key in recorded:
+            chosen = folded
+        plain: Callable[..., Any] = tf.autograph.experimental.do_not_convert(chosen)
+        return plain
+
+    return replacement
+
+
+@contextlib.contextmanager
+def _stateless(framework: Framework) -> Iterator[None]:
+    """Keep assignments of Keras 3 variables out of the trace."""
+    if framework.generation == 2:
+        yield
+        return
+    config = framework.tf.config
+    eager = config.functions_run_eagerly()
+    # Keras 3 wraps grouped convolutions in a compiled function, which cannot be converted.
+    config.run_functions_eagerly(True)
+    try:
+        with framework.keras.StatelessScope():
+            yield
+    finally:
+        config.run_functions_eagerly(eager)
+
+
+class _Counter:
+    """Stands for a step counter: what is read stays, what is written is dropped."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def assign_add(self, _: Any) -> None:
+        """Do nothing: inference counts no steps."""
+
+
+def _still(model: Any, patches: Any, framework: Framework) -> None:
+    """Take the step counters and the time loops out of the trace.
+
+    A trace that assigns to a variable cannot be frozen; the folded layers of Keras 2 count
+    their steps at inference as well. Recurrent layers over a known number of steps are
+    unrolled, so that the result runs wherever plain operators do.
+    """
+    for _, layer in find_layers(model):
+        held = vars(layer)
+        if framework.generation == 2 and "_iteration" in held:
+            patches.set(layer, "_iteration", _Counter(0))
+            patches.set(layer, "ema_freeze_delay", None)
+        if held.get("unroll") is False:
+            patches.set(layer, "call", _unrolled(layer, layer.call))
+
+
+_LONGEST_UNROLLED = 64
+
+
+def _unrolled(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the call of a recurrent layer, unrolled where the number of steps is known."""
+
+    def wrapped(sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        first = sequences[0] if isinstance(sequences, (list, tuple)) else sequences
+        steps = first.shape[0 if getattr(layer, "time_major", False) else 1]
+        unroll = steps is not None and int(steps) <= _LONGEST_UNROLLED
+        object.__setattr__(layer, "unroll", unroll)
+        try:
+            return call(sequences, *args, **kwargs)
+        finally:
+            object.__setattr__(layer, "unroll", False)
+
+    return wrapped
+
+
+def _convert(function: Any, signature: list[Any], model: Any) -> onnx.ModelProto:
+    tf2onnx = importlib.import_module("tf2onnx")
+    importlib.import_module("tf2onnx.convert")
+    handlers: dict[str, Any] = {
+        "CheckNumerics": (_write_marker, []),
+        "BiasAdd": (_write_bias_add, []),
+    }
+    try:
+        with _quiet():
+            proto, _ = tf2onnx.convert.from_function(
+                function,
+                input_signature=signature,
+                opset=_OPSET,
+                custom_op_handlers=handlers,
+                extra_opset=[helper.make_opsetid(DOMAIN, 1)],
+            )
+    except SourceError:
+        raise
+    except Exception as error:  # TensorFlow and tf2onnx raise whatever they raise
+        raise SourceError(
+            f"model '{model.name}' cannot be traced and converted to ONNX: "
+            f"{type(error).__name__}: {str(error).strip()[:600]}"
+        ) from error
+    result: onnx.ModelProto = proto
+    return result
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tf2onnx's progress and TensorFlow's own warnings from the user's terminal."""
+    import warnings
+
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _write_marker(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Turn a CheckNumerics with our message into a marker, any other into an Identity."""
+    del ctx, name, args
+    message = node.get_attr_value("message")
+    text = message.decode() if isinstance(message, bytes) else str(message)
+    if not text.startswith(_PREFIX):
+        node.type = "Identity"
+        return
+    node.type = MARKER
+    node.domain = DOMAIN
+    node.set_attr(KEY, text.removeprefix(_PREFIX))
+
+
+def _write_bias_add(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Turn a BiasAdd into an Add; tf2onnx's own does not align a bias that is no constant."""
+    del args
+    node.type = "Add"
+    if node.is_nhwc():
+        return
+    rank = len(ctx.get_shape(node.input[0]))
+    axes = ctx.make_const(f"{name}_axes", _axes(rank))
+    aligned = ctx.make_node("Unsqueeze", [node.input[1], axes.output[0]], name=f"{name}_bias")
+    ctx.replace_input(node, node.input[1], aligned.output[0], 1)
+
+
+def _axes(rank: int) -> Any:
+    import numpy as np
+
+    return np.arange(1, rank - 1, dtype=np.int64)
