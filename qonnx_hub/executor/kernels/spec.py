@@ -66,4 +66,3 @@ know) raises :class:`Unserved`; the plan then tries the fallback."""
 
 class Unserved(Exception):  # noqa: N818 - a signal between plan and kernel, not an error
     """This kernel does not serve this combination of attributes, types or version."""
-
