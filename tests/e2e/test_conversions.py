@@ -12,6 +12,7 @@ import pytest
 import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub.equivalence.compare import Verdict
+from qonnx_hub_ir import dialect
 from tests.support import SHARED, corpus, needs_shared
 
 ZOO = ("TFC_1W1A", "TFC_2W2A", "kwsmlp_w3a3", "qkeras_jettagging")
@@ -126,3 +127,41 @@ def test_a_brevitas_export_saved_as_qonnx_keeps_its_function(folder: Path) -> No
     report = qh.convert(folder / "model.onnx", None, "qonnx", samples=4)
     assert report.check is not None
     assert report.check.verdict in {Verdict.EQUAL, Verdict.PROVEN}
+
+
+def _quantizers(model: qh.ir.Model) -> dict[str, object]:
+    """Return value name -> quantizer, parameters as scalars where they are one number."""
+    found = {}
+    for node in model.graph:
+        if dialect.is_quantizer(node):
+            quant = dialect.read_quantizer(node)
+            plain = [
+                None if p is None else p.reshape(-1).astype(np.float32)
+                for p in dialect.parameters(quant)
+            ]
+            found[str(node.outputs[0].name)] = dialect.with_parameters(quant, plain)
+    return found
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: nets.tfc(2, 2), lambda: nets.tfc(1, 1), lambda: nets.cnv(2, 2), nets.resnet8],
+    ids=["tfc_2w2a", "tfc_1w1a", "cnv_2w2a", "resnet8"],
+)
+def test_quantizers_come_back_through_qcdq_as_they_were(build) -> None:  # type: ignore[no-untyped-def]
+    source = qh.load(build())
+    written = qh.convert(source, None, "qcdq", check=False).model
+    back = qh.load(onnx_ir.to_proto(written))
+    before, after = _quantizers(source), _quantizers(back)
+    assert len(before) > 7
+    assert after == before
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo_quantizers_come_back_through_qcdq_as_they_were(name: str) -> None:
+    source = qh.load(_zoo(name))
+    written = qh.convert(source, None, "qcdq", check=False).model
+    back = qh.load(onnx_ir.to_proto(written))
+    assert _quantizers(back) == _quantizers(source)
+    assert qh.check(source, back, samples=8).verdict is Verdict.EQUAL
