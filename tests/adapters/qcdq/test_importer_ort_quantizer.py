@@ -13,7 +13,8 @@ from onnx.helper import make_node
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_source import read_model
-from qonnx_hub_adapters.protocol import ImportOptions
+from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
+from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.quant import IntQuant
@@ -157,6 +158,12 @@ def test_a_quantized_net_equals_onnxruntime(net: Any, case: str, tmp_path: Path)
     wide = activations in {INT16, UINT16}
     tolerance = 1e-4 if wide else 2e-6
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+    again = tmp_path / "again.onnx"
+    message = QcdqExporter().export(imported, ExportOptions()).to_proto()
+    again.write_bytes(message.SerializeToString())
+    np.testing.assert_array_equal(Session(read_model(again)).run({"x": x})["y"], actual)
+    exported = ort_run(again, x)
+    assert np.abs(exported - expected).max() <= tolerance * np.abs(expected).max()
     if not extra.get("UseQDQContribOps"):
         as_written = Session(read_model(path)).run({"x": x})["y"]
         np.testing.assert_array_equal(actual, as_written)
