@@ -33,6 +33,7 @@ from qonnx_hub_adapters.protocol import (
     ImportOptions,
     QuantizerRecord,
 )
+from qonnx_hub_ir import dialect as ir_dialect
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quant import Array
 
@@ -189,6 +190,8 @@ def convert(
     source = resolve(str(source) if isinstance(source, Path) else source)
     model = load(source, from_, **load_options)
     notes: list[str] = []
+    if ir_dialect.BOUNDED in model.metadata_props:
+        notes.append(model.metadata_props[ir_dialect.BOUNDED])
     feeds = feeds_for_check(model, samples, seed, notes) if check else None
     own_result = (
         None

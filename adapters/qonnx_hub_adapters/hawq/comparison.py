@@ -23,7 +23,7 @@ from qonnx_hub_ir.quant import Array
 from qonnx_hub_ir.semantics import quantize
 
 DIFFERENCES = "qonnx_hub.hawq.differences"
-"""Metadata key of a model in quant form: its layers beside HAWQ's own, as JSON."""
+"""Metadata key of a model: its layers beside HAWQ's own, as JSON."""
 
 _ELEMENTS = 1 << 18
 """Elements of the inputs to compare with, at most: the evaluator is a reference, not quick."""

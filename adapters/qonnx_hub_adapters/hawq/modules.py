@@ -24,6 +24,7 @@ from qonnx_hub_adapters.hawq.settings import Settings
 from qonnx_hub_adapters.hawq.trace_data import Ref, Trace
 from qonnx_hub_adapters.hawq.tracing import input_names, trace
 from qonnx_hub_adapters.protocol import Feeds, Outputs
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.quant import Array
 
@@ -61,6 +62,10 @@ def import_module(source: Any, args: Sequence[Any], settings: Settings) -> Model
     chosen = exact
     if settings.mode == QUANT:
         chosen, found = _in_quant_form(traced, feeds, name, open_batch, settings)
+        chosen.model.metadata_props[dialect.BOUNDED] = (
+            "HAWQ multiplies by rounded dyadic numbers where a quantizer divides by its "
+            "scale: integers on a rounding tie can be a step apart"
+        )
     attach(chosen.model, found)
     for note in traced.notes:
         warnings.warn(note, stacklevel=4)
