@@ -97,7 +97,7 @@ _KNOWN_TO_QONNX = frozenset(Rounding) - {Rounding.DPU}
 
 BOUNDED = "qonnx_hub.bounded"
 """Metadata key of a model: why it may differ from its source by steps of its quantizers. A
-form was asked for by name that cannot say the source exactly; absent where it says the same."""
+form was asked for by name that cannot say the source exactly; absent where it is the same."""
 
 PROVENANCE = "qonnx_hub.source"
 """Metadata key: name of the source layer that a value stands for."""

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Json, Samples, Seed, Source, console, write_json
+from qonnx_hub.cli.options import (
+    From,
+    Json,
+    Samples,
+    Seed,
+    Source,
+    console,
+    named_values,
+    sample_inputs,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,6 +60,16 @@ def command(
     dialect: Annotated[
         str, typer.Option(help="For qlinear: onnx (standard operators) or ort (its own too).")
     ] = "onnx",
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N,C,...", help="Shape of a sample input, for sources that are traced."
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option that only one adapter has."),
+    ] = None,
     layout: Annotated[
         str, typer.Option(help="Of image inputs and outputs: keep, nchw or nhwc.")
     ] = "keep",
@@ -80,6 +100,8 @@ def command(
         dialect=dialect,
         layout=layout,
         weights=weights,
+        args=sample_inputs(input_shape or (), seed),
+        options=named_values(option or ()),
     )
     out = console(json)
     if report.quantizers:

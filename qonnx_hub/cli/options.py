@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,3 +87,48 @@ def fit_names(arrays: dict[str, Any], names: list[str]) -> dict[str, Any]:
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}
     return arrays
+
+
+def sample_inputs(shapes: Sequence[str], seed: int) -> tuple[Any, ...]:
+    """Return one float32 array of normal numbers per shape, such as "1,3,32,32".
+
+    Raises:
+        UsageError: A shape that is none.
+    """
+    from qonnx_hub_ir.errors import UsageError
+
+    if not shapes:
+        return ()
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    samples = []
+    for text in shapes:
+        sizes = [part.strip() for part in text.split(",")]
+        if not all(size.isdigit() and int(size) > 0 for size in sizes):
+            raise UsageError(f"'{text}' is no shape; write it like 1,3,32,32")
+        shape = tuple(int(size) for size in sizes)
+        samples.append(rng.normal(size=shape).astype(np.float32))
+    return tuple(samples)
+
+
+def named_values(texts: Sequence[str]) -> dict[str, Any]:
+    """Return what "name=value" texts say; a value is JSON where it can be, else the text.
+
+    Raises:
+        UsageError: A text without a name.
+    """
+    import json
+
+    from qonnx_hub_ir.errors import UsageError
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"'{text}' is no option; write it like mode=quant")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values

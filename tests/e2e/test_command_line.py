@@ -18,6 +18,7 @@ from onnx import helper
 
 from benchmarks import nets
 from qonnx_hub.cli import main
+from qonnx_hub.cli.options import named_values, sample_inputs
 from tests.support import model_of, quant_node
 
 CONSTANTS = {"s": 0.25, "z": 0.0, "b": 4.0}
@@ -233,3 +234,18 @@ def test_an_opset_that_cannot_say_it_is_exit_code_4(tfc: Path, tmp_path: Path) -
     )
     assert "opset 13" in done.stderr
     assert not (tmp_path / "o.onnx").exists()
+
+
+def test_sample_shapes_and_adapter_options_are_read_or_refused(
+    tfc: Path, tmp_path: Path
+) -> None:
+    assert named_values(["mode=quant", "fold_scales=true", 'act_bits={"a": 4}']) == {
+        "mode": "quant",
+        "fold_scales": True,
+        "act_bits": {"a": 4},
+    }
+    (sample,) = sample_inputs(["2,3"], 0)
+    assert (sample.shape, sample.dtype.name) == ((2, 3), "float32")
+    output = ("-o", tmp_path / "o.onnx")
+    assert "no shape" in _run("convert", tfc, *output, "--input-shape", "1,x", code=2).stderr
+    assert "no option" in _run("convert", tfc, *output, "--option", "mode", code=2).stderr

@@ -62,14 +62,25 @@ def import_module(source: Any, args: Sequence[Any], settings: Settings) -> Model
     chosen = exact
     if settings.mode == QUANT:
         chosen, found = _in_quant_form(traced, feeds, name, open_batch, settings)
-        chosen.model.metadata_props[dialect.BOUNDED] = (
-            "HAWQ multiplies by rounded dyadic numbers where a quantizer divides by its "
-            "scale: integers on a rounding tie can be a step apart"
-        )
+        chosen.model.metadata_props[dialect.BOUNDED] = _bounded(found)
     attach(chosen.model, found)
     for note in traced.notes:
         warnings.warn(note, stacklevel=4)
     return chosen.model
+
+
+def _bounded(found: Sequence[LayerDifference]) -> str:
+    """Return why the quant form may differ from HAWQ, and where it does on the sample."""
+    differing = ", ".join(
+        f"{one.layer} ({one.differing} of {one.elements} integers, by up to {one.steps:g})"
+        for one in found
+        if one.differing
+    )
+    return (
+        "HAWQ multiplies by rounded dyadic numbers where a quantizer divides by its scale: "
+        "integers on a rounding tie can be a step apart; on the sample, layers that differ: "
+        f"{differing or 'none'}"
+    )
 
 
 def compare_modes(
