@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,46 @@ def is_onnx(source: object) -> bool:
     if isinstance(source, (onnx.ModelProto, Model)):
         return True
     return isinstance(source, (str, Path)) and Path(source).suffix.lower() in SUFFIXES
+
+
+def operators_in(source: object) -> frozenset[tuple[str, str]]:
+    """Return the (domain, operator) pairs of an ONNX source, subgraphs and functions included.
+
+    A file is parsed once, however many adapters ask; its external data is not read. A source
+    that cannot be read has none: reading it will say what is wrong with it.
+    """
+    if isinstance(source, Model):
+        nodes = [*source.graph.all_nodes()]
+        nodes += [n for function in source.functions.values() for n in function.all_nodes()]
+        return frozenset((node.domain, node.op_type) for node in nodes)
+    if isinstance(source, onnx.ModelProto):
+        return frozenset(_message_operators(source))
+    if not isinstance(source, (str, Path)):
+        return frozenset()
+    try:
+        stat = Path(source).stat()
+        return _file_operators(str(source), stat.st_mtime_ns, stat.st_size)
+    except Exception:  # whatever is wrong with the file, reading it will say so
+        return frozenset()
+
+
+@functools.lru_cache(maxsize=8)
+def _file_operators(path: str, _changed: int, _size: int) -> frozenset[tuple[str, str]]:
+    return frozenset(_message_operators(onnx.load(path, load_external_data=False)))
+
+
+def _message_operators(message: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    yield from _node_operators(message.graph.node)
+    for function in message.functions:
+        yield from _node_operators(function.node)
+
+
+def _node_operators(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        yield node.domain, node.op_type
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _node_operators(graph.node)
 
 
 def describe(source: object) -> str:

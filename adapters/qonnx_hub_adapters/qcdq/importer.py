@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
-import onnx
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_source import describe, is_onnx, read_model
+from qonnx_hub_adapters.onnx_source import describe, is_onnx, operators_in, read_model
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
 from qonnx_hub_adapters.qcdq.exporter import INFO
@@ -52,7 +50,7 @@ class QcdqImporter:
         if not is_onnx(source):
             return False
         found = False
-        for domain, op_type in _operators(source):
+        for domain, op_type in operators_in(source):
             if op_type in dialect.QUANTIZERS or op_type in dialect.OPERATOR_ALIASES:
                 if domain == dialect.DOMAIN or domain in dialect.DOMAIN_ALIASES:
                     return False
@@ -104,31 +102,6 @@ def kept_reasons(model: Model) -> dict[str, str]:
         for node in model.graph.all_nodes()
         if KEPT in node.metadata_props
     }
-
-
-def _operators(source: object) -> Iterator[tuple[str, str]]:
-    """Yield (domain, operator) of every node; of none where the source is unreadable."""
-    if isinstance(source, Model):
-        yield from ((node.domain, node.op_type) for node in _nodes(source))
-        return
-    proto = source
-    if isinstance(source, (str, Path)):
-        try:
-            proto = onnx.load(source, load_external_data=False)
-        except Exception:  # whatever is wrong with the file, reading it will say so
-            return
-    if isinstance(proto, onnx.ModelProto):
-        yield from _proto_operators(proto.graph.node)
-        for function in proto.functions:
-            yield from _proto_operators(function.node)
-
-
-def _proto_operators(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
-    for node in nodes:
-        yield node.domain, node.op_type
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _proto_operators(graph.node)
 
 
 def _nodes(model: Model) -> Iterator[Node]:

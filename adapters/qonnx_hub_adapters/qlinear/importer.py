@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub_adapters.onnx_source import describe, is_onnx
+from qonnx_hub_adapters.onnx_source import describe, is_onnx, operators_in
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter
 from qonnx_hub_adapters.qlinear.expansion import expand, is_integer_operator
@@ -33,7 +32,7 @@ class QlinearImporter:
         """
         if not is_onnx(source):
             return False
-        return any(is_integer_operator(*kind) for kind in _operators(source))
+        return any(is_integer_operator(*kind) for kind in operators_in(source))
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model.
@@ -75,28 +74,3 @@ def _parsed(source: object) -> Model | None:
         return onnx_ir.load(source) if isinstance(source, (str, Path)) else None
     except Exception:  # whatever is wrong with the file, reading it will say so
         return None
-
-
-def _operators(source: object) -> Iterator[tuple[str, str]]:
-    """Yield (domain, operator) of every node; of none where the source is unreadable."""
-    if isinstance(source, Model):
-        yield from ((node.domain, node.op_type) for node in source.graph.all_nodes())
-        return
-    proto = source
-    if isinstance(source, (str, Path)):
-        try:
-            proto = onnx.load(source, load_external_data=False)
-        except Exception:  # whatever is wrong with the file, reading it will say so
-            return
-    if isinstance(proto, onnx.ModelProto):
-        yield from _of_nodes(proto.graph.node)
-        for function in proto.functions:
-            yield from _of_nodes(function.node)
-
-
-def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
-    for node in nodes:
-        yield node.domain, node.op_type
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _of_nodes(graph.node)
