@@ -342,11 +342,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def to_message(model: Model) -> onnx.ModelProto:
-    """Return an IR model as a protobuf message."""
-    return onnx_ir.to_proto(model)
-
-
 def renamed(feeds: Feeds, side: Runner) -> dict[str, Array]:
     """Return the feeds under a side's own input names, matched by name or by position.
 

@@ -48,9 +48,9 @@ def choose(node: Node, wishes: Wishes) -> Encoding | Gap:
         return _float(node, quant, "")
     found = _linear(node, quant, wishes)
     if isinstance(found, Encoding):
-        return (
-            found if _allowed(found, wishes) else _float(node, quant, "of the opset asked for")
-        )
+        if _allowed(found, wishes):
+            return found
+        return _float(node, quant, f"{found.name} needs opset {found.opset}")
     if wishes.encoding != "auto" and not is_bipolar(quant):
         return Gap(
             node.name or "", node.op_type, found, f"not with --encoding {wishes.encoding}"
