@@ -156,6 +156,9 @@ def convert(
     stored_weights: str = "int8",
     dialect: str = "onnx",
     layout: str = "keep",
+    profile: str = "",
+    self_contained: bool = False,
+    target_options: Mapping[str, Any] | None = None,
     **load_options: Any,
 ) -> ConversionReport:
     """Convert a source, check the result against it, and write it.
@@ -178,6 +181,9 @@ def convert(
         stored_weights: Narrowest integers in which weights are stored, for such forms.
         dialect: "onnx" for standard operators only, "ort" for those of onnxruntime as well.
         layout: Of image inputs and outputs: "keep", "nchw" or "nhwc".
+        profile: Whose rules beyond the form's own the file shall keep, such as "finn".
+        self_contained: Define every operator of the form within the file.
+        target_options: Options that only the form's exporter has, by name.
         **load_options: As in :func:`load`.
 
     Raises:
@@ -200,7 +206,16 @@ def convert(
     )
     if ChangeLayout(layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
-    options = ExportOptions(opset, allow_lossy, encoding, stored_weights, dialect)
+    options = ExportOptions(
+        opset,
+        allow_lossy,
+        encoding,
+        stored_weights,
+        dialect,
+        profile,
+        self_contained,
+        target_options or {},
+    )
     artifact = registry.find_exporter(to).export(model, options)
     notes.extend(artifact.notes)
     result, ort_result = None, None

@@ -6,8 +6,9 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
+from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.detached import detach_weights
-from qonnx_hub_ir.errors import HubError, NotExactError
+from qonnx_hub_ir.errors import HubError, NotExactError, UsageError
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 
 PRODUCER = "qonnx_hub"
@@ -45,6 +46,24 @@ def check(model: Model) -> None:
         onnx.checker.check_model(onnx_ir.to_proto(copy))
     except onnx.checker.ValidationError as error:
         raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
+
+
+def refuse_options(form: str, options: ExportOptions, *taken: str) -> None:
+    """Refuse the options that not every exporter has, except those that this one takes.
+
+    Args:
+        form: Its name, for the message.
+        options: What the caller asked for.
+        taken: Names among "profile", "self_contained" and "extra".
+
+    Raises:
+        UsageError: An option that would have no effect.
+    """
+    for name in ("profile", "self_contained", "extra"):
+        value = getattr(options, name)
+        if value and name not in taken:
+            words = ", ".join(value) if name == "extra" else name.replace("_", "-")
+            raise UsageError(f"the form '{form}' has no option '{words}'")
 
 
 def require_opset(asked: int | None, needed: int, reason: str) -> int:

@@ -109,6 +109,9 @@ class ExportOptions:
         weights: How integer weights are stored, for exporters that store integers.
         dialect: Operators of integer products: standard ones only ("onnx"), or onnxruntime's
             own as well ("ort"), for exporters that have both.
+        profile: Whose rules beyond the form's own the file shall keep, such as "finn".
+        self_contained: Define every operator of the form within the file.
+        extra: Options that only this exporter has, by name.
     """
 
     opset: int | None = None
@@ -116,6 +119,9 @@ class ExportOptions:
     encoding: str = "auto"
     weights: str = "int8"
     dialect: str = "onnx"
+    profile: str = ""
+    self_contained: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

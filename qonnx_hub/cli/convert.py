@@ -73,6 +73,17 @@ def command(
     layout: Annotated[
         str, typer.Option(help="Of image inputs and outputs: keep, nchw or nhwc.")
     ] = "keep",
+    profile: Annotated[
+        str, typer.Option(help="Whose rules the file shall keep, for qonnx: finn.")
+    ] = "",
+    self_contained: Annotated[
+        bool,
+        typer.Option("--self-contained", help="For qonnx: define its operators in the file."),
+    ] = False,
+    target_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option that only one form has."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the result with the source.")
     ] = True,
@@ -102,6 +113,9 @@ def command(
         weights=weights,
         args=sample_inputs(input_shape or (), seed),
         options=named_values(option or ()),
+        profile=profile,
+        self_contained=self_contained,
+        target_options=named_values(target_option or ()),
     )
     out = console(json)
     if report.quantizers:

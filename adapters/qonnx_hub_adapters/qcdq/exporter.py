@@ -6,7 +6,7 @@ import onnx_ir
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.onnx_source import SUFFIXES
-from qonnx_hub_adapters.onnx_target import finish, raise_to
+from qonnx_hub_adapters.onnx_target import finish, raise_to, refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -69,6 +69,7 @@ class QcdqExporter:
             NotExactError: With all gaps, or an opset that is too low.
             UsageError: An encoding or a storage of weights that does not exist.
         """
+        refuse_options(self.info.name, options)
         _check_options(options)
         copy = model.clone()
         LowerChannelsLast()(copy)

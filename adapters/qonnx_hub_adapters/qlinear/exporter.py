@@ -7,6 +7,7 @@ from dataclasses import replace
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.onnx_source import SUFFIXES
+from qonnx_hub_adapters.onnx_target import refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -69,6 +70,7 @@ class QlinearExporter:
             NotExactError: With all gaps, or an opset that is too low.
             UsageError: A dialect that does not exist.
         """
+        refuse_options(self.info.name, options)
         if options.dialect not in DIALECTS:
             raise UsageError(
                 f"unknown dialect '{options.dialect}'; there are: {', '.join(DIALECTS)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_target import finish, raise_to
+from qonnx_hub_adapters.onnx_target import finish, raise_to, refuse_options
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
@@ -41,6 +41,7 @@ class QonnxExporter:
         Raises:
             NotExactError: With all gaps, or an opset below the model's own.
         """
+        refuse_options(self.info.name, options)
         gaps = self.gaps(model)
         if gaps:
             raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
