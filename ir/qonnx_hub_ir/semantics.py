@@ -34,6 +34,10 @@ Applier: TypeAlias = Callable[[Array, Array | None], Array]
 (``out`` may be ``x`` itself)."""
 
 
+_SMALL = 8192
+"""Elements up to which the number of calls decides how long a quantizer takes."""
+
+
 def _round_up(t: Array, out: Array | None) -> Array:
     magnitude = np.ceil(np.abs(t))
     return np.asarray(np.copysign(magnitude, t, out=out))
@@ -150,17 +154,22 @@ def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
     low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
     rounder = _ROUNDERS[quant.rounding]
     unit_scale, no_zero = _all_equal(scale, 1), _all_equal(zero, 0)
+    inverse = _exact_inverse(scale)
 
     def apply(x: Array, out: Array | None) -> Array:
         t: Array
         if unit_scale:
-            t = np.clip(x, low, high, out=out) if no_zero else np.add(x, zero, out=out)
+            t = _clamp(x, low, high, out) if no_zero else np.add(x, zero, out=out)
         else:
-            t = np.divide(x, scale, out=out)
+            t = (
+                np.divide(x, scale, out=out)
+                if inverse is None
+                else np.multiply(x, inverse, out=out)
+            )
             if not no_zero:
                 t = np.add(t, zero, out=t if t.shape else None)
         if not (unit_scale and no_zero):
-            t = np.clip(t, low, high, out=t if t.shape else None)
+            t = _clamp(t, low, high, t if t.shape else None)
         t = np.asarray(rounder(t, t if t.shape else None))
         if not no_zero:
             t = np.subtract(t, zero, out=t if t.shape else None)
@@ -169,6 +178,26 @@ def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
         return t
 
     return apply
+
+
+def _exact_inverse(scale: Array) -> Array | None:
+    """Return ``1 / scale`` where the product with it equals the quotient, else ``None``.
+
+    The inverse of a power of two is one itself: quotient and product are the same real number,
+    rounded once.
+    """
+    mantissa, _ = np.frexp(scale)
+    inverse = np.asarray(1 / scale)
+    exact = (np.abs(mantissa) == 0.5) & np.isfinite(inverse) & (inverse * scale == 1)
+    return inverse if bool(np.all(exact)) else None
+
+
+def _clamp(t: Array, low: Array, high: Array, out: Array | None) -> Array:
+    if t.size > _SMALL:
+        return np.clip(t, low, high, out=out)
+    # For few elements two plain calls are quicker than what np.clip does around its one.
+    t = np.maximum(t, low, out=out)
+    return np.minimum(t, high, out=t if t.shape else None)
 
 
 def _sign_steps(scale: Array, zero: Array) -> Applier:
@@ -329,6 +358,14 @@ def compile_quantizer(quant: Quantizer) -> Applier:
     return apply
 
 
+def compile_float32(quant: Quantizer) -> Applier:
+    """Return :func:`compile_quantizer`'s function for float32 arrays with axes only.
+
+    It looks at neither type nor rank of what it is given: for callers that know both.
+    """
+    return _steps(quant, np.dtype(np.float32))
+
+
 def _require_fitting(x: Array, quant: Quantizer) -> None:
     """Raise ValueError unless every parameter broadcasts to ``x`` without enlarging it."""
     for field in fields(quant):
@@ -419,3 +456,35 @@ def _codes(rounded: Array, quant: IntQuant) -> Array:
     inside = rounded < 2.0**63
     codes = np.where(inside, rounded, 0).astype(np.int64)
     return np.asarray(np.clip(np.where(inside, codes, high), low, high))
+
+
+def levels(quant: IntQuant | BipolarQuant, dtype: Any = np.float32) -> Array:
+    """Return every value that the quantizer can return (but NaN).
+
+    Args:
+        quant: An integer or bipolar quantizer with every parameter known.
+        dtype: float32 or float64: type of the quantizer's input.
+
+    Returns:
+        Shape (codes, *parameters): along the first axis the codes rise; the other axes are
+        those of the parameters, none where these are scalars. A channel with fewer bits than
+        another one repeats its ends.
+
+    Raises:
+        ValueError: A parameter is dynamic, or codes of this bit width need more than int64.
+    """
+    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    if isinstance(quant, BipolarQuant):
+        return np.stack([-scale, scale])
+    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
+    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    if _has_two_levels(quant, bits):
+        codes = np.array([-1, 1], dtype=dtype)
+        low, high = codes[0], codes[1]
+    else:
+        low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
+        codes = np.arange(float(low.min()), float(high.max()) + 1, dtype=dtype)
+    shape = np.broadcast_shapes(scale.shape, zero.shape, np.shape(low))
+    column = codes.reshape(-1, *(1,) * len(shape))
+    with np.errstate(all="ignore"):
+        return np.asarray((np.clip(column, low, high) - zero) * scale)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.program import failed_step
 from qonnx_hub_ir.errors import ExecutionError, failure
 
 if TYPE_CHECKING:
@@ -24,28 +25,25 @@ def execute(plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Array]:
     Raises:
         ExecutionError: A node fails; the message names it and its inputs.
     """
-    values = list(plan.initial)
-    for name, slot in plan.feeds.items():
-        values[slot] = feeds[name]
-    step = None
-    args: list[Any] = []
+    given = [feeds[name] for name in plan.feeds]
     try:
         with np.errstate(all="ignore"):
-            for step in plan.steps:
-                args = [values[i] for i in step.inputs]
-                result = step.run(*args)
-                if len(step.outputs) == 1:
-                    values[step.outputs[0]] = result
-                else:
-                    for slot, array in zip(step.outputs, result, strict=False):
-                        values[slot] = array
-                for slot in step.frees:
-                    values[slot] = None
+            results = plan.program(*given)
+    except ExecutionError:
+        raise
     except Exception as error:  # kernels raise whatever numpy raises
-        where = step.node if step else "the graph"
-        raise ExecutionError(failure(where, args, error)) from error
-    names = plan.tensors or plan.results
-    return {
-        name: values[slot].copy() if name in plan.shared else values[slot]
-        for name, slot in names.items()
-    }
+        raise ExecutionError(_message(plan, error)) from error
+    named = zip(plan.tensors or plan.results, results, strict=True)
+    if not plan.shared:
+        return dict(named)
+    return {name: array.copy() if name in plan.shared else array for name, array in named}
+
+
+def _message(plan: Plan, error: Exception) -> str:
+    found = failed_step(error.__traceback__)
+    if found is None:
+        return failure("the graph", [], error)
+    index, variables = found
+    step = plan.steps[index]
+    args = [variables.get(f"v{slot}", variables.get(f"c{slot}")) for slot in step.inputs]
+    return failure(step.node, args, error)

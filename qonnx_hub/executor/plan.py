@@ -6,16 +6,20 @@ A plan is immutable and holds no run-time state, so that several threads can run
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
+from qonnx_hub.executor.chains import Link, build_chain
 from qonnx_hub.executor.control import build_control, is_control
 from qonnx_hub.executor.fallback import NoFallbackError, build_fallback, captured_names
 from qonnx_hub.executor.kernels import kernel_table
-from qonnx_hub.executor.kernels.spec import Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.kernels.stages import STAGES
+from qonnx_hub.executor.program import compile_program
 from qonnx_hub.executor.steps import Plan, Step
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
@@ -80,7 +84,26 @@ def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
         UnsupportedGraphError: Operators that nothing can run; all of them are listed.
         ExecutionError: A node with constant inputs fails.
     """
-    return _Planner(model.graph, dict(model.opset_imports), keep_all).build()
+    planner = _Planner(model.graph, dict(model.opset_imports), keep_all)
+    planner.checked = frozenset(model.graph.inputs)
+    return planner.build()
+
+
+@dataclass(slots=True)
+class _Job:
+    """What becomes a step.
+
+    Attributes:
+        kernel: The kernel.
+        inputs: What it reads, in order; ``None`` where an optional input is left out.
+        node: The node, the last one of a chain.
+        link: What a chain would do instead; ``None`` where the node fits into none.
+    """
+
+    kernel: Kernel
+    inputs: tuple[Value | None, ...]
+    node: Node
+    link: Link | None = None
 
 
 class _Planner:
@@ -97,10 +120,11 @@ class _Planner:
         self.imports = imports
         self.keep_all = keep_all
         self.given = (*graph.inputs, *outer)
+        self.checked: frozenset[Value] = frozenset()
         self.slots: dict[Value, int] = {}
         self.by_name: dict[str, Value] = {}
         self.constants: dict[Value, Any] = {}
-        self.steps: list[tuple[Kernel, Node, list[Value]]] = []
+        self.jobs: list[_Job] = []
         self.gaps: list[Gap] = []
         self.readers = _count_readers(graph)
 
@@ -136,11 +160,37 @@ class _Planner:
             )
             return
         reads = [v for v in (*node.inputs, *outer) if v is not None]
+        if node.op_type == "Shape" and (known := self._known_shape(node)) is not None:
+            self.constants[node.outputs[0]] = np.asarray(kernel(known))
+            return
         ready = all(v in self.constants for v in reads)
         if ready and node.op_type not in _RANDOM and not self.gaps:
             self._compute_now(node, kernel, outer)
             return
-        self.steps.append((kernel, node, outer))
+        inputs = (*node.inputs, *outer)
+        self.jobs.append(_Job(kernel, inputs, node, self._link(node, kernel)))
+
+    def _known_shape(self, node: Node) -> Array | None:
+        """Return something of the shape that a Shape node reads, where that is certain.
+
+        Only feeds are sure to have the shape that the file says: sessions hold them to it.
+        """
+        data = node.inputs[0]
+        if data not in self.checked or data is None or data.shape is None:
+            return None
+        sizes = list(data.shape)
+        if not all(isinstance(size, int) for size in sizes):
+            return None
+        return np.broadcast_to(np.zeros((), dtype=np.bool_), [int(str(s)) for s in sizes])
+
+    def _link(self, node: Node, kernel: Kernel) -> Link | None:
+        """Return what a chain does for the node, if it is one that chains can hold."""
+        make = STAGES.get((node.domain, node.op_type))
+        stage = None if make is None or self.keep_all else make(self._spec(node))
+        if stage is None or node.inputs[stage.data] in self.constants:
+            return None
+        others = [None if v is None else self.constants.get(v) for v in node.inputs]
+        return Link(stage, kernel, tuple(others), label(node))
 
     def _subplan(self, graph: Graph, outer: Sequence[Value]) -> Plan:
         return _Planner(graph, self.imports, False, outer).build()
@@ -196,50 +246,80 @@ class _Planner:
         for value, array in zip(node.outputs, results, strict=False):
             self.constants[value] = _in_order(array)
 
+    def _joined(self) -> list[_Job]:
+        """Return the jobs, with every run of chained nodes as one job at its last node."""
+        runs: dict[Value, list[_Job]] = {}
+        for job in self.jobs:
+            if job.link is None:
+                continue
+            data = job.inputs[job.link.stage.data]
+            assert data is not None
+            follows = data in runs and self.readers.get(data) == 1
+            runs[job.node.outputs[0]] = [*(runs.pop(data) if follows else ()), job]
+        ends = {run[-1].node: run for run in runs.values() if len(run) > 1}
+        inside = {job.node for run in ends.values() for job in run[:-1]}
+        return [
+            self._chain(ends[job.node]) if job.node in ends else job
+            for job in self.jobs
+            if job.node not in inside
+        ]
+
+    def _chain(self, run: Sequence[_Job]) -> _Job:
+        links = [job.link for job in run if job.link is not None]
+        position = links[0].stage.data
+        reuse = position in self._reusable(run[0].node)
+        kernel = build_chain(links, reuse=reuse)
+        return _Job(kernel, (run[0].inputs[position],), run[-1].node)
+
     def _finish(self) -> Plan:
+        jobs = self._joined()
         initial: list[Any] = [None] * (len(self.slots) + 1)
-        needed = {v for _, node, outer in self.steps for v in (*node.inputs, *outer) if v}
+        needed = {value for job in jobs for value in job.inputs if value is not None}
         needed.update(self.graph.outputs)
         for value, array in self.constants.items():
             if value in needed or self.keep_all:
                 initial[self.slots[value]] = array
-        last_reader = self._last_readers()
+        last_reader = self._last_readers(jobs)
         steps = [
             Step(
-                run=kernel,
-                inputs=tuple(self.slots[v] if v else 0 for v in (*node.inputs, *outer)),
-                outputs=tuple(self.slots[v] for v in node.outputs),
+                run=job.kernel,
+                inputs=tuple(self.slots[v] if v else 0 for v in job.inputs),
+                outputs=tuple(self.slots[v] for v in job.node.outputs),
                 frees=tuple(self.slots[v] for v in last_reader.get(index, ())),
-                node=label(node),
+                node=label(job.node),
             )
-            for index, (kernel, node, outer) in enumerate(self.steps)
+            for index, job in enumerate(jobs)
         ]
         named = {str(v.name): s for v, s in self.slots.items() if v.name}
+        feeds = {str(v.name): self.slots[v] for v in self.given}
+        results = {str(v.name): self.slots[v] for v in self.graph.outputs}
+        returned = (named if self.keep_all else results).values()
         return Plan(
             initial=tuple(initial),
-            feeds={str(v.name): self.slots[v] for v in self.given},
+            feeds=feeds,
             steps=tuple(steps),
-            results={str(v.name): self.slots[v] for v in self.graph.outputs},
+            results=results,
             outputs=tuple(str(v.name) for v in self.graph.outputs),
             tensors=named if self.keep_all else {},
             shared=self._shared(named),
+            program=compile_program(initial, list(feeds.values()), steps, list(returned)),
         )
 
     def _shared(self, named: dict[str, int]) -> frozenset[str]:
         """Return names of values whose arrays the caller must not get as they are."""
         shared: set[Value] = {*self.given, *self.constants}
-        for _, node, _outer in self.steps:
+        for node in (job.node for job in self.jobs):
             views = node.op_type in _MAY_RETURN_VIEWS or _has_subgraph(node)
             if views and any(value in shared for value in node.inputs):
                 shared.update(node.outputs)
         return frozenset(str(value.name) for value in shared if str(value.name) in named)
 
-    def _last_readers(self) -> dict[int, list[Value]]:
+    def _last_readers(self, jobs: Sequence[_Job]) -> dict[int, list[Value]]:
         if self.keep_all:
             return {}
         last: dict[Value, int] = {}
-        for index, (_, node, outer) in enumerate(self.steps):
-            touched = (*node.outputs, *outer, *(v for v in node.inputs if v is not None))
+        for index, job in enumerate(jobs):
+            touched = (*job.node.outputs, *(v for v in job.inputs if v is not None))
             last.update(dict.fromkeys(touched, index))
         kept = {*self.graph.outputs, *self.constants}
         by_step: dict[int, list[Value]] = {}

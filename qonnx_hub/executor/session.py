@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,10 @@ import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub.executor.batching import Batcher
+from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.pieces import default_threads, run_pieces, samples_per_piece
 from qonnx_hub.executor.plan import make_plan
 from qonnx_hub.executor.steps import Plan
 from qonnx_hub_ir.errors import UsageError
@@ -24,21 +26,28 @@ class Session:
     may be used from several threads.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, threads: int | None = None) -> None:
         """Prepare the model.
 
         Args:
             model: A verified IR model, as :func:`qonnx_hub.load` returns it. It must not be
                 changed while the session is used.
+            threads: How many threads compute; as many as numpy's matrix library uses by
+                default. The results are the same for any number.
 
         Raises:
             UnsupportedGraphError: Operators that nothing can run; all of them are listed.
             ExecutionError: A node with constant inputs fails.
+            UsageError: A number of threads below 1.
         """
+        if threads is not None and threads < 1:
+            raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
         self._model = model
+        self._threads = threads
         self._plan = make_plan(model)
         self._full_plan: Plan | None = None
         self._batcher = Batcher(model)
+        self._samples_per_piece = samples_per_piece(model, self._batcher.file_batch)
         self._dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
         self._shapes = {str(v.name): _dims(v) for v in model.graph.inputs}
         self.input_names: tuple[str, ...] = tuple(self._dtypes)
@@ -54,7 +63,8 @@ class Session:
                 the file says: the samples are then computed together where the graph keeps
                 them apart, otherwise one by one.
             all_tensors: Return every value of the graph instead, by name.
-            batch: Samples to compute at once; everything at once by default.
+            batch: Samples to compute at once; by default as many as the processor's cache
+                holds, several such pieces side by side.
 
         Raises:
             UsageError: Names, dtypes or shapes that do not fit the model.
@@ -62,9 +72,43 @@ class Session:
         """
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
+        if batch is None and (piece := self._piece(arrays)) is not None:
+            return self._run_pieces(arrays, piece, all_tensors)
         if factor == 1 and batch is None:
-            return execute(self._plan_for(all_tensors), arrays)
-        return self._run_batches(arrays, factor, batch, all_tensors)
+            return self._alone(lambda: execute(self._plan_for(all_tensors), arrays))
+        return self._alone(lambda: self._run_batches(arrays, factor, batch, all_tensors))
+
+    def _alone(self, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+        """Run on the calling thread, the matrix library on as many as were asked for."""
+        if self._threads is None:
+            return run()
+        with limited_to(self._threads):
+            return run()
+
+    def _piece(self, arrays: Mapping[str, Array]) -> int | None:
+        """Return the samples of a piece; ``None`` where the feeds are not worth cutting."""
+        if self._samples_per_piece is None:
+            return None
+        lengths = {a.shape[0] if a.ndim else 0 for a in arrays.values()}
+        if len(lengths) != 1 or lengths.pop() < 2 * self._samples_per_piece:
+            return None
+        if not self._batcher.is_apart():
+            return None
+        return self._samples_per_piece
+
+    def _run_pieces(
+        self, arrays: dict[str, Array], piece: int, all_tensors: bool
+    ) -> dict[str, Array]:
+        plan = self._batcher.widened(keep_all=all_tensors)
+        assert plan is not None
+        total = next(iter(arrays.values())).shape[0]
+        cuts = [
+            {name: array[at : at + piece] for name, array in arrays.items()}
+            for at in range(0, total, piece)
+        ]
+        threads = default_threads() if self._threads is None else self._threads
+        pieces = run_pieces(lambda cut: execute(plan, cut), cuts, threads)
+        return _joined(pieces, plan, self._batcher.file_batch)
 
     def _plan_for(self, all_tensors: bool) -> Plan:
         if not all_tensors:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qonnx_hub.executor.kernels.spec import Kernel
+from qonnx_hub.executor.program import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Plan:
         outputs: Output names in the graph's order; a value given twice stands there twice.
         tensors: Name -> slot of every value; filled only in a plan that keeps them all.
         shared: Names of results that may share memory with a feed or a constant.
+        program: The steps as one function: feeds in order in, results (or all tensors) out.
     """
 
     initial: tuple[Any, ...]
@@ -48,3 +50,4 @@ class Plan:
     outputs: tuple[str, ...]
     tensors: dict[str, int]
     shared: frozenset[str]
+    program: Program = field(repr=False, compare=False)

@@ -30,7 +30,7 @@ often, which costs milliseconds each time another process holds one of the cores
 STACK_BYTES = 8 << 20
 """Size of columns plus partial results where the first kernel axis is stacked."""
 
-STACK_POSITIONS = 1024
+STACK_POSITIONS = 512
 """Output positions from which stacking the first kernel axis pays."""
 
 FEW_COLUMNS = 512
@@ -125,11 +125,13 @@ def _by_columns(x: Array, filters: Filters, place: Placement) -> Array:
     y = np.empty((x.shape[0], group * outputs, *out), dtype=x.dtype)
     positions = math.prod(out)
     most = COLUMN_BYTES // (depth * group * x.itemsize)
+    # One buffer for all blocks: memory that is new to the process costs more than the copy.
+    space = np.empty(0, dtype=x.dtype)
     if x.shape[0] > 1 and positions < FEW_COLUMNS and most >= 2 * positions:
         step = most // positions
         for first in range(0, x.shape[0], step):
             last = min(first + step, x.shape[0])
-            columns = _columns(xp[first:last], place, 0, out[0])
+            columns, space = _columns(xp[first:last], place, 0, out[0], space)
             block = np.matmul(filters.rows, columns.reshape(group, depth, -1))
             joined = block.reshape(group * outputs, last - first, *out)
             y[first:last] = joined.swapaxes(0, 1)
@@ -140,33 +142,39 @@ def _by_columns(x: Array, filters: Filters, place: Placement) -> Array:
     for sample in range(x.shape[0]):
         for first in range(0, out[0], step):
             last = min(first + step, out[0])
-            columns = _columns(xp[sample : sample + 1], place, first, last)
+            columns, space = _columns(xp[sample : sample + 1], place, first, last, space)
             target = flat[sample, :, :, first * per_row : last * per_row]
             np.matmul(filters.rows, columns.reshape(group, depth, -1), out=target)
     return y
 
 
-def _columns(xp: Array, place: Placement, first: int, last: int) -> Array:
-    """Return what each tap reads for some windows.
+def _columns(
+    xp: Array, place: Placement, first: int, last: int, space: Array
+) -> tuple[Array, Array]:
+    """Return what each tap reads for some windows, and the memory that it lies in.
 
     Args:
         xp: Padded samples.
         place: Windows.
         first: First window along the first spatial axis.
         last: One past the last of them.
+        space: One axis, of the dtype of ``xp``; used where it is large enough.
 
     Returns:
-        (C, *kernel, samples, last - first, *out[1:]).
+        (C, *kernel, samples, last - first, *out[1:]), and one axis.
     """
     source = xp.swapaxes(0, 1)
     shape = (*source.shape[:1], *place.kernel, len(xp), last - first, *place.out[1:])
-    columns = np.empty(shape, dtype=xp.dtype)
+    needed = math.prod(shape)
+    if space.size < needed:
+        space = np.empty(needed, dtype=xp.dtype)
+    columns = space[:needed].reshape(shape)
     everything = slice(None)
     for tap, slices in place.tap_slices:
         rows = place.axis_slice(0, tap[0], first, last)
         target: Index = (everything, *tap)
         columns[target] = source[spatial((rows, *slices[1:]))]
-    return columns
+    return columns, space
 
 
 def _stacked(x: Array, filters: Filters, place: Placement) -> Array:

@@ -46,6 +46,15 @@ def fold_batch_norm(
     return factor, bias - mean * factor
 
 
+def folded_constants(spec: KernelSpec) -> tuple[Array, Array] | None:
+    """Return factor and offset, (C,) each, of a node whose parameters are all constant."""
+    parameters = [spec.constant(index) for index in range(1, 5)]
+    if any(parameter is None for parameter in parameters):
+        return None
+    scale, bias, mean, variance = (widened(p) for p in parameters if p is not None)
+    return fold_batch_norm(scale, bias, mean, variance, float(spec.attr("epsilon", 1e-5)))
+
+
 def batch_norm(spec: KernelSpec, axis: int = 1) -> Kernel:
     """Return the kernel of a BatchNormalization node.
 
@@ -63,11 +72,7 @@ def batch_norm(spec: KernelSpec, axis: int = 1) -> Kernel:
         return _training_batch_norm(epsilon, float(spec.attr("momentum", 0.9)))
     if spec.num_outputs != 1:
         raise Unserved(f"BatchNormalization '{spec.name}' has {spec.num_outputs} outputs")
-    parameters = [spec.constant(index) for index in range(1, 5)]
-    known = None
-    if all(parameter is not None for parameter in parameters):
-        scale, bias, mean, variance = (widened(p) for p in parameters if p is not None)
-        known = fold_batch_norm(scale, bias, mean, variance, epsilon)
+    known = folded_constants(spec)
     if known is not None and known[0].dtype == FLOAT32:
         return _folded_batch_norm(*known, axis, 0 in spec.reusable)
 

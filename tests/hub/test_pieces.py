@@ -1,0 +1,74 @@
+"""Batches run in pieces on several threads, with the same numbers as sample by sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import qonnx_hub as qh
+from benchmarks import nets
+from qonnx_hub.executor import blas, pieces
+from qonnx_hub_ir.errors import UsageError
+
+
+@pytest.fixture
+def session_of(monkeypatch):
+    """A session whose pieces are small enough for a test."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 18)
+    model = qh.load(nets.fix_batch(nets.cnv(1, 1), 1))
+    return lambda threads: qh.Session(model, threads=threads)
+
+
+def _images(count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    # Pixels as the net's first quantizer has them: whole steps of 1/128.
+    return {
+        "global_in": (rng.integers(-128, 128, (count, 3, 32, 32)) / 128).astype(np.float32)
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pieces_give_what_single_samples_give(session_of, threads) -> None:
+    session = session_of(threads)
+    feeds = {session.input_names[0]: _images(5)["global_in"]}
+    name = session.output_names[0]
+    together = session.run(feeds)[name]
+    alone = [session.run({k: v[i : i + 1] for k, v in feeds.items()})[name] for i in range(5)]
+    # Sums of weights and activations of one bit are whole numbers: exact in any order.
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_every_tensor_comes_joined_as_well(session_of) -> None:
+    session = session_of(2)
+    feeds = {session.input_names[0]: _images(4)["global_in"]}
+    outputs, tensors = session.run(feeds), session.run(feeds, all_tensors=True)
+    np.testing.assert_array_equal(
+        tensors[session.output_names[0]], outputs[session.output_names[0]]
+    )
+    images = [tensor for tensor in tensors.values() if tensor.ndim == 4]
+    assert sum(len(tensor) == 4 for tensor in images) > 20
+
+
+def test_the_matrix_library_is_set_back_after_a_run(session_of) -> None:
+    before = blas.blas_threads()
+    session = session_of(1)
+    session.run({session.input_names[0]: _images(4)["global_in"]})
+    with pytest.raises(ValueError, match="on purpose"), blas.limited_to(1):
+        raise ValueError("on purpose")
+    assert blas.blas_threads() == before
+
+
+def test_nested_limits_restore_the_first_setting() -> None:
+    before = blas.blas_threads()
+    if before is None:
+        pytest.skip("numpy's matrix library cannot be asked")
+    with blas.limited_to(before + 1):
+        assert blas.blas_threads() == before + 1
+        with blas.limited_to(1):
+            assert blas.blas_threads() == before + 1
+    assert blas.blas_threads() == before
+
+
+def test_no_thread_at_all_is_a_usage_error(session_of) -> None:
+    with pytest.raises(UsageError, match="1 thread or more, not on 0"):
+        session_of(0)
