@@ -157,24 +157,23 @@ def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
     inverse = _exact_inverse(scale)
 
     def apply(x: Array, out: Array | None) -> Array:
-        t: Array
+        if unit_scale and no_zero:
+            t = _clamp(x, low, high, out)
+            return rounder(t, t)
         if unit_scale:
-            t = _clamp(x, low, high, out) if no_zero else np.add(x, zero, out=out)
+            t = np.add(x, zero, out=out)
+        elif inverse is None:
+            t = np.divide(x, scale, out=out)
         else:
-            t = (
-                np.divide(x, scale, out=out)
-                if inverse is None
-                else np.multiply(x, inverse, out=out)
-            )
-            if not no_zero:
-                t = np.add(t, zero, out=t if t.shape else None)
-        if not (unit_scale and no_zero):
-            t = _clamp(t, low, high, t if t.shape else None)
-        t = np.asarray(rounder(t, t if t.shape else None))
+            t = np.multiply(x, inverse, out=out)
+        if not (unit_scale or no_zero):
+            np.add(t, zero, out=t)
+        _clamp(t, low, high, t)
+        rounder(t, t)
         if not no_zero:
-            t = np.subtract(t, zero, out=t if t.shape else None)
+            np.subtract(t, zero, out=t)
         if not unit_scale:
-            t = np.multiply(t, scale, out=t if t.shape else None)
+            np.multiply(t, scale, out=t)
         return t
 
     return apply
@@ -197,7 +196,7 @@ def _clamp(t: Array, low: Array, high: Array, out: Array | None) -> Array:
         return np.clip(t, low, high, out=out)
     # For few elements two plain calls are quicker than what np.clip does around its one.
     t = np.maximum(t, low, out=out)
-    return np.minimum(t, high, out=t if t.shape else None)
+    return np.minimum(t, high, out=t)
 
 
 def _sign_steps(scale: Array, zero: Array) -> Applier:
@@ -341,9 +340,12 @@ def compile_quantizer(quant: Quantizer) -> Applier:
     prepared: dict[Any, Applier] = {np.dtype(np.float32): _steps(quant, np.dtype(np.float32))}
 
     def apply(x: Array, out: Array | None = None) -> Array:
-        if out is not None and not x.ndim:
+        if not x.ndim:
             # numpy gives scalars, not arrays, for 0-d operands.
-            out[...] = apply(x)
+            value = apply(x.reshape(1)).reshape(())
+            if out is None:
+                return value
+            out[...] = value
             return out
         steps = prepared.get(x.dtype)
         if steps is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,9 @@ from qonnx_hub_ir.errors import ExecutionError, failure
 
 BLOCK = 65536
 """Elements of a block: few enough for the cache, enough that the calls do not count."""
+
+_SHAPES = 16
+"""Input shapes that a chain remembers the blocks of."""
 
 _Calls = Sequence[tuple[StageRun, tuple[Array, ...]]]
 _Prepared = Sequence[tuple[tuple[slice, ...] | None, _Calls]]
@@ -49,13 +51,17 @@ def build_chain(links: Sequence[Link], *, reuse: bool) -> Kernel:
     """
     stages = _without_needless([link.stage for link in links])
 
-    @functools.lru_cache(maxsize=16)
-    def prepare(shape: tuple[int, ...]) -> _Prepared | None:
-        return _blocks(stages, shape)
+    prepared: dict[tuple[int, ...], _Prepared] = {}
 
     def run(x: Array) -> Array:
-        blocks = prepare(x.shape) if x.dtype == np.float32 else None
-        if blocks is None or not x.flags.c_contiguous:
+        if x.dtype != np.float32 or not x.flags.c_contiguous:
+            return _one_by_one(links, x)
+        blocks = prepared.get(x.shape)
+        if blocks is None:
+            if len(prepared) >= _SHAPES:
+                prepared.clear()
+            blocks = prepared[x.shape] = _blocks(stages, x.shape)
+        if not blocks:
             return _one_by_one(links, x)
         y = x if reuse and x.flags.writeable else np.empty_like(x)
         for block, calls in blocks:
@@ -88,11 +94,11 @@ def _one_by_one(links: Sequence[Link], x: Array) -> Array:
     return x
 
 
-def _blocks(stages: Sequence[Stage], shape: tuple[int, ...]) -> _Prepared | None:
-    """Return how to go through an array of this shape; ``None`` where a stage does not fit."""
+def _blocks(stages: Sequence[Stage], shape: tuple[int, ...]) -> _Prepared:
+    """Return how to go through an array of this shape; nothing where a stage does not fit."""
     shaped = [_fitted(stage, shape) for stage in stages]
     if len(shape) < 1 or math.prod(shape) == 0 or any(c is None for c in shaped):
-        return None
+        return []
     known = [constants for constants in shaped if constants is not None]
     return [
         (block, [(s.run, _part(c, block)) for s, c in zip(stages, known, strict=True)])

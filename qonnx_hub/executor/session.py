@@ -50,6 +50,7 @@ class Session:
         self._samples_per_piece = samples_per_piece(model, self._batcher.file_batch)
         self._dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
         self._shapes = {str(v.name): _dims(v) for v in model.graph.inputs}
+        self._at_once = self._plain_inputs()
         self.input_names: tuple[str, ...] = tuple(self._dtypes)
         self.output_names: tuple[str, ...] = tuple(str(v.name) for v in model.graph.outputs)
 
@@ -70,6 +71,13 @@ class Session:
             UsageError: Names, dtypes or shapes that do not fit the model.
             ExecutionError: A node fails; the message names it and its inputs.
         """
+        if (
+            self._at_once is not None
+            and batch is None
+            and not all_tensors
+            and self._fit(feeds)
+        ):
+            return execute(self._plan, feeds)
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
         if batch is None and (piece := self._piece(arrays)) is not None:
@@ -77,6 +85,34 @@ class Session:
         if factor == 1 and batch is None:
             return self._alone(lambda: execute(self._plan_for(all_tensors), arrays))
         return self._alone(lambda: self._run_batches(arrays, factor, batch, all_tensors))
+
+    def _plain_inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] | None:
+        """Return types and shapes of inputs that need no more than a look at each.
+
+        plain = self._at_once is not None and batch is None and not all_tensors
+        if plain and self._fit(feeds):
+        of the file is worth cutting.
+        """
+        piece = self._samples_per_piece
+        cut = piece is not None and self._batcher.file_batch >= 2 * piece
+        if self._threads is not None or cut:
+            return None
+        plain: dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] = {}
+        for name, shape in self._shapes.items():
+            dtype = self._dtypes[name]
+            if dtype is None or shape is None or not all(isinstance(d, int) for d in shape):
+                return None
+            plain[name] = (dtype, shape)
+        return plain
+
+    def _fit(self, feeds: Mapping[str, Any]) -> bool:
+        """Return whether the feeds are, to the letter, what the file asks for."""
+        assert self._at_once is not None
+        for name, (dtype, shape) in self._at_once.items():
+            array = feeds.get(name)
+            if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
+                return False
+        return len(feeds) == len(self._at_once)
 
     def _alone(self, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
         """Run on the calling thread, the matrix library on as many as were asked for."""
