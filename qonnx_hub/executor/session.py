@@ -89,8 +89,7 @@ class Session:
     def _plain_inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] | None:
         """Return types and shapes of inputs that need no more than a look at each.
 
-        plain = self._at_once is not None and batch is None and not all_tensors
-        if plain and self._fit(feeds):
+        ``None`` where the number of threads is given, where a shape is open, or where one batch
         of the file is worth cutting.
         """
         piece = self._samples_per_piece
