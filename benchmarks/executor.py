@@ -1,13 +1,15 @@
-"""Times one inference on our executor, on qonnx and on onnxruntime, in one run.
+"""Times an inference on our executor, qonnx, onnxruntime and onnx.reference, in one run.
 
-onnxruntime runs the float-domain lowering of each net: the same numbers, without the fusion of
-quantized operators. Ratios are what to read; absolute times depend on the machine.
+onnxruntime and onnx.reference run the float-domain lowering of each net: the same numbers,
+without the fusion of quantized operators. Ratios are what to read; absolute times depend on
+the machine. The last column is the peak memory of one run of ours over what the values need
+that are alive at the same time.
 
     python benchmarks/executor.py [--models DIR] [--json PATH] [--quick]
 
 ``--models`` names a folder with public ONNX files (TFC_2W2A, kwsmlp_w3a3, qkeras_jettagging,
-espcn_nn_resize_quant); nets that are missing there are left out. CNV and MobileNetV1 are
-built.
+espcn_nn_resize_quant); nets that are missing there are left out. CNV, MobileNetV1, ResNet-8
+and the U-Net are built.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import sys
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import onnx_ir
 
 import qonnx_hub as qh
@@ -54,6 +58,8 @@ def collect(folder: Path | None) -> dict[str, onnx.ModelProto]:
             models[name] = onnx.load(found[name])
     models["cnv_2w2a"] = nets.fix_batch(nets.cnv(2, 2), 1)
     models["mobilenet_v1_4w4a"] = nets.fix_batch(nets.mobilenet_v1(), 1)
+    models["resnet8_4w4a"] = nets.fix_batch(nets.resnet8(), 1)
+    models["unet_4w4a"] = nets.fix_batch(nets.unet(), 1)
     return models
 
 
@@ -98,22 +104,62 @@ def qonnx_call(source: onnx.ModelProto, feeds: dict[str, Any]) -> Callable[[], o
     return lambda: execute_onnx(wrapped, given)
 
 
-def ort_call(model: qh.ir.Model, feeds: dict[str, Any]) -> Callable[[], object] | None:
-    """Return a call of onnxruntime on the float-domain lowering, or ``None`` without it."""
+def lowered(model: qh.ir.Model) -> onnx.ModelProto:
+    """Return the net in float operators of the standard, for any batch."""
+    copy = qh.convert(model, None, "qcdq", encoding="float", check=False).model
+    assert copy is not None
+    for value in copy.graph.inputs:
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape(["N", *list(value.shape)[1:]])
+    for value in (*copy.graph.outputs, *(v for n in copy.graph for v in n.outputs)):
+        value.shape = None
+    return onnx_ir.to_proto(copy)
+
+
+def ort_call(model: onnx.ModelProto, feeds: dict[str, Any]) -> Callable[[], object] | None:
+    """Return a call of onnxruntime, or ``None`` without it."""
     try:
         import onnxruntime as ort
     except ImportError:
         return None
-    lowered = qh.convert(model, None, "qcdq", encoding="float", check=False).model
-    if lowered is None:
-        return None
-    for value in lowered.graph.inputs:
-        if value.shape is not None:
-            value.shape = onnx_ir.Shape(["N", *list(value.shape)[1:]])
-    for value in (*lowered.graph.outputs, *(v for n in lowered.graph for v in n.outputs)):
-        value.shape = None
-    session = ort.InferenceSession(onnx_ir.to_proto(lowered).SerializeToString())
+    session = ort.InferenceSession(model.SerializeToString())
     return lambda: session.run(None, feeds)
+
+
+def reference_call(
+    model: onnx.ModelProto, feeds: dict[str, Any]
+) -> Callable[[], object] | None:
+    """Return a call of ONNX's own evaluator; ``None`` for convolutions, which take minutes."""
+    if any(node.op_type == "Conv" for node in model.graph.node):
+        return None
+    evaluator = onnx.reference.ReferenceEvaluator(model)
+    return lambda: evaluator.run(None, feeds)
+
+
+def memory_ratio(model: qh.ir.Model, feeds: dict[str, Any]) -> float:
+    """Return the peak memory of one run over the most that values alive together take."""
+    session = qh.Session(model, threads=1)
+    sizes = {
+        name: value.nbytes for name, value in session.run(feeds, all_tensors=True).items()
+    }
+    constants = {str(name) for name in model.graph.initializers}
+    last = {str(v.name): i for i, n in enumerate(model.graph) for v in n.inputs if v}
+    last.update((str(v.name), len(model.graph)) for v in model.graph.outputs)
+    alive = 0
+    most = 1
+    for index, node in enumerate(model.graph):
+        alive += sum(sizes[str(v.name)] for v in node.outputs if str(v.name) not in constants)
+        most = max(most, alive)
+        for value in {v for v in (*node.inputs, *node.outputs) if v is not None}:
+            name = str(value.name)
+            if last.get(name, index) == index and value.producer() is not None:
+                alive -= sizes[name]
+    session.run(feeds)
+    tracemalloc.start()
+    session.run(feeds)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / most
 
 
 def row(name: str, source: onnx.ModelProto, batch: int) -> dict[str, Any]:
@@ -121,23 +167,36 @@ def row(name: str, source: onnx.ModelProto, batch: int) -> dict[str, Any]:
     session = qh.Session(model)
     feeds = feed_of(model, batch)
     times: dict[str, Any] = {"ours": measure(lambda: session.run(feeds))}
-    for peer, call in (("qonnx", qonnx_call(source, feeds)), ("ort", ort_call(model, feeds))):
+    plain = lowered(model)
+    calls = {
+        "qonnx": qonnx_call(source, feeds),
+        "ort": ort_call(plain, feeds),
+        "reference": reference_call(plain, feeds),
+    }
+    for peer, call in calls.items():
         times[peer] = None if call is None else measure(call)
-    return {"net": name, "batch": batch, **times}
+    return {"net": name, "batch": batch, **times, "memory": memory_ratio(model, feeds)}
 
 
 def shown(figure: dict[str, Any]) -> str:
     def cell(value: float | None, form: str) -> str:
-        return f"{'-':>10}" if value is None else f"{value:{form}}"
+        return f"{'-':>11}" if value is None else f"{value:{form}}"
 
     ours = figure["ours"]
-    faster = None if figure["qonnx"] is None else figure["qonnx"] / ours
+    cells = [cell(figure[k], "11.3f") for k in ("ours", "qonnx", "ort", "reference")]
+    faster = [None if (t := figure[k]) is None else t / ours for k in ("qonnx", "reference")]
     slower = None if figure["ort"] is None else ours / figure["ort"]
-    cells = [cell(figure[k], "10.3f") for k in ("ours", "qonnx", "ort")]
+    ratios = [cell(faster[0], "10.1f"), cell(slower, "10.2f"), cell(faster[1], "10.1f")]
     return (
-        f"{figure['net']:24}{figure['batch']:6}{''.join(cells)}"
-        f"{cell(faster, '9.1f')}x{cell(slower, '9.2f')}x"
+        f"{figure['net']:22}{figure['batch']:6}{''.join(cells)}"
+        f"{'x'.join(ratios)}x{figure['memory']:8.2f}"
     )
+
+
+HEADER = (
+    f"{'net':22}{'batch':>6}{'ours ms':>11}{'qonnx ms':>11}{'ort ms':>11}{'reference':>11}"
+    f"{'vs qonnx':>11}{'vs ort':>11}{'vs refer.':>11}{'memory':>8}"
+)
 
 
 def main() -> None:
@@ -147,13 +206,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="batch 1 only")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    print(f"{'net':24}{'batch':>6}{'ours ms':>10}{'qonnx ms':>10}{'ort ms':>10}", end="")
-    print(f"{'vs qonnx':>10}{'vs ort':>10}")
+    print(HEADER)
     figures = []
     for name, source in collect(args.models).items():
-        # The largest net has no room for 64 images beside the peers' copies.
-        batches = [1] if args.quick else [1, 8 if name.startswith("mobilenet") else 64]
-        for batch in batches:
+        # Large images have no room for 64 beside the peers' copies.
+        large = name.startswith(("mobilenet", "espcn"))
+        for batch in [1] if args.quick else [1, 8] if large else [1, 8, 64]:
             figures.append(row(name, source, batch))
             print(shown(figures[-1]), flush=True)
     if args.json:

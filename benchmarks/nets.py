@@ -141,6 +141,48 @@ def resnet8() -> onnx.ModelProto:
     return net.model({"x": (3, 32, 32)}, {"logits": (10,)})
 
 
+def unet(width: int = 16, resolution: int = 64) -> onnx.ModelProto:
+    """Return a U-Net for segmentation, 4-bit weights and activations.
+
+    Two 3x3 convolutions at each of three resolutions on the way down, one on the way up;
+    pooling takes the largest of 2x2, the way up repeats pixels and concatenates the skips.
+
+    Args:
+        width: Channels at the full resolution; twice and four times as many below.
+        resolution: Height and width of the input in pixels, a multiple of 4.
+    """
+    net = _Net(f"unet_w4a4_{width}_{resolution}", seed=5)
+    x = net.quant("x", "input_quant", scale=2.0**-7, bits=8)
+    skips, channels = [], 3
+    for level in range(3):
+        for number in (1, 2):
+            x = _normed_conv(net, x, f"down{level}_{number}", channels, width << level)
+            channels = width << level
+        if level < 2:
+            skips.append(x)
+            pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+            x = net.add("MaxPool", [x], f"down{level}_pool", **pool)
+    net.constant("up_scales", np.array([1, 1, 2, 2], dtype=np.float32))
+    for level in (1, 0):
+        repeat = {
+            "mode": "nearest",
+            "nearest_mode": "floor",
+            "coordinate_transformation_mode": "asymmetric",
+        }
+        x = net.add("Resize", [x, "", "up_scales"], f"up{level}_resize", **repeat)
+        x = net.add("Concat", [skips[level], x], f"up{level}_concat", axis=1)
+        x = _normed_conv(net, x, f"up{level}", channels + (width << level), width << level)
+        channels = width << level
+    net.conv(x, "classes", channels, 4, kernel=1, bits=8)
+    shape = (resolution, resolution)
+    return net.model({"x": (3, *shape)}, {"classes": (4, *shape)})
+
+
+def _normed_conv(net: _Net, x: str, name: str, channels: int, width: int) -> str:
+    y = net.conv(x, f"{name}_conv", channels, width)
+    return net.relu_activation(net.batchnorm(y, f"{name}_bn", width), f"{name}_act", 4)
+
+
 def fix_batch(model: onnx.ModelProto, n: int) -> onnx.ModelProto:
     """Return a copy of the model whose batch size is ``n`` instead of a symbol."""
     fixed = onnx.ModelProto()

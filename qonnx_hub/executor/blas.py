@@ -9,8 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,27 +47,32 @@ def blas_threads() -> int | None:
     return None if functions is None else int(functions[0]())
 
 
-@contextmanager
-def limited_to(threads: int) -> Iterator[None]:
+class limited_to:  # noqa: N801 - it reads as a function, and one would take twice as long
     """Let the matrix library use so many threads; the setting is the whole process'.
 
     Of several who hold it at once, the first one's number is in force, and the last one to
     leave restores what was there before.
     """
-    functions = _functions()
-    if functions is None:
-        yield
-        return
-    getter, setter = functions
-    with _lock:
-        _holders.append(int(getter()))
-        if len(_holders) == 1:
-            setter(threads)
-    try:
-        yield
-    finally:
-        with _lock:
-            before = _holders[0]
-            _holders.pop()
-            if not _holders:
-                setter(before)
+
+    __slots__ = ("_threads",)
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        functions = _functions()
+        if functions is not None:
+            getter, setter = functions
+            with _lock:
+                _holders.append(getter())
+                if len(_holders) == 1 and _holders[0] != self._threads:
+                    setter(self._threads)
+
+    def __exit__(self, *_: object) -> None:
+        functions = _functions()
+        if functions is not None:
+            with _lock:
+                before = _holders[0]
+                _holders.pop()
+                if not _holders and before != self._threads:
+                    functions[1](before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +12,23 @@ import numpy as np
 
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub.executor.kernels.stages import Stage, StageRun
+from qonnx_hub.executor.team import share
 from qonnx_hub_ir.errors import ExecutionError, failure
 
 BLOCK = 65536
 """Elements of a block: few enough for the cache, enough that the calls do not count."""
 
+_SHARED_BLOCKS = 3
+"""Blocks that one thread does sooner than it finds another."""
+
 _SHAPES = 16
 """Input shapes that a chain remembers the blocks of."""
 
 _Calls = Sequence[tuple[StageRun, tuple[Array, ...]]]
-_Prepared = Sequence[tuple[tuple[slice, ...] | None, _Calls]]
-"""Blocks of an array, each with what to do to it; ``None`` is the whole array."""
+_Part = tuple[tuple[slice, ...] | None, _Calls]
+"""A block of an array, and what to do to it; ``None`` is the whole array."""
+
+_Prepared = Sequence[_Part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +71,23 @@ def build_chain(links: Sequence[Link], *, reuse: bool) -> Kernel:
         if not blocks:
             return _one_by_one(links, x)
         y = x if reuse and x.flags.writeable else np.empty_like(x)
-        for block, calls in blocks:
-            source, target = (x, y) if block is None else (x[block], y[block])
-            for stage, constants in calls:
-                stage(source, target, *constants)
-                source = target
+        if len(blocks) > _SHARED_BLOCKS:
+            share(lambda: functools.partial(_do, x, y), blocks)
+            return y
+        for block in blocks:
+            _do(x, y, block)
         return y
 
     return run
+
+
+def _do(x: Array, y: Array, part: _Part) -> None:
+    """Do all calls on one block."""
+    block, calls = part
+    source, target = (x, y) if block is None else (x[block], y[block])
+    for stage, constants in calls:
+        stage(source, target, *constants)
+        source = target
 
 
 def _without_needless(stages: Sequence[Stage]) -> list[Stage]:

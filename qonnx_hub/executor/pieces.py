@@ -1,38 +1,22 @@
-"""A batch in pieces that fit the processor's cache, several of them at a time.
+"""Pieces of a batch that fit the processor's cache.
 
 A layer's output that has left the cache must be fetched again by the next layer. A piece is as
-many samples as keep the largest output of a product within it; pieces are computed side by
-side, each on one thread.
+many samples as keep the largest output of a product within it.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from onnx_ir import Model
-
-from qonnx_hub.executor.blas import blas_threads, limited_to
 
 PIECE_BYTES = 1 << 20
 """What the largest output of a product may take in one piece."""
 
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+"""Operators that threads share."""
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def default_threads() -> int:
-    """Return how many threads to use where nobody says: as many as the matrix library would.
-
-    That number follows the cores, and ``OPENBLAS_NUM_THREADS`` where it is set. It is 1 where
-    the library cannot be told to leave the other cores to us.
-    """
-    return min(blas_threads() or 1, os.cpu_count() or 1)
+_PRODUCTS = CONVOLUTIONS | {"Gemm", "MatMul"}
 
 
 def samples_per_piece(model: Model, file_batch: int) -> int | None:
@@ -56,18 +40,3 @@ def samples_per_piece(model: Model, file_batch: int) -> int | None:
     if not largest:
         return None
     return file_batch * max(1, PIECE_BYTES // (largest * file_batch))
-
-
-def run_pieces(run: Callable[[T], R], pieces: Sequence[T], threads: int) -> list[R]:
-    """Return what ``run`` gives for each piece, in order.
-
-    Args:
-        run: Computes one piece; called on several threads at once.
-        pieces: What to compute.
-        threads: How many.
-    """
-    with limited_to(1):
-        if threads == 1:
-            return [run(piece) for piece in pieces]
-        with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
-            return list(pool.map(run, pieces))

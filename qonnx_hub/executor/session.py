@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir
@@ -13,10 +13,22 @@ from qonnx_hub.executor.batching import Batcher
 from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.pieces import default_threads, run_pieces, samples_per_piece
+from qonnx_hub.executor.pieces import CONVOLUTIONS, samples_per_piece
 from qonnx_hub.executor.plan import make_plan
 from qonnx_hub.executor.steps import Plan
+from qonnx_hub.executor.team import default_threads, run_all, team_of
 from qonnx_hub_ir.errors import UsageError
+
+if TYPE_CHECKING:
+    from qonnx_hub.executor.ort_backend import OrtRuns
+
+BACKENDS = ("numpy", "ort")
+"""Where a session can run."""
+
+_NOT_APART = (
+    "the graph is not known to keep samples apart, so it cannot be run in batches; leave the "
+    "batch out"
+)
 
 
 class Session:
@@ -26,25 +38,40 @@ class Session:
     may be used from several threads.
     """
 
-    def __init__(self, model: Model, *, threads: int | None = None) -> None:
+    def __init__(
+        self, model: Model, *, backend: str = "numpy", threads: int | None = None
+    ) -> None:
         """Prepare the model.
 
         Args:
             model: A verified IR model, as :func:`qonnx_hub.load` returns it. It must not be
                 changed while the session is used.
+            backend: "numpy", or "ort": onnxruntime, on the form of the model that it computes
+                fastest. Sums may be rounded in another order there.
             threads: How many threads compute; as many as numpy's matrix library uses by
-                default. The results are the same for any number.
+                default, or as onnxruntime chooses. The results are the same for any number.
 
         Raises:
             UnsupportedGraphError: Operators that nothing can run; all of them are listed.
             ExecutionError: A node with constant inputs fails.
-            UsageError: A number of threads below 1.
+            UsageError: An unknown backend, or a number of threads below 1.
+            MissingDependencyError: The backend is not installed.
         """
+        if backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise UsageError(f"unknown backend '{backend}'; there are: {known}")
         if threads is not None and threads < 1:
             raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
         self._model = model
         self._threads = threads
-        self._plan = make_plan(model)
+        self._ort: OrtRuns | None = None
+        if backend == "ort":
+            # Imported here because it loads an exporter, which numpy does not need.
+            from qonnx_hub.executor.ort_backend import OrtRuns
+
+            self._ort = OrtRuns(model, threads)
+        else:
+            self._plan = make_plan(model)
         self._full_plan: Plan | None = None
         self._batcher = Batcher(model)
         self._samples_per_piece = samples_per_piece(model, self._batcher.file_batch)
@@ -71,30 +98,46 @@ class Session:
             UsageError: Names, dtypes or shapes that do not fit the model.
             ExecutionError: A node fails; the message names it and its inputs.
         """
+        if self._ort is not None:
+            return self._run_on_ort(self._ort, feeds, all_tensors, batch)
         if (
             self._at_once is not None
             and batch is None
             and not all_tensors
             and self._fit(feeds)
         ):
-            return execute(self._plan, feeds)
+            with limited_to(1):
+                return execute(self._plan, feeds)
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
         if batch is None and (piece := self._piece(arrays)) is not None:
             return self._run_pieces(arrays, piece, all_tensors)
         if factor == 1 and batch is None:
-            return self._alone(lambda: execute(self._plan_for(all_tensors), arrays))
-        return self._alone(lambda: self._run_batches(arrays, factor, batch, all_tensors))
+            return self._together(lambda: execute(self._plan_for(all_tensors), arrays))
+        return self._together(lambda: self._run_batches(arrays, factor, batch, all_tensors))
+
+    def _run_on_ort(
+        self, ort: OrtRuns, feeds: Mapping[str, Any], all_tensors: bool, batch: int | None
+    ) -> dict[str, Array]:
+        if all_tensors:
+            raise UsageError("the backend ort shows outputs only; numpy shows all tensors")
+        arrays = self._checked(feeds)
+        factor = self._batch_factor(arrays)
+        if factor == 1 and batch is None:
+            return ort.run(arrays)
+        if batch is not None and factor == 1 and not self._batcher.is_apart():
+            raise UsageError(_NOT_APART)
+        return ort.run_batches(arrays, batch or factor, self._batcher)
 
     def _plain_inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] | None:
         """Return types and shapes of inputs that need no more than a look at each.
 
-        ``None`` where the number of threads is given, where a shape is open, or where one batch
-        of the file is worth cutting.
+        ``None`` where a shape is open, where threads share the larger operations, or where one
+        batch of the file is worth cutting.
         """
         piece = self._samples_per_piece
         cut = piece is not None and self._batcher.file_batch >= 2 * piece
-        if self._threads is not None or cut:
+        if cut or any(node.op_type in CONVOLUTIONS for node in self._model.graph):
             return None
         plain: dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] = {}
         for name, shape in self._shapes.items():
@@ -113,12 +156,13 @@ class Session:
                 return False
         return len(feeds) == len(self._at_once)
 
-    def _alone(self, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-        """Run on the calling thread, the matrix library on as many as were asked for."""
-        if self._threads is None:
+    def _together(self, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
+        """Run with threads that share the larger operations."""
+        with team_of(self._team()):
             return run()
-        with limited_to(self._threads):
-            return run()
+
+    def _team(self) -> int:
+        return default_threads() if self._threads is None else self._threads
 
     def _piece(self, arrays: Mapping[str, Array]) -> int | None:
         """Return the samples of a piece; ``None`` where the feeds are not worth cutting."""
@@ -141,8 +185,7 @@ class Session:
             {name: array[at : at + piece] for name, array in arrays.items()}
             for at in range(0, total, piece)
         ]
-        threads = default_threads() if self._threads is None else self._threads
-        pieces = run_pieces(lambda cut: execute(plan, cut), cuts, threads)
+        pieces = run_all(lambda cut: execute(plan, cut), cuts, self._team())
         return _joined(pieces, plan, self._batcher.file_batch)
 
     def _plan_for(self, all_tensors: bool) -> Plan:
@@ -210,10 +253,7 @@ class Session:
     ) -> dict[str, Array]:
         apart = self._batcher.is_apart()
         if batch is not None and factor == 1 and not apart:
-            raise UsageError(
-                "the graph is not known to keep samples apart, so it cannot be run in "
-                "batches; leave the batch out"
-            )
+            raise UsageError(_NOT_APART)
         plan = self._batcher.widened(keep_all=all_tensors) or self._plan_for(all_tensors)
         unit = self._batcher.file_batch
         step = (batch or factor) if apart else 1

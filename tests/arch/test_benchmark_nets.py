@@ -18,6 +18,7 @@ BUILDERS: dict[str, Callable[[], onnx.ModelProto]] = {
     "cnv_w1a2": lambda: nets.cnv(1, 2),
     "mobilenet": lambda: nets.mobilenet_v1(width=0.25, resolution=32),
     "resnet8": nets.resnet8,
+    "unet": lambda: nets.unet(width=8, resolution=16),
 }
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 
 import qonnx_hub as qh
 from benchmarks import nets
-from qonnx_hub.executor import blas, pieces
+from qonnx_hub.executor import blas, pieces, team
 from qonnx_hub_ir.errors import UsageError
 
 
@@ -72,3 +77,57 @@ def test_nested_limits_restore_the_first_setting() -> None:
 def test_no_thread_at_all_is_a_usage_error(session_of) -> None:
     with pytest.raises(UsageError, match="1 thread or more, not on 0"):
         session_of(0)
+
+
+def test_all_parts_are_done_once_and_by_whoever_is_free() -> None:
+    done: list[int] = []
+    with team.team_of(3):
+        team.share(lambda: done.append, range(50))
+    assert sorted(done) == list(range(50))
+
+
+def test_a_failure_in_another_thread_is_raised_here() -> None:
+    barrier = threading.Barrier(2, timeout=30)
+
+    def make():
+        def work(part: int) -> None:
+            # Both threads hold one part: neither can do the other's.
+            barrier.wait()
+            if threading.current_thread() is not threading.main_thread():
+                raise ValueError(f"part {part}")
+
+        return work
+
+    with team.team_of(2), pytest.raises(ValueError, match="part"):
+        team.share(make, range(2))
+
+
+def test_parts_inside_a_part_stay_on_its_thread() -> None:
+    def inner() -> set[int]:
+        threads: set[int] = set()
+        team.share(lambda: lambda _: threads.add(threading.get_ident()), range(20))
+        return threads
+
+    assert all(len(t) == 1 for t in team.run_all(lambda _: inner(), range(6), 2))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_makes_threads_of_its_own() -> None:
+    with team.team_of(2):
+        team.share(lambda: lambda _: None, range(4))
+    child = os.fork()
+    if child == 0:
+        with team.team_of(2):
+            team.share(lambda: lambda _: None, range(4))
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            assert status == 0
+            return
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the child waits for threads that it does not have")

@@ -8,6 +8,7 @@ Arrays are x (N, C, *size), weight (M, C / group, *kernel), result (N, M, *out).
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from qonnx_hub.executor.kernels._depthwise import Depthwise
 from qonnx_hub.executor.kernels._window import Index, Placement, Shape, padded, spatial
 from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.team import share
 
 Algorithm = Callable[[Array, "Filters"], Array]
 
@@ -35,6 +37,9 @@ STACK_POSITIONS = 512
 
 FEW_COLUMNS = 512
 """Columns below which a matrix product is not worth its call; samples are then joined."""
+
+SHARED_PRODUCTS = 6_000_000
+"""Multiplications that are worth a part of their own, for another thread to take."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,38 @@ def algorithm_for(
     return functools.partial(_by_columns, place=place)
 
 
+def _parts(length: int, products: int, step: int) -> list[tuple[int, int]]:
+    """Return (first, last) of parts of a length: as few as ``step`` and the work allow.
+
+    Args:
+        length: What is cut.
+        products: Multiplications of the whole.
+        step: The most that one part may be.
+    """
+    wanted = max(math.ceil(length / step), min(4, products // SHARED_PRODUCTS), 1)
+    size = math.ceil(length / wanted)
+    return [(first, min(first + size, length)) for first in range(0, length, size)]
+
+
 def _pointwise(x: Array, filters: Filters, place: Placement) -> Array:
     """Convolve with one tap and no padding: the input is its own column matrix."""
     if any(stride > 1 for stride in place.strides):
         x = x[spatial(tuple(slice(None, None, stride) for stride in place.strides))]
     samples, channels = x.shape[:2]
-    group, outputs, _ = filters.rows.shape
+    group, outputs, depth = filters.rows.shape
     positions = math.prod(place.out)
-    if group == 1:
-        y: Array = np.matmul(filters.rows[0], x.reshape(samples, channels, positions))
-    else:
-        columns = x.reshape(samples, group, channels // group, positions)
-        y = np.matmul(filters.rows, columns)
+    columns = x.reshape(samples, group, channels // group, positions)
+    y = np.empty((samples, group, outputs, positions), dtype=x.dtype)
+    parts = _parts(outputs, outputs * depth * positions * group * samples, outputs)
+
+    def make() -> Callable[[tuple[int, int]], None]:
+        def work(part: tuple[int, int]) -> None:
+            rows = slice(*part)
+            np.matmul(filters.rows[:, rows], columns, out=y[:, :, rows])
+
+        return work
+
+    share(make, parts)
     return y.reshape(samples, group * outputs, *place.out)
 
 
@@ -125,9 +150,8 @@ def _by_columns(x: Array, filters: Filters, place: Placement) -> Array:
     y = np.empty((x.shape[0], group * outputs, *out), dtype=x.dtype)
     positions = math.prod(out)
     most = COLUMN_BYTES // (depth * group * x.itemsize)
-    # One buffer for all blocks: memory that is new to the process costs more than the copy.
-    space = np.empty(0, dtype=x.dtype)
     if x.shape[0] > 1 and positions < FEW_COLUMNS and most >= 2 * positions:
+        space = np.empty(0, dtype=x.dtype)
         step = most // positions
         for first in range(0, x.shape[0], step):
             last = min(first + step, x.shape[0])
@@ -137,14 +161,24 @@ def _by_columns(x: Array, filters: Filters, place: Placement) -> Array:
             y[first:last] = joined.swapaxes(0, 1)
         return y
     per_row = positions // out[0]
-    step = max(1, most // per_row)
     flat = y.reshape(x.shape[0], group, outputs, positions)
-    for sample in range(x.shape[0]):
-        for first in range(0, out[0], step):
-            last = min(first + step, out[0])
+    products = positions * depth * outputs * group
+    rows = _parts(out[0], products, max(1, most // per_row))
+
+    def make() -> Callable[[tuple[int, tuple[int, int]]], None]:
+        # One buffer for all blocks: memory new to the process costs more than the copy.
+        space = np.empty(0, dtype=x.dtype)
+
+        def work(part: tuple[int, tuple[int, int]]) -> None:
+            nonlocal space
+            sample, (first, last) = part
             columns, space = _columns(xp[sample : sample + 1], place, first, last, space)
             target = flat[sample, :, :, first * per_row : last * per_row]
             np.matmul(filters.rows, columns.reshape(group, depth, -1), out=target)
+
+        return work
+
+    share(make, itertools.product(range(x.shape[0]), rows))
     return y
 
 
@@ -193,19 +227,26 @@ def _stacked(x: Array, filters: Filters, place: Placement) -> Array:
     reach = (taps - 1) * dilation
     step = STACK_BYTES // (x.itemsize * per_row * (depth + taps * outputs)) - reach
     # Rows that two blocks share are computed twice: keep them few.
-    step = min(height, max(step, 2 * reach))
+    rows = _parts(
+        height, outputs * depth * taps * height * per_row, max(step, min(height, 4 * reach))
+    )
     y = np.empty((x.shape[0], outputs, height * per_row), dtype=x.dtype)
-    for sample in range(x.shape[0]):
-        for first in range(0, height, step):
-            last = min(first + step, height)
+
+    def make() -> Callable[[tuple[int, tuple[int, int]]], None]:
+        def work(part: tuple[int, tuple[int, int]]) -> None:
+            sample, (first, last) = part
             columns = _row_columns(xp[sample], place, first, last + reach)
-            parts = np.matmul(filters.stacked, columns.reshape(depth, -1))
-            parts = parts.reshape(taps, outputs, -1)
+            partial = np.matmul(filters.stacked, columns.reshape(depth, -1))
+            partial = partial.reshape(taps, outputs, -1)
             length, pitch = (last - first) * per_row, dilation * per_row
             target = y[sample, :, first * per_row : last * per_row]
-            np.add(parts[0, :, :length], parts[1, :, pitch : pitch + length], out=target)
+            np.add(partial[0, :, :length], partial[1, :, pitch : pitch + length], out=target)
             for tap in range(2, taps):
-                target += parts[tap, :, tap * pitch : tap * pitch + length]
+                target += partial[tap, :, tap * pitch : tap * pitch + length]
+
+        return work
+
+    share(make, itertools.product(range(x.shape[0]), rows))
     return y.reshape(x.shape[0], outputs, *place.out)
 
 

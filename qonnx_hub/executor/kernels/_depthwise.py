@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._window import Index, Placement, Shape, spatial
 from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.team import share
 
 BLOCK_BYTES = 128 << 10
 """Size of one copied run of all channels of a block; several of them fit into the cache."""
@@ -28,6 +30,10 @@ SINGLE_THREAD = 9216
 
 Each of these products is over before another thread would have started.
 """
+
+
+SHARED_ELEMENTS = 150_000
+"""Elements of the padded input from which threads share the channels."""
 
 
 class _HasWeight(Protocol):
@@ -111,25 +117,63 @@ class Depthwise:
         rows = math.ceil(place.out[0] / math.ceil(place.out[0] / rows))
         length = (rows + self.reach) * self.row
         step = min(channels, max(1, BLOCK_BYTES // (length * x.itemsize)))
-        # The run of the last tap goes past the last row by less than one row.
-        plane_shape = (step, self.pitch[0] + 1, *self.pitch[1:])
-        planes = np.zeros((len(self.planes), *plane_shape), dtype=x.dtype)
-        columns_shape = (len(self.first_phases), step, len(self.runs), length)
-        columns = np.empty(columns_shape, dtype=x.dtype)
-        for sample, first in itertools.product(range(samples), range(0, channels, step)):
-            block = slice(first, min(first + step, channels))
-            count = block.stop - first
-            for plane, filled in zip(self.planes, planes, strict=True):
-                filled[:count][plane.target] = x[sample, block][plane.source]
-            flat = planes[:, :count].reshape(len(planes), count, -1)
-            for top in range(0, place.out[0], rows):
-                bottom = min(top + rows, place.out[0])
-                self._copy_runs(flat, columns[:, :count], top, bottom)
-                result = self._multiply(weight[block], columns[:, :count], bottom - top)
-                shaped = result.reshape(count, multiplier, bottom - top, *self.pitch[1:])
-                crop = spatial(tuple(slice(0, size) for size in place.out[1:]))
-                y[sample, block, :, top:bottom] = shaped[crop]
+        parts = itertools.product(range(samples), range(0, channels, step))
+
+        def make() -> Callable[[tuple[int, int]], None]:
+            # The run of the last tap goes past the last row by less than one row.
+            plane_shape = (step, self.pitch[0] + 1, *self.pitch[1:])
+            planes = np.zeros((len(self.planes), *plane_shape), dtype=x.dtype)
+            columns_shape = (len(self.first_phases), step, len(self.runs), length)
+            columns = np.empty(columns_shape, dtype=x.dtype)
+
+            def work(part: tuple[int, int]) -> None:
+                sample, first = part
+                block = slice(first, min(first + step, channels))
+                count = block.stop - first
+                target = y[sample, block]
+                self._block(
+                    x[sample, block],
+                    weight[block],
+                    planes[:, :count],
+                    columns[:, :count],
+                    target,
+                    rows,
+                )
+
+            return work
+
+        if samples * channels * math.prod(self.pitch) < SHARED_ELEMENTS:
+            work = make()
+            for part in parts:
+                work(part)
+        else:
+            share(make, parts)
         return y.reshape(samples, channels * multiplier, *self.out)
+
+    def _block(
+        self, x: Array, weight: Array, planes: Array, columns: Array, y: Array, rows: int
+    ) -> None:
+        """Convolve some channels of one sample.
+
+        Args:
+            x: (C, *size).
+            weight: (C, multiplier, taps of the first axis, taps of the others).
+            planes: Zeros where nothing of the input is, (planes, C, *pitch).
+            columns: Space for the runs.
+            y: Where the result goes, (C, multiplier, *out).
+            rows: Rows of the result to compute at once.
+        """
+        place, count = self.place, len(x)
+        for plane, filled in zip(self.planes, planes, strict=True):
+            filled[plane.target] = x[plane.source]
+        flat = planes.reshape(len(planes), count, -1)
+        crop = spatial(tuple(slice(0, size) for size in place.out[1:]))
+        for top in range(0, place.out[0], rows):
+            bottom = min(top + rows, place.out[0])
+            self._copy_runs(flat, columns, top, bottom)
+            result = self._multiply(weight, columns, bottom - top)
+            shaped = result.reshape(count, self.multiplier, bottom - top, *self.pitch[1:])
+            y[:, :, top:bottom] = shaped[crop]
 
     def _copy_runs(self, planes: Array, columns: Array, top: int, bottom: int) -> None:
         """Copy what the taps read of some rows, for every phase of the first axis."""

@@ -1,0 +1,136 @@
+"""Parts of one operation on several threads, and numpy's matrix library on one.
+
+The matrix library's own threads wait for each other by turning in circles: where another
+process holds one of the cores, a product takes many times as long. Here a thread that has
+nothing left to do sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+from qonnx_hub.executor.blas import blas_threads, limited_to
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_here = threading.local()
+_lock = threading.Lock()
+_pools: list[ThreadPoolExecutor] = []
+"""The one pool, once it is needed."""
+
+
+def default_threads() -> int:
+    """Return how many threads to use where nobody says: as many as the matrix library would.
+
+    That number follows the cores, and ``OPENBLAS_NUM_THREADS`` where it is set. It is 1 where
+    the library cannot be told to leave the other cores to us.
+    """
+    return min(blas_threads() or 1, os.cpu_count() or 1)
+
+
+@contextmanager
+def team_of(threads: int) -> Iterator[None]:
+    """Let operations of this thread use so many threads, the matrix library one."""
+    with limited_to(1):
+        before = getattr(_here, "threads", 1)
+        _here.threads = threads
+        try:
+            yield
+        finally:
+            _here.threads = before
+
+
+def share(make: Callable[[], Callable[[T], None]], parts: Iterable[T]) -> None:
+    """Do all parts, on this thread and on those of the team that are free.
+
+    Args:
+        make: Called once on each thread that takes part; returns what does one part there.
+        parts: What to do, in any order.
+
+    Raises:
+        BaseException: What any part raised; the others may or may not have been done.
+    """
+    todo = list(parts)
+    helpers = min(getattr(_here, "threads", 1), len(todo)) - 1
+    if helpers < 1:
+        work = make()
+        for part in todo:
+            work(part)
+        return
+    rest = iter(todo)
+
+    def drain() -> None:
+        # numpy keeps what to say about overflows and the like per thread.
+        with np.errstate(all="ignore"):
+            work = make()
+            # Taking the next part of a list iterator is one step for the interpreter.
+            for part in rest:
+                work(part)
+
+    futures = [_pool().submit(drain) for _ in range(helpers)]
+    try:
+        drain()
+    finally:
+        _finish(futures)
+    for future in futures:
+        if not future.cancelled():
+            future.result()
+
+
+def _finish(futures: Sequence[Future[Any]]) -> None:
+    """Wait for those that have begun; whoever has not will find nothing left."""
+    for future in futures:
+        if not future.cancel():
+            future.exception()
+
+
+def run_all(run: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+    """Return what ``run`` gives for each item, in order.
+
+    Args:
+        run: Called on several threads at once.
+        items: What to compute.
+        threads: How many.
+    """
+    results: list[Any] = [None] * len(items)
+
+    def make() -> Callable[[int], None]:
+        def one(index: int) -> None:
+            inside = getattr(_here, "threads", 1)
+            _here.threads = 1
+            try:
+                results[index] = run(items[index])
+            finally:
+                _here.threads = inside
+
+        return one
+
+    with team_of(threads):
+        share(make, range(len(items)))
+    return results
+
+
+def _pool() -> ThreadPoolExecutor:
+    with _lock:
+        if not _pools:
+            _pools.append(ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1)))
+        return _pools[0]
+
+
+def _forget_pool() -> None:
+    """Threads do not survive a fork: the child makes a pool of its own."""
+    global _lock  # the parent may have held it
+    _lock = threading.Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
