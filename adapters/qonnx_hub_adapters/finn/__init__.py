@@ -1,0 +1,1 @@
+"""FINN: what it takes, and how a model becomes what it takes."""
