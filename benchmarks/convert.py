@@ -82,7 +82,9 @@ def theirs(source: Path, target: Path) -> float | None:
     return time.perf_counter() - start
 
 
-def growth(folder: Path, peer_limit: int) -> None:
+def growth(folder: Path, peer_limit: int) -> list[dict[str, float | None]]:
+    """Print and return the times of chains of all sizes."""
+    found: list[dict[str, float | None]] = []
     ours(_saved(chain(4), folder), folder / "warm.onnx")
     print(f"{'quantizers':>10}{'ours s':>10}{'ms each':>10}{'qonnx s':>10}{'ratio':>8}")
     for size in SIZES:
@@ -91,6 +93,8 @@ def growth(folder: Path, peer_limit: int) -> None:
         peer = theirs(source, folder / "theirs.onnx") if size <= peer_limit else None
         tail = f"{'-':>10}{'-':>8}" if peer is None else f"{peer:10.2f}{peer / own:7.1f}x"
         print(f"{size:10}{own:10.3f}{own / size * 1e3:10.3f}{tail}", flush=True)
+        found.append({"quantizers": size, "ours": own, "qonnx": peer})
+    return found
 
 
 def _saved(model: onnx.ModelProto, folder: Path) -> Path:

@@ -20,7 +20,7 @@ import sys
 import time
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,15 @@ HEADER = (
 )
 
 
+def plan(folder: Path | None, quick: bool) -> Iterator[tuple[str, onnx.ModelProto, int]]:
+    """Give every net with every batch to time."""
+    for name, source in collect(folder).items():
+        # Large images have no room for 64 beside the peers' copies.
+        large = name.startswith(("mobilenet", "espcn"))
+        for batch in [1] if quick else [1, 8] if large else [1, 8, 64]:
+            yield name, source, batch
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, help="folder with public ONNX files")
@@ -208,12 +217,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(HEADER)
     figures = []
-    for name, source in collect(args.models).items():
-        # Large images have no room for 64 beside the peers' copies.
-        large = name.startswith(("mobilenet", "espcn"))
-        for batch in [1] if args.quick else [1, 8] if large else [1, 8, 64]:
-            figures.append(row(name, source, batch))
-            print(shown(figures[-1]), flush=True)
+    for name, source, batch in plan(args.models, args.quick):
+        figures.append(row(name, source, batch))
+        print(shown(figures[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 

@@ -22,14 +22,10 @@ from qonnx_hub.executor.team import share
 
 Algorithm = Callable[[Array, "Filters"], Array]
 
-COLUMN_BYTES = 4 << 20
-"""Size of a block of columns.
+COLUMN_BYTES = 1 << 20
+"""Size of a block of columns: it stays in the cache, and adds little to what values take."""
 
-Small blocks stay in the cache; large ones let the matrix library synchronize its threads less
-often, which costs milliseconds each time another process holds one of the cores.
-"""
-
-STACK_BYTES = 8 << 20
+STACK_BYTES = 4 << 20
 """Size of columns plus partial results where the first kernel axis is stacked."""
 
 STACK_POSITIONS = 512
