@@ -76,10 +76,10 @@ def ort_call(message: bytes, feeds: dict[str, Any]) -> Callable[[], list[Any]] |
     return lambda: session.run(None, feeds)
 
 
-def row(name: str, source: Any, batch: int) -> dict[str, Any]:
+def row(name: str, source: Any, batch: int, dialect: str) -> dict[str, Any]:
     model = qh.load(source, from_="qonnx")
     start = time.perf_counter()
-    artifact = QlinearExporter().export(model, ExportOptions())
+    artifact = QlinearExporter().export(model, ExportOptions(dialect=dialect))
     seconds = time.perf_counter() - start
     feeds = feed_of(model, batch)
     proto = onnx_ir.to_proto(artifact.model)
@@ -105,12 +105,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder with public ONNX files")
     parser.add_argument("--json", type=Path, help="write the figures as JSON")
     parser.add_argument("--batch", type=int, default=1, help="samples per run")
+    parser.add_argument("--dialect", default="onnx", help="onnx, or ort for its own operators")
     args = parser.parse_args()
     columns = ("export s", "integer ms", "fake ms", "ort ms")
     print(f"{'net':20}{''.join(f'{c:>12}' for c in columns)}  layers")
     figures = []
     for name, source in collect(args.models).items():
-        figures.append(row(name, source, args.batch))
+        figures.append(row(name, source, args.batch, args.dialect))
         cells = [figures[-1][c] for c in columns]
         shown = "".join(f"{'-':>12}" if c is None else f"{c:12.3f}" for c in cells)
         print(f"{name:20}{shown}  {figures[-1]['layers']}", flush=True)

@@ -34,20 +34,29 @@ class SumRange:
     magnitude: Array
 
 
-def sum_range(weights: Array, low: int, high: int) -> SumRange:
+def sum_range(weights: Array, low: int | Array, high: int | Array) -> SumRange:
     """Return the range of ``sum(w * x)`` per channel, over all ``x`` from low to high.
 
     Args:
-        weights: Integers of shape (C, terms).
-        low: Lowest value of each ``x``.
-        high: Highest value of each ``x``.
+        weights: Integers of shape (C, terms); floats give sums in float64.
+        low: Lowest value of each ``x``, one for all or broadcasting to the weights.
+        high: Highest value of each ``x``, likewise.
     """
-    above = np.where(weights > 0, weights, 0).sum(axis=1, dtype=np.int64)
-    below = np.where(weights < 0, weights, 0).sum(axis=1, dtype=np.int64)
+    total = np.float64 if weights.dtype.kind == "f" else np.int64
+    positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
+    reach = np.maximum(np.abs(low), np.abs(high))
+    if np.ndim(low) == 0 and np.ndim(high) == 0:
+        above = positive.sum(axis=1, dtype=total)
+        below = negative.sum(axis=1, dtype=total)
+        return SumRange(
+            above * low + below * high,
+            above * high + below * low,
+            (above - below) * reach,
+        )
     return SumRange(
-        above * low + below * high,
-        above * high + below * low,
-        (above - below) * max(abs(low), abs(high)),
+        (positive * low + negative * high).sum(axis=1, dtype=total),
+        (positive * high + negative * low).sum(axis=1, dtype=total),
+        ((positive - negative) * reach).sum(axis=1, dtype=total),
     )
 
 

@@ -7,7 +7,7 @@ samples are computed one by one instead. Speed may be lost, correctness is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,10 @@ class Batcher:
             self._tried = True
             self._wide = _widen(self._model, self.file_batch)
         return self._wide is not None
+
+    def wide_model(self) -> Model | None:
+        """Return the model for any number of samples, or ``None`` where none is right."""
+        return self._wide if self.is_apart() else None
 
     def widened(self, *, keep_all: bool) -> Plan | None:
         """Return a plan for any number of samples, or ``None`` where none is proven right."""
@@ -165,8 +169,12 @@ def _attr(node: Node, name: str, default: Any) -> Any:
 
 
 def _elementwise(node: Node, apart: set[Value]) -> bool:
+    return _broadcasts(node, node.inputs, apart)
+
+
+def _broadcasts(node: Node, operands: Iterable[Value | None], apart: set[Value]) -> bool:
     rank = _rank(node.outputs[0])
-    for value in node.inputs:
+    for value in operands:
         if value is None:
             continue
         if value in apart:
@@ -190,10 +198,13 @@ def _matmul(node: Node, apart: set[Value]) -> bool:
     return _rank(right) > 2 and 0 < _rank(left) <= 2
 
 
-def _gemm(node: Node, apart: set[Value]) -> bool:
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    flat_bias = bias is None or _rank(bias) in (0, 1) or _first_dim(bias) == 1
-    return _only_first_input(node, apart) and not _attr(node, "transA", 0) and flat_bias
+def _gemm_with_bias_at(position: int) -> Callable[[Node, set[Value]], bool]:
+    def rule(node: Node, apart: set[Value]) -> bool:
+        bias = node.inputs[position] if len(node.inputs) > position else None
+        flat_bias = bias is None or _rank(bias) in (0, 1) or _first_dim(bias) == 1
+        return _only_first_input(node, apart) and not _attr(node, "transA", 0) and flat_bias
+
+    return rule
 
 
 def _axis(default: int) -> Callable[[Node, set[Value]], bool]:
@@ -248,6 +259,46 @@ def _resize(node: Node, apart: set[Value]) -> bool:
     return float(scales[0]) == 1.0 and _only_first_input(node, apart)
 
 
+def _gather(node: Node, apart: set[Value]) -> bool:
+    data, indices = node.inputs[:2]
+    if indices in apart and data not in apart:
+        return int(_attr(node, "axis", 0)) == 0 and _rank(indices) > 0
+    return _axis(0)(node, apart)
+
+
+def _integer_pair(node: Node, apart: set[Value]) -> bool:
+    """Keep apart the samples of two operands, each followed by its scale and zero point."""
+    operands = [node.inputs[0], node.inputs[3]]
+    parameters = [v for i, v in enumerate(node.inputs) if i not in (0, 3)]
+    return not any(v in apart for v in parameters) and _broadcasts(node, operands, apart)
+
+
+def _qlinear_concat(node: Node, apart: set[Value]) -> bool:
+    rank = _rank(node.outputs[0])
+    all_apart = all(v in apart for v in node.inputs[2::3])
+    return all_apart and rank > 1 and int(_attr(node, "axis", 0)) not in (0, -rank)
+
+
+def _integer_product(right: int, *parameters: int) -> Callable[[Node, set[Value]], bool]:
+    """Return the rule of a product of integers, of a matrix or more by a matrix.
+
+    Args:
+        right: Position of the right factor.
+        parameters: Positions of what could be given row by row of the left factor.
+    """
+
+    def rule(node: Node, apart: set[Value]) -> bool:
+        single = (_rank(node.inputs[i]) == 0 for i in parameters if _given(node, i))
+        return (
+            _only_first_input(node, apart)
+            and _rank(node.inputs[0]) >= 2
+            and 0 < _rank(node.inputs[right]) <= 2
+            and all(single)
+        )
+
+    return rule
+
+
 def _quantize_linear(node: Node, apart: set[Value]) -> bool:
     per_tensor = _rank(node.inputs[1]) == 0 or _first_dim(node.inputs[1]) == 1
     rank = _rank(node.inputs[0])
@@ -300,12 +351,13 @@ _RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
         (
             *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
             *("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "MaxPool"),
-            "SpaceToDepth",
+            *("ConvInteger", "QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"),
+            *("QLinearLeakyRelu", "QLinearSigmoid", "SpaceToDepth"),
         ),
         _only_first_input,
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), _axis(-1)),
-    **dict.fromkeys(("Split", "Gather"), _axis(0)),
+    **dict.fromkeys(("QLinearAdd", "QLinearMul"), _integer_pair),
     **dict.fromkeys(
         (
             *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Squeeze", "Unsqueeze"),
@@ -316,12 +368,21 @@ _RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantize_linear),
     "Concat": _concat,
     "Flatten": _flatten,
-    "Gemm": _gemm,
+    "Gather": _gather,
+    "Gemm": _gemm_with_bias_at(2),
+    "Im2Col": _only_first_input,
     "MatMul": _matmul,
+    "MultiThreshold": _only_first_input,
+    "MatMulInteger": _integer_product(1, 2),
+    "MatMulIntegerToFloat": _integer_product(1, 2, 4),
     "Pad": _pad,
+    "QGemm": _gemm_with_bias_at(6),
+    "QLinearConcat": _qlinear_concat,
+    "QLinearMatMul": _integer_product(3, 1, 2, 6, 7),
     "Reshape": _only_first_input,
     "Resize": _resize,
     "Slice": _axes_input(3),
+    "Split": _axis(0),
     "Transpose": _transpose,
 }
 """Operator -> whether the node keeps apart samples that lie apart in its inputs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qonnx_hub_adapters.protocol import Bound
 from qonnx_hub_adapters.qcdq.linear import Writer
 
 LOWEST_OPSET = 19
@@ -43,6 +44,7 @@ class Encoding:
         opset: Lowest standard opset that has what it uses.
         exact: Whether it computes the same float32 values.
         reason: Why this one, where that is not obvious.
+        bound: What one that is not exact promises.
         weight_bytes: Bytes before and after, where it stores a weight.
     """
 
@@ -52,3 +54,4 @@ class Encoding:
     exact: bool = True
     reason: str = ""
     weight_bytes: tuple[int, int] | None = None
+    bound: Bound | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.protocol import Gap
+from qonnx_hub_adapters.protocol import Bound, Gap
 from qonnx_hub_adapters.qcdq import linear, lowering
 from qonnx_hub_adapters.qcdq.choice import Encoding, Wishes
 from qonnx_hub_adapters.qcdq.weights import encode_weight
@@ -191,7 +191,8 @@ def _near(node: Node, quant: IntQuant, grid: linear.Grid, form: linear.Integers)
     )
     write = linear.plain_writer(node, quant, grid, form)
     opset = linear.OPSET_OF_WIDTH[form.width]
-    return Encoding("Q + Clip + DQ", write, opset, exact=False, reason=reason)
+    bound = Bound(near=0.0)
+    return Encoding("Q + Clip + DQ", write, opset, exact=False, reason=reason, bound=bound)
 
 
 def _dynamic(node: Node, quant: IntQuant, wishes: Wishes) -> Encoding | str:

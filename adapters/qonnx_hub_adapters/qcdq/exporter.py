@@ -58,9 +58,9 @@ class QcdqExporter:
     info = INFO
 
     def gaps(self, model: Model) -> list[Gap]:
-        """Return every quantizer that has no exact encoding."""
+        """Return everything that has no exact encoding in standard operators."""
         choices = (choose(node, Wishes()) for node in _quantizers(model))
-        return [choice for choice in choices if isinstance(choice, Gap)]
+        return [*_foreign(model), *(choice for choice in choices if isinstance(choice, Gap))]
 
     def export(self, model: Model, options: ExportOptions) -> Artifact:
         """Return the model as QCDQ. The model given is not changed.
@@ -111,8 +111,10 @@ def _choose_all(
         )
         choices = [(node, choose(node, wishes)) for node in _quantizers(model)]
         gaps = [choice for _, choice in choices if isinstance(choice, Gap)]
-        if gaps:
-            raise NotExactError("QCDQ cannot say these quantizers exactly:", gaps)
+        if gaps or _foreign(model):
+            raise NotExactError(
+                "QCDQ cannot say these nodes exactly:", [*_foreign(model), *gaps]
+            )
         chosen = [(node, choice) for node, choice in choices if isinstance(choice, Encoding)]
         needed = max((encoding.opset for _, encoding in chosen), default=opset)
         if needed <= opset:
@@ -129,6 +131,25 @@ def _choose_all(
         opset = needed
 
 
+_REMEDIES = {
+    "MultiThreshold": "turn it back first: qonnx-hub transform --pass multithreshold_to_quant",
+}
+
+
+def _foreign(model: Model) -> list[Gap]:
+    """Return the nodes of the quantizers' domain that are none: no file defines them."""
+    return [
+        Gap(
+            node.name or "",
+            node.op_type,
+            "is no operator of the standard, and no quantizer",
+            _REMEDIES.get(node.op_type, "write standard operators in its place"),
+        )
+        for node in model.graph.all_nodes()
+        if node.domain == dialect.DOMAIN and not dialect.is_quantizer(node)
+    ]
+
+
 def _quantizers(model: Model) -> list[Node]:
     return [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
 
@@ -138,7 +159,12 @@ def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRe
     emit = Emitter(graph, node)
     emit.replace_with(encoding.write(emit))
     return QuantizerRecord(
-        node.name or "", words, encoding.name, exact=encoding.exact, reason=encoding.reason
+        node.name or "",
+        words,
+        encoding.name,
+        exact=encoding.exact,
+        reason=encoding.reason,
+        bound=encoding.bound,
     )
 
 

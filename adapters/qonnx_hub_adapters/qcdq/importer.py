@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from onnx_ir import Model, Node
 
@@ -68,27 +68,43 @@ class QcdqImporter:
             SourceError: It cannot be read.
             InvalidModelError: It breaks rules of the IR; all of them are listed.
         """
-        limits: dict[str, tuple[int, int]] = {}
-
-        def prepare(model: Model) -> None:
-            _standardize(model)
-            limits.update(_limits_of_constants(model))
-
-        model = read_model(source, prepare)
-        rewriter = Rewriter(model.graph)
-        rewriter.rewrite_chains(limits)
-        DropUnused()(model)
-        rewriter.rewrite_float_forms()
-        if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
-            model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
-        run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
-        note_kept(model)
-        require_valid(model, describe(source))
-        return model
+        return read_quantizers(source)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return ``None``: a QCDQ file has no framework of its own beside the IR."""
         return None
+
+
+def read_quantizers(source: object, expand: Callable[[Model], None] | None = None) -> Model:
+    """Return an ONNX source as a verified IR model with quantizers for its QDQ pairs.
+
+    Args:
+        source: As in :func:`~qonnx_hub_adapters.onnx_source.read_model`.
+        expand: Puts what says the same in other operators in QDQ form first, in place.
+
+    Raises:
+        SourceError: It cannot be read.
+        InvalidModelError: It breaks rules of the IR; all of them are listed.
+    """
+    limits: dict[str, tuple[int, int]] = {}
+
+    def prepare(model: Model) -> None:
+        if expand is not None:
+            expand(model)
+        _standardize(model)
+        limits.update(_limits_of_constants(model))
+
+    model = read_model(source, prepare)
+    rewriter = Rewriter(model.graph)
+    rewriter.rewrite_chains(limits)
+    DropUnused()(model)
+    rewriter.rewrite_float_forms()
+    if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
+        model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
+    note_kept(model)
+    require_valid(model, describe(source))
+    return model
 
 
 def kept_reasons(model: Model) -> dict[str, str]:
@@ -153,4 +169,4 @@ def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
     return limits
 
 
-__all__ = ["QcdqImporter", "kept_reasons"]
+__all__ = ["QcdqImporter", "kept_reasons", "read_quantizers"]

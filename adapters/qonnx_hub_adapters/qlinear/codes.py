@@ -18,6 +18,7 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qcdq.lowering import Lowering
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.contrib import DOMAIN as CONTRIB
 from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.quant import (
     Array,
@@ -30,9 +31,6 @@ from qonnx_hub_ir.quant import (
 )
 
 LARGEST_BITS = 8
-
-CONTRIB = "com.microsoft"
-"""Domain of onnxruntime's own operators."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,18 @@ from qonnx_hub_adapters.onnx_target import refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
+    CodesOf,
     ExportOptions,
     Feature,
     Gap,
     Support,
 )
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
-from qonnx_hub_adapters.qlinear.codes import CONTRIB, Form, Steps, choose_form, read_steps
-from qonnx_hub_adapters.qlinear.report import describe_layers
-from qonnx_hub_adapters.qlinear.rewriter import Rewriter
+from qonnx_hub_adapters.qlinear.codes import Form, Steps, choose_form, read_steps
+from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
+from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, Rewriter
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.contrib import DOMAIN as CONTRIB
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
@@ -84,8 +86,25 @@ class QlinearExporter:
             copy.opset_imports[CONTRIB] = 1
         rest = QcdqExporter().export(copy, _for_the_rest(options))
         known = {record.node: record for record in rest.quantizers} | records
+        for name, bound in rewriter.bounds.items():
+            known[name] = replace(
+                known[name], exact=False, reason=bound_in_words("", 0.0), bound=bound
+            )
         ordered = tuple(known[name] for name in order if name in known)
-        return replace(rest, quantizers=ordered, notes=(*describe_layers(layers), *rest.notes))
+        notes = (*describe_layers(layers), *rest.notes)
+        return replace(rest, quantizers=ordered, notes=notes, codes=_take_codes(rest.model))
+
+
+def _take_codes(model: Model) -> dict[str, CodesOf]:
+    """Return which values are the integers of which quantizers, and forget the marks."""
+    found: dict[str, CodesOf] = {}
+    for node in model.graph:
+        for value in node.outputs:
+            words = value.metadata_props.pop(CODES_OF, None)
+            if words is not None:
+                zero, low, high, name = words.split(" ", 3)
+                found[name] = CodesOf(str(value.name), int(zero), int(low), int(high))
+    return found
 
 
 def _for_the_rest(options: ExportOptions) -> ExportOptions:

@@ -36,6 +36,12 @@ def emit_sums(emit: Emitter, product: Product, form: Form) -> Value:
     The product's own steps (bias, division) are not part of it.
     """
     zero = integer(emit, "x_zero_point", product.x.zero, form)
+    if product.other is not None:
+        other_zero = integer(emit, "other_zero_point", product.other.zero, form)
+        sums = emit.add(
+            "MatMulInteger", [product.x.value, product.other.value, zero, other_zero]
+        )
+        return _scaled(emit, product, sums)
     dtype = weight_type(product.weights)
     weight = emit.constant(
         "weight_integers", np.ascontiguousarray(product.weights, dtype=dtype)
@@ -46,6 +52,10 @@ def emit_sums(emit: Emitter, product: Product, form: Form) -> Value:
         sums = emit.add("ConvInteger", [x, weight, zero], **attributes)
     else:
         sums = emit.add("MatMulInteger", [x, weight, zero])
+    return _scaled(emit, product, sums)
+
+
+def _scaled(emit: Emitter, product: Product, sums: Value) -> Value:
     values = emit.add("Cast", [sums], to=int(onnx_ir.DataType.FLOAT))
     return emit.add("Mul", [values, emit.constant("unit", _shaped(product, product.unit))])
 
@@ -91,6 +101,10 @@ def scaled_weights(product: Product, found: Requantization, signs: Array) -> Arr
 
 def refusal(product: Product, found: Requantization, signs: Array, form: Form) -> str:
     """Return why there is no QLinear operator for it; empty where there is one."""
+    if product.other is not None:
+        if np.any(signs < 0) or np.any(found.bias):
+            return "a product of two activations takes no bias and no other sign"
+        return ""
     weights = scaled_weights(product, found, signs)
     low, high = int(weights.min(initial=0)), int(weights.max(initial=0))
     if low < -128 or high > (255 if low >= 0 else 127):
@@ -137,6 +151,8 @@ def emit_requantized(
         target: What to make.
         form: The model's type.
     """
+    if product.other is not None:
+        return _of_two(emit, product, product.other, found, target, form)
     weights = scaled_weights(product, found, signs)
     gemm = form.contrib and not product.is_conv and product.layout.rank == 2
     conv = product.is_conv or (bool(np.any(found.bias)) and not gemm)
@@ -163,9 +179,37 @@ def emit_requantized(
         codes = contrib(emit, name, [x, *ordered], form)
     else:
         codes = emit.add(name, [x, *parameters])
+    return _held(emit, codes, target, form), name
+
+
+def _held(emit: Emitter, codes: Value, target: Target, form: Form) -> Codes:
     low, high, zero = target.low, target.high, target.zero
     codes = clipped(emit, codes, low + zero, high + zero, form)
-    return Codes(codes, target.steps.scale, zero, low, high, form), name
+    return Codes(codes, target.steps.scale, zero, low, high, form)
+
+
+def _of_two(
+    emit: Emitter,
+    product: Product,
+    other: Codes,
+    found: Requantization,
+    target: Target,
+    form: Form,
+) -> tuple[Codes, str]:
+    """Return the codes of a product of two activations."""
+    inputs: list[Value] = []
+    for label, codes, scale in (
+        ("x", product.x, product.x.scale),
+        ("other", other, found.scale.reshape(())),
+    ):
+        inputs += [codes.value, emit.constant(f"{label}_scale", scale)]
+        inputs.append(integer(emit, f"{label}_zero_point", codes.zero, form))
+    inputs += [
+        emit.constant("y_scale", target.steps.scale),
+        integer(emit, "y_zero_point", target.zero, form),
+    ]
+    made = emit.add("QLinearMatMul", inputs)
+    return _held(emit, made, target, form), "QLinearMatMul"
 
 
 def _parameters(

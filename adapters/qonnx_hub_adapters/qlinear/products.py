@@ -56,6 +56,8 @@ class Product:
         attributes: Attributes of the convolution.
         quantizers: Nodes that quantize its constants; the weight's first.
         spread: Puts zeros between the activations, for a strided transposed convolution.
+        other: Integers of the second factor, where that is an activation too: then the weights
+            only tell its length and reach.
     """
 
     node: Node
@@ -70,6 +72,7 @@ class Product:
     attributes: tuple[Attr, ...] = ()
     quantizers: tuple[Node, ...] = ()
     spread: Spreading | None = None
+    other: Codes | None = None
 
     @property
     def steps(self) -> list[Step]:
@@ -109,7 +112,12 @@ class Product:
 
     @property
     def may_saturate(self) -> bool:
-        """Whether byte products can overflow where two of them are added in 16 bits."""
+        """Whether byte products can overflow where two of them are added in 16 bits.
+
+        Unsigned bytes by unsigned ones are widened first.
+        """
+        if self.other is not None and not self.other.form.signed:
+            return False
         return saturates_in_16_bits(self.x.reach, int(np.abs(self.weights).max(initial=0)))
 
 

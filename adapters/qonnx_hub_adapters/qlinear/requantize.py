@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from onnx_ir import Node
 
+from qonnx_hub_adapters.protocol import Bound
 from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps
 from qonnx_hub_adapters.qlinear.epilogue import (
     Line,
@@ -15,21 +16,23 @@ from qonnx_hub_adapters.qlinear.epilogue import (
     read_chain,
 )
 from qonnx_hub_adapters.qlinear.operators import Target, emit_requantized, refusal
+from qonnx_hub_adapters.qlinear.pairs import spread_of_pair
 from qonnx_hub_adapters.qlinear.products import Product
 from qonnx_hub_adapters.qlinear.staircase import (
     Levels,
     Requantization,
     Scales,
+    Spread,
     Staircase,
     find_staircase,
     fit_requantization,
     float_noise,
     is_equal,
     natural_requantization,
-    share_moved,
     share_of_noise,
     spread_of,
     stairs_of,
+    steps_between,
 )
 from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.quant import Array, BipolarQuant, Rounding, is_bipolar
@@ -37,8 +40,25 @@ from qonnx_hub_ir.ranges import SumRange, largest_safe_weight
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 _LARGEST_BYTE = 127
+_MOST_MOVED = 0.01
+"""Share of values beyond which a rounded bias is not worth its integers."""
+
+_DRAWN = 1 << 22
+_FEWEST_DRAWN = 1 << 8
+_MOST_DRAWN = 1 << 14
+"""Integers drawn in all, and sums of them at least and at most, to predict a share."""
+
+_UNSEEN = 3
+"""Differences that may have been missed among those drawn."""
+
+_ROUNDINGS = 32
+"""Roundings, of twice the size, that a chain behind a sum may have."""
+
 _ROOM = 1 << 22
 """Sums times a factor stay below this, so that a bias has room beside them in float32."""
+
+LARGEST_STEP = 2
+"""Steps between neighbours, for quantizers of any kind: two levels are two apart."""
 
 _MARGIN = 2.0
 """Predicted shares are this much above the expected ones: inputs spread unevenly."""
@@ -82,6 +102,8 @@ class Outcome:
         exact: Whether the source gives the same codes, its own rounding included.
         moved: Share of sums that get another level, as a choice of the caller's.
         noise: Share of values that the source's own float rounding may carry over a tie.
+        bound: What is promised of a form that is not exact.
+        bound_of_noise: What is promised where only the source's rounding differs.
     """
 
     found: Requantization | None
@@ -89,6 +111,8 @@ class Outcome:
     exact: bool = True
     moved: float = 0.0
     noise: float = 0.0
+    bound: Bound = field(default_factory=Bound)
+    bound_of_noise: Bound = field(default_factory=Bound)
 
 
 def read_requantizing(
@@ -173,8 +197,9 @@ def decide(case: Requantizing, form: Form, *, allow_lossy: bool) -> Outcome:
     ones = np.ones_like(factor)
     exact = case.is_certain
     noise = 0.0 if exact else _MARGIN * _noise(case)
+    rounding = Bound(_step(case), noise, _reach_of_noise(case))
     unit, reason = case.product.unit, ""
-    lossy: list[tuple[float, Requantization]] = []
+    lossy: list[Requantization] = []
     for factors, own in ((ones, True), (factor, True), (factor, False)):
         if own:
             found = natural_requantization(case.line, unit, case.scales, factors, case.sums)
@@ -186,18 +211,61 @@ def decide(case: Requantizing, form: Form, *, allow_lossy: bool) -> Outcome:
         if reason:
             continue
         if is_equal(case.stairs, found):
-            return Outcome(found, exact=exact, noise=noise)
-        lossy.append((_moved(case, found), found))
+            return Outcome(found, "", exact, 0.0, noise, rounding, rounding)
+        lossy.append(found)
     if not lossy or not allow_lossy:
         reason = reason or "no int32 bias and scale give all its codes"
-        return Outcome(None, reason, exact, noise=noise)
-    moved, found = min(lossy, key=lambda pair: pair[0])
-    return Outcome(found, "its bias is rounded to int32", False, _MARGIN * moved, noise)
+        return Outcome(None, reason, exact, 0.0, noise, rounding, rounding)
+    shares = [_moved(case, found) for found in lossy]
+    moved = min(shares)
+    found = lossy[shares.index(moved)]
+    between = steps_between(case.stairs, stairs_of(found, case.stairs))
+    if between > 1 or moved > _MOST_MOVED:
+        reason = f"rounding its bias to int32 moves a share of {moved:.1g} of its values"
+        return Outcome(None, reason, exact, 0.0, noise, rounding, rounding)
+    moved *= _MARGIN
+    bound = Bound(
+        # Where a float sum rounds across a tie, that is one step more.
+        (between if exact else between + 1) * _step(case),
+        moved + noise,
+        _reach_of_move(case, found) + (rounding.near or 0.0),
+    )
+    reason = "its bias is rounded to int32"
+    return Outcome(found, reason, False, moved, noise, bound, rounding)
+
+
+def _step(case: Requantizing) -> int:
+    """Return the steps from one level to the next: two where there are but two levels."""
+    return 2 if is_bipolar(case.target.steps.quant) else 1
+
+
+def _reach_of_noise(case: Requantizing) -> float:
+    """Return how far float rounding can carry a value, in steps of the quantizer.
+
+    The sum is off by at most what :func:`_is_certain` says; each operator behind it rounds
+    numbers no larger than the line through the largest sum.
+    """
+    terms = case.product.columns.shape[1] + 8
+    slope = np.abs(case.line.slope)
+    sums = np.maximum(np.abs(case.sums.low), np.abs(case.sums.high)).reshape(-1, 1)
+    error = terms * 2.0**-24 * case.product.sums.magnitude.reshape(-1, 1) * slope
+    error += _ROUNDINGS * 2.0**-24 * (sums * slope + np.abs(case.line.offset))
+    return float(np.max(error, initial=0.0)) / float(case.target.steps.scale)
+
+
+def _reach_of_move(case: Requantizing, found: Requantization) -> float:
+    """Return how far from a tie an operator's own levels start, in steps of the quantizer."""
+    theirs, ties = stairs_of(found, case.stairs).starts, _ties(case)
+    distance = np.maximum(np.abs(theirs - ties), np.abs(case.stairs.starts - ties))
+    distance = np.where(theirs == case.stairs.starts, 0.0, distance) * np.abs(case.line.slope)
+    return float(np.max(distance, initial=0.0)) / float(case.target.steps.scale)
 
 
 def _factors(case: Requantizing) -> Array:
     """Return by how much the weights of each channel can grow without harm, (C,)."""
     product = case.product
+    if product.other is not None:
+        return np.ones(1, dtype=np.int64)
     limit = min(_LARGEST_BYTE, largest_safe_weight(product.x.reach))
     largest = np.abs(product.columns).max(axis=1, initial=0).astype(np.int64)
     reach = np.maximum(np.abs(case.sums.low), np.abs(case.sums.high))
@@ -206,15 +274,46 @@ def _factors(case: Requantizing) -> Array:
 
 
 def _moved(case: Requantizing, found: Requantization) -> float:
-    x = case.product.x
-    spread = spread_of(case.product.columns * case.signs[:, np.newaxis], x.low, x.high)
-    return share_moved(case.stairs, stairs_of(found, case.stairs), spread)
+    """Return the share of values that get another level, of integers drawn evenly."""
+    theirs, sums = stairs_of(found, case.stairs), _drawn_sums(case)
+    differing = 0
+    for channel, drawn in enumerate(sums):
+        sides = (case.stairs.starts[channel], theirs.starts[channel])
+        levels = [np.searchsorted(starts, drawn, side="right") for starts in sides]
+        differing += int(np.count_nonzero(levels[0] != levels[1]))
+    # Nothing seen is no proof that there is nothing.
+    return (differing + _UNSEEN) / max(sums.size, 1)
+
+
+def _drawn_sums(case: Requantizing) -> Array:
+    """Return sums of integers that are all equally likely, (C, n)."""
+    product, rng = case.product, np.random.default_rng(0)
+    length = product.columns.shape[1]
+    count = int(np.clip(_DRAWN // max(length, 1), _FEWEST_DRAWN, _MOST_DRAWN))
+    x = rng.integers(product.x.low, product.x.high + 1, (length, count))
+    if product.other is None:
+        sums = product.columns.astype(np.float64) @ x.astype(np.float64)
+    else:
+        other = rng.integers(product.other.low, product.other.high + 1, (length, count))
+        sums = (x * other).sum(axis=0, dtype=np.int64)[np.newaxis]
+    return np.asarray(sums * case.signs[:, np.newaxis]).astype(np.int64)
+
+
+def _spread(case: Requantizing) -> Spread:
+    product, x = case.product, case.product.x
+    along = case.signs[:, np.newaxis]
+    if product.other is None:
+        return spread_of(product.columns * along, x.low, x.high)
+    mean, deviation = spread_of_pair(x, product.other, product.columns.shape[1])
+    return Spread(
+        mean * along.astype(np.float64), np.full(along.shape, deviation, dtype=np.float64)
+    )
 
 
 def _noise(case: Requantizing) -> float:
     """Return the expected share of values that float sums carry across a tie."""
     product, x = case.product, case.product.x
-    spread = spread_of(product.columns * case.signs[:, np.newaxis], x.low, x.high)
+    spread = _spread(case)
     noise = float_noise(product.columns, spread, x.low, x.high)
     return share_of_noise(case.stairs, noise, spread, _ties(case))
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
 from qonnx_hub_adapters.qlinear import codes as borders
 from qonnx_hub_adapters.qlinear import requantize, tables
 from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps
@@ -19,14 +19,21 @@ from qonnx_hub_adapters.qlinear.constants import read_number
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
 from qonnx_hub_adapters.qlinear.moves import MOVES, move, repeat_moves
 from qonnx_hub_adapters.qlinear.operators import emit_own_steps, emit_sums, weight_type
+from qonnx_hub_adapters.qlinear.pairs import read_pair
 from qonnx_hub_adapters.qlinear.products import LAYERS, POOLS, Product, read_product
 from qonnx_hub_adapters.qlinear.report import Layer, Result, bound_in_words
+from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
 from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.contrib import DOMAIN as CONTRIB
 from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.passes import DropUnused
 
 _NOT_INTEGER = "its input is not quantized to 8 bits"
+
+CODES_OF = "qonnx_hub.codes_of"
+"""Metadata key of integers while a model is exported: the integer of zero, the lowest, the
+highest, and the quantizer's output that they stand for."""
 
 
 class Rewriter:
@@ -48,6 +55,10 @@ class Rewriter:
         self._products: dict[Value, Product] = {}
         self._layers: dict[Node, Layer] = {}
         self._records: dict[str, QuantizerRecord] = {}
+        self._rounded: dict[Value, bool] = {}
+        self._predicted: dict[Node, Bound | None] = {}
+        self.bounds: dict[str, Bound] = {}
+        """Quantizers that stay, behind float values that are not those of the source."""
 
     def run(self) -> tuple[list[Layer], dict[str, QuantizerRecord]]:
         """Rewrite the graph; return its layers in order and records by quantizer name."""
@@ -61,11 +72,27 @@ class Rewriter:
                 self._product(node)
             elif node.op_type in MOVES:
                 self._move(node)
+            elif node.op_type == "QuantizeLinear":
+                self._same_codes(node)
+        self._mark_codes()
         self._leave_integers()
         DropUnused()(self._model)
         self._emit_products()
         DropUnused()(self._model)
         return list(self._layers.values()), self._records
+
+    def _same_codes(self, node: Node) -> None:
+        """Take integers for a QuantizeLinear that gives back those of its input."""
+        x = node.inputs[0]
+        codes = None if x is None else self._codes.get(x)
+        if codes is None or len(node.inputs) < 3 or "axis" in node.attributes:
+            return
+        scale, zero = (dialect.constant_value(v) for v in node.inputs[1:3])
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
+            return
+        same = scale.reshape(()) == codes.scale and int(zero.reshape(())) == codes.zero
+        if same and zero.dtype == self._form.dtype and not node.outputs[0].is_graph_output():
+            node.outputs[0].replace_all_uses_with(codes.value)
 
     def _move(self, node: Node) -> None:
         sources = [None if v is None else self._codes.get(v) for v in node.inputs]
@@ -76,7 +103,7 @@ class Rewriter:
     def _product(self, node: Node) -> None:
         x = node.inputs[0]
         codes = None if x is None else self._codes.get(x)
-        product = _NOT_INTEGER if codes is None else read_product(node, codes)
+        product = _NOT_INTEGER if codes is None else self._read(node, codes)
         if isinstance(product, Product):
             self._products[node.outputs[0]] = product
         if node.op_type not in LAYERS:
@@ -90,18 +117,32 @@ class Rewriter:
         layer = replace(layer, exact=product.is_exact, saturates=product.may_saturate)
         self._note(product, layer)
 
-    def _record(self, node: Node, encoding: str, exact: bool = True, reason: str = "") -> None:
+    def _read(self, node: Node, codes: Codes) -> Product | str:
+        second = node.inputs[1] if node.op_type == "MatMul" else None
+        other = None if second is None else self._codes.get(second)
+        return read_product(node, codes) if other is None else read_pair(node, codes, other)
+
+    def _record(
+        self,
+        node: Node,
+        encoding: str,
+        exact: bool = True,
+        reason: str = "",
+        bound: Bound | None = None,
+    ) -> None:
         words = describe_quantizer(dialect.read_quantizer(node))
         name = node.name or ""
-        self._records[name] = QuantizerRecord(name, words, encoding, exact, reason)
+        self._records[name] = QuantizerRecord(name, words, encoding, exact, reason, bound)
 
     def _quantizer(self, node: Node) -> None:
         x = node.inputs[0]
-        steps = borders.read_steps(node)
-        if x is None or isinstance(steps, str):
+        if x is None:
             return
-        zero = borders.zero_in(self._form, steps)
-        if zero is None:
+        steps = borders.read_steps(node)
+        zero = None if isinstance(steps, str) else borders.zero_in(self._form, steps)
+        if isinstance(steps, str) or zero is None:
+            if self._is_rounded(x):
+                self.bounds[node.name or ""] = Bound(steps=LARGEST_STEP)
             return
         emit = Emitter(self._graph, node)
         source, chain = trace_epilogue(x, lambda v: v in self._codes or v in self._products)
@@ -111,8 +152,40 @@ class Rewriter:
             made = self._looked_up(emit, source, chain, steps, zero)
         if made is None:
             made = borders.quantized(emit, x, steps, zero, self._form)
-            self._record(node, "Q" if _is_full(made, self._form) else "Q + Clip")
+            encoding = "Q" if _is_full(made, self._form) else "Q + Clip"
+            bound = self._bound_behind(x, source)
+            reason = "" if bound is None else bound_in_words("", bound.share or 0.0)
+            self._record(node, encoding, bound is None, reason, bound)
         self._codes[node.outputs[0]] = made
+
+    def _is_rounded(self, value: Value | None) -> bool:
+        """Return whether a float value may round differently than in the source.
+
+        It does behind integer sums whose float sums round in the source, up to the next
+        integers.
+        """
+        if value is None or value in self._codes:
+            return False
+        if value not in self._rounded:
+            node, product = value.producer(), self._products.get(value)
+            self._rounded[value] = (
+                not product.is_exact
+                if product is not None
+                else node is not None and any(self._is_rounded(v) for v in node.inputs)
+            )
+        return self._rounded[value]
+
+    def _bound_behind(self, x: Value, source: Value) -> Bound | None:
+        """Return what is promised of a quantizer of floats; ``None`` where it is exact.
+
+        Args:
+            x: What it quantizes.
+            source: Where the chain of operators before it starts.
+        """
+        product = self._products.get(source)
+        if product is not None and product.node in self._predicted:
+            return self._predicted[product.node]
+        return Bound(steps=LARGEST_STEP) if self._is_rounded(x) else None
 
     def _requantized(
         self, emit: Emitter, product: Product, chain: list[Node], steps: Steps, zero: int
@@ -127,6 +200,8 @@ class Rewriter:
             return None
         outcome = requantize.decide(case, self._form, allow_lossy=self._allow_lossy)
         if outcome.found is None:
+            # A float epilogue repeats the source's own: only its sums round elsewhere.
+            self._predicted[product.node] = None if outcome.exact else outcome.bound_of_noise
             self._note_epilogue(product, outcome.reason, outcome.exact, outcome.noise)
             return None
         made, operator = requantize.emit(emit, case, outcome.found, self._form)
@@ -134,7 +209,8 @@ class Rewriter:
         share = outcome.noise + outcome.moved
         reason = "" if outcome.exact else bound_in_words(outcome.reason, share)
         full = "" if _is_full(made, self._form) else " + Clip"
-        self._record(emit.node, f"{operator}{full}", outcome.exact, reason)
+        bound = None if outcome.exact else outcome.bound
+        self._record(emit.node, f"{operator}{full}", outcome.exact, reason, bound)
         layer = self._layers.get(product.node)
         if layer is not None:
             self._note(
@@ -212,6 +288,14 @@ class Rewriter:
             return None
         return node.op_type, (operands[0], operands[1])
 
+    def _mark_codes(self) -> None:
+        for value, codes in self._codes.items():
+            node = value.producer()
+            if node is not None and dialect.is_quantizer(node):
+                ends = (codes.zero, codes.low + codes.zero, codes.high + codes.zero)
+                words = f"{' '.join(map(str, ends))} {value.name}"
+                codes.value.metadata_props.setdefault(CODES_OF, words)
+
     def _leave_integers(self) -> None:
         """Put DequantizeLinear in the place of every value that has integers."""
         for value, codes in self._codes.items():
@@ -240,4 +324,4 @@ def _is_contrib(value: Value) -> bool:
     while node is not None and node.op_type == "Clip":
         inner = node.inputs[0]
         node = None if inner is None else inner.producer()
-    return node is not None and node.domain == borders.CONTRIB
+    return node is not None and node.domain == CONTRIB

@@ -300,11 +300,15 @@ def spread_of(weights: Array, low: int, high: int) -> Spread:
     return Spread(mean, np.sqrt(np.maximum(variance, 1.0 / 12)))
 
 
-def share_moved(a: Staircase, b: Staircase, spread: Spread) -> float:
-    """Return the share of sums for which two staircases give different levels."""
-    centre = (a.starts + b.starts) / 2
-    moved = np.abs(a.starts - b.starts) * spread.share(centre)
-    return float(moved.sum(axis=1).mean())
+def steps_between(a: Staircase, b: Staircase) -> int:
+    """Return the largest difference of level, over all sums, between two staircases."""
+    largest = 0
+    for ours, theirs, high in zip(a.starts, b.starts, a.high[:, 0], strict=True):
+        # Levels change at starts only, so that every difference shows at one of them.
+        sums = np.minimum(np.concatenate([ours, theirs]), high)
+        levels = [np.searchsorted(side, sums, side="right") for side in (ours, theirs)]
+        largest = max(largest, int(np.abs(levels[0] - levels[1]).max(initial=0)))
+    return largest
 
 
 def share_of_noise(stairs: Staircase, noise: Array, spread: Spread, ties: Array) -> float:

@@ -26,7 +26,9 @@ FAMILIES = (
     "recurrent",
     "quantize",
     "quantizers",
+    "contrib",
     "channels_last",
+    "im2col",
 )
 
 

@@ -22,7 +22,7 @@ from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 
-def _placement(spec: KernelSpec) -> Callable[[Shape], Placement]:
+def placement_of(spec: KernelSpec) -> Callable[[Shape], Placement]:
     """Return what places the windows of a pooling node on an input's spatial shape.
 
     Raises:
@@ -36,7 +36,7 @@ def _placement(spec: KernelSpec) -> Callable[[Shape], Placement]:
 
 
 def _max_pool(spec: KernelSpec) -> Kernel:
-    place_on = _placement(spec)
+    place_on = placement_of(spec)
     column_major = spec.attr("storage_order", 0)
     if column_major not in (0, 1):
         raise Unserved(f"MaxPool '{spec.name}' has storage_order {column_major}")
@@ -92,7 +92,7 @@ def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple
     return y, index
 
 
-def _total(x: Array, place: Placement) -> Array:
+def window_total(x: Array, place: Placement) -> Array:
     """Return the sum of each window, added tap by tap in row-major order."""
     xp = padded(x, place, 0.0)
     parts = [xp[spatial(slices)] for _, slices in place.tap_slices]
@@ -104,7 +104,7 @@ def _total(x: Array, place: Placement) -> Array:
     return y
 
 
-def _count(place: Placement, include_pad: bool) -> Array:
+def window_count(place: Placement, include_pad: bool) -> Array:
     """Return how many elements each window averages: (*out), int64.
 
     What ``ceil_mode`` lets hang over the padding is never counted.
@@ -123,18 +123,18 @@ def _count(place: Placement, include_pad: bool) -> Array:
 
 
 def _average_pool(spec: KernelSpec) -> Kernel:
-    place_on, include = _placement(spec), bool(spec.attr("count_include_pad", 0))
+    place_on, include = placement_of(spec), bool(spec.attr("count_include_pad", 0))
 
     @functools.lru_cache(maxsize=16)
     def divisor(place: Placement, dtype: np.dtype[np.generic]) -> Array:
-        count = _count(place, include)
+        count = window_count(place, include)
         if count.min() == count.max():
             count = count.flat[:1].reshape(())
         return count.astype(dtype)
 
     def kernel(x: Array) -> Array:
         place = place_on(x.shape[2:])
-        y = _total(widened(x), place)
+        y = window_total(widened(x), place)
         y /= divisor(place, y.dtype)
         return y.astype(x.dtype, copy=False)
 
@@ -162,10 +162,10 @@ def _root(total: Array, power: int) -> Array:
 
 
 def _lp_pool(spec: KernelSpec) -> Kernel:
-    place_on, power = _placement(spec), _power_of(spec)
+    place_on, power = placement_of(spec), _power_of(spec)
 
     def kernel(x: Array) -> Array:
-        total = _total(_raised(widened(x), power), place_on(x.shape[2:]))
+        total = window_total(_raised(widened(x), power), place_on(x.shape[2:]))
         return _root(total, power).astype(x.dtype, copy=False)
 
     return kernel

@@ -243,26 +243,23 @@ def _difference(x: Array, zero_point: Array) -> Array:
     return np.asarray(np.subtract(x.astype(wide), zero_point.astype(wide)))
 
 
-def _dynamic_quantize_linear(spec: KernelSpec) -> Kernel:
+def dynamic_quantization(x: Array) -> tuple[Array, Array, Array]:
+    """Return uint8 codes of a float32 tensor, with scale and zero point of its own range."""
     zero, levels = np.float32(0), np.float32(255)
-
-    def kernel(x: Array) -> tuple[Array, Array, Array]:
-        low = np.minimum(x.min(initial=zero), zero)
-        high = np.maximum(x.max(initial=zero), zero)
-        scale = np.asarray((high - low) / levels, dtype=np.float32)
-        if scale == 0:
-            # A tensor of zeros: any scale says it; onnxruntime says one.
-            scale = np.ones((), dtype=np.float32)
-        zero_point = np.asarray(np.rint(np.clip((zero - low) / scale, zero, levels)))
-        y = _to_integer(np.asarray(x / scale), zero_point, np.dtype(np.uint8))
-        return y, scale, zero_point.astype(np.uint8)
-
-    return kernel
+    low = np.minimum(x.min(initial=zero), zero)
+    high = np.maximum(x.max(initial=zero), zero)
+    scale = np.asarray((high - low) / levels, dtype=np.float32)
+    if scale == 0:
+        # A tensor of zeros: any scale says it; onnxruntime says one.
+        scale = np.ones((), dtype=np.float32)
+    zero_point = np.asarray(np.rint(np.clip((zero - low) / scale, zero, levels)))
+    y = _to_integer(np.asarray(x / scale), zero_point, np.dtype(np.uint8))
+    return y, scale, zero_point.astype(np.uint8)
 
 
 KERNELS: KernelTable = {
     ("", "DequantizeLinear"): served(_dequantize_linear, "axis", "block_size", "output_dtype"),
-    ("", "DynamicQuantizeLinear"): served(_dynamic_quantize_linear),
+    ("", "DynamicQuantizeLinear"): served(lambda spec: dynamic_quantization),
     ("", "QuantizeLinear"): served(
         _quantize_linear, "axis", "block_size", "output_dtype", "precision", "saturate"
     ),

@@ -1,4 +1,7 @@
-"""Kernels of the quantizers; the formulas are in :mod:`qonnx_hub_ir.semantics`."""
+"""Kernels of the quantizers, and of thresholds.
+
+The formulas are in :mod:`qonnx_hub_ir.semantics` and :mod:`qonnx_hub_ir.thresholds`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
-from qonnx_hub_ir import dialect
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub_ir import dialect, thresholds
 from qonnx_hub_ir.semantics import compile_quantizer
 
 
@@ -38,4 +41,20 @@ def _dynamic(quant: Any) -> Kernel:
     return run
 
 
-KERNELS: KernelTable = {(dialect.DOMAIN, name): _quantizer for name in dialect.QUANTIZERS}
+def _multi_threshold(spec: KernelSpec) -> Kernel:
+    if set(spec.attributes) - set(dialect.THRESHOLD_ATTRIBUTES):
+        raise Unserved
+    scale, bias = float(spec.attr("out_scale", 1.0)), float(spec.attr("out_bias", 0.0))
+    layout = str(spec.attr("data_layout", ""))
+
+    def run(x: Array, steps: Array) -> Array:
+        axis = thresholds.channel_axis(layout, x.ndim)
+        return thresholds.apply(x, steps, axis, scale, bias)
+
+    return run
+
+
+KERNELS: KernelTable = {
+    **{(dialect.DOMAIN, name): _quantizer for name in dialect.QUANTIZERS},
+    (dialect.DOMAIN, dialect.THRESHOLDS): _multi_threshold,
+}

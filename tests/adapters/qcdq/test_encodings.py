@@ -352,3 +352,16 @@ def test_unknown_options_are_a_usage_error() -> None:
         QcdqExporter().export(model, ExportOptions(encoding="best"))
     with pytest.raises(UsageError, match="unknown storage of weights 'int3'"):
         QcdqExporter().export(model, ExportOptions(weights="int3"))
+
+
+def test_thresholds_are_refused_with_the_way_back() -> None:
+    steps = np.array([[-0.5, 0.5, 1.5]], dtype=np.float32)
+    node = helper.make_node(
+        "MultiThreshold", ["x", "t"], ["y"], "counted", domain=DOMAIN, out_dtype="UINT2"
+    )
+    model = qh.load(model_of([node], {"x": (1, 4)}, ["y"], {"t": steps}))
+    with pytest.raises(NotExactError) as caught:
+        qh.convert(model, None, "qcdq")
+    (gap,) = caught.value.gaps
+    assert gap.node == "counted"
+    assert "multithreshold_to_quant" in gap.remedy

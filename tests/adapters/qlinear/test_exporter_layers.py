@@ -491,3 +491,55 @@ def test_the_model_given_is_not_changed() -> None:
     again = onnx_ir.to_proto(export(model).model).SerializeToString(deterministic=True)
     assert onnx_ir.to_proto(model).SerializeToString(deterministic=True) == before
     assert first == again
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_a_bias_off_the_grid_of_its_sums_is_not_rounded_silently(conv: bool) -> None:
+    n = net()
+    n.quant("x", "xq", 2.0**-7, 8)
+    shape = (3, 2, 3, 3) if conv else (64, 3)
+    n.weight("w", RNG(1).normal(0, 0.5, shape), 2.0**-7, 8, narrow=1)
+    bias = n.constant("b", np.array([0.100003, -0.7, 0.33333], dtype=np.float32))
+    if conv:
+        n.add("Conv", ["xq", "w", bias], "acc")
+    else:
+        n.add("Gemm", ["xq", "w", bias], "acc")
+    n.quant("acc", "y", 2.0**-7, 8)
+    model = n.model((4, 2, 6, 6) if conv else ("N", 64), "y")
+    artifact = export(model)
+    assert artifact.notes[0].startswith(
+        "0 of 1 layers integer-only, 1 with an integer product"
+    )
+    assert ("ConvInteger" if conv else "MatMulInteger") in ops(artifact)
+    assert_exact(model, artifact)
+    rounded = export(model, allow_lossy=True)
+    assert rounded.notes[0] == "1 of 1 layers integer-only"
+    assert any("its bias is rounded to int32" in r.reason for r in rounded.quantizers)
+
+
+def test_a_bias_whose_rounding_moves_too_much_stays_even_if_losses_are_allowed() -> None:
+    n = net()
+    n.quant("x", "xq", 1.0, 3)
+    n.weight("w", np.full((3, 2), 100.0), 1.0, 8)
+    n.add("MatMul", ["xq", "w"], "acc")
+    # Sums step by 2.7: a bias of whole sums is nowhere near these offsets.
+    n.add("Mul", ["acc", n.constant("g", 0.027)], "t")
+    n.add("Add", ["t", n.constant("o", np.array([0.4, 0.003], dtype=np.float32))], "u")
+    n.quant("u", "y", 1.0, 8, rounding_mode="FLOOR")
+    model = n.model(("N", 3), "y")
+    artifact = export(model, allow_lossy=True)
+    assert "rounding its bias to int32 moves a share of" in " ".join(artifact.notes)
+    assert_exact(model, artifact)
+
+
+def test_a_quantizer_that_stays_behind_odd_sums_carries_its_bound() -> None:
+    n = net()
+    n.quant("x", "xq", 0.013, 8)
+    n.weight("w", RNG(1).normal(0, 1, (64, 6)), 0.011, 8)
+    n.add("MatMul", ["xq", "w"], "acc")
+    n.add("Sigmoid", ["acc"], "curve")
+    n.quant("curve", "y", 2.0**-12, 12, signed=0)
+    [record] = [r for r in export(n.model(("N", 64), "y")).quantizers if r.node == "y"]
+    assert not record.exact
+    assert record.bound is not None
+    assert record.bound.share is None

@@ -147,21 +147,6 @@ def test_an_integer_product_with_its_cast_and_scale(conv: bool) -> None:
     assert_same(file_of(nodes, constants, shape), shape, 2)
 
 
-def test_a_product_with_a_zero_point_at_run_time_stays_as_it_is() -> None:
-    constants = {"w": integers((8, 5))}
-    nodes = [
-        make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"),
-        make_node("MatMulInteger", ["q", "w", "z"], ["i"], "sum"),
-        make_node("Cast", ["i"], ["f"], "cast", to=TensorProto.FLOAT),
-        make_node("Mul", ["f", "s"], ["y"], "scale"),
-    ]
-    proto = file_of(nodes, constants, (3, 8))
-    model = QlinearImporter().load(proto, ImportOptions())
-    assert "MatMulInteger" in [node.op_type for node in model.graph]
-    x = np.random.default_rng(1).normal(0, 1, (3, 8)).astype(np.float32)
-    np.testing.assert_array_equal(Session(model).run({"x": x})["y"], answers(proto, x))
-
-
 PAIR = ["q", "sx", "zx", "q", "sx", "zx", "sy", "zy"]
 
 

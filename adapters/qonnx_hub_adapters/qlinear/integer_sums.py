@@ -1,0 +1,256 @@
+"""Products whose sums become floats: MatMulInteger, ConvInteger and what stands for them.
+
+``Mul(Cast(MatMulInteger(x, w, x_zero, w_zero)), unit)`` is a float product of dequantized
+factors. The unit of the sum is shared out between both where their product gives it back;
+otherwise the integers themselves become floats, which hold sums up to 2^24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.qlinear.sites import Site
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import Array
+
+WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+"""Attributes of convolutions."""
+
+MOVES = frozenset(
+    {"Clip", "Concat", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize"}
+    | {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
+"""Operators that leave integers on their grid."""
+
+_SCALE_AT = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
+
+
+def integer_product(site: Site) -> None:
+    """Rewrite MatMulInteger or ConvInteger, with the Cast and Mul behind it where it has them.
+
+    A product with a zero point that is computed at run time by something else than
+    DynamicQuantizeLinear stays as it is, and runs as it is.
+    """
+    conv = site.node.op_type == "ConvInteger"
+    attributes = site.attributes(*WINDOW) if conv else site.attributes()
+    tail = scaled_sum(site.node)
+    if _dynamic_product(site, tail, conv, attributes):
+        return
+    if not _is_known(site.input(2)) or not _is_known(site.input(3)):
+        return
+    unit = None if tail is None else dialect.constant_value(tail.factor)
+    scales = None if unit is None else _shared_out(site, unit)
+    if tail is not None and scales is not None:
+        place = Site(site.graph, tail.mul)
+        place.emit.replace_with(_product_of(place, site, scales, conv, attributes))
+        return
+    one = np.ones((), dtype=np.float32)
+    values = _product_of(site, site, (one, one), conv, attributes)
+    site.emit.replace_with(site.emit.add("Cast", [values], to=int(onnx_ir.DataType.INT32)))
+
+
+def _is_known(value: Value | None) -> bool:
+    return value is None or dialect.constant_value(value) is not None
+
+
+def _product_of(
+    place: Site, site: Site, scales: tuple[Array, Array], conv: bool, attributes: Any
+) -> Value:
+    """Return the float product of a site's factors, with these scales, written at a place."""
+    factors = []
+    for index, number in enumerate(scales):
+        axis = None if index == 0 else 0 if conv else _last_axis(site.required(1))
+        scale = place.emit.constant(f"scale_{index}", number)
+        codes, zero = site.required(index), site.input(2 + index)
+        known = dialect.constant_value(zero)
+        if known is not None and known.size > 1 and axis is None:
+            raise site.fail("has a zero point per row")
+        if known is not None and not np.any(known):
+            zero = None
+        factors.append(place.values_of(codes, scale, zero, axis))
+    return place.emit.add("Conv" if conv else "MatMul", factors, **attributes)
+
+
+def _last_axis(value: Value) -> int:
+    return 1 if value.shape is None else len(value.shape) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The Mul behind a Cast of a sum, and the sum's unit."""
+
+    mul: Node
+    factor: Value
+
+
+def scaled_sum(node: Node) -> Tail | None:
+    """Return the Mul behind an integer product and its Cast."""
+    cast = _only_reader(node)
+    if cast is None or cast.op_type != "Cast" or cast.attributes["to"].value != 1:
+        return None
+    mul = _only_reader(cast)
+    if mul is None or mul.op_type != "Mul":
+        return None
+    others = [value for value in mul.inputs if value is not cast.outputs[0]]
+    if len(others) != 1 or others[0] is None:
+        return None
+    unit = dialect.constant_value(others[0])
+    if unit is not None and (unit.dtype != np.float32 or not np.all(unit > 0)):
+        return None
+    return Tail(mul, others[0])
+
+
+def _only_reader(node: Node) -> Node | None:
+    value = node.outputs[0]
+    readers = list(value.consumers())
+    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
+
+
+def _shared_out(site: Site, unit: Array) -> tuple[Array, Array] | None:
+    """Return float32 scales of both factors whose product is the unit, if there are any."""
+    scale = scale_of(site.required(0))
+    if scale is None or not _fits_channels(site, unit):
+        return None
+    own = scale_of(site.required(1))
+    flat = unit.reshape(-1)
+    if own is not None and np.all(scale * own == flat):
+        return scale, own
+    factor = _other_factor(flat, scale)
+    if factor is None:
+        return None
+    return scale, factor.reshape(()) if factor.size == 1 else factor
+
+
+def _fits_channels(site: Site, unit: Array) -> bool:
+    """Return whether a unit varies along the output's channels, or not at all."""
+    if unit.size == 1:
+        return True
+    weight = dialect.constant_value(site.required(1))
+    if weight is None:
+        return False
+    wide = [axis for axis, size in enumerate(unit.shape) if size != 1]
+    if site.node.op_type == "ConvInteger":
+        along = unit.ndim - wide[0] == weight.ndim - 1 if len(wide) == 1 else False
+        return along and unit.size == len(weight)
+    return wide == [unit.ndim - 1] and unit.size == weight.shape[-1]
+
+
+def scale_of(value: Value) -> Array | None:
+    """Return the scale of integers, from the node that made them."""
+    while True:
+        node = value.producer()
+        if node is None:
+            return None
+        index = _SCALE_AT.get(node.op_type)
+        if index is not None and index < len(node.inputs):
+            known = dialect.constant_value(node.inputs[index])
+            return known.reshape(()) if known is not None and known.size == 1 else None
+        inner = node.inputs[0] if node.inputs else None
+        if node.op_type not in MOVES or inner is None:
+            return None
+        value = inner
+
+
+def _other_factor(unit: Array, scale: Array) -> Array | None:
+    """Return the float32 factor that gives ``unit`` when multiplied by ``scale``, if any."""
+    factor = (unit.astype(np.float64) / float(scale)).astype(np.float32)
+    steps = (
+        factor,
+        np.nextafter(factor, np.float32(0)),
+        np.nextafter(factor, np.float32(np.inf)),
+    )
+    for candidate in steps:
+        factor = np.where(scale * factor == unit, factor, candidate)
+    return np.asarray(factor, dtype=np.float32) if np.all(scale * factor == unit) else None
+
+
+def _dynamic_product(site: Site, tail: Tail | None, conv: bool, attributes: Any) -> bool:
+    """Rewrite a product of what DynamicQuantizeLinear made; return whether it is one.
+
+    Before -> after::
+
+        Mul(Cast(MatMulInteger(q, w, z)), Mul(s, w_scale)), with q, s, z of one
+        DynamicQuantizeLinear
+            -> MatMul(DequantizeLinear(q, s, z), DequantizeLinear(w, w_scale))
+    """
+    source = site.required(0).producer()
+    if source is None or source.op_type != "DynamicQuantizeLinear" or tail is None:
+        return False
+    codes, scale, zero = source.outputs
+    if site.required(0) is not codes or site.input(2) is not zero:
+        return False
+    weight_scale = _weight_scale(tail.factor, scale)
+    if weight_scale is None or not _is_known(site.input(3)):
+        return False
+    if not _fits_channels(site, weight_scale):
+        return False
+    place = Site(site.graph, tail.mul)
+    flat = weight_scale.reshape(()) if weight_scale.size == 1 else weight_scale.reshape(-1)
+    w_scale = place.emit.constant("weight_scale", flat)
+    axis = 0 if conv else _last_axis(site.required(1))
+    factors = [
+        place.values_of(codes, scale, zero),
+        place.values_of(site.required(1), w_scale, site.input(3), axis),
+    ]
+    values = place.emit.add("Conv" if conv else "MatMul", factors, **attributes)
+    place.emit.replace_with(values)
+    return True
+
+
+def _weight_scale(factor: Value, scale: Value) -> Array | None:
+    """Return what a run-time scale is multiplied by to give the unit of a sum."""
+    if factor is scale:
+        return np.ones((), dtype=np.float32)
+    node = factor.producer()
+    if node is None or node.op_type != "Mul" or scale not in node.inputs:
+        return None
+    others = [value for value in node.inputs if value is not scale]
+    known = dialect.constant_value(others[0]) if len(others) == 1 else None
+    if known is None or known.dtype != np.float32 or not np.all(known > 0):
+        return None
+    return known
+
+
+def matmul_to_float(site: Site) -> None:
+    """Rewrite MatMulIntegerToFloat: scales and zero points stand beside both factors."""
+    site.attributes()
+    a = site.values_of(site.required(0), site.required(2), site.input(4))
+    b = _right_factor(site, 1, 3, 5)
+    _with_bias(site, [a, b], 6)
+
+
+def dynamic_matmul(site: Site) -> None:
+    """Rewrite DynamicQuantizeMatMul: its left factor is quantized by its own range."""
+    site.attributes()
+    source = onnx_ir.node(
+        "DynamicQuantizeLinear",
+        [site.required(0)],
+        num_outputs=3,
+        name=f"{site.node.name}_DynamicQuantizeLinear",
+    )
+    for output, label in zip(source.outputs, ("codes", "scale", "zero_point"), strict=True):
+        output.name = f"{site.node.name}_{label}"
+    site.node.prepend(source)
+    codes, scale, zero = source.outputs
+    a = site.values_of(codes, scale, zero)
+    b = _right_factor(site, 1, 2, 3)
+    _with_bias(site, [a, b], 4)
+
+
+def _right_factor(site: Site, codes: int, scale: int, zero: int) -> Value:
+    b = site.required(codes)
+    return site.values_of(b, site.required(scale), site.input(zero), _last_axis(b))
+
+
+def _with_bias(site: Site, factors: Sequence[Value], bias: int) -> None:
+    values = site.emit.add("MatMul", factors)
+    addend = site.input(bias)
+    if addend is not None:
+        values = site.emit.add("Add", [values, addend])
+    site.emit.replace_with(values)

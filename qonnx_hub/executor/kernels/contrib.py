@@ -1,0 +1,395 @@
+"""Numpy kernels of onnxruntime's own integer operators.
+
+Sums are of integers and exact; what scales them follows the operator documents. Where these
+say ``Quantize``, or nothing, onnxruntime 1.32 rounds half to even in one of two places:
+
+* ``rint(value) + zero_point``: QGemm, QLinearConcat, QLinearGlobalAveragePool,
+  QLinearLeakyRelu, QLinearReduceMean, QLinearSigmoid, QLinearSoftmax, QLinearWhere;
+* ``rint(value + zero_point)``: QLinearAdd, QLinearAveragePool, QLinearMul.
+
+Behind an odd zero point the two differ at every tie; the kernels round where it does.
+onnxruntime computes some values in float32 on the way, in an order that depends on the
+processor. Here they are computed as if exactly, so that a value within a few float32 roundings
+of a tie may be one step away from onnxruntime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.executor.kernels._numbers import BYTES, FLOAT32, FLOAT64, requantize
+from qonnx_hub.executor.kernels._window import ATTRIBUTES
+from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.matmul import IntegerProduct
+from qonnx_hub.executor.kernels.pool import placement_of, window_count, window_total
+from qonnx_hub.executor.kernels.quantize import KERNELS as STANDARD
+from qonnx_hub.executor.kernels.quantize import dynamic_quantization
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+
+_DOMAIN = "com.microsoft"
+
+
+def _is_known(spec: KernelSpec, *positions: int) -> bool:
+    """Return whether inputs are constant or absent."""
+    return all(spec.constant(i) is not None or not spec.has_input(i) for i in positions)
+
+
+def _require_bytes(x: Array, op_type: str) -> None:
+    if x.dtype not in BYTES:
+        raise TypeError(f"{op_type} takes int8 or uint8, not {x.dtype}")
+
+
+def _single(parameter: Array | None, default: float) -> Array:
+    """Return a scale or zero point of a whole tensor as a float64 scalar.
+
+    Raises:
+        ValueError: It is not single.
+    """
+    if parameter is None:
+        return np.array(default, dtype=FLOAT64)
+    if parameter.size != 1:
+        raise ValueError(f"a parameter of shape {parameter.shape}, where one number is needed")
+    return parameter.reshape(()).astype(FLOAT64)
+
+
+def _levels(x: Array, zero_point: Array | None) -> Array:
+    """Return 8-bit ``x`` minus its zero point, float64."""
+    y = x.astype(FLOAT64)
+    if zero_point is not None and zero_point.any():
+        y -= _single(zero_point, 0.0)
+    return y
+
+
+def _saturated(whole: Array, dtype: np.dtype[Any]) -> Array:
+    """Return whole numbers held to a type. ``whole`` is overwritten."""
+    limits = np.iinfo(dtype)
+    np.clip(whole, float(limits.min), float(limits.max), out=whole)
+    return whole.astype(dtype)
+
+
+def _codes(value: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Return ``saturate(rint(value) + zero_point)``; ``value`` is overwritten."""
+    np.rint(value, out=value)
+    value += _single(zero_point, 0.0).astype(value.dtype)
+    return _saturated(value, dtype)
+
+
+def _codes_of_sum(value: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Return ``saturate(rint(value + zero_point))``; ``value`` is overwritten."""
+    value += _single(zero_point, 0.0).astype(value.dtype)
+    np.rint(value, out=value)
+    return _saturated(value, dtype)
+
+
+def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> Callable[..., Kernel]:
+    """Return the factory of an operator of two 8-bit tensors.
+
+    Args:
+        combine: (levels of a, scale of a, levels of b, scale of b) -> the result times the
+            output's scale, float64. A tie is exact in float64 for any float32 scales: its
+            significand has no more bits than that of the output scale times a code.
+    """
+
+    def factory(spec: KernelSpec) -> Kernel:
+        def kernel(
+            a: Array,
+            a_scale: Array,
+            a_zero: Array | None,
+            b: Array,
+            b_scale: Array,
+            b_zero: Array | None,
+            y_scale: Array,
+            y_zero: Array | None = None,
+        ) -> Array:
+            _require_bytes(a, spec.op_type)
+            left, right = _levels(a, a_zero), _levels(b, b_zero)
+            value = combine(left, _single(a_scale, 1.0), right, _single(b_scale, 1.0))
+            quotient = np.asarray(value / _single(y_scale, 1.0))
+            return _codes_of_sum(quotient, y_zero, a.dtype)
+
+        return kernel
+
+    return factory
+
+
+_add = _pairwise(lambda a, a_scale, b, b_scale: a * a_scale + b * b_scale)
+_mul = _pairwise(lambda a, a_scale, b, b_scale: a * b * a_scale * b_scale)
+
+
+def _average_pool(spec: KernelSpec) -> Kernel:
+    if spec.attr("channels_last", 0):
+        raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
+    place_on, include = placement_of(spec), bool(spec.attr("count_include_pad", 0))
+
+    def kernel(
+        x: Array,
+        x_scale: Array,
+        x_zero: Array | None,
+        y_scale: Array,
+        y_zero: Array | None = None,
+    ) -> Array:
+        _require_bytes(x, spec.op_type)
+        place = place_on(x.shape[2:])
+        total = window_total(_levels(x, x_zero), place) * _single(x_scale, 1.0)
+        total /= window_count(place, include).astype(FLOAT64) * _single(y_scale, 1.0)
+        return _codes_of_sum(total, y_zero, x.dtype)
+
+    return kernel
+
+
+def _mean(spec: KernelSpec) -> Kernel:
+    """Build QLinearReduceMean, and QLinearGlobalAveragePool, which has no axes."""
+    if spec.attr("channels_last", 0):
+        raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
+    axes, keeps = spec.attr("axes"), bool(spec.attr("keepdims", 1))
+
+    def kernel(
+        x: Array,
+        x_scale: Array,
+        x_zero: Array | None,
+        y_scale: Array,
+        y_zero: Array | None = None,
+    ) -> Array:
+        _require_bytes(x, spec.op_type)
+        over = tuple(range(2, x.ndim)) if axes is None else tuple(int(a) for a in axes)
+        total = x.sum(axis=over, keepdims=keeps, dtype=np.int64).astype(FLOAT64)
+        count = x.size / max(total.size, 1)
+        total -= count * _single(x_zero, 0.0)
+        total *= _single(x_scale, 1.0)
+        quotient = np.asarray(total / (count * _single(y_scale, 1.0)))
+        return _codes(quotient, y_zero, x.dtype)
+
+    return kernel
+
+
+def _every_code(dtype: np.dtype[Any]) -> Array:
+    return np.arange(256, dtype=np.uint8).view(dtype)
+
+
+def _dequantized(codes: Array, scale: Array, zero_point: Array | None) -> Array:
+    """Return float32 values of codes, as DequantizeLinear gives them."""
+    levels = codes.astype(FLOAT32) - _single(zero_point, 0.0).astype(FLOAT32)
+    return np.asarray(levels * scale.reshape(()).astype(FLOAT32))
+
+
+def _quantized(
+    value: Array, scale: Array, zero_point: Array | None, dtype: np.dtype[Any]
+) -> Array:
+    """Return the codes of float32 values, as QuantizeLinear gives them."""
+    quotient = np.asarray(value / scale.reshape(()).astype(FLOAT32))
+    return _codes(quotient, zero_point, dtype)
+
+
+def _table(
+    x: Array,
+    x_scale: Array,
+    x_zero: Array | None,
+    y_scale: Array,
+    y_zero: Array | None,
+    function: Callable[[Array], Array],
+) -> Array:
+    """Return the code of each code: ``quantize(function(dequantize(code)))``, (256,)."""
+    values = function(_dequantized(_every_code(x.dtype), x_scale, x_zero))
+    return _quantized(values, y_scale, y_zero, x.dtype)
+
+
+def _looked_up(table: Array, x: Array) -> Array:
+    return np.asarray(table[x.view(np.uint8)])
+
+
+def _elementwise(function: Callable[[KernelSpec], Callable[[Array], Array]]) -> Any:
+    """Return the factory of a function of one 8-bit tensor: a table of 256 codes."""
+
+    def factory(spec: KernelSpec) -> Kernel:
+        apply = function(spec)
+
+        def kernel(
+            x: Array,
+            x_scale: Array,
+            x_zero: Array | None,
+            y_scale: Array,
+            y_zero: Array | None = None,
+        ) -> Array:
+            _require_bytes(x, spec.op_type)
+            table = _table(x, x_scale, x_zero, y_scale, y_zero, apply)
+            return _looked_up(table, np.ascontiguousarray(x))
+
+        return kernel
+
+    return factory
+
+
+def _leaky(spec: KernelSpec) -> Callable[[Array], Array]:
+    slope = np.float32(spec.attr("alpha", 0.01))
+    return lambda x: np.where(x < 0, x * slope, x)
+
+
+def _sigmoid(spec: KernelSpec) -> Callable[[Array], Array]:
+    one = np.float32(1)
+    return lambda x: one / (one + np.exp(-x))
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
+def _concat(spec: KernelSpec) -> Kernel:
+    axis = int(spec.attr("axis"))
+
+    def kernel(y_scale: Array, y_zero: Array, *operands: Array) -> Array:
+        parts = []
+        for first in range(0, len(operands), 3):
+            x, scale, zero = operands[first : first + 3]
+            _require_bytes(x, spec.op_type)
+            table = _table(x, scale, zero, y_scale, y_zero, _same)
+            parts.append(_looked_up(table, np.ascontiguousarray(x)))
+        return np.concatenate(parts, axis=axis)
+
+    return kernel
+
+
+def _where(spec: KernelSpec) -> Kernel:
+    def kernel(
+        condition: Array,
+        x: Array,
+        x_scale: Array,
+        x_zero: Array,
+        y: Array,
+        y_scale: Array,
+        y_zero: Array,
+        z_scale: Array,
+        z_zero: Array,
+    ) -> Array:
+        _require_bytes(x, spec.op_type)
+        ours = _table(x, x_scale, x_zero, z_scale, z_zero, _same)
+        others = _table(y, y_scale, y_zero, z_scale, z_zero, _same)
+        chosen = (np.ascontiguousarray(x), np.ascontiguousarray(y))
+        return np.where(condition, _looked_up(ours, chosen[0]), _looked_up(others, chosen[1]))
+
+    return kernel
+
+
+def _softmax(spec: KernelSpec) -> Kernel:
+    flat = int(spec.attr("opset")) < 13
+    axis = int(spec.attr("axis", 1 if flat else -1))
+
+    def kernel(
+        x: Array, x_scale: Array, x_zero: Array | None, y_scale: Array, y_zero: Array
+    ) -> Array:
+        _require_bytes(x, spec.op_type)
+        # A zero point would cancel: only distances from the largest level count.
+        levels = x.astype(FLOAT64)
+        over = axis % x.ndim
+        # Before opset 13 all axes from that one on are one.
+        axes = tuple(range(over, x.ndim)) if flat else (over,)
+        levels -= levels.max(axis=axes, keepdims=True)
+        powers = np.exp(levels * _single(x_scale, 1.0))
+        shares = powers / powers.sum(axis=axes, keepdims=True)
+        quotient = np.asarray(shares / _single(y_scale, 1.0))
+        return _codes(quotient, y_zero, x.dtype)
+
+    return kernel
+
+
+def _gemm(spec: KernelSpec) -> Kernel:
+    turn_a, turn_b = bool(spec.attr("transA", 0)), bool(spec.attr("transB", 0))
+    alpha = np.float32(spec.attr("alpha", 1.0))
+    if spec.has_input(7) != spec.has_input(8):
+        raise Unserved(f"QGemm '{spec.name}' has only one of output scale and zero point")
+    known = _is_known(spec, 3, 5)
+    constant = spec.constant(3)
+    if constant is not None and turn_b:
+        constant = np.ascontiguousarray(constant.T)
+    product = IntegerProduct(constant, spec.constant(5), known=known)
+
+    def kernel(
+        a: Array,
+        a_scale: Array,
+        a_zero: Array,
+        b: Array,
+        b_scale: Array,
+        b_zero: Array | None,
+        bias: Array | None = None,
+        y_scale: Array | None = None,
+        y_zero: Array | None = None,
+    ) -> Array:
+        left, right = a.T if turn_a else a, b.T if turn_b else b
+        total = product(left, a_zero, right, b_zero)
+        if bias is not None:
+            # Sums that float32 holds may leave its whole numbers once the bias is added.
+            total = total.astype(FLOAT64) + bias
+        scale = alpha * a_scale.reshape(()) * b_scale.reshape(-1)
+        if y_scale is None or y_zero is None:
+            return np.asarray(total.astype(FLOAT32) * scale)
+        return requantize(total, scale / y_scale.reshape(()), y_zero.reshape(()))
+
+    return kernel
+
+
+def _scaled(total: Array, scale: Array, bias: Array | None) -> Array:
+    """Return exact sums as float32 values, with a float32 bias."""
+    y = total.astype(FLOAT32)
+    y *= scale
+    if bias is not None:
+        y += bias
+    return y
+
+
+def _matmul_to_float(spec: KernelSpec) -> Kernel:
+    product = IntegerProduct(spec.constant(1), spec.constant(5), known=_is_known(spec, 1, 5))
+
+    def kernel(
+        a: Array,
+        b: Array,
+        a_scale: Array,
+        b_scale: Array,
+        a_zero: Array | None = None,
+        b_zero: Array | None = None,
+        bias: Array | None = None,
+    ) -> Array:
+        if a_scale.size != 1:
+            raise ValueError("MatMulIntegerToFloat with a scale per row of its first input")
+        scale = a_scale.reshape(()) * b_scale
+        return _scaled(product(a, a_zero, b, b_zero), scale, bias)
+
+    return kernel
+
+
+def _dynamic_matmul(spec: KernelSpec) -> Kernel:
+    product = IntegerProduct(spec.constant(1), spec.constant(3), known=_is_known(spec, 1, 3))
+
+    def kernel(
+        x: Array,
+        b: Array,
+        b_scale: Array,
+        b_zero: Array | None = None,
+        bias: Array | None = None,
+    ) -> Array:
+        codes, scale, zero = dynamic_quantization(x)
+        return _scaled(product(codes, zero, b, b_zero), scale * b_scale, bias)
+
+    return kernel
+
+
+KERNELS: KernelTable = {
+    (_DOMAIN, "DequantizeLinear"): STANDARD["", "DequantizeLinear"],
+    (_DOMAIN, "DynamicQuantizeMatMul"): served(_dynamic_matmul),
+    (_DOMAIN, "MatMulIntegerToFloat"): served(_matmul_to_float),
+    (_DOMAIN, "QGemm"): served(_gemm, "alpha", "transA", "transB"),
+    (_DOMAIN, "QLinearAdd"): served(_add),
+    (_DOMAIN, "QLinearAveragePool"): served(
+        _average_pool, "ceil_mode", "channels_last", "count_include_pad", *ATTRIBUTES
+    ),
+    (_DOMAIN, "QLinearConcat"): served(_concat, "axis"),
+    (_DOMAIN, "QLinearGlobalAveragePool"): served(_mean, "channels_last"),
+    (_DOMAIN, "QLinearLeakyRelu"): served(_elementwise(_leaky), "alpha"),
+    (_DOMAIN, "QLinearMul"): served(_mul),
+    (_DOMAIN, "QLinearReduceMean"): served(_mean, "axes", "keepdims"),
+    (_DOMAIN, "QLinearSigmoid"): served(_elementwise(_sigmoid)),
+    (_DOMAIN, "QLinearSoftmax"): served(_softmax, "axis", "opset"),
+    (_DOMAIN, "QLinearWhere"): served(_where),
+    (_DOMAIN, "QuantizeLinear"): STANDARD["", "QuantizeLinear"],
+}
