@@ -46,6 +46,18 @@ OPERATOR_ALIASES: Mapping[str, str] = {"IntQuant": "Quant"}
 
 QUANTIZERS = frozenset({"Quant", "BipolarQuant", "FloatQuant", "Trunc"})
 
+THRESHOLDS = "MultiThreshold"
+"""Operator of the canonical domain that counts thresholds; see
+:mod:`qonnx_hub_ir.thresholds`."""
+
+THRESHOLD_ATTRIBUTES: Mapping[str, float | str] = {
+    "out_dtype": "",
+    "out_scale": 1.0,
+    "out_bias": 0.0,
+    "data_layout": "",
+}
+"""Its attributes, with their defaults; ``out_dtype`` must be given."""
+
 CHANNELS_LAST_OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool", "BatchNormalization"})
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
@@ -130,6 +142,11 @@ def is_known_to_qonnx(rounding: Rounding) -> bool:
 def is_quantizer(node: Node) -> bool:
     """Return whether the node is one of the four quantizers in canonical spelling."""
     return node.domain == DOMAIN and node.op_type in QUANTIZERS
+
+
+def is_thresholds(node: Node) -> bool:
+    """Return whether the node counts thresholds."""
+    return node.domain == DOMAIN and node.op_type == THRESHOLDS
 
 
 def input_names(node: Node) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx.defs
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import contrib, dialect, im2col
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
 from qonnx_hub_ir.quant import Array, FloatQuant, IntQuant, Quantizer
 
@@ -101,11 +101,39 @@ def _check_node(node: Node, model: Model) -> Iterator[Issue]:
     if dialect.is_quantizer(node):
         yield from _check_quantizer(node)
         return
+    if dialect.is_thresholds(node):
+        yield from _check_thresholds(node)
+        return
+    if im2col.is_im2col(node):
+        yield from (Issue(label(node), rule) for rule in im2col.rules_broken(node))
+        return
     if node.domain == dialect.CHANNELS_LAST_DOMAIN:
         if node.op_type not in dialect.CHANNELS_LAST_OPERATORS:
             yield Issue(label(node), f"unknown operator of domain '{node.domain}'")
         return
+    if node.domain == contrib.DOMAIN:
+        yield from _check_contrib(node)
+        return
     yield from _check_standard(node, model.opset_imports[node.domain])
+
+
+def _check_contrib(node: Node) -> Iterator[Issue]:
+    signature = contrib.OPERATORS.get(node.op_type)
+    if signature is None:
+        yield Issue(
+            label(node), f"unknown operator '{node.op_type}' in domain '{node.domain}'"
+        )
+        return
+    for name in sorted(set(node.attributes) - signature.attributes):
+        yield Issue(label(node), f"unknown attribute '{name}'")
+    for name in sorted(signature.required - set(node.attributes)):
+        yield Issue(label(node), f"required attribute '{name}' is missing")
+    given = len(node.inputs)
+    if not signature.lowest <= given <= signature.most:
+        yield Issue(
+            label(node),
+            f"takes {signature.lowest} to {signature.most} inputs, {given} are given",
+        )
 
 
 def _check_standard(node: Node, version: int) -> Iterator[Issue]:
@@ -157,6 +185,21 @@ def _check_quantizer(node: Node) -> Iterator[Issue]:
     dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
     if dtype is not None and not dtype.is_floating_point():
         yield Issue(where, f"quantizes float values, its input is {dtype.name}")
+
+
+def _check_thresholds(node: Node) -> Iterator[Issue]:
+    where = label(node)
+    for name in node.attributes:
+        if name not in dialect.THRESHOLD_ATTRIBUTES:
+            yield Issue(where, f"unknown attribute '{name}'")
+    if "out_dtype" not in node.attributes:
+        yield Issue(where, "required attribute 'out_dtype' is missing")
+    if len(node.inputs) != 2 or None in node.inputs:
+        yield Issue(where, f"takes the inputs x, thresholds; {len(node.inputs)} are given")
+        return
+    known = dialect.constant_value(node.inputs[1])
+    if known is not None and known.ndim != 2:
+        yield Issue(where, f"thresholds have shape {known.shape}, not (channels, steps)")
 
 
 def _check_parameters(node: Node, quant: Quantizer) -> Iterator[Issue]:

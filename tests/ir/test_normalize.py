@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper, parser
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.function_bodies import Variant, text_of
 from qonnx_hub_ir.passes import NormalizeDialect
 from qonnx_hub_ir.quant import IntQuant, Rounding
 from qonnx_hub_ir.verify import verify
@@ -272,26 +273,15 @@ def test_integer_parameters_are_read_as_they_are():
 
 
 def quant_function(domain: str, overload: str = "") -> onnx.FunctionProto:
-    """A function that says in standard operators something like a quantizer."""
-    body = [
-        helper.make_node("Div", ["x", "s"], ["t"]),
-        helper.make_node("Mul", ["t", "s"], ["y"]),
-    ]
-    function = helper.make_function(
-        domain,
-        "Quant",
-        ["x", "s", "z", "b"],
-        ["y"],
-        body,
-        [helper.make_opsetid("", 19)],
-        ["signed", "narrow", "rounding_mode"],
-    )
+    """The function that self-contained files define Quant by."""
+    function = onnx.parser.parse_function(text_of(Variant("Quant")))
+    function.domain = domain
     function.overload = overload
     return function
 
 
 @pytest.mark.parametrize("domain", [DOMAIN, "onnx.brevitas"])
-def test_a_function_that_defines_a_quantizer_is_dropped(domain):
+def test_a_function_that_says_what_a_quantizer_means_is_dropped(domain):
     functions = [quant_function(domain)]
     found = model([quant(domain=domain)], imports={"": 19, domain: 1}, functions=functions)
     found = normalized(found)
@@ -304,6 +294,21 @@ def test_overloads_of_a_quantizers_function_are_dropped_as_well():
     node.overload = "signed_4"
     found = model([node], functions=[quant_function(DOMAIN, "signed_4")], ir_version=10)
     assert normalized(found).graph[0].overload == ""
+
+
+def test_a_function_that_says_something_else_is_refused():
+    function = quant_function(DOMAIN)
+    (clamp,) = [node for node in function.node if node.op_type == "Min"]
+    clamp.op_type = "Max"
+    with pytest.raises(SourceError, match="Remove the function if the operator is meant"):
+        normalized(model([quant()], functions=[function]))
+
+
+def test_a_function_that_rounds_by_another_mode_than_its_nodes_is_refused():
+    text = text_of(Variant("Quant", (Rounding.FLOOR,)))
+    found = model([quant()], functions=[onnx.parser.parse_function(text)])
+    with pytest.raises(SourceError, match=r"defines qonnx\.custom_op\.general::Quant"):
+        normalized(found)
 
 
 def test_a_function_of_another_name_is_kept_with_its_calls():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
+from qonnx_hub_ir.contract import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes.drop_unused import DropUnused
 from qonnx_hub_ir.passes.fold_weight_layout import FoldWeightLayout
@@ -39,6 +41,8 @@ class ChangeLayout(InPlacePass):
     Raises:
         PassError: No such layout, or a name that is no input or output of rank 4.
     """
+
+    effect: ClassVar[Effect] = Effect.SIGNATURE
 
     layout: str
     inputs: tuple[str, ...] | None = None

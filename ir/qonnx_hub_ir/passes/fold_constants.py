@@ -68,7 +68,7 @@ class FoldConstants(InPlacePass):
                 continue
             for output, array in zip(node.outputs, results, strict=True):
                 _replace(graph, output, array)
-            graph.remove(node, safe=False)
+            graph.remove(node, safe=True)
             modified = True
         return PassResult(model, modified=modified)
 

@@ -11,9 +11,10 @@ from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 from onnx_ir.passes.common import AddDefaultAttributesPass
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, im2col
 from qonnx_hub_ir.detached import detach_weights
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.passes._contrib_shapes import stand_in
 from qonnx_hub_ir.passes.lower_channels_last import LowerChannelsLast
 
 
@@ -22,7 +23,8 @@ class InferShapes(InPlacePass):
     """Fill in type and shape of every value that ONNX's inference can tell.
 
     A quantizer has the type and shape of its first input; a channels-last operator those of
-    its standard twin between two Transposes. What a value already says is kept where the
+    its standard twin between two Transposes; onnxruntime's own operators those of the float
+    operators that they stand for. What a value already says is kept where the
     inference knows nothing more. Weights are not copied.
 
     Before -> after: ``Quant`` output without value_info -> float32, shape of its input.
@@ -47,9 +49,11 @@ def _skeleton(model: Model) -> onnx.ModelProto:
     """Return a proto in which only standard operators and small constants are left."""
     copy = model.clone()
     LowerChannelsLast()(copy)
-    for node in copy.graph.all_nodes():
-        if dialect.is_quantizer(node):
+    for node in list(copy.graph.all_nodes()):
+        if dialect.is_quantizer(node) or dialect.is_thresholds(node):
             _make_identity(node)
+        stand_in(node)
+        im2col.stand_in(node)
         for value in node.outputs:
             # What the file claims may be stale; the inference starts from the inputs alone.
             value.shape = None

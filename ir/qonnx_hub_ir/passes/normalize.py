@@ -15,6 +15,7 @@ from onnx_ir.passes.common import (
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.functions import is_known
 
 _LOWEST_IR_VERSION = 4
 """From here on an initializer need not be a graph input as well."""
@@ -34,22 +35,25 @@ class NormalizeDialect(InPlacePass):
         scalar graph outputs that are constants  -> dropped, while a real output remains
         missing or wrong opset imports           -> the canonical ones
         IR version below 4                       -> 4: initializers that are no inputs need it
-        functions that define a quantizer        -> dropped: the operator's meaning is fixed
+        functions that define a quantizer        -> dropped where they say what it means
 
     A model in canonical spelling is left alone.
 
     Raises:
-        SourceError: An attribute or a rounding mode that no operator document knows, or a
-            quantizer with a number of inputs that none of its versions has.
+        SourceError: An attribute or a rounding mode that no operator document knows, a
+            quantizer with a number of inputs that none of its versions has, or a function
+            that defines a quantizer in another way.
     """
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = _drop_quantizer_functions(model)
+        defined = _take_quantizer_functions(model)
+        modified = bool(defined)
         for graph in _graphs(model):
             for node in graph:
                 if node.op_identifier() not in model.functions:
                     modified |= _normalize_node(node)
+        _check_meaning(model, defined)
         modified |= _normalize_imports(model)
         modified |= RemoveInitializersFromInputsPass()(model).modified
         lift = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
@@ -69,16 +73,35 @@ def _graphs(model: Model) -> Iterator[Graph | onnx_ir.Function]:
         yield from function.subgraphs()
 
 
-def _drop_quantizer_functions(model: Model) -> bool:
-    doomed = [
+def _take_quantizer_functions(model: Model) -> list[onnx_ir.Function]:
+    """Remove the functions that define operators of the dialect, and return them."""
+    ours = [
         key
         for key in model.functions
         if _canonical_domain(key[0]) in {dialect.DOMAIN, dialect.CHANNELS_LAST_DOMAIN}
         and _is_ours(_canonical_domain(key[0]), key[1])
     ]
-    for key in doomed:
-        del model.functions[key]
-    return bool(doomed)
+    return [model.functions.pop(key) for key in ours]
+
+
+def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
+    """Refuse functions that give operators of the dialect another meaning."""
+    for function in defined:
+        op_type = dialect.OPERATOR_ALIASES.get(function.name, function.name)
+        domain = _canonical_domain(function.domain)
+        nodes = [
+            node
+            for graph in _graphs(model)
+            for node in graph
+            if (node.domain, node.op_type) == (domain, op_type)
+        ]
+        if not is_known(function, nodes):
+            raise SourceError(
+                f"the file defines {function.domain}::{function.name} by a function of its "
+                "own, in a way that is not known to be what the operator document says: "
+                "runtimes would run the function, other tools the operator. Remove the "
+                "function if the operator is meant; rename it and its nodes if it is not"
+            )
 
 
 def _is_ours(domain: str, op_type: str) -> bool:

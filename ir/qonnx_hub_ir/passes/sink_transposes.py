@@ -20,7 +20,7 @@ from qonnx_hub_ir.passes.fold_weight_layout import (
 
 Perm = tuple[int, ...]
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     {
         *("Abs", "Add", "And", "BitShift", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu"),
         *("Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid"),
@@ -41,7 +41,7 @@ _ELEMENTWISE = frozenset(
 )
 """Standard operators that treat every element alike and broadcast their inputs."""
 
-_REDUCTIONS = frozenset(
+REDUCTIONS = frozenset(
     {
         *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
         *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
@@ -72,9 +72,39 @@ class SinkTransposes(InPlacePass):
         """Return the model, changed in place."""
         modified = False
         # Each step moves one Transpose down or removes one; a graph has an end.
-        while any(_step(model.graph, node) for node in list(_transposes(model.graph))):
+        while _sink_all(model.graph):
             modified = True
+        if modified and not _is_in_order(model.graph):
+            model.graph.sort()
         return PassResult(model, modified=modified)
+
+
+def _sink_all(graph: Graph) -> bool:
+    """Take steps, each beside the one before where possible; return whether there were any."""
+    modified = False
+    waiting = list(_transposes(graph))[::-1]
+    while waiting:
+        node = waiting.pop()
+        if node.graph is not graph:
+            continue
+        readers = [usage.node for usage in node.outputs[0].uses()]
+        if not _step(graph, node):
+            continue
+        modified = True
+        below = [v for reader in (node, *readers) for v in reader.outputs]
+        fresh = [usage.node for value in below for usage in value.uses()]
+        waiting.extend(one for one in (*reversed(fresh), node) if permutation(one) is not None)
+    return modified
+
+
+def _is_in_order(graph: Graph) -> bool:
+    """Return whether every node stands behind what it reads."""
+    later = {value for node in graph for value in node.outputs}
+    for node in graph:
+        if any(value in later for value in node.inputs):
+            return False
+        later.difference_update(node.outputs)
+    return True
 
 
 def _transposes(graph: Graph) -> Iterator[Node]:
@@ -131,13 +161,11 @@ def _sink(graph: Graph, reader: Node, perm: Perm) -> bool:
     """Move the Transposes above a reader below it, if that is possible."""
     if len([v for v in reader.outputs if v.name]) != 1:
         return False
-    if dialect.is_quantizer(reader) or (
-        reader.domain == "" and reader.op_type in _ELEMENTWISE
-    ):
+    if dialect.is_quantizer(reader) or (reader.domain == "" and reader.op_type in ELEMENTWISE):
         return _sink_elementwise(graph, reader, perm)
     if reader.domain == "" and reader.op_type == "Concat":
         return _sink_concat(reader, perm)
-    if reader.domain == "" and reader.op_type in _REDUCTIONS:
+    if reader.domain == "" and reader.op_type in REDUCTIONS:
         return _sink_reduction(graph, reader, perm)
     return False
 
@@ -190,7 +218,6 @@ def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
         if before is None:
             before = _aligned(graph, value, perm, reader)
         reader.replace_input_with(index, before)
-    _require_order(graph, reader)
     _put_below(reader, perm)
     return True
 
@@ -221,17 +248,6 @@ def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
     move = transpose_node(reshape.outputs[0], inverse, f"{label}_transpose")
     reader.prepend(move)
     return move.outputs[0]
-
-
-def _require_order(graph: Graph, reader: Node) -> None:
-    """Bring the reader behind a Transpose that it newly reads."""
-    producers = {value.producer() for value in reader.inputs if value is not None}
-    for node in reversed(graph):
-        if node is reader:
-            return
-        if node in producers:
-            graph.sort()
-            return
 
 
 def _put_below(reader: Node, perm: Perm) -> None:
@@ -265,8 +281,6 @@ def _sink_concat(reader: Node, perm: Perm) -> bool:
     for index, value in enumerate(before):
         reader.replace_input_with(index, value)
     reader.attributes["axis"] = onnx_ir.AttrInt64("axis", perm[axis])
-    if reader.graph is not None and isinstance(reader.graph, Graph):
-        _require_order(reader.graph, reader)
     _put_below(reader, perm)
     return True
 
@@ -292,7 +306,6 @@ def _sink_reduction(graph: Graph, reader: Node, perm: Perm) -> bool:
         array = np.array(renamed, dtype=np.int64)
         fresh = dialect.add_initializer(graph, f"{reader.name}_axes", array)
         reader.replace_input_with(1, fresh)
-    _require_order(graph, reader)
     if keep is None or keep.value:
         _put_below(reader, perm)
         return True

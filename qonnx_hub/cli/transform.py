@@ -1,0 +1,123 @@
+"""``qonnx-hub transform``."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qonnx_hub.cli.options import From, Json, Samples, Seed, console, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def command(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A model file, or package.module:callable.", metavar="MODEL"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="File to write.", show_default="none"
+        ),
+    ] = None,
+    passes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pass",
+            "-p",
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="A pass or a pipeline; repeat for several, in order.",
+        ),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show the passes and pipelines, and stop.")
+    ] = False,
+    from_: From = None,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="Form to write; see 'formats'.")
+    ] = "qonnx",
+    opset: Annotated[
+        int | None, typer.Option(help="Standard opset.", show_default="the model's own")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare before and after.")
+    ] = True,
+    samples: Samples = None,
+    seed: Seed = 0,
+    json: Json = None,
+) -> None:
+    """Run passes over a model, compare before and after, and write the result."""
+    out = console(json)
+    if list_:
+        _list(out, json)
+        return
+    if source is None or not passes:
+        missing = "MODEL" if source is None else "--pass"
+        raise typer.BadParameter(f"{missing} is needed; --list shows the passes")
+    from qonnx_hub import api
+
+    report = api.transform(
+        source,
+        passes,
+        output,
+        from_=from_,
+        to=to,
+        opset=opset,
+        check=check,
+        samples=samples,
+        seed=seed,
+    )
+    asked = {text.partition(":")[0].strip() for text in passes}
+    for step in report.steps:
+        # Of a pipeline, only what changed something is worth a line.
+        if step.modified or step.name in asked:
+            out.print(_step_words(step))
+    for note in report.notes:
+        out.print(f"note: {note}")
+    if report.check is not None:
+        out.print(f"executor: {report.check.summary()}")
+    if report.path is not None:
+        out.print(f"{report.source} -> {report.path}: {report.format}")
+    write_json(report.to_json(), json)
+
+
+def _step_words(step: Any) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in step.options.items())
+    name = f"{step.name}:{options}" if options else step.name
+    if not step.modified:
+        return f"{name}: nothing to do"
+    changes = [f"{count:+d} {operator}" for operator, count in step.operators.items()]
+    if step.constants:
+        changes.append(f"{step.constants:+d} constants")
+    return f"{name}: {', '.join(changes) or 'changed, no node more or fewer'}"
+
+
+def _list(out: Console, json: str | None) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from qonnx_hub import passes
+
+    infos = [passes.describe(name) for name in passes.names()]
+    for info in infos:
+        out.print(Text(f"{info.name}: {info.summary}"))
+        for line in info.change:
+            out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
+        for option in info.options:
+            out.print(Padding(Text(f"option {option}"), (0, 0, 0, 4), expand=False))
+    out.print()
+    for name, pipeline in passes.PIPELINES.items():
+        out.print(Text(f"pipeline {name}: {pipeline.summary}"))
+        for stage in pipeline.stages:
+            words = Text(f"{stage.step}: {stage.reason}")
+            out.print(Padding(words, (0, 0, 0, 4), expand=False))
+    data = {
+        "passes": [asdict(info) for info in infos],
+        "pipelines": {name: asdict(line) for name, line in passes.PIPELINES.items()},
+    }
+    write_json(json_module.dumps(data, indent=2), json)

@@ -1,0 +1,267 @@
+"""Options of passes as text: ``batch=4,inputs=a,inputs=b,names=old=new,masks=@masks.npz``.
+
+The fields of a pass's dataclass say which options there are and of which type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx_ir.passes import InPlacePass
+
+from qonnx_hub_ir.errors import UsageError
+
+_CLOSING = {"[": "]", "{": "}"}
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def option_names(cls: type[InPlacePass]) -> tuple[str, ...]:
+    """Return every option of a pass in words: "name: type = default"."""
+    words = []
+    hints = _hints(cls)
+    for option in _fields(cls):
+        default = ""
+        if option.default is not dataclasses.MISSING:
+            default = f" = {_default_words(option.default)}"
+        elif option.default_factory is not dataclasses.MISSING:
+            default = " = none"
+        words.append(f"{option.name}: {_type_words(hints[option.name])}{default}")
+    return tuple(words)
+
+
+def build(cls: type[InPlacePass], name: str, text: str) -> InPlacePass:
+    """Return a pass with the options that a text gives it.
+
+    Args:
+        cls: Its class.
+        name: Its name, for messages.
+        text: "option=value,..."; empty for none.
+
+    Raises:
+        UsageError: An unknown option, one that is missing, or a value of another type.
+    """
+    known = {option.name: option for option in _fields(cls)}
+    given: dict[str, list[str]] = {}
+    for part in split(text):
+        option, equals, value = part.partition("=")
+        option = option.strip()
+        if not equals or option not in known:
+            raise UsageError(f"pass '{name}' has no option '{option}'; {_known(cls)}")
+        given.setdefault(option, []).append(value.strip())
+    missing = [
+        option.name
+        for option in known.values()
+        if option.name not in given
+        and option.default is dataclasses.MISSING
+        and option.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"pass '{name}' needs {', '.join(missing)}; {_known(cls)}")
+    hints = _hints(cls)
+    values = {
+        option: _convert(texts, hints[option], f"option '{option}' of pass '{name}'")
+        for option, texts in given.items()
+    }
+    return cls(**values)
+
+
+def split(text: str) -> list[str]:
+    """Return the parts between commas; commas in brackets and quotes separate nothing."""
+    parts, start, open_ = [], 0, ""
+    quoted = escaped = False
+    for place, sign in enumerate(text):
+        if quoted:
+            quoted = sign != '"' or escaped
+            escaped = sign == "\\" and not escaped
+        elif sign == '"':
+            quoted = True
+        elif sign in _CLOSING:
+            open_ += _CLOSING[sign]
+        elif open_ and sign == open_[-1]:
+            open_ = open_[:-1]
+        elif sign == "," and not open_:
+            parts.append(text[start:place])
+            start = place + 1
+    parts.append(text[start:])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _fields(cls: type[InPlacePass]) -> tuple[dataclasses.Field[Any], ...]:
+    if not dataclasses.is_dataclass(cls):
+        return ()
+    return tuple(option for option in dataclasses.fields(cls) if option.init)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except (NameError, TypeError):
+        # A type that only a type checker can see: values are taken as JSON or text.
+        return {option.name: Any for option in _fields(cls)}
+
+
+def _known(cls: type[InPlacePass]) -> str:
+    words = "; ".join(option_names(cls))
+    return f"its options are: {words}" if words else "it takes no options"
+
+
+def _default_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None or value == () or value == {} else str(value)
+
+
+def _type_words(hint: Any) -> str:
+    names = {bool: "true|false", int: "whole number", float: "number", str: "text"}
+    if hint in names:
+        return names[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if _is_union(origin):
+        kept = [arg for arg in args if arg is not type(None)]
+        return " or ".join(dict.fromkeys(_type_words(arg) for arg in kept))
+    if _is_mapping(origin):
+        return f"name={_type_words(args[1])}, repeated"
+    if _is_sequence(origin):
+        return f"{_type_words(args[0])}, repeated"
+    return "value"
+
+
+def _is_union(origin: Any) -> bool:
+    return origin is typing.Union or origin is types.UnionType
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _is_sequence(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Sequence)
+
+
+def _convert(texts: list[str], hint: Any, where: str) -> Any:
+    """Return what the texts given for one option say."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if _is_union(origin):
+        return _convert_union(texts, args, where)
+    if _is_mapping(origin):
+        return _mapping(texts, args, where)
+    if _is_sequence(origin):
+        return _sequence(texts, args, where)
+    if len(texts) > 1:
+        raise UsageError(f"{where} is given {len(texts)} times; it takes one value")
+    return _single(_read(texts[0], where), hint, where)
+
+
+def _convert_union(texts: list[str], args: tuple[Any, ...], where: str) -> Any:
+    if type(None) in args and texts in (["none"], [""]):
+        return None
+    kept = [arg for arg in args if arg is not type(None)]
+    return _first_that_fits(_convert, texts, kept, where)
+
+
+def _first_that_fits(read: Any, value: Any, hints: list[Any], where: str) -> Any:
+    """Return a value as the first of several types that takes it."""
+    if len(hints) == 1:
+        return read(value, hints[0], where)
+    try:
+        return read(value, hints[0], where)
+    except UsageError:
+        return _first_that_fits(read, value, hints[1:], where)
+
+
+def _mapping(texts: list[str], args: tuple[Any, ...], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        if text.startswith(("{", "@")):
+            read = _read(text, where)
+            if not isinstance(read, Mapping):
+                raise UsageError(f"{where} takes names and values, not '{text}'")
+            entries = {str(key): value for key, value in read.items()}
+        else:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise UsageError(f"{where} takes name=value, not '{text}'")
+            entries = {key.strip(): _read(value.strip(), where)}
+        found.update((key, _single(value, args[1], where)) for key, value in entries.items())
+    return found
+
+
+def _sequence(texts: list[str], args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    items: list[Any] = []
+    for text in texts:
+        read = _read(text, where)
+        items.extend(read if isinstance(read, list) else [read])
+    return tuple(_single(item, args[0], where) for item in items)
+
+
+def _read(text: str, where: str) -> Any:
+    """Return the value that a text stands for: a file's content, JSON, or the text itself."""
+    if text.startswith("@"):
+        return _read_file(Path(text[1:]), where)
+    if text.startswith(("{", "[", '"')):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{where}: '{text}' is not JSON: {error}") from error
+    return text
+
+
+def _read_file(path: Path, where: str) -> Any:
+    if not path.is_file():
+        raise UsageError(f"{where}: there is no file '{path}'")
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{where}: '{path}' cannot be read as its suffix says: {error}"
+        ) from (error)
+
+
+def _single(value: Any, hint: Any, where: str) -> Any:
+    """Return one value as the type that an option asks for."""
+    if hint is Any or hint is object:
+        return value
+    args = typing.get_args(hint)
+    if _is_union(typing.get_origin(hint)):
+        return _one_of(value, args, where)
+    if typing.get_origin(hint) is np.ndarray or hint is np.ndarray:
+        return np.asarray(value)
+    if _is_sequence(typing.get_origin(hint)):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(_single(item, args[0], where) for item in items)
+    if hint is bool and isinstance(value, (bool, str)) and str(value).lower() in _WORDS:
+        return _WORDS[str(value).lower()]
+    if hint is str:
+        return str(value)
+    if hint in (int, float) and not isinstance(value, bool):
+        try:
+            return _number(value, hint)
+        except (TypeError, ValueError):
+            pass
+    raise UsageError(f"{where} takes {_type_words(hint)}, not '{value}'")
+
+
+def _number(value: Any, hint: Any) -> Any:
+    if hint is float or isinstance(value, str):
+        return hint(value)
+    if int(value) != value:
+        raise ValueError(value)
+    return int(value)
+
+
+def _one_of(value: Any, args: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    kept = [arg for arg in args if arg is not type(None)]
+    return _first_that_fits(_single, value, kept, where)
