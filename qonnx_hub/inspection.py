@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from qonnx_hub_adapters.wording import describe_number
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.quant import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer, Trunc
 from qonnx_hub_ir.semantics import quantize_to_integers
+from qonnx_hub_ir.value_ranges import Accumulator, InputRange, ValueInfo
+from qonnx_hub_ir.value_ranges.accumulators import walk_accumulators
 from qonnx_hub_ir.verify import label
 
 
@@ -53,6 +56,66 @@ class QuantizedTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorRange:
+    """What a tensor can hold.
+
+    Attributes:
+        name: Name of the tensor.
+        datatype: Its integer type, such as "INT8"; empty where it is on no grid.
+        bits: Bits that its integers need; ``None`` without a grid.
+        low: Lowest value.
+        high: Highest value.
+        integer_low: Lowest integer; ``None`` without a grid.
+        integer_high: Highest integer; likewise.
+        scale: Step of the grid, or how many there are.
+        offset: Value of integer 0, or how many there are; empty where it is 0.
+        axis: Axis of the channels that differ; ``None`` where none do.
+        exact: Whether the floats are integer times scale to the bit.
+        fixed_point: Narrowest fixed-point type that holds every value, as "ap_fixed<W,I>".
+    """
+
+    name: str
+    datatype: str
+    bits: int | None
+    low: float
+    high: float
+    integer_low: int | None
+    integer_high: int | None
+    scale: str
+    offset: str
+    axis: int | None
+    exact: bool
+    fixed_point: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccumulatorRange:
+    """What the sum of one layer can hold, without its bias.
+
+    Attributes:
+        node: Operator and name of the layer.
+        low: Lowest sum.
+        high: Highest sum.
+        bits: Bits that hold every sum.
+        partial_bits: Bits that hold every partial sum as well, in any order of adding.
+        scale: Value of one unit, or how many there are.
+        input_type: Type of the layer's input.
+        weight_type: Type of its weights.
+        exact: Whether float32 computes the same sums to the bit.
+    """
+
+    node: str
+    low: int
+    high: int
+    bits: int
+    partial_bits: int
+    scale: str
+    input_type: str
+    weight_type: str
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What is quantized in a model.
 
@@ -65,6 +128,8 @@ class Inspection:
         parameters: Elements of all initializers that are not quantizer parameters.
         weight_bits: Bits that the quantized weights need.
         float_weights: Elements of weights that no quantizer reads.
+        ranges: What every tensor that is no constant can hold; empty unless asked for.
+        accumulators: What the layers' sums can hold; likewise.
     """
 
     inputs: dict[str, str]
@@ -75,6 +140,8 @@ class Inspection:
     parameters: int
     weight_bits: int
     float_weights: int
+    ranges: tuple[TensorRange, ...] = ()
+    accumulators: tuple[AccumulatorRange, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as plain data, fit for JSON."""
@@ -82,12 +149,23 @@ class Inspection:
         return data
 
 
-def inspect_model(model: Model) -> Inspection:
+def inspect_model(
+    model: Model, *, ranges: bool = False, inputs: Mapping[str, InputRange] | None = None
+) -> Inspection:
     """Return what is quantized in an IR model.
 
     A weight's integers are computed from its values, so that the numbers are what hardware
     stores, not what the file claims.
+
+    Args:
+        model: The model.
+        ranges: Infer what every tensor can hold as well.
+        inputs: Input name -> its ends, or its type; inputs that are not named can be anything.
+
+    Raises:
+        UsageError: A name that is no input, or a range or type that is none.
     """
+    known = list(walk_accumulators(model, inputs)) if ranges else []
     nodes = list(model.graph.all_nodes())
     quantizers = [node for node in nodes if dialect.is_quantizer(node)]
     tensors = tuple(_describe(node) for node in quantizers)
@@ -102,6 +180,41 @@ def inspect_model(model: Model) -> Inspection:
         parameters=parameters,
         weight_bits=bits,
         float_weights=floats,
+        ranges=tuple(_range(n, info) for n, info, _ in known if info.constant is None),
+        accumulators=tuple(_accumulator(sums) for _, _, sums in known if sums is not None),
+    )
+
+
+def _range(name: str, info: ValueInfo) -> TensorRange:
+    grid, fixed = info.grid, info.fixed_point()
+    kind = "" if fixed is None else f"ap_{'' if fixed[2] else 'u'}fixed<{fixed[0]},{fixed[1]}>"
+    return TensorRange(
+        name=name,
+        datatype="" if info.datatype is None else str(info.datatype),
+        bits=info.bits,
+        low=float(info.low.min()),
+        high=float(info.high.max()),
+        integer_low=None if grid is None else int(grid.low.min()),
+        integer_high=None if grid is None else int(grid.high.max()),
+        scale="" if grid is None else describe_number(grid.scale),
+        offset="" if grid is None or not grid.has_offset else describe_number(grid.offset),
+        axis=info.channel_axis,
+        exact=grid is not None and grid.exact,
+        fixed_point=kind,
+    )
+
+
+def _accumulator(found: Accumulator) -> AccumulatorRange:
+    return AccumulatorRange(
+        node=found.node,
+        low=int(found.low.min()),
+        high=int(found.high.max()),
+        bits=found.bits,
+        partial_bits=found.partial_bits,
+        scale=describe_number(found.scale),
+        input_type=str(found.input_type),
+        weight_type=str(found.weight_type),
+        exact=found.exact,
     )
 
 

@@ -3,20 +3,97 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from qonnx_hub.cli.options import From, Json, Source, console, write_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+    from qonnx_hub.inspection import Inspection
+    from qonnx_hub.integer_weights import IntegerWeight
 
-def command(source: Source, from_: From = None, json: Json = None) -> None:
+
+def command(
+    source: Source,
+    from_: From = None,
+    ranges: Annotated[
+        bool,
+        typer.Option(
+            "--ranges", help="Show what every tensor and every accumulator can hold."
+        ),
+    ] = False,
+    range_: Annotated[
+        list[str] | None,
+        typer.Option("--range", metavar="NAME:LO,HI", help="Range of an input, for --ranges."),
+    ] = None,
+    input_dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]TYPE",
+            help="Type of an input, such as UINT8, for --ranges; of all without a name.",
+        ),
+    ] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Show the integers of all weights.")
+    ] = False,
+    export_ints: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Write the integers of all weights: .npz, or .h for C."
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
     """Show what is quantized in a model, tensor by tensor, with totals."""
     from qonnx_hub import api
+    from qonnx_hub.integer_weights import integer_weights, write_integers
 
-    found = api.inspect(api.load(source, from_))
+    model = api.load(source, from_)
+    given = _inputs(range_ or [], input_dtype or [], [str(v.name) for v in model.graph.inputs])
+    found = api.inspect(model, ranges=ranges or json is not None, inputs=given)
+    wanted = weights or export_ints is not None or json is not None
+    stored = integer_weights(model) if wanted else []
+    if export_ints is not None:
+        write_integers(stored, export_ints)
     out = console(json)
+    _print_tensors(out, found)
+    if ranges:
+        _print_ranges(out, found)
+    if weights:
+        out.print()
+        out.print(_weights(stored))
+    if export_ints is not None:
+        out.print(f"{export_ints}: integers of {len(stored)} weights")
+    data = {**found.to_dict(), "weights": [_weight_data(weight) for weight in stored]}
+    write_json(json_module.dumps(data, indent=2), json)
+
+
+def _inputs(ranges: list[str], types: list[str], names: list[str]) -> dict[str, Any]:
+    from qonnx_hub_ir.errors import UsageError
+
+    given: dict[str, Any] = {}
+    for text in types:
+        name, _, kind = text.rpartition("=")
+        given.update(dict.fromkeys([name] if name else names, kind))
+    for text in ranges:
+        name, _, ends = text.rpartition(":")
+        parts = ends.split(",")
+        try:
+            low, high = (float(part) for part in parts)
+        except ValueError as error:
+            raise UsageError(f"--range takes NAME:LO,HI, not '{text}'") from error
+        if not name:
+            raise UsageError(f"--range takes NAME:LO,HI, not '{text}'")
+        given[name] = (low, high)
+    return given
+
+
+def _print_tensors(out: Console, found: Inspection) -> None:
     out.print(_table(found.tensors))
     signature = [f"{name} {kind}" for name, kind in found.inputs.items()]
     results = [f"{name} {kind}" for name, kind in found.outputs.items()]
@@ -29,7 +106,6 @@ def command(source: Source, from_: From = None, json: Json = None) -> None:
         f"{found.parameters} parameters, {found.float_weights} of them float; "
         f"quantized weights need {found.weight_bits} bits"
     )
-    write_json(json_module.dumps(found.to_dict(), indent=2), json)
 
 
 def _table(tensors: Any) -> Table:
@@ -59,3 +135,82 @@ def _table(tensors: Any) -> Table:
 
 def _flag(value: bool | None) -> str:
     return "-" if value is None else "yes" if value else "no"
+
+
+def _print_ranges(out: Console, found: Inspection) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("tensor", "type", "values", "integers", "scale", "offset", "per", "exact"):
+        table.add_column(title)
+    for one in found.ranges:
+        is_grid = one.integer_low is not None
+        table.add_row(
+            one.name,
+            one.datatype or "-",
+            f"{one.low:.6g}..{one.high:.6g}",
+            f"{one.integer_low}..{one.integer_high}" if is_grid else "-",
+            one.scale or "-",
+            one.offset or "-",
+            "-" if one.axis is None else f"axis {one.axis}",
+            one.fixed_point or ("yes" if one.exact else "no"),
+        )
+    out.print()
+    out.print(table)
+    if not found.accumulators:
+        return
+    sums = Table(box=None, pad_edge=False)
+    for title in ("accumulator", "input", "weights", "sums", "bits", "partial", "exact"):
+        sums.add_column(title)
+    for layer in found.accumulators:
+        sums.add_row(
+            layer.node,
+            layer.input_type,
+            layer.weight_type,
+            f"{layer.low}..{layer.high}",
+            str(layer.bits),
+            str(layer.partial_bits),
+            _flag(layer.exact),
+        )
+    out.print()
+    out.print(sums)
+
+
+def _weights(stored: list[IntegerWeight]) -> Table:
+    from rich.table import Table
+
+    columns = ("weight", "shape", "bits", "signed", "integers", "range", "zeros", "scale")
+    table = Table(*columns, box=None, pad_edge=False)
+    for weight in stored:
+        data = _weight_data(weight)
+        table.add_row(
+            weight.name,
+            "x".join(map(str, data["shape"])),
+            str(weight.bits),
+            _flag(weight.signed),
+            str(data["distinct"]),
+            f"{data['lowest']}..{data['highest']}",
+            str(weight.zeros),
+            data["scale"],
+        )
+    return table
+
+
+def _weight_data(weight: IntegerWeight) -> dict[str, Any]:
+    import numpy as np
+
+    from qonnx_hub_adapters.wording import describe_number
+
+    used = np.unique(weight.integers)
+    return {
+        "name": weight.name,
+        "shape": list(weight.integers.shape),
+        "bits": weight.bits,
+        "signed": weight.signed,
+        "distinct": int(used.size),
+        "lowest": int(used[0]) if used.size else None,
+        "highest": int(used[-1]) if used.size else None,
+        "zeros": weight.zeros,
+        "scale": describe_number(weight.scale),
+        "zero_point": describe_number(weight.zero_point),
+    }

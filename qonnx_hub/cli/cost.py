@@ -1,0 +1,140 @@
+"""``qonnx-hub cost``."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qonnx_hub.cli.options import From, Json, console, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from qonnx_hub.costs.cost import Cost
+
+
+def command(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Model files, or package.module:callable.", metavar="MODEL..."),
+    ],
+    from_: From = None,
+    convention: Annotated[
+        str,
+        typer.Option(
+            help="true (exact datatypes), qonnx (as the qonnx tool counts) or paper (as the "
+            "published table of the model zoo)."
+        ),
+    ] = "true",
+    sparsity: Annotated[
+        bool, typer.Option("--sparsity", help="Leave out weights that are zero.")
+    ] = False,
+    input_dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]TYPE",
+            help="Type of an input, such as INT8; of all without a name.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Draw the layers of one model, or bits against operations of several.",
+        ),
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Count what one inference costs: MACs, bit operations, weights, activations."""
+    from qonnx_hub import api
+
+    given = _input_types(input_dtype or [])
+    costs = [
+        api.cost(source, convention, sparsity=sparsity, input_types=given, from_=from_)
+        for source in sources
+    ]
+    if plot is not None:
+        from qonnx_hub.costs.plot import write_plot
+
+        write_plot(costs, plot)
+    out = console(json)
+    if len(costs) == 1:
+        _print_one(out, costs[0])
+    else:
+        out.print(_models(costs))
+        for cost in costs:
+            _print_notes(out, cost, f"{cost.source}: ")
+    if plot is not None:
+        out.print(f"plot: {plot}")
+    data = [cost.to_dict() for cost in costs]
+    write_json(json_module.dumps(data[0] if len(data) == 1 else data, indent=2), json)
+
+
+def _input_types(texts: list[str]) -> dict[str, str]:
+    pairs = (text.rpartition("=") for text in texts)
+    return {name: kind for name, _, kind in pairs}
+
+
+def _print_one(out: Console, cost: Cost) -> None:
+    out.print(_layers(cost))
+    what = "nonzero weights only" if cost.sparsity else "all weights"
+    out.print()
+    out.print(f"convention {cost.convention}, {what}")
+    if cost.convention == "paper":
+        out.print("MACs and weights are those of the largest datatype bucket")
+    for title, buckets in (
+        ("MACs", cost.mac_buckets),
+        ("weights", cost.weight_buckets),
+        ("activations", cost.activation_buckets),
+    ):
+        parts = ", ".join(f"{name}: {count:,}" for name, count in buckets.items())
+        out.print(f"{title} by datatype: {parts or 'none'}")
+    _print_notes(out, cost, "")
+
+
+def _print_notes(out: Console, cost: Cost, prefix: str) -> None:
+    for note in cost.notes:
+        out.print(f"note: {prefix}{note}")
+
+
+def _layers(cost: Cost) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("layer", "operator", "input", "weights", "output"):
+        table.add_column(title)
+    for title in ("MACs", "BOPs", "weights", "bits", "activations", "bits"):
+        table.add_column(title, justify="right")
+    for layer in cost.layers:
+        numbers = (
+            *(layer.macs, layer.bops, layer.weights, layer.weight_bits),
+            *(layer.activations, layer.activation_bits),
+        )
+        types = (layer.input_type, layer.weight_type, layer.output_type)
+        table.add_row(layer.name, layer.op, *types, *[f"{n:,}" for n in numbers])
+    table.add_row("total", "", "", "", "", *_totals(cost))
+    return table
+
+
+def _models(costs: list[Cost]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model")
+    for title in ("layers", "MACs", "BOPs", "weights", "bits", "activations", "bits"):
+        table.add_column(title, justify="right")
+    for cost in costs:
+        table.add_row(cost.source, str(len(cost.layers)), *_totals(cost))
+    return table
+
+
+def _totals(cost: Cost) -> list[str]:
+    numbers = (
+        *(cost.macs, cost.bops, cost.weights, cost.weight_bits),
+        *(cost.activations, cost.activation_bits),
+    )
+    return [f"{number:,}" for number in numbers]

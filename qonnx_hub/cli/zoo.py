@@ -1,0 +1,155 @@
+"""``qonnx-hub zoo``."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qonnx_hub.cli.options import Json, console, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qonnx_hub.zoo import Entry, ZooCheck
+
+app = typer.Typer(help="Find, fetch and check published models.", no_args_is_help=True)
+
+Mirror = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder that holds the zoo's files.",
+        show_default="the variable QONNX_HUB_ZOO",
+    ),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model.")]
+
+
+@app.command(name="list")
+def list_models(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Models to tell all about.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """List published models, or tell all about some of them."""
+    from qonnx_hub import zoo
+
+    found = [zoo.find(name) for name in names] if names else list(zoo.entries())
+    out = console(json)
+    if names:
+        for entry in found:
+            _print_entry(out, entry)
+    else:
+        _print_table(out, found)
+    write_json(json_module.dumps([entry.to_dict() for entry in found], indent=2), json)
+
+
+def _print_table(out: Console, found: list[Entry]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "data set", "topology", "input", "weights", "activations"):
+        table.add_column(title)
+    table.add_column("accuracy")
+    table.add_column("hash")
+    for entry in found:
+        bits = (entry.input_bits, entry.weight_bits, entry.activation_bits)
+        known = "recorded" if entry.sha256 else "not recorded"
+        row = (entry.name, entry.dataset, entry.topology, *bits, entry.accuracy, known)
+        table.add_row(*row)
+    out.print(table)
+
+
+def _print_entry(out: Console, entry: Entry) -> None:
+    out.print(f"{entry.name}: {entry.topology}, {entry.dataset}")
+    out.print(
+        f"  bits: input {entry.input_bits}, weights {entry.weight_bits}, "
+        f"activations {entry.activation_bits}"
+    )
+    out.print(f"  published accuracy: {entry.accuracy or 'none'}")
+    out.print(f"  input: {entry.preprocessing}")
+    if entry.note:
+        out.print(f"  note: {entry.note}")
+    out.print(f"  sha256: {entry.sha256 or 'not recorded'}")
+    out.print(f"  from: {entry.url}")
+
+
+@app.command()
+def get(
+    name: Name,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="A copy there."),
+    ] = None,
+    mirror: Mirror = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where downloads are kept.",
+            show_default="the system's cache folder",
+        ),
+    ] = None,
+    allow_unverified: Annotated[
+        bool,
+        typer.Option("--allow-unverified", help="Take files of which no hash is recorded."),
+    ] = False,
+) -> None:
+    """Fetch a model, verify it, and print where it lies."""
+    from qonnx_hub import zoo
+    from qonnx_hub.files import replacing
+
+    path = zoo.get(name, mirror=mirror, cache_folder=cache, allow_unverified=allow_unverified)
+    if output is not None:
+        with replacing(output) as temporary:
+            temporary.write_bytes(path.read_bytes())
+        path = output
+    entry = zoo.find(name)
+    typer.echo(str(path))
+    if not entry.sha256:
+        typer.echo("note: no hash is recorded for it; the file was not verified", err=True)
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Models; all that the mirror holds."),
+    ] = None,
+    mirror: Mirror = None,
+    json: Json = None,
+) -> None:
+    """Verify files, and run them on recorded inputs where NAME.io.npz lies beside.
+
+    Exit code 1 if a file is not the published one or computes something else.
+    """
+    from qonnx_hub import zoo
+    from qonnx_hub_ir.errors import UsageError
+
+    wanted = names or zoo.available(mirror)
+    if not wanted:
+        raise UsageError("name models to check, or a mirror that holds some (--mirror)")
+    found = [zoo.check(name, mirror=mirror) for name in wanted]
+    _print_checks(console(json), found)
+    write_json(json_module.dumps([one.to_dict() for one in found], indent=2), json)
+    if not all(found):
+        raise typer.Exit(1)
+
+
+def _print_checks(out: Console, found: list[ZooCheck]) -> None:
+    from rich.table import Table
+
+    table = Table("name", "file", "outputs", "largest difference", box=None, pad_edge=False)
+    files = {True: "as published", False: "NOT the published file", None: "no hash recorded"}
+    for one in found:
+        outputs, largest = "nothing recorded", "-"
+        if one.samples:
+            verdict = "equal" if one.different == 0 else "close" if one.equal else "DIFFERENT"
+            outputs = f"{verdict}: {one.different} of {one.values} differ"
+            largest = f"{one.largest:g}"
+        table.add_row(one.name, files[one.published], outputs, largest)
+    out.print(table)

@@ -1,0 +1,1 @@
+"""What one inference costs: products, bits, weights, activations, by stated conventions."""
