@@ -249,12 +249,18 @@ def make(text: str) -> InPlacePass:
     return build(get(name), name, rest if colon else "")
 
 
+def _usual_effect(cls: type) -> Effect:
+    """Return what a class of passes promises, with default options where options decide."""
+    decided = isinstance(getattr(cls, "effect", None), property)
+    return effect_of(cls() if decided else cls)
+
+
 def describe(name: str) -> PassInfo:
     """Return what is known about the pass of that name."""
     cls = get(name)
     summary, change = _documentation(cls)
     location = f"{cls.__module__}:{cls.__name__}"
-    return PassInfo(name, location, summary, change, option_names(cls), effect_of(cls))
+    return PassInfo(name, location, summary, change, option_names(cls), _usual_effect(cls))
 
 
 def _documentation(cls: type) -> tuple[str, tuple[str, ...]]:

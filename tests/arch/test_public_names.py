@@ -13,11 +13,17 @@ DOCUMENTED = {
     "__version__",
     "check",
     "convert",
+    "cost",
+    "diff",
     "inspect",
     "ir",
+    "lint",
     "load",
+    "passes",
     "run",
     "save",
+    "transform",
+    "zoo",
 }
 
 
