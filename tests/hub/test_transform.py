@@ -477,4 +477,4 @@ def test_a_registration_that_cannot_be_is_refused(
 def test_a_promise_that_options_decide_is_told_for_the_default_ones() -> None:
     assert passes.describe("streamline").effect is passes.Effect.ROUNDING
     assert passes.describe("change_batch").effect is passes.Effect.SIGNATURE
-    assert passes.describe("gemm_to_matmul").effect is passes.Effect.EXACT
+    assert passes.describe("drop_unused").effect is passes.Effect.EXACT
