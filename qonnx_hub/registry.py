@@ -13,6 +13,8 @@ from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError
 
 IMPORTERS: Mapping[str, str] = {
     "hawq": "qonnx_hub_adapters.hawq.importer:HawqImporter",
+    "brevitas": "qonnx_hub_adapters.brevitas.importer:BrevitasImporter",
+    "pytorch": "qonnx_hub_adapters.pytorch.importer:PyTorchImporter",
     "qlinear": "qonnx_hub_adapters.qlinear.importer:QlinearImporter",
     "qcdq": "qonnx_hub_adapters.qcdq.importer:QcdqImporter",
     "qonnx": "qonnx_hub_adapters.qonnx.importer:QonnxImporter",
@@ -24,6 +26,7 @@ EXPORTERS: Mapping[str, str] = {
     "qonnx": "qonnx_hub_adapters.qonnx.exporter:QonnxExporter",
     "qcdq": "qonnx_hub_adapters.qcdq.exporter:QcdqExporter",
     "qlinear": "qonnx_hub_adapters.qlinear.exporter:QlinearExporter",
+    "hls4ml": "qonnx_hub_adapters.hls4ml.exporter:Hls4mlExporter",
 }
 
 IMPORTER_GROUP = "qonnx_hub.importers"

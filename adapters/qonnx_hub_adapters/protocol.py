@@ -16,6 +16,8 @@ from qonnx_hub_ir.errors import Gap
 __all__ = [
     "AdapterInfo",
     "Artifact",
+    "Bound",
+    "CodesOf",
     "ExportOptions",
     "Exporter",
     "Feature",
@@ -24,7 +26,9 @@ __all__ = [
     "ImportOptions",
     "Importer",
     "Outputs",
+    "Prepares",
     "QuantizerRecord",
+    "ShowsLayers",
     "Support",
 ]
 
@@ -70,6 +74,7 @@ class AdapterInfo:
         requires: Import names that must be found.
         suffixes: File suffixes that it reads or writes, with the dot.
         support: Feature -> support; what is not listed is UNKNOWN.
+        folder: For a form that is a folder, the name of the model in it; else empty.
     """
 
     name: str
@@ -78,6 +83,7 @@ class AdapterInfo:
     requires: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     support: Mapping[Feature, Support] = field(default_factory=dict)
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,40 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """How far a form that is not exact may be from its quantizer, on the same values before it.
+
+    Attributes:
+        steps: Largest difference, in steps of the quantizer.
+        share: Predicted share of values that differ, when all integers before it are equally
+            likely; ``None`` where it is not known.
+        near: Distance from a rounding tie, in steps, beyond which no value differs; ``None``
+            where it is not known. Values within a few float32 spacings are on the tie.
+    """
+
+    steps: int = 1
+    share: float | None = None
+    near: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CodesOf:
+    """The value of a file that holds the integers of a quantizer.
+
+    Attributes:
+        value: Its name in the file.
+        zero: The integer that stands for zero.
+        low: Lowest integer that can occur.
+        high: Highest integer that can occur.
+    """
+
+    value: str
+    zero: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizerRecord:
     """What became of one quantizer.
 
@@ -134,6 +174,8 @@ class QuantizerRecord:
         encoding: The form it was given.
         exact: Whether the form computes the same float32 values.
         reason: Why this form.
+        bound: What a form that is not exact promises; a conversion that breaks it is refused.
+            ``None`` for exact forms, and where nothing is promised.
     """
 
     node: str
@@ -141,6 +183,7 @@ class QuantizerRecord:
     encoding: str
     exact: bool = True
     reason: str = ""
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +195,22 @@ class Artifact:
         quantizers: One record per quantizer of the source.
         notes: Sentences that a user should read.
         files: Further files, name -> bytes, for forms that are folders.
+        compared: The model between the source's own inputs and outputs, where the model itself
+            takes or gives others (channels last, flat): what is compared with the source.
+        reordered: Whether it multiplies and adds in another order than the source: float32
+            rounds elsewhere then, and a sum within the last bits of a tie may fall to the
+            other side.
+        codes: Output of a quantizer in the source -> the value that holds its integers, for
+            forms that compute in integers.
     """
 
     model: Model
     quantizers: tuple[QuantizerRecord, ...] = ()
     notes: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    compared: Model | None = None
+    reordered: bool = False
+    codes: Mapping[str, CodesOf] = field(default_factory=dict)
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message."""
@@ -187,6 +240,28 @@ class Importer(Protocol):
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the original's own answer; ``None`` where there is only the IR to run."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An importer whose sources need something beside them: a sample, a file of weights."""
+
+    def prepare(self, source: object, options: ImportOptions) -> Any:
+        """Return what the importer takes in the source's place, with all that it needs.
+
+        ``load`` and ``run_source`` then mean the same thing. The source is not changed.
+
+        Raises:
+            SourceError: Something is missing, or does not fit.
+        """
+
+
+@runtime_checkable
+class ShowsLayers(Protocol):
+    """An importer that can say what the layers of a live model compute."""
+
+    def run_layers(self, source: object, feeds: Feeds) -> Outputs:
+        """Return inner values of one forward pass by the layers' names, as in provenance."""
 
 
 @runtime_checkable

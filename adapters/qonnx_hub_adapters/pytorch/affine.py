@@ -1,0 +1,194 @@
+"""torch's affine quantizer: its formula, and when a ``Quant`` node computes the same.
+
+Measured on torch 2.13 with every rounding threshold and the floats beside it, for
+fake_quantize (per tensor, per channel, learnable, fused) and quantized_decomposed::
+
+    y = (clip(round(x * (1 / s)) + z, low, high) - z) * s
+
+with ``1 / s`` rounded to float32, half to even, and all between clip and the last product
+exact on integers. A ``Quant`` node computes ``(round(clip(x / s + z)) - z) * s``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from qonnx_hub_ir.quant import Array, IntQuant, is_power_of_two
+from qonnx_hub_ir.semantics import quantize
+
+_BESIDE = 4
+"""Floats looked at on each side of a threshold."""
+
+_MOST_CODES = 1 << 17
+"""Largest number of codes whose thresholds are gone through one by one."""
+
+LARGEST_SNAPPED = 1 << 21
+"""Largest code that survives a product with the scale and the division by it: both round by
+half a unit in the last place, which for whole numbers below 2^22 stays below one half."""
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """One quantizer as torch says it.
+
+    Attributes:
+        scale: float32, above zero; a scalar, or shaped so that it broadcasts to the input.
+        inverse: What torch multiplies with: ``1 / scale``, rounded to float32.
+        zero_point: Whole numbers, float64, shaped like scale or a scalar.
+        low: Lowest integer code.
+        high: Highest integer code.
+    """
+
+    scale: Array
+    inverse: Array
+    zero_point: Array
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A ``Quant`` node that stands for an affine quantizer on its own grid.
+
+    Attributes:
+        quant: The node's quantizer.
+        limits: (lowest, highest) value, float32, where the range is none that bits can say.
+    """
+
+    quant: IntQuant
+    limits: tuple[Array, Array] | None = None
+
+
+def codes(x: Array, affine: Affine) -> Array:
+    """Return the integer codes that torch gives to float32 values, as float64."""
+    with np.errstate(all="ignore"):
+        rounded = np.rint(x * affine.inverse).astype(np.float64)
+    return np.asarray(np.clip(rounded + affine.zero_point, affine.low, affine.high))
+
+
+def values(code: Array, affine: Affine) -> Array:
+    """Return the float32 values that codes stand for."""
+    return np.asarray((code - affine.zero_point).astype(np.float32) * affine.scale)
+
+
+def say(affine: Affine) -> Said:
+    """Return the ``Quant`` node with the same levels, without a zero point if possible.
+
+    Codes are shifted where that gives a range with zero at its zero point: uint8 with zero
+    point 128 are the levels of int8 with zero point 0.
+    """
+    zero = np.unique(affine.zero_point)
+    if zero.size == 1:
+        shift = int(zero[0])
+        shifted = _standard(affine.low - shift, affine.high - shift)
+        if shifted is not None:
+            bits, signed, narrow = shifted
+            return Said(
+                _int_quant(affine, np.zeros((), dtype=np.float32), bits, signed, narrow)
+            )
+    given = _standard(affine.low, affine.high)
+    point = np.asarray(affine.zero_point, dtype=np.float32)
+    if given is not None:
+        return Said(_int_quant(affine, point, *given))
+    bits, signed = _covering(affine.low, affine.high)
+    ends = [
+        values(np.full((), end, dtype=np.float64), affine) for end in (affine.low, affine.high)
+    ]
+    return Said(_int_quant(affine, point, bits, signed, False), (ends[0], ends[1]))
+
+
+def say_on_integers(affine: Affine) -> Said:
+    """Return the ``Quant`` node for ``round(x / s)``, with its limits: no zero point is added.
+
+    ``clip(t + z, low, high) - z`` is ``clip(t, low - z, high - z)`` on integers.
+    """
+    lowest, highest = affine.low - affine.zero_point, affine.high - affine.zero_point
+    low, high = int(lowest.min()), int(highest.max())
+    one, zero = np.ones((), dtype=np.float32), np.zeros((), dtype=np.float32)
+    standard = _standard(low, high) if lowest.size == 1 else None
+    bits, signed, narrow = standard or (*_covering(low, high), False)
+    quant = IntQuant(one, zero, np.array(bits, dtype=np.float32), signed, narrow)
+    limits = (lowest.astype(np.float32), highest.astype(np.float32))
+    return Said(quant, None if standard is not None else limits)
+
+
+def _int_quant(
+    affine: Affine, zero_point: Array, bits: int, signed: bool, narrow: bool
+) -> IntQuant:
+    return IntQuant(affine.scale, zero_point, np.array(bits, dtype=np.float32), signed, narrow)
+
+
+def _standard(low: int, high: int) -> tuple[int, bool, bool] | None:
+    """Return (bits, signed, narrow) of a range, ``None`` where no bit width says it.
+
+    One signed bit is left out: it means the two levels minus and plus one.
+    """
+    if low == 0 and high > 0:
+        bits = high.bit_length()
+        if high == 2**bits - 1:
+            return bits, False, False
+        return (bits, False, True) if high == 2**bits - 2 else None
+    if low < 0 < high:
+        bits = high.bit_length() + 1
+        if high == 2 ** (bits - 1) - 1 and low in {-high - 1, -high}:
+            return bits, True, low == -high
+    return None
+
+
+def _covering(low: int, high: int) -> tuple[int, bool]:
+    if low >= 0:
+        return max(high.bit_length(), 1), False
+    return max(2, (-low - 1).bit_length() + 1, max(high, 0).bit_length() + 1), True
+
+
+def is_same(affine: Affine, said: Said) -> bool:
+    """Return whether the ``Quant`` node is proven to compute what torch does.
+
+    For a scale that is a power of two, without a zero point, both compute the same product.
+    Otherwise both sides are staircases that never fall (products, quotients and sums with a
+    constant keep order when rounded, and so does rounding), so that they are the same function
+    if they step at the same floats: every threshold is looked at, with the floats around it.
+    Not proven is what steps elsewhere, and what has too many steps.
+    """
+    point = said.quant.zero_point
+    if point is None:
+        raise ValueError("the zero point is not known")
+    if not np.any(point) and is_power_of_two(affine.scale):
+        return bool(np.all(affine.scale * affine.inverse == 1))
+    if affine.high - affine.low > _MOST_CODES:
+        return False
+    arrays = np.broadcast_arrays(affine.scale, affine.inverse, affine.zero_point, point)
+    channels = zip(*(array.reshape(-1) for array in arrays), strict=True)
+    return all(
+        _same_steps(
+            Affine(np.asarray(s), np.asarray(i), np.asarray(z), affine.low, affine.high),
+            dataclasses.replace(said.quant, scale=np.asarray(s), zero_point=np.asarray(p)),
+        )
+        for s, i, z, p in channels
+    )
+
+
+def _same_steps(affine: Affine, quant: IntQuant) -> bool:
+    """Return whether one channel steps at the same floats."""
+    below = np.arange(affine.low, affine.high, dtype=np.float64)
+    middle = (below + 0.5 - float(affine.zero_point)) * float(affine.scale)
+    around = _floats_around(middle.astype(np.float32))
+    if not np.all(np.isfinite(around)):
+        return False
+    mine = codes(around, affine)
+    lowest, highest = values(np.array([affine.low, affine.high], dtype=np.float64), affine)
+    theirs = np.clip(quantize(around, quant), lowest, highest)
+    crossed = np.all(mine[0] == below) and np.all(mine[-1] == below + 1)
+    return bool(crossed and np.array_equal(theirs, values(mine, affine)))
+
+
+def _floats_around(middle: Array) -> Array:
+    """Return the floats at and beside each of some floats, ascending along the first axis."""
+    down, up = [middle], [middle]
+    for _ in range(_BESIDE):
+        down.append(np.nextafter(down[-1], np.float32(-np.inf)))
+        up.append(np.nextafter(up[-1], np.float32(np.inf)))
+    return np.stack([*down[:0:-1], *up])

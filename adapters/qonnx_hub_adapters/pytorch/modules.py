@@ -1,0 +1,276 @@
+"""Modules as they are at inference: copies in evaluation mode, with fixed quantizers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from qonnx_hub_adapters.hawq.layers import is_module, kind_of
+from qonnx_hub_adapters.pytorch.framework import quiet
+from qonnx_hub_adapters.pytorch.naming import FROZEN
+from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
+
+_CONVERTED = (
+    "torch.ao.nn.quantized",
+    "torch.ao.nn.intrinsic.quantized",
+    "torch.ao.nn.quantizable",
+    "torch.ao.nn.sparse",
+)
+_FAKE = "FakeQuantizeBase"
+_FUSED = "FusedMovingAvgObsFakeQuantize"
+_PLAIN = frozenset({"FakeQuantize", _FUSED})
+_LEARNABLE = frozenset({"_LearnableFakeQuantize", "LearnableFakeQuantize"})
+_OBSERVER = "ObserverBase"
+
+__all__ = ["frozen_copy", "inference_copy", "is_module", "own_copy", "unwrapped_module"]
+
+
+def unwrapped_module(module: Any) -> Any:
+    """Return the module inside of DataParallel wrappers."""
+    while type(module).__name__ in {"DataParallel", "DistributedDataParallel"}:
+        module = module.module
+    return module
+
+
+def inference_copy(source: Any, torch: Any) -> Any:
+    """Return a copy on the CPU, in evaluation mode, whose observers are off.
+
+    Args:
+        source: A module; not changed.
+        torch: The framework.
+
+    Raises:
+        SourceError: It cannot be copied.
+        UnsupportedGraphError: It holds layers that cannot be converted; all are listed.
+    """
+    own = _readable_copy(source)
+    _set_evaluation_mode(own, torch)
+    for child in own.modules():
+        if _has_base(child, _FAKE):
+            child.observer_enabled.zero_()
+        if _is_learnable(child):
+            child.static_enabled.zero_()
+    return own
+
+
+def frozen_copy(source: Any, torch: Any) -> Any:
+    """Return a copy for inference whose fake quantizers are plain calls of torch's functions.
+
+    The originals decide by the values of buffers what they do, which ``torch.export`` cannot
+    follow.
+
+    Raises:
+        SourceError: It cannot be copied.
+        UnsupportedGraphError: It holds layers that cannot be converted; all are listed.
+    """
+    own = _readable_copy(source)
+    _require_calibrated(own)
+    _set_evaluation_mode(own, torch)
+    replaced: dict[int, Any] = {}
+    # FX gives one quantizer several names; each of them is a place to replace it in.
+    for name, child in list(own.named_modules(remove_duplicate=False)):
+        fresh = _plain_form(child, torch) if name else None
+        if fresh is None:
+            continue
+        fresh = replaced.setdefault(id(child), fresh)
+        parent, _, leaf = name.rpartition(".")
+        setattr(own.get_submodule(parent), leaf, fresh)
+    return own
+
+
+def own_copy(module: Any) -> Any:
+    """Return a copy of a module, on the CPU.
+
+    Raises:
+        SourceError: It cannot be copied.
+    """
+    try:
+        with quiet():
+            return copy.deepcopy(module).cpu()
+    except Exception as error:  # whatever the user's tensors and attributes raise
+        raise SourceError(
+            f"a {type(module).__name__} cannot be copied, and the original is not touched: "
+            f"{error}"
+        ) from error
+
+
+def _readable_copy(source: Any) -> Any:
+    module = unwrapped_module(source)
+    _require_readable(module)
+    return own_copy(module)
+
+
+def shown_modules(own: Any) -> dict[str, Any]:
+    """Return by path the modules whose outputs are values of the graph under that name.
+
+    Those are quantizers, and modules without children: in others, what their own operators
+    give need not be what they return.
+    """
+    return {
+        name: child
+        for name, child in own.named_modules()
+        if name and (_has_base(child, _FAKE) or not any(True for _ in child.children()))
+    }
+
+
+def _plain_form(child: Any, torch: Any) -> Any:
+    """Return what stands for a quantizer or observer, ``None`` for other modules."""
+    forward = _forward_owner(child)
+    if forward in _LEARNABLE:
+        return _frozen(torch, *_learnable(child, torch))
+    if forward in _PLAIN and _has_base(child, _FAKE):
+        return _frozen(torch, *_fixed(child, torch))
+    if _has_base(child, _OBSERVER):
+        return torch.nn.Identity()
+    return None
+
+
+def _frozen(torch: Any, function: Any, args: tuple[Any, ...]) -> Any:
+    """Return a module that calls a function of torch's; its class name marks it."""
+
+    def forward(self: Any, x: Any) -> Any:
+        return x if function is None else function(x, *args)
+
+    kind = type(FROZEN, (torch.nn.Module,), {"forward": forward})
+    return kind()
+
+
+def _fixed(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the call of a quantizer with fixed parameters, as its own forward makes it."""
+    if int(child.fake_quant_enabled[0]) != 1:
+        return None, ()
+    low, high = _range(child)
+    if _forward_owner(child) == _FUSED:
+        # It works out its scale from the range it has seen at every call, and keeps it.
+        child.observer_enabled.zero_()
+        child(_example(child, torch))
+    scale, zero = child.scale.detach().clone(), child.zero_point.detach().clone()
+    if getattr(child, "is_per_channel", False):
+        return torch.fake_quantize_per_channel_affine, (scale, zero, child.ch_axis, low, high)
+    return torch.fake_quantize_per_tensor_affine, (scale, zero, low, high)
+
+
+def _example(child: Any, torch: Any) -> Any:
+    """Return zeros with as many channels as the quantizer has ranges."""
+    channels = child.activation_post_process.min_val.numel()
+    axis = max(int(child.ch_axis), 0) if getattr(child, "is_per_channel", False) else 0
+    return torch.zeros([channels if k == axis else 1 for k in range(max(axis + 1, 2))])
+
+
+def _learnable(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
+    if int(child.fake_quant_enabled[0]) != 1:
+        return None, ()
+    low, high = _range(child)
+    # The module bounds its scale before every call.
+    scale = child.scale.detach().abs().clamp(min=float(child.eps[0]))
+    zero = child.zero_point.detach().clone()
+    if child.qscheme in (torch.per_channel_symmetric, torch.per_tensor_symmetric):
+        zero = torch.zeros_like(zero)
+    if child.qscheme in (torch.per_channel_symmetric, torch.per_channel_affine):
+        function = torch._fake_quantize_learnable_per_channel_affine
+        return function, (scale, zero, child.ch_axis, low, high, 1.0)
+    return torch._fake_quantize_learnable_per_tensor_affine, (scale, zero, low, high, 1.0)
+
+
+def _range(child: Any) -> tuple[int, int]:
+    owner = child if hasattr(child, "quant_min") else child.activation_post_process
+    return int(owner.quant_min), int(owner.quant_max)
+
+
+def _set_evaluation_mode(own: Any, torch: Any) -> None:
+    try:
+        own.eval()
+    except NotImplementedError:
+        # A module out of torch.export refuses; its operators are told one by one.
+        for child in own.modules():
+            child.training = False
+    for child in own.modules():
+        graph = getattr(child, "graph", None)
+        if isinstance(child, torch.fx.GraphModule) and graph is not None:
+            _set_operators_to_evaluation(child)
+
+
+def _set_operators_to_evaluation(module: Any) -> None:
+    """Tell the operators of a traced graph that training is over."""
+    changed = False
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None:
+            continue
+        name = str(schema.name)
+        if not name.startswith("aten::") or not ("batch_norm" in name or "dropout" in name):
+            continue
+        for index, formal in enumerate(schema.arguments):
+            if formal.name not in {"training", "train"}:
+                continue
+            if index < len(node.args) and node.args[index] is True:
+                node.update_arg(index, False)
+                changed = True
+            elif node.kwargs.get(formal.name) is True:
+                node.update_kwarg(formal.name, False)
+                changed = True
+    if changed:
+        module.recompile()
+
+
+def _forward_owner(child: Any) -> str:
+    """Return the name of the class that defines what the module computes."""
+    return next((kind.__name__ for kind in type(child).__mro__ if "forward" in vars(kind)), "")
+
+
+def _has_base(child: Any, name: str) -> bool:
+    return any(
+        kind.__name__ == name and kind.__module__.partition(".")[0] in {"torch", "torchao"}
+        for kind in type(child).__mro__
+    )
+
+
+def _is_learnable(child: Any) -> bool:
+    return _forward_owner(child) in _LEARNABLE
+
+
+def _require_readable(module: Any) -> None:
+    gaps: list[Gap] = []
+    for name, child in module.named_modules():
+        # What a layer is made of needs no message of its own.
+        if not any(name.startswith(f"{gap.node}.") for gap in gaps):
+            gaps.extend(_gaps(name, child))
+    if gaps:
+        raise UnsupportedGraphError("layers of the module cannot be converted:", gaps)
+
+
+def _gaps(name: str, child: Any) -> Iterator[Gap]:
+    kind = type(child).__name__
+    where = name or kind
+    modules = {base.__module__ for base in type(child).__mro__}
+    if any(one.partition(".")[0] == "brevitas" for one in modules):
+        yield Gap(where, kind, "is a layer of Brevitas", "read the model with --from brevitas")
+    elif kind_of(child):
+        yield Gap(where, kind, "is a layer of HAWQ", "read the model with --from hawq")
+    elif type(child).__module__.startswith(_CONVERTED):
+        remedy = "give the model as it was before convert_fx or convert"
+        yield Gap(where, kind, "holds packed integers of one CPU backend", remedy)
+
+
+def _require_calibrated(module: Any) -> None:
+    """Raise if a quantizer is on whose observer has not seen a value yet."""
+    gaps = [
+        Gap(name, type(child).__name__, "has seen no data, its scale means nothing", remedy)
+        for remedy in ("run the model on samples before, or disable its observer",)
+        for name, child in module.named_modules()
+        if _has_base(child, _FAKE) and not _is_learnable(child) and _is_uncalibrated(child)
+    ]
+    if gaps:
+        raise UnsupportedGraphError("quantizers of the module are not calibrated:", gaps)
+
+
+def _is_uncalibrated(child: Any) -> bool:
+    observing = getattr(child, "observer_enabled", None)
+    if observing is None or int(observing[0]) != 1 or int(child.fake_quant_enabled[0]) != 1:
+        return False
+    lowest = getattr(getattr(child, "activation_post_process", None), "min_val", None)
+    if lowest is None:
+        return False
+    return lowest.numel() == 0 or bool(math.isinf(float(lowest.reshape(-1)[0])))

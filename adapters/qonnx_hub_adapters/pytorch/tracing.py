@@ -1,0 +1,139 @@
+"""From a module and samples, or a file, to an exported program."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub_adapters.pytorch.framework import first_line, quiet
+from qonnx_hub_ir.errors import SourceError, UsageError
+
+SUFFIX = ".pt2"
+
+
+def is_program(source: object) -> bool:
+    """Return whether the source is a torch.export.ExportedProgram, without importing torch."""
+    return any(
+        kind.__name__ == "ExportedProgram" and kind.__module__.startswith("torch.export")
+        for kind in type(source).__mro__
+    )
+
+
+def is_program_file(source: object) -> bool:
+    """Return whether the source is the path of a saved program. Nothing is read."""
+    return isinstance(source, (str, Path)) and Path(source).suffix.lower() == SUFFIX
+
+
+def read_program(path: str | Path, torch: Any) -> Any:
+    """Return the ExportedProgram of a file that ``torch.export.save`` wrote.
+
+    Raises:
+        SourceError: It is missing, cut off, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise SourceError(f"'{path}' does not exist, or is no file")
+    if not zipfile.is_zipfile(path):
+        raise SourceError(f"'{path}' is no file of torch.export.save, or it is cut off")
+    try:
+        with quiet():
+            return torch.export.load(str(path))
+    except Exception as error:  # the reader raises whatever the bytes lead it into
+        raise SourceError(
+            f"'{path}' cannot be read as an exported program: {first_line(error)}"
+        ) from error
+
+
+def samples_of(module: Any, args: Sequence[Any], torch: Any) -> tuple[Any, ...]:
+    """Return the sample inputs as tensors.
+
+    A graph out of ``torch.export`` knows the shapes of its inputs; other modules need samples.
+
+    Raises:
+        UsageError: There are none, or they are no arrays.
+    """
+    if args:
+        return tuple(_tensor(value, torch) for value in args)
+    known = _recorded_shapes(module, torch)
+    if not known:
+        raise UsageError(
+            f"a {type(module).__name__} is traced on a sample: give args=(x,), or on the "
+            "command line --input-shape 1,3,32,32"
+        )
+    return known
+
+
+def _tensor(value: Any, torch: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    try:
+        return torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"a sample input is neither an array nor a tensor: {error}"
+        ) from error
+
+
+def _recorded_shapes(module: Any, torch: Any) -> tuple[Any, ...]:
+    """Return zeros in the shapes that a traced graph was made with; empty where unknown."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return ()
+    values = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
+    if not all(isinstance(value, torch.Tensor) for value in values):
+        return ()
+    if not all(isinstance(size, int) for value in values for size in value.shape):
+        return ()
+    return tuple(torch.zeros(tuple(v.shape), dtype=v.dtype) for v in values)
+
+
+def export(module: Any, args: Sequence[Any], torch: Any) -> Any:
+    """Return the ExportedProgram of a frozen module.
+
+    Raises:
+        SourceError: It fails on the sample, or ``torch.export`` cannot follow it; the message
+            names the innermost module.
+    """
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(module, tuple(args), strict=False)
+    except Exception as error:  # whatever the user's forward or the tracer raises
+        where = _failing_module(module, args, torch)
+        raise SourceError(
+            f"torch.export cannot follow the model{where}: {first_line(error)}"
+        ) from (error)
+
+
+def _failing_module(module: Any, args: Sequence[Any], torch: Any) -> str:
+    """Return in which submodule tracing fails, in words."""
+    entered: list[str] = []
+    with quiet(), torch.no_grad(), _watched(module, entered), contextlib.suppress(Exception):
+        torch.export.export(module, tuple(args), strict=False)
+        return ""
+    return f" in module '{entered[-1]}'" if entered else ""
+
+
+@contextlib.contextmanager
+def _watched(module: Any, entered: list[str]) -> Iterator[None]:
+    """Note which submodules are entered and not left."""
+    handles = []
+    for name, child in module.named_modules():
+        if not name:
+            continue
+
+        def enter(_m: Any, _a: Any, name: str = name) -> None:
+            entered.append(name)
+
+        def leave(_m: Any, _a: Any, _o: Any) -> None:
+            entered.pop()
+
+        handles.append(child.register_forward_pre_hook(enter))
+        handles.append(child.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
