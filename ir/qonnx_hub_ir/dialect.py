@@ -111,6 +111,9 @@ BOUNDED = "qonnx_hub.bounded"
 """Metadata key of a model: why it may differ from its source by steps of its quantizers. A
 form was asked for by name that cannot say the source exactly; absent where it is the same."""
 
+NOTE = "qonnx_hub.note"
+"""Metadata key of a model: what a user should know about how it was read."""
+
 PROVENANCE = "qonnx_hub.source"
 """Metadata key: name of the source layer that a value stands for."""
 

@@ -21,7 +21,7 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.pytorch import running, tracing
 from qonnx_hub_adapters.pytorch.assembly import assemble, give_way
-from qonnx_hub_adapters.pytorch.expansion import UNPROVEN, Form
+from qonnx_hub_adapters.pytorch.expansion import SCALED, SNAPPED, UNPROVEN, Form
 from qonnx_hub_adapters.pytorch.framework import NEEDED, torch_module
 from qonnx_hub_adapters.pytorch.modules import (
     frozen_copy,
@@ -203,6 +203,13 @@ def _name_inputs(model: Model, names: Sequence[str]) -> None:
 def _attach(model: Model, forms: Sequence[Form]) -> None:
     """Write into the model's metadata which form each quantizer has."""
     model.metadata_props[FORMS] = json.dumps([asdict(form) for form in forms])
+    spelled = [form.name for form in forms if form.form in (SNAPPED, SCALED)]
+    if spelled:
+        model.metadata_props[dialect.NOTE] = (
+            f"{len(spelled)} of {len(forms)} quantizers are not a Quant node alone, because "
+            "torch multiplies by the rounded 1/scale where Quant divides: --option mode=quant "
+            f"writes Quant nodes only, equal but beside ties ({', '.join(spelled)})"
+        )
     unproven = [form.name for form in forms if form.form == UNPROVEN]
     if unproven:
         model.metadata_props[dialect.BOUNDED] = (

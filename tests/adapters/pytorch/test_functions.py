@@ -174,6 +174,7 @@ def test_a_proven_quantizer_is_one_node_and_another_is_rounded_first():
     ir = load(model, torch.zeros(1, 4))
     assert operators(ir) == ["Quant", "Mul", "Round", "Mul", "Quant"]
     assert [form.form for form in read_forms(ir)] == ["proven", "rounded first"]
+    assert ir.metadata_props["qonnx_hub.note"].startswith("1 of 2 quantizers are not a Quant")
 
 
 def test_mode_quant_writes_quant_nodes_and_says_that_they_are_bounded():
