@@ -18,9 +18,11 @@ from brevitas.quant import (
     SignedTernaryActPerTensorConst,
     Uint8ActPerTensorFixedPoint,
     Uint8ActPerTensorFloat,
+    Uint8ActPerTensorFloatBatchQuant2d,
     Uint8ActPerTensorFloatMaxInit,
 )
 from brevitas.quant.float import (
+    Fp8e4m3ActPerChannelFloat2d,
     Fp8e4m3ActPerTensorFloat,
     Fp8e5m2Act,
     Fp8e5m2ActPerTensorFloat,
@@ -119,6 +121,7 @@ INTEGERS = [
         threshold=0.2,
         scaling_init=0.7,
     ),
+    relu("batch statistics", Uint8ActPerTensorFloatBatchQuant2d, shapes=IMAGE),
     identity("learned bit width", bit_width=4, bit_width_impl_type="parameter"),
     relu("1 bit", bit_width=1),
     relu("2 bits", bit_width=2),
@@ -161,6 +164,10 @@ FLOATS = [
     identity("e5m2, no scale", Fp8e5m2Act),
     identity("e4m3 FNUZ", Fp8e4m3FNUZActPerTensorFloat),
     identity("e5m2 FNUZ", Fp8e5m2FNUZActPerTensorFloat),
+    identity("e4m3 per channel", Fp8e4m3ActPerChannelFloat2d, shapes=IMAGE,
+             scaling_stats_permute_dims=(1, 0, 2, 3),
+             per_channel_broadcastable_shape=(1, 4, 1, 1)),
+    identity("e4m3 OCP, unsigned", Fp8e4m3OCPActPerTensorFloat, signed=False),
     relu("e4m3 OCP", Fp8e4m3OCPActPerTensorFloat),
 ]  # fmt: skip
 

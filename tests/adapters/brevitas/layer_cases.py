@@ -16,6 +16,7 @@ from brevitas.quant import (
     Int16Bias,
     Int32Bias,
     RoundTo8bit,
+    ShiftedUint8ActPerTensorFixedPoint,
     ShiftRoundSaturateTo8bit,
     TruncTo8bit,
     Uint8ActPerTensorFixedPoint,
@@ -155,6 +156,16 @@ POOLS = [
           lambda: qnn.QuantReLU(bit_width=4, **TENSOR),
           lambda: qnn.TruncAvgPool2d(4, trunc_quant=TruncTo8bit, bit_width=4,
                                      return_quant_tensor=False), quantizers=2),
+    chain("TruncAvgPool2d of scales per channel", lambda: qnn.QuantReLU(
+        bit_width=4, scaling_per_output_channel=True,
+        per_channel_broadcastable_shape=(1, 4, 1, 1),
+        scaling_stats_permute_dims=(1, 0, 2, 3), **TENSOR),
+        lambda: qnn.TruncAvgPool2d(2, trunc_quant=TruncTo8bit, bit_width=4,
+                                   return_quant_tensor=False), quantizers=2),
+    chain("TruncAvgPool2d of a zero point", lambda: qnn.QuantIdentity(
+        ShiftedUint8ActPerTensorFixedPoint, bit_width=4, **TENSOR),
+        lambda: qnn.TruncAvgPool2d(2, trunc_quant=TruncTo8bit, bit_width=4,
+                                   return_quant_tensor=False), quantizers=2),
     chain("TruncAdaptiveAvgPool2d", small_relu, lambda: qnn.TruncAdaptiveAvgPool2d(
         1, trunc_quant=TruncTo8bit, bit_width=4, return_quant_tensor=False),
         quantizers=2, exact=True),
@@ -251,6 +262,9 @@ RECURRENT = [
     recurrent("weights only, coupled gates", qnn.QuantLSTM,
               coupled_input_forget_gates=True, **FLOAT_CELL),
     recurrent("weights only, no bias", qnn.QuantLSTM, bias=False, **FLOAT_CELL),
+    Case("QuantLSTM weights only, steps first", lambda: Net(
+        lambda net, x: net.layer(x), layer=qnn.QuantLSTM(6, 4, **FLOAT_CELL)),
+        ((5, 2, 6),), 8, flips=FLIPS),
     recurrent("fully quantized", qnn.QuantLSTM),
     recurrent("fully quantized, coupled gates", qnn.QuantLSTM,
               coupled_input_forget_gates=True),

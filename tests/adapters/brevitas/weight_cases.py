@@ -222,6 +222,22 @@ GROUPS = [
     weight("MX int4", MXInt8Weight, group_size=8, bit_width=4),
     weight("MX uint8 with zero points", ShiftedMXUInt8Weight, group_size=8),
     weight("MX e4m3", MXFloat8e4m3Weight, group_size=8),
+    Case(
+        "weight MX int8 of a convolution, groups padded",
+        lambda: torch.nn.Sequential(
+            qnn.QuantConv2d(6, 4, 3, weight_quant=MXInt8Weight, weight_group_size=4)
+        ),
+        ((2, 6, 5, 5),),
+        quantizers=1,
+    ),
+    Case(
+        "weight MX int8 behind a quantized tensor",
+        lambda: torch.nn.Sequential(
+            qnn.QuantIdentity(bit_width=4, return_quant_tensor=True),
+            qnn.QuantLinear(16, 4, weight_quant=MXInt8Weight, weight_group_size=8),
+        ),
+        quantizers=2,
+    ),
     weight("groups", ShiftedUint8WeightGroupQuantFloat, group_size=4, bit_width=4),
 ]
 

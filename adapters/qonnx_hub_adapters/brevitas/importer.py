@@ -1,0 +1,122 @@
+"""Reads live modules with Brevitas layers."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from onnx_ir import Model
+
+from qonnx_hub_adapters.brevitas import modules
+from qonnx_hub_adapters.brevitas.assembly import assemble
+from qonnx_hub_adapters.brevitas.modules import Prepared
+from qonnx_hub_adapters.brevitas.recording import layer_values, read_forms, record
+from qonnx_hub_adapters.brevitas.recurrent import expose_quantizers
+from qonnx_hub_adapters.brevitas.settings import Settings, read_settings
+from qonnx_hub_adapters.brevitas.sites import find_gaps, find_sites
+from qonnx_hub_adapters.brevitas.tracing import trace
+from qonnx_hub_adapters.onnx_source import describe
+from qonnx_hub_adapters.protocol import (
+    AdapterInfo,
+    Feature,
+    Feeds,
+    ImportOptions,
+    Outputs,
+    Support,
+)
+from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
+
+INFO = AdapterInfo(
+    name="brevitas",
+    summary="Brevitas: live torch modules, traced on a sample",
+    extra="brevitas",
+    requires=("torch", "brevitas"),
+    support={
+        Feature.BITS_2_TO_8: Support.EXACT,
+        Feature.BITS_9_TO_16: Support.EXACT,
+        Feature.BITS_17_TO_32: Support.EXACT,
+        Feature.UNSIGNED_1_BIT: Support.EXACT,
+        Feature.BIPOLAR: Support.EXACT,
+        Feature.NARROW: Support.EXACT,
+        Feature.PER_CHANNEL: Support.EXACT,
+        Feature.ZERO_POINT: Support.EXACT,
+        Feature.ROUNDING_MODES: Support.EXACT,
+        Feature.DYNAMIC: Support.REFUSED,
+        Feature.MINIFLOAT: Support.EXACT,
+        Feature.TRUNC: Support.EXACT,
+    },
+)
+
+
+class BrevitasImporter:
+    """Brevitas -> IR."""
+
+    info = INFO
+
+    def accepts(self, source: object) -> bool:
+        """Return whether the source is a torch module with Brevitas layers."""
+        return isinstance(source, Prepared) or modules.has_brevitas_layers(source)
+
+    def prepare(self, source: object, options: ImportOptions) -> Prepared:
+        """Return the source with its sample, and with the weights of a file if one is given.
+
+        What it returns is taken by :meth:`load` and :meth:`run_source` in the module's place.
+
+        Raises:
+            SourceError: No sample, or weights that do not fit.
+        """
+        if not self.accepts(source):
+            raise SourceError(f"{describe(source)} is no torch module with Brevitas layers")
+        return modules.prepare(source, options)
+
+    def load(self, source: object, options: ImportOptions) -> Model:
+        """Return the source as a verified IR model. The module is not changed.
+
+        Raises:
+            MissingDependencyError: torch is not installed.
+            SourceError: No sample, weights that do not fit, or a module that fails on the
+                sample or cannot be traced.
+            UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
+            UsageError: An option that does not exist.
+        """
+        settings = read_settings(options)
+        return _imported(self.prepare(source, options), settings)
+
+    def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
+        """Return the module's own answer at inference."""
+        return modules.answer(source, feeds)
+
+    def run_layers(self, source: object, feeds: Feeds) -> Outputs:
+        """Return what the module's layers compute, by the names that its IR model uses."""
+        torch = modules.torch_module()
+        original, samples = modules.opened(source)
+        module = _observable(original, torch)
+        arrays = [feeds[name] for name in modules.input_names(module, len(feeds))]
+        args = modules.as_samples(arrays, samples, torch)
+        return layer_values(module, find_sites(module), args, torch)
+
+
+def _imported(prepared: Prepared, settings: Settings) -> Model:
+    torch = modules.torch_module()
+    modules.require_python_modules()
+    original = prepared.module
+    gaps = find_gaps(original)
+    if gaps:
+        raise UnsupportedGraphError(
+            f"module {type(original).__name__} has quantizers that cannot be converted:", gaps
+        )
+    modules.require_float32(original)
+    module = _observable(original, torch)
+    sites = find_sites(module)
+    args = copy.deepcopy(prepared.args)
+    recording = record(module, sites, args, torch)
+    forms = read_forms(recording, torch)
+    traced = trace(module, sites, recording, args, settings, torch)
+    return assemble(traced, recording.calls, forms, type(original).__name__)
+
+
+def _observable(original: Any, torch: Any) -> Any:
+    """Return a private copy in which every quantizer is called as a module."""
+    module = modules.private_copy(original)
+    expose_quantizers(module, torch)
+    return module

@@ -1,0 +1,262 @@
+"""What a Brevitas quantizer is in terms of the IR, compared with Brevitas' own function.
+
+The parameters come from the quantized tensors that a forward pass made. A quantizer of
+activations is then run on ties, limits and values between, by itself: only one that gives the
+very same numbers is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub_adapters.brevitas.modules import plain, silent
+from qonnx_hub_adapters.brevitas.sites import ACTIVATION, TRUNCATION, Site
+from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import Gap, SourceError
+from qonnx_hub_ir.quant import (
+    Array,
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Quantizer,
+    Rounding,
+    Trunc,
+    single_value,
+)
+from qonnx_hub_ir.semantics import largest_float, quantize
+
+_MOST_LEVELS = 1 << 12
+"""Levels of a quantizer whose ties are all tried; of finer ones, as many spread evenly."""
+
+_BEYOND = (3e3, 1e7, 1e30)
+"""Magnitudes, in steps, that saturate a quantizer; the last one overflows some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the IR says one quantizer.
+
+    Attributes:
+        quantizer: The quantizer; ``None`` where values are constants that none makes.
+        threshold: Magnitudes up to this become zero before it (ternary quantizers whose
+            threshold is not half a step).
+        clip_below: Whether negative values become zero before it.
+    """
+
+    quantizer: Quantizer | None
+    threshold: Array | None = None
+    clip_below: bool = False
+
+    def apply(self, x: Array) -> Array:
+        """Return what the form makes of values."""
+        if self.quantizer is None:
+            return x
+        if self.clip_below:
+            x = np.maximum(x, np.zeros((), dtype=x.dtype))
+        if self.threshold is not None and isinstance(self.quantizer, IntQuant):
+            scale = np.asarray(self.quantizer.scale)
+            x = np.where(np.abs(x) > self.threshold, np.sign(x) * scale, np.float32(0))
+        return quantize(x, self.quantizer)
+
+
+def _array(value: Any) -> Array:
+    return np.array(plain(value).detach().numpy(), dtype=np.float32)
+
+
+def read_quantizer(site: Site, output: Any, given: Any) -> Quantizer:
+    """Return the quantizer that made a quantized tensor.
+
+    Args:
+        site: Where it was made.
+        output: Brevitas' quantized tensor.
+        given: What was quantized; truncations need its parameters.
+
+    Raises:
+        SourceError: A rounding mode that is unknown.
+    """
+    proxy = site.proxy
+    rounding = Rounding.ROUND
+    if site.kind in {ACTIVATION, TRUNCATION} and proxy.rounding_mode is not None:
+        rounding = dialect.parse_rounding(str(proxy.rounding_mode), site.path)
+    if hasattr(output, "exponent_bias"):
+        return _float_quantizer(site, output, rounding)
+    scale, zero, bits = (
+        _array(getattr(output, name)) for name in ("scale", "zero_point", "bit_width")
+    )
+    signed, narrow = bool(output.signed), bool(proxy.is_narrow_range)
+    if site.kind == TRUNCATION:
+        in_scale, in_zero, in_bits = (
+            _array(getattr(given, name)) for name in ("scale", "zero_point", "bit_width")
+        )
+        return Trunc(in_scale, in_zero, in_bits, scale, bits, signed, narrow, rounding)
+    if signed and single_value(bits) == 1:
+        return BipolarQuant(scale)
+    return IntQuant(scale, zero, bits, signed, narrow, rounding)
+
+
+def _float_quantizer(site: Site, output: Any, rounding: Rounding) -> FloatQuant:
+    exponent, mantissa, bias, scale = (
+        _array(getattr(output, name))
+        for name in ("exponent_bit_width", "mantissa_bit_width", "exponent_bias", "scale")
+    )
+    limit = largest_float(exponent, mantissa, bias)
+    for part in site.proxy.modules():
+        available = getattr(part, "max_available_float", None)
+        if available is not None:
+            limit = np.minimum(limit, _array(available()))
+    return FloatQuant(
+        scale,
+        exponent,
+        mantissa,
+        bias,
+        np.asarray(limit, dtype=np.float32),
+        has_inf=output.inf_values is not None,
+        has_nan=output.nan_values is not None,
+        has_subnormal=True,
+        saturation=bool(output.saturating),
+        rounding=rounding,
+    )
+
+
+def constant_form(values: Array, quantizer: Quantizer) -> Form:
+    """Return the form of quantized weights: with the quantizer, where it keeps every value."""
+    try:
+        kept = quantize(values, quantizer)
+    except ValueError:
+        return Form(None)
+    same = bool(np.array_equal(kept, values))
+    return Form(quantizer if same else None)
+
+
+def verified_form(site: Site, quantizer: Quantizer, given: Any, torch: Any) -> Form | Gap:
+    """Return the form that gives the numbers of Brevitas' own function, or why none does.
+
+    Args:
+        site: A quantizer of activations, or a truncation.
+        quantizer: What its parameters say.
+        given: What was quantized in a forward pass.
+        torch: The framework.
+
+    Raises:
+        SourceError: Brevitas' function fails on the values tried.
+    """
+    x = _probes(quantizer, _array(given))
+    expected, scale = _own_answer(site, x, given, torch)
+    own_scale = quantizer.out_scale if isinstance(quantizer, Trunc) else quantizer.scale
+    op = type(site.proxy).__name__
+    if not np.array_equal(np.asarray(own_scale).reshape(-1), scale.reshape(-1)):
+        return Gap(site.path, op, "its scale depends on the values that it quantizes")
+    for form in _candidates(site, quantizer):
+        if np.array_equal(form.apply(x), expected, equal_nan=True):
+            return form
+    got = quantize(x, quantizer)
+    unlike = (got != expected) & ~(np.isnan(got) & np.isnan(expected))
+    where = np.unravel_index(int(np.argmax(unlike)), x.shape)
+    words = describe_quantizer(quantizer)
+    return Gap(
+        site.path,
+        op,
+        f"of {float(x[where])!r} it makes {float(expected[where])!r}, a quantizer with its "
+        f"parameters ({words}) {float(got[where])!r}",
+    )
+
+
+def _candidates(site: Site, quantizer: Quantizer) -> Iterator[Form]:
+    yield Form(quantizer)
+    if isinstance(quantizer, FloatQuant):
+        yield Form(quantizer, clip_below=True)
+    if not isinstance(quantizer, IntQuant) or quantizer.scale is None:
+        return
+    for part in site.proxy.modules():
+        factor = getattr(part, "threshold", None)
+        if isinstance(factor, float):
+            # As Brevitas computes it: a Python number times a float32 tensor.
+            threshold = np.asarray(np.float32(factor) * quantizer.scale, dtype=np.float32)
+            yield Form(quantizer, threshold=threshold)
+
+
+def _own_answer(site: Site, x: Array, given: Any, torch: Any) -> tuple[Array, Array]:
+    tensor = torch.from_numpy(x)
+    try:
+        with torch.no_grad(), silent():
+            if site.kind == TRUNCATION:
+                found = site.proxy.tensor_quant(
+                    tensor, given.scale, given.zero_point, given.bit_width, given.signed
+                )
+            else:
+                found = site.proxy.fused_activation_quant_proxy.tensor_quant(tensor)
+    except Exception as error:  # quantizers are built of anybody's parts
+        raise SourceError(
+            f"quantizer '{site.path}' fails on values of shape {list(x.shape)} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return _array(found[0]), _array(found[1])
+
+
+def _probes(quantizer: Quantizer, sample: Array) -> Array:
+    """Return values on and beside every tie and limit, along the first of the axes.
+
+    Per-channel quantizers get them for every channel.
+    """
+    if isinstance(quantizer, Trunc):
+        return _on_grid(quantizer)
+    steps = _steps_of(quantizer)
+    scale = np.asarray(quantizer.scale, dtype=np.float32)
+    zero = np.float32(0)
+    if isinstance(quantizer, IntQuant):
+        zero = np.asarray(quantizer.zero_point, dtype=np.float32)
+        if zero.size == 1:
+            zero = zero.reshape(())
+    if scale.size == 1:
+        scale = scale.reshape(())
+    rank = max(np.ndim(scale), np.ndim(zero))
+    spread = steps.reshape(-1, *([1] * max(rank - 1, 0)))
+    points = np.asarray((spread - zero) * scale, dtype=np.float32)
+    sides = [np.nextafter(points, np.float32(limit)) for limit in (-np.inf, np.inf)]
+    if rank:
+        return np.concatenate([points, *sides], axis=0)
+    return np.concatenate([points, *sides, sample.reshape(-1)[:_MOST_LEVELS]], axis=0)
+
+
+def _steps_of(quantizer: Quantizer) -> Array:
+    """Return critical positions in steps: ties, levels, far beyond both ends, zeros."""
+    if isinstance(quantizer, FloatQuant):
+        bias, mantissa = (
+            single_value(quantizer.exponent_bias),
+            single_value(quantizer.mantissa_bits),
+        )
+        largest = single_value(quantizer.max_val) or 1.0
+        lowest = 2.0 ** (1.0 - (bias or 0.0) - (mantissa or 0.0))
+        octaves = np.exp2(np.arange(np.log2(lowest) - 2, np.log2(largest) + 2))
+        eighths = np.arange(8, 16.001, 0.25, dtype=np.float64) / 8
+        sizes = np.outer(octaves, eighths).reshape(-1)
+        sizes = np.concatenate([sizes, [largest * f for f in (0.99, 1, 1.01, 1.03, 1.1, 9)]])
+    else:
+        bits = 2.0 if isinstance(quantizer, BipolarQuant) else _largest_bits(quantizer)
+        top = 2.0 ** min(bits, 40.0)
+        count = int(min(top, _MOST_LEVELS)) + 2
+        levels = np.unique(np.rint(np.linspace(0, top + 1, count)))
+        sizes = np.concatenate([levels, levels + 0.5, levels + 0.2, np.array(_BEYOND) * top])
+    both = np.concatenate([sizes, -sizes, [0.0, -0.0]])
+    return np.asarray(both, dtype=np.float32)
+
+
+def _largest_bits(quantizer: Quantizer) -> float:
+    bits = quantizer.bits if isinstance(quantizer, IntQuant) else None
+    return 8.0 if bits is None else float(np.max(bits))
+
+
+def _on_grid(quantizer: Trunc) -> Array:
+    """Return the values of every integer that the input of a truncation can be."""
+    bits = min(float(np.max(np.asarray(quantizer.in_bits))), 20.0)
+    top = int(2.0**bits)
+    codes = np.arange(-top if quantizer.signed else 0, top, max(1, top // _MOST_LEVELS))
+    scale = np.asarray(quantizer.scale, dtype=np.float32)
+    scale = scale.reshape(()) if scale.size == 1 else scale
+    spread = codes.reshape(-1, *([1] * max(scale.ndim - 1, 0))).astype(np.float32)
+    return np.asarray(spread * scale, dtype=np.float32)

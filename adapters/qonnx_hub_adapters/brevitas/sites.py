@@ -1,0 +1,106 @@
+"""Where a module quantizes: its quantizer proxies, and those that cannot be converted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qonnx_hub_adapters.brevitas.modules import is_of_brevitas
+from qonnx_hub_ir.errors import Gap
+
+WEIGHT, BIAS, ACTIVATION, TRUNCATION = "weight", "bias", "activation", "truncation"
+PARAMETERS = frozenset({WEIGHT, BIAS})
+"""Kinds whose values are known without running the model."""
+
+_KINDS: Mapping[str, str] = {
+    "WeightQuantProxyFromInjectorBase": WEIGHT,
+    "BiasQuantProxyFromInjectorBase": BIAS,
+    "ActQuantProxyFromInjectorBase": ACTIVATION,
+    "TruncQuantProxyFromInjector": TRUNCATION,
+}
+"""Base classes of Brevitas' proxies."""
+
+_PROTOCOL = "QuantProxyFromInjector"
+
+_SUFFIXES: Mapping[str, str] = {".weight_quant": ".weight", ".bias_quant": ".bias"}
+_PLAIN_SUFFIXES = (".act_quant", ".trunc_quant")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One quantizer proxy of a module.
+
+    Attributes:
+        path: Its dotted name.
+        proxy: The Brevitas module.
+        kind: "weight", "bias", "activation" or "truncation".
+    """
+
+    path: str
+    proxy: Any
+    kind: str
+
+    @property
+    def layer(self) -> str:
+        """What the quantized value is called: the layer's path, or that of its parameter."""
+        for suffix, replacement in _SUFFIXES.items():
+            if self.path.endswith(suffix):
+                return self.path.removesuffix(suffix) + replacement
+        for suffix in _PLAIN_SUFFIXES:
+            if self.path.endswith(suffix):
+                return self.path.removesuffix(suffix)
+        return self.path
+
+
+def _names(thing: object) -> set[str]:
+    return {kind.__name__ for kind in type(thing).__mro__ if is_brevitas_class(kind)}
+
+
+def is_brevitas_class(kind: type) -> bool:
+    """Return whether a class is defined by Brevitas."""
+    return kind.__module__.partition(".")[0] == "brevitas"
+
+
+def find_sites(module: Any) -> list[Site]:
+    """Return the quantizers of a module that are switched on, in the module's order.
+
+    A quantizer that several layers share is listed once, under its first name.
+    """
+    sites = []
+    for path, part in module.named_modules():
+        kind = _kind(part)
+        if kind and part.is_quant_enabled:
+            sites.append(Site(path or kind, part, kind))
+    return sites
+
+
+def _kind(part: object) -> str:
+    if not is_of_brevitas(part):
+        return ""
+    names = _names(part)
+    return next((kind for name, kind in _KINDS.items() if name in names), "")
+
+
+def find_gaps(module: Any) -> list[Gap]:
+    """Return the quantizers that nothing here can say, by what is known without running."""
+    gaps = []
+    for path, part in module.named_modules():
+        if not is_of_brevitas(part) or not getattr(part, "is_quant_enabled", False):
+            continue
+        op = type(part).__name__
+        kind = _kind(part)
+        if not kind:
+            if _PROTOCOL in _names(part):
+                gaps.append(Gap(path, op, "no quantizer of a kind that is known here"))
+        elif kind == ACTIVATION and "Dynamic" in op:
+            reason = "its scale is computed from each input anew"
+            remedy = "give the layer a quantizer with static scales and calibrate it"
+            gaps.append(Gap(path, op, reason, remedy))
+        elif kind == ACTIVATION and getattr(part, "is_groupwise", False):
+            reason = "its scales are computed for each group of each input anew"
+            gaps.append(Gap(path, op, reason, "quantize activations per tensor or channel"))
+        elif getattr(part, "skip_create_quant_tensor", False):
+            reason = "is set to hide what it quantizes to (skip_create_quant_tensor)"
+            gaps.append(Gap(path, op, reason, "leave Brevitas' inference mode first"))
+    return gaps

@@ -1,0 +1,299 @@
+"""A module's graph, from torch's ONNX exporter, with a mark where each quantizer is used.
+
+Every quantizer proxy of a private copy is replaced by a function that leaves a node behind and
+answers with what was recorded. What the nodes stand for is put in afterwards: nothing of a
+quantizer has to be read out of a graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from qonnx_hub_adapters.brevitas.modules import (
+    flat_tensors,
+    input_names,
+    is_quant_tensor,
+    output_names,
+    plain,
+    silent,
+)
+from qonnx_hub_adapters.brevitas.recording import Call, Recording
+from qonnx_hub_adapters.brevitas.recurrent import keep_plain_lstms
+from qonnx_hub_adapters.brevitas.settings import Settings
+from qonnx_hub_adapters.brevitas.sites import ACTIVATION, Site
+from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_ir.errors import SourceError
+
+DOMAIN = "qonnx_hub.trace"
+MARK = "Mark"
+INDEX = "index"
+"""Attribute of a mark: which use of a quantizer it stands for."""
+
+OPSET = 20
+
+
+def trace(
+    module: Any,
+    sites: Sequence[Site],
+    recording: Recording,
+    args: Sequence[Any],
+    settings: Settings,
+    torch: Any,
+) -> onnx.ModelProto:
+    """Return the module's graph with a mark for each use of a quantizer.
+
+    Args:
+        module: A copy that nobody else uses; it is of no use afterwards.
+        sites: Its quantizers.
+        recording: What they did on the sample.
+        args: The sample.
+        settings: The adapter's options.
+        torch: The framework.
+
+    Raises:
+        SourceError: The exporter fails, or the module goes another way than before.
+    """
+    replay = _Replay(recording, torch, quantized=not settings.dynamo)
+    for site in sites:
+        replay.install(site)
+    if settings.dynamo:
+        _return_plain_tensors(module)
+    else:
+        keep_plain_lstms(module, torch)
+    wrapper = _wrapper(module, args, replay, torch)
+    tensors = tuple(plain(arg) for arg in args)
+    names = {
+        "input_names": input_names(module, len(args)),
+        "output_names": output_names(len(recording.outputs)),
+    }
+    try:
+        with silent(), torch.no_grad(), _quiet(), _without_graph_log(torch):
+            if settings.dynamo:
+                traced = _with_dynamo(wrapper, tensors, names, torch)
+            else:
+                marked = bool(recording.calls)
+                traced = _with_torchscript(wrapper, tensors, names, torch, marked=marked)
+    except SourceError:
+        raise
+    except Exception as error:  # the exporter raises whatever its parts raise
+        raise SourceError(_failure(module, error, settings)) from error
+    replay.require_complete()
+    return traced
+
+
+def _failure(module: Any, error: Exception, settings: Settings) -> str:
+    inner = error.__cause__ or error
+    reason = next((line for line in str(inner).splitlines() if line.strip()), "")
+    other = "leave the option dynamo out" if settings.dynamo else "try the option dynamo=true"
+    return (
+        f"torch's ONNX exporter fails on module {type(module).__name__}: "
+        f"{type(inner).__name__}: {reason.strip()}; {other}, for torch has another exporter"
+    )
+
+
+class _Replay:
+    """The recorded uses of quantizers, handed out again in the same order."""
+
+    def __init__(self, recording: Recording, torch: Any, *, quantized: bool) -> None:
+        self._recording = recording
+        self._torch = torch
+        self._quantized = quantized
+        self._excuse = (
+            "the module does not do the same every time"
+            if quantized
+            else "its layer needs quantized tensors, which torch.export does not know; leave "
+            "the option dynamo out"
+        )
+        self._left: dict[int, Iterator[Call]] = {}
+        self._numbers = {id(call): index for index, call in enumerate(recording.calls)}
+
+    def start(self) -> None:
+        """Begin again: a forward pass starts."""
+        self._left.clear()
+
+    def install(self, site: Site) -> None:
+        """Replace what a quantizer computes."""
+        mark = _mark_function(self._torch)
+        proxy = site.proxy
+
+        def forward(x: Any, *_others: Any, **_named: Any) -> Any:
+            call = self._next(site)
+            value = plain(x)
+            if site.kind == ACTIVATION:
+                value = proxy.fused_activation_quant_proxy.activation_impl(value)
+            return self._answer(call, mark(value, self._numbers[id(call)], plain(call.output)))
+
+        proxy.forward = forward
+
+    def require_complete(self) -> None:
+        """Raise unless every recorded use came up again.
+
+        Raises:
+            SourceError: One did not: the module went another way than before.
+        """
+        for call in self._recording.calls:
+            left = self._left.get(id(call.site))
+            if left is None or next(left, None) is not None:
+                raise SourceError(
+                    f"quantizer '{call.site.path}' is used in a forward pass, but not while "
+                    f"the module is traced: {self._excuse}"
+                )
+
+    def _next(self, site: Site) -> Call:
+        left = self._left.setdefault(id(site), iter(self._recording.of(site)))
+        call = next(left, None)
+        if call is None:
+            raise SourceError(
+                f"quantizer '{site.path}' is used more often while the module is traced than "
+                f"in a forward pass before: {self._excuse}"
+            )
+        return call
+
+    def _answer(self, call: Call, marked: Any) -> Any:
+        # Of a quantized tensor in groups the value is another shape of what is stored.
+        grouped = hasattr(call.output, "value_")
+        if not self._quantized or grouped or not is_quant_tensor(call.output):
+            return marked
+        return call.output.set(value=marked)
+
+
+@functools.cache
+def _mark_function(torch: Any) -> Any:
+    """Return what marks a value: ``f(value, index, recorded value)``."""
+
+    class Mark(torch.autograd.Function):  # type: ignore[misc]
+        """A node that stands for a quantizer; it computes what was recorded."""
+
+        @staticmethod
+        def symbolic(g: Any, x: Any, index: int, _recorded: Any) -> Any:
+            marked = g.op(f"{DOMAIN}::{MARK}", x, index_i=index)
+            marked.setType(x.type())
+            return marked
+
+        @staticmethod
+        def forward(_ctx: Any, _x: Any, _index: int, recorded: Any) -> Any:
+            return recorded.clone()
+
+    def mark(value: Any, index: int, recorded: Any) -> Any:
+        if torch.jit.is_tracing():
+            return Mark.apply(value, index, recorded)
+        return torch.onnx.ops.symbolic(
+            f"{DOMAIN}::{MARK}",
+            (value,),
+            {INDEX: index},
+            dtype=value.dtype,
+            shape=value.shape,
+            version=1,
+        )
+
+    return mark
+
+
+def _return_plain_tensors(module: Any) -> None:
+    """Keep quantized tensors from being made: torch.export knows plain ones only."""
+    for part in module.modules():
+        if getattr(part, "return_quant_tensor", False):
+            part.return_quant_tensor = False
+
+
+def _wrapper(module: Any, args: Sequence[Any], replay: _Replay, torch: Any) -> Any:
+    class Flat(torch.nn.Module):  # type: ignore[misc]
+        """The module with plain tensors as inputs and outputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> tuple[Any, ...]:
+            replay.start()
+            given = [
+                arg.set(value=tensor) if is_quant_tensor(arg) else tensor
+                for arg, tensor in zip(args, tensors, strict=True)
+            ]
+            return tuple(flat_tensors(self.module(*given)))
+
+    return Flat().eval()
+
+
+def _with_torchscript(
+    wrapper: Any,
+    tensors: tuple[Any, ...],
+    names: dict[str, list[str]],
+    torch: Any,
+    *,
+    marked: bool,
+) -> onnx.ModelProto:
+    written = io.BytesIO()
+    torch.onnx.export(
+        wrapper,
+        tensors,
+        written,
+        dynamo=False,
+        opset_version=OPSET,
+        keep_initializers_as_inputs=False,
+        do_constant_folding=False,
+        # Neither may the exporter fold batch norms into weights: that rounds differently.
+        training=torch.onnx.TrainingMode.PRESERVE,
+        # A domain that nothing uses would be warned about, past Python's own streams.
+        custom_opsets={DOMAIN: 1} if marked else None,
+        **names,
+    )
+    message = onnx.ModelProto()
+    message.ParseFromString(written.getvalue())
+    return message
+
+
+def _with_dynamo(
+    wrapper: Any, tensors: tuple[Any, ...], names: dict[str, list[str]], torch: Any
+) -> onnx.ModelProto:
+    require("onnxscript", needed_by="option 'dynamo'", extra="brevitas")
+    program = torch.onnx.export(
+        wrapper, tensors, None, dynamo=True, opset_version=OPSET, verbose=False, **names
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "traced.onnx"
+        program.save(str(path))
+        return onnx.load(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters from talking."""
+    nowhere = io.StringIO()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _without_graph_log(torch: Any) -> Iterator[None]:
+    """Keep the TorchScript exporter from writing out its graph, past Python's own streams.
+
+    It does so when it fails, for it switches its log on where it means to ask whether it is on
+    (torch 2.7 to 2.13).
+    """
+    switch = getattr(torch._C, "_jit_set_onnx_log_enabled", None)
+    if switch is None:
+        yield
+        return
+    was_on = torch._C._jit_is_onnx_log_enabled()
+    switch(False)
+    torch._C._jit_set_onnx_log_enabled = lambda _on: None
+    try:
+        yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled = switch
+        switch(was_on)
