@@ -17,17 +17,33 @@ from qonnx_hub._version import __version__
 
 if TYPE_CHECKING:
     import qonnx_hub_ir as ir
-    from qonnx_hub.api import check, convert, inspect, load, run, save
+    from qonnx_hub import passes, zoo
+    from qonnx_hub.api import (
+        check,
+        convert,
+        cost,
+        diff,
+        inspect,
+        lint,
+        load,
+        run,
+        save,
+        transform,
+    )
     from qonnx_hub.executor.session import Session
 
 _HOMES = {
     "Session": "qonnx_hub.executor.session",
     "check": "qonnx_hub.api",
     "convert": "qonnx_hub.api",
+    "cost": "qonnx_hub.api",
+    "diff": "qonnx_hub.api",
     "inspect": "qonnx_hub.api",
+    "lint": "qonnx_hub.api",
     "load": "qonnx_hub.api",
     "run": "qonnx_hub.api",
     "save": "qonnx_hub.api",
+    "transform": "qonnx_hub.api",
 }
 
 __all__ = [
@@ -35,11 +51,17 @@ __all__ = [
     "__version__",
     "check",
     "convert",
+    "cost",
+    "diff",
     "inspect",
     "ir",
+    "lint",
     "load",
+    "passes",
     "run",
     "save",
+    "transform",
+    "zoo",
 ]
 
 
@@ -47,6 +69,8 @@ def __getattr__(name: str) -> Any:
     """Return a public name, importing its home on first use."""
     if name == "ir":
         value: Any = importlib.import_module("qonnx_hub_ir")
+    elif name in {"passes", "zoo"}:
+        value = importlib.import_module(f"qonnx_hub.{name}")
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx_ir import Model
 
@@ -24,18 +24,28 @@ from qonnx_hub.equivalence.inputs import generate_inputs
 from qonnx_hub.equivalence.report import CheckResult, plain
 from qonnx_hub.equivalence.request import Request, check_request, make_side
 from qonnx_hub.executor.session import Session
-from qonnx_hub.inspection import Inspection, inspect_model
 from qonnx_hub.sources import resolve
-from qonnx_hub.writing import has_external_data, write_model
+from qonnx_hub.writing import has_external_data, write_artifact
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
+    Importer,
     ImportOptions,
+    Prepares,
     QuantizerRecord,
 )
 from qonnx_hub_ir import dialect as ir_dialect
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quant import Array
+
+if TYPE_CHECKING:
+    from qonnx_hub.costs.cost import Cost
+    from qonnx_hub.differences import Difference
+    from qonnx_hub.inspection import Inspection
+    from qonnx_hub.linting import LintReport
+    from qonnx_hub.passes import Step
+    from qonnx_hub.transforming import TransformReport
+    from qonnx_hub_ir.value_ranges import InputRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,7 @@ def load(
     args: tuple[Any, ...] = (),
     custom_objects: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    verify: bool = True,
 ) -> Model:
     """Return any source as a verified IR model. The source is not changed.
 
@@ -111,17 +122,43 @@ def load(
         args: Sample inputs, for sources that must be traced.
         custom_objects: Name -> class, for sources with the user's own layers.
         options: Options that only one adapter has, by name.
+        verify: Whether to compare what was traced on a sample with the live model's own
+            answer, where inputs for it can be generated.
 
     Raises:
         UnknownAdapterError: No such format, or nobody reads the source.
         SourceError: It cannot be read.
         InvalidModelError: It breaks rules of the IR; all of them are listed.
         UnsupportedGraphError: It holds what the IR cannot say exactly.
+        ConversionError: What was read computes something else than the live model.
     """
+    label = _label(source)
+    given = _import_options(weights, args, custom_objects, options)
+    importer, source = _opened(source, from_, given)
+    model = importer.load(source, given)
+    if verify and given.args:
+        feeds = feeds_for_check(model, None, 0, [])
+        if feeds is not None:
+            check_source(importer, source, model, feeds, label)
+    return model
+
+
+def _import_options(
+    weights: str | None = None,
+    args: tuple[Any, ...] = (),
+    custom_objects: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ImportOptions:
+    return ImportOptions(weights, tuple(args), custom_objects or {}, options or {})
+
+
+def _opened(source: Any, from_: str | None, options: ImportOptions) -> tuple[Importer, Any]:
+    """Return who reads a source, and the source with all that it needs."""
     source = resolve(str(source) if isinstance(source, Path) else source)
     importer = registry.find_importer(source, from_)
-    given = ImportOptions(weights, tuple(args), custom_objects or {}, options or {})
-    return importer.load(source, given)
+    if isinstance(importer, Prepares):
+        source = importer.prepare(source, options)
+    return importer, source
 
 
 def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) -> Artifact:
@@ -129,15 +166,17 @@ def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) 
 
     Args:
         model: An IR model.
-        path: The file to write.
+        path: The file to write; for forms that are folders, the folder.
         format: Name of the form.
         **options: Fields of :class:`~qonnx_hub_adapters.protocol.ExportOptions`.
 
     Raises:
         NotExactError: The form cannot say the model exactly; every reason is listed.
     """
-    artifact = registry.find_exporter(format).export(model, ExportOptions(**options))
-    write_model(artifact.model, path, external=has_external_data(model))
+    exporter = registry.find_exporter(format)
+    artifact = exporter.export(model, ExportOptions(**options))
+    beside = has_external_data(model)
+    write_artifact(artifact, path, exporter.info.folder, external=beside)
     return artifact
 
 
@@ -169,7 +208,8 @@ def convert(
 
     Args:
         source: As in :func:`load`.
-        path: The file to write; ``None`` converts without writing.
+        path: The file to write, or the folder for forms that are folders; ``None`` converts
+            without writing.
         to: Name of the form.
         from_: Name of the source's format.
         check: Whether to compare the result with the source.
@@ -192,18 +232,14 @@ def convert(
         HubError: As in :func:`load`.
     """
     label = _label(source)
+    given = _import_options(**load_options)
     # Once: a callable may build another model at every call.
-    source = resolve(str(source) if isinstance(source, Path) else source)
-    model = load(source, from_, **load_options)
-    notes: list[str] = []
-    if ir_dialect.BOUNDED in model.metadata_props:
-        notes.append(model.metadata_props[ir_dialect.BOUNDED])
+    importer, source = _opened(source, from_, given)
+    model = importer.load(source, given)
+    told = (ir_dialect.NOTE, ir_dialect.BOUNDED)
+    notes = [model.metadata_props[key] for key in told if key in model.metadata_props]
     feeds = feeds_for_check(model, samples, seed, notes) if check else None
-    own_result = (
-        None
-        if feeds is None
-        else check_source(registry.find_importer(source, from_), source, model, feeds, label)
-    )
+    own_result = None if feeds is None else check_source(importer, source, model, feeds, label)
     if ChangeLayout(layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
     options = ExportOptions(
@@ -216,13 +252,15 @@ def convert(
         self_contained,
         target_options or {},
     )
-    artifact = registry.find_exporter(to).export(model, options)
+    exporter = registry.find_exporter(to)
+    artifact = exporter.export(model, options)
     notes.extend(artifact.notes)
     result, ort_result = None, None
     if feeds is not None:
-        result, ort_result = check_artifact(model, artifact, feeds, label, to, dialect)
+        result, ort_result = check_artifact(model, artifact, feeds, label, to)
     if path is not None:
-        write_model(artifact.model, path, external=has_external_data(model))
+        beside = has_external_data(model)
+        write_artifact(artifact, path, exporter.info.folder, external=beside)
     return ConversionReport(
         source=label,
         path=None if path is None else str(path),
@@ -243,7 +281,8 @@ def run(
     """Return a model's outputs on the numpy executor, by name, in the graph's order.
 
     Args:
-        model: As in :func:`load`; an IR model is used as it is.
+        model: As in :func:`load`; an IR model is used as it is, and a file of integer
+            operators runs in integers, as it is written.
         feeds: Input name -> array.
         all_tensors: Return every value of the graph instead.
 
@@ -252,7 +291,28 @@ def run(
         UnsupportedGraphError: Operators that nothing can run; all of them are listed.
         ExecutionError: A node fails.
     """
-    return Session(_as_model(model)).run(feeds, all_tensors=all_tensors)
+    return Session(load_to_run(model)).run(feeds, all_tensors=all_tensors)
+
+
+def load_to_run(source: Any, from_: str | None = None) -> Model:
+    """Return a source as :func:`run` takes it: files of integer operators as they are written.
+
+    :func:`load` reads them as quantizers and float layers, whose sums may round; run as they
+    are written, they give the very integers.
+
+    Args:
+        source: As in :func:`load`; an IR model is used as it is.
+        from_: Name of the format; it is read as that format then.
+
+    Raises:
+        HubError: As in :func:`load`.
+    """
+    if isinstance(source, Model):
+        return source
+    source = resolve(str(source) if isinstance(source, Path) else source)
+    if from_ is None and registry.find_importer(source).info.name == "qlinear":
+        from_ = "qonnx"
+    return load(source, from_)
 
 
 def check(
@@ -277,6 +337,7 @@ def check(
     progress: Callable[[int, int], None] | None = None,
     save_golden: str | Path | None = None,
     label: str | None = None,
+    args: tuple[Any, ...] = (),
 ) -> CheckResult:
     """Return whether two models compute the same, with the numbers.
 
@@ -306,6 +367,7 @@ def check(
         progress: Called with (samples done, samples in all).
         save_golden: Folder for the inputs and answers of ``a``, to check others against later.
         label: How the report calls ``a``.
+        args: Sample inputs, for live models that must be traced.
 
     Raises:
         UsageError: The models cannot be compared.
@@ -322,24 +384,153 @@ def check(
         progress=progress,
     )
     request = Request(inputs, samples, seed, ranges or {}, boundary, level, how)
-    first = make_side(a, "numpy", load, label or _label(a))
-    return check_request(first, make_side(b, backend, load, _label(b)), request)
+    one, other = (_with_sample(source, args) for source in (a, b))
+    first = make_side(one, "numpy", _unverified, label or _label(a))
+    return check_request(first, make_side(other, backend, _unverified, _label(b)), request)
 
 
-def inspect(model: Any) -> Inspection:
+def _with_sample(source: Any, args: tuple[Any, ...]) -> Any:
+    """Return a live model with its sample, built once; anything else as it is."""
+    if isinstance(source, (Path, Mapping, Model)):
+        return source
+    source = resolve(source)
+    if isinstance(source, str) or not args:
+        return source
+    return _opened(source, None, _import_options(args=args))[1]
+
+
+def _unverified(source: Any) -> Model:
+    """Return a source whose own answer is about to be compared anyway."""
+    return load(source, verify=False)
+
+
+def inspect(
+    model: Any, *, ranges: bool = False, inputs: Mapping[str, InputRange] | None = None
+) -> Inspection:
     """Return what is quantized in a model, tensor by tensor, with totals.
 
     Args:
         model: As in :func:`load`; an IR model is used as it is.
+        ranges: Infer the range of every tensor and the accumulators of all layers as well.
+        inputs: Input name -> (lowest, highest), or its type, such as "UINT8", for the ranges.
 
     Raises:
         HubError: As in :func:`load`.
     """
-    return inspect_model(_as_model(model))
+    from qonnx_hub.inspection import inspect_model
+
+    return inspect_model(_as_model(model), ranges=ranges, inputs=inputs)
 
 
-def _as_model(source: Any) -> Model:
-    return source if isinstance(source, Model) else load(source)
+def lint(model: Any, target: str, from_: str | None = None) -> LintReport:
+    """Return what a tool would refuse or compute wrongly in a model, and what to do about it.
+
+    Args:
+        model: As in :func:`load`; ONNX files are looked at as they lie, too.
+        target: "hls4ml", "finn", "ort" or "qonnx".
+        from_: Name of the source's format.
+
+    Raises:
+        UsageError: There is no such target.
+        HubError: As in :func:`load`.
+    """
+    from qonnx_hub.linting import lint_model
+
+    source = resolve(str(model) if isinstance(model, Path) else model)
+    return lint_model(source, _as_model(source, from_), target, _label(model))
+
+
+def cost(
+    model: Any,
+    convention: str = "true",
+    *,
+    sparsity: bool = False,
+    input_types: Mapping[str, str] | None = None,
+    from_: str | None = None,
+) -> Cost:
+    """Return what one inference costs: MACs, bit operations, weights, activations, by layer.
+
+    Args:
+        model: As in :func:`load`; an IR model is used as it is.
+        convention: "true" (exact datatypes), "qonnx" (as the qonnx tool counts) or "paper" (as
+            the published table of the model zoo); see :func:`qonnx_hub.costs.cost.count_cost`.
+        sparsity: Leave out weights that are zero, and their products.
+        input_types: Input name -> its type, such as "INT8"; the name "" stands for all.
+        from_: Name of the source's format.
+
+    Raises:
+        UsageError: An unknown convention, input or type.
+        HubError: As in :func:`load`; sizes that are not known.
+    """
+    from qonnx_hub.costs.cost import count_cost
+
+    loaded = model if isinstance(model, Model) else load(model, from_)
+    return count_cost(
+        loaded, convention, sparsity=sparsity, input_types=input_types, source=_label(model)
+    )
+
+
+def diff(a: Any, b: Any, from_: str | None = None) -> Difference:
+    """Return in what two models differ: quantizers, weights, nodes; nothing is run.
+
+    Args:
+        a: As in :func:`load`; an IR model is used as it is.
+        b: The other, likewise.
+        from_: Name of the format of both.
+
+    Raises:
+        HubError: As in :func:`load`.
+    """
+    from qonnx_hub.differences import find_differences
+
+    models = [m if isinstance(m, Model) else load(m, from_) for m in (a, b)]
+    return find_differences(models[0], models[1], _label(a), _label(b))
+
+
+def transform(
+    source: Any,
+    passes: Sequence[Step],
+    path: str | Path | None = None,
+    *,
+    from_: str | None = None,
+    to: str = "qonnx",
+    opset: int | None = None,
+    check: bool = True,
+    samples: int | None = None,
+    seed: int = 0,
+) -> TransformReport:
+    """Run passes over a model, compare before and after, and write the result.
+
+    The source is not changed; ``report.model`` is the transformed model. Nothing is written
+    where a pass changed what the model computes without saying that it does.
+
+    Args:
+        source: As in :func:`load`; an IR model is used as it is.
+        passes: Passes, or texts that name passes or pipelines, such as
+            ``["cleanup", "change_batch:batch=4"]``; :mod:`qonnx_hub.passes` lists them.
+        path: The file to write; ``None`` transforms without writing.
+        from_: Name of the source's format.
+        to: Name of the form to write.
+        opset: Standard opset of the file.
+        check: Whether to compare the model before and after, on the executor.
+        samples: Samples of the comparison's generated inputs.
+        seed: Their seed.
+
+    Raises:
+        UsageError: An unknown pass, pipeline or option.
+        PassError: A pass cannot transform the model.
+        ConversionError: The result computes something else although no pass says so.
+        HubError: As in :func:`load` and :func:`save`.
+    """
+    from qonnx_hub.transforming import Wish, transform_model
+
+    model = source if isinstance(source, Model) else load(source, from_)
+    wish = Wish(path, to, opset, check, samples, seed)
+    return transform_model(model, passes, _label(source), wish)
+
+
+def _as_model(source: Any, from_: str | None = None) -> Model:
+    return source if isinstance(source, Model) else load(source, from_)
 
 
 def _label(source: Any) -> str:
@@ -354,8 +545,12 @@ __all__ = [
     "Verdict",
     "check",
     "convert",
+    "cost",
+    "diff",
     "inspect",
+    "lint",
     "load",
     "run",
     "save",
+    "transform",
 ]

@@ -8,7 +8,8 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.files import replacing
+from qonnx_hub.files import replacing, write_folder
+from qonnx_hub_adapters.protocol import Artifact
 from qonnx_hub_ir.errors import UsageError
 
 _ONE_FILE_BYTES = (1 << 31) - (1 << 20)
@@ -32,8 +33,8 @@ def write_model(model: Model, path: str | Path, *, external: bool = False) -> No
             reads from.
     """
     target = Path(path)
-    tensors = [v.const_value for v in model.graph.initializers.values() if v.const_value]
-    if not external and sum(tensor.nbytes for tensor in tensors) <= _ONE_FILE_BYTES:
+    tensors = _tensors(model)
+    if not external and fits_one_message(model):
         with replacing(target) as temporary:
             message = onnx_ir.to_proto(model)
             temporary.write_bytes(message.SerializeToString(deterministic=True))
@@ -54,6 +55,42 @@ def write_model(model: Model, path: str | Path, *, external: bool = False) -> No
             external_data=data.name,
             size_threshold_bytes=_SMALL,
         )
+
+
+def fits_one_message(model: Model) -> bool:
+    """Return whether a message can hold the model with its weights."""
+    return weight_bytes(model) <= _ONE_FILE_BYTES
+
+
+def weight_bytes(model: Model) -> int:
+    """Return how many bytes the model's initializers take together."""
+    return sum(tensor.nbytes for tensor in _tensors(model))
+
+
+def _tensors(model: Model) -> list[onnx_ir.TensorProtocol]:
+    values = model.graph.initializers.values()
+    return [value.const_value for value in values if value.const_value is not None]
+
+
+def write_artifact(
+    artifact: Artifact, path: str | Path, folder: str = "", *, external: bool = False
+) -> None:
+    """Write what an exporter made: a file, or a folder, whole or not at all.
+
+    Args:
+        artifact: The model, and the files beside it in a folder.
+        path: The file or folder.
+        folder: Name of the model in the folder; empty for forms that are one file.
+        external: Put the weights of a single file beside it although they would fit in it.
+
+    Raises:
+        UsageError: The path cannot be written; a folder that others filled.
+    """
+    if not folder:
+        write_model(artifact.model, path, external=external)
+        return
+    message = in_one_message(artifact.model).SerializeToString(deterministic=True)
+    write_folder(path, {folder: message, **artifact.files})
 
 
 def has_external_data(model: Model) -> bool:

@@ -25,6 +25,8 @@ from qonnx_hub_ir.quant import BipolarQuant, FloatQuant, IntQuant, Quantizer, Ro
 
 _HALVES = frozenset({onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16})
 
+_KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}
+
 _NEAR_HALF = 1e-3
 """How near to a half a shift may lie: a logarithm of another runtime could round it away."""
 
@@ -38,7 +40,21 @@ def function_gaps(model: Model) -> list[Gap]:
         if onnx_ir.DataType.DOUBLE in dtypes and dtypes & _HALVES:
             why = "quantizes 16-bit and 64-bit floats in one file; one function cannot do both"
             gaps.append(Gap(nodes[0].name or "", op_type, why))
+    gaps += [
+        Gap(node.name or "", f"{node.domain}::{node.op_type}", "no function here defines it")
+        for node in model.graph.all_nodes()
+        if _is_foreign(node, model)
+    ]
     return gaps + channels_last_functions.function_gaps(model)
+
+
+def _is_foreign(node: Node, model: Model) -> bool:
+    """Return whether neither ONNX nor the file knows an operator, nor a function of ours."""
+    if node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node):
+        return False
+    if node.domain == dialect.CHANNELS_LAST_DOMAIN:
+        return node.op_type not in dialect.CHANNELS_LAST_OPERATORS
+    return node.op_identifier() not in model.functions
 
 
 def define_operators(model: Model) -> None:
@@ -158,7 +174,7 @@ def _flatten_parameters(node: Node, graph: onnx_ir.Graph) -> None:
         known = dialect.constant_tensor(value) if index else None
         if value is None or known is None or known.size != 1:
             continue
-        if rank is None and len(known.shape) > 0 or len(known.shape) > (rank or 0):
+        if (rank is None and len(known.shape) > 0) or len(known.shape) > (rank or 0):
             flat = known.numpy().reshape(())
             fresh = dialect.add_initializer(graph, f"{value.name}_scalar", flat)
             node.replace_input_with(index, fresh)

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import typer
 
-from qonnx_hub.cli import check, convert, formats, inspect, run
+from qonnx_hub.cli import (
+    check,
+    convert,
+    cost,
+    diff,
+    formats,
+    inspect,
+    lint,
+    run,
+    transform,
+    view,
+    zoo,
+)
 
 EXIT_CODES = """Exit codes: 0 done or equal; 1 models differ; 2 wrong usage; 3 input
 unreadable or unsupported; 4 not exact and not allowed; 5 a framework is not installed; 130
@@ -21,8 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (convert, check, run, inspect, formats):
+for module in (convert, transform, check, run, inspect, lint, cost, diff, view, formats):
     app.command(name=module.__name__.rpartition(".")[2])(module.command)
+app.add_typer(zoo.app, name="zoo")
 
 
 def _version(value: bool) -> None:
@@ -48,6 +62,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and an exit code."""
+    # Graphs are many small objects that stay: looking for garbage as often as by default takes
+    # half of the time on thousands of nodes.
+    gc.set_threshold(100_000, 50, 100)
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from qonnx_hub.cli.options import (
     console,
     fit_names,
     read_arrays,
+    sample_inputs,
     write_json,
 )
 
@@ -44,6 +45,12 @@ def command(
     labels: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Right classes as .npy: counts accuracy."),
+    ] = None,
+    input_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N,C,...", help="Shape of a sample input, for live models to trace."
+        ),
     ] = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -114,8 +121,9 @@ def command(
         "workers": workers,
         "save_golden": save_golden,
         "label": a,
+        "args": sample_inputs(input_shape or (), seed),
     }
-    reference, names = _reference(a, b)
+    reference, names = _reference(a, b, options["args"])
     feeds = _feeds(inputs, data, names)
     if labels is not None and feeds is None:
         _usage("--labels needs --data or --inputs")
@@ -156,7 +164,7 @@ def _write(
         worst.failing.save(save_failing)
 
 
-def _reference(a: str, b: str) -> tuple[Any, list[str]]:
+def _reference(a: str, b: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
     """Return the reference, loaded once, and the names that inputs must have."""
     from qonnx_hub import api
     from qonnx_hub.equivalence.recorded import is_golden
@@ -167,7 +175,7 @@ def _reference(a: str, b: str) -> tuple[Any, list[str]]:
     runs = b if Path(a).suffix.lower() == ".npz" else a
     if is_golden(runs) or Path(runs).suffix.lower() == ".npz":
         return a, []
-    model = api.load(runs)
+    model = api.load(runs, args=args, verify=False)
     names = [str(v.name) for v in model.graph.inputs]
     # Only what has no forward pass of its own is the same once it is loaded.
     return (model if runs is a and is_onnx(a) else a), names

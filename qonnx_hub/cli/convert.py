@@ -12,7 +12,6 @@ from qonnx_hub.cli.options import (
     Json,
     Samples,
     Seed,
-    Source,
     console,
     named_values,
     sample_inputs,
@@ -20,7 +19,10 @@ from qonnx_hub.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+    from qonnx_hub.api import ConversionReport
 
 
 STORED = ("int8", "int4", "int2", "float")
@@ -28,10 +30,19 @@ STORED = ("int8", "int4", "int2", "float")
 
 
 def command(
-    source: Source,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="A model file, or package.module:callable; or several.", metavar="MODEL..."
+        ),
+    ],
     output: Annotated[
         str,
-        typer.Option("--output", "-o", "--output-file", metavar="PATH", help="File to write."),
+        typer.Option(
+            *("--output", "-o", "--output-file"),
+            metavar="PATH",
+            help="File to write; the folder to write into, for several models.",
+        ),
     ],
     to: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help="Form to write; see 'formats'.")
@@ -89,35 +100,67 @@ def command(
     ] = True,
     samples: Samples = None,
     seed: Seed = 0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes to spread several models over.", show_default="1"),
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Convert a model, check the result against it, and write it."""
-    from qonnx_hub import api
+    """Convert a model, check the result against it, and write it.
 
+    With several models, or --jobs, each is reported in one line; a model that fails does not
+    stop the others, and the exit code is the highest.
+    """
     if weights in STORED and not Path(weights).exists():
         stored_weights, weights = weights, None
-    report = api.convert(
-        source,
-        output,
-        to,
-        from_=from_,
-        check=check,
-        samples=samples,
-        seed=seed,
-        opset=opset,
-        allow_lossy=allow_lossy,
-        encoding=encoding,
-        stored_weights=stored_weights,
-        dialect=dialect,
-        layout=layout,
-        weights=weights,
-        args=sample_inputs(input_shape or (), seed),
-        options=named_values(option or ()),
-        profile=profile,
-        self_contained=self_contained,
-        target_options=named_values(target_option or ()),
-    )
+    options: dict[str, Any] = {
+        "to": to,
+        "from_": from_,
+        "check": check,
+        "samples": samples,
+        "seed": seed,
+        "opset": opset,
+        "allow_lossy": allow_lossy,
+        "encoding": encoding,
+        "stored_weights": stored_weights,
+        "dialect": dialect,
+        "layout": layout,
+        "weights": weights,
+        "args": sample_inputs(input_shape or (), seed),
+        "options": named_values(option or ()),
+        "profile": profile,
+        "self_contained": self_contained,
+        "target_options": named_values(target_option or ()),
+    }
+    if len(sources) > 1 or jobs is not None:
+        _convert_many(sources, output, jobs or 1, options, json)
+        return
+    from qonnx_hub import api
+
+    report = api.convert(sources[0], output, **options)
+    _show(report, console(json))
+    write_json(report.to_json(), json)
+
+
+def _convert_many(
+    sources: list[str], folder: str, jobs: int, options: dict[str, Any], json: str | None
+) -> None:
+    import json as json_module
+
+    from qonnx_hub.cli.convert_many import convert_many
+
     out = console(json)
+    outcomes = []
+    for outcome in convert_many(sources, folder, jobs, options):
+        out.print(outcome.line, markup=False)
+        outcomes.append(outcome)
+    write_json(json_module.dumps([o.to_dict() for o in outcomes], indent=2), json)
+    worst = max(outcome.exit_code for outcome in outcomes)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _show(report: ConversionReport, out: Console) -> None:
     if report.quantizers:
         out.print(_table(report.quantizers))
     exact = sum(record.exact for record in report.quantizers)
@@ -140,7 +183,6 @@ def command(
         )
     if report.ort is not None:
         out.print(f"onnxruntime: {report.ort.summary()}")
-    write_json(report.to_json(), json)
 
 
 def _table(records: Any) -> Table:

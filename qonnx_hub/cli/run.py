@@ -23,8 +23,11 @@ def command(
         int | None, typer.Option(min=1, help="Samples at once.", show_default="all")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="numpy, ort (the graph as written) or ort-optimized.")
+        str, typer.Option(help="Where to run: numpy, or ort (onnxruntime).")
     ] = "numpy",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads.", show_default="the backend's choice")
+    ] = None,
     all_tensors: Annotated[
         bool, typer.Option("--all-tensors", help="Write every value of the graph.")
     ] = False,
@@ -33,30 +36,14 @@ def command(
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
 
-    model = api.load(source, from_)
+    model = api.load_to_run(source, from_)
     names = [str(v.name) for v in model.graph.inputs]
     feeds = fit_names(read_arrays(inputs), names)
-    if backend == "numpy":
-        results = Session(model).run(feeds, all_tensors=all_tensors, batch=batch)
-    else:
-        results = _on_onnxruntime(source, backend, feeds, all_tensors)
+    session = Session(model, backend=backend, threads=threads)
+    results = session.run(feeds, all_tensors=all_tensors, batch=batch)
     _write(output, results)
     for name, array in results.items():
         typer.echo(f"{name}: {array.dtype.name}{list(array.shape)}")
-
-
-def _on_onnxruntime(
-    source: str, backend: str, feeds: dict[str, Any], all_tensors: bool
-) -> dict[str, Any]:
-    from qonnx_hub.equivalence.runners import ORT_OPTIMIZED, ORT_UNOPTIMIZED, OrtRunner
-    from qonnx_hub_ir.errors import UsageError
-
-    kinds = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
-    if backend not in kinds:
-        raise UsageError(f"unknown backend '{backend}'; there are: numpy, {', '.join(kinds)}")
-    if all_tensors:
-        raise UsageError("--all-tensors needs the backend numpy")
-    return OrtRunner(source, f"'{source}'", optimize=kinds[backend]).outputs(feeds)
 
 
 def _write(path: str, arrays: dict[str, Any]) -> None:

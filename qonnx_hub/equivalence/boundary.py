@@ -34,6 +34,9 @@ _PER_LAYER = 12
 _WORK = 1 << 28
 """Elements that all runs of a search together may compute; see :func:`work_per_sample`."""
 
+_NODE = 40
+"""Elements per sample that a node costs by being called, whatever it computes."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
@@ -96,7 +99,8 @@ def search_boundaries(
         return None, ()
     if lines < _FEWEST_LINES or not floats:
         return None, _coverage(layers, [before], [])
-    runs = _WORK // work_per_sample(model) // len(layers)
+    work = work_per_sample(model) + _NODE * len(model.graph)
+    runs = _WORK // work // len(layers)
     if runs < _FEWEST_HALVINGS:
         return None, _coverage(layers, [before], [])
     search.halvings = min(_HALVINGS, runs)
@@ -148,18 +152,23 @@ class _Search:
 
     def codes(self, feeds: Feeds) -> list[Array] | None:
         """Return the codes of every layer, one row per sample."""
+        read = self._read(feeds)
+        if read is None:
+            return None
+        pairs = zip(self.layers, read, strict=True)
+        return [layer.codes(x).reshape(len(x), -1) for layer, x in pairs]
+
+    def _read(self, feeds: Feeds) -> list[Array] | None:
+        """Return what every layer quantizes, the first axis over samples."""
         samples = max(len(x) for x in feeds.values() if x.ndim)
         try:
             values = self.session.run(feeds) if self.session is not None else {}
         except HubError:
             return None
-        rows = []
-        for layer in self.layers:
-            x = values[layer.reads] if layer.reads in values else feeds[layer.reads]
-            if x.ndim == 0 or len(x) != samples or x.dtype.kind != "f":
-                return None
-            rows.append(layer.codes(x).reshape(samples, -1))
-        return rows
+        read = [values.get(x.reads, feeds.get(x.reads)) for x in self.layers]
+        found = [x for x in read if x is not None and x.ndim and len(x) == samples]
+        fit = len(found) == len(read) and all(x.dtype.kind == "f" for x in found)
+        return found if fit else None
 
     def on_lines(self, lines: Array, t: Array) -> dict[str, Array]:
         """Return the inputs at positions ``t`` of lines, each to the next sample."""
@@ -217,10 +226,13 @@ class _Search:
         return found
 
     def _own_codes(self, part: list[_Target], lines: Array, t: Array) -> Array | None:
-        rows = self.codes(self.on_lines(lines, t))
-        if rows is None:
+        read = self._read(self.on_lines(lines, t))
+        if read is None:
             return None
-        own = [rows[target.layer][i, target.element] for i, target in enumerate(part)]
+        # Only the layers that are followed: a deep graph has many more.
+        followed = {target.layer for target in part}
+        codes = {k: self.layers[k].codes(read[k]).reshape(len(read[k]), -1) for k in followed}
+        own = [codes[target.layer][i, target.element] for i, target in enumerate(part)]
         return np.array(own, dtype=np.int64)
 
 

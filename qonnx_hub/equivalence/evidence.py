@@ -113,6 +113,10 @@ class Side:
         name = str(value.name)
         if name in self.moving or value.is_graph_input() or name not in self.values:
             return None
+        if not self._constants:
+            # All at once: cutting the graph takes as long for one as for all.
+            names = [n for n in self.values if n not in self.moving]
+            self._constants.update(self.run(names, {}, {}) or {})
         if name not in self._constants:
             found = self.run([name], {}, {})
             if found is None:

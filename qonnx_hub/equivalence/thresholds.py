@@ -19,6 +19,9 @@ import numpy as np
 
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.thresholds import key_range as key_range
+from qonnx_hub_ir.thresholds import keys_of as keys_of
+from qonnx_hub_ir.thresholds import values_of as values_of
 
 Function = Callable[[Array], Array]
 """``f(x)`` of shape (channels, n): row ``c`` is what channel ``c`` makes of row ``c`` of x."""
@@ -45,34 +48,6 @@ class Difference(NamedTuple):
     value_a: float
     value_b: float
     channel: int
-
-
-def keys_of(values: Array) -> Array:
-    """Return the rank of float values in the order of their type, as int64.
-
-    -0.0 comes right before 0.0 (keys -1 and 0); NaN lies outside of the infinities.
-
-    Args:
-        values: float16, float32 or float64 of any shape.
-    """
-    width = values.dtype.itemsize
-    bits = values.view(np.dtype(f"i{width}")).astype(np.int64)
-    magnitude = np.int64((1 << (8 * width - 1)) - 1)
-    return np.asarray(np.where(bits < 0, ~(bits & magnitude), bits), dtype=np.int64)
-
-
-def values_of(keys: Array, dtype: Any = np.float32) -> Array:
-    """Return the float values that have these keys: the inverse of :func:`keys_of`."""
-    width = np.dtype(dtype).itemsize
-    top = np.int64(-(1 << (8 * width - 1)))
-    bits = np.where(keys < 0, top | ~keys, keys)
-    return np.ascontiguousarray(bits.astype(np.dtype(f"i{width}"))).view(dtype)
-
-
-def key_range(dtype: Any = np.float32) -> tuple[int, int]:
-    """Return the keys of minus and plus infinity."""
-    ends = keys_of(np.array([-np.inf, np.inf], dtype=dtype))
-    return int(ends[0]), int(ends[1])
 
 
 @dataclass(frozen=True, slots=True)

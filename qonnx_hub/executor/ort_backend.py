@@ -2,10 +2,11 @@
 
 Quantizers of activations with zero point 0 that round half to even become Clip, QuantizeLinear
 and DequantizeLinear, whose kernels are onnxruntime's fastest: the Clip goes into the
-convolution before it and takes a Relu's place. Every other quantizer becomes float operators,
-quantized weights become their values. The numbers of the quantizers are those of the operator
-documents; only a NaN becomes a number where integers are in between. Fusions that would change
-how sums are rounded (a normalization or bias inside a convolution, integer kernels) are off.
+convolution before it and takes a Relu's place, the others work on blocks of channels (see
+:mod:`qonnx_hub.executor.ort_layout`). Every other quantizer becomes float operators, quantized
+weights become their values. The numbers of the quantizers are those of the operator documents;
+only a NaN becomes a number where integers are in between. Fusions that would change how sums
+are rounded (a normalization or bias inside a convolution, integer kernels) are off.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.ort_layout import quantize_in_blocks
 from qonnx_hub.writing import fits_one_message, in_one_message, write_model
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.protocol import ExportOptions
@@ -173,29 +176,53 @@ def _before_relu(x: Value) -> Value | None:
 
 def _load(model: Model, threads: int | None) -> Any:
     ort = require("onnxruntime", needed_by="the backend 'ort'", extra="ort")
+    try:
+        with tempfile.TemporaryDirectory(prefix="qonnx_hub_") as name:
+            folder = Path(name)
+            if not fits_one_message(model):
+                write_model(model, folder / "model.onnx", external=True)
+                return _session(ort, str(folder / "model.onnx"), threads)
+            message = in_one_message(model).SerializeToString()
+            if not any(node.op_type == "Conv" for node in model.graph):
+                return _session(ort, message, threads)
+            return _with_blocks(ort, message, threads, folder / "optimized.onnx")
+    except Exception as error:  # the binding raises its own exception types
+        raise SourceError(f"onnxruntime does not load the model: {_line(error)}") from error
+
+
+def _with_blocks(ort: Any, message: bytes, threads: int | None, optimized: Path) -> Any:
+    """Return a session in which quantizers between convolutions work on blocks of channels."""
+    session = _session(ort, message, threads, optimized)
+    model = onnx_ir.from_proto(onnx.load(optimized))
+    if not quantize_in_blocks(model):
+        return session
+    # It is optimized already, and for this machine.
+    level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _session(ort, onnx_ir.to_proto(model).SerializeToString(), threads, level=level)
+
+
+def _session(
+    ort: Any,
+    source: bytes | str,
+    threads: int | None,
+    save_as: Path | None = None,
+    level: Any = None,
+) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
-
-    def load(source: bytes | str) -> Any:
-        return ort.InferenceSession(
-            source,
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=list(_CHANGE_SUMS),
-        )
-
-    try:
-        if fits_one_message(model):
-            return load(in_one_message(model).SerializeToString())
-        with tempfile.TemporaryDirectory(prefix="qonnx_hub_") as folder:
-            path = Path(folder) / "model.onnx"
-            write_model(model, path, external=True)
-            return load(str(path))
-    except Exception as error:  # the binding raises its own exception types
-        raise SourceError(f"onnxruntime does not load the model: {_line(error)}") from error
+    if save_as is not None:
+        options.optimized_model_filepath = str(save_as)
+    if level is not None:
+        options.graph_optimization_level = level
+    return ort.InferenceSession(
+        source,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=list(_CHANGE_SUMS),
+    )
 
 
 def _line(error: Exception) -> str:

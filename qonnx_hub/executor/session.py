@@ -121,6 +121,8 @@ class Session:
     ) -> dict[str, Array]:
         if all_tensors:
             raise UsageError("the backend ort shows outputs only; numpy shows all tensors")
+        if self._at_once is not None and batch is None and self._fit(feeds):
+            return ort.run(feeds)
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
         if factor == 1 and batch is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_target import finish, raise_to, refuse_options
+from qonnx_hub_adapters.finn import profile as finn
+from qonnx_hub_adapters.onnx_target import check, finish, raise_to, refuse_options
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
@@ -14,10 +15,14 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_adapters.qonnx.importer import INFO
 from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import NotExactError
+from qonnx_hub_ir.errors import NotExactError, UsageError
+from qonnx_hub_ir.functions import define_operators, function_gaps
 from qonnx_hub_ir.passes import SpellOutRounding
 from qonnx_hub_ir.passes.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.quant import BipolarQuant
+
+PROFILES = ("finn",)
+"""Readers of QONNX with rules of their own."""
 
 
 class QonnxExporter:
@@ -41,7 +46,10 @@ class QonnxExporter:
         Raises:
             NotExactError: With all gaps, or an opset below the model's own.
         """
-        refuse_options(self.info.name, options)
+        refuse_options(self.info.name, options, "self_contained", "profile")
+        notes: tuple[str, ...] = ()
+        if options.profile:
+            model, notes = _in_profile(model, options.profile)
         gaps = self.gaps(model)
         if gaps:
             raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
@@ -55,7 +63,39 @@ class QonnxExporter:
             truncs = [n for n in _quantizers(copy) if n.op_type == "Trunc"]
             newest = max((_trunc_version(node) for node in truncs), default=1)
             copy.opset_imports[dialect.DOMAIN] = newest
-        return Artifact(copy, records)
+        if options.self_contained:
+            _define_operators(copy)
+        return Artifact(copy, records, notes)
+
+
+def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:
+    """Return a copy that keeps the rules of a reader of QONNX, and what changed.
+
+    Raises:
+        UsageError: There is no such profile.
+        NotExactError: With everything that the reader would refuse or compute wrongly.
+    """
+    if name not in PROFILES:
+        raise UsageError(f"there is no profile '{name}'; known: {', '.join(PROFILES)}")
+    copy = model.clone()
+    notes = finn.prepare(copy)
+    gaps = finn.gaps(copy)
+    if gaps:
+        raise NotExactError("FINN refuses these nodes, or computes something else:", gaps)
+    return copy, tuple(notes)
+
+
+def _define_operators(model: Model) -> None:
+    """Add the functions of the operators that the model uses.
+
+    Raises:
+        NotExactError: A node that no function says exactly on every runtime.
+    """
+    gaps = function_gaps(model)
+    if gaps:
+        raise NotExactError("no function in the file can define these nodes exactly:", gaps)
+    define_operators(model)
+    check(model)
 
 
 def _quantizers(model: Model) -> list[Node]:

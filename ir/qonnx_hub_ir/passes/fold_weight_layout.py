@@ -43,6 +43,9 @@ def _fold(graph: Graph, move: Node) -> bool:
     quantizer = None if source is None else source.producer()
     if quantizer is None or not dialect.is_quantizer(quantizer):
         return False
+    # A graph output would lose its name to the new quantizer's.
+    if move.outputs[0].is_graph_output():
+        return False
     arrays = [dialect.constant_value(value) for value in quantizer.inputs]
     extra = [dialect.constant_value(value) for value in move.inputs[1:]]
     known = [array for array in arrays if array is not None]
@@ -61,12 +64,15 @@ def _fold(graph: Graph, move: Node) -> bool:
     if len(quantizer.outputs[0].uses()) == 1 and not quantizer.outputs[0].is_graph_output():
         move.replace_input_with(0, None)
         _remove(graph, quantizer)
+    else:
+        # The first one stays for its other readers, and keeps its name.
+        name = f"{name}_{move.name}"
     constant = dialect.add_initializer(graph, label, moved)
     constant.metadata_props.update(provenance)
     node = dialect.quantizer_node(constant, quant, name, graph)
     node.outputs[0].metadata_props.update(made)
     move.prepend(node)
-    old.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
+    old.replace_all_uses_with(node.outputs[0])
     graph.remove(move, safe=True)
     return True
 

@@ -261,3 +261,25 @@ def test_one_input_alone_can_be_turned() -> None:
 def test_a_layout_or_name_that_does_not_exist_is_refused(layout, inputs) -> None:
     with pytest.raises(PassError, match="there are"):
         ChangeLayout(layout, inputs=inputs)(images())
+
+
+def test_a_weight_that_is_turned_twice_becomes_two_weights() -> None:
+    weight = (np.arange(9, dtype=np.float32).reshape(3, 3) - 4) / 4
+    model = made(
+        [
+            quant("w", "q"),
+            node("Transpose", "q", "a", perm=[1, 0]),
+            node("Transpose", "q", "b", perm=[1, 0]),
+            node("MatMul", "x a", "first"),
+            node("MatMul", "first b", "y"),
+        ],
+        "y",
+        shape=(2, 3),
+        w=weight,
+    )
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    before = answers(model, x)
+    assert FoldWeightLayout()(model).modified
+    assert verify(model) == []
+    assert "Transpose" not in ops(model)
+    np.testing.assert_array_equal(answers(model, x)[0], before[0])

@@ -1,0 +1,138 @@
+"""Many models in one call of ``qonnx-hub convert``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        source: What was to be converted.
+        path: Where to.
+        exit_code: What the exit code would be, were it the only model.
+        line: The outcome in one line.
+        error: Why it failed; empty where it did not.
+        report: The conversion's report as plain data; ``None`` where it failed.
+    """
+
+    source: str
+    path: str
+    exit_code: int
+    line: str
+    error: str = ""
+    report: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the outcome as plain data."""
+        data = asdict(self)
+        del data["line"]
+        return data
+
+
+def convert_many(
+    sources: Sequence[str], folder: str, jobs: int, options: Mapping[str, Any]
+) -> Iterator[Outcome]:
+    """Give the outcome of each model, in the order given; none stops the others.
+
+    Args:
+        sources: Models, each as ``convert`` takes one.
+        folder: Where the results go, called after the models; made where it is missing.
+        jobs: Processes to spread the models over.
+        options: As :func:`qonnx_hub.convert` takes them.
+
+    Raises:
+        UsageError: Two models that would be written to one path, or a model that would be
+            written over itself: nothing is converted.
+        UnknownAdapterError: No such form.
+    """
+    targets = _targets(sources, folder, str(options["to"]))
+    pairs = list(zip(sources, targets, strict=True))
+    if jobs == 1:
+        for source, target in pairs:
+            yield _convert(source, target, options)
+        return
+    # A fresh interpreter each: libraries that compute in threads do not survive a fork.
+    workers = min(jobs, len(pairs))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_convert, source, target, options) for source, target in pairs]
+        try:
+            for (source, target), future in zip(pairs, futures, strict=True):
+                yield _outcome(source, target, future)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _outcome(source: str, target: Path, future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        why = "a process was killed, perhaps for want of memory; try fewer --jobs"
+        return _failed(source, target, why, _unreadable())
+
+
+def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
+    from qonnx_hub.registry import find_exporter
+    from qonnx_hub_ir.errors import UsageError
+
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"'{folder}' is a file; several models go into a folder")
+    suffix = next(iter(find_exporter(to).info.suffixes), "")
+    targets = [place / f"{_stem(source)}{suffix}" for source in sources]
+    taken: dict[Path, str] = {}
+    for source, target in zip(sources, targets, strict=True):
+        if target in taken:
+            raise UsageError(
+                f"'{taken[target]}' and '{source}' would both be written to '{target}'"
+            )
+        if target.resolve() == Path(source).resolve():
+            raise UsageError(f"'{source}' would be written over itself; name another folder")
+        taken[target] = source
+    place.mkdir(parents=True, exist_ok=True)
+    return targets
+
+
+def _stem(source: str) -> str:
+    """Return what a result is called: as the file, or as the callable."""
+    return Path(source).stem if Path(source).suffix else source.rpartition(":")[2]
+
+
+def _convert(source: str, target: Path, options: Mapping[str, Any]) -> Outcome:
+    from qonnx_hub import api
+    from qonnx_hub.cli.errors import exit_code, message
+
+    try:
+        report = api.convert(source, target, **options)
+    except Exception as error:  # the border of one model: the others go on
+        code = exit_code(error)
+        if code is None:
+            text = f"{type(error).__name__}: {error} (a defect of the converter)"
+            return _failed(source, target, text, _unreadable())
+        return _failed(source, target, message(error), code)
+    exact = sum(record.exact for record in report.quantizers)
+    checked = "not checked" if report.check is None else report.check.summary()
+    line = (
+        f"{source} -> {target}: {report.format}, opset {report.opset}, "
+        f"{exact} of {len(report.quantizers)} quantizers exact; {checked}"
+    )
+    return Outcome(source, str(target), 0, line, report=report.to_dict())
+
+
+def _failed(source: str, target: Path, why: str, code: int) -> Outcome:
+    line = f"{source}: failed with code {code}: {' '.join(why.split())}"
+    return Outcome(source, str(target), code, line, error=why)
+
+
+def _unreadable() -> int:
+    from qonnx_hub.cli.errors import UNREADABLE
+
+    return UNREADABLE
