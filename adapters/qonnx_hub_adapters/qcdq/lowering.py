@@ -231,11 +231,15 @@ class Lowering:
         with np.errstate(over="ignore"):
             reach = limit * self.dtype.type(2)
         # What lies beyond twice the limit ends as what lies there; infinities would give NaN.
-        near = self.clamp_within(t, np.where(np.isfinite(reach), reach, limit))
+        fits = bool(np.all(np.isfinite(reach)))
+        largest = np.finfo(self.dtype).max
+        near = self.clamp_within(t, np.where(np.isfinite(reach), reach, largest))
         grid = self.grid(near, mantissa, bias)
         q = self.emit.add(
             "Mul", [grid, self.rounded(self.emit.add("Div", [near, grid]), quant.rounding)]
         )
+        if not fits:
+            q = self.emit.add("Where", [self.emit.add("IsInf", [t]), t, q])
         result = self.emit.add("Min", [self.emit.add("Max", [q, low]), high])
         if not quant.saturation:
             result = self.overflowed(q, result, high, low, quant)

@@ -365,3 +365,38 @@ def test_thresholds_are_refused_with_the_way_back() -> None:
     (gap,) = caught.value.gaps
     assert gap.node == "counted"
     assert "multithreshold_to_quant" in gap.remedy
+
+
+@pytest.mark.parametrize("rounding", [Rounding.ROUND, Rounding.FLOOR, Rounding.CEIL])
+@pytest.mark.parametrize("saturation", [True, False])
+def test_a_minifloat_that_reaches_the_end_of_float32_keeps_its_limit(rounding, saturation):
+    """Twice the limit is no float32 here, and the limit is on no step of the format."""
+    rt = pytest.importorskip("onnxruntime")
+    flags = {
+        "has_inf": int(not saturation),
+        "has_nan": 0,
+        "has_subnormal": 1,
+        "saturation": int(saturation),
+        "rounding_mode": rounding.value,
+    }
+    node = helper.make_node(
+        "FloatQuant", ["x", "s", "e", "m", "eb", "mv"], ["y"], "f", domain=DOMAIN, **flags
+    )
+    constants = {"s": 1.0, "e": 8.0, "m": 7.0, "eb": 127.0, "mv": 3.3e38}
+    model = qh.load(model_of([node], {"x": (1, 10)}, ["y"], constants))
+    big = np.finfo(np.float32).max
+    x = np.array([[np.inf, 3.3e38, 3.35e38, 3.29e38, big]], dtype=np.float32)
+    x = np.concatenate([x, -x], axis=1)
+    written = qh.convert(model, None, "qcdq", encoding="float", check=False).model
+    assert written is not None
+    session = rt.InferenceSession(onnx_ir.to_proto(written).SerializeToString())
+    (got,) = session.run(None, {"x": x})
+    # By hand: steps of 2^120 here, then the limit, or infinity where nothing saturates.
+    steps = {"ROUND": np.rint, "FLOOR": np.floor, "CEIL": np.ceil}[rounding.value](
+        x.astype(np.float64) / 2.0**120
+    )
+    q = steps * 2.0**120
+    limit = float(np.float32(3.3e38))
+    beyond = limit if saturation else np.inf
+    expected = np.where(q > limit, beyond, np.where(q < -limit, -beyond, q))
+    np.testing.assert_array_equal(got, expected.astype(np.float32))
