@@ -132,7 +132,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How far a form that is not exact may be from its quantizer, on the same values before it.
+    """How far a form that is not exact may be from its quantizer, on the same values.
 
     Attributes:
         steps: Largest difference, in steps of the quantizer.

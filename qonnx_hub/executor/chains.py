@@ -18,7 +18,7 @@ from qonnx_hub_ir.errors import ExecutionError, failure
 BLOCK = 65536
 """Elements of a block: few enough for the cache, enough that the calls do not count."""
 
-_SHARED_BLOCKS = 3
+_SHARED_BLOCKS = 24
 """Blocks that one thread does sooner than it finds another."""
 
 _SHAPES = 16

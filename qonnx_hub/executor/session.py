@@ -13,7 +13,7 @@ from qonnx_hub.executor.batching import Batcher
 from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.pieces import CONVOLUTIONS, samples_per_piece
+from qonnx_hub.executor.pieces import CONVOLUTIONS, pieces_of
 from qonnx_hub.executor.plan import make_plan
 from qonnx_hub.executor.steps import Plan
 from qonnx_hub.executor.team import default_threads, run_all, team_of
@@ -74,7 +74,7 @@ class Session:
             self._plan = make_plan(model)
         self._full_plan: Plan | None = None
         self._batcher = Batcher(model)
-        self._samples_per_piece = samples_per_piece(model, self._batcher.file_batch)
+        self._pieces = pieces_of(model, self._batcher.file_batch)
         self._dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
         self._shapes = {str(v.name): _dims(v) for v in model.graph.inputs}
         self._at_once = self._plain_inputs()
@@ -134,12 +134,9 @@ class Session:
     def _plain_inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] | None:
         """Return types and shapes of inputs that need no more than a look at each.
 
-        ``None`` where a shape is open, where threads share the larger operations, or where one
-        batch of the file is worth cutting.
+        ``None`` where a shape is open, or where threads share the larger operations.
         """
-        piece = self._samples_per_piece
-        cut = piece is not None and self._batcher.file_batch >= 2 * piece
-        if cut or any(node.op_type in CONVOLUTIONS for node in self._model.graph):
+        if any(node.op_type in CONVOLUTIONS for node in self._model.graph):
             return None
         plain: dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] = {}
         for name, shape in self._shapes.items():
@@ -168,14 +165,11 @@ class Session:
 
     def _piece(self, arrays: Mapping[str, Array]) -> int | None:
         """Return the samples of a piece; ``None`` where the feeds are not worth cutting."""
-        if self._samples_per_piece is None:
-            return None
         lengths = {a.shape[0] if a.ndim else 0 for a in arrays.values()}
-        if len(lengths) != 1 or lengths.pop() < 2 * self._samples_per_piece:
+        if self._pieces is None or len(lengths) != 1:
             return None
-        if not self._batcher.is_apart():
-            return None
-        return self._samples_per_piece
+        size = self._pieces.size(lengths.pop())
+        return size if size is not None and self._batcher.is_apart() else None
 
     def _run_pieces(
         self, arrays: dict[str, Array], piece: int, all_tensors: bool

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.findings import Finding, Severity, note, refused, wrong
+from qonnx_hub_adapters.findings import Finding, Severity, refused, wrong
 from qonnx_hub_adapters.graph_facts import (
     array,
     is_constant,
@@ -145,6 +145,30 @@ def _merge(node: Node) -> Iterator[Finding]:
             yield refused(node, "pads with another number than 0", "Exception", _NEVER)
 
 
+def _pool(node: Node) -> Iterator[Finding]:
+    if node.op_type not in {"MaxPool", "AveragePool"}:
+        return
+    if rank(node.inputs[0]) == 3:
+        yield wrong(
+            node,
+            "pools along one axis",
+            "channels and width are swapped",
+            "pool along two axes, one of size 1",
+        )
+    pads = node.attributes.get("pads")
+    before = producer(node.inputs[0])
+    quant = known(before) if before is not None and dialect.is_quantizer(before) else None
+    unsigned = before is not None and before.op_type == "Relu"
+    unsigned |= isinstance(quant, IntQuant) and not quant.signed
+    if node.op_type == "MaxPool" and unsigned and pads is not None and any(pads.value):
+        yield wrong(
+            node,
+            "pads unsigned values",
+            "the padding is a large number, which wins against every pixel",
+            EXPORT,
+        )
+
+
 def _region(node: Node) -> Iterator[Finding]:
     region = dialect.constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Resize" and region is not None and region.size == 0:
@@ -200,12 +224,20 @@ def _norm_before_sign(node: Node) -> Iterator[Finding]:
     if node.op_type != "BatchNormalization":
         return
     gamma = dialect.constant_value(node.inputs[1])
-    signs = [r for r in readers(node.outputs[0]) if r.op_type == "BipolarQuant"]
-    if gamma is not None and np.any(gamma < 0) and signs:
+    if not any(r.op_type == "BipolarQuant" for r in readers(node.outputs[0])):
+        return
+    if gamma is not None and np.any(gamma < 0):
         yield wrong(
             node,
             f"has {int(np.sum(gamma < 0))} negative scales before BipolarQuant",
             "both are merged into a threshold that forgets the sign",
+            EXPORT,
+        )
+    else:
+        yield wrong(
+            node,
+            "stands before BipolarQuant",
+            "the merged threshold is rounded down, and binary weights behind it become 1",
             EXPORT,
         )
 
@@ -341,10 +373,10 @@ def _odd_scale(node: Node, after: list[Node]) -> Iterator[Finding]:
             EXPORT,
         )
     elif len(after) > 1:
-        yield note(
+        yield wrong(
             node,
             "has no power-of-two scale and several readers",
-            "scaling is done in fixed point: near, not equal",
+            "its scaling reaches the first reader only: errors as large as the values",
             EXPORT,
         )
 
@@ -381,6 +413,7 @@ _NODE_RULES: tuple[Callable[[Node], Iterator[Finding]], ...] = (
     _operator,
     _merge,
     _product,
+    _pool,
     _region,
     _norm_before_sign,
     _softmax,

@@ -34,7 +34,7 @@ STACK_POSITIONS = 512
 FEW_COLUMNS = 512
 """Columns below which a matrix product is not worth its call; samples are then joined."""
 
-SHARED_PRODUCTS = 6_000_000
+SHARED_PRODUCTS = 60_000_000
 """Multiplications that are worth a part of their own, for another thread to take."""
 
 

@@ -32,7 +32,7 @@ Each of these products is over before another thread would have started.
 """
 
 
-SHARED_ELEMENTS = 150_000
+SHARED_ELEMENTS = 1_500_000
 """Elements of the padded input from which threads share the channels."""
 
 

@@ -102,24 +102,15 @@ def lattice(source: Any, count: int, reach: float, seed: int = 0) -> Arrays:
     }
 
 
-def with_ties(source: Any, count: int, scale: float, bits: int, seed: int = 0) -> Arrays:
-    """Return random values, and ties of an input's quantizer, in equal parts.
-
-    Ties are those that division in float32 meets: of products with a rounded scale, many lie
-    beside them.
-    """
+def anything(source: Any, count: int, reach: float, seed: int = 0) -> Arrays:
+    """Return random numbers of all bits within a reach."""
     rng = np.random.default_rng(seed)
-    reach = 2 ** (bits - 1) + 1
-    step = np.float32(scale)
-    feeds = {}
-    for value in qh.load(source).graph.inputs:
-        shape = (count, *value.shape[1:])
-        anything = (rng.uniform(-reach, reach, shape) * scale).astype(np.float32)
-        halves = (rng.integers(-reach, reach, shape) + 0.5).astype(np.float32)
-        ties = np.where(halves * step / step == halves, halves * step, anything)
-        assert np.count_nonzero(ties != anything) > anything.size // 2
-        feeds[str(value.name)] = np.concatenate([anything, ties])
-    return feeds
+    return {
+        str(value.name): rng.uniform(-reach, reach, (count, *value.shape[1:])).astype(
+            np.float32
+        )
+        for value in qh.load(source).graph.inputs
+    }
 
 
 def merged(models: dict[str, onnx.ModelProto]) -> onnx.ModelProto:

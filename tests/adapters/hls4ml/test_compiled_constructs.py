@@ -42,7 +42,7 @@ def test_rows_agree_in_streams(tmp_path, name):
 
 @pytest.mark.slow
 def test_images_agree_in_streams(tmp_path):
-    names = ("average_pool", "depthwise", "global_average_pool", "joined_channels")
+    names = ("average_pool", "depthwise", "groups", "joined_channels")
     cases = {name: IMAGES[name] for name in names}
     assert distances(cases, tmp_path / "out", 16, io_type="io_stream") == {}
 
@@ -50,9 +50,17 @@ def test_images_agree_in_streams(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["Vivado", "Quartus"])
 def test_rows_agree_on_other_back_ends(tmp_path, backend):
-    names = ("negative_factor_binary", "weight_scale_per_channel", "zero_point")
+    names = ("negative_factor_binary", "one_signed_bit", "scaled_signs", "sign_as_output")
+    names += ("rounding_down", "weight_scale_per_channel", "zero_point")
     cases = {name: ROWS[name] for name in names}
     assert distances(cases, tmp_path / "out", 16, backend=backend) == {}
+
+
+@pytest.mark.slow
+def test_images_agree_without_depthwise_convolutions(tmp_path):
+    names = ("average_pool", "depthwise", "one_axis", "padded_max_pool_of_unsigned")
+    cases = {name: IMAGES[name] for name in names}
+    assert distances(cases, tmp_path / "out", 16, backend="Quartus") == {}
 
 
 @pytest.mark.slow

@@ -64,6 +64,13 @@ def test_weights_of_any_scale_are_written_as_integers():
     assert np.abs(stored[0]).max() == 7
 
 
+def test_every_quantizer_is_told_of():
+    source = nets.qkeras_cnn()
+    artifact = written(source)
+    names = [n.name for n in source.graph.node if n.op_type == "Quant"]
+    assert sorted(record.node for record in artifact.quantizers) == sorted(names)
+
+
 def test_every_weight_has_one_reader():
     build, _ = ROWS["weights_shared"]
     for value in written(build()).model.graph.initializers.values():
@@ -118,6 +125,27 @@ def test_a_sign_never_follows_a_batch_normalization():
 def _dilated(net):
     weight = net.weights((2, 2, 2, 2), 4, 0.5)
     return net.add("Conv", ["x", weight], kernel_shape=[2, 2], dilations=[2, 2])
+
+
+@pytest.mark.parametrize("name", ["sign_as_output", "one_signed_bit", "scaled_signs"])
+def test_back_ends_without_a_sign_function_get_none(name):
+    build, _ = ROWS[name]
+    assert "BipolarQuant" not in operators(written(build(), backend="Quartus"))
+    report = qh.convert(build(), to="hls4ml", target_options={"backend": "Quartus"})
+    assert report.check.verdict is Verdict.EQUAL
+
+
+def test_back_ends_that_get_single_bits_wrong_are_refused_them():
+    build, _ = ROWS["one_unsigned_bit"]
+    with pytest.raises(NotExactError, match="backend=Vitis takes it"):
+        written(build(), backend="oneAPI")
+
+
+def test_back_ends_without_depthwise_convolutions_get_full_ones():
+    build, _ = IMAGES["depthwise"]
+    artifact = written(build(), backend="Quartus")
+    groups = [n.attributes["group"].value for n in artifact.model.graph if n.op_type == "Conv"]
+    assert groups == [1]
 
 
 REFUSED = {
@@ -186,6 +214,20 @@ REFUSED = {
         lambda net: net.add("Relu", [net.add("Softmax", ["x"], axis=-1)]),
         (1, 4),
         "table",
+    ),
+    "infinite factor": (
+        lambda net: net.add("Mul", ["x", net.constant(np.float32(np.inf))]),
+        (1, 4),
+        "no fixed-point type holds it",
+    ),
+    "resize": (
+        lambda net: net.add(
+            "Resize",
+            ["x", "", net.constant(np.float32([1, 1, 2, 2]))],
+            mode="nearest",
+        ),
+        (1, 2, 3, 3),
+        "empty region",
     ),
     "three joined": (
         lambda net: net.add("Concat", ["x", "x", "x"], axis=1),

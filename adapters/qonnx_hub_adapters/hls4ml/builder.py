@@ -1,0 +1,220 @@
+"""The new graph, node by node, with the names that the ``qonnx`` package's cleanup gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_adapters.hls4ml.terms import Step, Term, fused, is_exact
+from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, Rounding
+
+CHANNELS_LAST_VERSION = 14
+"""The ``qonnx`` package runs channels-last nodes under the version of their domain as if it
+were the opset: pooling needs 11 at least."""
+
+_FLOAT = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+
+
+class Builder:
+    """Writes nodes in the order of computation; every initializer has one reader."""
+
+    def __init__(self, opset: int) -> None:
+        self.graph = Graph((), (), nodes=(), opset_imports={"": opset}, name="hls4ml")
+        self.inexact: list[str] = []
+        self._done: dict[tuple[Value, tuple[int, ...], bool, bool], Value] = {}
+        self._kept: list[Term] = []
+
+    def add_input(self, name: str, shape: Sequence[int]) -> Value:
+        """Return a new graph input."""
+        value = Value(name=name, shape=onnx_ir.Shape(shape), type=_FLOAT)
+        self.graph.inputs.append(value)
+        return value
+
+    def constant(self, array: Array) -> Value:
+        """Return a new initializer."""
+        return dialect.add_initializer(self.graph, "parameter", np.asarray(array))
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Sequence[Value],
+        shape: Sequence[int],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+    ) -> Value:
+        """Return the output, float32 of this shape, of a new node."""
+        made = onnx_ir.node(op_type, inputs, attributes, domain=domain)
+        made.outputs[0].type = _FLOAT
+        made.outputs[0].shape = onnx_ir.Shape(shape)
+        self.graph.append(made)
+        return made.outputs[0]
+
+    def quantize(self, x: Value, quant: IntQuant | BipolarQuant) -> Value:
+        """Return the output of a new quantizer on ``x``."""
+        node = dialect.quantizer_node(x, quant, f"quantizer_{len(self.graph)}", self.graph)
+        self.graph.append(node)
+        return node.outputs[0]
+
+    def settle(self, term: Term, *, for_quantizer: bool = False) -> Term:
+        """Return the term with nothing left to be done.
+
+        Args:
+            term: What is needed.
+            for_quantizer: Whether quantizers alone read the result: only they may follow a
+                division.
+        """
+        if term.is_plain():
+            return term
+        key = (term.value, tuple(map(id, term.steps)), term.relu, for_quantizer)
+        if key not in self._done:
+            # Steps are told apart by their identity: they must live as long as the table.
+            self._kept.append(term)
+            self._done[key] = self._settled(term, for_quantizer)
+        settled = self._done[key]
+        return replace(term, value=settled, steps=(), relu=False, bits=False)
+
+    def _settled(self, term: Term, for_quantizer: bool) -> Value:
+        value, shape = term.value, term.stored_shape()
+        if term.bits:
+            value = self._numbers_from_bits(value, shape, term.steps)
+        elif term.steps:
+            value = self._affine(value, shape, term.steps, for_quantizer)
+        return self.add("Relu", [value], shape) if term.relu else value
+
+    def _numbers_from_bits(
+        self, value: Value, shape: Sequence[int], steps: tuple[Step, ...]
+    ) -> Value:
+        factor, offset = fused(steps)
+        if np.any(factor != 1) or np.any(offset):
+            return self._affine(value, shape, steps, False)
+        # A product with 1 would be removed, and the bits be read as 0 and 1.
+        nothing = np.zeros((), dtype=np.float64)
+        half = self._norm(value, shape, np.asarray(0.5, dtype=np.float64), nothing)
+        return self._norm(half, shape, np.asarray(2.0, dtype=np.float64), nothing)
+
+    def _affine(
+        self, value: Value, shape: Sequence[int], steps: tuple[Step, ...], divides: bool
+    ) -> Value:
+        factor, offset = fused(steps)
+        if np.all(factor == 1) and not np.any(offset):
+            return value
+        if len(steps) == 1 and steps[0].divisor is not None and divides:
+            divisor = self.constant(steps[0].divisor)
+            return self.add("Div", [value, divisor], shape)
+        if len(steps) == 1 and steps[0].norm is not None:
+            return self._given_norm(value, shape, steps[0].norm)
+        before = len(self.graph)
+        out = self._norm(value, shape, factor, offset)
+        if not is_exact(steps):
+            self.inexact.append(str(out.name or before))
+        return out
+
+    def _norm(self, value: Value, shape: Sequence[int], factor: Array, offset: Array) -> Value:
+        size = shape[-1]
+        nothing, one = np.zeros(size, dtype=np.float32), np.ones(size, dtype=np.float32)
+        scale, bias = (
+            np.broadcast_to(p.astype(np.float32), (size,)).copy() for p in (factor, offset)
+        )
+        return self._given_norm(value, shape, (scale, bias, nothing, one, 0.0))
+
+    def _given_norm(
+        self,
+        value: Value,
+        shape: Sequence[int],
+        norm: tuple[Array, Array, Array, Array, float],
+    ) -> Value:
+        parameters = [
+            self.constant(np.broadcast_to(p.astype(np.float32), (shape[-1],)).copy())
+            for p in norm[:4]
+        ]
+        domain = dialect.CHANNELS_LAST_DOMAIN if len(shape) > 2 else ""
+        attributes = {"epsilon": norm[4], "momentum": 0.9}
+        return self.add(
+            "BatchNormalization", [value, *parameters], shape, attributes, domain=domain
+        )
+
+    def keep_sign(self, value: Value) -> Value:
+        """Return whole numbers of the same signs, from -2 to 1, for a sign function to read.
+
+        hls4ml merges a batch normalization and the sign after it into one comparison, in which
+        it ignores the factor's sign and rounds the threshold down; weights of one bit behind
+        that it quantizes twice, to ones. Rounding down keeps every sign, and is only wires.
+        """
+        unit = np.ones((), dtype=np.float32)
+        return self.quantize(value, integer_quantizer(unit, 2, True, False, Rounding.FLOOR))
+
+    def finish(self, outputs: Sequence[Value]) -> Model:
+        """Return the model, with the names that cleanup gives."""
+        self.graph.outputs.extend(outputs)
+        imports = {node.domain for node in self.graph}
+        if dialect.DOMAIN in imports:
+            self.graph.opset_imports[dialect.DOMAIN] = 1
+        if dialect.CHANNELS_LAST_DOMAIN in imports:
+            self.graph.opset_imports[dialect.CHANNELS_LAST_DOMAIN] = CHANNELS_LAST_VERSION
+        return Model(self.graph, ir_version=10)
+
+
+def order_by_depth(graph: Graph) -> None:
+    """Put nodes in the order in which cleanup puts them: by depth, else as they stand."""
+    depths: dict[Node, int] = {}
+    for node in graph:
+        makers = [value.producer() for value in node.inputs if value is not None]
+        depths[node] = 1 + max((depths[m] for m in makers if m is not None), default=0)
+    for node in sorted(depths, key=lambda one: depths[one]):
+        graph.remove(node)
+        graph.append(node)
+
+
+def result_places(graph: Graph) -> list[int]:
+    """Return for each output of the graph at which place hls4ml's results hold it."""
+    producers = [value.producer() for value in graph.outputs]
+    order = [node for node in graph if node in producers]
+    return [order.index(node) for node in producers if node is not None]
+
+
+def give_cleanup_names(graph: Graph) -> None:
+    """Name nodes and values as ``cleanup_model`` of the ``qonnx`` package does.
+
+    Nodes are numbered per operator, results are called after their node, parameters likewise,
+    inputs ``global_in`` and outputs ``global_out``.
+    """
+    counts: dict[str, int] = {}
+    constants: list[tuple[Value, str]] = []
+    for node in graph:
+        count = counts.get(node.op_type, 0)
+        counts[node.op_type] = count + 1
+        node.name = f"{node.op_type}_{count}"
+        for index, value in enumerate(node.outputs):
+            value.name = f"{node.name}_out{index}"
+        constants.extend(
+            (value, f"{node.name}_param{index}")
+            for index, value in enumerate(v for v in node.inputs if _is_constant(v))
+            if value is not None
+        )
+    for label, values in (("global_in", graph.inputs), ("global_out", graph.outputs)):
+        for index, value in enumerate(values):
+            value.name = label if index == 0 else f"{label}_{index}"
+    graph.initializers.clear()
+    for value, name in constants:
+        value.name = name
+        if value.const_value is not None:
+            value.const_value.name = name
+        graph.register_initializer(value)
+
+
+def _is_constant(value: Value | None) -> bool:
+    return value is not None and value.const_value is not None
+
+
+def producer_type(value: Value) -> str:
+    """Return the operator that makes a value; empty for graph inputs."""
+    node: Node | None = value.producer()
+    return "" if node is None else node.op_type

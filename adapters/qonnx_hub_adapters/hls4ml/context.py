@@ -1,0 +1,122 @@
+"""What the rules for single operators share: the terms so far, and the new graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.hls4ml.builder import Builder
+from qonnx_hub_adapters.hls4ml.refusals import refuse
+from qonnx_hub_adapters.hls4ml.terms import Term
+from qonnx_hub_adapters.hls4ml.weights import constant_of
+from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_ir.quant import Array
+
+
+@dataclass(slots=True)
+class Context:
+    """The state of a walk over the source.
+
+    Attributes:
+        builder: The new graph.
+        terms: What each value of the source is in the new graph.
+        records: What became of each quantizer, by its name.
+        allow_lossy: Whether operators that hls4ml computes by tables may be written.
+        ac_types: Whether the back end is one of those written with ``ac_types``, in which
+            signs, single bits and depthwise convolutions come out wrong.
+        notes: Sentences for the user.
+    """
+
+    builder: Builder
+    allow_lossy: bool = False
+    ac_types: bool = False
+    terms: dict[Value, Term] = field(default_factory=dict)
+    records: dict[str, QuantizerRecord] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def data(self, node: Node, index: int = 0) -> Term:
+        """Return the term of a node's input.
+
+        Raises:
+            RefusedError: The input is a constant.
+        """
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None or value not in self.terms:
+            raise refuse(node, f"hls4ml takes input {index} only as computed data")
+        return self.terms[value]
+
+    def constant(self, node: Node, index: int) -> Array | None:
+        """Return the values of a node's constant input, else ``None``."""
+        return constant_of(node.inputs[index]) if index < len(node.inputs) else None
+
+    def settle(self, term: Term, *, for_quantizer: bool = False) -> Term:
+        """Return the term with nothing left to be done."""
+        return self.builder.settle(term, for_quantizer=for_quantizer)
+
+    def laid_out(self, term: Term, axes: tuple[int, ...], node: Node) -> Term:
+        """Return the term stored with its axes in these places, and rows in order.
+
+        Raises:
+            RefusedError: Its rows are stored in another order.
+        """
+        if term.order is not None:
+            raise refuse(
+                node, "reads flattened channels-last rows in the order of channels-first"
+            )
+        if term.axes == axes:
+            return term
+        term = self.settle(term)
+        shape = [0] * len(axes)
+        perm = [0] * len(axes)
+        for axis, place in enumerate(axes):
+            shape[place] = term.shape[axis]
+            perm[place] = term.axes[axis]
+        value = self.builder.add("Transpose", [term.value], shape, {"perm": perm})
+        return Term(value, term.shape, axes)
+
+
+def channels_last(rank: int) -> tuple[int, ...]:
+    """Return where the axes of an image are stored: channels at the end."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def plain_axes(rank: int) -> tuple[int, ...]:
+    """Return the axes where nothing is moved."""
+    return tuple(range(rank))
+
+
+def channel_values(term: Term, values: Array, node: Node) -> Array:
+    """Return a constant operand as one value per stored channel, or one for all.
+
+    Raises:
+        RefusedError: It differs along another axis than the one that is stored last.
+    """
+    if not np.all(np.isfinite(values)):
+        raise refuse(node, "a constant that is not finite: no fixed-point type holds it")
+    if values.size == 1:
+        return values.reshape(())
+    rank = len(term.shape)
+    if values.ndim > rank:
+        raise refuse(node, "a constant of more axes than its partner")
+    if term.flat:
+        return np.broadcast_to(values, term.shape).reshape(-1)
+    full = values.reshape((1,) * (rank - values.ndim) + values.shape)
+    channel = term.axes.index(rank - 1)
+    for axis in range(rank):
+        first = np.take(full, [0], axis=axis)
+        if axis != channel and not np.array_equal(np.broadcast_to(first, full.shape), full):
+            raise refuse(
+                node,
+                "a constant that differs along another axis than the channels",
+                "hls4ml's batch normalization holds one value per channel",
+            )
+        if axis != channel:
+            full = first
+    if full.size == 1:
+        return full.reshape(())
+    if full.shape[channel] != term.shape[channel]:
+        raise refuse(node, "a constant that makes its partner larger")
+    flat = full.reshape(-1)
+    return flat if term.order is None else flat[term.order]

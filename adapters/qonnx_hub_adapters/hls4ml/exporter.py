@@ -1,0 +1,145 @@
+"""Writes a folder for hls4ml: a model that it accepts, and a config that is exact for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx_ir import Model
+
+from qonnx_hub_adapters.hls4ml import project
+from qonnx_hub_adapters.hls4ml.builder import result_places
+from qonnx_hub_adapters.hls4ml.config import hls_config
+from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
+from qonnx_hub_adapters.hls4ml.interface import between_source_ports
+from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, is_turned, lower, stored_sizes
+from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
+from qonnx_hub_adapters.onnx_target import finish, raise_to, refuse_options
+from qonnx_hub_adapters.protocol import (
+    AdapterInfo,
+    Artifact,
+    ExportOptions,
+    Feature,
+    Gap,
+    Support,
+)
+from qonnx_hub_ir.errors import NotExactError
+from qonnx_hub_ir.passes import InferShapes
+
+INFO = AdapterInfo(
+    name="hls4ml",
+    summary="a folder for hls4ml 1.3: a QONNX model that it accepts, and an exact config",
+    support={
+        Feature.BITS_2_TO_8: Support.EXACT,
+        Feature.BITS_9_TO_16: Support.EXACT,
+        Feature.BITS_17_TO_32: Support.UNKNOWN,
+        Feature.UNSIGNED_1_BIT: Support.EXACT,
+        Feature.BIPOLAR: Support.EXACT,
+        Feature.NARROW: Support.EXACT,
+        Feature.PER_CHANNEL: Support.BOUNDED,
+        Feature.ZERO_POINT: Support.EXACT,
+        Feature.ROUNDING_MODES: Support.REFUSED,
+        Feature.DYNAMIC: Support.REFUSED,
+        Feature.MINIFLOAT: Support.REFUSED,
+        Feature.TRUNC: Support.REFUSED,
+        Feature.CHANNELS_LAST: Support.EXACT,
+    },
+    folder=project.MODEL,
+)
+
+
+class Hls4mlExporter:
+    """IR -> hls4ml."""
+
+    info = INFO
+
+    def gaps(self, model: Model) -> list[Gap]:
+        """Return everything that hls4ml refuses or computes wrongly, and nothing mends."""
+        return list(lower(model).gaps)
+
+    def export(self, model: Model, options: ExportOptions) -> Artifact:
+        """Return the folder's model and files. The model given is not changed.
+
+        Raises:
+            NotExactError: With all gaps, or an opset below the model's own.
+            UsageError: An option that does not exist.
+        """
+        refuse_options(self.info.name, options, "extra")
+        inputs = tuple(str(value.name) for value in model.graph.inputs)
+        wishes = read_options(options.extra, inputs)
+        lowered = lower(
+            model,
+            allow_lossy=options.allow_lossy,
+            streams=wishes.io_type == "io_stream",
+            ac_types=wishes.has_ac_types(),
+        )
+        if lowered.gaps:
+            raise NotExactError("hls4ml cannot compute these nodes exactly:", lowered.gaps)
+        written = lowered.model
+        raise_to(written, options.opset)
+        finish(written)
+        types = {
+            str(value.name): input_type(value, port.name, wishes)
+            for value, port in zip(written.graph.inputs, lowered.inputs, strict=True)
+        }
+        hls = hls_config(written, types, wishes)
+        notes = (*lowered.notes, *_notes(lowered, wishes, types))
+        compared = between_source_ports(written, lowered.inputs, lowered.outputs)
+        InferShapes()(compared)
+        told = _report(lowered, hls, notes)
+        return Artifact(
+            written,
+            lowered.records,
+            notes,
+            project.files(project.project_config(wishes, hls), told),
+            compared,
+            lowered.reordered,
+        )
+
+
+def _notes(lowered: Lowered, wishes: Hls4mlOptions, types: dict[str, Any]) -> list[str]:
+    notes = []
+    for port, kind in zip(lowered.inputs, types.values(), strict=True):
+        if is_turned(port):
+            layout = "in one row" if port.flat else "channels last"
+            sizes = "x".join(map(str, stored_sizes(port)))
+            notes.append(f"input '{port.name}' is fed {layout}: {sizes}")
+        if kind == DEFAULT:
+            notes.append(
+                f"input '{port.name}' has no quantizer: {kind}, unless "
+                f"input_range.{port.name}=LOW,HIGH says what is fed"
+            )
+    places = result_places(lowered.model.graph)
+    if places != sorted(places):
+        order = ", ".join(
+            port.name
+            for _, port in sorted(zip(places, lowered.outputs, strict=True), key=_place)
+        )
+        notes.append(f"hls4ml returns its results in the order {order}")
+    if lowered.reordered:
+        notes.append("scales are multiplied after sums: float32 rounds at another place")
+    softmax = [n for n in lowered.model.graph if n.op_type == "Softmax"]
+    if softmax and wishes.softmax == "skip":
+        notes.append("hls4ml leaves the trailing Softmax to the host: it returns logits")
+    elif softmax:
+        notes.append("hls4ml computes Softmax from tables: near, not equal")
+    return notes
+
+
+def _place(placed: tuple[int, Port]) -> int:
+    return placed[0]
+
+
+def _report(lowered: Lowered, hls: dict[str, Any], notes: tuple[str, ...]) -> dict[str, Any]:
+    graph = lowered.model.graph
+    layers = hls["LayerName"]
+    made = []
+    for value in graph.outputs:
+        node = value.producer()
+        entry = layers.get("" if node is None else str(node.name), {})
+        made.append(str(entry.get("Precision", {}).get("result", "")))
+    fed = [layers[str(value.name)]["Precision"]["result"] for value in graph.inputs]
+    names = (
+        [str(value.name) for value in graph.inputs],
+        [str(value.name) for value in graph.outputs],
+    )
+    return project.report(lowered, names, (fed, made), notes)

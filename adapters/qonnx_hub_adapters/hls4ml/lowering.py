@@ -1,0 +1,354 @@
+"""From the source to the graph for hls4ml, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx_ir import Model, Node, Value
+
+from qonnx_hub_adapters.hls4ml import pointwise, pooling, products, shapes
+from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
+from qonnx_hub_adapters.hls4ml.context import Context, channels_last, plain_axes
+from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
+from qonnx_hub_adapters.hls4ml.terms import Term
+from qonnx_hub_adapters.hls4ml.weights import constant_of
+from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import Gap
+from qonnx_hub_ir.passes import (
+    DropUnused,
+    FoldWeightLayout,
+    InferShapes,
+    LowerChannelsLast,
+    run_passes,
+)
+
+Rule = Callable[[Context, Node], Term]
+
+_RULES: Mapping[str, Rule] = {
+    "Add": pointwise.lower_arithmetic,
+    "AveragePool": pooling.lower_average_pool,
+    "BatchNormalization": pointwise.lower_normalization,
+    "BipolarQuant": pointwise.lower_quantizer,
+    "Concat": shapes.lower_concat,
+    "Conv": products.lower_conv,
+    "Div": pointwise.lower_arithmetic,
+    "Dropout": pointwise.lower_identity,
+    "Flatten": shapes.lower_reshape,
+    "FloatQuant": pointwise.lower_quantizer,
+    "Gemm": products.lower_gemm,
+    "GlobalAveragePool": pooling.lower_global_average_pool,
+    "GlobalMaxPool": pooling.lower_global_max_pool,
+    "Identity": pointwise.lower_identity,
+    "LeakyRelu": pointwise.lower_leaky_relu,
+    "MatMul": products.lower_matmul,
+    "Max": pointwise.lower_extreme,
+    "MaxPool": pooling.lower_max_pool,
+    "Min": pointwise.lower_extreme,
+    "Mul": pointwise.lower_arithmetic,
+    "Neg": pointwise.lower_negation,
+    "Pad": shapes.lower_pad,
+    "Quant": pointwise.lower_quantizer,
+    "ReduceMean": pooling.lower_reduce_mean,
+    "Relu": pointwise.lower_relu,
+    "Reshape": shapes.lower_reshape,
+    "Sigmoid": pointwise.lower_table,
+    "Softplus": pointwise.lower_table,
+    "Softsign": pointwise.lower_table,
+    "Squeeze": shapes.lower_reshape,
+    "Sub": pointwise.lower_arithmetic,
+    "Tanh": pointwise.lower_table,
+    "Transpose": shapes.lower_transpose,
+    "Trunc": pointwise.lower_quantizer,
+    "Unsqueeze": shapes.lower_reshape,
+}
+
+_MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand"})
+"""Operators whose further inputs are sizes, not data."""
+
+_ANY_SHAPE = shapes.FREE_ORDER
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the source, and how it is stored in the new graph.
+
+    Attributes:
+        name: The source's name.
+        shape: The source's shape, with batch 1.
+        axes: Where each of its axes is stored.
+        flat: Whether it is stored as one row.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    flat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The new graph, or why there is none.
+
+    Attributes:
+        model: The new graph, without inferred shapes.
+        gaps: Everything that cannot be said; the graph is of no use then.
+        records: What became of each quantizer.
+        notes: Sentences for the user.
+        inputs: The source's inputs.
+        outputs: The source's outputs.
+        reordered: Whether float32 rounds somewhere else than in the source.
+    """
+
+    model: Model
+    gaps: tuple[Gap, ...]
+    records: tuple[QuantizerRecord, ...]
+    notes: tuple[str, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    reordered: bool
+
+
+def lower(
+    model: Model, *, allow_lossy: bool = False, streams: bool = False, ac_types: bool = False
+) -> Lowered:
+    """Return the model as hls4ml takes it. The model given is not changed.
+
+    Args:
+        model: An IR model.
+        allow_lossy: Whether to write operators that hls4ml computes from tables.
+        streams: Whether layers are joined by streams (io_stream).
+        ac_types: Whether the back end is one of those written with ``ac_types``.
+    """
+    source = model.clone()
+    run_passes(
+        source,
+        [LowerChannelsLast(), InferShapes(), FoldWeightLayout(), DropUnused(), InferShapes()],
+    )
+    context = Context(Builder(source.opset_imports[""]), allow_lossy, ac_types)
+    gaps: list[Gap] = []
+    inputs = [_take_input(context, value, gaps) for value in source.graph.inputs]
+    for node in _data_nodes(source):
+        try:
+            term = _lowered(context, node)
+        except RefusedError as refused:
+            gaps.append(refused.gap)
+            term = _placeholder(node)
+        context.terms[node.outputs[0]] = term
+        _keep_provenance(node.outputs[0], term)
+    outputs, values = _give_outputs(context, source, gaps)
+    if gaps:
+        values = []
+    made = context.builder.finish(values)
+    DropUnused()(made)
+    order_by_depth(made.graph)
+    give_cleanup_names(made.graph)
+    gaps.extend(_gaps_of_constants(made))
+    if streams:
+        gaps.extend(gap for node in made.graph if (gap := _stream_gap(node)) is not None)
+    quantizers = [node for node in source.graph if dialect.is_quantizer(node)]
+    records = tuple(r for node in quantizers if (r := _record(context, node)) is not None)
+    return Lowered(
+        made,
+        tuple(gaps),
+        records,
+        tuple(context.notes),
+        tuple(inputs),
+        tuple(outputs),
+        bool(context.builder.inexact),
+    )
+
+
+def _record(context: Context, node: Node) -> QuantizerRecord | None:
+    name = node.name or ""
+    if name in context.records or constant_of(node.outputs[0]) is None:
+        return context.records.get(name)
+    words = describe_quantizer(dialect.read_quantizer(node))
+    return QuantizerRecord(name, words, "constants of a fixed-point type")
+
+
+def _gaps_of_constants(model: Model) -> list[Gap]:
+    """Return the nodes of the new graph with constants that no fixed-point type holds."""
+    reason = "its constants or scales are not finite: no fixed-point type holds them"
+    bad = [
+        value
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and not np.all(np.isfinite(value.const_value.numpy()))
+    ]
+    readers = {usage.node: None for value in bad for usage in value.uses()}
+    return [Gap(str(node.name), node.op_type, reason) for node in readers]
+
+
+def _stream_gap(node: Node) -> Gap | None:
+    """Return why a node of the new graph cannot be written for streams."""
+    remedy = "io_type=io_parallel takes it"
+    if node.op_type == "MaxPool" and _overlaps(node):
+        reason = "in streams hls4ml pools only over windows side by side, without padding"
+        return Gap(str(node.name), "MaxPool", reason, remedy)
+    if node.op_type == "Conv" and len(set(node.attributes["kernel_shape"].value)) > 1:
+        reason = "in streams hls4ml asserts that windows are as high as wide"
+        return Gap(str(node.name), "Conv", reason, remedy)
+    if node.op_type != "Reshape":
+        return None
+    out = node.outputs[0]
+    if out.is_graph_output() or (out.shape is not None and len(out.shape) != 2):
+        reason = "in streams hls4ml ends with a KeyError where it repacks an image"
+        return Gap(str(node.name), "Reshape", reason, remedy)
+    if any(usage.node.op_type != "MatMul" for usage in out.uses()):
+        reason = "in streams hls4ml loses data between a flattened image and such a layer"
+        return Gap(str(node.name), "Reshape", reason, remedy)
+    return None
+
+
+def _overlaps(pool: Node) -> bool:
+    given = {
+        name: list(attr.value) for name, attr in pool.attributes.items() if name != "ceil_mode"
+    }
+    return given["kernel_shape"] != given["strides"] or any(given["pads"])
+
+
+def _lowered(context: Context, node: Node) -> Term:
+    rule = _RULES.get(node.op_type)
+    if node.op_type == "Softmax":
+        return _lower_softmax(context, node)
+    if node.op_type == "Resize":
+        raise refuse(node, "hls4ml stops at its empty region: truth value of an empty array")
+    if rule is None or (node.domain not in dialect.STANDARD_DOMAINS | {dialect.DOMAIN}):
+        raise refuse(node, f"hls4ml ends with 'Unsupported operation type: {node.op_type}'")
+    if any(value is not None and value.uses() for value in node.outputs[1:]):
+        raise refuse(node, "its second result is read; hls4ml knows one result per layer")
+    return rule(context, node)
+
+
+def _data_nodes(model: Model) -> list[Node]:
+    """Return the nodes that compute data of the outputs, in order."""
+    needed: set[Node] = set()
+    pending = [value.producer() for value in model.graph.outputs]
+    while pending:
+        node = pending.pop()
+        if node is None or node in needed or constant_of(node.outputs[0]) is not None:
+            continue
+        needed.add(node)
+        inputs = node.inputs[:1] if node.op_type in _MOVES else node.inputs
+        pending.extend(value.producer() for value in inputs if value is not None)
+    return [node for node in model.graph if node in needed]
+
+
+def _placeholder(node: Node) -> Term:
+    shape = node.outputs[0].shape
+    sizes = () if shape is None else tuple(s if isinstance(s, int) else 1 for s in shape)
+    value = Value(name="refused")
+    value.shape = node.outputs[0].shape
+    return Term(value, (1, *sizes[1:]), plain_axes(max(len(sizes), 1)))
+
+
+def _lower_softmax(context: Context, node: Node) -> Term:
+    term = context.data(node)
+    attribute = node.attributes.get("axis")
+    axis = -1 if attribute is None else int(attribute.value)
+    if len(term.shape) != 2 or axis % len(term.shape) != 1:
+        raise refuse(node, "a Softmax over another axis than a row's")
+    if not _is_last(node.outputs[0]):
+        return pointwise.lower_table(context, node)
+    term = context.settle(term)
+    value = context.builder.add("Softmax", [term.value], term.stored_shape(), {"axis": -1})
+    return replace(term, value=value)
+
+
+def _is_last(value: Value) -> bool:
+    """Return whether a value leaves the graph, as it is or in another shape."""
+    uses = [usage for usage in value.uses() if usage.node.op_type != "Shape"]
+    if not uses:
+        return value.is_graph_output()
+    moved = all(usage.node.op_type in _MOVES | {"Identity"} for usage in uses)
+    return moved and all(_is_last(usage.node.outputs[0]) for usage in uses)
+
+
+def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Port:
+    name = str(value.name)
+    sizes = [] if value.shape is None else list(value.shape)
+    if not sizes or not all(isinstance(size, int) for size in sizes[1:]):
+        gaps.append(Gap(name, "input", "its size is open", "hls4ml needs fixed sizes"))
+    if value.type is not None and value.dtype is not None and value.dtype.name != "FLOAT":
+        gaps.append(Gap(name, "input", f"of type {value.dtype}; hls4ml takes float32 inputs"))
+    shape = (1, *(size if isinstance(size, int) else 1 for size in sizes[1:]))
+    rank = len(shape)
+    if rank > 2 and _ends_in_rows(value):
+        port = Port(name, shape, plain_axes(rank), True)
+    elif rank in (3, 4) and not _is_turned_first(value):
+        port = Port(name, shape, channels_last(rank), False)
+    else:
+        port = Port(name, shape, plain_axes(rank), False)
+    term = Term(Value(), port.shape, port.axes, flat=port.flat)
+    stored = context.builder.add_input(name, term.stored_shape())
+    context.terms[value] = replace(term, value=stored)
+    return port
+
+
+def _ends_in_rows(value: Value) -> bool:
+    """Return whether all that is done to an image before it is a row works on any shape."""
+    if value.is_graph_output():
+        return False
+    for usage in value.uses():
+        node, out = usage.node, usage.node.outputs[0]
+        if node.op_type in _MOVES and usage.idx == 0:
+            if out.shape is None or len(out.shape) != 2:
+                return False
+            continue
+        data = [v for v in node.inputs if v is not None and constant_of(v) is None]
+        if node.op_type not in _ANY_SHAPE or len(data) != 1 or not _ends_in_rows(out):
+            return bool(node.op_type in {"Shape", "Size"})
+    return bool(value.uses())
+
+
+def _is_turned_first(value: Value) -> bool:
+    """Return whether the source takes images channels last, and turns them itself."""
+    rank = 0 if value.shape is None else len(value.shape)
+    first = [0, rank - 1, *range(1, rank - 1)]
+    perms = [usage.node.attributes.get("perm") for usage in value.uses() if usage.node.op_type]
+    return bool(perms) and all(p is not None and list(p.value) == first for p in perms)
+
+
+def _give_outputs(
+    context: Context, source: Model, gaps: list[Gap]
+) -> tuple[list[Port], list[Value]]:
+    ports, values = [], []
+    for output in source.graph.outputs:
+        term = context.terms.get(output)
+        name = str(output.name)
+        if term is None:
+            gaps.append(Gap(name, "output", "a constant; hls4ml has no layer for it"))
+            continue
+        settled = context.settle(term)
+        if settled.value.is_graph_input() or settled.value in values:
+            # Every output is the result of a layer of its own.
+            gaps.append(Gap(name, "output", "the same as an input or another output"))
+            continue
+        ports.append(Port(name, settled.shape, settled.axes, settled.flat))
+        values.append(settled.value)
+    return ports, values
+
+
+def _keep_provenance(value: Value, term: Term) -> None:
+    """Call a stored value after the source's layer where it holds the same numbers."""
+    if not term.is_plain() or not term.is_in_order() or term.flat:
+        return
+    known = value.metadata_props.get(dialect.PROVENANCE)
+    if known and dialect.PROVENANCE not in term.value.metadata_props:
+        term.value.metadata_props[dialect.PROVENANCE] = known
+
+
+def is_turned(port: Port) -> bool:
+    """Return whether an input or output is stored in another layout than the source's."""
+    return port.flat or port.axes != plain_axes(len(port.axes))
+
+
+def stored_sizes(port: Port) -> tuple[int, ...]:
+    """Return the shape in which an input or output is stored."""
+    if port.flat:
+        return (1, int(np.prod(port.shape)))
+    inverse = np.argsort(np.asarray(port.axes, dtype=np.int64))
+    return tuple(port.shape[axis] for axis in inverse)

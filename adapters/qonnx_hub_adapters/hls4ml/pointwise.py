@@ -1,0 +1,300 @@
+"""Quantizers, activations and arithmetic, element by element."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.hls4ml.builder import producer_type
+from qonnx_hub_adapters.hls4ml.context import Context, channel_values
+from qonnx_hub_adapters.hls4ml.refusals import refuse
+from qonnx_hub_adapters.hls4ml.terms import (
+    Step,
+    Term,
+    add,
+    divide,
+    multiply,
+    normalize,
+)
+from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
+from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Rounding,
+    is_bipolar,
+    is_power_of_two,
+    single_value,
+)
+
+_UNIT = np.ones((), dtype=np.float32)
+
+_MERGED = frozenset({"BatchNormalization", "Div"})
+"""What hls4ml merges with a sign function that follows."""
+
+
+def lower_quantizer(context: Context, node: Node) -> Term:
+    """Return the term of a quantizer on activations."""
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, (IntQuant, BipolarQuant)):
+        raise refuse(node, "hls4ml has no such quantizer: 'Unsupported operation type'")
+    if any(values is None for values in dialect.parameters(quant)):
+        raise refuse(
+            node,
+            "its parameters are computed at run time; hls4ml raises 'only supports constant "
+            "scale, zeropt, and bitwidth values'",
+        )
+    term = context.data(node)
+    if is_bipolar(quant):
+        return _lower_signs(context, node, term, quant)
+    assert isinstance(quant, IntQuant)
+    return _lower_integers(context, node, term, quant)
+
+
+def _lower_signs(
+    context: Context, node: Node, term: Term, quant: IntQuant | BipolarQuant
+) -> Term:
+    if isinstance(quant, IntQuant) and single_value(quant.zero_point) != 0:
+        raise refuse(node, "two levels around a zero point; hls4ml reads 0 and -1")
+    assert quant.scale is not None
+    scale = channel_values(term, quant.scale, node)
+    if term.is_scaled() and not term.bits:
+        # Neither a positive factor nor a step changes a sign.
+        term = replace(term, steps=())
+    settled = context.settle(term)
+    value = settled.value
+    if context.ac_types:
+        _record(context, node, quant, "two Quants, rounding down")
+        levels = _minus_two_or_zero(context, value)
+        return replace(settled, value=levels).then(add(_UNIT), multiply(scale))
+    if producer_type(value) in _MERGED:
+        value = context.builder.keep_sign(value)
+    signs = context.builder.quantize(value, BipolarQuant(_UNIT))
+    _record(context, node, quant, "BipolarQuant")
+    steps = () if np.all(scale == 1) else (multiply(scale),)
+    return replace(settled, value=signs, steps=steps, bits=True)
+
+
+def _minus_two_or_zero(context: Context, value: Value) -> Value:
+    """Return -2 for what is below zero, else 0, without a sign function.
+
+    Rounded down and limited, a number is -1, 0 or 1, and half of that, rounded down, -1 or 0.
+    """
+    narrow = integer_quantizer(_UNIT, 2, True, True, Rounding.FLOOR)
+    two = integer_quantizer(_UNIT * 2, 2, True, False, Rounding.FLOOR)
+    return context.builder.quantize(context.builder.quantize(value, narrow), two)
+
+
+def _rounding(node: Node, quant: IntQuant) -> Rounding:
+    if quant.rounding in {Rounding.ROUND, Rounding.FLOOR}:
+        return quant.rounding
+    if quant.rounding is Rounding.DOWN and not quant.signed and not np.any(quant.zero_point):
+        # What is clamped to zero or more is rounded toward zero by rounding down.
+        return Rounding.FLOOR
+    raise refuse(
+        node,
+        f"rounding mode {quant.rounding}: hls4ml raises NotImplementedError, it knows ROUND "
+        "and FLOOR",
+        "train or calibrate with ROUND or FLOOR",
+    )
+
+
+def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -> Term:
+    bits = single_value(quant.bits)
+    if bits is None or bits != int(bits):
+        raise refuse(node, "a fractional bit width, which hls4ml rounds up silently")
+    if quant.narrow and not quant.signed:
+        raise refuse(
+            node, "unsigned and narrow: hls4ml raises NotImplementedError for the narrow range"
+        )
+    if bits == 1 and context.ac_types:
+        raise refuse(
+            node,
+            "one unsigned bit: back ends that are written with ac_types compute it wrongly",
+            "backend=Vitis takes it",
+        )
+    rounding = _rounding(node, quant)
+    assert quant.scale is not None
+    assert quant.zero_point is not None
+    single = single_value(quant.scale)
+    width, signs = int(bits), (quant.signed, quant.narrow)
+    if single is not None and is_power_of_two(quant.scale) and not np.any(quant.zero_point):
+        settled = context.settle(term, for_quantizer=True)
+        step = np.asarray(single, dtype=np.float32)
+        written = integer_quantizer(step, width, *signs, rounding)
+        _record(context, node, quant, "Quant")
+        return replace(settled, value=context.builder.quantize(settled.value, written))
+    scale = channel_values(term, quant.scale, node)
+    zero = channel_values(term, quant.zero_point, node)
+    if np.any(zero != np.rint(zero)):
+        raise refuse(
+            node, "a zero point that is no whole number, which hls4ml drops or rounds"
+        )
+    settled = context.settle(term.then(divide(scale)), for_quantizer=True)
+    if np.any(zero):
+        settled = context.settle(settled.then(add(zero)))
+    written = integer_quantizer(_UNIT, width, *signs, rounding)
+    codes = context.builder.quantize(settled.value, written)
+    _record(context, node, quant, "scale + Quant of step 1 + scale")
+    after = (add(-zero), multiply(scale)) if np.any(zero) else (multiply(scale),)
+    return replace(settled, value=codes, steps=after)
+
+
+def _record(
+    context: Context, node: Node, quant: IntQuant | BipolarQuant, encoding: str
+) -> None:
+    name = node.name or ""
+    context.records[name] = QuantizerRecord(name, describe_quantizer(quant), encoding)
+
+
+def lower_relu(context: Context, node: Node) -> Term:
+    """Return the term of a ReLU, which positive factors pass by."""
+    term = context.data(node)
+    if term.relu:
+        return term
+    if term.bits:
+        term = context.settle(term)
+    if term.is_scaled():
+        return replace(term, value=_applied(context, term, "Relu"))
+    return replace(term, relu=True)
+
+
+def _applied(context: Context, term: Term, op_type: str, **attributes: float) -> Value:
+    return context.builder.add(op_type, [term.value], term.stored_shape(), attributes or None)
+
+
+def lower_leaky_relu(context: Context, node: Node) -> Term:
+    """Return the term of a leaky ReLU."""
+    attribute = node.attributes.get("alpha")
+    alpha = 0.01 if attribute is None else float(attribute.value)
+    term = context.settle(context.data(node))
+    return replace(term, value=_applied(context, term, "LeakyRelu", alpha=alpha))
+
+
+def lower_table(context: Context, node: Node) -> Term:
+    """Return the term of a function that hls4ml reads from a table."""
+    if not context.allow_lossy:
+        raise refuse(
+            node,
+            "hls4ml computes it from a table of 1024 entries, near but not equal",
+            "allow a near form, or quantize a piecewise linear activation instead",
+        )
+    term = context.settle(context.data(node))
+    context.notes.append(f"hls4ml computes {node.op_type} '{node.name}' from a table")
+    return replace(term, value=_applied(context, term, node.op_type))
+
+
+def lower_identity(context: Context, node: Node) -> Term:
+    """Return the term of what changes nothing."""
+    return context.data(node)
+
+
+def lower_negation(context: Context, node: Node) -> Term:
+    """Return the term of the negative."""
+    return _continued(context, context.data(node), multiply(-_UNIT))
+
+
+def lower_normalization(context: Context, node: Node) -> Term:
+    """Return the term of a batch normalization with constant statistics."""
+    parameters = [context.constant(node, index) for index in range(1, 5)]
+    known = [p.reshape(-1) for p in parameters if p is not None]
+    if len(known) != 4:
+        raise refuse(node, "its parameters are computed; hls4ml takes constant ones only")
+    term = context.data(node)
+    epsilon = node.attributes.get("epsilon")
+    small = 1e-5 if epsilon is None else float(epsilon.value)
+    step = normalize(known[0], known[1], known[2], known[3], small)
+    if term.flat:
+        return _continued(context, term, step.moved(_channel_of_each(term.shape)))
+    if term.axes.index(len(term.shape) - 1) != 1:
+        term = context.laid_out(context.settle(term), _channels_at_end(term), node)
+    if term.order is not None:
+        step = step.moved(term.order)
+    return _continued(context, term, step)
+
+
+def _channel_of_each(shape: tuple[int, ...]) -> Array:
+    channels = np.arange(shape[1], dtype=np.int64)
+    return np.broadcast_to(channels.reshape(1, -1, *(1,) * (len(shape) - 2)), shape).reshape(
+        -1
+    )
+
+
+def _channels_at_end(term: Term) -> tuple[int, ...]:
+    rank = len(term.shape)
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def _continued(context: Context, term: Term, step: Step) -> Term:
+    if term.relu:
+        term = context.settle(term)
+    return term.then(step)
+
+
+def lower_arithmetic(context: Context, node: Node) -> Term:
+    """Return the term of an addition, subtraction, product or quotient."""
+    constants = [context.constant(node, index) for index in range(2)]
+    if constants[0] is None and constants[1] is None:
+        return _lower_merge(context, node)
+    position = 0 if constants[0] is not None else 1
+    known = constants[position]
+    term = context.data(node, 1 - position)
+    assert known is not None
+    values = channel_values(term, known, node).astype(np.float32)
+    if node.op_type == "Div" and position == 0:
+        raise refuse(node, "a constant divided by data: hls4ml cannot divide by data")
+    steps: dict[str, tuple[Step, ...]] = {
+        "Add": (add(values),),
+        "Mul": (multiply(values),),
+        "Div": (divide(values),) if node.op_type == "Div" else (),
+        "Sub": (add(-values),) if position == 1 else (multiply(-_UNIT), add(values)),
+    }
+    for step in steps[node.op_type]:
+        term = _continued(context, term, step)
+    return term
+
+
+def _lower_merge(context: Context, node: Node) -> Term:
+    left, right = context.data(node, 0), context.data(node, 1)
+    if left.shape != right.shape:
+        raise refuse(node, "operands of two shapes, which hls4ml combines modulo their sizes")
+    if node.op_type == "Div":
+        raise refuse(node, "data divided by data: hls4ml has no such layer")
+    if not _same_order(left, right):
+        raise refuse(node, "its operands were flattened in different orders")
+    right = context.laid_out(right, left.axes, node) if right.axes != left.axes else right
+    common = _common_factor(left, right) if node.op_type in {"Add", "Sub"} else None
+    if common is not None:
+        a, b = left.value, right.value
+    else:
+        a, b = context.settle(left).value, context.settle(right).value
+    out = context.builder.add(node.op_type, [a, b], left.stored_shape())
+    return replace(left, value=out, steps=common or (), relu=False, bits=False)
+
+
+def _same_order(left: Term, right: Term) -> bool:
+    if left.order is None or right.order is None:
+        return left.order is right.order
+    return bool(np.array_equal(left.order, right.order))
+
+
+def _common_factor(left: Term, right: Term) -> tuple[Step, ...] | None:
+    """Return the steps of both, if each has one product and they are the same."""
+    if left.bits or right.bits or not (left.is_scaled() and right.is_scaled()):
+        return None
+    if len(left.steps) != 1 or len(right.steps) != 1 or left.axes != right.axes:
+        return None
+    same = np.array_equal(left.steps[0].factor, right.steps[0].factor)
+    return left.steps if same else None
+
+
+def lower_extreme(context: Context, node: Node) -> Term:
+    """Return the term of the larger or smaller of two."""
+    if len(node.inputs) != 2:
+        raise refuse(node, "hls4ml merges two tensors only")
+    return _lower_merge(context, node)

@@ -1,0 +1,167 @@
+"""Pooling over images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.hls4ml.context import Context, channels_last
+from qonnx_hub_adapters.hls4ml.products import (
+    Window,
+    output_sizes,
+    pad_image,
+    sum_windows,
+    window_of,
+)
+from qonnx_hub_adapters.hls4ml.refusals import refuse
+from qonnx_hub_adapters.hls4ml.terms import Term, multiply
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quant import IntQuant
+
+
+def _image(context: Context, node: Node) -> Term:
+    """Return the input stored channels last; over one axis as an image of height 1."""
+    term = context.data(node)
+    rank = len(term.shape)
+    if rank not in (3, 4):
+        raise refuse(node, f"{rank - 2} axes; hls4ml pools over one or two")
+    if term.bits or not term.is_scaled():
+        term = context.settle(term)
+    term = context.laid_out(term, channels_last(rank), node)
+    if rank == 4:
+        return term
+    # hls4ml takes the axes of one-dimensional pooling for channels-first ones.
+    batch, channels, width = term.shape
+    value = context.builder.add(
+        "Reshape",
+        [term.value, _sizes(context, 1, 1, width, channels)],
+        (1, 1, width, channels),
+    )
+    return replace(term, value=value, shape=(batch, channels, 1, width), axes=channels_last(4))
+
+
+def _sizes(context: Context, *sizes: int) -> Value:
+    return context.builder.constant(np.array(sizes, dtype=np.int64))
+
+
+def _window(node: Node, term: Term) -> Window:
+    kernel = [int(size) for size in node.attributes["kernel_shape"].value]
+    sizes = term.shape[2:]
+    one_axis = len(kernel) == 1
+    window = window_of(node, sizes[-1:] if one_axis else sizes, kernel)
+    ceil = node.attributes.get("ceil_mode")
+    if ceil is not None and ceil.value and _rounds_up(window, sizes):
+        raise refuse(node, "ceil_mode: hls4ml rounds the size of its output down")
+    if not one_axis:
+        return window
+    first, last = window.pads
+    return Window((1, *window.kernel), (1, *window.strides), (0, first, 0, last))
+
+
+def _rounds_up(window: Window, sizes: tuple[int, ...]) -> bool:
+    rank = len(window.kernel)
+    inner = sizes[-rank:]
+    return any(
+        (size + window.pads[i] + window.pads[rank + i] - window.kernel[i]) % window.strides[i]
+        for i, size in enumerate(inner)
+    )
+
+
+def _restored(context: Context, node: Node, term: Term) -> Term:
+    if node.outputs[0].shape is None or len(node.outputs[0].shape) != 3:
+        return term
+    _, channels, _, width = term.shape
+    value = context.builder.add(
+        "Reshape", [term.value, _sizes(context, 1, width, channels)], (1, width, channels)
+    )
+    return replace(term, value=value, shape=(1, channels, width), axes=channels_last(3))
+
+
+def lower_max_pool(context: Context, node: Node) -> Term:
+    """Return the term of a maximum over windows."""
+    if len(node.outputs) > 1:
+        raise refuse(node, "its indices are read; hls4ml's pooling gives none")
+    term = _image(context, node)
+    window = _window(node, term)
+    if any(window.pads) and _is_never_negative(term):
+        # hls4ml pads with the number whose highest bit alone is set: the lowest of a signed
+        # type, but a large one of an unsigned type. Zero is as good here.
+        term, window = pad_image(context, term, window)
+    sizes = output_sizes(window, term.shape[2:])
+    shape = (1, *sizes, term.shape[1])
+    attributes = {**window.attributes(), "ceil_mode": 0}
+    domain = dialect.CHANNELS_LAST_DOMAIN
+    value = context.builder.add("MaxPool", [term.value], shape, attributes, domain=domain)
+    return _restored(context, node, replace(term, value=value, shape=(1, shape[-1], *sizes)))
+
+
+def _is_never_negative(term: Term) -> bool:
+    node = term.value.producer()
+    if node is None or not dialect.is_quantizer(node):
+        return node is not None and node.op_type == "Relu"
+    quant = dialect.read_quantizer(node)
+    return isinstance(quant, IntQuant) and not quant.signed
+
+
+def lower_average_pool(context: Context, node: Node) -> Term:
+    """Return the term of a mean over windows."""
+    term = _image(context, node)
+    window = _window(node, term)
+    counts = node.attributes.get("count_include_pad")
+    if any(window.pads) and (counts is None or not counts.value):
+        raise refuse(node, "padding that is not counted: windows at the border are smaller")
+    return _restored(context, node, _mean(context, term, window))
+
+
+def lower_global_average_pool(context: Context, node: Node) -> Term:
+    """Return the term of a mean over the whole image."""
+    term = _image(context, node)
+    return _restored(context, node, _mean(context, term, _whole(term)))
+
+
+def lower_global_max_pool(context: Context, node: Node) -> Term:
+    """Return the term of a maximum over the whole image."""
+    term = _image(context, node)
+    window = _whole(term)
+    shape = (1, 1, 1, term.shape[1])
+    attributes = {**window.attributes(), "ceil_mode": 0}
+    domain = dialect.CHANNELS_LAST_DOMAIN
+    value = context.builder.add("MaxPool", [term.value], shape, attributes, domain=domain)
+    pooled = replace(term, value=value, shape=(1, term.shape[1], 1, 1))
+    return _restored(context, node, pooled)
+
+
+def lower_reduce_mean(context: Context, node: Node) -> Term:
+    """Return the term of a mean over all axes of an image."""
+    term = context.data(node)
+    given = node.attributes.get("axes")
+    axes = (
+        context.constant(node, 1) if given is None else np.asarray(given.value, dtype=np.int64)
+    )
+    rank = len(term.shape)
+    if axes is None or rank != 4 or sorted(int(a) % rank for a in axes.reshape(-1)) != [2, 3]:
+        raise refuse(node, "a mean over other axes than an image's; hls4ml has no ReduceMean")
+    image = _image(context, node)
+    mean = _mean(context, image, _whole(image))
+    keep = node.attributes.get("keepdims")
+    if keep is None or keep.value:
+        return mean
+    size = mean.shape[1]
+    value = context.builder.add("Reshape", [mean.value, _sizes(context, 1, size)], (1, size))
+    return replace(mean, value=value, shape=(1, size), axes=(0, 1))
+
+
+def _whole(term: Term) -> Window:
+    return Window(tuple(term.shape[2:]), (1, 1), (0, 0, 0, 0))
+
+
+def _mean(context: Context, term: Term, window: Window) -> Term:
+    value, count = sum_windows(context, term, window)
+    if count & (count - 1):
+        # The sum is exact; its product with 1 / count is no quotient.
+        context.builder.inexact.append("mean")
+    sizes = output_sizes(window, term.shape[2:])
+    mean = replace(term, value=value, shape=(1, term.shape[1], *sizes))
+    return mean.then(multiply(np.asarray(1.0 / count, dtype=np.float64)))
