@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from qonnx_hub_adapters.own_options import read_own_options
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir.errors import UsageError
 
@@ -25,14 +26,7 @@ def read_settings(options: ImportOptions) -> Settings:
     Raises:
         UsageError: An option that does not exist, or a value that is none of its own.
     """
-    known = {field.name for field in fields(Settings)}
-    unknown = sorted(set(options.extra) - known)
-    if unknown:
-        raise UsageError(
-            f"adapter 'brevitas' has no option {', '.join(unknown)}; "
-            f"it has {', '.join(sorted(known))}"
-        )
-    settings = Settings(**dict(options.extra))
+    settings = read_own_options(Settings, "brevitas", options)
     if not isinstance(settings.dynamo, bool):
         raise UsageError(f"option 'dynamo' is true or false, not {settings.dynamo!r}")
     return settings

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from qonnx_hub_adapters.hawq.assembly import EXACT, MODES
+from qonnx_hub_adapters.own_options import read_own_options
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir.errors import UsageError
 
@@ -48,14 +49,7 @@ def read_settings(options: ImportOptions) -> Settings:
     Raises:
         UsageError: An option or a mode that does not exist.
     """
-    known = {field.name for field in fields(Settings)}
-    unknown = sorted(set(options.extra) - known)
-    if unknown:
-        raise UsageError(
-            f"adapter 'hawq' has no option {', '.join(unknown)}; "
-            f"it has {', '.join(sorted(known))}"
-        )
-    settings = Settings(**dict(options.extra))
+    settings = read_own_options(Settings, "hawq", options)
     if settings.mode not in MODES:
         raise UsageError(f"mode '{settings.mode}' is none of {', '.join(MODES)}")
     return settings

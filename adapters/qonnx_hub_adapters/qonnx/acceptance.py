@@ -90,4 +90,3 @@ def _channels_last_version(model: Model) -> Iterator[Finding]:
                 "INVALID_GRAPH where ceil_mode or dilations are given, ignored otherwise",
                 EXPORT,
             )
-
