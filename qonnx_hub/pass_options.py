@@ -138,6 +138,13 @@ def _is_union(origin: Any) -> bool:
     return origin is typing.Union or origin is types.UnionType
 
 
+def _is_array(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    # From Python 3.12 on, numpy's own name for arrays stands for a type and is none itself.
+    named = getattr(origin, "__value__", None)
+    return np.ndarray in (hint, origin, typing.get_origin(named))
+
+
 def _is_mapping(origin: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
@@ -235,7 +242,7 @@ def _single(value: Any, hint: Any, where: str) -> Any:
     args = typing.get_args(hint)
     if _is_union(typing.get_origin(hint)):
         return _one_of(value, args, where)
-    if typing.get_origin(hint) is np.ndarray or hint is np.ndarray:
+    if _is_array(hint):
         return np.asarray(value)
     if _is_sequence(typing.get_origin(hint)):
         items = value if isinstance(value, (list, tuple)) else [value]

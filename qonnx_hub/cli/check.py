@@ -31,7 +31,8 @@ def command(
     a: Annotated[
         str,
         typer.Argument(
-            help="The reference: a model, recorded tensors (.npz), or a golden folder.",
+            help="The reference: a model, recorded tensors or an hls4ml trace (.npz), or a "
+            "golden folder.",
             metavar="A",
         ),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,17 @@ class RecordedRunner:
         arrays: Tensor name -> array.
         label: How reports call it.
         model: Always ``None``: only values are known.
+        folder: Where the tensors lie, if they were read from a file.
+        notes: What is to be said about the tensors.
+        of_hardware: Whether they were computed in fixed-point types.
     """
 
     arrays: Mapping[str, Array]
     label: str
     model: Model | None = None
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
+    of_hardware: bool = False
 
     @property
     def input_names(self) -> None:
@@ -78,6 +84,22 @@ class RecordedRunner:
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
         """Return ``None``: nothing is run."""
         return None
+
+
+def named_like(record: RecordedRunner, model: Model | None) -> RecordedRunner:
+    """Return a record under the names of a model where its own are those of a tool's layers.
+
+    Traces of hls4ml are known; any other record is returned as it is.
+
+    Raises:
+        SourceError: What a tool's folder says about its names cannot be read.
+    """
+    from qonnx_hub_adapters.hls4ml.traces import read_trace
+
+    trace = None if model is None else read_trace(record.arrays, model, record.folder)
+    if trace is None:
+        return record
+    return replace(record, arrays=trace.arrays, notes=trace.notes, of_hardware=True)
 
 
 def is_golden(source: object) -> bool:

@@ -25,9 +25,9 @@ from qonnx_hub.equivalence.batches import (
 from qonnx_hub.equivalence.boundary import search_boundaries
 from qonnx_hub.equivalence.certificate import Certificate
 from qonnx_hub.equivalence.check import LEVELS, How, check_sides
-from qonnx_hub.equivalence.compare import Verdict
+from qonnx_hub.equivalence.compare import Tolerance, Verdict
 from qonnx_hub.equivalence.inputs import generate_inputs
-from qonnx_hub.equivalence.recorded import Golden, RecordedRunner, is_golden
+from qonnx_hub.equivalence.recorded import Golden, RecordedRunner, is_golden, named_like
 from qonnx_hub.equivalence.report import CheckResult, Coverage
 from qonnx_hub.equivalence.runners import (
     ORT_OPTIMIZED,
@@ -91,7 +91,8 @@ def make_side(source: Any, backend: str, load: Loader, label: str) -> Runner:
     if is_golden(source):
         return Golden(source)
     if isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".npz":
-        return RecordedRunner(_read_recorded(Path(source)), label)
+        path = Path(source)
+        return RecordedRunner(_read_recorded(path), label, folder=path.absolute().parent)
     if isinstance(source, Mapping):
         return RecordedRunner({str(k): np.asarray(v) for k, v in source.items()}, label)
     if backend in BACKENDS:
@@ -145,6 +146,8 @@ def check_request(a: Runner, b: Runner, request: Request) -> CheckResult:
         raise UsageError(f"unknown level '{request.level}'; there are: {', '.join(LEVELS)}")
     if isinstance(b, Golden):
         raise UsageError(f"{b.label} is a reference: name it first")
+    if not request.how.mapping:
+        a, b = _under_one_set_of_names(a, b)
     source, coverage = _inputs(a, b, request)
     how = dataclasses.replace(
         request.how,
@@ -152,9 +155,31 @@ def check_request(a: Runner, b: Runner, request: Request) -> CheckResult:
         coverage=coverage,
         seed=None if request.inputs is not None else request.seed,
     )
-    if request.level != "proof":
-        return check_sides(a, b, source, how)
-    return _prove(a, b, source, how)
+    if request.level == "proof":
+        return _prove(a, b, source, how)
+    result = check_sides(a, b, source, how)
+    return dataclasses.replace(
+        result, notes=(*result.notes, *_notes_on_records(a, b, result, how))
+    )
+
+
+def _notes_on_records(a: Runner, b: Runner, result: CheckResult, how: How) -> list[str]:
+    records = [side for side in (a, b) if isinstance(side, RecordedRunner)]
+    notes = [note for record in records for note in record.notes]
+    strict = how.tolerance == Tolerance()
+    if strict and result.first_divergence and any(record.of_hardware for record in records):
+        notes.append(
+            "fixed-point sums are exact where float32 rounds: --rtol 1e-5 --atol 1e-5 looks "
+            "past that, for the first layer that computes something else"
+        )
+    return notes
+
+
+def _under_one_set_of_names(a: Runner, b: Runner) -> tuple[Runner, Runner]:
+    """Return both sides, a record among them under the names of the other's graph."""
+    if isinstance(a, RecordedRunner):
+        return named_like(a, b.model), b
+    return a, named_like(b, a.model) if isinstance(b, RecordedRunner) else b
 
 
 def _inputs(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 import qonnx_hub as qh
@@ -28,7 +27,7 @@ def write(path: Path, mode: str = "ROUND") -> Path:
     return path
 
 
-def convert(*arguments: Any) -> Result:
+def convert(*arguments: Any) -> Any:
     return CliRunner().invoke(app, ["convert", *map(str, arguments)])
 
 

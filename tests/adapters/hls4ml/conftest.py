@@ -11,7 +11,10 @@ from qonnx_hub_adapters.dependencies import is_installed
 
 HAS_HLS4ML = is_installed("hls4ml") and shutil.which("g++") is not None
 # These need hls4ml itself, and a compiler.
-BOUND = {"test_acceptance.py", "test_compiled_constructs.py", "test_parsed_config.py"}
+BOUND = {
+    *("test_acceptance.py", "test_compiled_constructs.py", "test_parsed_config.py"),
+    "test_traces.py",
+}
 FRAMEWORK_WARNINGS = [
     r"ignore::UserWarning",
     r"ignore:.*:DeprecationWarning",

@@ -13,7 +13,7 @@ from qonnx_hub_adapters.hls4ml import lowering
 from qonnx_hub_ir.errors import UsageError
 from tests.adapters.hls4ml import nets
 
-FILES = {"model.onnx", "hls4ml_config.yml", "report.json", "build.py"}
+FILES = {"model.onnx", "hls4ml_config.yml", "report.json", "tensors.json", "build.py"}
 
 
 def names(folder):

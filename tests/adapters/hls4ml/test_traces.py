@@ -1,0 +1,116 @@
+"""What hls4ml itself traces, layer by layer, beside the executor.
+
+1e-5 is the rounding of float32: hls4ml computes sums and batch normalizations exactly.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import qonnx_hub as qh
+from qonnx_hub.cli import app
+from tests.adapters.hls4ml import nets
+from tests.adapters.hls4ml.constructs import ROWS
+from tests.adapters.hls4ml.harness import export, lattice, merged
+
+ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def traced(folder, feeds):
+    """Run the folder's own script, and return the inputs that it wrote beside the trace."""
+    np.savez(folder / "x.npz", **feeds)
+    script = [sys.executable, "-W", "ignore", str(folder / "build.py")]
+    done = subprocess.run(
+        [*script, "--trace", str(folder / "x.npz")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "trace_inputs.npz") as archive:
+        return dict(archive)
+
+
+def layers(result):
+    return {row.source: row.comparison for row in result.layer_rows}
+
+
+@pytest.fixture(scope="module")
+def wrapping(tmp_path_factory):
+    """A network, and a trace in which the second convolution has four bits too few."""
+    folder = tmp_path_factory.mktemp("trace") / "out"
+    source = nets.qkeras_cnn()
+    export(source, folder)
+    config = folder / "hls4ml_config.yml"
+    text = config.read_text()
+    kind = re.search(r"Conv_1:\n(?:.*\n){3} +accum: \"fixed<(\d+),(\d+)>\"", text)
+    bits, whole = int(kind[1]), int(kind[2])
+    before = f"fixed<{bits},{whole}>"
+    start, end = text.index("Conv_1:\n"), text.index("BatchNormalization_1:\n")
+    entry = text[start:end].replace(before, f"fixed<{bits - 4},{whole - 4}>")
+    assert entry != text[start:end]
+    config.write_text(text[:start] + entry + text[end:])
+    return source, folder
+
+
+@pytest.fixture
+def wrapped(wrapping):
+    source, folder = wrapping
+    feeds = lattice(source, 6, 2.0)
+    if not (folder / "trace.npz").exists():
+        traced(folder, feeds)
+    with np.load(folder / "trace_inputs.npz") as archive:
+        return source, folder, feeds, dict(archive)
+
+
+def test_a_layer_that_wraps_is_named_first(wrapped):
+    _, folder, _, feeds = wrapped
+    result = qh.check(folder / "model.onnx", folder / "trace.npz", feeds, **ROUNDING)
+    assert result.first_divergence.source == "Conv_1_out0"
+    # Six bits before the point are two of them now: what is lost is a multiple of four.
+    assert result.first_divergence.comparison.max_abs % 4 == 0
+    assert layers(result)["Conv_0_out0"].max_abs == 0
+    assert layers(result)["MaxPool_0_out0"].max_abs == 0
+
+
+def test_a_layer_that_wraps_is_named_by_the_source(wrapped):
+    source, folder, feeds, _ = wrapped
+    result = qh.check(source, folder / "trace.npz", feeds, **ROUNDING)
+    second = [node for node in source.graph.node if node.op_type == "Conv"][1]
+    assert result.first_divergence.source == second.output[0]
+    assert layers(result)["n7"].max_abs == 0  # of shape (6, 4, 4, 4): channels are turned
+    assert {"n3", "n6", "n7", "n12", "n14", "n19"} <= set(layers(result))
+
+
+def test_the_command_says_so_and_ends_with_one(wrapped, tmp_path):
+    _, folder, _, feeds = wrapped
+    np.savez(tmp_path / "x.npz", **feeds)
+    words = ["check", str(folder / "model.onnx"), str(folder / "trace.npz"), "--inputs"]
+    words += [str(tmp_path / "x.npz"), "--rtol", "1e-5", "--atol", "1e-5"]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 1
+    assert "first divergence: layer 'Conv_1_out0'" in ran.output
+
+
+def test_every_layer_of_every_construct_is_found_and_agrees(tmp_path):
+    source = merged({name: build() for name, (build, _) in ROWS.items()})
+    folder = export(source, tmp_path / "out")
+    feeds = lattice(source, 5, 3.0)
+    own = traced(folder, feeds)
+    written = qh.check(folder / "model.onnx", folder / "trace.npz", own, **ROUNDING)
+    assert written.verdict.name in {"EQUAL", "WITHIN"}, written.table()
+    assert written.first_divergence is None
+    with np.load(folder / "trace.npz") as archive:
+        outputs = [key for key in archive if key.startswith("global_out")]
+        assert written.layers == len(archive.files) - 2 * len(outputs)
+    assert not [note for note in written.notes if "not compared" in note]
+    through = qh.check(source, folder / "trace.npz", feeds, **ROUNDING)
+    assert through.first_divergence is None, through.table()
+    assert through.layers > len(outputs)
+    assert len(through.outputs) == len(source.graph.output)
