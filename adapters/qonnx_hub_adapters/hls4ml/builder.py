@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,9 @@ CHANNELS_LAST_VERSION = 14
 """The ``qonnx`` package runs channels-last nodes under the version of their domain as if it
 were the opset: pooling needs 11 at least."""
 
+GRAPH = "hls4ml"
+"""Name of every graph that is written: its tensors are called as hls4ml will see them."""
+
 _FLOAT = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
 
 
@@ -26,7 +30,7 @@ class Builder:
     """Writes nodes in the order of computation; every initializer has one reader."""
 
     def __init__(self, opset: int) -> None:
-        self.graph = Graph((), (), nodes=(), opset_imports={"": opset}, name="hls4ml")
+        self.graph = Graph((), (), nodes=(), opset_imports={"": opset}, name=GRAPH)
         self.inexact: list[str] = []
         self._done: dict[tuple[Value, tuple[int, ...], bool, bool], Value] = {}
         self._kept: list[Term] = []
@@ -80,6 +84,20 @@ class Builder:
             self._done[key] = self._settled(term, for_quantizer)
         settled = self._done[key]
         return replace(term, value=settled, steps=(), relu=False, bits=False)
+
+    def settled(self, term: Term) -> Value | None:
+        """Return what :meth:`settle` wrote for a term, or ``None`` if nothing asked for it."""
+        if term.is_plain():
+            return term.value
+        steps = tuple(map(id, term.steps))
+        for relu, divides in itertools.product((term.relu, True), (False, True)):
+            value = self._done.get((term.value, steps, relu, divides))
+            maker = None if value is None else value.producer()
+            if relu == term.relu and value is not None:
+                return value
+            if maker is not None and maker.op_type == "Relu":
+                return maker.inputs[0]
+        return None
 
     def _settled(self, term: Term, for_quantizer: bool) -> Value:
         value, shape = term.value, term.stored_shape()

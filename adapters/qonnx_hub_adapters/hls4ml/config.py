@@ -53,6 +53,9 @@ def hls_config(
         if constant_of(node.outputs[0]) is not None:
             continue
         layers[str(node.name)] = _layer(node, grids, options)
+    if options.trace:
+        for entry in layers.values():
+            entry["Trace"] = True
     overall: dict[str, Any] = {
         "Precision": {"default": FALLBACK},
         "ReuseFactor": options.reuse_factor,

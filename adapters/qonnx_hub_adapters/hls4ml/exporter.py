@@ -90,7 +90,7 @@ class Hls4mlExporter:
             written,
             lowered.records,
             notes,
-            project.files(project.project_config(wishes, hls), told),
+            project.files(project.project_config(wishes, hls), told, lowered.tensors),
             compared,
             lowered.reordered,
         )

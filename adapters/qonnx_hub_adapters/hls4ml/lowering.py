@@ -12,6 +12,7 @@ from qonnx_hub_adapters.hls4ml import pointwise, pooling, products, shapes
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
 from qonnx_hub_adapters.hls4ml.context import Context, channels_last, plain_axes
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
+from qonnx_hub_adapters.hls4ml.stored import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.terms import Term
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
@@ -101,6 +102,7 @@ class Lowered:
         inputs: The source's inputs.
         outputs: The source's outputs.
         reordered: Whether float32 rounds somewhere else than in the source.
+        tensors: Where values of the source are found in the new graph.
     """
 
     model: Model
@@ -110,6 +112,7 @@ class Lowered:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     reordered: bool
+    tensors: tuple[StoredTensor, ...] = ()
 
 
 def lower(
@@ -159,6 +162,7 @@ def lower(
         tuple(inputs),
         tuple(outputs),
         bool(context.builder.inexact),
+        stored_tensors(context.terms, context.builder, made),
     )
 
 

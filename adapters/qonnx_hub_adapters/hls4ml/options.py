@@ -41,6 +41,7 @@ class Hls4mlOptions:
         project: Name of the project.
         softmax: What becomes of a trailing Softmax: "skip" leaves it to the host, "tuned"
             writes tables of 24 bits, "keep" leaves hls4ml's defaults.
+        trace: Whether every layer can be traced (``hls_model.trace``).
         ranges: Input name -> lowest and highest value fed.
         precisions: Input name -> hls4ml type of the input.
     """
@@ -53,6 +54,7 @@ class Hls4mlOptions:
     clock_period: float = 5
     project: str = "myproject"
     softmax: str = "skip"
+    trace: bool = False
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     precisions: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ _CHOICES = {
 
 NAMES = (
     *("backend", "clock_period", "io_type", "part", "project", "reuse_factor"),
-    *("softmax", "strategy", "input_range.NAME", "input_precision.NAME"),
+    *("softmax", "strategy", "trace", "input_range.NAME", "input_precision.NAME"),
 )
 
 
@@ -105,6 +107,8 @@ def read_options(extra: Mapping[str, Any], inputs: tuple[str, ...]) -> Hls4mlOpt
                 precisions[of] = _precision(name, value)
         elif name in _CHOICES:
             chosen[name] = _choice(name, value)
+        elif name == "trace":
+            chosen[name] = _truth(name, value)
         elif name == "reuse_factor":
             chosen[name] = _whole(name, value)
         elif name == "clock_period":
@@ -136,6 +140,14 @@ def _whole(name: str, value: Any) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"option '{name}': '{value}' is no whole number from 1 on")
     return int(text)
+
+
+def _truth(name: str, value: Any) -> bool:
+    known = {"true": True, "false": False}
+    found = known.get(str(value).lower())
+    if found is None:
+        raise UsageError(f"option '{name}': '{value}' is neither true nor false")
+    return found
 
 
 def _number(name: str, value: Any) -> float:

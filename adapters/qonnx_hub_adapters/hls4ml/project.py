@@ -10,6 +10,7 @@ from typing import Any
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
+from qonnx_hub_adapters.hls4ml.stored import StoredTensor, to_text
 from qonnx_hub_adapters.hls4ml.yaml_text import to_yaml
 
 MODEL = "model.onnx"
@@ -17,16 +18,70 @@ CONFIG = "hls4ml_config.yml"
 REPORT = "report.json"
 SCRIPT = "build.py"
 
+TENSORS = "tensors.json"
+
 _SCRIPT = '''\
-"""Convert, compile and build: python build.py [--synthesize]. Needs hls4ml 1.3 and g++."""
+"""Convert, compile and build with hls4ml 1.3 and g++.
 
-import os, sys
+python build.py [--synthesize]
+python build.py --trace INPUTS.npz [TRACE.npz]
 
+The second records what every layer computes, for "qonnx-hub check" to compare. INPUTS has the
+names and shapes of the source's inputs or of model.onnx; TRACE is trace.npz in this folder if
+it is not named, and the inputs of model.onnx are written beside it.
+"""
+
+import json, os, sys
+
+asked = "--trace" in sys.argv
+files = [os.path.abspath(path) for path in sys.argv[1:] if not path.startswith("--")]
+if asked and not files:
+    sys.exit("--trace needs the inputs: python build.py --trace INPUTS.npz [TRACE.npz]")
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 import hls4ml
+import numpy as np
 
-model = hls4ml.converters.convert_from_config("hls4ml_config.yml")
-model.compile()  # model.predict(x) is bit-accurate from here on
+
+def stored(port, given):
+    """Return an input in the layout of model.onnx."""
+    names = [name for name in (port["source"], port["name"]) if name in given]
+    if not names:
+        sys.exit(f"the inputs have no '{port['source']}'; there are: {', '.join(given)}")
+    x = given[names[0]]
+    is_source = list(x.shape[1:]) == port["source_shape"][1:]
+    if port["axes"] and names[0] == port["source"] and is_source:
+        x = x.transpose(np.argsort(port["axes"]))
+    return np.ascontiguousarray(x.reshape(len(x), *port["shape"][1:]), dtype=np.float32)
+
+
+def record(model, inputs, path):
+    """Write what every layer computes, and the inputs beside it.
+
+    Where a layer is left to the host, results are no outputs of model.onnx.
+    """
+    with open("report.json", encoding="utf-8") as file:
+        report = json.load(file)
+    with np.load(inputs) as given:
+        feeds = {port["name"]: stored(port, given) for port in report["inputs"]}
+    xs = list(feeds.values())
+    y, layers = model.trace(xs[0] if len(xs) == 1 else xs)
+    results = y if isinstance(y, list) else [y]
+    if not any(entry.get("Skip") for entry in config["HLSConfig"]["LayerName"].values()):
+        for port in report["outputs"]:
+            layers[port["name"]] = results[port["result"]].reshape(len(xs[0]), -1)
+    np.savez(path, **layers)
+    np.savez(os.path.join(os.path.dirname(path), "trace_inputs.npz"), **feeds)
+
+
+config = hls4ml.converters.parse_yaml_config("hls4ml_config.yml")
+if asked:
+    for layer in config["HLSConfig"]["LayerName"].values():
+        layer["Trace"] = True
+model = hls4ml.converters.convert_from_config(config)
+if asked:
+    record(model, files[0], files[1] if len(files) > 1 else os.path.abspath("trace.npz"))
+else:
+    model.compile()  # model.predict(x) is bit-accurate from here on
 if "--synthesize" in sys.argv:
     model.build()
 '''
@@ -94,10 +149,13 @@ def report(
     }
 
 
-def files(config: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, bytes]:
+def files(
+    config: Mapping[str, Any], told: Mapping[str, Any], tensors: Sequence[StoredTensor]
+) -> dict[str, bytes]:
     """Return the files beside the model by name."""
     return {
         CONFIG: to_yaml(config).encode(),
         REPORT: (json.dumps(told, indent=2) + "\n").encode(),
         SCRIPT: _SCRIPT.encode(),
+        TENSORS: to_text(tensors).encode(),
     }

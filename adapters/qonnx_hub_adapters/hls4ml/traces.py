@@ -1,0 +1,187 @@
+"""What ``hls_model.trace`` returns: which tensor of the model each of its keys stands for.
+
+hls4ml calls its layers after the nodes of the file, but not quite: constant operands make a
+MatMul a ``Dense_MatMul_0``, a Conv a ``Conv2D_Conv_0``, a Div a ``bn_Div_0``, and a Quant a
+``Quant_5_act``. Where it merges a layer into the one before it, that one keeps its name and
+computes something else: such keys are left out, by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_adapters.hls4ml.builder import GRAPH
+from qonnx_hub_adapters.hls4ml.project import MODEL, TENSORS
+from qonnx_hub_adapters.hls4ml.stored import StoredTensor, from_text
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, is_power_of_two
+
+_PREFIXES: Mapping[str, frozenset[str]] = {
+    "Dense": frozenset({"MatMul"}),
+    "Conv1D": frozenset({"Conv"}),
+    "Conv2D": frozenset({"Conv"}),
+    "DepthwiseConv1D": frozenset({"Conv"}),
+    "DepthwiseConv2D": frozenset({"Conv"}),
+    "bn": frozenset({"Add", "Div", "Mul", "Sub"}),
+}
+"""Prefix of a layer -> operators of the nodes that it is put before."""
+
+_PREFIXED = re.compile(rf"({'|'.join(_PREFIXES)})_(.+)")
+
+_MERGED = frozenset({"BatchNormalization", "BipolarQuant", "Div", "Quant"})
+"""Operators that hls4ml can merge into the layer before them."""
+
+_MOVES = frozenset({"MaxPool", "Reshape", "Transpose"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A trace under the names of a model.
+
+    Attributes:
+        arrays: Tensor -> values, the first axis over samples.
+        notes: What could not be told.
+    """
+
+    arrays: Mapping[str, Array]
+    notes: tuple[str, ...]
+
+
+def read_trace(
+    arrays: Mapping[str, Array], model: Model, folder: Path | None = None
+) -> Trace | None:
+    """Return a trace under the names of a model, or ``None`` where it is no such trace.
+
+    Args:
+        arrays: What hls4ml calls its layers -> values.
+        model: The model that was written for hls4ml, or the source that it was written from.
+        folder: Where the arrays lie; the source's names are told by the files beside them.
+
+    Raises:
+        SourceError: The files beside the arrays cannot be read, or do not fit each other.
+    """
+    if model.graph.name == GRAPH:
+        return _by_tensor(arrays, model.graph)
+    beside = None if folder is None else _read_folder(folder)
+    if beside is None:
+        return None
+    written, tensors = beside
+    found = _by_tensor(arrays, written.graph)
+    return None if found is None else _by_source(found, tensors, model)
+
+
+def _read_folder(folder: Path) -> tuple[Model, tuple[StoredTensor, ...]] | None:
+    if not (folder / TENSORS).is_file() or not (folder / MODEL).is_file():
+        return None
+    try:
+        tensors = from_text((folder / TENSORS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"'{folder / TENSORS}' cannot be read: {error}") from error
+    try:
+        return onnx_ir.load(folder / MODEL), tensors
+    except Exception as error:  # the parser raises its own exception types
+        raise SourceError(f"'{folder / MODEL}' cannot be read: {error}") from error
+
+
+def _by_tensor(arrays: Mapping[str, Array], graph: Graph) -> Trace | None:
+    values = {str(value.name): value for node in graph for value in node.outputs}
+    nodes = {str(node.name): node for node in graph}
+    keys = {key: node for key in arrays if (node := _node_of(key, nodes)) is not None}
+    if not keys:
+        return None
+    traced = set(keys.values())
+    found: dict[str, Array] = {}
+    notes: list[str] = []
+    for key, array in arrays.items():
+        node = keys.get(key)
+        value = values.get(key) if node is None else node.outputs[0]
+        reason = "no node of the model is called so"
+        if value is not None:
+            reason = "" if node is None else _doubt(key, node, traced)
+        stored = None if value is None or reason else _laid_out(array, value)
+        if value is not None and stored is not None:
+            found[str(value.name)] = stored
+        else:
+            reason = reason or f"its shape {list(array.shape)} is not that of its tensor"
+            notes.append(f"not compared: layer '{key}' of hls4ml: {reason}")
+    return Trace(found, tuple(notes))
+
+
+def _node_of(key: str, nodes: Mapping[str, Node]) -> Node | None:
+    """Return the node that a layer was made from."""
+    if key in nodes:
+        return nodes[key]
+    matched = _PREFIXED.fullmatch(key)
+    node = nodes.get(matched[2]) if matched else None
+    if matched and node is not None and node.op_type in _PREFIXES[matched[1]]:
+        return node
+    node = nodes.get(re.sub(r"_(act|scale|rescale)$", "", key))
+    return node if node is not None and dialect.is_quantizer(node) else None
+
+
+def _doubt(key: str, node: Node, traced: set[Node]) -> str:
+    """Return why it is not certain that a layer computes what its node does."""
+    if dialect.is_quantizer(node) and not (key.endswith("_act") and _is_one_layer(node)):
+        return "one of several that a quantizer becomes, and which may be moved"
+    readers = [usage.node for usage in node.outputs[0].uses()]
+    if len(readers) == 1 and readers[0].op_type in _MERGED and readers[0] not in traced:
+        return f"'{readers[0].name}' behind it was not traced, and may be merged into it"
+    return ""
+
+
+def _is_one_layer(node: Node) -> bool:
+    """Return whether hls4ml makes one layer of a quantizer: its type does all the work."""
+    quant = dialect.read_quantizer(node)
+    if isinstance(quant, BipolarQuant):
+        return bool(np.all(quant.scale == 1))
+    if not isinstance(quant, IntQuant) or np.any(quant.zero_point):
+        return False
+    scale = np.asarray(quant.scale)
+    return bool(np.all(scale == scale.flat[0]) and is_power_of_two(scale))
+
+
+def _laid_out(array: Array, value: Value) -> Array | None:
+    """Return traced values in the shape of their tensor, ``None`` where they do not fit."""
+    sizes = [] if value.shape is None else [s for s in value.shape if isinstance(s, int)]
+    if value.shape is None or len(sizes) < len(value.shape) - 1 or array.ndim == 0:
+        return None
+    rest = tuple(sizes[len(sizes) - len(value.shape) + 1 :])
+    if array.size != len(array) * int(np.prod(rest, dtype=np.int64)):
+        return None
+    stored: Array = array.reshape(len(array), *rest).astype(np.float32)
+    # Bits are traced as they are stored: 0 stands for -1.
+    if _is_bits(value) and np.all((stored == 0) | (stored == 1)):
+        stored = stored * np.float32(2) - np.float32(1)
+    return stored
+
+
+def _is_bits(value: Value | None) -> bool:
+    node = None if value is None else value.producer()
+    if node is not None and node.op_type in _MOVES:
+        return _is_bits(node.inputs[0])
+    return node is not None and node.op_type == "BipolarQuant"
+
+
+def _by_source(trace: Trace, tensors: tuple[StoredTensor, ...], model: Model) -> Trace:
+    names = {str(value.name) for node in model.graph for value in node.outputs}
+    known = [t for t in tensors if t.source in names and t.name in trace.arrays]
+    try:
+        found = {t.source: t.value_of(trace.arrays[t.name]) for t in known}
+    except (ValueError, IndexError) as error:
+        raise SourceError(f"'{TENSORS}' does not fit '{MODEL}' beside it: {error}") from error
+    left = [name for name in trace.arrays if name not in {t.name for t in known}]
+    notes = list(trace.notes)
+    if left:
+        notes.append(
+            f"not compared: the source has no value like {', '.join(left)}; a check against "
+            f"'{MODEL}' beside the trace compares them"
+        )
+    return Trace(found, tuple(notes))
