@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import helper
 
 import qonnx_hub as qh
 from qonnx_hub.executor import chains
+from qonnx_hub.executor.kernels.spec import KernelSpec
+from qonnx_hub.executor.kernels.stages import STAGES
 from qonnx_hub_ir.errors import ExecutionError
 from tests.support import model_of, quant_node
 
@@ -95,6 +99,14 @@ def test_constants_that_enlarge_the_data_are_not_chained_away() -> None:
     x = np.array([[1], [-3]], dtype=np.float32)
     expected = np.array([[1, 0, 2], [0, 3, 0]], dtype=np.float32)
     np.testing.assert_array_equal(session.run({"x": x})["y"], expected)
+
+
+@pytest.mark.parametrize("op", ["Add", "BatchNormalization", "Div", "Mul", "Relu", "Sub"])
+def test_a_node_with_an_attribute_that_nobody_knows_is_not_chained(op) -> None:
+    vector = np.ones(2, dtype=np.float32)
+    spec = KernelSpec(op, constants=(None, *(vector,) * 4), present=(True,) * 5)
+    assert STAGES["", op](spec) is not None
+    assert STAGES["", op](replace(spec, attributes={"odd": 1})) is None
 
 
 def test_a_failing_node_inside_a_chain_is_named() -> None:

@@ -45,6 +45,9 @@ class Stage:
     is_relu: bool = False
 
 
+StageMaker = Callable[[KernelSpec], "Stage | None"]
+
+
 def _relu(spec: KernelSpec) -> Stage | None:
     zero = np.zeros((), dtype=np.float32)
     return Stage(lambda x, out: np.maximum(x, zero, out=out), is_relu=True)
@@ -64,7 +67,7 @@ def _multiply_add(x: Array, out: Array, factor: Array, offset: Array) -> Array:
     return np.add(out, offset, out=out)
 
 
-def _arithmetic(ufunc: np.ufunc) -> Callable[[KernelSpec], Stage | None]:
+def _arithmetic(ufunc: np.ufunc) -> StageMaker:
     def make(spec: KernelSpec) -> Stage | None:
         known = [spec.constant(0), spec.constant(1)]
         data = 0 if known[0] is None else 1
@@ -96,15 +99,19 @@ def _clips_at_zero(quant: Any) -> bool:
     return bool(np.all(scale > 0)) and bool(np.all(zero_point == 0))
 
 
-StageTable = Mapping[tuple[str, str], Callable[[KernelSpec], Stage | None]]
+def _known(make: StageMaker, *attributes: str) -> StageMaker:
+    """Return the maker, without a stage for nodes with attributes that it does not know."""
+    known = frozenset(attributes)
+    return lambda spec: make(spec) if spec.attributes.keys() <= known else None
 
-STAGES: StageTable = {
-    ("", "Add"): _arithmetic(np.add),
-    ("", "BatchNormalization"): _affine,
-    ("", "Div"): _arithmetic(np.divide),
-    ("", "Mul"): _arithmetic(np.multiply),
-    ("", "Relu"): _relu,
-    ("", "Sub"): _arithmetic(np.subtract),
+
+STAGES: Mapping[tuple[str, str], StageMaker] = {
+    ("", "Add"): _known(_arithmetic(np.add)),
+    ("", "BatchNormalization"): _known(_affine, "epsilon", "momentum", "training_mode"),
+    ("", "Div"): _known(_arithmetic(np.divide)),
+    ("", "Mul"): _known(_arithmetic(np.multiply)),
+    ("", "Relu"): _known(_relu),
+    ("", "Sub"): _known(_arithmetic(np.subtract)),
     **{(dialect.DOMAIN, name): _quantizer for name in dialect.QUANTIZERS},
 }
 """(domain, op_type) -> what makes the stage of a node, or ``None`` where it has none."""
