@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_ir import Model
 
-from qonnx_hub import registry
-from qonnx_hub.conversion_checks import (
+from qonnx_hub.conversion.validation import (
     ConversionError,
     check_artifact,
     check_source,
     feeds_for_check,
 )
 from qonnx_hub.equivalence.check import How
-from qonnx_hub.equivalence.compare import Verdict, make_tolerance
-from qonnx_hub.equivalence.inputs import generate_inputs
-from qonnx_hub.equivalence.report import CheckResult, plain
+from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.reports.report import CheckResult, plain
 from qonnx_hub.equivalence.request import Request, check_request, make_side
 from qonnx_hub.executor.session import Session
-from qonnx_hub.sources import resolve
-from qonnx_hub.writing import has_external_data, write_artifact
+from qonnx_hub.io import registry
+from qonnx_hub.io.model_files import has_external_data, write_artifact
+from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
@@ -36,16 +36,16 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_ir import dialect as ir_dialect
 from qonnx_hub_ir.passes import ChangeLayout
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 if TYPE_CHECKING:
-    from qonnx_hub.costs.cost import Cost
-    from qonnx_hub.differences import Difference
-    from qonnx_hub.inspection import Inspection
-    from qonnx_hub.linting import LintReport
+    from qonnx_hub.analysis.cost.cost import Cost
+    from qonnx_hub.analysis.diff import Difference
+    from qonnx_hub.analysis.inspection import Inspection
+    from qonnx_hub.analysis.lint import LintReport
     from qonnx_hub.passes import Step
-    from qonnx_hub.transforming import TransformReport
-    from qonnx_hub_ir.value_ranges import InputRange
+    from qonnx_hub.transformation.transform import TransformReport
+    from qonnx_hub_ir.analysis import InputRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +417,7 @@ def inspect(
     Raises:
         HubError: As in :func:`load`.
     """
-    from qonnx_hub.inspection import inspect_model
+    from qonnx_hub.analysis.inspection import inspect_model
 
     return inspect_model(_as_model(model), ranges=ranges, inputs=inputs)
 
@@ -434,7 +434,7 @@ def lint(model: Any, target: str, from_: str | None = None) -> LintReport:
         UsageError: There is no such target.
         HubError: As in :func:`load`.
     """
-    from qonnx_hub.linting import lint_model
+    from qonnx_hub.analysis.lint import lint_model
 
     source = resolve(str(model) if isinstance(model, Path) else model)
     return lint_model(source, _as_model(source, from_), target, _label(model))
@@ -453,7 +453,8 @@ def cost(
     Args:
         model: As in :func:`load`; an IR model is used as it is.
         convention: "true" (exact datatypes), "qonnx" (as the qonnx tool counts) or "paper" (as
-            the published table of the model zoo); see :func:`qonnx_hub.costs.cost.count_cost`.
+            the published table of the model zoo); see
+            :func:`qonnx_hub.analysis.cost.cost.count_cost`.
         sparsity: Leave out weights that are zero, and their products.
         input_types: Input name -> its type, such as "INT8"; the name "" stands for all.
         from_: Name of the source's format.
@@ -462,7 +463,7 @@ def cost(
         UsageError: An unknown convention, input or type.
         HubError: As in :func:`load`; sizes that are not known.
     """
-    from qonnx_hub.costs.cost import count_cost
+    from qonnx_hub.analysis.cost.cost import count_cost
 
     loaded = model if isinstance(model, Model) else load(model, from_)
     return count_cost(
@@ -481,7 +482,7 @@ def diff(a: Any, b: Any, from_: str | None = None) -> Difference:
     Raises:
         HubError: As in :func:`load`.
     """
-    from qonnx_hub.differences import find_differences
+    from qonnx_hub.analysis.diff import find_differences
 
     models = [m if isinstance(m, Model) else load(m, from_) for m in (a, b)]
     return find_differences(models[0], models[1], _label(a), _label(b))
@@ -522,7 +523,7 @@ def transform(
         ConversionError: The result computes something else although no pass says so.
         HubError: As in :func:`load` and :func:`save`.
     """
-    from qonnx_hub.transforming import Wish, transform_model
+    from qonnx_hub.transformation.transform import Wish, transform_model
 
     model = source if isinstance(source, Model) else load(source, from_)
     wish = Wish(path, to, opset, check, samples, seed)

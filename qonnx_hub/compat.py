@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import onnx_ir
 
-from qonnx_hub.writing import write_model
+from qonnx_hub.io.model_files import write_model
 from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
 from qonnx_hub_adapters.qkeras.importer import QkerasImporter
 from qonnx_hub_adapters.qonnx.exporter import QonnxExporter

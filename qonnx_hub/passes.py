@@ -27,16 +27,16 @@ from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError, PreconditionError
 
 import qonnx_hub_ir.passes as own_passes
-from qonnx_hub.pass_options import build, option_names
+from qonnx_hub.transformation.pass_options import build, option_names
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.contract import Effect, effect_of
+from qonnx_hub_ir.effects import Effect, effect_of
 from qonnx_hub_ir.errors import (
     AdapterConflictError,
     HubError,
     PassError,
     UsageError,
 )
-from qonnx_hub_ir.partition import merge_models, split_model
+from qonnx_hub_ir.graph.partition import merge_models, split_model
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.verify import require_valid
 

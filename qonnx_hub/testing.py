@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qonnx_hub.equivalence.report import CheckResult
-    from qonnx_hub_ir.quant import Array
+    from qonnx_hub.equivalence.reports.report import CheckResult
+    from qonnx_hub_ir.quantizers import Array
 
 
 def assert_equivalent(
@@ -33,7 +33,7 @@ def assert_equivalent(
     # Tells pytest to show the line that called, not this function.
     __tracebackhide__ = True
     import qonnx_hub
-    from qonnx_hub.equivalence.compare import Verdict
+    from qonnx_hub.equivalence.comparison.compare import Verdict
 
     result = qonnx_hub.check(a, b, inputs, **options)
     if not result:

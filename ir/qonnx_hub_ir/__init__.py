@@ -1,7 +1,7 @@
 """The neutral form: what a quantized graph means.
 
 The container is :class:`onnx_ir.Model`; the meaning of its quantizers is in
-:mod:`~qonnx_hub_ir.quant` (data), :mod:`~qonnx_hub_ir.semantics` (numbers) and
+:mod:`~qonnx_hub_ir.quantizers` (data), :mod:`~qonnx_hub_ir.semantics` (numbers) and
 :mod:`~qonnx_hub_ir.dialect` (spelling).
 """
 
@@ -24,7 +24,7 @@ from qonnx_hub_ir.errors import (
     UnsupportedGraphError,
     UsageError,
 )
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     FloatQuant,
     IntQuant,

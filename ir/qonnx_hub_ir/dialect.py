@@ -3,7 +3,7 @@
 One canonical spelling is used inside: operators ``Quant``, ``BipolarQuant``, ``FloatQuant``
 and ``Trunc`` in domain ``qonnx.custom_op.general``. Everything else that files in the wild say
 for the same thing is listed here and translated once, by
-:mod:`qonnx_hub_ir.passes.normalize`.
+:mod:`qonnx_hub_ir.passes.cleanup.normalize`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx_ir
 from onnx_ir import Attr, Graph, Node, Value
 
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     FloatQuant,
@@ -185,7 +185,7 @@ def constant_tensor(value: Value | None) -> onnx_ir.TensorProtocol | None:
     """Return the tensor of a value that is known without running, else ``None``.
 
     Known are initializers that are not graph inputs. (Constant nodes are initializers once
-    :mod:`qonnx_hub_ir.passes.normalize` has run.)
+    :mod:`qonnx_hub_ir.passes.cleanup.normalize` has run.)
     """
     return None if value is None or value.is_graph_input() else value.const_value
 

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     FloatQuant,

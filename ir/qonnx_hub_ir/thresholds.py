@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 _GUESSED_LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}

@@ -8,9 +8,10 @@ import numpy as np
 import onnx.defs
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_ir import contrib, dialect, im2col
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
-from qonnx_hub_ir.quant import Array, FloatQuant, IntQuant, Quantizer
+from qonnx_hub_ir.lowering import im2col, onnxruntime_operators
+from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer
 
 LARGEST_BITS = 64
 
@@ -111,14 +112,14 @@ def _check_node(node: Node, model: Model) -> Iterator[Issue]:
         if node.op_type not in dialect.CHANNELS_LAST_OPERATORS:
             yield Issue(label(node), f"unknown operator of domain '{node.domain}'")
         return
-    if node.domain == contrib.DOMAIN:
+    if node.domain == onnxruntime_operators.DOMAIN:
         yield from _check_contrib(node)
         return
     yield from _check_standard(node, model.opset_imports[node.domain])
 
 
 def _check_contrib(node: Node) -> Iterator[Issue]:
-    signature = contrib.OPERATORS.get(node.op_type)
+    signature = onnxruntime_operators.OPERATORS.get(node.op_type)
     if signature is None:
         yield Issue(
             label(node), f"unknown operator '{node.op_type}' in domain '{node.domain}'"

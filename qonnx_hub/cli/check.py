@@ -22,7 +22,7 @@ from qonnx_hub.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from qonnx_hub.equivalence.report import CheckResult
+    from qonnx_hub.equivalence.reports.report import CheckResult
 
 _ORT_BACKENDS = {"off": "ort", "all": "ort-optimized"}
 
@@ -106,7 +106,7 @@ def command(
     """Say whether two models compute the same, where they first differ, and why."""
     from qonnx_hub import api
     from qonnx_hub.cli.errors import DIFFERENT
-    from qonnx_hub.equivalence.text import describe_result
+    from qonnx_hub.equivalence.reports.text import describe_result
 
     options: dict[str, Any] = {
         "samples": samples,
@@ -152,7 +152,7 @@ def _write(
 ) -> None:
     import json as json_module
 
-    from qonnx_hub.equivalence.report import plain
+    from qonnx_hub.equivalence.reports.report import plain
 
     if len(results) == 1:
         write_json(worst.to_json(), json)
@@ -168,8 +168,8 @@ def _write(
 def _reference(a: str, b: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
     """Return the reference, loaded once, and the names that inputs must have."""
     from qonnx_hub import api
-    from qonnx_hub.equivalence.recorded import is_golden
-    from qonnx_hub_adapters.onnx_source import is_onnx
+    from qonnx_hub.equivalence.runners.recorded import is_golden
+    from qonnx_hub_adapters.onnx_reader import is_onnx
 
     if is_golden(a):
         return a, []

@@ -80,7 +80,7 @@ def _outcome(source: str, target: Path, future: Future[Outcome]) -> Outcome:
 
 
 def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
-    from qonnx_hub.registry import find_exporter
+    from qonnx_hub.io.registry import find_exporter
     from qonnx_hub_ir.errors import UsageError
 
     place = Path(folder)

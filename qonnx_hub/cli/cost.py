@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from qonnx_hub.costs.cost import Cost
+    from qonnx_hub.analysis.cost.cost import Cost
 
 
 def command(
@@ -58,7 +58,7 @@ def command(
         for source in sources
     ]
     if plot is not None:
-        from qonnx_hub.costs.plot import write_plot
+        from qonnx_hub.analysis.cost.plot import write_plot
 
         write_plot(costs, plot)
     out = console(json)

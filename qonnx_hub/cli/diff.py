@@ -12,7 +12,7 @@ from qonnx_hub.cli.options import From, Json, console, write_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qonnx_hub.differences import Difference
+    from qonnx_hub.analysis.diff import Difference
 
 
 def command(

@@ -30,7 +30,7 @@ def command(json: Json = None) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from qonnx_hub import registry
+    from qonnx_hub.io import registry
     from qonnx_hub_adapters.dependencies import is_installed
 
     readers, writers = registry.importers(), registry.exporters()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from qonnx_hub.inspection import Inspection
-    from qonnx_hub.integer_weights import IntegerWeight
+    from qonnx_hub.analysis.inspection import Inspection
+    from qonnx_hub.analysis.weight_export import IntegerWeight
 
 
 def command(
@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """Show what is quantized in a model, tensor by tensor, with totals."""
     from qonnx_hub import api
-    from qonnx_hub.integer_weights import integer_weights, write_integers
+    from qonnx_hub.analysis.weight_export import integer_weights, write_integers
 
     model = api.load(source, from_)
     given = _inputs(range_ or [], input_dtype or [], [str(v.name) for v in model.graph.inputs])
@@ -199,7 +199,7 @@ def _weights(stored: list[IntegerWeight]) -> Table:
 def _weight_data(weight: IntegerWeight) -> dict[str, Any]:
     import numpy as np
 
-    from qonnx_hub_adapters.wording import describe_number
+    from qonnx_hub_ir.describe import describe_number
 
     used = np.unique(weight.integers)
     return {

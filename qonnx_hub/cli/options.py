@@ -47,7 +47,7 @@ def write_json(text: str, target: str | None) -> None:
     if target == "-":
         typer.echo(text)
         return
-    from qonnx_hub.files import write_text
+    from qonnx_hub.io.atomic import write_text
 
     write_text(target, text + "\n")
 

@@ -49,7 +49,7 @@ def command(
 def _write(path: str, arrays: dict[str, Any]) -> None:
     import numpy as np
 
-    from qonnx_hub.files import replacing
+    from qonnx_hub.io.atomic import replacing
 
     with replacing(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)

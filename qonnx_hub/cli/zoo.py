@@ -101,7 +101,7 @@ def get(
 ) -> None:
     """Fetch a model, verify it, and print where it lies."""
     from qonnx_hub import zoo
-    from qonnx_hub.files import replacing
+    from qonnx_hub.io.atomic import replacing
 
     path = zoo.get(name, mirror=mirror, cache_folder=cache, allow_unverified=allow_unverified)
     if output is not None:

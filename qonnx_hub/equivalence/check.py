@@ -9,16 +9,8 @@ from pathlib import Path
 
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.batches import (
-    Batch,
-    GivenInputs,
-    InputSource,
-    file_batch,
-    read_batches,
-    run_length,
-)
-from qonnx_hub.equivalence.causes import Finding
-from qonnx_hub.equivalence.compare import (
+from qonnx_hub.equivalence.comparison.batched import Comparing, Found, Progress, compare_all
+from qonnx_hub.equivalence.comparison.compare import (
     ORDER,
     Tally,
     TensorComparison,
@@ -26,13 +18,21 @@ from qonnx_hub.equivalence.compare import (
     Verdict,
     summarize,
 )
-from qonnx_hub.equivalence.diagnose import Diagnosis, diagnose
-from qonnx_hub.equivalence.failing import find_failing_input
-from qonnx_hub.equivalence.graphs import steps
-from qonnx_hub.equivalence.latent import find_latent
-from qonnx_hub.equivalence.matching import Pair, match_tensors
-from qonnx_hub.equivalence.recorded import GoldenWriter
-from qonnx_hub.equivalence.report import (
+from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
+from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, diagnose
+from qonnx_hub.equivalence.diagnosis.minimize import find_failing_input
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Finding
+from qonnx_hub.equivalence.diagnosis.unobserved import find_latent
+from qonnx_hub.equivalence.graph_slices import steps
+from qonnx_hub.equivalence.inputs.batches import (
+    Batch,
+    GivenInputs,
+    InputSource,
+    file_batch,
+    read_batches,
+    run_length,
+)
+from qonnx_hub.equivalence.reports.report import (
     CheckResult,
     Coverage,
     Divergence,
@@ -41,12 +41,12 @@ from qonnx_hub.equivalence.report import (
     QuantizerRow,
     describe_environment,
 )
-from qonnx_hub.equivalence.runners import ExecutorRunner, Runner
-from qonnx_hub.equivalence.stream import Comparing, Found, Progress, compare_all
-from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub.equivalence.runners.recorded import GoldenWriter
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 LEVELS = ("output", "layer", "proof")
 

@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub import registry
-from qonnx_hub.equivalence.batches import (
+from qonnx_hub.equivalence.check import LEVELS, How, check_sides
+from qonnx_hub.equivalence.comparison.compare import Tolerance, Verdict
+from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
     Feeds,
     GeneratedInputs,
@@ -22,14 +23,17 @@ from qonnx_hub.equivalence.batches import (
     file_batch,
     run_length,
 )
-from qonnx_hub.equivalence.boundary import search_boundaries
-from qonnx_hub.equivalence.certificate import Certificate
-from qonnx_hub.equivalence.check import LEVELS, How, check_sides
-from qonnx_hub.equivalence.compare import Tolerance, Verdict
-from qonnx_hub.equivalence.inputs import generate_inputs
-from qonnx_hub.equivalence.recorded import Golden, RecordedRunner, is_golden, named_like
-from qonnx_hub.equivalence.report import CheckResult, Coverage
-from qonnx_hub.equivalence.runners import (
+from qonnx_hub.equivalence.inputs.boundary import search_boundaries
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.reports.report import CheckResult, Coverage
+from qonnx_hub.equivalence.runners.recorded import (
+    Golden,
+    RecordedRunner,
+    is_golden,
+    named_like,
+)
+from qonnx_hub.equivalence.runners.sides import (
     ORT_OPTIMIZED,
     ORT_UNOPTIMIZED,
     ExecutorRunner,
@@ -38,9 +42,10 @@ from qonnx_hub.equivalence.runners import (
     SourceRunner,
     renamed,
 )
-from qonnx_hub_adapters.onnx_source import is_onnx
+from qonnx_hub.io import registry
+from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 BACKENDS: Mapping[str, str] = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
 """Backend -> how onnxruntime optimizes."""
@@ -224,8 +229,8 @@ def _named(inputs: Mapping[str, Array], a: Runner, b: Runner) -> Feeds:
 
 def _prove(a: Runner, b: Runner, source: InputSource, how: How) -> CheckResult:
     """Return the result with a certificate; samples are run as well, to be sure."""
-    from qonnx_hub.equivalence.accumulators import accumulator_ranges
-    from qonnx_hub.equivalence.prove import prove_models
+    from qonnx_hub.equivalence.proof.accumulators import accumulator_ranges
+    from qonnx_hub.equivalence.proof.prove import prove_models
 
     if a.model is None or b.model is None:
         raise UsageError("a proof needs two graphs; recorded tensors have none")

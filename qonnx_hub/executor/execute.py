@@ -12,7 +12,7 @@ from qonnx_hub.executor.program import failed_step
 from qonnx_hub_ir.errors import ExecutionError, failure
 
 if TYPE_CHECKING:
-    from qonnx_hub.executor.steps import Plan
+    from qonnx_hub.executor.plan import Plan
 
 
 def execute(plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Array]:

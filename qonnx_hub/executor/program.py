@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from qonnx_hub.executor.steps import Step
+    from qonnx_hub.executor.plan import Step
 
 _FILE = "<plan>"
 _FIRST_STEP = 2

@@ -9,18 +9,18 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.executor.batching import Batcher
+from qonnx_hub.executor.batch_axis import Batcher
 from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.pieces import CONVOLUTIONS, pieces_of
-from qonnx_hub.executor.plan import make_plan
-from qonnx_hub.executor.steps import Plan
-from qonnx_hub.executor.team import default_threads, run_all, team_of
+from qonnx_hub.executor.plan import Plan
+from qonnx_hub.executor.planner import make_plan
+from qonnx_hub.executor.threads import default_threads, run_all, team_of
+from qonnx_hub.executor.tiles import CONVOLUTIONS, pieces_of
 from qonnx_hub_ir.errors import UsageError
 
 if TYPE_CHECKING:
-    from qonnx_hub.executor.ort_backend import OrtRuns
+    from qonnx_hub.executor.onnxruntime.backend import OrtRuns
 
 BACKENDS = ("numpy", "ort")
 """Where a session can run."""
@@ -67,7 +67,7 @@ class Session:
         self._ort: OrtRuns | None = None
         if backend == "ort":
             # Imported here because it loads an exporter, which numpy does not need.
-            from qonnx_hub.executor.ort_backend import OrtRuns
+            from qonnx_hub.executor.onnxruntime.backend import OrtRuns
 
             self._ort = OrtRuns(model, threads)
         else:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import qonnx_hub as qh
-from tests.support import corpus, needs_shared, shared_models
+from qonnx_hub_ir.errors import HubError
+from tests.support import FOREIGN, SHARED, corpus, needs_shared, shared_models
 
 pytestmark = needs_shared
 
@@ -102,3 +103,12 @@ def test_a_model_that_the_reference_tool_cannot_execute_runs() -> None:
     assert y.shape == (1, 256, 256, 2)
     assert np.isfinite(y).all()
     assert np.unique(y).size > 10
+
+
+@pytest.mark.parametrize("name", sorted(FOREIGN))
+def test_a_foreign_dialect_is_refused_by_name(name: str) -> None:
+    file = SHARED / "models" / "dialects" / f"{name}.onnx"
+    if not file.exists():
+        pytest.skip("the folder of models lacks this file")
+    with pytest.raises(HubError, match=r"iHardswish|RequantShift"):
+        qh.load(file)

@@ -12,10 +12,10 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
-from qonnx_hub import registry
 from qonnx_hub.api import ConversionError
-from qonnx_hub.equivalence.compare import Verdict
-from qonnx_hub.files import replacing
+from qonnx_hub.equivalence.comparison.compare import Verdict
+from qonnx_hub.io import registry
+from qonnx_hub.io.atomic import replacing
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.errors import (

@@ -9,9 +9,9 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
-from qonnx_hub.executor import chains
+from qonnx_hub.executor import fusion
+from qonnx_hub.executor.kernels.fusible import STAGES
 from qonnx_hub.executor.kernels.spec import KernelSpec
-from qonnx_hub.executor.kernels.stages import STAGES
 from qonnx_hub_ir.errors import ExecutionError
 from tests.support import model_of, quant_node
 
@@ -63,7 +63,7 @@ def _by_hand(x: np.ndarray, c: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(2, 6), (9, 6), (3, 6, 5), (2, 6, 11, 7), (1, 6, 40, 5)])
 @pytest.mark.parametrize("block", [7, 64, 1 << 20])
 def test_a_chain_gives_the_same_floats_whatever_its_blocks(shape, block, monkeypatch) -> None:
-    monkeypatch.setattr(chains, "BLOCK", block)
+    monkeypatch.setattr(fusion, "BLOCK", block)
     rng = np.random.default_rng(3)
     constants = _constants(rng)
     session = _session(constants, shape)
@@ -122,7 +122,7 @@ def test_a_failing_node_inside_a_chain_is_named() -> None:
 
 def test_a_power_of_two_scale_is_divided_by_exactly() -> None:
     """Every exponent of float32 at which scale and inverse are normal numbers."""
-    from qonnx_hub_ir.quant import IntQuant, Rounding
+    from qonnx_hub_ir.quantizers import IntQuant, Rounding
     from qonnx_hub_ir.semantics import quantize
 
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import pytest
 from onnx_ir import Model
 
 import qonnx_hub as qh
-from qonnx_hub.conversion_checks import ConversionError
+from qonnx_hub.conversion.validation import ConversionError
 from qonnx_hub_adapters.protocol import Artifact, Bound, ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.exporter import QlinearExporter

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 import qonnx_hub as qh
 from benchmarks import nets
-from qonnx_hub.differences import Change, Difference
+from qonnx_hub.analysis.diff import Change, Difference
 from tests.support import DOMAIN, SHARED, model_of, needs_shared, quant_node
 
 CONSTANTS = {

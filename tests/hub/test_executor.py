@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import qonnx_hub as qh
-from qonnx_hub.executor.batching import Batcher
+from qonnx_hub.executor.batch_axis import Batcher
 from qonnx_hub_ir.errors import ExecutionError, UnsupportedGraphError, UsageError
 from tests.support import model_of, quant_node
 

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
-from qonnx_hub.integer_weights import integer_weights, write_integers
+from qonnx_hub.analysis.weight_export import integer_weights, write_integers
 from qonnx_hub_ir.errors import UsageError
 from tests.support import DOMAIN, model_of, quant_node
 

@@ -52,7 +52,7 @@ def test_a_converted_file_holds_the_right_integers_and_took_little_memory(
 def test_a_model_beyond_one_message_is_converted_without_the_check(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qonnx_hub.writing._ONE_FILE_BYTES", SIZE // 2)
+    monkeypatch.setattr("qonnx_hub.io.model_files._ONE_FILE_BYTES", SIZE // 2)
     report = qh.convert(large, large.with_name("unchecked.onnx"), "qcdq")
     assert report.check is None
     assert any("not checked: the weights take" in note for note in report.notes)

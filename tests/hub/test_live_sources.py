@@ -10,9 +10,9 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
-from qonnx_hub import registry
 from qonnx_hub.api import ConversionError
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub.io import registry
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import AdapterInfo
 from qonnx_hub_ir.errors import SourceError
 from tests.support import model_of, quant_node

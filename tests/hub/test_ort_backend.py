@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub.cli import app
-from qonnx_hub.executor.ort_layout import BLOCKED, quantize_in_blocks
+from qonnx_hub.executor.onnxruntime.layout import BLOCKED, quantize_in_blocks
 from qonnx_hub_ir.errors import MissingDependencyError, UsageError
 from tests.adapters.qonnx.kit import quantizers_model, telling_values
 from tests.support import DOMAIN, corpus, model_of, needs_shared, quant_node, shared_models

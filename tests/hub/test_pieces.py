@@ -12,15 +12,16 @@ import pytest
 
 import qonnx_hub as qh
 from benchmarks import nets
-from qonnx_hub.executor import blas, pieces, team
+from qonnx_hub.executor import blas, tiles
+from qonnx_hub.executor import threads as team
 from qonnx_hub_ir.errors import UsageError
 
 
 @pytest.fixture
 def session_of(monkeypatch):
     """A session whose pieces are small enough for a test."""
-    monkeypatch.setattr(pieces, "PIECE_PRODUCTS", 60_000_000)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 18)
+    monkeypatch.setattr(tiles, "PIECE_PRODUCTS", 60_000_000)
+    monkeypatch.setattr(tiles, "PIECE_BYTES", 1 << 18)
     model = qh.load(nets.fix_batch(nets.cnv(1, 1), 1))
     return lambda threads: qh.Session(model, threads=threads)
 
@@ -135,8 +136,8 @@ def test_a_forked_process_makes_threads_of_its_own() -> None:
 
 
 def test_pieces_are_even_but_worth_a_thread_and_fit_the_cache(monkeypatch) -> None:
-    monkeypatch.setattr(pieces.os, "cpu_count", lambda: 4)
-    plan = pieces.Pieces(unit=1, most=10, least=3)
+    monkeypatch.setattr(tiles.os, "cpu_count", lambda: 4)
+    plan = tiles.Pieces(unit=1, most=10, least=3)
     # 16 in four parts; 8 in parts of three at least; 100 in parts of ten at most.
     assert [plan.size(n) for n in (16, 8, 100, 3, 2)] == [4, 3, 10, None, None]
-    assert pieces.Pieces(unit=5, most=10, least=1).size(40) == 10
+    assert tiles.Pieces(unit=5, most=10, least=1).size(40) == 10

@@ -21,8 +21,8 @@ import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub import passes
 from qonnx_hub.api import ConversionError
-from qonnx_hub.pass_options import build, option_names, split
-from qonnx_hub_ir.contract import Effect
+from qonnx_hub.transformation.pass_options import build, option_names, split
+from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import (
     AdapterConflictError,
     InvalidModelError,
@@ -30,7 +30,7 @@ from qonnx_hub_ir.errors import (
     UsageError,
 )
 from qonnx_hub_ir.passes import DropUnused, NameNodes, QuantizeFixedPoint, RemoveIdentity
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 from tests.support import model_of, quant_node
 
 CONSTANTS = {"s": 0.5, "z": 0.0, "b": 4.0, "one": 1.0}

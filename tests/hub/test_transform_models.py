@@ -10,13 +10,14 @@ from onnx_ir import Model, Node
 
 import qonnx_hub as qh
 from qonnx_hub import passes
-from qonnx_hub.equivalence.inputs import generate_inputs
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.contract import Effect
+from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.passes import PruneChannels, prune_channels
-from qonnx_hub_ir.passes._channel_layers import LAYERS, output_channels
-from qonnx_hub_ir.passes._channels import Plan
+from qonnx_hub_ir.passes import PruneChannels
+from qonnx_hub_ir.passes.channels import prune_channels
+from qonnx_hub_ir.passes.channels.channel_layers import LAYERS, output_channels
+from qonnx_hub_ir.passes.channels.channel_plan import Plan
 from qonnx_hub_ir.verify import verify
 from tests.support import SHARED, corpus, needs_shared, shared_models
 

@@ -8,7 +8,7 @@ import pytest
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
 from tests.ir.graphs import BARE, DOMAIN, attributes, f32, i64, info, model, quant
 
 INT = IntQuant(f32(0.5), f32(1), f32(4), signed=False, narrow=True, rounding=Rounding.CEIL)

@@ -10,9 +10,9 @@ from onnx import helper, numpy_helper, parser
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.function_bodies import Variant, text_of
+from qonnx_hub_ir.lowering.function_bodies import Variant, text_of
 from qonnx_hub_ir.passes import NormalizeDialect
-from qonnx_hub_ir.quant import IntQuant, Rounding
+from qonnx_hub_ir.quantizers import IntQuant, Rounding
 from qonnx_hub_ir.verify import verify
 from tests.ir.graphs import (
     BARE,

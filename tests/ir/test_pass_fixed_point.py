@@ -12,8 +12,8 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import QuantizeFixedPoint
-from qonnx_hub_ir.passes.quantize_fixed_point import fixed_point
-from qonnx_hub_ir.quant import Rounding
+from qonnx_hub_ir.passes.quantizers.quantize_fixed_point import fixed_point
+from qonnx_hub_ir.quantizers import Rounding
 from tests.ir.graphs import f32, info, model, operators, proto, quant
 from tests.ir.pass_kit import assert_left_alone, loaded, transformed
 

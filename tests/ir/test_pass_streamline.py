@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from qonnx_hub_ir.contract import Effect
 from qonnx_hub_ir.dialect import PROVENANCE
+from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.passes import InferShapes, NameNodes, Streamline
 from qonnx_hub_ir.verify import verify
 from tests.ir.graphs import (

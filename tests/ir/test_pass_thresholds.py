@@ -15,7 +15,7 @@ import qonnx_hub as qh
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import MultithresholdToQuant, QuantToMultithreshold
-from qonnx_hub_ir.quant import BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding
 from qonnx_hub_ir.thresholds import apply, channel_axis, find_thresholds, key_range, values_of
 from qonnx_hub_ir.verify import verify
 from tests.ir.graphs import (

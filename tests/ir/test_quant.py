@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     FloatQuant,
     IntQuant,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qonnx_hub_ir.quant import BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding
 from qonnx_hub_ir.semantics import compile_quantizer, compute_dtype, quantize, round_values
 from tests.ir.graphs import f32
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qonnx_hub_ir.quant import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
 from qonnx_hub_ir.semantics import quantize
 from tests.ir.graphs import f32
 

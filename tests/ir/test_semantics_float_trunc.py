@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from qonnx_hub_ir.quant import FloatQuant, Rounding, Trunc
+from qonnx_hub_ir.quantizers import FloatQuant, Rounding, Trunc
 from qonnx_hub_ir.semantics import compile_quantizer, largest_float, quantize
 from tests.ir.graphs import f32
 

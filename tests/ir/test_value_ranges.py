@@ -11,8 +11,8 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
+from qonnx_hub_ir.analysis import IntegerType, ValueInfo, infer_values
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.value_ranges import IntegerType, ValueInfo, infer_values
 from tests.ir.graphs import CHANNELS_LAST, DOMAIN, f32, i64, info, model, proto, quant
 
 IMPORTS = {"": 19, DOMAIN: 2}

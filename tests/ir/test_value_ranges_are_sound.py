@@ -14,9 +14,9 @@ from onnx import helper
 
 import qonnx_hub as qh
 from benchmarks import nets
-from qonnx_hub_ir.value_ranges import ValueInfo, infer_values
+from qonnx_hub_ir.analysis import ValueInfo, infer_values
 from tests.ir.graphs import DOMAIN, f32, i64, info, proto
-from tests.support import SHARED, needs_shared
+from tests.support import needs_shared, shared_models
 
 CHANNELS = 4
 
@@ -240,7 +240,7 @@ def test_no_value_of_a_known_net_leaves_its_range(build, ends):
     assert require_sound(model, {"x": x}, {"x": ends}) > 10
 
 
-PUBLIC = sorted((SHARED / "models").rglob("*.onnx")) if SHARED.is_dir() else []
+PUBLIC = shared_models()
 
 
 @needs_shared

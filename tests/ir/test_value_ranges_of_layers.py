@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from qonnx_hub_ir.value_ranges import accumulators, infer_values
+from qonnx_hub_ir.analysis import accumulators, infer_values
 from tests.ir.graphs import DOMAIN, f32, info, model, proto, quant
 
 RANDOM = np.random.default_rng(7)

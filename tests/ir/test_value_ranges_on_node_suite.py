@@ -18,8 +18,8 @@ import onnx_ir
 import pytest
 from onnx import numpy_helper
 
+from qonnx_hub_ir.analysis import ValueInfo, infer_values
 from qonnx_hub_ir.dialect import register_tensor
-from qonnx_hub_ir.value_ranges import ValueInfo, infer_values
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QONNX_HUB_REQUIRE_ORACLES") != "1",

@@ -10,14 +10,14 @@ import onnx
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
+from qonnx_hub_adapters.brevitas.quantizer_sites import PARAMETERS
 from qonnx_hub_adapters.brevitas.quantizers import Form
 from qonnx_hub_adapters.brevitas.recording import Call
-from qonnx_hub_adapters.brevitas.sites import PARAMETERS
 from qonnx_hub_adapters.brevitas.tracing import DOMAIN, INDEX, MARK
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.passes import DropUnused, FoldWeightLayout, run_passes
-from qonnx_hub_ir.quant import Array, IntQuant
+from qonnx_hub_ir.quantizers import Array, IntQuant
 from qonnx_hub_ir.verify import require_valid
 
 _ROOT = "module"

@@ -10,12 +10,12 @@ from onnx_ir import Model
 from qonnx_hub_adapters.brevitas import modules
 from qonnx_hub_adapters.brevitas.assembly import assemble
 from qonnx_hub_adapters.brevitas.modules import Prepared
+from qonnx_hub_adapters.brevitas.options import Settings, read_settings
+from qonnx_hub_adapters.brevitas.quantizer_sites import find_gaps, find_sites
 from qonnx_hub_adapters.brevitas.recording import layer_values, read_forms, record
 from qonnx_hub_adapters.brevitas.recurrent import expose_quantizers
-from qonnx_hub_adapters.brevitas.settings import Settings, read_settings
-from qonnx_hub_adapters.brevitas.sites import find_gaps, find_sites
 from qonnx_hub_adapters.brevitas.tracing import trace
-from qonnx_hub_adapters.onnx_source import describe
+from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Feature,

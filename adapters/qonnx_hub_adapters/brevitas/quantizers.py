@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_adapters.brevitas.modules import plain, silent
-from qonnx_hub_adapters.brevitas.sites import ACTIVATION, TRUNCATION, Site
-from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, TRUNCATION, Site
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap, SourceError
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     FloatQuant,

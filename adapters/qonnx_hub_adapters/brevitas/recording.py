@@ -15,16 +15,16 @@ from qonnx_hub_adapters.brevitas.modules import (
     plain,
     run_forward,
 )
+from qonnx_hub_adapters.brevitas.quantizer_sites import PARAMETERS, Site
 from qonnx_hub_adapters.brevitas.quantizers import (
     Form,
     constant_form,
     read_quantizer,
     verified_form,
 )
-from qonnx_hub_adapters.brevitas.sites import PARAMETERS, Site
-from qonnx_hub_adapters.wording import describe_quantizer
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from qonnx_hub_adapters.brevitas.modules import (
     plain,
     silent,
 )
+from qonnx_hub_adapters.brevitas.options import Settings
+from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, Site
 from qonnx_hub_adapters.brevitas.recording import Call, Recording
 from qonnx_hub_adapters.brevitas.recurrent import keep_plain_lstms
-from qonnx_hub_adapters.brevitas.settings import Settings
-from qonnx_hub_adapters.brevitas.sites import ACTIVATION, Site
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_ir.errors import SourceError
 

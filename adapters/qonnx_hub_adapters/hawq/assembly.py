@@ -11,7 +11,7 @@ from qonnx_hub_adapters.hawq.exact_form import emit_exact
 from qonnx_hub_adapters.hawq.graph import BATCH, GraphWriter
 from qonnx_hub_adapters.hawq.quant_form import QuantForm
 from qonnx_hub_adapters.hawq.trace_data import Call, Ref, Trace
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 
 Emit = Callable[[GraphWriter, Call], None]
 

@@ -14,7 +14,6 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.hawq import modules
 from qonnx_hub_adapters.hawq.bit_configs import BitConfig, read_bits
-from qonnx_hub_adapters.hawq.chains import trace_chain
 from qonnx_hub_adapters.hawq.formulas import act_candidates, weight_candidates
 from qonnx_hub_adapters.hawq.layers import (
     ACT,
@@ -26,11 +25,12 @@ from qonnx_hub_adapters.hawq.layers import (
     kind_of,
     unwrapped,
 )
-from qonnx_hub_adapters.hawq.leaves import array_of
-from qonnx_hub_adapters.hawq.settings import Settings
+from qonnx_hub_adapters.hawq.mlp_checkpoints import trace_chain
+from qonnx_hub_adapters.hawq.options import Settings
+from qonnx_hub_adapters.hawq.recorded_calls import array_of
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir.errors import SourceError, UsageError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 SUFFIXES = (".pth.tar", ".pth", ".pt")
 _MARK = b"act_scaling_factor"

@@ -19,7 +19,7 @@ from qonnx_hub_adapters.hawq.assembly import Assembled
 from qonnx_hub_adapters.hawq.trace_data import ActCall, Trace
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.semantics import quantize
 
 DIFFERENCES = "qonnx_hub.hawq.differences"

@@ -19,7 +19,7 @@ from qonnx_hub_adapters.hawq.trace_data import (
     Requantization,
     WeightCall,
 )
-from qonnx_hub_ir.quant import Array, Rounding
+from qonnx_hub_ir.quantizers import Array, Rounding
 
 _MANTISSA_BITS = 31
 AVERAGE_EPSILON = np.asarray(0.01, dtype=np.float32)

@@ -18,12 +18,12 @@ import onnx
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hawq.folding import FoldScales
-from qonnx_hub_adapters.hawq.settings import Settings
-from qonnx_hub_adapters.onnx_source import describe, is_onnx, read_model
+from qonnx_hub_adapters.hawq.options import Settings
+from qonnx_hub_adapters.onnx_reader import describe, is_onnx, read_model
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, run_passes
-from qonnx_hub_ir.quant import Array, IntQuant
+from qonnx_hub_ir.quantizers import Array, IntQuant
 from qonnx_hub_ir.verify import require_valid
 
 DOMAIN = "hawq2qonnx"

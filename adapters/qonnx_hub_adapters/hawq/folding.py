@@ -9,7 +9,7 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, IntQuant, single_value
+from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 
 _INTEGER_BITS = np.asarray(32, dtype=np.float32)
 

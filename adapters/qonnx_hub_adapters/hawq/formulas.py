@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 SYMMETRIC, ASYMMETRIC = "symmetric", "asymmetric"
 _SMALLEST_RANGE = np.float32(1e-8)

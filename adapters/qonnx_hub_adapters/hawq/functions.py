@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qonnx_hub_adapters.hawq.trace_data import RANK, Operand, Ref
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 class UntraceableError(Exception):

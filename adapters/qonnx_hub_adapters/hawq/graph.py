@@ -11,7 +11,7 @@ from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.hawq.trace_data import Operand, Ref
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
 
 OPSET = 19
 IR_VERSION = 10

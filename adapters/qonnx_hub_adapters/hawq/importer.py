@@ -10,8 +10,8 @@ from qonnx_hub_adapters.hawq import modules
 from qonnx_hub_adapters.hawq.checkpoints import import_checkpoint, is_checkpoint
 from qonnx_hub_adapters.hawq.files import import_file, is_hawq_file
 from qonnx_hub_adapters.hawq.layers import find_layers, is_module
-from qonnx_hub_adapters.hawq.settings import read_settings
-from qonnx_hub_adapters.onnx_source import describe, is_onnx
+from qonnx_hub_adapters.hawq.options import read_settings
+from qonnx_hub_adapters.onnx_reader import describe, is_onnx
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Feature,

@@ -19,14 +19,14 @@ from qonnx_hub_adapters.hawq.comparison import (
     require_faithful,
 )
 from qonnx_hub_adapters.hawq.layers import find_gaps, unwrapped
-from qonnx_hub_adapters.hawq.preserving import frozen
-from qonnx_hub_adapters.hawq.settings import Settings
+from qonnx_hub_adapters.hawq.options import Settings
+from qonnx_hub_adapters.hawq.state_guard import frozen
 from qonnx_hub_adapters.hawq.trace_data import Ref, Trace
 from qonnx_hub_adapters.hawq.tracing import input_names, trace
 from qonnx_hub_adapters.protocol import Feeds, Outputs
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, SourceError, UnsupportedGraphError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 def torch_module() -> Any:

@@ -31,7 +31,7 @@ from qonnx_hub_adapters.hawq.trace_data import (
     WeightCall,
 )
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 _KEEPS_GRID = frozenset({"Relu", "MaxPool", "Flatten", "Reshape", "Transpose", "Identity"})
 _LARGEST_EXACT = 2.0**22

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 RANK = "rank"
 """What a call says beside the operator's own attributes: the number of axes of its input."""

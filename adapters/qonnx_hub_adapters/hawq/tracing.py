@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.hawq import leaves
+from qonnx_hub_adapters.hawq import recorded_calls
 from qonnx_hub_adapters.hawq.functions import (
     HANDLERS,
     READS_NUMBERS,
@@ -25,7 +25,7 @@ from qonnx_hub_adapters.hawq.functions import (
 from qonnx_hub_adapters.hawq.layers import ACT, AVERAGE_POOL, WITH_WEIGHTS, kind_of
 from qonnx_hub_adapters.hawq.trace_data import Call, PlainCall, Ref, Trace
 from qonnx_hub_ir.errors import Gap, HubError, SourceError, UnsupportedGraphError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 def trace(model: Any, args: Sequence[Any], torch: Any) -> Trace:
@@ -251,9 +251,9 @@ def _wrap(tracer: Tracer, model: Any) -> list[tuple[Any, bool, Any]]:
 
 
 _RECORDERS: Mapping[str, Callable[..., None]] = {
-    ACT: leaves.record_act,
-    AVERAGE_POOL: leaves.record_pool,
-    **dict.fromkeys(WITH_WEIGHTS, leaves.record_weights),
+    ACT: recorded_calls.record_act,
+    AVERAGE_POOL: recorded_calls.record_pool,
+    **dict.fromkeys(WITH_WEIGHTS, recorded_calls.record_weights),
 }
 
 
@@ -270,13 +270,13 @@ def _wrapper(
         return named
 
     def recorded(*args: Any, **kwargs: Any) -> Any:
-        given = leaves.bind(inspect.signature(forward), args, kwargs)
-        x = leaves.data_of(given[0])
+        given = recorded_calls.bind(inspect.signature(forward), args, kwargs)
+        x = recorded_calls.data_of(given[0])
         source = tracer.find(x)
-        if source is None or not leaves.is_recorded(kind, module, given):
+        if source is None or not recorded_calls.is_recorded(kind, module, given):
             return named(*args, **kwargs)
         with tracer.inside(name, mute=True):
-            prepared = leaves.prepare(tracer, kind, name, given, source)
+            prepared = recorded_calls.prepare(tracer, kind, name, given, source)
             result = forward(*args, **kwargs)
             recorder(tracer, module, prepared, result)
         return result

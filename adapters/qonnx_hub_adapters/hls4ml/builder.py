@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_adapters.hls4ml.terms import Step, Term, fused, is_exact
+from qonnx_hub_adapters.hls4ml.pending_affine import Step, Term, fused, is_exact
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
 
 CHANNELS_LAST_VERSION = 14
 """The ``qonnx`` package runs channels-last nodes under the version of their domain as if it

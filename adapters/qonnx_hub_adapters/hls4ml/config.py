@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.hls4ml.fixed import (
+from qonnx_hub_adapters.hls4ml.fixed_point import (
     FixedType,
     Grid,
     constant_type,
@@ -21,7 +21,7 @@ from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.ranges import folded_norm, grids_of, inverse_divisor
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import BipolarQuant, IntQuant
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
 
 FALLBACK = "fixed<32,16>"
 """Type of what has no entry of its own: nothing that holds numbers of the model."""

@@ -8,11 +8,11 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import Builder
+from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import refuse
-from qonnx_hub_adapters.hls4ml.terms import Term
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(slots=True)

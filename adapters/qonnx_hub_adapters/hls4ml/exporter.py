@@ -10,10 +10,10 @@ from qonnx_hub_adapters.hls4ml import project
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.config import hls_config
 from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
-from qonnx_hub_adapters.hls4ml.interface import between_source_ports
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, is_turned, lower, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
-from qonnx_hub_adapters.onnx_target import finish, raise_to, refuse_options
+from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
+from qonnx_hub_adapters.onnx_writer import finish, raise_to, refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,

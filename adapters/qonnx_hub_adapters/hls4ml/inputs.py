@@ -8,11 +8,17 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.hls4ml.fixed import FixedType, Grid, exponent, number, quantizer_type
+from qonnx_hub_adapters.hls4ml.fixed_point import (
+    FixedType,
+    Grid,
+    exponent,
+    number,
+    quantizer_type,
+)
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.ranges import folded_norm, inverse_divisor
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 
 DEFAULT = FixedType(32, 16, True, "RND", "SAT")
 """What an input gets that no quantizer reads and of which nobody says the range."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.hls4ml import pointwise, pooling, products, shapes
+from qonnx_hub_adapters.hls4ml import data_movement, pointwise, pooling, products
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
 from qonnx_hub_adapters.hls4ml.context import Context, channels_last, plain_axes
+from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
-from qonnx_hub_adapters.hls4ml.stored import StoredTensor, stored_tensors
-from qonnx_hub_adapters.hls4ml.terms import Term
+from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
-from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.passes import (
     DropUnused,
@@ -34,11 +34,11 @@ _RULES: Mapping[str, Rule] = {
     "AveragePool": pooling.lower_average_pool,
     "BatchNormalization": pointwise.lower_normalization,
     "BipolarQuant": pointwise.lower_quantizer,
-    "Concat": shapes.lower_concat,
+    "Concat": data_movement.lower_concat,
     "Conv": products.lower_conv,
     "Div": pointwise.lower_arithmetic,
     "Dropout": pointwise.lower_identity,
-    "Flatten": shapes.lower_reshape,
+    "Flatten": data_movement.lower_reshape,
     "FloatQuant": pointwise.lower_quantizer,
     "Gemm": products.lower_gemm,
     "GlobalAveragePool": pooling.lower_global_average_pool,
@@ -51,26 +51,26 @@ _RULES: Mapping[str, Rule] = {
     "Min": pointwise.lower_extreme,
     "Mul": pointwise.lower_arithmetic,
     "Neg": pointwise.lower_negation,
-    "Pad": shapes.lower_pad,
+    "Pad": data_movement.lower_pad,
     "Quant": pointwise.lower_quantizer,
     "ReduceMean": pooling.lower_reduce_mean,
     "Relu": pointwise.lower_relu,
-    "Reshape": shapes.lower_reshape,
+    "Reshape": data_movement.lower_reshape,
     "Sigmoid": pointwise.lower_table,
     "Softplus": pointwise.lower_table,
     "Softsign": pointwise.lower_table,
-    "Squeeze": shapes.lower_reshape,
+    "Squeeze": data_movement.lower_reshape,
     "Sub": pointwise.lower_arithmetic,
     "Tanh": pointwise.lower_table,
-    "Transpose": shapes.lower_transpose,
+    "Transpose": data_movement.lower_transpose,
     "Trunc": pointwise.lower_quantizer,
-    "Unsqueeze": shapes.lower_reshape,
+    "Unsqueeze": data_movement.lower_reshape,
 }
 
 _MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand"})
 """Operators whose further inputs are sizes, not data."""
 
-_ANY_SHAPE = shapes.FREE_ORDER
+_ANY_SHAPE = data_movement.FREE_ORDER
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import producer_type
 from qonnx_hub_adapters.hls4ml.context import Context, channel_values
-from qonnx_hub_adapters.hls4ml.refusals import refuse
-from qonnx_hub_adapters.hls4ml.terms import (
+from qonnx_hub_adapters.hls4ml.pending_affine import (
     Step,
     Term,
     add,
@@ -18,11 +17,12 @@ from qonnx_hub_adapters.hls4ml.terms import (
     multiply,
     normalize,
 )
+from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
 from qonnx_hub_adapters.protocol import QuantizerRecord
-from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.describe import describe_quantizer
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     IntQuant,

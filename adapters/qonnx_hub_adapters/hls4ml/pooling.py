@@ -8,6 +8,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.context import Context, channels_last
+from qonnx_hub_adapters.hls4ml.pending_affine import Term, multiply
 from qonnx_hub_adapters.hls4ml.products import (
     Window,
     output_sizes,
@@ -16,9 +17,8 @@ from qonnx_hub_adapters.hls4ml.products import (
     window_of,
 )
 from qonnx_hub_adapters.hls4ml.refusals import refuse
-from qonnx_hub_adapters.hls4ml.terms import Term, multiply
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 
 
 def _image(context: Context, node: Node) -> Term:

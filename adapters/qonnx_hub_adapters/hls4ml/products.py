@@ -9,13 +9,13 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.context import Context, channels_last
+from qonnx_hub_adapters.hls4ml.pending_affine import Step, Term, add, multiply
 from qonnx_hub_adapters.hls4ml.refusals import refuse
-from qonnx_hub_adapters.hls4ml.terms import Step, Term, add, multiply
 from qonnx_hub_adapters.hls4ml.weights import Weights, integer_quantizer, weights_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
-from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, is_power_of_two
+from qonnx_hub_ir.describe import describe_quantizer
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 _NO_WEIGHTS = (
     "its second operand is no constant: hls4ml's MatMul of two activations emits no code "

@@ -10,7 +10,7 @@ from typing import Any
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
-from qonnx_hub_adapters.hls4ml.stored import StoredTensor, to_text
+from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, to_text
 from qonnx_hub_adapters.hls4ml.yaml_text import to_yaml
 
 MODEL = "model.onnx"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.hls4ml.fixed import (
+from qonnx_hub_adapters.hls4ml.fixed_point import (
     BEFORE_QUANTIZER,
     FixedType,
     Grid,
@@ -19,7 +19,7 @@ from qonnx_hub_adapters.hls4ml.fixed import (
 )
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, is_power_of_two
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
 Grids = Mapping[Value, Grid]
 Rule = Callable[[Node, list[Grid]], Grid]

@@ -19,10 +19,10 @@ from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import GRAPH
 from qonnx_hub_adapters.hls4ml.project import MODEL, TENSORS
-from qonnx_hub_adapters.hls4ml.stored import StoredTensor, from_text
+from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, is_power_of_two
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
 _PREFIXES: Mapping[str, frozenset[str]] = {
     "Dense": frozenset({"MatMul"}),

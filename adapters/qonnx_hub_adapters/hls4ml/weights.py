@@ -8,7 +8,7 @@ import numpy as np
 from onnx_ir import Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     IntQuant,

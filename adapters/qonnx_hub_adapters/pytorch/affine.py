@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub_ir.quant import Array, IntQuant, is_power_of_two
+from qonnx_hub_ir.quantizers import Array, IntQuant, is_power_of_two
 from qonnx_hub_ir.semantics import quantize
 
 _BESIDE = 4

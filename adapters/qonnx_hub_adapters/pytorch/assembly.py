@@ -10,17 +10,17 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.pytorch import markers
 from qonnx_hub_adapters.pytorch.expansion import QUANTIZED, Form, expand
 from qonnx_hub_adapters.pytorch.framework import first_line, quiet
+from qonnx_hub_adapters.pytorch.inference import output_names
 from qonnx_hub_adapters.pytorch.naming import clean_path
 from qonnx_hub_adapters.pytorch.programs import Marked
-from qonnx_hub_adapters.pytorch.running import output_names
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
 from qonnx_hub_ir.passes import DropUnused, FoldWeightLayout, run_passes
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.verify import require_valid
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

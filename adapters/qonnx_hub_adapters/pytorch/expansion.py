@@ -15,12 +15,12 @@ from qonnx_hub_adapters.pytorch.affine import (
     say,
     say_on_integers,
 )
+from qonnx_hub_adapters.pytorch.options import EXACT
 from qonnx_hub_adapters.pytorch.programs import Found
-from qonnx_hub_adapters.pytorch.settings import EXACT
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import Array, IntQuant
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array, IntQuant
 from qonnx_hub_ir.semantics import quantize
 
 QUANTIZED = "_quant"

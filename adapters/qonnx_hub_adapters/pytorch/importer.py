@@ -10,7 +10,7 @@ from typing import Any
 
 from onnx_ir import Model
 
-from qonnx_hub_adapters.onnx_source import describe
+from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Feature,
@@ -19,7 +19,7 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
-from qonnx_hub_adapters.pytorch import running, tracing
+from qonnx_hub_adapters.pytorch import inference, tracing
 from qonnx_hub_adapters.pytorch.assembly import assemble, give_way
 from qonnx_hub_adapters.pytorch.expansion import SCALED, SNAPPED, UNPROVEN, Form
 from qonnx_hub_adapters.pytorch.framework import NEEDED, torch_module
@@ -31,8 +31,8 @@ from qonnx_hub_adapters.pytorch.modules import (
     shown_modules,
     unwrapped_module,
 )
+from qonnx_hub_adapters.pytorch.options import read_settings
 from qonnx_hub_adapters.pytorch.programs import mark
-from qonnx_hub_adapters.pytorch.settings import read_settings
 from qonnx_hub_adapters.pytorch.tracing import is_program, is_program_file
 from qonnx_hub_adapters.pytorch.weights import load_weights
 from qonnx_hub_ir import dialect
@@ -135,14 +135,14 @@ class PyTorchImporter:
         """Return the model's own answer at inference."""
         torch = torch_module()
         module, names = _at_inference(source, len(feeds), torch)
-        return running.answer(module, [feeds[name] for name in names], torch)
+        return inference.answer(module, [feeds[name] for name in names], torch)
 
     def run_layers(self, source: object, feeds: Feeds) -> Outputs:
         """Return what the model's modules compute, by the names that its IR model uses."""
         torch = torch_module()
         module, names = _at_inference(source, len(feeds), torch)
         args = [feeds[name] for name in names]
-        return running.layers(module, shown_modules(module), args, torch)
+        return inference.layers(module, shown_modules(module), args, torch)
 
 
 def _at_inference(source: object, count: int, torch: Any) -> tuple[Any, list[str]]:

@@ -11,10 +11,7 @@ import numpy as np
 
 from qonnx_hub_adapters.pytorch.affine import Affine, codes, values
 from qonnx_hub_adapters.pytorch.constants import Constants, writes_into
-from qonnx_hub_adapters.pytorch.framework import quiet
-from qonnx_hub_adapters.pytorch.markers import marker
-from qonnx_hub_adapters.pytorch.naming import Names
-from qonnx_hub_adapters.pytorch.reading import (
+from qonnx_hub_adapters.pytorch.fake_quant import (
     DEQUANTIZE,
     FAKE,
     QUANTIZE,
@@ -24,8 +21,11 @@ from qonnx_hub_adapters.pytorch.reading import (
     operator_name,
     read,
 )
+from qonnx_hub_adapters.pytorch.framework import quiet
+from qonnx_hub_adapters.pytorch.markers import marker
+from qonnx_hub_adapters.pytorch.naming import Names
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 _ASSERTIONS = frozenset({"aten::_assert_tensor_metadata"})
 """What torch itself was told by tracing, and says again."""

@@ -16,7 +16,7 @@ from qonnx_hub_adapters.qcdq.parameters import (
     is_constant,
     is_linear,
 )
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 MOVES = frozenset(
     {

@@ -40,7 +40,7 @@ from qonnx_hub_adapters.qcdq.parameters import (
     whole_range,
 )
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     FloatQuant,

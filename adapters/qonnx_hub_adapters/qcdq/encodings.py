@@ -12,10 +12,10 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, Gap
 from qonnx_hub_adapters.qcdq import linear, lowering
-from qonnx_hub_adapters.qcdq.choice import Encoding, Wishes
+from qonnx_hub_adapters.qcdq.encoding_options import Encoding, Wishes
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     FloatQuant,
     IntQuant,

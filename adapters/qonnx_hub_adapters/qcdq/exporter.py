@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_source import SUFFIXES
-from qonnx_hub_adapters.onnx_target import finish, raise_to, refuse_options
+from qonnx_hub_adapters.onnx_reader import SUFFIXES
+from qonnx_hub_adapters.onnx_writer import finish, raise_to, refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -16,7 +16,7 @@ from qonnx_hub_adapters.protocol import (
     QuantizerRecord,
     Support,
 )
-from qonnx_hub_adapters.qcdq.choice import (
+from qonnx_hub_adapters.qcdq.encoding_options import (
     ENCODINGS,
     LOWEST_OPSET,
     WEIGHTS,
@@ -24,10 +24,10 @@ from qonnx_hub_adapters.qcdq.choice import (
     Wishes,
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
-from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
+from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.passes import LowerChannelsLast
 
 INFO = AdapterInfo(

@@ -12,7 +12,7 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qcdq.parameters import is_linear, same_values, whole_range
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
 
 _SIMPLE_MODES = {"Round": Rounding.ROUND, "Ceil": Rounding.CEIL, "Floor": Rounding.FLOOR}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_source import describe, is_onnx, operators_in, read_model
+from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read_model
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
 from qonnx_hub_adapters.qcdq.exporter import INFO
@@ -79,7 +79,7 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
     """Return an ONNX source as a verified IR model with quantizers for its QDQ pairs.
 
     Args:
-        source: As in :func:`~qonnx_hub_adapters.onnx_source.read_model`.
+        source: As in :func:`~qonnx_hub_adapters.onnx_reader.read_model`.
         expand: Puts what says the same in other operators in QDQ form first, in place.
 
     Raises:

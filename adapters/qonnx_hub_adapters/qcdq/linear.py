@@ -24,8 +24,8 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qcdq.lowering import Lowering
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     FloatQuant,

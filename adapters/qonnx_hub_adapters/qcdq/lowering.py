@@ -15,9 +15,9 @@ import onnx_ir
 from onnx_ir import Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.passes.spell_rounding import round_dpu
-from qonnx_hub_ir.quant import (
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.passes.quantizers.spell_rounding import round_dpu
+from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
     FloatQuant,

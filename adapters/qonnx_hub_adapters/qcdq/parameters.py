@@ -10,7 +10,7 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, integer_bounds
+from qonnx_hub_ir.quantizers import Array, integer_bounds
 
 INTEGER_RANGES: Mapping[str, tuple[int, int]] = {
     f"{'' if signed else 'U'}INT{width}": (

@@ -12,8 +12,8 @@ from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
 from qonnx_hub_adapters.qcdq.float_forms import ANCHORS, match_bipolar, match_integer
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError, is_linear
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array, Quantizer
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array, Quantizer
 
 KEPT = "qonnx_hub.kept"
 """Metadata key of a QuantizeLinear or DequantizeLinear that stays: why."""

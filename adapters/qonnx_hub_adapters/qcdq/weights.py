@@ -16,10 +16,10 @@ import onnx_ir
 from onnx_ir import Node, TensorProtocol, Value
 
 from qonnx_hub_adapters.qcdq import linear
-from qonnx_hub_adapters.qcdq.choice import Encoding, Wishes
+from qonnx_hub_adapters.qcdq.encoding_options import Encoding, Wishes
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant, Quantizer, is_bipolar
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer, is_bipolar
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 _BLOCK = 1 << 20

@@ -9,7 +9,7 @@ import onnx.defs
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.qkeras.cleanup import clean_up, mend_resize, separate_results
 from qonnx_hub_adapters.qkeras.expansion import Writer, expand
 from qonnx_hub_adapters.qkeras.naming import name_axes, name_values

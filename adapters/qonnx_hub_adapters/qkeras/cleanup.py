@@ -18,9 +18,9 @@ from qonnx_hub_ir.passes import (
     SinkTransposes,
     run_passes,
 )
-from qonnx_hub_ir.passes.fold_weight_layout import transpose_node
-from qonnx_hub_ir.passes.sink_transposes import Perm
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.passes.layout.fold_weight_layout import transpose_node
+from qonnx_hub_ir.passes.layout.sink_transposes import Perm
+from qonnx_hub_ir.quantizers import Array
 
 _TF_NEAREST = "tf_half_pixel_for_nn"
 """A coordinate mode that tf2onnx still writes and ONNX dropped at opset 13."""

@@ -9,7 +9,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.fold_weight_layout import (
+from qonnx_hub_ir.passes.layout.fold_weight_layout import (
     is_constant_tree,
     permutation,
     shape_of_constant,

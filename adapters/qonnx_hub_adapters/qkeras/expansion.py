@@ -32,8 +32,8 @@ from qonnx_hub_adapters.qkeras.quantizers import (
 )
 from qonnx_hub_adapters.qkeras.weights import integers, number_of, power_of_two_grid
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array, BipolarQuant, Quantizer
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, Quantizer
 
 _EPSILON = 1e-7
 """Keras' epsilon: magnitudes below it have the smallest exponent."""

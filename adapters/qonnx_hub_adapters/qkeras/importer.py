@@ -15,7 +15,7 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
-from qonnx_hub_adapters.qkeras import containers
+from qonnx_hub_adapters.qkeras import model_files
 from qonnx_hub_adapters.qkeras.assembly import assemble
 from qonnx_hub_adapters.qkeras.expansion import check_expandable
 from qonnx_hub_adapters.qkeras.framework import (
@@ -37,7 +37,7 @@ INFO = AdapterInfo(
     summary="Keras models with QKeras layers (qkeras on Keras 2, qkeras-v3 on Keras 3)",
     extra="qkeras",
     requires=NEEDED,
-    suffixes=(*containers.SUFFIXES, ".json"),
+    suffixes=(*model_files.SUFFIXES, ".json"),
     support={
         Feature.BITS_2_TO_8: Support.EXACT,
         Feature.BITS_9_TO_16: Support.EXACT,
@@ -59,7 +59,7 @@ class QkerasImporter:
 
     def accepts(self, source: object) -> bool:
         """Return whether the source is a live Keras model or a file of one."""
-        return bool(keras_base(source)) or containers.is_keras_file(source)
+        return bool(keras_base(source)) or model_files.is_keras_file(source)
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model. A live model is not changed.
@@ -93,7 +93,7 @@ def _opened(source: object, options: ImportOptions) -> tuple[Any, Framework]:
     require_installed()
     if keras_base(source):
         return source, framework_of(source)
-    return containers.open_file(str(source), options)
+    return model_files.open_file(str(source), options)
 
 
 def _converted(model: Any, options: ImportOptions, framework: Framework) -> Model:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 Alpha: TypeAlias = Array | str
 """Factor after rounding, float32; or "auto" / "auto_po2", computed from the data."""

@@ -12,7 +12,7 @@ import numpy as np
 from qonnx_hub_adapters.qkeras.framework import Framework
 from qonnx_hub_adapters.qkeras.patching import Site, replaced
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 _TRIED_SIZES = (16, 32, 64, 8, 28, 128, 224, 4, 1)
 """Sizes tried for axes that the model leaves open; only weights are recorded."""

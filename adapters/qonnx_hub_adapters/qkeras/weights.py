@@ -26,7 +26,7 @@ from qonnx_hub_adapters.qkeras.quantizers import (
     Ternary,
     depends_on_data,
 )
-from qonnx_hub_ir.quant import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize
 
 _WIDEST = 32

@@ -10,7 +10,7 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 _MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qlinear.constants import read_number
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 Apply = Callable[[Array], Array]
 

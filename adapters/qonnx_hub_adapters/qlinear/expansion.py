@@ -3,7 +3,7 @@
 ``QLinearConv(x, ...)`` says the same as ``QuantizeLinear(Conv(DequantizeLinear(x), ...))``
 where float32 sums its products exactly (scales that are powers of two, sums below 2^24).
 Elsewhere the operator is the more accurate of the two, and codes can be one step apart for
-a few values in 10^5; :mod:`qonnx_hub_adapters.qlinear.certainty` tells which are.
+a few values in 10^5; :mod:`qonnx_hub_adapters.qlinear.float_exactness` tells which are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_adapters.qlinear.certainty import Doubts
+from qonnx_hub_adapters.qlinear.float_exactness import Doubts
+from qonnx_hub_adapters.qlinear.integer_nodes import Site
 from qonnx_hub_adapters.qlinear.integer_sums import (
     WINDOW,
     dynamic_matmul,
@@ -23,10 +24,9 @@ from qonnx_hub_adapters.qlinear.integer_sums import (
     matmul_to_float,
 )
 from qonnx_hub_adapters.qlinear.lookups import quantize_lookups
-from qonnx_hub_adapters.qlinear.sites import Site
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.contrib import DOMAIN as CONTRIB
-from qonnx_hub_ir.emitter import Emitter
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 
 Expander = Callable[[Site], None]
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_source import SUFFIXES
-from qonnx_hub_adapters.onnx_target import refuse_options
+from qonnx_hub_adapters.onnx_reader import SUFFIXES
+from qonnx_hub_adapters.onnx_writer import refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -18,12 +18,12 @@ from qonnx_hub_adapters.protocol import (
     Support,
 )
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
-from qonnx_hub_adapters.qlinear.codes import Form, Steps, choose_form, read_steps
+from qonnx_hub_adapters.qlinear.integer_values import Form, Steps, choose_form, read_steps
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, Rewriter
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.contrib import DOMAIN as CONTRIB
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
 DIALECTS = ("onnx", "ort")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_ir import Model
 from onnx_ir.passes.common import InlinePass
 
-from qonnx_hub_adapters.onnx_source import is_onnx, operators_in
+from qonnx_hub_adapters.onnx_reader import is_onnx, operators_in
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.importer import read_quantizers
 from qonnx_hub_adapters.qlinear.expansion import expand, is_integer_operator

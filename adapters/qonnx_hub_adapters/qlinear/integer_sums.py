@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qlinear.sites import Site
+from qonnx_hub_adapters.qlinear.integer_nodes import Site
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 """Attributes of convolutions."""

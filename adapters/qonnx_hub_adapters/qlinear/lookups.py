@@ -10,7 +10,7 @@ from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_adapters.qlinear.integer_sums import MOVES
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.emitter import Emitter
+from qonnx_hub_ir.graph.builder import Emitter
 
 _ARITHMETIC = frozenset({"Add", "Cast", "Mul", "Sub"})
 _BYTES = frozenset({onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8})

@@ -9,11 +9,18 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Value
 
-from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps, clipped, contrib, integer
+from qonnx_hub_adapters.qlinear.integer_values import (
+    Codes,
+    Form,
+    Steps,
+    clipped,
+    contrib,
+    integer,
+)
 from qonnx_hub_adapters.qlinear.products import Product
 from qonnx_hub_adapters.qlinear.staircase import Requantization
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array
 
 
 def weight_type(weights: Array) -> np.dtype[Any]:

@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Attr, Node, Value
 
-from qonnx_hub_adapters.qlinear.codes import Codes
 from qonnx_hub_adapters.qlinear.constants import (
     Weight,
     quantizer_of,
@@ -18,9 +17,8 @@ from qonnx_hub_adapters.qlinear.constants import (
     read_weight,
 )
 from qonnx_hub_adapters.qlinear.epilogue import Layout, Step
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array
-from qonnx_hub_ir.ranges import (
+from qonnx_hub_adapters.qlinear.integer_values import Codes
+from qonnx_hub_ir.analysis.integer_sums import (
     FLOAT32_WHOLE,
     INT32,
     SumRange,
@@ -29,6 +27,8 @@ from qonnx_hub_ir.ranges import (
     signed_bits,
     sum_range,
 )
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """What reports count as a layer."""

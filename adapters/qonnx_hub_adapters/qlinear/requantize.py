@@ -8,15 +8,15 @@ import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_adapters.protocol import Bound
-from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps
+from qonnx_hub_adapters.qlinear.activation_products import spread_of_pair
 from qonnx_hub_adapters.qlinear.epilogue import (
     Line,
     apply_steps,
     line_of,
     read_chain,
 )
+from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Steps
 from qonnx_hub_adapters.qlinear.operators import Target, emit_requantized, refusal
-from qonnx_hub_adapters.qlinear.pairs import spread_of_pair
 from qonnx_hub_adapters.qlinear.products import Product
 from qonnx_hub_adapters.qlinear.staircase import (
     Levels,
@@ -34,9 +34,9 @@ from qonnx_hub_adapters.qlinear.staircase import (
     stairs_of,
     steps_between,
 )
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array, BipolarQuant, Rounding, is_bipolar
-from qonnx_hub_ir.ranges import SumRange, largest_safe_weight
+from qonnx_hub_ir.analysis.integer_sums import SumRange, largest_safe_weight
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, Rounding, is_bipolar
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 _LARGEST_BYTE = 127

@@ -12,21 +12,21 @@ from dataclasses import replace
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
-from qonnx_hub_adapters.qlinear import codes as borders
+from qonnx_hub_adapters.qlinear import integer_values as borders
 from qonnx_hub_adapters.qlinear import requantize, tables
-from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps
+from qonnx_hub_adapters.qlinear.activation_products import read_pair
 from qonnx_hub_adapters.qlinear.constants import read_number
+from qonnx_hub_adapters.qlinear.data_movement import MOVES, move, repeat_moves
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
-from qonnx_hub_adapters.qlinear.moves import MOVES, move, repeat_moves
+from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Steps
 from qonnx_hub_adapters.qlinear.operators import emit_own_steps, emit_sums, weight_type
-from qonnx_hub_adapters.qlinear.pairs import read_pair
 from qonnx_hub_adapters.qlinear.products import LAYERS, POOLS, Product, read_product
 from qonnx_hub_adapters.qlinear.report import Layer, Result, bound_in_words
 from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
-from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.contrib import DOMAIN as CONTRIB
-from qonnx_hub_ir.emitter import Emitter
+from qonnx_hub_ir.describe import describe_quantizer
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import DropUnused
 
 _NOT_INTEGER = "its input is not quantized to 8 bits"

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qonnx_hub_adapters.qlinear.epilogue import Line
-from qonnx_hub_ir.quant import Array
-from qonnx_hub_ir.ranges import FLOAT32_WHOLE, SumRange
+from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE, SumRange
+from qonnx_hub_ir.quantizers import Array
 
 Levels = Callable[[Array], Array]
 """int64 sums of shape (C, n) -> int64 levels of the same shape."""

@@ -13,10 +13,17 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qlinear.codes import Codes, Form, Steps, clipped, contrib, integer
 from qonnx_hub_adapters.qlinear.epilogue import Layout, Step, apply_steps, read_chain
-from qonnx_hub_ir.emitter import Emitter
-from qonnx_hub_ir.quant import Array, is_power_of_two
+from qonnx_hub_adapters.qlinear.integer_values import (
+    Codes,
+    Form,
+    Steps,
+    clipped,
+    contrib,
+    integer,
+)
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 PAIRS: dict[str, Any] = {

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.finn import profile as finn
-from qonnx_hub_adapters.onnx_target import check, finish, raise_to, refuse_options
+from qonnx_hub_adapters.onnx_writer import check, finish, raise_to, refuse_options
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
     Gap,
     QuantizerRecord,
 )
+from qonnx_hub_adapters.qonnx import finn_profile as finn
 from qonnx_hub_adapters.qonnx.importer import INFO
-from qonnx_hub_adapters.wording import describe_quantizer
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
-from qonnx_hub_ir.functions import define_operators, function_gaps
+from qonnx_hub_ir.lowering.functions import define_operators, function_gaps
 from qonnx_hub_ir.passes import SpellOutRounding
-from qonnx_hub_ir.passes.spell_rounding import can_be_spelled_out
-from qonnx_hub_ir.quant import BipolarQuant
+from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
+from qonnx_hub_ir.quantizers import BipolarQuant
 
 PROFILES = ("finn",)
 """Readers of QONNX with rules of their own."""

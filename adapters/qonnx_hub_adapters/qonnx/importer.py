@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Model
 
-from qonnx_hub_adapters.onnx_source import SUFFIXES, is_onnx, read_model
+from qonnx_hub_adapters.onnx_reader import SUFFIXES, is_onnx, read_model
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Feature,

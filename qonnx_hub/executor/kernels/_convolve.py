@@ -18,7 +18,7 @@ import numpy as np
 from qonnx_hub.executor.kernels._depthwise import Depthwise
 from qonnx_hub.executor.kernels._window import Index, Placement, Shape, padded, spatial
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.team import share
+from qonnx_hub.executor.threads import share
 
 Algorithm = Callable[[Array, "Filters"], Array]
 

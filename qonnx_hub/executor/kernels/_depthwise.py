@@ -20,7 +20,7 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._window import Index, Placement, Shape, spatial
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.team import share
+from qonnx_hub.executor.threads import share
 
 BLOCK_BYTES = 128 << 10
 """Size of one copied run of all channels of a block; several of them fit into the cache."""

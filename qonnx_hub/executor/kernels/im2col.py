@@ -7,7 +7,7 @@ import numpy as np
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.im2col import ATTRIBUTES, IM2COL, Windows
+from qonnx_hub_ir.lowering.im2col import ATTRIBUTES, IM2COL, Windows
 
 
 def _im2col(spec: KernelSpec) -> Kernel:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.inputs import generate_inputs
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.brevitas.importer import BrevitasImporter
 from qonnx_hub_adapters.protocol import ImportOptions

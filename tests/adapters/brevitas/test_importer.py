@@ -12,13 +12,13 @@ from brevitas.quant.mx_quant_ocp import MXInt8Weight
 from torch import nn
 
 import qonnx_hub as qh
-from qonnx_hub import registry
 from qonnx_hub.executor.session import Session
+from qonnx_hub.io import registry
 from qonnx_hub_adapters.brevitas.importer import BrevitasImporter
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quant import BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding
 from tests.adapters.brevitas.kit import (
     Case,
     ask_executor,

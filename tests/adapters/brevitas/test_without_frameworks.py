@@ -10,7 +10,7 @@ import pytest
 from qonnx_hub_adapters import dependencies
 from qonnx_hub_adapters.brevitas.assembly import source_path
 from qonnx_hub_adapters.brevitas.importer import BrevitasImporter
-from qonnx_hub_adapters.brevitas.settings import Settings, read_settings
+from qonnx_hub_adapters.brevitas.options import Settings, read_settings
 from qonnx_hub_adapters.protocol import ImportOptions, Prepares, ShowsLayers
 from qonnx_hub_ir.errors import MissingDependencyError, SourceError, UsageError
 

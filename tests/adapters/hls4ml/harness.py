@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 import qonnx_hub as qh
-from qonnx_hub.equivalence.inputs import generate_inputs
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
 
 Arrays = dict[str, np.ndarray]
 

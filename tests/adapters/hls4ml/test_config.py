@@ -7,7 +7,7 @@ import pytest
 
 import qonnx_hub as qh
 from qonnx_hub_adapters.hls4ml.exporter import Hls4mlExporter
-from qonnx_hub_adapters.hls4ml.fixed import constant_type, lowest_bit, type_between
+from qonnx_hub_adapters.hls4ml.fixed_point import constant_type, lowest_bit, type_between
 from qonnx_hub_adapters.hls4ml.yaml_text import to_yaml
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.errors import UsageError

@@ -7,8 +7,8 @@ import json
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.conversion_checks import ConversionError
-from qonnx_hub.files import write_folder
+from qonnx_hub.conversion.validation import ConversionError
+from qonnx_hub.io.atomic import write_folder
 from qonnx_hub_adapters.hls4ml import lowering
 from qonnx_hub_ir.errors import UsageError
 from tests.adapters.hls4ml import nets

@@ -7,8 +7,8 @@ import pytest
 
 import qonnx_hub as qh
 from qonnx_hub.api import Verdict
-from qonnx_hub_adapters.hls4ml.acceptance import find
 from qonnx_hub_adapters.hls4ml.exporter import Hls4mlExporter
+from qonnx_hub_adapters.lint.hls4ml import find
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.errors import NotExactError
 from tests.adapters.hls4ml import nets

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import qonnx_hub as qh
-from qonnx_hub import registry
 from qonnx_hub.cli import main
+from qonnx_hub.io import registry
 from qonnx_hub_adapters.pytorch.importer import PyTorchImporter
 from qonnx_hub_ir import SourceError
 from tests.adapters.pytorch.kit import Mixed, fx_qat, load, make_dyadic, normal_inputs, pt2e

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import qonnx_hub as qh
-from qonnx_hub.conversion_checks import ConversionError, check_source
-from qonnx_hub.equivalence.inputs import generate_inputs
+from qonnx_hub.conversion.validation import ConversionError, check_source
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub_adapters.pytorch.importer import PyTorchImporter
 from tests.adapters.pytorch.kit import fx_qat, load
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from qonnx_hub import registry
+from qonnx_hub.io import registry
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.pytorch.importer import PyTorchImporter

@@ -10,11 +10,11 @@ from onnx.helper import make_node
 from onnx_ir import Model
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import IntQuant, Quantizer
+from qonnx_hub_ir.quantizers import IntQuant, Quantizer
 from tests.support import model_of
 
 Nodes = list[onnx.NodeProto]

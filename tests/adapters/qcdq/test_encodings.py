@@ -20,7 +20,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.errors import NotExactError, UsageError
-from qonnx_hub_ir.quant import FloatQuant, IntQuant, Rounding, Trunc, integer_bounds
+from qonnx_hub_ir.quantizers import FloatQuant, IntQuant, Rounding, Trunc, integer_bounds
 from qonnx_hub_ir.semantics import quantize
 from tests.support import DOMAIN, model_of, quant_node
 

@@ -12,7 +12,7 @@ from onnx.helper import make_node
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 from tests.adapters.qcdq.importer_graphs import (
     CLIP,
     DEQUANTIZE,

@@ -13,7 +13,7 @@ from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_adapters.qonnx.importer import QonnxImporter
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 from tests.support import corpus, needs_shared
 
 pytestmark = needs_shared

@@ -13,7 +13,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding
 from tests.adapters.qcdq.importer_graphs import (
     DEQUANTIZE,
     QUANTIZE,

@@ -13,7 +13,7 @@ from onnx.helper import make_node
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 from tests.adapters.qcdq.importer_graphs import (
     CLIP,
     DEQUANTIZE,

@@ -12,12 +12,12 @@ import pytest
 from onnx.helper import make_node
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 from tests.support import model_of
 
 ort = pytest.importorskip("onnxruntime")

@@ -14,7 +14,7 @@ from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_adapters.qonnx.importer import QonnxImporter
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import BipolarQuant, FloatQuant, IntQuant, Quantizer, Rounding
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Quantizer, Rounding
 from tests.support import DOMAIN, model_of, quant_node
 
 SCALARS = [0.125, 0.1, 1.0, float(np.float32(1 / 3)), 1e-7]

@@ -13,7 +13,7 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.qcdq.importer import kept_reasons
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import BipolarQuant
+from qonnx_hub_ir.quantizers import BipolarQuant
 from tests.adapters.qcdq.importer_graphs import (
     DEQUANTIZE,
     QUANTIZE,

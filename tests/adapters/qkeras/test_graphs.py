@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.change_layout import ChangeLayout
+from qonnx_hub_ir.passes.layout.change_layout import ChangeLayout
 from tests.adapters.qkeras.helpers import ask_executor, ask_keras, convert, operators
 from tests.adapters.qkeras.kit import Case, inputs_for, set_weights
 from tests.adapters.qkeras.model_cases import branches, cnn, residual, several_outputs, shared

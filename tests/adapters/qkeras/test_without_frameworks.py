@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.sources import resolve
+from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.qkeras import framework
 from qonnx_hub_adapters.qkeras.importer import QkerasImporter
 from qonnx_hub_adapters.qkeras.quantizers import (
@@ -19,7 +19,7 @@ from qonnx_hub_adapters.qkeras.quantizers import (
 )
 from qonnx_hub_adapters.qkeras.weights import OffGridError, power_of_two_grid, store
 from qonnx_hub_ir.errors import MissingDependencyError, SourceError
-from qonnx_hub_ir.quant import BipolarQuant, FloatQuant, IntQuant
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant
 from qonnx_hub_ir.semantics import quantize
 
 

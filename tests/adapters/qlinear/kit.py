@@ -14,7 +14,7 @@ from onnx.helper import make_node
 from onnx_ir import Model
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import Artifact, ExportOptions
 from qonnx_hub_adapters.qlinear.exporter import QlinearExporter
 from tests.support import model_of, quant_node

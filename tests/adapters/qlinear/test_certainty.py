@@ -15,7 +15,7 @@ from onnx.helper import make_node
 
 import qonnx_hub as qh
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qlinear.importer import QlinearImporter
 from qonnx_hub_ir import dialect

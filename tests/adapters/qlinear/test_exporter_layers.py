@@ -13,7 +13,7 @@ import onnx_ir
 import pytest
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from tests.adapters.qlinear.kit import Net, assert_exact, export, net, ops, run_everywhere
 from tests.support import DOMAIN, model_of
 

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 
 import qonnx_hub as qh
 from qonnx_hub.cli import app
-from qonnx_hub.executor.batching import Batcher
+from qonnx_hub.executor.batch_axis import Batcher
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from tests.adapters.qlinear.kit import export
 from tests.adapters.qlinear.test_certainty import matmul_file, spread_scale
 from tests.adapters.qlinear.test_convert import two_branches

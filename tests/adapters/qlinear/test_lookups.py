@@ -12,7 +12,7 @@ import onnx_ir
 import pytest
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qlinear.importer import QlinearImporter
 from tests.adapters.qlinear.kit import Net, export, inputs_of, net, ops

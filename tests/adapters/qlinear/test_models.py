@@ -13,7 +13,7 @@ import pytest
 from onnx_ir import Model, Value
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 
 KINDS = {"i8": np.int8, "u8": np.uint8}
 ONNX = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8, "int32": TensorProto.INT32}

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from qonnx_hub_ir.ranges import (
+from qonnx_hub_ir.analysis.integer_sums import (
     largest_safe_weight,
     odd_part,
     saturates_in_16_bits,

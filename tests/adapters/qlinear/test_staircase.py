@@ -15,7 +15,7 @@ from qonnx_hub_adapters.qlinear.staircase import (
     is_equal,
     spread_of,
 )
-from qonnx_hub_ir.ranges import SumRange
+from qonnx_hub_ir.analysis.integer_sums import SumRange
 
 ONE = np.ones((), dtype=np.float32)
 SCALES = Scales(ONE, ONE[np.newaxis], ONE)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import NotExactError, SourceError, UsageError
-from qonnx_hub_ir.functions import function_gaps
+from qonnx_hub_ir.lowering.functions import function_gaps
 from tests.adapters.qonnx.kit import (
     on_executor,
     on_onnxruntime,
@@ -349,7 +349,7 @@ def test_the_file_reads_as_ordinary_qonnx() -> None:
 
 
 def test_the_format_of_a_self_contained_file_is_found_by_itself() -> None:
-    from qonnx_hub.registry import find_importer
+    from qonnx_hub.io.registry import find_importer
 
     assert find_importer(self_contained(small_net())).info.name == "qonnx"
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.helper import make_node
 
-from qonnx_hub.equivalence.accumulators import accumulator_ranges
+from qonnx_hub.equivalence.proof.accumulators import accumulator_ranges
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from tests.support import DOMAIN, SHARED, model_of, needs_shared, quant_node

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.equivalence.batches import (
+from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
     GeneratedInputs,
     GivenInputs,
     read_batches,
 )
-from qonnx_hub.equivalence.boundary import search_boundaries
+from qonnx_hub.equivalence.inputs.boundary import search_boundaries
 from qonnx_hub_ir.errors import UsageError
 
 

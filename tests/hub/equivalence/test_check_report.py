@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.equivalence.compare import Verdict
+from qonnx_hub.equivalence.comparison.compare import Verdict
 
 
 @pytest.fixture

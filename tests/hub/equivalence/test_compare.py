@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qonnx_hub.equivalence.compare import (
+from qonnx_hub.equivalence.comparison.compare import (
     Tolerance,
     Verdict,
     aligned,

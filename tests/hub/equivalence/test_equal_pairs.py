@@ -8,8 +8,8 @@ import onnx_ir
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.equivalence.compare import Verdict
-from qonnx_hub.registry import find_exporter
+from qonnx_hub.equivalence.comparison.compare import Verdict
+from qonnx_hub.io.registry import find_exporter
 from qonnx_hub_adapters.protocol import ExportOptions
 
 MODELS = Path(__file__).resolve().parents[4] / "shared" / "models"

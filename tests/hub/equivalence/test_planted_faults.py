@@ -8,8 +8,8 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
-from qonnx_hub.equivalence.causes import Cause
-from qonnx_hub.registry import find_exporter
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause
+from qonnx_hub.io.registry import find_exporter
 from qonnx_hub_adapters.protocol import ExportOptions
 
 LINEAR = {"mlp": "fc2", "cnn": "conv2", "residual": "conv2"}

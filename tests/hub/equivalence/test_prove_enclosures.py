@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx.helper import make_node
 
-from qonnx_hub.equivalence.enclosures import POINTWISE, Enclosure, enclose_step
-from qonnx_hub.equivalence.regions import Region, Side, layout_of
-from qonnx_hub.equivalence.thresholds import keys_of, values_of
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub.equivalence.proof.intervals import POINTWISE, Enclosure, enclose_step
+from qonnx_hub.equivalence.proof.scalar_functions import Region, Side, layout_of
+from qonnx_hub.equivalence.proof.step_functions import keys_of, values_of
+from qonnx_hub_adapters.onnx_reader import read_model
 from tests.support import DOMAIN, model_of, quant_node
 
 FLOAT = np.float32

@@ -9,9 +9,9 @@ import onnx_ir
 import pytest
 from onnx.helper import make_node
 
-from qonnx_hub.equivalence.prove import prove_models
+from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.errors import NotExactError

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub import registry
-from qonnx_hub.equivalence.causes import Cause
-from qonnx_hub.equivalence.compare import Verdict
+from qonnx_hub.equivalence.comparison.compare import Verdict
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause
+from qonnx_hub.io import registry
 from qonnx_hub_adapters.protocol import AdapterInfo
 from qonnx_hub_ir.errors import SourceError, UsageError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qonnx_hub.equivalence.thresholds import (
+from qonnx_hub.equivalence.proof.step_functions import (
     TooManyLevelsError,
     find_steps,
     first_difference,
@@ -15,7 +15,7 @@ from qonnx_hub.equivalence.thresholds import (
     keys_of,
     values_of,
 )
-from qonnx_hub_ir.quant import BipolarQuant, IntQuant, Rounding, integer_bounds
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding, integer_bounds
 from qonnx_hub_ir.semantics import quantize
 
 STRETCH = 1 << 20

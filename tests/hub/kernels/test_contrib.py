@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from onnx.helper import make_node
 
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.onnx_source import read_model
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_ir.errors import ExecutionError, InvalidModelError, UnsupportedGraphError
 
 MICROSOFT = "com.microsoft"

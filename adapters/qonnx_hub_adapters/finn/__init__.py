@@ -1,1 +1,0 @@
-"""FINN: what it takes, and how a model becomes what it takes."""

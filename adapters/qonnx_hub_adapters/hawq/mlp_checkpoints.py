@@ -1,0 +1,282 @@
+"""Checkpoints of multi-layer perceptrons, read without building a module."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from onnx_ir import Model
+
+from qonnx_hub_adapters.hawq.assembly import assemble
+from qonnx_hub_adapters.hawq.bit_configs import BitConfig, read_bits
+from qonnx_hub_adapters.hawq.formulas import (
+    ASYMMETRIC,
+    SYMMETRIC,
+    act_candidates,
+    scale_of,
+    smallest_bits,
+    symmetric_integers,
+    weight_candidates,
+)
+from qonnx_hub_adapters.hawq.options import Settings
+from qonnx_hub_adapters.hawq.trace_data import (
+    RANK,
+    ActCall,
+    Call,
+    Operand,
+    PlainCall,
+    Ref,
+    Requantization,
+    Trace,
+    WeightCall,
+)
+from qonnx_hub_ir.errors import SourceError, UsageError
+from qonnx_hub_ir.quantizers import Array
+
+_OPERATORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "tanh": ("Tanh", {}),
+    "softmax": ("Softmax", {"axis": 1}),
+    "log_softmax": ("LogSoftmax", {"axis": 1}),
+}
+_EPSILON = 1e-5
+"""What torch's batch norm adds to the variance by default; a checkpoint does not say."""
+
+
+def trace_chain(
+    state: Mapping[str, Array], path: str, complete: bool, settings: Settings
+) -> Model:
+    """Return a chain of layers as a verified IR model.
+
+    Args:
+        state: The checkpoint's numbers by dotted name.
+        path: Its file, for messages.
+        complete: Whether the trained weights and ranges are in it.
+        settings: With the chain, and how it is to be read.
+
+    Raises:
+        UsageError: A layer that neither the checkpoint nor this function knows.
+        SourceError: Bit widths that can neither be recovered nor were given.
+    """
+    names = list(settings.chain or ())
+    acts = frozenset(name for name in names if f"{name}.act_scaling_factor" in state)
+    bits = read_bits(settings.bits, acts)
+    unknown = sorted(set(bits) - set(names))
+    if unknown:
+        raise UsageError(f"bits name layers outside of the chain: {', '.join(unknown)}")
+    chain = _Chain(state, path, complete, bits, settings.weight_scales)
+    for name in names:
+        chain.add(name)
+    inputs = (("x", (1, chain.features)),)
+    trace = Trace(inputs, tuple(chain.calls), (chain.value,), {}, {})
+    for note in chain.notes:
+        warnings.warn(note, stacklevel=5)
+    merge = settings.merge_requant
+    return assemble(trace, settings.mode, name="chain", open_batch=True, merge=merge).model
+
+
+class _Chain:
+    """The calls so far, and what the last ones leave behind."""
+
+    def __init__(
+        self,
+        state: Mapping[str, Array],
+        path: str,
+        complete: bool,
+        bits: BitConfig,
+        weight_scales: bool | None,
+    ) -> None:
+        self.state = state
+        self.path = path
+        self.complete = complete
+        self.bits = bits
+        self.weight_scales = weight_scales
+        self.calls: list[Call] = []
+        self.notes: list[str] = []
+        self.value = Ref(0)
+        self.features = 0
+        self._act_scale: Array | None = None
+        self._weight_scale: Array | None = None
+        self._not_negative = False
+
+    def add(self, name: str) -> None:
+        """Add the next layer."""
+        if f"{name}.act_scaling_factor" in self.state:
+            self._add_act(name)
+        elif f"{name}.fc_scaling_factor" in self.state:
+            self._add_linear(name)
+        elif f"{name}.running_mean" in self.state:
+            self._add_batch_norm(name)
+        elif name in _OPERATORS:
+            op_type, attributes = _OPERATORS[name]
+            self._append(PlainCall(name, op_type, (self.value,), self._next(), attributes))
+            self._not_negative = name in {"relu", "sigmoid", "softmax"}
+        else:
+            raise UsageError(
+                f"'{self.path}' has no layer '{name}', and no operator is called so; "
+                f"operators of a chain are {', '.join(_OPERATORS)}"
+            )
+
+    def _next(self) -> Ref:
+        return Ref(self.value.index + 1)
+
+    def _append(self, call: Call) -> None:
+        self.calls.append(call)
+        self.value = call.output
+
+    def _given(self, name: str, attribute: str) -> Any:
+        return self.bits.get(name, {}).get(attribute)
+
+    def _needed(self, key: str) -> Array:
+        if key not in self.state:
+            raise SourceError(f"'{self.path}' has no '{key}'")
+        return self.state[key]
+
+    def _add_act(self, name: str) -> None:
+        bits, mode, scale = self._act_settings(name)
+        source = None
+        if self._act_scale is not None:
+            source = Requantization(self._act_scale, self._requantized_weights(name))
+        signed = mode == SYMMETRIC
+        self._append(ActCall(name, self.value, self._next(), bits, signed, scale, source))
+        self._act_scale, self._weight_scale = scale, None
+        self._not_negative = False
+
+    def _requantized_weights(self, name: str) -> Array:
+        ones = np.ones((), dtype=np.float32)
+        if self._weight_scale is None:
+            return ones
+        if self.weight_scales is None:
+            raise UsageError(
+                f"layer '{name}' follows a layer with weights, and the checkpoint does not "
+                "say whether its forward was told their scale: give the option "
+                "weight_scales=False (act(x, s), as hawq-jet-tagging does) or True "
+                "(act(x, s, layer.fc_scaling_factor))"
+            )
+        return self._weight_scale if self.weight_scales else ones
+
+    def _act_settings(self, name: str) -> tuple[int, str, Array]:
+        saved = self._needed(f"{name}.act_scaling_factor").reshape(())
+        bits, mode = self._given(name, "activation_bit"), self._given(name, "quant_mode")
+        if not self.complete:
+            if bits is None:
+                raise SourceError(
+                    f"layer '{name}': the range is not in '{self.path}', so that its bit "
+                    "width cannot be recovered; give it with the option bits"
+                )
+            return int(bits), mode or SYMMETRIC, saved
+        low = self._needed(f"{name}.x_min").reshape(())
+        high = self._needed(f"{name}.x_max").reshape(())
+        if low == 0 and high == 0:
+            raise SourceError(f"layer '{name}' is not calibrated: its range is 0 to 0")
+        if bits is None:
+            bits, mode = self._recovered(name, act_candidates(low, high, saved), low)
+        mode = mode or SYMMETRIC
+        scale = scale_of(low, high, int(bits), mode)
+        if not np.isclose(scale, saved, rtol=1e-5, atol=0):
+            self.notes.append(
+                f"'{self.path}': layer '{name}' was saved with the scale {float(saved):g}, "
+                f"{mode} {bits} bit give {float(scale):g}; the bits given are used"
+            )
+        return int(bits), mode, scale
+
+    def _recovered(
+        self, name: str, found: list[tuple[int, str]], low: Array
+    ) -> tuple[int, str]:
+        """Return the bit width that the saved scale tells.
+
+        Where the range begins at zero, symmetric b bits and asymmetric b - 1 bits have the
+        same scale; on values that are not negative they also compute the same.
+        """
+        if len(found) == 1:
+            return found[0]
+        if len(found) == 2 and low >= 0 and self._not_negative:
+            return next(one for one in found if one[1] == ASYMMETRIC)
+        words = " or ".join(f"{mode} {bits} bit" for bits, mode in found) or "no bit width"
+        raise SourceError(
+            f"layer '{name}': its range and scale in '{self.path}' tell {words}; give the bit "
+            "width with the option bits"
+        )
+
+    def _add_linear(self, name: str) -> None:
+        act = self._act_scale
+        if act is None:
+            raise UsageError(f"layer '{name}' needs a QuantAct before it")
+        weight, scale, bits = self._weights(name)
+        bias, bias_bits = self._bias(name, scale * act)
+        self.features = self.features or int(weight.shape[1])
+        shaped = scale.reshape(()) if scale.size == 1 else scale.reshape(1, -1)
+        call = WeightCall(
+            name,
+            self.value,
+            self._next(),
+            weight=weight,
+            weight_scale=scale,
+            bits=bits,
+            bias=bias,
+            bias_bits=bias_bits,
+            act_scale=act,
+            out_scale=np.asarray(shaped * act, dtype=np.float32),
+        )
+        self._append(call)
+        self._weight_scale, self._not_negative = shaped, False
+
+    def _weights(self, name: str) -> tuple[Array, Array, int]:
+        scale = self._needed(f"{name}.fc_scaling_factor").reshape(-1)
+        saved = self._needed(f"{name}.weight_integer")
+        bits = self._given(name, "weight_bit")
+        if not self.complete:
+            return saved, scale, int(bits or smallest_bits(saved))
+        weight = self._needed(f"{name}.weight")
+        per_channel = scale.size > 1
+        if bits is None:
+            found = weight_candidates(weight, scale, per_channel=per_channel)
+            if len(found) != 1:
+                words = " or ".join(map(str, found)) or "no bit width"
+                raise SourceError(
+                    f"layer '{name}': weights and scale in '{self.path}' tell {words}; give "
+                    "the bit width with the option bits"
+                )
+            bits = found[0]
+        rows = weight.min(axis=1), weight.max(axis=1)
+        low, high = rows if per_channel else (rows[0].min(), rows[1].max())
+        scale = scale_of(low, high, int(bits), SYMMETRIC).reshape(-1)
+        codes = symmetric_integers(weight, scale.reshape(-1, 1), int(bits))
+        if not np.array_equal(codes, saved):
+            self._stale(name, "weight_integer", bits)
+        return codes, scale, int(bits)
+
+    def _bias(self, name: str, scale: Array) -> tuple[Array, int]:
+        saved = self._needed(f"{name}.bias_integer")
+        bits = self._given(name, "bias_bit")
+        if bits is None or not self.complete:
+            # The saved integers are clamped already: any width that holds them says the same.
+            return saved, int(bits or smallest_bits(saved))
+        codes = symmetric_integers(self._needed(f"{name}.bias"), scale.reshape(-1), int(bits))
+        if not np.array_equal(codes, saved):
+            self._stale(name, "bias_integer", bits)
+        return codes, int(bits)
+
+    def _stale(self, name: str, buffer: str, bits: Any) -> None:
+        self.notes.append(
+            f"'{self.path}': {buffer} of layer '{name}' was saved with another bit width or "
+            f"range; computed anew with {bits} bit"
+        )
+
+    def _add_batch_norm(self, name: str) -> None:
+        numbers = [
+            self._needed(f"{name}.{part}")
+            for part in ("weight", "bias", "running_mean", "running_var")
+        ]
+        attributes = {"epsilon": _EPSILON, RANK: 2}
+        operator = "BatchNormalization"
+        inputs: tuple[Operand, ...] = (self.value, *numbers)
+        self.notes.append(
+            f"'{self.path}' does not say the eps of batch norm '{name}': {_EPSILON:g}, "
+            "torch's default, is used"
+        )
+        self._append(PlainCall(name, operator, inputs, self._next(), attributes))
+        self._not_negative = False

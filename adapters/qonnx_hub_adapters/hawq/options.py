@@ -1,0 +1,55 @@
+"""The adapter's own options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qonnx_hub_adapters.adapter_options import read_own_options
+from qonnx_hub_adapters.hawq.assembly import EXACT, MODES
+from qonnx_hub_adapters.protocol import ImportOptions
+from qonnx_hub_ir.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to read a HAWQ model.
+
+    Attributes:
+        mode: "exact" (HAWQ's fixed-point arithmetic spelled out, every integer identical) or
+            "quant" (``Quant`` nodes only).
+        merge_requant: In mode "quant", leave out the first of two quantizers where its input
+            is known to lie on its grid.
+        freeze_bn: Fold batch norms that use the statistics of each batch as if ``fix()`` had
+            been called.
+        builder: For checkpoints: makes the module that the state belongs to.
+        chain: For checkpoints of multi-layer perceptrons: the layers in order.
+        weight_scales: For ``chain``: whether a QuantAct is told the scale of the weights.
+        bits: For checkpoints: bit widths, as a HAWQ bit_config (layer -> bits), a section of
+            settings (layer -> {name: value}), or the path of a hawq-jet-tagging yaml.
+        act_bits: For ONNX files: bit widths of the lost activation quantizers.
+        fold_scales: For ONNX files: pull Div and Mul into the scales of the quantizers.
+    """
+
+    mode: str = EXACT
+    merge_requant: bool = True
+    freeze_bn: bool = False
+    builder: Callable[[], Any] | None = None
+    chain: Sequence[str] | None = None
+    weight_scales: bool | None = None
+    bits: Mapping[str, Any] | str | None = None
+    act_bits: Mapping[str, int] | int | None = None
+    fold_scales: bool = False
+
+
+def read_settings(options: ImportOptions) -> Settings:
+    """Return the adapter's options out of those of the call.
+
+    Raises:
+        UsageError: An option or a mode that does not exist.
+    """
+    settings = read_own_options(Settings, "hawq", options)
+    if settings.mode not in MODES:
+        raise UsageError(f"mode '{settings.mode}' is none of {', '.join(MODES)}")
+    return settings

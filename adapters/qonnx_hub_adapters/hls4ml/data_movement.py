@@ -1,0 +1,177 @@
+"""Operators that only move elements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from onnx_ir import Node
+
+from qonnx_hub_adapters.hls4ml.context import Context, plain_axes
+from qonnx_hub_adapters.hls4ml.pending_affine import Step, Term
+from qonnx_hub_adapters.hls4ml.refusals import refuse
+from qonnx_hub_ir.quantizers import Array
+
+FREE_ORDER = frozenset(
+    {
+        *("Add", "BatchNormalization", "BipolarQuant", "Div", "Dropout", "Identity"),
+        *("LeakyRelu", "Mul", "Neg", "Quant", "Relu", "Sub"),
+    }
+)
+"""Operators that do not care in which order a row's elements are stored."""
+
+
+def target_shape(node: Node, batch: object) -> tuple[int, ...]:
+    """Return the shape of a node's output, with batch 1.
+
+    Raises:
+        RefusedError: It is not known, or the batch is not its first axis.
+    """
+    shape = node.outputs[0].shape
+    sizes = [] if shape is None else [s if isinstance(s, int) else None for s in shape]
+    rest = sizes[1:]
+    if shape is None or not sizes or any(size is None for size in rest):
+        raise refuse(node, "an output whose size is not known; hls4ml needs fixed sizes")
+    if sizes[0] not in (None, 1) and sizes[0] != batch:
+        raise refuse(node, "the batch is moved from the first axis, which hls4ml leaves out")
+    return (1, *(int(size) for size in rest if size is not None))
+
+
+def lower_reshape(context: Context, node: Node) -> Term:
+    """Return the term of a Reshape, Flatten, Squeeze or Unsqueeze."""
+    source = node.inputs[0]
+    term = context.data(node)
+    batch = None if source is None or source.shape is None else source.shape[0]
+    shape = target_shape(node, batch)
+    if np.prod(shape) != np.prod(term.shape):
+        raise refuse(node, "the batch is mixed with other axes")
+    if shape == term.shape:
+        return term
+    if term.flat:
+        return replace(term, shape=shape, axes=plain_axes(len(shape)), flat=False)
+    if len(shape) == 2 and not term.is_in_order() and _takes_any_order(node):
+        return _flattened(context, term, shape)
+    if not term.is_in_order():
+        term = context.laid_out(term, plain_axes(len(term.shape)), node)
+    if not all(step.is_scalar() for step in term.steps) and len(shape) != 2:
+        term = context.settle(term)
+    return _flattened(context, term, shape)
+
+
+def _flattened(context: Context, term: Term, shape: tuple[int, ...]) -> Term:
+    stored = term.stored_shape()
+    order = _order(term) if len(shape) == 2 else None
+    sizes = context.builder.constant(np.array(shape, dtype=np.int64))
+    value = context.builder.add("Reshape", [term.value, sizes], shape)
+    steps = term.steps
+    if len(shape) == 2:
+        steps = tuple(_repeated(step, stored) for step in term.steps)
+    axes = plain_axes(len(shape))
+    return replace(term, value=value, shape=shape, axes=axes, order=order, steps=steps)
+
+
+def _order(term: Term) -> Array | None:
+    """Return the source's position of each element as it is stored; ``None`` if the same."""
+    if term.order is not None:
+        return term.order
+    count = int(np.prod(term.shape))
+    places = np.arange(count, dtype=np.int64).reshape(term.shape)
+    inverse = np.argsort(np.asarray(term.axes, dtype=np.int64))
+    stored = np.transpose(places, inverse).reshape(-1)
+    return None if np.array_equal(stored, places.reshape(-1)) else stored
+
+
+def _repeated(step: Step, stored: tuple[int, ...]) -> Step:
+    if step.is_scalar():
+        return step
+    channels = stored[-1]
+    count = int(np.prod(stored)) // channels
+    return step.moved(np.tile(np.arange(channels, dtype=np.int64), count))
+
+
+def _takes_any_order(node: Node) -> bool:
+    """Return whether everything behind ends in products with weights, which can be moved."""
+    pending, seen = [node.outputs[0]], set()
+    while pending:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if value.is_graph_output():
+            return False
+        for usage in value.uses():
+            if usage.node.op_type in {"MatMul", "Gemm"} and usage.idx == 0:
+                continue
+            if usage.node.op_type not in FREE_ORDER:
+                return False
+            pending.extend(usage.node.outputs)
+    return True
+
+
+def lower_transpose(context: Context, node: Node) -> Term:
+    """Return the term of a Transpose, which only renames the axes."""
+    term = context.data(node)
+    rank = len(term.shape)
+    given = node.attributes.get("perm")
+    perm = [int(p) for p in given.value] if given is not None else list(range(rank))[::-1]
+    if perm[0] != 0:
+        raise refuse(node, "the batch is moved from the first axis, which hls4ml leaves out")
+    shape = tuple(term.shape[p] for p in perm)
+    return replace(term, shape=shape, axes=tuple(term.axes[p] for p in perm))
+
+
+def lower_concat(context: Context, node: Node) -> Term:
+    """Return the term of a concatenation of two."""
+    if len(node.inputs) != 2:
+        raise refuse(node, "hls4ml concatenates two tensors at a time")
+    left, right = (context.settle(context.data(node, index)) for index in range(2))
+    rank = len(left.shape)
+    if rank > 4:
+        raise refuse(node, "hls4ml concatenates up to three axes beside the batch")
+    right = context.laid_out(right, left.axes, node) if right.axes != left.axes else right
+    if left.order is not None or right.order is not None:
+        raise refuse(node, "its operands were flattened channels last")
+    axis = int(node.attributes["axis"].value) % rank
+    shape = list(left.shape)
+    shape[axis] += right.shape[axis]
+    joined = replace(left, shape=tuple(shape))
+    place = left.axes[axis]
+    stored = place if place != rank - 1 else -1
+    value = context.builder.add(
+        "Concat", [left.value, right.value], joined.stored_shape(), {"axis": stored}
+    )
+    return replace(joined, value=value)
+
+
+def lower_pad(context: Context, node: Node) -> Term:
+    """Return the term of zeros around an image."""
+    term = context.laid_out(
+        context.settle(context.data(node)), _image_axes(context, node), node
+    )
+    mode = node.attributes.get("mode")
+    if mode is not None and str(mode.value) != "constant":
+        raise refuse(node, f"padding of kind '{mode.value}'; hls4ml pads with zeros")
+    pads, fill = context.constant(node, 1), context.constant(node, 2)
+    rank = len(term.shape)
+    if pads is None or len(node.inputs) > 3 or pads.size != 2 * rank:
+        raise refuse(
+            node, "padding of some axes only, or computed; hls4ml takes all, constant"
+        )
+    if fill is not None and np.any(fill):
+        raise refuse(node, "padding with another number than 0")
+    sizes = pads.reshape(2, rank).astype(np.int64)
+    if sizes[:, :2].any() or sizes.min() < 0:
+        raise refuse(node, "padding of batch or channels, or a crop")
+    inverse = np.argsort(np.asarray(term.axes, dtype=np.int64))
+    shape = tuple(int(s) for s in np.asarray(term.shape) + sizes.sum(axis=0))
+    padded = replace(term, shape=shape)
+    stored = context.builder.constant(np.ascontiguousarray(sizes[:, inverse]).reshape(-1))
+    value = context.builder.add("Pad", [term.value, stored], padded.stored_shape())
+    return replace(padded, value=value)
+
+
+def _image_axes(context: Context, node: Node) -> tuple[int, ...]:
+    rank = len(context.data(node).shape)
+    if rank not in (3, 4):
+        raise refuse(node, "padding of what is no image")
+    return (0, rank - 1, *range(1, rank - 1))

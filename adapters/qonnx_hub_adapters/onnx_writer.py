@@ -1,0 +1,98 @@
+"""Finishing an ONNX model for a file: the part that all exporters to ONNX share."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_ir.errors import HubError, NotExactError, UsageError
+from qonnx_hub_ir.graph.detach_weights import detach_weights
+from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
+
+PRODUCER = "qonnx_hub"
+
+_IR_VERSION_OF_OPSET = {19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
+"""Lowest ONNX IR version that goes with a standard opset."""
+
+
+class InvalidExportError(HubError):
+    """An exporter wrote a model that ONNX's own checker refuses: a defect of this project."""
+
+
+def finish(model: Model) -> Model:
+    """Return the model, cleaned, with types, shapes and versions, and checked by ONNX.
+
+    Raises:
+        InvalidExportError: ONNX's checker refuses the model.
+    """
+    run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
+    opset = model.opset_imports[""]
+    newest = max(_IR_VERSION_OF_OPSET.values())
+    model.ir_version = max(model.ir_version, _IR_VERSION_OF_OPSET.get(opset, newest))
+    model.producer_name = PRODUCER
+    model.producer_version = None
+    check(model)
+    return model
+
+
+def check(model: Model) -> None:
+    """Check the model with ONNX's own checker."""
+    copy = model.clone()
+    # The checker takes the model as one message; a weight is as valid as an input of its type.
+    detach_weights(copy)
+    try:
+        onnx.checker.check_model(onnx_ir.to_proto(copy))
+    except onnx.checker.ValidationError as error:
+        raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
+
+
+def refuse_options(form: str, options: ExportOptions, *taken: str) -> None:
+    """Refuse the options that not every exporter has, except those that this one takes.
+
+    Args:
+        form: Its name, for the message.
+        options: What the caller asked for.
+        taken: Names among "profile", "self_contained" and "extra".
+
+    Raises:
+        UsageError: An option that would have no effect.
+    """
+    for name in ("profile", "self_contained", "extra"):
+        value = getattr(options, name)
+        if value and name not in taken:
+            words = ", ".join(value) if name == "extra" else name.replace("_", "-")
+            raise UsageError(f"the form '{form}' has no option '{words}'")
+
+
+def require_opset(asked: int | None, needed: int, reason: str) -> int:
+    """Return the opset to write.
+
+    Args:
+        asked: What the caller wants; ``None`` leaves the choice to the exporter.
+        needed: The lowest opset that says the model exactly.
+        reason: What needs it, for the message.
+
+    Raises:
+        NotExactError: The caller wants a lower one.
+    """
+    if asked is None:
+        return needed
+    if asked < needed:
+        raise NotExactError(
+            f"opset {asked} cannot say this model: {reason} needs opset {needed}"
+        )
+    return asked
+
+
+def raise_to(model: Model, opset: int | None) -> None:
+    """Raise the model to the standard opset asked for, if any.
+
+    Raises:
+        NotExactError: The opset is below the model's own; nothing lowers a graph.
+    """
+    own = model.opset_imports[""]
+    target = require_opset(opset, own, "the graph as it was read")
+    if target != own:
+        RaiseOpset(target)(model)

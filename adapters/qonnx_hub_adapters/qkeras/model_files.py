@@ -1,0 +1,315 @@
+"""Files of Keras models: .h5, .keras, architecture .json beside weights, SavedModel folders.
+
+Loading needs qkeras' classes under their names, and these repairs:
+
+- the folded layers of qkeras-v3 refuse arguments that they wrote themselves;
+- QActivation of qkeras 0.9.0 cannot read back a quantizer *object* from its own config;
+- QDenseBatchnorm does not exist in qkeras 0.9.0;
+- ``.keras`` files written by Keras 3 spell configs that Keras 2 does not read
+  (:mod:`~qonnx_hub_adapters.qkeras.keras3_files`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_adapters.protocol import ImportOptions
+from qonnx_hub_adapters.qkeras.framework import Framework, framework_for_files, keras_base
+from qonnx_hub_adapters.qkeras.keras3_files import read_keras_3
+from qonnx_hub_adapters.qkeras.layers import dense_batchnorm
+from qonnx_hub_ir.errors import SourceError
+
+SUFFIXES = (".h5", ".hdf5", ".keras")
+_WEIGHTS_HINT = "give its weights with --weights w.h5 (weights='w.h5' in Python)"
+_SNIFFED = 1 << 16
+_OTHER_NAMES = ("quantized_hswish", "quantized_linear")
+"""Quantizers that qkeras' own table of objects leaves out."""
+
+
+def is_keras_file(source: object) -> bool:
+    """Return whether the source is the path of a Keras model. Reads the head of .json only."""
+    if not isinstance(source, (str, Path)):
+        return False
+    path = Path(source)
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    if path.suffix.lower() == ".json":
+        return _is_architecture(path)
+    return (path / "saved_model.pb").is_file()
+
+
+def _is_architecture(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = file.read(_SNIFFED)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return '"class_name"' in head and ('"config"' in head or '"layers"' in head)
+
+
+def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
+    """Return the live model of a file, and the frameworks it was read with.
+
+    Args:
+        source: Path of the file or folder.
+        options: Weights file, the user's own classes.
+
+    Raises:
+        MissingDependencyError: A framework is not installed.
+        SourceError: The file cannot be read; layer, class and reason are named.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise SourceError(f"'{path}' does not exist")
+    _require_content(path)
+    framework = framework_for_files()
+    objects = _objects(framework, options)
+    with _repaired(framework):
+        model = _load(path, options, objects, framework)
+    if not keras_base(model):
+        raise SourceError(
+            f"'{path}' holds a traced function, not a Keras model: its quantizers are gone; "
+            "load it with its classes as custom_objects, or convert the model that wrote it"
+        )
+    _require_layers(model, path)
+    return model, framework
+
+
+def _require_content(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return
+    if path.stat().st_size == 0:
+        raise SourceError(f"'{path}' is empty")
+    if suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise SourceError(f"'{path}' is no .keras file, or it is cut off")
+    if suffix in {".h5", ".hdf5"} and not _is_hdf5(path):
+        raise SourceError(f"'{path}' is no HDF5 file, or it is cut off")
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def _load(path: Path, options: ImportOptions, objects: dict[str, Any], fw: Framework) -> Any:
+    models = fw.keras.models
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".json":
+            return _from_architecture(path, options, objects, fw)
+        _require_no_folder(path, fw.generation)
+        if suffix == ".keras" and fw.generation == 2 and _written_by_keras_3(path):
+            model = read_keras_3(path, objects, fw)
+        else:
+            model = models.load_model(str(path), custom_objects=objects, compile=False)
+    except SourceError:
+        raise
+    except Exception as error:  # Keras raises several kinds for what it cannot read
+        raise SourceError(_explained(path, error, objects, fw)) from error
+    if options.weights is not None:
+        _load_weights(model, options.weights)
+    return model
+
+
+def _explained(
+    path: Path, error: Exception, objects: dict[str, Any], framework: Framework
+) -> str:
+    unknown = _unknown_classes(path, objects, framework)
+    if unknown:
+        names = ", ".join(f"'{layer}' of class {kind}" for layer, kind in unknown)
+        return (
+            f"'{path}' has layers of classes that are not known: {names}; "
+            "give them with custom_objects={'Name': Class}"
+        )
+    text = " ".join(str(error).split())[:500]
+    hint = ""
+    if "No model config" in text or "model_config" in text or "No model found" in text:
+        hint = "; it holds weights only: convert the architecture .json and " + _WEIGHTS_HINT
+    return f"'{path}' cannot be loaded: {type(error).__name__}: {text}{hint}"
+
+
+def _unknown_classes(
+    path: Path, objects: dict[str, Any], framework: Framework
+) -> list[tuple[str, str]]:
+    """Return (layer, class) of every layer of a file whose class nobody knows."""
+    config = _config(path)
+    known = {*objects, "Functional", "Model", "Sequential"}
+    found: list[tuple[str, str]] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, list):
+            for one in node:
+                visit(one)
+        if not isinstance(node, dict):
+            return
+        inner = node.get("config")
+        for layer in inner.get("layers", []) if isinstance(inner, dict) else []:
+            kind = str(layer.get("class_name", ""))
+            if kind not in known and not hasattr(framework.keras.layers, kind):
+                found.append((str(layer.get("config", {}).get("name", "")), kind))
+        for value in node.values():
+            visit(value)
+
+    visit(config)
+    return list(dict.fromkeys(found))
+
+
+def _config(path: Path) -> Any:
+    """Return the architecture that a file holds, ``None`` where it holds none."""
+    try:
+        if path.is_dir():
+            return None
+        if path.suffix.lower() == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read("config.json"))
+        h5py = require("h5py", needed_by="adapter 'qkeras'", extra="qkeras")
+        with h5py.File(path, "r") as file:
+            return json.loads(file.attrs.get("model_config", "null"))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _from_architecture(
+    path: Path, options: ImportOptions, objects: dict[str, Any], fw: Framework
+) -> Any:
+    if options.weights is None:
+        raise SourceError(f"'{path}' holds an architecture only: {_WEIGHTS_HINT}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SourceError(f"'{path}' is not JSON: {error}") from error
+    if fw.generation == 3 and "registered_name" not in text:
+        # An architecture of Keras 2, which Keras 3 reads from .h5 files only.
+        legacy = importlib.import_module("keras.src.legacy.saving.saving_utils")
+        model = legacy.model_from_config(config, custom_objects=objects)
+    else:
+        model = fw.keras.models.model_from_json(text, custom_objects=objects)
+    _load_weights(model, options.weights)
+    return model
+
+
+def _load_weights(model: Any, weights: str) -> None:
+    path = Path(weights)
+    if not path.exists():
+        raise SourceError(f"weights file '{path}' does not exist")
+    try:
+        model.load_weights(str(path))
+    except Exception as error:  # Keras and h5py raise several kinds
+        text = " ".join(str(error).split())[:300]
+        raise SourceError(
+            f"weights file '{path}' does not fit model '{model.name}': {text}"
+        ) from error
+
+
+def _objects(framework: Framework, options: ImportOptions) -> dict[str, Any]:
+    """Return every class by the name that files use; the user's own take precedence."""
+    objects: dict[str, Any] = {}
+    # By its path: in qkeras-v3 the attribute ``utils`` of the package is Keras' own module.
+    utils = importlib.import_module("qkeras.utils")
+    utils._add_supported_quantized_objects(objects)
+    for name in _OTHER_NAMES:
+        if hasattr(framework.qkeras, name):
+            objects[name] = getattr(framework.qkeras, name)
+    own = getattr(framework.qkeras, "QDenseBatchnorm", None)
+    objects["QDenseBatchnorm"] = dense_batchnorm(framework) if own is None else own
+    for name, value in list(objects.items()):
+        objects[f"qkeras>{name}"] = value
+    objects.update(options.custom_objects)
+    return objects
+
+
+@contextlib.contextmanager
+def _repaired(framework: Framework) -> Iterator[None]:
+    """Let layers read back what they themselves wrote, while a file is loaded."""
+    qkeras = framework.qkeras
+    with contextlib.ExitStack() as stack:
+        if framework.generation == 2:
+            stack.enter_context(_reading(qkeras.QActivation, _with_quantizer(qkeras)))
+        else:
+            for name in _FOLDED:
+                if hasattr(qkeras, name):
+                    stack.enter_context(_reading(getattr(qkeras, name), _without_renorm))
+        yield
+
+
+_FOLDED = ("QConv2DBatchnorm", "QDenseBatchnorm", "QDepthwiseConv2DBatchnorm")
+_RENORM = ("renorm", "renorm_clipping", "renorm_momentum", "synchronized")
+"""Arguments that the normalization of newer Keras 3 writes into the layer's own config."""
+
+
+@contextlib.contextmanager
+def _reading(kind: Any, repair: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """Repair each config before a class reads it."""
+    own = vars(kind).get("from_config")
+    inherited = kind.from_config
+
+    def from_config(cls: Any, config: dict[str, Any]) -> Any:
+        return inherited.__func__(cls, repair(config))
+
+    kind.from_config = classmethod(from_config)
+    try:
+        yield
+    finally:
+        if own is None:
+            del kind.from_config
+        else:
+            kind.from_config = own
+
+
+def _with_quantizer(qkeras: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def repair(config: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **config,
+            "activation": _readable(config["activation"], qkeras.get_quantizer),
+        }
+
+    return repair
+
+
+def _without_renorm(config: dict[str, Any]) -> dict[str, Any]:
+    if config.get("renorm"):
+        raise SourceError(
+            f"layer '{config.get('name')}': batch renormalization cannot be folded"
+        )
+    return {name: value for name, value in config.items() if name not in _RENORM}
+
+
+def _readable(activation: Any, get_quantizer: Any) -> Any:
+    """Return an activation of a config: a dict becomes the quantizer it describes."""
+    if not isinstance(activation, dict):
+        return activation
+    known = {key: activation[key] for key in ("class_name", "config") if key in activation}
+    return get_quantizer(known)
+
+
+def _written_by_keras_3(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        try:
+            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
+        except (KeyError, json.JSONDecodeError) as error:
+            raise SourceError(f"'{path}' has no metadata: it is no .keras file") from error
+    return not version.startswith("2.")
+
+
+def _require_no_folder(path: Path, generation: int) -> None:
+    if path.is_dir() and generation == 3:
+        raise SourceError(
+            f"'{path}' is a SavedModel folder: Keras 3 does not read those; "
+            "save the model as .keras"
+        )
+
+
+def _require_layers(model: Any, path: Path) -> None:
+    if not list(model._flatten_layers(include_self=False, recursive=True)):
+        raise SourceError(f"'{path}' holds a model without layers")

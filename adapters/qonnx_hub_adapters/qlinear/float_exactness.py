@@ -1,0 +1,193 @@
+"""Which integer operators say, in QDQ form, exactly what they compute in integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+import numpy as np
+from onnx_ir import Node
+
+from qonnx_hub_adapters.qlinear.integer_sums import scale_of, scaled_sum
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE, odd_part
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
+
+_BYTE = 255
+"""Largest distance of a code from its zero point."""
+
+_SPREAD = 2.0**14
+"""Ratio of two scales that are powers of two, up to which float32 adds their codes exactly."""
+
+_LISTED = 3
+
+
+class Doubt(Enum):
+    """Why the float form of an operator may differ from its integers."""
+
+    NONE = ""
+    SUMS = (
+        "float layers between quantizers round their sums where integers do not, so that a "
+        "value next to a rounding tie can be one step of its quantizer away from the file's "
+        "own integers, in a few of 100000 values of such a layer"
+    )
+    EXPONENTIALS = (
+        "each library rounds exponentials in its own way, so that a value can be one step away"
+    )
+
+
+class Doubts:
+    """Collects operators whose float form may give other integers than the file."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._names: dict[Doubt, list[str]] = {doubt: [] for doubt in Doubt}
+        self._count = 0
+
+    def note(self, node: Node) -> None:
+        """Look at an integer operator, before it is rewritten."""
+        self._count += 1
+        self._names[doubt_of(node)].append(f"{node.op_type} '{node.name}'")
+
+    def words(self) -> str:
+        """Return the sentence for users, empty where there is nothing to say."""
+        lines = []
+        for doubt in (Doubt.SUMS, Doubt.EXPONENTIALS):
+            names = self._names[doubt]
+            if names:
+                more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+                listed = ", ".join(names[:_LISTED])
+                total = f"{len(names)} of {self._count} integer operators"
+                lines.append(f"{total} ({listed}{more}): {doubt.value}")
+        return "; ".join(lines)
+
+
+def doubt_of(node: Node) -> Doubt:
+    """Return why an integer operator and its QDQ form may differ for some input."""
+    rule = _RULES.get(node.op_type)
+    return Doubt.NONE if rule is None else rule(node)
+
+
+def _unless(certain: bool) -> Doubt:
+    return Doubt.NONE if certain else Doubt.SUMS
+
+
+def _constant(node: Node, index: int) -> Array | None:
+    return dialect.constant_value(node.inputs[index]) if index < len(node.inputs) else None
+
+
+def _given(node: Node, index: int) -> bool:
+    return index < len(node.inputs) and node.inputs[index] is not None
+
+
+def _are_powers_of_two(*scales: Array | None) -> bool:
+    return all(s is not None and is_power_of_two(s.astype(np.float32)) for s in scales)
+
+
+def _largest_sum(node: Node, codes: int, zero: int, columns: int) -> float:
+    """Return the largest sum of magnitudes that a product can reach, without a bias.
+
+    Args:
+        node: The product.
+        codes: Position of its right factor.
+        zero: Position of that factor's zero point.
+        columns: Axis of its output channels.
+    """
+    weight, offset = _constant(node, codes), _constant(node, zero)
+    if weight is None:
+        value = node.inputs[codes]
+        length = None if value is None or value.shape is None else value.shape[-2]
+        return float(_BYTE * _BYTE * length) if isinstance(length, int) else math.inf
+    if offset is None and _given(node, zero):
+        return math.inf
+    levels = np.moveaxis(weight.astype(np.int64), columns, 0)
+    if offset is not None:
+        levels = levels - offset.astype(np.int64).reshape(-1, *(1,) * (levels.ndim - 1))
+    sums = np.abs(levels).reshape(len(levels), -1).sum(axis=1, dtype=np.int64)
+    return float(sums.max(initial=0) * _BYTE)
+
+
+def _requantized(bias: int | None, y_scale: int, columns: int) -> Callable[[Node], Doubt]:
+    """Return the rule of a product that is requantized.
+
+    Sums must be exact in float32, scaled ones too, and the division by the output's scale must
+    not round: then a value lies on a tie in float exactly if it does in integers.
+
+    Args:
+        bias: Position of the int32 bias, where the operator has one.
+        y_scale: Position of the output's scale.
+        columns: Axis of the weight's output channels.
+    """
+
+    def rule(node: Node) -> Doubt:
+        turned = node.attributes.get("transB")
+        axis = 0 if turned is not None and turned.value else columns
+        scales = [_constant(node, index) for index in (1, 4)]
+        added = None if bias is None else _constant(node, bias)
+        alpha = node.attributes.get("alpha")
+        factor = np.asarray(1.0 if alpha is None else alpha.value, dtype=np.float32)
+        if any(s is None for s in scales) or factor <= 0:
+            return Doubt.SUMS
+        terms = _largest_sum(node, 3, 5, axis)
+        terms += 0 if added is None else float(np.abs(added.astype(np.int64)).max(initial=0))
+        odd = [float(odd_part(s).max()) for s in (*scales, factor) if s is not None]
+        whole = not _given(node, y_scale) or _are_powers_of_two(_constant(node, y_scale))
+        return _unless(whole and math.prod(odd) * terms <= FLOAT32_WHOLE)
+
+    return rule
+
+
+def _integer_product(columns: int) -> Callable[[Node], Doubt]:
+    def rule(node: Node) -> Doubt:
+        terms = _largest_sum(node, 1, 3, columns)
+        tail = scaled_sum(node)
+        source = node.inputs[0]
+        if tail is None or source is None:
+            return _unless(terms <= FLOAT32_WHOLE)
+        scales = (dialect.constant_value(tail.factor), scale_of(source))
+        return _unless(_are_powers_of_two(*scales) and terms <= FLOAT32_WHOLE)
+
+    return rule
+
+
+def _to_float(node: Node) -> Doubt:
+    terms = _largest_sum(node, 1, 5, -1)
+    scales = (_constant(node, 2), _constant(node, 3))
+    return _unless(_are_powers_of_two(*scales) and terms <= FLOAT32_WHOLE)
+
+
+def _sum(node: Node) -> Doubt:
+    scales = [_constant(node, index) for index in (1, 4, 6)]
+    if not _are_powers_of_two(*scales):
+        return Doubt.SUMS
+    sizes = [float(s.reshape(-1)[0]) for s in scales[:2] if s is not None]
+    return _unless(max(sizes) <= _SPREAD * min(sizes))
+
+
+def _pair_product(node: Node) -> Doubt:
+    return _unless(_are_powers_of_two(*(_constant(node, index) for index in (1, 4, 6))))
+
+
+def _mean(node: Node) -> Doubt:
+    # A mean of whole numbers is off a tie by more than any rounding, or exactly on it.
+    return _unless(_are_powers_of_two(_constant(node, 1), _constant(node, 3)))
+
+
+_RULES: Mapping[str, Callable[[Node], Doubt]] = {
+    "ConvInteger": _integer_product(0),
+    "DynamicQuantizeMatMul": lambda node: Doubt.SUMS,
+    "MatMulInteger": _integer_product(-1),
+    "MatMulIntegerToFloat": _to_float,
+    "QGemm": _requantized(6, 7, 1),
+    "QLinearAdd": _sum,
+    "QLinearAveragePool": _mean,
+    "QLinearConv": _requantized(8, 6, 0),
+    "QLinearGlobalAveragePool": _mean,
+    "QLinearMatMul": _requantized(None, 6, -1),
+    "QLinearMul": _pair_product,
+    "QLinearReduceMean": _mean,
+    "QLinearSigmoid": lambda node: Doubt.EXPONENTIALS,
+    "QLinearSoftmax": lambda node: Doubt.EXPONENTIALS,
+}
+"""Operator -> its rule; what is not listed is a table of codes in either form."""

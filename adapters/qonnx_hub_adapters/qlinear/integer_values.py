@@ -1,0 +1,227 @@
+"""Activations as integers in a graph: which type, which zero point, and the nodes at borders.
+
+A model uses one 8-bit type throughout, for onnxruntime's QLinear operators take and make one:
+int8 where every quantizer's codes fit into it, else uint8 with signed codes moved up by half
+their range. Everything here speaks of *levels*: code minus zero point, so that a value is
+``level * scale`` whatever the type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_adapters.qcdq.lowering import Lowering
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Rounding,
+    integer_bounds,
+    is_bipolar,
+    single_value,
+)
+
+LARGEST_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all integers of a file share.
+
+    Attributes:
+        signed: Whether their type is int8, else uint8.
+        contrib: Whether onnxruntime's own operators may be used.
+    """
+
+    signed: bool
+    contrib: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type."""
+        return np.dtype(np.int8 if self.signed else np.uint8)
+
+    @property
+    def low(self) -> int:
+        """Lowest code of the type."""
+        return -128 if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """Highest code of the type."""
+        return 127 if self.signed else 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """What an activation quantizer makes, apart from any type.
+
+    Attributes:
+        quant: The quantizer, every parameter known.
+        scale: Step size, float32 scalar.
+        zero: Its own zero point.
+        low: Lowest level.
+        high: Highest level.
+    """
+
+    quant: IntQuant | BipolarQuant
+    scale: Array
+    zero: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """A value of the graph, as integers.
+
+    Attributes:
+        value: The integers, in the model's type.
+        scale: Step size, float32 scalar.
+        zero: Code of level 0.
+        low: Lowest level that can occur.
+        high: Highest level that can occur.
+        form: The model's type.
+    """
+
+    value: Value
+    scale: Array
+    zero: int
+    low: int
+    high: int
+    form: Form
+
+    @property
+    def reach(self) -> int:
+        """Largest code as an unsigned byte; x86 processors move signed ones up by 128."""
+        return self.high + self.zero - self.form.low
+
+    def same_grid(self, other: Codes) -> bool:
+        """Return whether equal codes mean equal values."""
+        return self.zero == other.zero and bool(self.scale == other.scale)
+
+
+def read_steps(node: Node) -> Steps | str:
+    """Return what an activation quantizer makes, or why it makes no 8-bit integers."""
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, (IntQuant, BipolarQuant)):
+        return f"{node.op_type} has no integers"
+    x = node.inputs[0]
+    if x is None or x.dtype != onnx_ir.DataType.FLOAT:
+        return "its values are not float32"
+    if any(value is None for value in dialect.parameters(quant)):
+        return "it has parameters that are computed at run time"
+    scale = single_value(quant.scale)
+    if scale is None or quant.scale is None:
+        return "it has a scale per channel"
+    if not np.isfinite(scale):
+        return "its scale is not finite"
+    single = quant.scale.astype(np.float32).reshape(-1)[0].reshape(())
+    if is_bipolar(quant):
+        if isinstance(quant, IntQuant) and single_value(quant.zero_point) != 0:
+            return "it has two levels and a zero point"
+        return Steps(quant, single, 0, -1, 1)
+    assert isinstance(quant, IntQuant)
+    zero, bits = single_value(quant.zero_point), single_value(quant.bits)
+    if bits is None or bits > LARGEST_BITS:
+        return f"it has {'several bit widths' if bits is None else f'{bits:g} bits'}"
+    if zero is None or zero != np.rint(zero):
+        return "its zero point is no whole number"
+    low, high = integer_bounds(int(bits), signed=quant.signed, narrow=quant.narrow)
+    return Steps(quant, single, int(zero), int(low - zero), int(high - zero))
+
+
+def choose_form(steps: list[Steps], opset: int, *, contrib: bool = False) -> Form:
+    """Return the type that takes all codes; unsigned from opset 21 on.
+
+    From opset 21 on, onnxruntime moves quantizers across MaxPool and Transpose and writes a
+    type that contradicts a signed 8-bit zero point.
+    """
+    fits = all(s.low + s.zero >= -128 and s.high + s.zero <= 127 for s in steps)
+    return Form(signed=fits and opset < 21, contrib=contrib)
+
+
+def zero_in(form: Form, steps: Steps) -> int | None:
+    """Return the code of level 0 in the model's type, ``None`` where codes do not fit."""
+    lowest = steps.low + steps.zero
+    shift = 0
+    if not form.signed and lowest < 0:
+        # Half the range rather than just enough: 128 is the usual zero point of 8 bits.
+        shift = 1 << (-lowest - 1).bit_length()
+    zero = steps.zero + shift
+    fits = form.low <= steps.low + zero and steps.high + zero <= form.high
+    return zero if fits and form.low <= zero <= form.high else None
+
+
+def contrib(emit: Emitter, op_type: str, inputs: Sequence[Value | None], form: Form) -> Value:
+    """Return the output of one of onnxruntime's own operators, which makes codes."""
+    value = emit.add(op_type, inputs)
+    node = value.producer()
+    assert node is not None, "a node was just made"
+    node.domain = CONTRIB
+    # No schema tells the type, and shape inference needs it for what follows.
+    value.type = onnx_ir.TensorType(onnx_ir.DataType.from_numpy(form.dtype))
+    value.shape = emit.node.outputs[0].shape
+    return value
+
+
+def integer(emit: Emitter, label: str, number: int, form: Form) -> Value:
+    """Return a scalar constant in the model's type."""
+    return emit.constant(label, np.array(number, dtype=form.dtype))
+
+
+def clipped(emit: Emitter, codes: Value, low: int, high: int, form: Form) -> Value:
+    """Return codes held to a range; as they are where it is that of the type."""
+    if low <= form.low and high >= form.high:
+        return codes
+    ends = [integer(emit, "low", low, form), integer(emit, "high", high, form)]
+    return emit.add("Clip", [codes, *ends])
+
+
+def quantized(emit: Emitter, x: Value, steps: Steps, zero: int, form: Form) -> Codes:
+    """Return the codes of float values: the border into the integers.
+
+    QuantizeLinear rounds before it adds its zero point. That is the quantizer as long as the
+    quantizer's own zero point is 0 and it rounds half to even; else sum and rounding are
+    written out and QuantizeLinear only converts.
+    """
+    quant = steps.quant
+    shift = zero - steps.zero
+    if is_bipolar(quant) or isinstance(quant, BipolarQuant):
+        if isinstance(quant, IntQuant):
+            x = Lowering(emit, np.dtype(np.float32)).scaled(x)
+        positive = emit.add(
+            "GreaterOrEqual", [x, emit.constant("nil", np.zeros((), dtype=np.float32))]
+        )
+        ends = [integer(emit, f"code_{n}", zero + n, form) for n in (1, -1)]
+        signs = emit.add("Where", [positive, *ends])
+        return Codes(signs, steps.scale, zero, -1, 1, form)
+    if steps.zero == 0 and quant.rounding is Rounding.ROUND:
+        scale = emit.constant("scale", steps.scale)
+        inputs = [x, scale, integer(emit, "zero_point", zero, form)]
+    else:
+        lowering = Lowering(emit, np.dtype(np.float32))
+        t = lowering.scaled(x)
+        if quant.rounding is not Rounding.ROUND:
+            t = lowering.rounded(t, quant.rounding)
+        one = emit.constant("unit_scale", np.ones((), dtype=np.float32))
+        inputs = [t, one, integer(emit, "unit_zero_point", shift, form)]
+    codes = emit.add("QuantizeLinear", inputs)
+    codes = clipped(emit, codes, steps.low + zero, steps.high + zero, form)
+    return Codes(codes, steps.scale, zero, steps.low, steps.high, form)
+
+
+def dequantized(emit: Emitter, codes: Codes, form: Form) -> Value:
+    """Return the float values of codes: the border out of the integers."""
+    scale = emit.constant("scale", codes.scale)
+    zero = integer(emit, "zero_point", codes.zero, form)
+    return emit.add("DequantizeLinear", [codes.value, scale, zero])

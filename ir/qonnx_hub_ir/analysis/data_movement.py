@@ -1,0 +1,315 @@
+"""What operators that move, join, cut or repeat elements make of ranges and grids."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from qonnx_hub_ir.analysis.grids import Grid
+from qonnx_hub_ir.analysis.pointwise import union
+from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened
+from qonnx_hub_ir.analysis.value_info import (
+    Constant,
+    Shape,
+    ValueInfo,
+    between,
+    collapsed,
+    of_constant,
+)
+from qonnx_hub_ir.quantizers import Array
+
+Mover = Callable[[Array], Array]
+
+
+def moved(info: ValueInfo, move: Mover) -> ValueInfo:
+    """Return the same with every array that is per channel moved."""
+
+    def place(array: Array) -> Array:
+        return np.asarray(move(array)) if array.size > 1 else array
+
+    grid = info.grid
+    if grid is not None:
+        grid = replace(
+            grid,
+            scale=place(grid.scale),
+            offset=place(grid.offset),
+            low=place(grid.low),
+            high=place(grid.high),
+        )
+    return between(place(info.low), place(info.high), grid)
+
+
+def moved_constant(constant: Constant, move: Mover) -> ValueInfo:
+    """Return what is known about a constant whose elements were moved."""
+    scale = constant.scale
+    if scale is not None and scale.size > 1:
+        scale = np.asarray(move(np.broadcast_to(scale, constant.values.shape)))
+    integers = None if constant.integers is None else np.asarray(move(constant.integers))
+    values = np.asarray(move(constant.values))
+    return of_constant(replace(constant, values=values, integers=integers, scale=scale))
+
+
+def _keep(site: Site) -> ValueInfo | None:
+    return replace(site.info(0), constant=None)
+
+
+def _identity(site: Site) -> ValueInfo | None:
+    return site.info(0)
+
+
+def _forget_channels(site: Site) -> ValueInfo | None:
+    return collapsed(site.info(0))
+
+
+def _reshape(site: Site) -> ValueInfo | None:
+    x, shape = site.info(0), site.shape
+    if x.constant is not None and shape is not None and None not in shape:
+        return moved_constant(x.constant, lambda a: a.reshape([d or 0 for d in shape]))
+    axis, before = x.channel_axis, site.shapes[0]
+    if axis is None:
+        return replace(x, constant=None)
+    places = _places_after(before, axis, shape)
+    if places is None or shape is None:
+        return collapsed(x)
+    where, index = places
+    spread = tuple(-1 if k == where else 1 for k in range(len(shape)))
+    return moved(replace(x, constant=None), lambda a: a.reshape(-1)[index].reshape(spread))
+
+
+def _places_after(before: Shape, axis: int, after: Shape) -> tuple[int, Array] | None:
+    """Return the axis on which channels lie after a reshape, and the channel at each place.
+
+    Elements keep their order: the channel of element ``k`` is ``k // inner % channels``, with
+    ``inner`` elements per channel in a row.
+    """
+    if before is None or after is None or before[axis] is None:
+        return None
+    channels, inner = before[axis], _product(before[axis + 1 :])
+    if inner is None or channels is None:
+        return None
+    for place in range(len(after) - 1, -1, -1):
+        size, step = after[place], _product(after[place + 1 :])
+        if size is None or step is None:
+            return None
+        if inner % step == 0 and (size * step) % (inner * channels) == 0:
+            index = np.arange(size, dtype=np.int64) * step // inner % channels
+            return place, index
+    return None
+
+
+def _product(sizes: Sequence[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
+
+
+def _transpose(site: Site) -> ValueInfo | None:
+    x, before = site.info(0), site.shapes[0]
+    perm = site.attr("perm")
+    if x.constant is not None:
+        return moved_constant(x.constant, lambda a: a.transpose(perm))
+    if x.channel_axis is None:
+        return x
+    if before is None:
+        return collapsed(x)
+    order = list(perm) if perm is not None else list(range(len(before)))[::-1]
+    return moved(x, lambda a: a.transpose(order))
+
+
+def _axis(site: Site, default: int) -> int | None:
+    """Return the node's axis, counted from the front."""
+    rank = None if site.shapes[0] is None else len(site.shapes[0])
+    axis = int(site.attr("axis", default))
+    if axis >= 0:
+        return axis
+    return None if rank is None else axis + rank
+
+
+def _concat(site: Site) -> ValueInfo | None:
+    infos = [x for x in site.inputs if x is not None]
+    axis = _axis(site, 0)
+    sizes = [None if s is None or axis is None else s[axis] for s in site.shapes]
+    known = [size for size in sizes if size is not None]
+    inside = [x.channel_axis for x in infos]
+    rank = None if site.shape is None else len(site.shape)
+    if (
+        len(known) == len(infos)
+        and axis is not None
+        and rank is not None
+        and sum(known) <= 1 << 16
+        and all(k is None or k == axis for k in inside)
+    ):
+        return _joined(infos, known, axis, rank)
+    flat = [x if axis not in (x.channel_axis,) else collapsed(x) for x in infos]
+    return functools.reduce(union, [replace(x, constant=None) for x in flat])
+
+
+def _joined(infos: list[ValueInfo], sizes: list[int], axis: int, rank: int) -> ValueInfo:
+    """Return the channels of all inputs, one after the other."""
+
+    def spread(arrays: list[Array]) -> Array:
+        parts = []
+        for array, size in zip(arrays, sizes, strict=True):
+            shape = tuple(size if k == axis else 1 for k in range(rank))
+            parts.append(np.broadcast_to(array, shape))
+        return np.concatenate(parts, axis=axis)
+
+    low, high = spread([x.low for x in infos]), spread([x.high for x in infos])
+    grids = [x.grid for x in infos if x.grid is not None]
+    if len(grids) != len(infos):
+        return between(low, high)
+    types = {g.declared for g in grids}
+    grid = Grid(
+        spread([g.scale for g in grids]),
+        spread([g.offset for g in grids]),
+        spread([g.low for g in grids]),
+        spread([g.high for g in grids]),
+        all(g.exact for g in grids),
+        types.pop() if len(types) == 1 else None,
+    )
+    return between(low, high, grid)
+
+
+def _split(site: Site) -> Sequence[ValueInfo] | None:
+    x, axis = site.info(0), _axis(site, 0)
+    count = len(site.node.outputs)
+    if x.channel_axis is None or x.channel_axis != axis:
+        return [replace(x, constant=None)] * count
+    size = None if site.shapes[0] is None else site.shapes[0][axis]
+    given = site.array(1)
+    if given is not None:
+        sizes = [int(n) for n in given]
+    elif size is not None and not site.has(1):
+        # The last part is smaller where the size cannot be divided.
+        part = -(-size // count)
+        sizes = [min(part, size - k * part) for k in range(count)]
+    else:
+        return [collapsed(x)] * count
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    cut = []
+    for first, last in itertools.pairwise(starts):
+        index = np.arange(first, last, dtype=np.int64)
+        cut.append(moved(x, functools.partial(np.take, indices=index, axis=axis)))
+    return cut
+
+
+def _slice(site: Site) -> ValueInfo | None:
+    x, shape = replace(site.info(0), constant=None), site.shapes[0]
+    axis = x.channel_axis
+    if axis is None:
+        return x
+    arrays = [site.array(k) for k in range(1, 5)]
+    size = None if shape is None else shape[axis]
+    if size is None or shape is None or arrays[0] is None or arrays[1] is None:
+        return collapsed(x)
+    if any(site.has(k) and arrays[k - 1] is None for k in (3, 4)):
+        return collapsed(x)
+    starts, ends = arrays[0].reshape(-1), arrays[1].reshape(-1)
+    count = starts.size
+    axes = np.arange(count) if arrays[2] is None else arrays[2].reshape(-1)
+    steps = [1] * count if arrays[3] is None else arrays[3].reshape(-1)
+    for first, last, place, step in zip(starts, ends, axes, steps, strict=True):
+        if int(place) % len(shape) == axis:
+            return _cut(x, axis, size, slice(int(first), int(last), int(step)))
+    return x
+
+
+def _cut(x: ValueInfo, axis: int, size: int, part: slice) -> ValueInfo:
+    channels = range(size)[part]
+    if part.step < 0 and part.stop < -size:
+        # The only way in which ONNX can say "down to the first".
+        channels = range(size)[part.start :: part.step]
+    if not channels:
+        return collapsed(x)
+    index = np.array(channels, dtype=np.int64)
+    return moved(x, functools.partial(np.take, indices=index, axis=axis))
+
+
+def _gather(site: Site) -> ValueInfo | None:
+    x, axis, index = site.info(0), _axis(site, 0), site.array(1)
+    if x.channel_axis is None:
+        return replace(x, constant=None)
+    if x.channel_axis == axis and index is not None and index.ndim == 1:
+        return moved(
+            replace(x, constant=None), functools.partial(np.take, indices=index, axis=axis)
+        )
+    return collapsed(x)
+
+
+def _pad(site: Site) -> ValueInfo | None:
+    x = site.info(0)
+    if site.attr("mode", "constant") != "constant":
+        return collapsed(x)
+    amounts, axis = site.array(1), x.channel_axis
+    if axis is not None and (amounts is None or site.has(3) or _touches(amounts, axis)):
+        x = collapsed(x)
+    if amounts is not None and not np.any(amounts > 0):
+        return replace(x, constant=None)
+    value = site.array(2) if site.has(2) else np.zeros((), dtype=np.float32)
+    if value is None or value.size != 1:
+        return None
+    return union(replace(x, constant=None), of_constant(Constant(value.reshape(()))))
+
+
+def _touches(amounts: Array, axis: int) -> bool:
+    flat = amounts.reshape(-1)
+    half = flat.size // 2
+    return bool(flat[axis] != 0 or flat[axis + half] != 0)
+
+
+def _resize(site: Site) -> ValueInfo | None:
+    x, mode = replace(site.info(0), constant=None), site.attr("mode", "nearest")
+    if x.channel_axis is not None and not _stays(site, x.channel_axis):
+        x = collapsed(x)
+    if site.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        # Beyond the crop stands another value.
+        return None
+    if mode == "nearest":
+        return x
+    if mode != "linear" or not site.is_float or site.attr("exclude_outside", 0):
+        return None
+    reach = np.maximum(np.abs(x.low), np.abs(x.high))
+    return widened(x.low, x.high, 64 * site.rounding_unit * np.nan_to_num(reach))
+
+
+def _stays(site: Site, axis: int) -> bool:
+    """Return whether a resize leaves an axis alone."""
+    scales = site.array(2 if site.node.op_type == "Resize" else 1)
+    if scales is not None and scales.size and scales.dtype.kind == "f":
+        named = site.attr("axes")
+        places = [int(k) for k in named] if named else list(range(scales.size))
+        return axis not in places or float(scales.reshape(-1)[places.index(axis)]) == 1.0
+    before, after = site.shapes[0], site.shape
+    if before is None or after is None or before[axis] is None:
+        return False
+    return before[axis] == after[axis]
+
+
+def _expand(site: Site) -> ValueInfo | None:
+    return replace(site.info(0), constant=None)
+
+
+RULES: RuleTable = {
+    "Concat": _concat,
+    "DepthToSpace": _forget_channels,
+    "Dropout": _keep,
+    "Expand": _expand,
+    "Flatten": _reshape,
+    "Gather": _gather,
+    "Identity": _identity,
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
+    "SpaceToDepth": _forget_channels,
+    "Split": _split,
+    "Squeeze": _reshape,
+    "Tile": _forget_channels,
+    "Transpose": _transpose,
+    "Unsqueeze": _reshape,
+    "Upsample": _resize,
+}

@@ -1,0 +1,246 @@
+"""Grids: values that are whole numbers times a scale, and what arithmetic makes of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from qonnx_hub_ir.analysis.integer_sums import odd_part, signed_bits
+from qonnx_hub_ir.quantizers import Array
+
+LARGEST_INTEGER = 2.0**62
+"""Integers of this magnitude and beyond are not followed: their sums would not fit int64."""
+
+_LARGEST_RATIO = 1 << 16
+"""Two scales have a common one only if each is at most this many times as large."""
+
+_DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+_SMALLEST_EXPONENT = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
+_LARGEST_EXPONENT = {"float16": 15, "bfloat16": 127, "float32": 127, "float64": 1023}
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerType:
+    """A datatype of integers.
+
+    Attributes:
+        bits: Bit width.
+        signed: Whether it is two's complement.
+        bipolar: Whether its one bit stands for -1 and +1.
+    """
+
+    bits: int
+    signed: bool
+    bipolar: bool = False
+
+    def __str__(self) -> str:
+        """Return the name that the QONNX tools use."""
+        if self.bipolar:
+            return "BIPOLAR"
+        return f"{'INT' if self.signed else 'UINT'}{self.bits}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """``value = integer * scale + offset``, for integers in a range.
+
+    All arrays have one element or are shaped to broadcast to the tensor, with one axis longer
+    than 1: that of the channels.
+
+    Attributes:
+        scale: Step, float64, positive.
+        offset: Value of integer 0, float64.
+        low: Lowest integer, int64.
+        high: Highest integer, int64.
+        exact: Whether the tensor's floats are these numbers to the bit; if not, they are these
+            numbers but for the rounding of float arithmetic.
+        declared: The type that a quantizer gave the integers, where one did and nothing has
+            changed them since.
+    """
+
+    scale: Array
+    offset: Array
+    low: Array
+    high: Array
+    exact: bool
+    declared: IntegerType | None = None
+
+    @property
+    def needed(self) -> IntegerType:
+        """The narrowest type that holds all integers."""
+        if self.declared is not None and self.declared.bipolar:
+            return self.declared
+        low, high = int(self.low.min()), int(self.high.max())
+        if low >= 0:
+            return IntegerType(max(high.bit_length(), 1), signed=False)
+        return IntegerType(signed_bits(low, high), signed=True)
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether integer 0 stands for another value than 0."""
+        return bool(np.any(self.offset != 0))
+
+    def ends(self) -> tuple[Array, Array]:
+        """Return the lowest and the highest value, float64; exact where the grid is."""
+        return self.low * self.scale + self.offset, self.high * self.scale + self.offset
+
+
+def lowest_bit(values: Array) -> Array:
+    """Return the power of two of the last bit of each float, infinity for zero."""
+    array = np.asarray(values, dtype=np.float64)
+    odd = odd_part(np.abs(array))
+    with np.errstate(all="ignore"):
+        return np.where(array == 0, np.inf, np.abs(array) / np.where(odd == 0, 1, odd))
+
+
+def digits_of(dtype: np.dtype[np.generic]) -> int:
+    """Return the digits of a float type's significand; 0 for other types."""
+    return _DIGITS.get(dtype.name, 0)
+
+
+def largest_of(dtype: np.dtype[np.generic]) -> float:
+    """Return a magnitude that a float type holds, and below which nothing overflows."""
+    return float(2.0 ** _LARGEST_EXPONENT[dtype.name])
+
+
+def holds(dtype: np.dtype[np.generic], magnitude: Array, *parts: Array) -> bool:
+    """Return whether a float type holds every sum of multiples of ``parts`` exactly.
+
+    Args:
+        dtype: The float type.
+        magnitude: Bound of the magnitude of all sums, partial ones included.
+        *parts: The numbers of which all terms are whole multiples.
+    """
+    digits = digits_of(dtype)
+    if not digits:
+        return False
+    units = [lowest_bit(part) for part in parts]
+    unit = units[0]
+    for other in units[1:]:
+        unit = np.minimum(unit, other)
+    smallest = 2.0 ** _SMALLEST_EXPONENT[dtype.name]
+    largest = 2.0 ** _LARGEST_EXPONENT[dtype.name]
+    with np.errstate(all="ignore"):
+        fits = (magnitude <= unit * 2.0**digits) & (magnitude < largest) & (unit >= smallest)
+    return bool(np.all(fits))
+
+
+def product_is_exact(a: Array, b: Array) -> bool:
+    """Return whether float64 multiplies these without rounding."""
+    return bool(np.all(odd_part(np.abs(a)) * odd_part(np.abs(b)) < 2.0**53))
+
+
+def common_scale(*scales: Array) -> Array | None:
+    """Return the largest number of which all scales are whole multiples, place by place.
+
+    Args:
+        *scales: Positive float64 arrays that broadcast together.
+
+    Returns:
+        float64, or ``None`` where the scales have no common one that is worth having.
+    """
+    arrays = np.broadcast_arrays(*[np.asarray(s, dtype=np.float64) for s in scales])
+    first = arrays[0]
+    smallest = np.minimum.reduce(arrays)
+    if all(_is_multiple(array, smallest) for array in arrays):
+        return np.asarray(smallest, dtype=np.float64)
+    columns = np.stack([array.reshape(-1) for array in arrays], axis=1)
+    rows, places = np.unique(columns, axis=0, return_inverse=True)
+    found = [_common_divisor(row) for row in rows]
+    if any(number is None for number in found):
+        return None
+    values = np.array(found, dtype=np.float64)[places.reshape(-1)]
+    return np.asarray(values.reshape(first.shape), dtype=np.float64)
+
+
+def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
+    """Return the common scale of all places along some axes, which stay with length 1."""
+    kept = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(scales.ndim))
+    first = scales[kept]
+    if bool(np.all(scales == first)):
+        return np.asarray(first, dtype=np.float64)
+    smallest = scales.min(axis=axes, keepdims=True)
+    if _is_multiple(scales, smallest):
+        return np.asarray(smallest, dtype=np.float64)
+    moved = np.moveaxis(scales, axes, range(len(axes)))
+    columns = moved.reshape(-1, first.size)
+    found = [_common_divisor(np.unique(columns[:, k])) for k in range(first.size)]
+    if any(number is None for number in found):
+        return None
+    return np.array(found, dtype=np.float64).reshape(first.shape)
+
+
+def _is_multiple(scale: Array, unit: Array) -> bool:
+    ratio = scale / unit
+    whole = np.rint(ratio)
+    return bool(
+        np.all((ratio == whole) & (whole * unit == scale) & (whole <= _LARGEST_RATIO))
+        and product_is_exact(whole, unit)
+    )
+
+
+def _common_divisor(scales: Array) -> float | None:
+    fractions = [Fraction(float(s)) for s in scales]
+    bottom = math.lcm(*(f.denominator for f in fractions))
+    tops = [int(f * bottom) for f in fractions]
+    unit = Fraction(math.gcd(*tops), bottom)
+    if max(fractions) / unit > _LARGEST_RATIO or Fraction(float(unit)) != unit:
+        return None
+    return float(unit)
+
+
+def refined(grid: Grid, scale: Array) -> Grid | None:
+    """Return the same values on a finer scale, of which the grid's own is a multiple."""
+    ratio = np.rint(grid.scale / scale)
+    if not in_reach(ratio * np.maximum(np.abs(grid.low), np.abs(grid.high))):
+        return None
+    whole = ratio.astype(np.int64)
+    same = bool(np.all(whole == 1))
+    return replace(
+        grid,
+        scale=np.broadcast_to(scale, np.broadcast_shapes(scale.shape, grid.scale.shape)),
+        low=grid.low * whole,
+        high=grid.high * whole,
+        declared=grid.declared if same else None,
+    )
+
+
+def in_reach(magnitude: Array) -> bool:
+    """Return whether integers of this magnitude, given as floats, are followed."""
+    return bool(np.all(np.asarray(magnitude, dtype=np.float64) < LARGEST_INTEGER))
+
+
+def hull(a: Grid | None, b: Grid | None) -> Grid | None:
+    """Return the grid on which both lie, with all integers of both."""
+    if a is None or b is None or not bool(np.all(a.offset == b.offset)):
+        return None
+    scale = common_scale(a.scale, b.scale)
+    if scale is None:
+        return None
+    first, second = refined(a, scale), refined(b, scale)
+    if first is None or second is None:
+        return None
+    return Grid(
+        first.scale,
+        np.asarray(a.offset + 0 * b.offset, dtype=np.float64),
+        np.minimum(first.low, second.low),
+        np.maximum(first.high, second.high),
+        a.exact and b.exact,
+        first.declared if first.declared == second.declared else None,
+    )
+
+
+def index_of(grid: Grid, value: Array) -> Array | None:
+    """Return the integers that stand for these values; ``None`` if one is off the grid."""
+    distance = np.asarray(value, dtype=np.float64) - grid.offset
+    if not bool(np.all(np.isfinite(distance))):
+        return None
+    integers = np.rint(distance / grid.scale)
+    if not in_reach(np.abs(integers)) or not bool(
+        np.all(integers * grid.scale == distance) and product_is_exact(integers, grid.scale)
+    ):
+        return None
+    return np.asarray(integers.astype(np.int64))

@@ -1,0 +1,188 @@
+"""What pooling and reductions make of ranges and grids."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from qonnx_hub_ir.analysis.grids import Grid, holds, in_reach
+from qonnx_hub_ir.analysis.pointwise import scaled_grid, union
+from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened, within_grid
+from qonnx_hub_ir.analysis.value_info import (
+    ValueInfo,
+    between,
+    channels_on,
+    collapsed,
+    of_integers,
+    settled,
+)
+from qonnx_hub_ir.quantizers import Array
+
+
+def _keep(site: Site) -> ValueInfo | list[ValueInfo] | None:
+    """Return the input's values; further outputs are indices."""
+    found = channels_on(replace(site.info(0), constant=None), 1)
+    return [found, *[between(-np.inf, np.inf)] * (len(site.node.outputs) - 1)]
+
+
+def _total(site: Site, x: ValueInfo, count: int) -> ValueInfo:
+    """Return what is known about a sum of so many elements of one channel."""
+    reach = count * np.maximum(np.abs(x.low), np.abs(x.high))
+    margin = 2 * count * site.rounding_unit * np.nan_to_num(reach)
+    found = _same_sign(widened(count * x.low, count * x.high, margin), x)
+    grid = x.grid
+    if grid is None or not in_reach(reach / grid.scale.min()):
+        return found
+    low, high = grid.low * count, grid.high * count
+    offset = np.asarray(grid.offset * count)
+    size = np.maximum(np.abs(low), np.abs(high)) * grid.scale
+    exact = grid.exact and not grid.has_offset and holds(site.float_type, size, grid.scale)
+    return within_grid(
+        replace(found, grid=Grid(grid.scale, offset, low, high, exact)),
+    )
+
+
+def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
+    """Return the range of a sum without the sign that none of its terms has."""
+    low = np.where(x.low >= 0, np.maximum(found.low, 0.0), found.low)
+    high = np.where(x.high <= 0, np.minimum(found.high, 0.0), found.high)
+    return between(low, high)
+
+
+def _mean(site: Site, x: ValueInfo, count: int) -> ValueInfo:
+    """Return what is known about the mean of so many elements of one channel."""
+    reach = np.nan_to_num(np.maximum(np.abs(x.low), np.abs(x.high)))
+    found = widened(x.low, x.high, 2 * (count + 2) * site.rounding_unit * reach)
+    found = _same_sign(found, x)
+    total = _total(site, x, count).grid
+    if total is None:
+        return found
+    grid = scaled_grid(site, total, np.array(1.0 / count, dtype=np.float64))
+    is_power = math.frexp(count)[0] == 0.5
+    if grid is not None:
+        grid = replace(grid, exact=grid.exact and is_power, declared=None)
+    return within_grid(replace(found, grid=grid))
+
+
+def _average_pool(site: Site) -> ValueInfo | None:
+    x = channels_on(replace(site.info(0), constant=None), 1)
+    kernel = site.attr("kernel_shape")
+    if not site.is_float or not kernel:
+        return None
+    count = math.prod(int(size) for size in kernel)
+    auto = site.attr("auto_pad", "NOTSET")
+    pads = site.attr("pads") or (0,)
+    is_padded = auto.startswith("SAME") or (auto == "NOTSET" and any(pads))
+    if is_padded or site.attr("ceil_mode", 0):
+        # Some windows hold fewer elements, or zeros.
+        found = union(x, of_integers(0, 0))
+        return _mean(site, replace(found, grid=None), count)
+    return _mean(site, x, count)
+
+
+def _global_average(site: Site) -> ValueInfo | None:
+    shape = site.shapes[0]
+    if not site.is_float or shape is None:
+        return None
+    count = _product(shape[2:])
+    x = replace(site.info(0), constant=None)
+    return _mean(site, channels_on(x, 1), count) if count else None
+
+
+def _product(sizes: tuple[int | None, ...]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
+
+
+def _reduced_axes(site: Site) -> tuple[int, ...] | None:
+    """Return the axes that a reduction runs over, ``None`` where they are not known."""
+    shape = site.shapes[0]
+    if shape is None:
+        return None
+    given = site.attr("axes")
+    if given is None and site.has(1):
+        known = site.array(1)
+        if known is None:
+            return None
+        given = [int(axis) for axis in known.reshape(-1)]
+    if not given:
+        return () if site.attr("noop_with_empty_axes", 0) else tuple(range(len(shape)))
+    return tuple(int(axis) % len(shape) for axis in given)
+
+
+def _before_reduction(site: Site, axes: tuple[int, ...]) -> ValueInfo:
+    """Return the input with channels only where they outlive the reduction in place."""
+    x, shape = replace(site.info(0), constant=None), site.shapes[0]
+    if x.channel_axis is None:
+        return x
+    if x.channel_axis in axes or shape is None:
+        return collapsed(x)
+    if site.attr("keepdims", 1):
+        return x
+    gone = sum(axis < x.channel_axis for axis in axes)
+    rank = len(shape) - len(axes)
+    sizes = [1] * rank
+    sizes[x.channel_axis - gone] = -1
+
+    def place(array: Array) -> Array:
+        return array.reshape(sizes) if array.size > 1 else array
+
+    grid = x.grid
+    if grid is not None:
+        grid = replace(
+            grid,
+            scale=place(grid.scale),
+            offset=place(grid.offset),
+            low=place(grid.low),
+            high=place(grid.high),
+        )
+    return settled(between(place(x.low), place(x.high), grid), (None,) * rank)
+
+
+def _reduce_mean(site: Site) -> ValueInfo | None:
+    return _reduce(site, is_mean=True)
+
+
+def _reduce_sum(site: Site) -> ValueInfo | None:
+    return _reduce(site, is_mean=False)
+
+
+def _reduce(site: Site, *, is_mean: bool) -> ValueInfo | None:
+    axes, shape = _reduced_axes(site), site.shapes[0]
+    if axes is None or shape is None or not site.is_float:
+        return None
+    count = _product(tuple(shape[axis] for axis in axes))
+    if not count:
+        return None if count is None or is_mean else of_integers(0, 0)
+    x = _before_reduction(site, axes)
+    return _mean(site, x, count) if is_mean else _total(site, x, count)
+
+
+def _reduce_extreme(site: Site) -> ValueInfo | None:
+    axes = _reduced_axes(site)
+    return collapsed(site.info(0)) if axes is None else _before_reduction(site, axes)
+
+
+def _index(site: Site) -> ValueInfo | None:
+    shape = site.shapes[0]
+    axis = int(site.attr("axis", 0))
+    size = None if shape is None else shape[axis]
+    return None if not size else of_integers(0, size - 1)
+
+
+RULES: RuleTable = {
+    "ArgMax": _index,
+    "ArgMin": _index,
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global_average,
+    "GlobalMaxPool": _keep,
+    "LogSoftmax": lambda site: between(-np.inf, 0.0),
+    "MaxPool": _keep,
+    "ReduceMax": _reduce_extreme,
+    "ReduceMean": _reduce_mean,
+    "ReduceMin": _reduce_extreme,
+    "ReduceSum": _reduce_sum,
+    "Softmax": lambda site: between(0.0, 1.0),
+}

@@ -1,0 +1,325 @@
+"""What quantizers make of a range: their formulas keep order, so the ends are enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis.grids import Grid, IntegerType, holds, index_of
+from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, rounded_outward
+from qonnx_hub_ir.analysis.value_info import (
+    Constant,
+    ValueInfo,
+    between,
+    collapsed,
+    of_constant,
+)
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Quantizer,
+    Trunc,
+    is_bipolar,
+)
+from qonnx_hub_ir.semantics import largest_float, quantize, quantize_to_integers
+from qonnx_hub_ir.thresholds import channel_axis
+
+_LARGEST_BITS = 53
+"""Integers of more bits are not followed."""
+
+
+def _quantizer(site: Site) -> Quantizer | None:
+    """Return the quantizer if all its parameters are known and its scale is positive."""
+    known = [site.array(k) for k in range(1, len(site.inputs))]
+    given = {name: attr.value for name, attr in site.node.attributes.items()}
+    where = site.node.name or ""
+    quant = dialect.make_quantizer(site.node.op_type, given, known, where)
+    values = dialect.parameters(quant)
+    if any(value is None or not np.all(np.isfinite(value)) for value in values):
+        return None
+    return quant if bool(np.all(np.asarray(quant.scale) > 0)) else None
+
+
+def _quantize(site: Site) -> ValueInfo | None:
+    quant = _quantizer(site)
+    if quant is None or not site.is_float:
+        return None
+    x = site.info(0)
+    try:
+        if x.constant is not None:
+            return of_quantized_constant(x.constant.values, quant, site.float_type)
+        return _range(x, quant, site.float_type)
+    except ValueError:
+        # Parameters that have no meaning together; running the node says which.
+        return None
+
+
+def _range(x: ValueInfo, quant: Quantizer, dtype: np.dtype[Any]) -> ValueInfo | None:
+    shapes = [np.shape(p) for p in dialect.parameters(quant) if p is not None and p.size > 1]
+    shape = np.broadcast_shapes(x.low.shape, *shapes)
+    low, high = rounded_outward(x.low, x.high, dtype)
+    ends = (np.broadcast_to(low, shape), np.broadcast_to(high, shape))
+    if isinstance(quant, FloatQuant):
+        return _minifloats(ends, quant)
+    with np.errstate(all="ignore"):
+        bounds = [quantize(end, quant).astype(np.float64) for end in ends]
+    if any(np.isnan(bound).any() for bound in bounds):
+        return None
+    if isinstance(quant, Trunc):
+        return between(bounds[0], bounds[1], _trunc_grid(bounds, quant, dtype))
+    return between(bounds[0], bounds[1], _integer_grid(ends, quant, dtype))
+
+
+def _declared(quant: IntQuant | BipolarQuant) -> IntegerType | None:
+    if is_bipolar(quant):
+        return IntegerType(1, signed=True, bipolar=True)
+    assert isinstance(quant, IntQuant)
+    bits = np.asarray(quant.bits)
+    if not bool(np.all(bits == np.rint(bits))):
+        return None
+    return IntegerType(int(bits.max()), signed=quant.signed)
+
+
+def _codes_are_followed(quant: IntQuant | BipolarQuant) -> bool:
+    if isinstance(quant, BipolarQuant):
+        return True
+    bits, zero = np.asarray(quant.bits), np.asarray(quant.zero_point)
+    whole = bool(np.all(bits == np.rint(bits))) and int(bits.max()) <= _LARGEST_BITS
+    return whole and bool(np.all(np.abs(zero) < 2.0**_LARGEST_BITS))
+
+
+def _zero_and_offset(quant: IntQuant | BipolarQuant, scale: Array) -> tuple[Array, Array]:
+    """Return the whole zero point, and the offset that stands for one that is not whole."""
+    if isinstance(quant, BipolarQuant):
+        return np.zeros((), dtype=np.int64), np.zeros((), dtype=np.float64)
+    zero = np.asarray(quant.zero_point, dtype=np.float64)
+    zero = zero.reshape(()) if zero.size == 1 else zero
+    if bool(np.all(zero == np.rint(zero))):
+        return zero.astype(np.int64), np.zeros((), dtype=np.float64)
+    return np.zeros((), dtype=np.int64), np.asarray(-zero * scale)
+
+
+def _step(quant: Quantizer) -> Array:
+    scale = np.asarray(quant.scale, dtype=np.float64)
+    return scale.reshape(()) if scale.size == 1 else scale
+
+
+def _integer_grid(
+    ends: tuple[Array, Array], quant: IntQuant | BipolarQuant, dtype: np.dtype[Any]
+) -> Grid | None:
+    if not _codes_are_followed(quant):
+        return None
+    scale = _step(quant)
+    zero, offset = _zero_and_offset(quant, scale)
+    low, high = (np.asarray(quantize_to_integers(end, quant) - zero) for end in ends)
+    declared = _declared(quant)
+    if np.any(zero != 0) or np.any(offset != 0):
+        declared = _moved(declared, low, high)
+    reach = np.maximum(np.abs(low), np.abs(high)) * scale + np.abs(offset)
+    exact = holds(dtype, reach, scale, offset)
+    return Grid(scale, offset, low, high, exact, declared)
+
+
+def _moved(declared: IntegerType | None, low: Array, high: Array) -> IntegerType | None:
+    """Return the type of codes less a zero point: of the same width, where that holds them."""
+    if declared is None or declared.bipolar:
+        return None
+    signed = bool(low.min() < 0)
+    half = 2 ** (declared.bits - 1)
+    lowest, highest = (-half, half - 1) if signed else (0, 2 * half - 1)
+    fits = bool(low.min() >= lowest and high.max() <= highest)
+    return IntegerType(declared.bits, signed) if fits else None
+
+
+def _trunc_grid(bounds: list[Array], quant: Trunc, dtype: np.dtype[Any]) -> Grid | None:
+    """Return the output's grid, for zero point 0 only."""
+    if np.any(np.asarray(quant.zero_point) != 0):
+        return None
+    scale = _step(quant)
+    if quant.version > 1:
+        scale = np.asarray(quant.out_scale, dtype=np.float64)
+        scale = scale.reshape(()) if scale.size == 1 else scale
+    low, high = (np.rint(bound / scale) for bound in bounds)
+    reach = np.maximum(np.abs(low), np.abs(high))
+    if not bool(np.all(reach < 2.0**_LARGEST_BITS)):
+        return None
+    bits = np.asarray(quant.out_bits)
+    signed = quant.signed if quant.version > 1 else bool(np.any(low < 0))
+    declared = IntegerType(int(np.ceil(bits.max())), signed=signed)
+    ends = (low.astype(np.int64), high.astype(np.int64))
+    grid = Grid(scale, np.zeros_like(scale), *ends, holds(dtype, reach * scale, scale))
+    # Version 1 does not clamp: what comes in beyond its type comes out beyond its own.
+    fits = grid.needed.bits + int(signed and not grid.needed.signed) <= declared.bits
+    return Grid(scale, grid.offset, *ends, grid.exact, declared if fits else None)
+
+
+def _minifloats(ends: tuple[Array, Array], quant: FloatQuant) -> ValueInfo | None:
+    """Return the range of a minifloat quantizer.
+
+    Its formula keeps order but for a guard among the smallest normal numbers, so that the ends
+    are moved outward by one step.
+    """
+    scale = _step(quant)
+    mantissa = np.asarray(quant.mantissa_bits, dtype=np.float64)
+    bias = np.asarray(quant.exponent_bias, dtype=np.float64)
+    exponent = np.asarray(quant.exponent_bits, dtype=np.float64)
+    limit = np.minimum(largest_float(exponent, mantissa, bias), np.asarray(quant.max_val))
+    with np.errstate(all="ignore"):
+        low, high = (quantize(end, quant).astype(np.float64) for end in ends)
+    smallest = scale * np.exp2(1.0 - bias - mantissa)
+    above = high + np.abs(high) * np.exp2(-mantissa) + smallest
+    below = low - np.abs(low) * np.exp2(-mantissa) - smallest
+    low, high = np.where(ends[0] >= 0, 0.0, below), np.where(ends[1] <= 0, 0.0, above)
+    if quant.saturation:
+        largest = np.asarray(limit.astype(np.float32) * scale.astype(np.float32))
+        low = np.maximum(low, -largest.astype(np.float64))
+        high = np.minimum(high, largest.astype(np.float64))
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    return between(low, high)
+
+
+def of_quantized_constant(
+    values: Array, quant: Quantizer, dtype: np.dtype[Any]
+) -> ValueInfo | None:
+    """Return what is known about a quantized constant, ``None`` if it cannot be computed."""
+    result = quantize(values, quant)
+    if (
+        not isinstance(quant, (IntQuant, BipolarQuant))
+        or not _codes_are_followed(quant)
+        or not bool(np.all(np.isfinite(values)))
+    ):
+        return of_constant(Constant(result))
+    scale = _step(quant)
+    zero, offset = _zero_and_offset(quant, scale)
+    if np.any(offset != 0):
+        return of_constant(Constant(result))
+    integers = np.asarray(quantize_to_integers(values, quant) - zero)
+    exact = bool(np.all(integers * scale == result.astype(np.float64)))
+    declared = _declared(quant)
+    return of_constant(Constant(result, integers, scale, exact, declared))
+
+
+def _along(parameter: Array, rank: int, axis: int) -> Array:
+    if parameter.size == 1:
+        return parameter.reshape(())
+    return parameter.reshape(-1, *(1,) * (rank - 1 - axis % rank))
+
+
+def _linear_parameters(site: Site, axis: int) -> tuple[Array, Array] | None:
+    """Return scale and zero point of a (De)QuantizeLinear, ready to broadcast."""
+    scale, shape = site.array(1), site.shapes[0]
+    if scale is None or shape is None or site.attr("block_size", 0):
+        return None
+    if not np.all(scale > 0):
+        return None
+    zero = site.array(2) if site.has(2) else np.zeros((), dtype=np.int64)
+    if zero is None or zero.dtype.kind not in "iu" or scale.ndim > 1:
+        return None
+    rank = len(shape)
+    if rank == 0 and scale.size > 1:
+        return None
+    places = [_along(p, max(rank, 1), axis) for p in (scale, zero.astype(np.int64))]
+    return places[0], places[1]
+
+
+def _quantize_linear(site: Site) -> ValueInfo | None:
+    known = _linear_parameters(site, int(site.attr("axis", 1)))
+    target, x = site.dtype, site.info(0)
+    if known is None or target is None or target.kind not in "iu":
+        return None
+    scale, zero = known
+    source = scale.dtype
+    low, high = rounded_outward(x.low, x.high, source)
+    limits = np.iinfo(target)
+    with np.errstate(all="ignore"):
+        codes = [
+            np.clip(np.rint(end / scale).astype(np.float64) + zero, limits.min, limits.max)
+            for end in (low, high)
+        ]
+    if any(np.isnan(code).any() for code in codes) or limits.bits > 32:
+        return None
+    one, nothing = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
+    ends = (codes[0].astype(np.int64), codes[1].astype(np.int64))
+    return between(codes[0], codes[1], Grid(one, nothing, *ends, exact=True))
+
+
+def _dequantize_linear(site: Site) -> ValueInfo | None:
+    known = _linear_parameters(site, int(site.attr("axis", 1)))
+    if known is None or not site.is_float:
+        return None
+    x, (scale, zero) = site.info(0), known
+    step = scale.astype(np.float64)
+    if x.constant is not None and x.constant.values.dtype.kind in "iu":
+        return _dequantized_constant(site, x.constant.values, scale, zero)
+    if x.grid is None or x.grid.has_offset or np.any(x.grid.scale != 1):
+        return None
+    low, high = x.grid.low - zero, x.grid.high - zero
+    reach = np.maximum(np.abs(low), np.abs(high)) * step
+    exact = holds(site.float_type, reach, step)
+    values = [(end.astype(scale.dtype) * scale).astype(np.float64) for end in (low, high)]
+    return between(values[0], values[1], Grid(step, np.zeros_like(step), low, high, exact))
+
+
+def _dequantized_constant(site: Site, codes: Array, scale: Array, zero: Array) -> ValueInfo:
+    integers = np.asarray(codes.astype(np.int64) - zero)
+    values = np.asarray(integers.astype(scale.dtype) * scale).astype(site.float_type)
+    step = scale.astype(np.float64)
+    exact = bool(np.all(integers * step == values.astype(np.float64)))
+    return of_constant(Constant(values, integers, step, exact))
+
+
+def _multi_threshold(site: Site) -> ValueInfo | None:
+    """Return the range of how many thresholds a value reaches, scaled and moved."""
+    thresholds, x = site.array(1), site.info(0)
+    rank = None if site.shapes[0] is None else len(site.shapes[0])
+    if (
+        thresholds is None
+        or thresholds.ndim != 2
+        or rank is None
+        or np.isnan(thresholds).any()
+    ):
+        return None
+    axis = channel_axis(str(site.attr("data_layout", "")), rank)
+    if thresholds.shape[0] == 1 or x.channel_axis not in (None, axis):
+        x = collapsed(x)
+    table = thresholds.astype(np.float64)
+    shape = tuple(-1 if k == axis else 1 for k in range(rank))
+    counts = [
+        (table <= end.reshape(-1, 1)).sum(axis=1, dtype=np.int64).reshape(shape)
+        for end in (x.low, x.high)
+    ]
+    step = np.array(site.attr("out_scale", 1.0), dtype=np.float64)
+    offset = np.array(site.attr("out_bias", 0.0), dtype=np.float64)
+    return _counted(step, offset, counts[0], counts[1]) if step > 0 else None
+
+
+def _counted(step: Array, offset: Array, low: Array, high: Array) -> ValueInfo:
+    """Return what is known about counts times a step plus an offset, in float32."""
+    nothing = np.zeros((), dtype=np.float64)
+    steps = index_of(Grid(step, nothing, low, high, exact=True), offset)
+    grid = Grid(step, offset, low, high, exact=False)
+    if steps is not None:
+        grid = Grid(step, nothing, low + steps, high + steps, exact=False)
+    below, above = grid.ends()
+    reach = np.maximum(np.abs(below), np.abs(above)) + np.abs(offset)
+    if holds(np.dtype(np.float32), reach, step, offset):
+        return between(below, above, replace(grid, exact=True))
+    margin = reach * 2.0**-22
+    return between(below - margin, above + margin, grid)
+
+
+CUSTOM_RULES: RuleTable = {
+    **dict.fromkeys(("Quant", "BipolarQuant", "FloatQuant", "Trunc"), _quantize),
+    "MultiThreshold": _multi_threshold,
+}
+"""Rules of the quantizers' own domain."""
+
+RULES: RuleTable = {
+    "DequantizeLinear": _dequantize_linear,
+    "QuantizeLinear": _quantize_linear,
+}

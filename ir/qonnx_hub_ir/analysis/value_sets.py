@@ -1,0 +1,212 @@
+"""Which values a tensor can hold, where they are few enough to be listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_bipolar
+from qonnx_hub_ir.semantics import levels
+
+MOST_VALUES = 1 << 20
+"""Values of a set, all channels together: more are not listed."""
+
+_MOST_BITS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueSet:
+    """Values that a tensor can hold.
+
+    Attributes:
+        values: Shape (n, *axes): those of each channel along the first axis; the other axes
+            are aligned to the last ones of the tensor, as in broadcasting.
+        keeps_nan: Whether a NaN can come along as well.
+    """
+
+    values: Array
+    keeps_nan: bool
+
+    def joined(self) -> ValueSet:
+        """Return the set in which any value can stand anywhere."""
+        return ValueSet(np.unique(self.values), self.keeps_nan)
+
+
+class ValueSets:
+    """The sets of a graph's values, each found once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Value, ValueSet | None] = {}
+
+    def of(self, value: Value) -> ValueSet | None:
+        """Return what a value can hold; ``None`` where that is not known or too much."""
+        waiting = [value]
+        while waiting:
+            current = waiting[-1]
+            sources = _sources(current)
+            missing = [source for source in sources if source not in self._found]
+            if missing and current not in self._found:
+                waiting.extend(missing)
+                continue
+            waiting.pop()
+            if current not in self._found:
+                self._found[current] = self._make(current, sources)
+        return self._found[value]
+
+    def _make(self, value: Value, sources: list[Value]) -> ValueSet | None:
+        node = value.producer()
+        if node is None:
+            return _constant_set(value)
+        if dialect.is_quantizer(node):
+            return _quantizer_set(node)
+        if not sources:
+            return None
+        sets = [self._found[source] for source in sources]
+        known = [one for one in sets if one is not None]
+        if len(known) != len(sets):
+            return None
+        made = _RULES[node.op_type](node, known)
+        return None if made is None or made.values.size > MOST_VALUES else made
+
+
+def _sources(value: Value) -> list[Value]:
+    """Return the values whose sets decide that of a value; none where no rule says how."""
+    node = value.producer()
+    if node is None or node.domain != "" or node.op_type not in _RULES:
+        return []
+    if value is not node.outputs[0] and node.op_type != "Split":
+        # Indices and masks.
+        return []
+    which = _OPERANDS.get(node.op_type)
+    inputs = node.inputs[:1] if which is None else node.inputs[which]
+    known = [one for one in inputs if one is not None]
+    return known if len(known) == len(inputs) else []
+
+
+def _constant_set(value: Value) -> ValueSet | None:
+    tensor = dialect.constant_tensor(value)
+    if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size > MOST_VALUES:
+        return None
+    values = np.unique(tensor.numpy())
+    return None if np.isnan(values).any() else ValueSet(values, keeps_nan=False)
+
+
+def _quantizer_set(node: Node) -> ValueSet | None:
+    quant = dialect.read_quantizer(node)
+    x = node.inputs[0]
+    if not isinstance(quant, (IntQuant, BipolarQuant)) or x is None:
+        return None
+    known = [array for array in dialect.parameters(quant) if array is not None]
+    if len(known) < len(dialect.parameters(quant)) or x.dtype != onnx_ir.DataType.FLOAT:
+        return None
+    if isinstance(quant, IntQuant) and not np.all(known[2] <= _MOST_BITS):
+        return None
+    size = int(np.prod(np.broadcast_shapes(*(a.shape for a in known)), dtype=np.int64))
+    bits = 1 if isinstance(quant, BipolarQuant) else int(np.max(known[2]))
+    if size << bits > MOST_VALUES:
+        return None
+    values = levels(quant)
+    if not np.all(np.isfinite(values)):
+        return None
+    return ValueSet(values, keeps_nan=not is_bipolar(quant))
+
+
+def _same(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    return sets[0]
+
+
+def _moved(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    """Return the union: which value stands where is not followed."""
+    together = [one.joined() for one in sets]
+    values = np.unique(np.concatenate([one.values for one in together]))
+    return ValueSet(values, any(one.keeps_nan for one in together))
+
+
+def _pooled(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    """Return the set of a window's choice: channels keep theirs, places do not."""
+    shape = dims(node.inputs[0])
+    places = 0 if shape is None else len(shape) - 2
+    values = sets[0].values
+    if shape is not None and all(n == 1 for n in values.shape[1:][-places:]):
+        return sets[0]
+    return sets[0].joined()
+
+
+def _resized(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    nearest = attribute(node, "mode", "nearest") == "nearest"
+    mode = attribute(node, "coordinate_transformation_mode", "half_pixel")
+    # Channels may be resized as well: none of them keeps its place.
+    return sets[0].joined() if nearest and mode != "tf_crop_and_resize" else None
+
+
+def _padded(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    found = sets[0].joined()
+    if attribute(node, "mode", "constant") != "constant":
+        return found
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    number = np.zeros(1, dtype=np.float32)
+    if given is not None:
+        known = dialect.constant_value(given)
+        if known is None or np.isnan(known).any():
+            return None
+        number = known.reshape(-1)
+    return ValueSet(np.unique(np.concatenate([found.values, number])), found.keeps_nan)
+
+
+def _relu(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    return ValueSet(np.maximum(sets[0].values, np.float32(0)), sets[0].keeps_nan)
+
+
+def _negated(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    return ValueSet(-sets[0].values, sets[0].keeps_nan)
+
+
+def _absolute(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    return ValueSet(np.abs(sets[0].values), sets[0].keeps_nan)
+
+
+def _clipped(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+    values = sets[0].values
+    for given, limit in zip(node.inputs[1:], (np.maximum, np.minimum), strict=False):
+        if given is None:
+            continue
+        known = dialect.constant_value(given)
+        if known is None or known.size != 1 or np.isnan(known).any():
+            return None
+        values = np.asarray(limit(values, known.reshape(())))
+    return ValueSet(values, sets[0].keeps_nan)
+
+
+_Rule = Callable[[Node, list[ValueSet]], "ValueSet | None"]
+
+_RULES: Mapping[str, _Rule] = {
+    **dict.fromkeys(("Dropout", "Identity"), _same),
+    **dict.fromkeys(
+        (
+            *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements"),
+            *("GatherND", "Max", "Min", "ReduceMax", "ReduceMin", "Reshape", "Slice"),
+            *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
+        ),
+        _moved,
+    ),
+    **dict.fromkeys(("GlobalMaxPool", "MaxPool"), _pooled),
+    "Abs": _absolute,
+    "Clip": _clipped,
+    "Neg": _negated,
+    "Pad": _padded,
+    "Relu": _relu,
+    "Resize": _resized,
+}
+"""Operators whose results are values of their inputs, or functions of single ones."""
+
+_OPERANDS: Mapping[str, slice] = {
+    **dict.fromkeys(("Concat", "Max", "Min"), slice(None)),
+    "Where": slice(1, 3),
+}
+"""Which inputs bring values; the first one where nothing is said."""

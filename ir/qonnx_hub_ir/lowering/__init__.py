@@ -1,0 +1,1 @@
+"""Quantizers and custom operators in standard ONNX: as nodes, or as model-local functions."""

@@ -1,0 +1,265 @@
+"""Model-local functions that define the quantizers, so that any ONNX runtime runs them.
+
+The functions say what the operator documents say, for the nodes that a file has. On import
+they are recognized and dropped: the meaning of the operators is fixed. A function that defines
+one of these operators differently is refused, for a runtime would run that, and the tools that
+know the operators something else.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir
+from onnx_ir import Function, Model, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import Gap
+from qonnx_hub_ir.lowering import channels_last
+from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, Variant, text_of
+from qonnx_hub_ir.quantizers import (
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Quantizer,
+    Rounding,
+    Trunc,
+)
+
+_HALVES = frozenset({onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16})
+
+_KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}
+
+_NEAR_HALF = 1e-3
+"""How near to a half a shift may lie: a logarithm of another runtime could round it away."""
+
+
+def function_gaps(model: Model) -> list[Gap]:
+    """Return every node that no function can say exactly on every runtime."""
+    quantizers = [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+    gaps = [Gap(n.name or "", n.op_type, why) for n in quantizers if (why := _refusal(n))]
+    for op_type, nodes in _by_operator(quantizers).items():
+        dtypes = {node.inputs[0].dtype for node in nodes if node.inputs[0] is not None}
+        if onnx_ir.DataType.DOUBLE in dtypes and dtypes & _HALVES:
+            why = "quantizes 16-bit and 64-bit floats in one file; one function cannot do both"
+            gaps.append(Gap(nodes[0].name or "", op_type, why))
+    gaps += [
+        Gap(node.name or "", f"{node.domain}::{node.op_type}", "no function here defines it")
+        for node in model.graph.all_nodes()
+        if _is_foreign(node, model)
+    ]
+    return gaps + channels_last.function_gaps(model)
+
+
+def _is_foreign(node: Node, model: Model) -> bool:
+    """Return whether neither ONNX nor the file knows an operator, nor a function of ours."""
+    if node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node):
+        return False
+    if node.domain == dialect.CHANNELS_LAST_DOMAIN:
+        return node.op_type not in dialect.CHANNELS_LAST_OPERATORS
+    return node.op_identifier() not in model.functions
+
+
+def define_operators(model: Model) -> None:
+    """Add functions for all quantizers and channels-last operators that the model uses.
+
+    Attributes that nodes leave to their default are written out, and parameters of one element
+    with more axes than their input become scalars, which means the same to a quantizer.
+
+    Args:
+        model: A model without gaps (:func:`function_gaps`), with known types and shapes;
+            changed in place.
+    """
+    quantizers = [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+    for node in quantizers:
+        _flatten_parameters(node, model.graph)
+    texts = [
+        text_of(_variant(op_type, nodes))
+        for op_type, nodes in _by_operator(quantizers).items()
+    ]
+    texts += channels_last.texts_for(model)
+    for text in texts:
+        function = parse(text)
+        function.opset_imports[""] = model.opset_imports[""]
+        model.functions[function.identifier()] = function
+
+
+def parse(text: str) -> Function:
+    """Return the function of a text in ONNX's textual syntax."""
+    return onnx_ir.serde.deserialize_function(onnx.parser.parse_function(text))
+
+
+def is_known(function: Function, nodes: Iterable[Node]) -> bool:
+    """Return whether a function says what the operator of its name means, for these nodes.
+
+    Names of values, and the version of the standard operators, may differ from ours.
+
+    Args:
+        function: A function of a quantizer or a channels-last operator.
+        nodes: The nodes that call it, in canonical dialect.
+    """
+    signature = _signature(function)
+    if function.domain == dialect.CHANNELS_LAST_DOMAIN:
+        text = channels_last.text_like(function)
+        return text is not None and signature == _signature(parse(text))
+    op_type = dialect.OPERATOR_ALIASES.get(function.name, function.name)
+    variant = next((v for v in _variants(op_type) if _signature_of(v) == signature), None)
+    return variant is not None and all(_covers(variant, node) for node in nodes)
+
+
+def _covers(variant: Variant, node: Node) -> bool:
+    """Return whether the variant has what a node needs."""
+    needed = _variant(node.op_type, [node])
+    x = node.inputs[0]
+    dtype = None if x is None else x.dtype
+    if variant.narrow_floats:
+        floats_fit = dtype != onnx_ir.DataType.DOUBLE
+    else:
+        floats_fit = dtype not in _HALVES
+    return (
+        floats_fit
+        and set(needed.roundings) <= set(variant.roundings)
+        and needed.two_levels <= variant.two_levels
+        and needed.overflows <= variant.overflows
+        and needed.version == variant.version
+    )
+
+
+def _by_operator(nodes: Iterable[Node]) -> dict[str, list[Node]]:
+    found: dict[str, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(node.op_type, []).append(node)
+    return found
+
+
+def _refusal(node: Node) -> str:
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, BipolarQuant) and quant.rounding not in PORTABLE_ROUNDINGS:
+        return f"rounds by {quant.rounding}, which is no mode of the operator documents"
+    for name, value in zip(dialect.input_names(node)[1:], node.inputs[1:], strict=True):
+        if _adds_axes(value, node.inputs[0]):
+            return f"has a {name} that may have more axes than the input"
+    if isinstance(quant, FloatQuant):
+        x = node.inputs[0]
+        wide = x is not None and x.dtype == onnx_ir.DataType.DOUBLE
+        return "quantizes 64-bit floats; the function computes in float32" if wide else ""
+    if isinstance(quant, Trunc) and quant.version == 2:
+        return _shift_problem(quant)
+    return ""
+
+
+def _adds_axes(value: Value | None, x: Value | None) -> bool:
+    """Return whether a parameter could give the result more axes than the input has."""
+    known = dialect.constant_tensor(value)
+    if value is None or (known is not None and (known.size == 1 or len(known.shape) == 0)):
+        return False
+    if value.shape is not None and len(value.shape) == 0:
+        return False
+    if value.shape is None or x is None or x.shape is None:
+        return True
+    return len(value.shape) > len(x.shape)
+
+
+def _shift_problem(quant: Trunc) -> str:
+    if quant.scale is None or quant.out_scale is None:
+        return "has scales that are computed at run time; their ratio needs a logarithm"
+    ratio = np.asarray(quant.out_scale, dtype=np.float64) / quant.scale
+    fraction = np.log2(ratio) % 1.0
+    if bool(np.any(np.abs(fraction - 0.5) < _NEAR_HALF)):
+        return "has scales whose ratio is halfway between powers of two"
+    return ""
+
+
+def _flatten_parameters(node: Node, graph: onnx_ir.Graph) -> None:
+    x = node.inputs[0]
+    rank = None if x is None or x.shape is None else len(x.shape)
+    for index, value in enumerate(node.inputs):
+        known = dialect.constant_tensor(value) if index else None
+        if value is None or known is None or known.size != 1:
+            continue
+        if (rank is None and len(known.shape) > 0) or len(known.shape) > (rank or 0):
+            flat = known.numpy().reshape(())
+            fresh = dialect.add_initializer(graph, f"{value.name}_scalar", flat)
+            node.replace_input_with(index, fresh)
+
+
+def _variant(op_type: str, nodes: Sequence[Node]) -> Variant:
+    quants = [dialect.read_quantizer(node) for node in nodes]
+    modes = {q.rounding for q in quants if not isinstance(q, BipolarQuant)}
+    return Variant(
+        op_type,
+        tuple(mode for mode in Rounding if mode in modes) or (Rounding.ROUND,),
+        two_levels=any(_may_have_two_levels(q) for q in quants),
+        overflows=any(isinstance(q, FloatQuant) and not q.saturation for q in quants),
+        narrow_floats=any(
+            n.inputs[0] is not None and n.inputs[0].dtype in _HALVES for n in nodes
+        ),
+        version=max(q.version if isinstance(q, Trunc) else 1 for q in quants),
+    )
+
+
+def _may_have_two_levels(quant: Quantizer) -> bool:
+    if not isinstance(quant, IntQuant) or not quant.signed:
+        return False
+    return quant.bits is None or bool(np.any(quant.bits == 1))
+
+
+def _variants(op_type: str) -> Iterator[Variant]:
+    """Give all variants of an operator, the usual ones first."""
+    if op_type == "BipolarQuant":
+        choices: Iterable[tuple[Rounding, ...]] = [(Rounding.ROUND,)]
+    else:
+        choices = itertools.chain.from_iterable(
+            itertools.combinations(PORTABLE_ROUNDINGS, count)
+            for count in range(1, len(PORTABLE_ROUNDINGS) + 1)
+        )
+    booleans = (False, True)
+    levels = booleans if op_type == "Quant" else (False,)
+    overflows = booleans if op_type == "FloatQuant" else (False,)
+    versions = (1, 2) if op_type == "Trunc" else (1,)
+    for modes, two, over, halves, version in itertools.product(
+        choices, levels, overflows, booleans, versions
+    ):
+        yield Variant(op_type, modes, two, over, halves, version)
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature_of(variant: Variant) -> object:
+    return _signature(parse(text_of(variant)))
+
+
+def _signature(function: Function) -> object:
+    """Return what a function computes: its nodes with values numbered as they come."""
+    numbers: dict[Value | None, int] = {None: -1}
+
+    def number(value: Value | None) -> int:
+        return numbers.setdefault(value, len(numbers))
+
+    inputs = [number(value) for value in function.inputs]
+    nodes = [
+        (
+            "" if node.domain in dialect.STANDARD_DOMAINS else node.domain,
+            node.op_type,
+            tuple(number(value) for value in node.inputs),
+            tuple(sorted(_attribute(attr) for attr in node.attributes.values())),
+            tuple(number(value) for value in node.outputs),
+        )
+        for node in function
+    ]
+    outputs = [number(value) for value in function.outputs]
+    attributes = sorted((name, repr(a.value)) for name, a in function.attributes.items())
+    return inputs, nodes, outputs, attributes
+
+
+def _attribute(attr: onnx_ir.Attr) -> tuple[str, str, str]:
+    if attr.ref_attr_name:
+        return attr.name, attr.type.name, f"@{attr.ref_attr_name}"
+    value = attr.value
+    if attr.type == onnx_ir.AttributeType.TENSOR:
+        return attr.name, attr.type.name, repr((value.dtype, value.numpy().tolist()))
+    return attr.name, attr.type.name, repr(value)

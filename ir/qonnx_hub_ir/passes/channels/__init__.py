@@ -1,0 +1,1 @@
+"""Channels: removed from layers, with everything that belongs to them."""

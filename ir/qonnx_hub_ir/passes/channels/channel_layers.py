@@ -1,0 +1,120 @@
+"""How layers lose channels: their own, and those of what they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.passes.channels.channel_plan import Kept, Plan, rank_of, refuse, require_axis
+from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.quantizers import Array
+
+Made = list[tuple[Value, Kept]]
+"""Outputs that lose channels, and which they keep."""
+
+
+def output_channels(node: Node) -> int | None:
+    """Return how many output channels a layer has; ``None`` where its weight is computed."""
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if weight is None or not is_constant_tree(weight):
+        return None
+    shape = shape_of_constant(weight)
+    if node.op_type == "Conv":
+        return shape[0]
+    if node.op_type == "ConvTranspose":
+        return shape[1] * int(attribute(node, "group", 1))
+    if node.op_type == "Gemm":
+        return shape[0] if attribute(node, "transB", 0) else shape[1]
+    return shape[-1] if len(shape) == 2 else None
+
+
+def _conv(node: Node, plan: Plan) -> Made:
+    kept, named = plan.of(node, 0), plan.named.get(node)
+    if kept is not None:
+        require_axis(node, kept, 1)
+    group = int(attribute(node, "group", 1))
+    if group != 1:
+        return _depthwise(node, plan, kept, named, group)
+    into, out = (1, 0) if node.op_type == "Conv" else (0, 1)
+    rank = rank_of(node, node.inputs[1])
+    if kept is not None:
+        plan.take(node, 1, into, kept.mask, rank)
+    if named is None:
+        return []
+    plan.take(node, 1, out, named, rank)
+    _take_bias(node, plan, named)
+    return [(node.outputs[0], Kept(1, named))]
+
+
+def _depthwise(
+    node: Node, plan: Plan, kept: Kept | None, named: Array | None, group: int
+) -> Made:
+    weight = node.inputs[1]
+    shape = () if weight is None or not is_constant_tree(weight) else shape_of_constant(weight)
+    if node.op_type != "Conv" or len(shape) < 2 or shape[1] != 1 or shape[0] % group:
+        raise refuse(node, f"its {group} groups of channels belong together")
+    copies = shape[0] // group
+    mask = None if kept is None else np.repeat(kept.mask, copies)
+    if mask is None or (named is not None and not np.array_equal(mask, named)):
+        raise refuse(node, "a depthwise convolution has the channels of its input: mask these")
+    plan.take(node, 1, 0, mask, len(shape))
+    _take_bias(node, plan, mask)
+    left = int(np.count_nonzero(mask)) // copies
+    attr = onnx_ir.AttrInt64("group", left)
+    plan.edits.append(lambda: node.attributes.__setitem__("group", attr))
+    return [(node.outputs[0], Kept(1, mask))]
+
+
+def _take_bias(node: Node, plan: Plan, mask: Array) -> None:
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        plan.take(node, 2, 0, mask, 1)
+
+
+def _gemm(node: Node, plan: Plan) -> Made:
+    kept, named = plan.of(node, 0), plan.named.get(node)
+    if attribute(node, "transA", 0):
+        raise refuse(node, "its input is transposed")
+    out = 0 if attribute(node, "transB", 0) else 1
+    if kept is not None:
+        require_axis(node, kept, 1)
+        plan.take(node, 1, 1 - out, kept.mask, 2)
+    if plan.of(node, 1) is not None or plan.of(node, 2) is not None:
+        raise refuse(node, "its weight or bias is computed at run time")
+    if named is None:
+        return []
+    plan.take(node, 1, out, named, 2)
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        plan.take(node, 2, 1, named, 2)
+    return [(node.outputs[0], Kept(1, named))]
+
+
+def _matmul(node: Node, plan: Plan) -> Made:
+    kept, named = plan.of(node, 0), plan.named.get(node)
+    sizes = dims(node.inputs[1])
+    if plan.of(node, 1) is not None or sizes is None or len(sizes) != 2:
+        raise refuse(node, "its second operand is no constant matrix")
+    rank = rank_of(node, node.inputs[0])
+    made: Made = []
+    if kept is not None and kept.axis == rank - 1:
+        plan.take(node, 1, 0, kept.mask, 2)
+    elif kept is not None:
+        made.append((node.outputs[0], kept))
+    if named is None:
+        return made
+    if made:
+        raise refuse(node, "its result would lose channels along two axes")
+    plan.take(node, 1, 1, named, 2)
+    return [(node.outputs[0], Kept(rank - 1, named))]
+
+
+LAYERS: Mapping[str, Callable[[Node, Plan], Made]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
+"""Layers whose output channels can be removed."""

@@ -1,0 +1,1 @@
+"""Cleanup: what changes no value and leaves less to read."""

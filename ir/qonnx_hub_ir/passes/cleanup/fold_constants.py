@@ -1,0 +1,133 @@
+"""Constant sub-graphs become initializers; quantizers stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from onnx_ir import Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.quantizers import Array
+
+_NOT_FOLDED = frozenset(
+    {
+        # They carry the quantization that this project is about.
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        # A different answer at every run.
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        # Not a tensor function of their inputs alone.
+        "If",
+        "Loop",
+        "Scan",
+        # Their results are no tensors.
+        "Optional",
+        "SequenceConstruct",
+        "SplitToSequence",
+    }
+)
+
+_LARGEST_GROWTH = 1 << 16
+"""A fold may not make more elements than this out of fewer: an Expand is cheaper as a node."""
+
+
+@dataclass(frozen=True)
+class FoldConstants(InPlacePass):
+    """Compute every standard node whose inputs are all constants.
+
+    Before -> after: ``Ceil(Div(Log(15), Log(2)))`` as the bit width of a Trunc -> initializer
+    ``4``. Quantizers, QuantizeLinear and DequantizeLinear are never folded, nor anything that
+    depends on them, nor nodes that read the shape of an input. One walk in topological order.
+
+    Raises:
+        PassError: A constant node fails; the message names it.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        graph = model.graph
+        modified = False
+        for node in list(graph):
+            if not _is_constant(node):
+                continue
+            results = _compute(node, model.opset_imports[""])
+            if results is None:
+                continue
+            for output, array in zip(node.outputs, results, strict=True):
+                _replace(graph, output, array)
+            graph.remove(node, safe=True)
+            modified = True
+        return PassResult(model, modified=modified)
+
+
+def _is_constant(node: Node) -> bool:
+    if node.domain != "" or node.op_type in _NOT_FOLDED or not node.inputs:
+        return False
+    known = (
+        value is None or (value.is_initializer() and not value.is_graph_input())
+        for value in node.inputs
+    )
+    return all(known)
+
+
+def _compute(node: Node, opset: int) -> list[Array] | None:
+    feeds = {
+        f"i{index}": dialect.constant_value(value)
+        for index, value in enumerate(node.inputs)
+        if value is not None
+    }
+    proto = onnx_ir.to_proto(node)
+    del proto.input[:], proto.output[:]
+    proto.input.extend("" if v is None else f"i{i}" for i, v in enumerate(node.inputs))
+    names = [f"o{index}" for index in range(len(node.outputs))]
+    proto.output.extend(names)
+    graph = helper.make_graph(
+        [proto],
+        "constant",
+        [helper.make_value_info(name, onnx.TypeProto()) for name in feeds],
+        [helper.make_value_info(name, onnx.TypeProto()) for name in names],
+    )
+    single = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(single).run(None, feeds)
+    except Exception as error:  # the evaluator raises whatever numpy raises
+        raise PassError(
+            f"constant node {node.op_type} '{node.name}' cannot be computed: {error}"
+        ) from error
+    arrays = [np.asarray(result) for result in results]
+    given = sum(a.size for a in feeds.values() if a is not None)
+    made = sum(a.size for a in arrays)
+    return None if made > max(given, _LARGEST_GROWTH) else arrays
+
+
+def _replace(graph: onnx_ir.Graph, output: Value, array: Array) -> None:
+    if output.is_graph_output():
+        # A graph output keeps its Value; an Identity would hide that it is constant.
+        _replace_output(graph, output, array)
+        return
+    if not output.uses():
+        return
+    constant = dialect.add_initializer(graph, f"{output.name}_folded", array)
+    constant.metadata_props.update(output.metadata_props)
+    output.replace_all_uses_with(constant)
+
+
+def _replace_output(graph: onnx_ir.Graph, output: Value, array: Array) -> None:
+    name = str(output.name)
+    output.name = f"{name}_unfolded"
+    constant = dialect.add_initializer(graph, name, array)
+    output.replace_all_uses_with(constant, replace_graph_outputs=True)

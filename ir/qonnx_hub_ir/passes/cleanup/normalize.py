@@ -1,0 +1,192 @@
+"""Foreign spellings become the canonical dialect, once, on import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir
+from onnx_ir import Attr, Graph, Model, Node
+from onnx_ir.passes import InPlacePass, PassResult
+from onnx_ir.passes.common import (
+    LiftConstantsToInitializersPass,
+    RemoveInitializersFromInputsPass,
+)
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.lowering.functions import is_known
+
+_LOWEST_IR_VERSION = 4
+"""From here on an initializer need not be a graph input as well."""
+
+
+@dataclass(frozen=True)
+class NormalizeDialect(InPlacePass):
+    """Translate every alias of the dialect into its canonical spelling.
+
+    Before -> after::
+
+        onnx.brevitas::Quant, ...::IntQuant      -> qonnx.custom_op.general::Quant
+        rounding_mode missing, "round", HALF_EVEN -> "ROUND"; ROUND_TO_ZERO -> "DOWN"
+        signed, narrow ... missing               -> the documented default, written out
+        Constant nodes                           -> initializers
+        initializers listed as graph inputs      -> initializers only
+        scalar graph outputs that are constants  -> dropped, while a real output remains
+        missing or wrong opset imports           -> the canonical ones
+        IR version below 4                       -> 4: initializers that are no inputs need it
+        functions that define a quantizer        -> dropped where they say what it means
+
+    A model in canonical spelling is left alone.
+
+    Raises:
+        SourceError: An attribute or a rounding mode that no operator document knows, a
+            quantizer with a number of inputs that none of its versions has, or a function
+            that defines a quantizer in another way.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        defined = _take_quantizer_functions(model)
+        modified = bool(defined)
+        for graph in _graphs(model):
+            for node in graph:
+                if node.op_identifier() not in model.functions:
+                    modified |= _normalize_node(node)
+        _check_meaning(model, defined)
+        modified |= _normalize_imports(model)
+        modified |= RemoveInitializersFromInputsPass()(model).modified
+        lift = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+        modified |= lift(model).modified
+        modified |= _drop_constant_outputs(model.graph)
+        if model.ir_version < _LOWEST_IR_VERSION:
+            model.ir_version = _LOWEST_IR_VERSION
+            modified = True
+        return PassResult(model, modified=modified)
+
+
+def _graphs(model: Model) -> Iterator[Graph | onnx_ir.Function]:
+    yield model.graph
+    yield from model.graph.subgraphs()
+    for function in model.functions.values():
+        yield function
+        yield from function.subgraphs()
+
+
+def _take_quantizer_functions(model: Model) -> list[onnx_ir.Function]:
+    """Remove the functions that define operators of the dialect, and return them."""
+    ours = [
+        key
+        for key in model.functions
+        if _canonical_domain(key[0]) in {dialect.DOMAIN, dialect.CHANNELS_LAST_DOMAIN}
+        and _is_ours(_canonical_domain(key[0]), key[1])
+    ]
+    return [model.functions.pop(key) for key in ours]
+
+
+def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
+    """Refuse functions that give operators of the dialect another meaning."""
+    for function in defined:
+        op_type = dialect.OPERATOR_ALIASES.get(function.name, function.name)
+        domain = _canonical_domain(function.domain)
+        nodes = [
+            node
+            for graph in _graphs(model)
+            for node in graph
+            if (node.domain, node.op_type) == (domain, op_type)
+        ]
+        if not is_known(function, nodes):
+            raise SourceError(
+                f"the file defines {function.domain}::{function.name} by a function of its "
+                "own, in a way that is not known to be what the operator document says: "
+                "runtimes would run the function, other tools the operator. Remove the "
+                "function if the operator is meant; rename it and its nodes if it is not"
+            )
+
+
+def _is_ours(domain: str, op_type: str) -> bool:
+    if domain == dialect.CHANNELS_LAST_DOMAIN:
+        return op_type in dialect.CHANNELS_LAST_OPERATORS
+    return dialect.OPERATOR_ALIASES.get(op_type, op_type) in dialect.QUANTIZERS
+
+
+def _canonical_domain(domain: str) -> str:
+    return dialect.DOMAIN if domain in dialect.DOMAIN_ALIASES else domain
+
+
+def _normalize_node(node: Node) -> bool:
+    domain = "" if node.domain in dialect.STANDARD_DOMAINS else _canonical_domain(node.domain)
+    modified = domain != node.domain
+    node.domain = domain
+    if domain != dialect.DOMAIN:
+        return modified
+    op_type = dialect.OPERATOR_ALIASES.get(node.op_type, node.op_type)
+    modified |= op_type != node.op_type
+    node.op_type = op_type
+    # An overload names a function variant; without the function it has no meaning.
+    modified |= node.overload != ""
+    node.overload = ""
+    if op_type not in dialect.QUANTIZERS:
+        return modified
+    problem = dialect.input_problem(node)
+    if problem:
+        raise SourceError(f"{node.op_type} '{node.name}': {problem}")
+    return _normalize_attributes(node) or modified
+
+
+def _normalize_attributes(node: Node) -> bool:
+    defaults = dialect.known_attributes(node)
+    unknown = sorted(set(node.attributes) - set(defaults))
+    if unknown:
+        raise SourceError(
+            f"{node.op_type} '{node.name}': unknown attribute {', '.join(unknown)}; "
+            f"known are {', '.join(sorted(defaults)) or 'none'}"
+        )
+    modified = False
+    for name, default in defaults.items():
+        given = node.attributes.get(name)
+        value = default if given is None else given.value
+        if isinstance(default, str):
+            value = str(dialect.parse_rounding(str(value), node.name or ""))
+            attr = onnx_ir.AttrString(name, value)
+        elif given is not None and value not in (0, 1):
+            raise SourceError(
+                f"{node.op_type} '{node.name}': attribute {name} is {value!r}, must be 0 or 1"
+            )
+        else:
+            attr = Attr(name, onnx_ir.AttributeType.INT, int(value))
+        if given is None or (given.type, given.value) != (attr.type, attr.value):
+            node.attributes[name] = attr
+            modified = True
+    return modified
+
+
+def _normalize_imports(model: Model) -> bool:
+    imports = model.opset_imports
+    before = dict(imports)
+    if "ai.onnx" in imports:
+        imports.setdefault("", imports.pop("ai.onnx"))
+    used = {node.domain for graph in _graphs(model) for node in graph}
+    for alias in dialect.DOMAIN_ALIASES - used:
+        imports.pop(alias, None)
+    if dialect.DOMAIN in used:
+        imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    if dialect.CHANNELS_LAST_DOMAIN in used:
+        # Its operators follow the standard operators of the same name and version.
+        imports[dialect.CHANNELS_LAST_DOMAIN] = imports.get("", 1)
+    return dict(imports) != before
+
+
+def _drop_constant_outputs(graph: Graph) -> bool:
+    real = [v for v in graph.outputs if not v.is_initializer()]
+    dropped = [
+        v
+        for v in graph.outputs
+        if v.is_initializer() and v.const_value is not None and v.const_value.size == 1
+    ]
+    if not real or not dropped:
+        return False
+    kept = [v for v in graph.outputs if v not in dropped]
+    graph.outputs.clear()
+    graph.outputs.extend(kept)
+    return True

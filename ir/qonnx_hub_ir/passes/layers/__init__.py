@@ -1,0 +1,1 @@
+"""Layers: dense layers, their biases, and the normalizations behind them."""

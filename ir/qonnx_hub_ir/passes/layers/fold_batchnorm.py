@@ -1,0 +1,214 @@
+"""Batch normalization said as a product and a sum, or taken into the layer before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.constants import drop_unread, only_reader, read_initializers
+from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.quantizers import Array
+
+
+@dataclass(frozen=True)
+class FoldBatchnorm(InPlacePass):
+    """Replace BatchNormalization by Mul and Add, or fold it into the layer before.
+
+    Before -> after::
+
+        y = BatchNormalization(x, gain, shift, mean, variance)
+        y = Add(Mul(x, factor), offset)
+            factor = gain / sqrt(variance + epsilon),  offset = shift - mean * factor
+
+        y = BatchNormalization(Conv(x, w, b), ...)      # weights
+        y = Conv(x, w * factor, b * factor + offset)
+
+    Factor and offset are computed in the order of operations that the executor and onnxruntime
+    use for BatchNormalization, so that Mul and Add give the same values bit for bit there;
+    elsewhere they differ by the rounding of a float product and sum. With ``weights`` every
+    weight is rounded anew: each sum may differ by 4 * 2^-24 times the sum of the magnitudes
+    of its terms.
+
+    Does not fire where a parameter is no float constant or the rank of the input is not known,
+    while training, nor inside subgraphs. With ``weights`` only float weights that nobody else
+    reads are changed: behind a quantizer the grid would be left, so that Mul and Add are
+    written there, as behind anything but Conv, Gemm and MatMul.
+
+    Attributes:
+        weights: Fold into the float weights of a Conv, Gemm or MatMul right before.
+    """
+
+    weights: bool = False
+
+    effect: ClassVar[Effect] = Effect.ROUNDING
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        graph = model.graph
+        read = read_initializers(graph)
+        modified = False
+        for node in list(graph):
+            folded = _factor_and_offset(node)
+            if folded is None:
+                continue
+            if not (self.weights and _fold_into_layer(graph, node, *folded)):
+                _write_affine(graph, node, *folded)
+            modified = True
+        if modified:
+            drop_unread(graph, read)
+            if not any(node.domain == dialect.CHANNELS_LAST_DOMAIN for node in graph):
+                model.opset_imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
+        return PassResult(model, modified=modified)
+
+
+def _factor_and_offset(node: Node) -> tuple[Array, Array] | None:
+    """Return factor and offset, (C,) each, of a BatchNormalization that can be replaced."""
+    if node.op_type != "BatchNormalization" or node.domain not in {
+        "",
+        dialect.CHANNELS_LAST_DOMAIN,
+    }:
+        return None
+    if attribute(node, "training_mode", 0) or any(v.name for v in node.outputs[1:]):
+        return None
+    known = [dialect.constant_value(value) for value in node.inputs[1:5]]
+    gain, shift, mean, variance = (a for a in known) if len(known) == 4 else (None,) * 4
+    if gain is None or shift is None or mean is None or variance is None:
+        return None
+    shape = dims(node.inputs[0])
+    if shape is None or len(shape) < 2 or gain.dtype not in (np.float32, np.float64):
+        return None
+    epsilon = np.asarray(attribute(node, "epsilon", 1e-5), dtype=variance.dtype)
+    with np.errstate(all="ignore"):
+        factor = np.reciprocal(np.sqrt(variance + epsilon)) * gain
+        offset = shift - mean * factor
+    return factor.reshape(-1), offset.reshape(-1)
+
+
+def _write_affine(graph: Graph, node: Node, factor: Array, offset: Array) -> None:
+    rank = len(dims(node.inputs[0]) or ())
+    last = node.domain == dialect.CHANNELS_LAST_DOMAIN
+    shape = (1,) * (rank - 1) + (-1,) if last else (1, -1) + (1,) * (rank - 2)
+    emit = Emitter(graph, node)
+    scaled = emit.add("Mul", [node.inputs[0], emit.constant("factor", factor.reshape(shape))])
+    scaled.type, scaled.shape = node.outputs[0].type, node.outputs[0].shape
+    emit.replace_with(
+        emit.add("Add", [scaled, emit.constant("offset", offset.reshape(shape))])
+    )
+
+
+def _fold_into_layer(graph: Graph, node: Node, factor: Array, offset: Array) -> bool:
+    """Fold into the layer before; return whether that was possible."""
+    source = node.inputs[0]
+    layer = None if source is None else source.producer()
+    if source is None or layer is None or layer.graph is not graph or not only_reader(source):
+        return False
+    last = node.domain == dialect.CHANNELS_LAST_DOMAIN
+    if layer.op_type == "Conv" and layer.domain == node.domain:
+        return _fold_into_conv(graph, node, layer, factor, offset)
+    if layer.domain != "" or last or len(dims(source) or ()) != 2:
+        return False
+    if layer.op_type == "MatMul":
+        return _fold_into_matmul(graph, node, layer, factor, offset)
+    if layer.op_type == "Gemm":
+        return _fold_into_gemm(graph, node, layer, factor, offset)
+    return False
+
+
+def _own_weight(value: Value | None, rank: int = 0) -> Array | None:
+    """Return the array of a float weight that has one reader and no quantizer."""
+    array = dialect.constant_value(value)
+    if value is None or array is None or not only_reader(value):
+        return None
+    if array.dtype not in (np.float32, np.float64) or (rank and array.ndim != rank):
+        return None
+    return array
+
+
+def _set(value: Value, array: Array) -> None:
+    tensor = onnx_ir.Tensor(np.ascontiguousarray(array), name=value.name)
+    value.const_value = tensor
+    value.shape = dialect.known_shape(tensor)
+
+
+def _take_place(graph: Graph, node: Node, layer: Node) -> None:
+    """Let a layer make what the normalization behind it made."""
+    old, output = node.outputs[0], layer.outputs[0]
+    name = old.name
+    output.metadata_props.update(old.metadata_props)
+    old.replace_all_uses_with(output, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    old.name = None
+    output.name = name
+
+
+def _fold_into_conv(
+    graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
+) -> bool:
+    weight = layer.inputs[1]
+    known = _own_weight(weight)
+    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    before = np.zeros_like(offset) if bias is None else dialect.constant_value(bias)
+    if weight is None or known is None or before is None or known.dtype != factor.dtype:
+        return False
+    if known.shape[0] != factor.size:
+        return False
+    _set(weight, known * factor.reshape(-1, *(1,) * (known.ndim - 1)))
+    _set_bias(graph, layer, before * factor + offset)
+    _take_place(graph, node, layer)
+    return True
+
+
+def _set_bias(graph: Graph, layer: Node, array: Array) -> None:
+    old = layer.inputs[2] if len(layer.inputs) > 2 else None
+    if old is not None and old.is_initializer() and only_reader(old):
+        _set(old, array)
+        return
+    if len(layer.inputs) < 3:
+        layer.resize_inputs(3)
+    fresh = dialect.add_initializer(graph, f"{layer.name}_bias", array)
+    layer.replace_input_with(2, fresh)
+
+
+def _fold_into_matmul(
+    graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
+) -> bool:
+    weight = layer.inputs[1]
+    known = _own_weight(weight, rank=2)
+    if weight is None or known is None or known.dtype != factor.dtype:
+        return False
+    if known.shape[1] != factor.size:
+        return False
+    _set(weight, known * factor)
+    emit = Emitter(graph, node)
+    emit.replace_with(
+        emit.add("Add", [layer.outputs[0], emit.constant("offset", offset.reshape(1, -1))])
+    )
+    return True
+
+
+def _fold_into_gemm(
+    graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
+) -> bool:
+    weight = layer.inputs[1]
+    known = _own_weight(weight, rank=2)
+    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+    before = np.zeros_like(offset) if bias is None else dialect.constant_value(bias)
+    if weight is None or known is None or before is None or known.dtype != factor.dtype:
+        return False
+    if attribute(layer, "beta", 1.0) != 1.0 or (before.ndim > 1 and before.shape[0] != 1):
+        return False
+    turned = bool(attribute(layer, "transB", 0))
+    if known.shape[0 if turned else 1] != factor.size:
+        return False
+    _set(weight, known * (factor.reshape(-1, 1) if turned else factor))
+    _set_bias(graph, layer, before * factor + offset)
+    _take_place(graph, node, layer)
+    return True

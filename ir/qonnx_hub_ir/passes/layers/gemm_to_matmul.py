@@ -1,0 +1,123 @@
+"""Gemm said as MatMul and Add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.constants import (
+    Rearranger,
+    drop_unread,
+    read_initializers,
+    transposing,
+)
+from qonnx_hub_ir.graph.rewriting import attribute, is_standard
+from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+
+
+@dataclass(frozen=True)
+class GemmToMatmul(InPlacePass):
+    """Replace every Gemm by MatMul and Add.
+
+    Before -> after::
+
+        y = Gemm{transB}(x, Quant(w[O, I]), b)
+        y = Add(MatMul(x, Quant(w[I, O])), b)
+
+    A constant factor is transposed where it is, quantized or not; any other by a Transpose.
+    ``alpha`` and ``beta`` become factors: of the product, and of the summand. Outputs are bit
+    for bit the same where the sums are exact (integers times power-of-two scales); else a
+    linear algebra library may add in another order for another arrangement of the weight.
+    Does not fire on a Gemm of integers with fractional ``alpha`` or ``beta``.
+
+    Attributes:
+        only: Names of the nodes to change; all of them by default.
+    """
+
+    effect: ClassVar[Effect] = Effect.ROUNDING
+
+    only: tuple[str, ...] | None = None
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        graph = model.graph
+        wanted = None if self.only is None else frozenset(self.only)
+        found = [
+            node
+            for node in graph
+            if is_standard(node, "Gemm")
+            and _is_float(node)
+            and (wanted is None or node.name in wanted)
+        ]
+        if not found:
+            return PassResult(model, modified=False)
+        read = read_initializers(graph)
+        rearranger = Rearranger(graph)
+        for node in found:
+            _split(graph, node, rearranger)
+        drop_unread(graph, read)
+        return PassResult(model, modified=True)
+
+
+def _is_float(node: Node) -> bool:
+    if attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0:
+        return True
+    dtypes = [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
+    return any(dtype is not None and dtype.is_floating_point() for dtype in dtypes)
+
+
+def _split(graph: Graph, node: Node, rearranger: Rearranger) -> None:
+    emit = Emitter(graph, node)
+    left = _turned(emit, node, 0, "transA", rearranger)
+    right = _turned(emit, node, 1, "transB", rearranger)
+    output = node.outputs[0]
+    result = emit.add("MatMul", [left, right])
+    product = result.producer()
+    alpha, beta = (float(attribute(node, name, 1.0)) for name in ("alpha", "beta"))
+    if alpha != 1.0:
+        result.type, result.shape = output.type, output.shape
+        result = emit.add("Mul", [result, emit.constant("alpha", _factor(node, alpha))])
+    summand = node.inputs[2] if len(node.inputs) > 2 else None
+    if summand is not None and beta != 0.0:
+        if beta != 1.0:
+            summand = _scaled(emit, summand, _factor(node, beta), beta)
+        result.type, result.shape = output.type, output.shape
+        result = emit.add("Add", [result, summand])
+    name = node.name
+    emit.replace_with(result)
+    if product is not None:
+        product.name = name
+
+
+def _factor(node: Node, value: float) -> np.ndarray:
+    known = node.outputs[0].dtype
+    dtype = np.float32 if known is None else known.numpy()
+    return np.asarray(value, dtype=dtype)
+
+
+def _scaled(emit: Emitter, summand: Value, factor: np.ndarray, beta: float) -> Value:
+    known = dialect.constant_value(summand)
+    if known is None:
+        return emit.add("Mul", [summand, emit.constant("beta", factor)])
+    return emit.constant("scaled_bias", (known * factor).astype(known.dtype, copy=False))
+
+
+def _turned(
+    emit: Emitter, node: Node, index: int, flag: str, rearranger: Rearranger
+) -> Value | None:
+    """Return a factor as MatMul wants it."""
+    value = node.inputs[index]
+    if value is None or not attribute(node, flag, 0):
+        return value
+    if is_constant_tree(value) and len(shape_of_constant(value)) == 2:
+        return rearranger(value, transposing((1, 0)), (1, 0), node, 2)
+    turned = emit.add("Transpose", [value], perm=[1, 0])
+    turned.type = value.type
+    return turned

@@ -1,0 +1,97 @@
+"""MatMul of matrices, and the bias behind it, said as Gemm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir.graph.constants import only_reader
+from qonnx_hub_ir.graph.rewriting import dims, is_standard
+from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+
+
+@dataclass(frozen=True)
+class MatmulToGemm(InPlacePass):
+    """Replace every MatMul of two matrices, and a constant Add behind it, by Gemm.
+
+    Before -> after::
+
+        y = Add(MatMul(x, w[I, O]), b[O])
+        y = Gemm(x, w[I, O], b)
+
+    The bias is a constant, quantized or not, with one value per column or one for all. The
+    same numbers are multiplied and added in the same order. Does not fire where a rank is not
+    2 or not known, on products of integers, nor inside subgraphs; an Add of anything else
+    stays.
+
+    Attributes:
+        plain: Replace a MatMul without a bias too.
+    """
+
+    plain: bool = True
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        modified = False
+        for node in list(model.graph):
+            if is_standard(node, "MatMul") and _is_of_matrices(node):
+                modified |= self._join(model.graph, node)
+        return PassResult(model, modified=modified)
+
+    def _join(self, graph: Graph, node: Node) -> bool:
+        adding = _bias_behind(node)
+        if adding is None and not self.plain:
+            return False
+        node.op_type = "Gemm"
+        for name in ("alpha", "beta"):
+            node.attributes[name] = onnx_ir.AttrFloat32(name, 1.0)
+        if adding is None:
+            return True
+        node.resize_inputs(3)
+        add, bias = adding
+        node.replace_input_with(2, bias)
+        quantizer = bias.producer()
+        if quantizer is not None and quantizer.graph is graph:
+            # It may stand behind the product; its inputs are constants.
+            graph.remove(quantizer)
+            graph.insert_before(node, quantizer)
+        old, output = add.outputs[0], node.outputs[0]
+        name_of_sum = old.name
+        output.metadata_props.update(old.metadata_props)
+        old.replace_all_uses_with(output, replace_graph_outputs=True)
+        graph.remove(add, safe=True)
+        old.name = None
+        output.name = name_of_sum
+        return True
+
+
+def _is_of_matrices(node: Node) -> bool:
+    for value in node.inputs:
+        known = dims(value)
+        if value is not None and is_constant_tree(value):
+            known = shape_of_constant(value)
+        if known is None or len(known) != 2:
+            return False
+    dtype = node.outputs[0].dtype or (node.inputs[0].dtype if node.inputs[0] else None)
+    return dtype is not None and dtype.is_floating_point()
+
+
+def _bias_behind(node: Node) -> tuple[Node, Value] | None:
+    """Return the Add behind a product, and the bias that it adds."""
+    output = node.outputs[0]
+    if not only_reader(output):
+        return None
+    (usage,) = output.uses()
+    add, columns = usage.node, (dims(node.inputs[1]) or (None, None))[1]
+    if not is_standard(add, "Add") or add.graph is not node.graph:
+        return None
+    bias = add.inputs[1 - usage.idx]
+    if bias is None or not is_constant_tree(bias):
+        return None
+    shape = shape_of_constant(bias)
+    if len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
+        return None
+    return (add, bias) if not shape or shape[-1] in (1, columns) else None

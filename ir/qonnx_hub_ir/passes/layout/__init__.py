@@ -1,0 +1,1 @@
+"""Layouts: channels first, channels last, and the Transposes between."""

@@ -1,0 +1,116 @@
+"""Inputs and outputs of images, channels first or channels last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir
+from onnx_ir import Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
+from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
+from qonnx_hub_ir.passes.layout.sink_transposes import Perm, SinkTransposes, inverted
+from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
+
+LAYOUTS = ("keep", "nchw", "nhwc")
+_TO_FIRST: Perm = (0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class ChangeLayout(InPlacePass):
+    """Turn a model's image inputs and outputs to channels first, or to channels last.
+
+    Before -> after (``nchw``, a model that takes its images channels last)::
+
+        y = Conv(Transpose{0,3,1,2}(x[N, H, W, C]), w)
+        y = Conv(x[N, C, H, W], w)
+
+    A Transpose is put at each end, and those that meet their inverse inside are cancelled. An
+    end is of rank 4, and in the other layout already where the graph turns it that way
+    first. Does not fire with ``keep``.
+
+    Attributes:
+        layout: "nchw", "nhwc" or "keep".
+        inputs: Names of the inputs to turn; all of rank 4 by default.
+        outputs: Names of the outputs to turn; all of rank 4 by default.
+
+    Raises:
+        PassError: No such layout, or a name that is no input or output of rank 4.
+    """
+
+    effect: ClassVar[Effect] = Effect.SIGNATURE
+
+    layout: str
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        if self.layout not in LAYOUTS:
+            raise PassError(f"unknown layout '{self.layout}'; there are: {', '.join(LAYOUTS)}")
+        if self.layout == "keep":
+            return PassResult(model, modified=False)
+        wanted = _TO_FIRST if self.layout == "nchw" else inverted(_TO_FIRST)
+        inputs = _chosen(list(model.graph.inputs), self.inputs, "input")
+        outputs = _chosen(list(model.graph.outputs), self.outputs, "output")
+        for value in inputs:
+            _turn_input(model, value, wanted)
+        for value in outputs:
+            _turn_output(model, value, wanted)
+        for step in (SinkTransposes(), FoldWeightLayout(), DropUnused(), InferShapes()):
+            step(model)
+        return PassResult(model, modified=bool(inputs or outputs))
+
+
+def _chosen(values: list[Value], names: tuple[str, ...] | None, kind: str) -> list[Value]:
+    images = {str(v.name): v for v in values if v.shape is not None and len(v.shape) == 4}
+    if names is None:
+        return list(images.values())
+    missing = [name for name in names if name not in images]
+    if missing:
+        known = ", ".join(images) or "none"
+        raise PassError(
+            f"no {kind} of rank 4 is called {', '.join(missing)}; there are: {known}"
+        )
+    return [images[name] for name in names]
+
+
+def _permuted(value: Value, perm: Perm) -> onnx_ir.Shape | None:
+    return None if value.shape is None else onnx_ir.Shape([value.shape[a] for a in perm])
+
+
+def _turn_input(model: Model, value: Value, perm: Perm) -> None:
+    usages = [(usage.node, usage.idx) for usage in value.uses()]
+    back = onnx_ir.AttrInt64s("perm", inverted(perm))
+    node = Node("", "Transpose", [value], [back], name=f"{value.name}_layout")
+    node.outputs[0].name = f"{value.name}_turned"
+    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+    value.shape = _permuted(value, perm)
+    graph = model.graph
+    if len(graph):
+        graph.insert_before(graph[0], node)
+    else:
+        graph.append(node)
+    for user, index in usages:
+        user.replace_input_with(index, node.outputs[0])
+
+
+def _turn_output(model: Model, value: Value, perm: Perm) -> None:
+    graph = model.graph
+    attr = onnx_ir.AttrInt64s("perm", perm)
+    node = Node("", "Transpose", [value], [attr], name=f"{value.name}_layout")
+    fresh = node.outputs[0]
+    fresh.type, fresh.shape = value.type, _permuted(value, perm)
+    fresh.metadata_props.update(value.metadata_props)
+    graph.append(node)
+    name = value.name
+    if not value.is_graph_input():
+        value.name = f"{name}_before"
+    fresh.name = name
+    for index, output in enumerate(graph.outputs):
+        if output is value:
+            graph.outputs[index] = fresh

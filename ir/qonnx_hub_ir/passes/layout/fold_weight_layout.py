@@ -1,0 +1,169 @@
+"""Transposes and reshapes of quantized constants are done once, on the constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quantizers import Array
+
+_MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+@dataclass(frozen=True)
+class FoldWeightLayout(InPlacePass):
+    """Move a Transpose, Reshape, Squeeze, Unsqueeze or Flatten before a weight's quantizer.
+
+    Before -> after::
+
+        k = Quant(kernel[H, W, I, O], scale[1, 1, 1, O], ...);  w = Transpose(k)
+        w = Quant(kernel[O, I, H, W], scale[O, 1, 1, 1], ...)
+
+    Values are not touched: they only change places. Parameters with several values move along
+    with the elements they belong to. Fires where the quantizer's inputs and the shape are all
+    constants; a quantizer that others read too is duplicated. Does not fire on activations.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        modified = False
+        for node in list(model.graph):
+            if node.op_type in _MOVES and node.domain == "":
+                modified |= _fold(model.graph, node)
+        return PassResult(model, modified=modified)
+
+
+def _fold(graph: Graph, move: Node) -> bool:
+    source = move.inputs[0]
+    quantizer = None if source is None else source.producer()
+    if quantizer is None or not dialect.is_quantizer(quantizer):
+        return False
+    # A graph output would lose its name to the new quantizer's.
+    if move.outputs[0].is_graph_output():
+        return False
+    arrays = [dialect.constant_value(value) for value in quantizer.inputs]
+    extra = [dialect.constant_value(value) for value in move.inputs[1:]]
+    known = [array for array in arrays if array is not None]
+    if len(known) != len(arrays) or any(array is None for array in extra):
+        return False
+    values, parameters = known[0], known[1:]
+    moved = _moved(move, values, extra)
+    if moved is None:
+        return False
+    fresh = [_moved_parameter(move, p, values.shape, extra) for p in parameters]
+    quant = dialect.with_parameters(dialect.read_quantizer(quantizer), fresh)
+    name, label = str(quantizer.name), str(quantizer.inputs[0].name)  # type: ignore[union-attr]
+    provenance = dict(quantizer.inputs[0].metadata_props)  # type: ignore[union-attr]
+    made = dict(quantizer.outputs[0].metadata_props)
+    old = move.outputs[0]
+    if len(quantizer.outputs[0].uses()) == 1 and not quantizer.outputs[0].is_graph_output():
+        move.replace_input_with(0, None)
+        _remove(graph, quantizer)
+    else:
+        # The first one stays for its other readers, and keeps its name.
+        name = f"{name}_{move.name}"
+    constant = dialect.add_initializer(graph, label, moved)
+    constant.metadata_props.update(provenance)
+    node = dialect.quantizer_node(constant, quant, name, graph)
+    node.outputs[0].metadata_props.update(made)
+    move.prepend(node)
+    old.replace_all_uses_with(node.outputs[0])
+    graph.remove(move, safe=True)
+    return True
+
+
+def _remove(graph: Graph, node: Node) -> None:
+    """Remove a node and the initializers that only it reads, so that their names are free."""
+    inputs = [value for value in node.inputs if value is not None]
+    graph.remove(node, safe=True)
+    for value in inputs:
+        if not value.uses() and not value.is_graph_output() and value.is_initializer():
+            graph.initializers.pop(str(value.name), None)
+
+
+def _moved(move: Node, values: Array, extra: list[Array | None]) -> Array | None:
+    """Return the values after the move; ``None`` for a form that is not covered."""
+    if move.op_type == "Transpose":
+        perm = move.attributes.get("perm")
+        axes = None if perm is None else [int(axis) for axis in perm.value]
+        return np.ascontiguousarray(np.transpose(values, axes))
+    if move.op_type == "Flatten":
+        attr = move.attributes.get("axis")
+        axis = 1 if attr is None else int(attr.value) % (values.ndim + 1)
+        rows = int(np.prod(values.shape[:axis], dtype=np.int64))
+        return values.reshape(rows, -1)
+    given = [] if not extra or extra[0] is None else [int(n) for n in extra[0].reshape(-1)]
+    if move.op_type == "Reshape":
+        allowzero = move.attributes.get("allowzero")
+        if allowzero is not None and allowzero.value:
+            return None
+        sizes = [values.shape[i] if size == 0 else size for i, size in enumerate(given)]
+        return values.reshape(sizes)
+    if move.op_type == "Squeeze":
+        return np.squeeze(values, tuple(given) if given else None)
+    return np.expand_dims(values, tuple(given))
+
+
+def _moved_parameter(
+    move: Node, parameter: Array, shape: tuple[int, ...], extra: list[Array | None]
+) -> Array:
+    """Return a parameter that belongs to the same elements after the move."""
+    if parameter.size == 1:
+        return parameter.reshape(())
+    moved = _moved(move, np.broadcast_to(parameter, shape), extra)
+    if moved is None:
+        raise ValueError(f"'{move.name}' moves the values but not their parameters")
+    return squeezed(moved)
+
+
+def squeezed(values: Array) -> Array:
+    """Return the values with length 1 along every axis on which they do not differ."""
+    for axis in range(values.ndim):
+        first = np.take(values, [0], axis=axis)
+        if np.array_equal(np.broadcast_to(first, values.shape), values):
+            values = first
+    return np.ascontiguousarray(values)
+
+
+def is_constant_tree(value: Value | None) -> bool:
+    """Return whether a value is a constant, or a quantizer of constants."""
+    if value is None:
+        return False
+    if dialect.constant_value(value) is not None:
+        return True
+    node = value.producer()
+    return (
+        node is not None
+        and dialect.is_quantizer(node)
+        and all(dialect.constant_value(one) is not None for one in node.inputs)
+    )
+
+
+def shape_of_constant(value: Value) -> tuple[int, ...]:
+    """Return the shape of a value that :func:`is_constant_tree`."""
+    node = value.producer()
+    known = dialect.constant_value(value if node is None else node.inputs[0])
+    if known is None:
+        raise ValueError(f"'{value.name}' is not a constant")
+    return tuple(int(size) for size in known.shape)
+
+
+def permutation(node: Node) -> tuple[int, ...] | None:
+    """Return the permutation of a Transpose that states it; ``None`` for any other node."""
+    if node.op_type != "Transpose" or node.domain != "":
+        return None
+    perm = node.attributes.get("perm")
+    return None if perm is None else tuple(int(axis) for axis in perm.value)
+
+
+def transpose_node(value: Value, perm: tuple[int, ...], name: str) -> Node:
+    """Return a new Transpose of a value; its output is called after it."""
+    node = Node("", "Transpose", [value], [onnx_ir.AttrInt64s("perm", perm)], name=name)
+    node.outputs[0].name = f"{name}_out"
+    node.outputs[0].type = value.type
+    return node

@@ -1,0 +1,316 @@
+"""Transposes move down until they meet their inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes.layout.fold_weight_layout import (
+    is_constant_tree,
+    permutation,
+    shape_of_constant,
+    transpose_node,
+)
+
+Perm = tuple[int, ...]
+
+ELEMENTWISE = frozenset(
+    {
+        *("Abs", "Add", "And", "BitShift", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu"),
+        *("Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid"),
+        *(
+            "HardSwish",
+            "Identity",
+            "IsInf",
+            "IsNaN",
+            "LeakyRelu",
+            "Less",
+            "LessOrEqual",
+            "Log",
+        ),
+        *("Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"),
+        *("Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus"),
+        *("Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where", "Xor"),
+    }
+)
+"""Standard operators that treat every element alike and broadcast their inputs."""
+
+REDUCTIONS = frozenset(
+    {
+        *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
+        *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class SinkTransposes(InPlacePass):
+    """Move every Transpose down through what does not care, and cancel it with its inverse.
+
+    Before -> after::
+
+        t = Transpose{0,2,3,1}(x);  q = Quant(t, scale[C]);  u = Transpose{0,3,1,2}(q)
+        u = Quant(x, scale[C, 1, 1])
+
+    1. Two Transposes in a row become one, or none.
+    2. Elementwise operators and quantizers: constants and parameters are transposed back.
+       Every other input must be a Transpose of the same kind, or (where the Transpose turns to
+       channels last) be read by the inverse Transpose already.
+    3. Concat and reductions: the axes are renamed.
+
+    Does not fire on what reads a layout (Conv, MatMul, Reshape), nor inside subgraphs. Values
+    are only moved, never computed anew.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        modified = False
+        # Each step moves one Transpose down or removes one; a graph has an end.
+        while _sink_all(model.graph):
+            modified = True
+        if modified and not _is_in_order(model.graph):
+            model.graph.sort()
+        return PassResult(model, modified=modified)
+
+
+def _sink_all(graph: Graph) -> bool:
+    """Take steps, each beside the one before where possible; return whether there were any."""
+    modified = False
+    waiting = list(_transposes(graph))[::-1]
+    while waiting:
+        node = waiting.pop()
+        if node.graph is not graph:
+            continue
+        readers = [usage.node for usage in node.outputs[0].uses()]
+        if not _step(graph, node):
+            continue
+        modified = True
+        below = [v for reader in (node, *readers) for v in reader.outputs]
+        fresh = [usage.node for value in below for usage in value.uses()]
+        waiting.extend(one for one in (*reversed(fresh), node) if permutation(one) is not None)
+    return modified
+
+
+def _is_in_order(graph: Graph) -> bool:
+    """Return whether every node stands behind what it reads."""
+    later = {value for node in graph for value in node.outputs}
+    for node in graph:
+        if any(value in later for value in node.inputs):
+            return False
+        later.difference_update(node.outputs)
+    return True
+
+
+def _transposes(graph: Graph) -> Iterator[Node]:
+    for node in graph:
+        if permutation(node) is not None:
+            yield node
+
+
+def _step(graph: Graph, node: Node) -> bool:
+    """Move or remove one Transpose; return whether anything changed."""
+    perm, source = permutation(node), node.inputs[0]
+    if node.graph is not graph or perm is None or source is None:
+        return False
+    if perm == tuple(range(len(perm))):
+        _bypass(graph, node, source)
+        return True
+    if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+        graph.remove(node, safe=True)
+        return True
+    above = source.producer()
+    first = None if above is None else permutation(above)
+    if first is not None and above is not None and above.inputs[0] is not None:
+        node.replace_input_with(0, above.inputs[0])
+        combined = tuple(first[axis] for axis in perm)
+        node.attributes["perm"] = onnx_ir.AttrInt64s("perm", combined)
+        return True
+    readers = {id(usage.node): usage.node for usage in node.outputs[0].uses()}
+    for reader in readers.values():
+        if reader.graph is graph and _sink(graph, reader, perm):
+            return True
+    return False
+
+
+def _bypass(graph: Graph, node: Node, source: Value) -> None:
+    output = node.outputs[0]
+    if output.is_graph_output() and (source.is_graph_input() or source.is_graph_output()):
+        fresh = Node("", "Identity", [source], name=node.name)
+        node.prepend(fresh)
+        source = fresh.outputs[0]
+    if output.is_graph_output():
+        name, kept = output.name, dict(output.metadata_props)
+        source.type, source.shape = output.type, output.shape
+        output.replace_all_uses_with(source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        output.name = None
+        source.name = name
+        source.metadata_props.update(kept)
+        return
+    output.replace_all_uses_with(source)
+    graph.remove(node, safe=True)
+
+
+def _sink(graph: Graph, reader: Node, perm: Perm) -> bool:
+    """Move the Transposes above a reader below it, if that is possible."""
+    if len([v for v in reader.outputs if v.name]) != 1:
+        return False
+    if dialect.is_quantizer(reader) or (reader.domain == "" and reader.op_type in ELEMENTWISE):
+        return _sink_elementwise(graph, reader, perm)
+    if reader.domain == "" and reader.op_type == "Concat":
+        return _sink_concat(reader, perm)
+    if reader.domain == "" and reader.op_type in REDUCTIONS:
+        return _sink_reduction(graph, reader, perm)
+    return False
+
+
+def _untransposed(value: Value, perm: Perm) -> Value | None:
+    """Return what a value is before a Transpose of that kind, if it is known."""
+    node = value.producer()
+    if node is not None and permutation(node) == perm:
+        return node.inputs[0]
+    inverse = inverted(perm)
+    if perm == inverse or perm[-1] != 1:
+        # Only what turns to channels last may use a twin: the other way round, both would
+        # take turns forever.
+        return None
+    for usage in value.uses():
+        if permutation(usage.node) == inverse and usage.node.graph is value_graph(value):
+            return usage.node.outputs[0]
+    return None
+
+
+def value_graph(value: Value) -> object:
+    """Return the graph that a value belongs to."""
+    node = value.producer()
+    return value.graph if node is None else node.graph
+
+
+def inverted(perm: Perm) -> Perm:
+    """Return the permutation that undoes another."""
+    return tuple(int(axis) for axis in np.argsort(perm))
+
+
+def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
+    plan: list[Value | None] = []
+    for value in reader.inputs:
+        if value is None or _is_scalar(value):
+            plan.append(value)
+            continue
+        if is_constant_tree(value):
+            if len(shape_of_constant(value)) > len(perm):
+                return False
+            plan.append(None)
+            continue
+        before = _untransposed(value, perm)
+        if before is None or before is reader.outputs[0]:
+            return False
+        plan.append(before)
+    for index, (value, before) in enumerate(zip(reader.inputs, plan, strict=True)):
+        if value is None or before is value:
+            continue
+        if before is None:
+            before = _aligned(graph, value, perm, reader)
+        reader.replace_input_with(index, before)
+    _put_below(reader, perm)
+    return True
+
+
+def _is_scalar(value: Value) -> bool:
+    return (
+        is_constant_tree(value)
+        and int(np.prod(shape_of_constant(value))) == 1
+        and (len(shape_of_constant(value)) == 0 or value.producer() is None)
+    )
+
+
+def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
+    """Return a constant with its axes where the untransposed value has them."""
+    shape = shape_of_constant(value)
+    full = (1,) * (len(perm) - len(shape)) + shape
+    inverse = inverted(perm)
+    known = dialect.constant_value(value)
+    if known is not None:
+        moved = np.ascontiguousarray(np.transpose(known.reshape(full), inverse))
+        return dialect.add_initializer(graph, str(value.name), moved)
+    # A quantized constant: FoldWeightLayout takes these two nodes in.
+    label = f"{reader.name}_{value.name}"
+    sizes = dialect.add_initializer(graph, f"{label}_shape", np.array(full, dtype=np.int64))
+    reshape = Node("", "Reshape", [value, sizes], name=f"{label}_reshape")
+    reshape.outputs[0].name = f"{label}_reshaped"
+    reader.prepend(reshape)
+    move = transpose_node(reshape.outputs[0], inverse, f"{label}_transpose")
+    reader.prepend(move)
+    return move.outputs[0]
+
+
+def _put_below(reader: Node, perm: Perm) -> None:
+    """Transpose a reader's output, for everybody who reads it."""
+    old = reader.outputs[0]
+    usages = [(usage.node, usage.idx) for usage in old.uses()]
+    move = transpose_node(old, perm, f"{reader.name}_transpose")
+    fresh = move.outputs[0]
+    fresh.shape = old.shape
+    fresh.metadata_props.update(old.metadata_props)
+    old.shape = None
+    old.metadata_props.pop(dialect.PROVENANCE, None)
+    reader.append(move)
+    for node, index in usages:
+        node.replace_input_with(index, fresh)
+    graph = reader.graph
+    if old.is_graph_output() and graph is not None:
+        name = old.name
+        old.name = f"{name}_before"
+        fresh.name = name
+        for index, output in enumerate(graph.outputs):
+            if output is old:
+                graph.outputs[index] = fresh
+
+
+def _sink_concat(reader: Node, perm: Perm) -> bool:
+    before = [None if v is None else _untransposed(v, perm) for v in reader.inputs]
+    if any(value is None for value in before):
+        return False
+    axis = int(reader.attributes["axis"].value) % len(perm)
+    for index, value in enumerate(before):
+        reader.replace_input_with(index, value)
+    reader.attributes["axis"] = onnx_ir.AttrInt64("axis", perm[axis])
+    _put_below(reader, perm)
+    return True
+
+
+def _sink_reduction(graph: Graph, reader: Node, perm: Perm) -> bool:
+    source = reader.inputs[0]
+    before = None if source is None else _untransposed(source, perm)
+    given = reader.attributes.get("axes")
+    known = None
+    if given is not None:
+        known = np.array(given.value, dtype=np.int64)
+    elif len(reader.inputs) > 1:
+        known = dialect.constant_value(reader.inputs[1])
+    if before is None or known is None or known.size == 0:
+        return False
+    axes = [int(axis) % len(perm) for axis in known.reshape(-1)]
+    renamed = sorted(perm[axis] for axis in axes)
+    keep = reader.attributes.get("keepdims")
+    reader.replace_input_with(0, before)
+    if given is not None:
+        reader.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed)
+    else:
+        array = np.array(renamed, dtype=np.int64)
+        fresh = dialect.add_initializer(graph, f"{reader.name}_axes", array)
+        reader.replace_input_with(1, fresh)
+    if keep is None or keep.value:
+        _put_below(reader, perm)
+        return True
+    left = [perm[axis] for axis in range(len(perm)) if axis not in axes]
+    order = tuple(sorted(left).index(axis) for axis in left)
+    if order != tuple(range(len(order))):
+        _put_below(reader, order)
+    return True

@@ -1,0 +1,44 @@
+"""Channels go first, in the whole graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnx_ir import Model
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.passes.layout.window_layouts import becomes_first, ends_last, turn_first
+
+
+@dataclass(frozen=True)
+class ToChannelsFirst(InPlacePass):
+    """Turn a graph of images from channels last to channels first, in standard operators.
+
+    Before -> after::
+
+        x[N, H, W, C];  y = channels_last::Conv(Quant(x, scale[C]), w[O, H, W, I])
+        x[N, C, H, W];  y = Conv(Quant(x, scale[1, C, 1, 1]), w[O, I, H, W])
+
+    The reverse of :class:`ToChannelsLast`, with the same rules and the same remark on sums. It
+    fires on operators of the channels-last domain, and on images that are turned right at an
+    input or an output of a graph with convolutions or pools.
+
+    Attributes:
+        inputs: Turn the graph inputs too whose readers want it; else a Transpose follows them.
+        outputs: Turn the graph outputs too; else a Transpose stands before them.
+    """
+
+    effect: ClassVar[Effect] = Effect.SIGNATURE
+
+    inputs: bool = True
+    outputs: bool = True
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        fires = any(becomes_first(node) for node in model.graph)
+        if not fires and not ends_last(model, inputs=self.inputs, outputs=self.outputs):
+            return PassResult(model, modified=False)
+        turned = turn_first(model, inputs=self.inputs, outputs=self.outputs)
+        return PassResult(model, modified=turned.modified)

@@ -1,0 +1,97 @@
+"""Tensors get the names that a user gives them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from onnx_ir import Graph, Model, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.errors import PassError
+
+
+@dataclass(frozen=True)
+class RenameTensors(InPlacePass):
+    """Rename inputs, outputs, initializers and values in between.
+
+    Before -> after (``names=x=image``): ``y = Relu(x)`` -> ``y = Relu(image)``. Names may be
+    exchanged. The source layer's name in the metadata stays. Does not fire where every tensor
+    has its new name already.
+
+    Attributes:
+        names: Name -> new name.
+
+    Raises:
+        PassError: A tensor that does not exist, or a new name that another tensor has; all of
+            them are listed.
+    """
+
+    names: Mapping[str, str]
+    effect: ClassVar[Effect] = Effect.SIGNATURE
+
+    def requires(self, model: Model) -> None:
+        """Refuse names that are unknown, empty or taken."""
+        problems = _problems(model, self.names)
+        if problems:
+            raise PassError("; ".join(problems))
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        changed = [
+            (value, self.names[str(value.name)])
+            for value in named_values(model)
+            if self.names.get(str(value.name), value.name) != value.name
+        ]
+        taken = {str(value.name) for value in named_values(model)} | set(self.names.values())
+        for count, (value, _) in enumerate(changed):
+            # Names may be exchanged: for a moment nobody has any of them.
+            value.name = _unused(f"renamed_{count}", taken)
+        for value, name in changed:
+            value.name = name
+            if value.const_value is not None:
+                value.const_value.name = name
+        return PassResult(model, modified=bool(changed))
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _problems(model: Model, names: Mapping[str, str]) -> list[str]:
+    known = {str(value.name) for value in named_values(model)}
+    done = {new for old, new in names.items() if old not in known and new in known}
+    problems = [
+        f"there is no tensor '{old}'"
+        for old, new in names.items()
+        if old not in known and new not in done
+    ]
+    counts = Counter(names.values())
+    problems += [f"{n} tensors shall be called '{new}'" for new, n in counts.items() if n > 1]
+    problems += [f"'{old}' shall have an empty name" for old, new in names.items() if not new]
+    staying = known - set(names)
+    problems += [
+        f"another tensor is called '{new}' already"
+        for old, new in names.items()
+        if new in staying and old in known
+    ]
+    return problems
+
+
+def named_values(model: Model) -> Iterator[Value]:
+    """Yield every value of the graph and the graphs inside it, once."""
+    seen: set[Value] = set()
+    graphs: list[Graph] = [model.graph, *model.graph.subgraphs()]
+    for graph in graphs:
+        values = [*graph.inputs, *graph.initializers.values()]
+        values += [value for node in graph for value in node.outputs]
+        for value in values:
+            if value.name and value not in seen:
+                seen.add(value)
+                yield value

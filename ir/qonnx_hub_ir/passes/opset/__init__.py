@@ -1,0 +1,1 @@
+"""Opsets: old operators raised to those the IR is written in."""

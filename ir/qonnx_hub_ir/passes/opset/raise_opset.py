@@ -1,0 +1,99 @@
+"""Old graphs are raised to the opset that the IR is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+import onnx.version_converter
+import onnx_ir
+from onnx import helper
+from onnx_ir import Graph, Model, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.graph.detach_weights import attach_weights, detach_weights
+from qonnx_hub_ir.passes.opset import old_operators
+
+OPSET = 19
+"""Lowest standard opset of an IR model: the first in which DequantizeLinear is defined by
+reference, and below those in which onnxruntime mishandles signed int8."""
+
+
+@dataclass(frozen=True)
+class RaiseOpset(InPlacePass):
+    """Convert a model below an opset (19 by default) to it; newer ones keep theirs.
+
+    Attributes:
+        opset: The standard opset to reach.
+
+    Before -> after: ``Unsqueeze(x){axes}`` of opset 9 -> ``Unsqueeze(x, axes)`` of opset 19,
+    and so on for every standard operator. The work is done by ONNX's own version converter,
+    which needs canonical domains and imports: run :class:`NormalizeDialect` before. Metadata
+    stays with its values and nodes. The IR version becomes one that goes with the opset.
+
+    Raises:
+        SourceError: The converter does not know a way, or one that changes the meaning.
+    """
+
+    opset: int = OPSET
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        version = model.opset_imports.get("", self.opset)
+        if version >= self.opset:
+            modified = "" not in model.opset_imports
+            model.opset_imports[""] = version
+            return PassResult(model, modified=modified)
+        if _uses_standard_operators(model):
+            model.graph = _convert(model, version, self.opset)
+        model.opset_imports[""] = self.opset
+        if dialect.CHANNELS_LAST_DOMAIN in model.opset_imports:
+            model.opset_imports[dialect.CHANNELS_LAST_DOMAIN] = self.opset
+        needed = helper.find_min_ir_version_for([helper.make_opsetid("", self.opset)])
+        model.ir_version = max(model.ir_version, needed)
+        return PassResult(model, modified=True)
+
+
+def _uses_standard_operators(model: Model) -> bool:
+    return any(node.domain == "" for node in model.graph.all_nodes())
+
+
+def _convert(model: Model, version: int, target: int) -> Graph:
+    copy = model.clone()
+    detached = detach_weights(copy)
+    old_operators.prepare(copy, version)
+    try:
+        raised = onnx.version_converter.convert_version(onnx_ir.to_proto(copy), target)
+    except Exception as error:  # the binding raises bare RuntimeError and its own ConvertError
+        reason = str(error).strip().splitlines()[-1]
+        raise SourceError(
+            f"the graph cannot be raised from opset {version} to {target}: {reason}"
+        ) from error
+    graph = onnx_ir.from_proto(raised).graph
+    old_operators.settle(graph, copy.graph, version)
+    attach_weights(graph, detached)
+    _restore_metadata(graph, model.graph)
+    return graph
+
+
+def _restore_metadata(graph: Graph, original: Graph) -> None:
+    """Put back what the converter drops, by name."""
+    graph.metadata_props.update(original.metadata_props)
+    nodes = {node.name: node for node in original.all_nodes() if node.name}
+    for node in graph.all_nodes():
+        if node.name in nodes:
+            node.metadata_props.update(nodes[node.name].metadata_props)
+    values = {value.name: value for value in _values(original)}
+    for value in _values(graph):
+        if value.name in values:
+            value.metadata_props.update(values[value.name].metadata_props)
+
+
+def _values(graph: Graph) -> Iterator[Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph.all_nodes():
+        yield from node.outputs

@@ -1,0 +1,1 @@
+"""Quantizers: said in another form, put in, stored, or taken out."""

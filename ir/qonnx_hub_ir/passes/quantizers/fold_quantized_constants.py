@@ -1,0 +1,139 @@
+"""Quantized constants are stored as what their quantizers make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE
+from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.rewriting import without_extra_axes
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Quantizer,
+    integer_bounds,
+    is_bipolar,
+    single_value,
+)
+from qonnx_hub_ir.semantics import quantize, quantize_to_integers
+
+FORMS = ("integers", "floats")
+
+
+@dataclass(frozen=True)
+class FoldQuantizedConstants(InPlacePass):
+    """Compute the quantizers of constants: integers and their scale, or floats on the grid.
+
+    Before -> after (``integers``, zero point 0)::
+
+        w = Quant(weight, s, 0, b)
+        w = Mul(codes, s)
+
+    Before -> after (``floats``)::
+
+        w = Quant(weight, s, z, b)
+        w = the quantized weight, an initializer
+
+    The integers are stored as float32, as ONNX multiplies them; a zero point is subtracted
+    before the scale, and neither node is written where it would do nothing. They carry their
+    integer type as a quantization annotation ``finn_datatype``, which the qonnx package reads.
+
+    Does not fire on run-time parameters and float types other than float32; with ``integers``
+    neither on FloatQuant and Trunc, on NaN, nor on codes beyond 2^24, which float32 cannot
+    hold.
+
+    Attributes:
+        form: "integers" or "floats".
+
+    Raises:
+        PassError: No such form.
+    """
+
+    form: str = "integers"
+
+    def requires(self, model: Model) -> None:
+        """Refuse a form that does not exist."""
+        if self.form not in FORMS:
+            raise PassError(f"unknown form '{self.form}'; there are: {', '.join(FORMS)}")
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        write = _write_integers if self.form == "integers" else _write_floats
+        modified = False
+        for node in list(model.graph.all_nodes()):
+            found = _read(node)
+            if found is not None and isinstance(node.graph, Graph):
+                modified |= write(Emitter(node.graph, node), *found)
+        return PassResult(model, modified=modified)
+
+
+def _read(node: Node) -> tuple[Array, Quantizer] | None:
+    """Return constant and quantizer, where a node quantizes a float32 constant."""
+    if not dialect.is_quantizer(node):
+        return None
+    values = dialect.constant_value(node.inputs[0])
+    if values is None or values.dtype != np.float32:
+        return None
+    quant = dialect.read_quantizer(node)
+    known = all(parameter is not None for parameter in dialect.parameters(quant))
+    return (values, quant) if known else None
+
+
+def _write_floats(emit: Emitter, values: Array, quant: Quantizer) -> bool:
+    folded = quantize(values, quant)
+    _take_place(emit, emit.constant("quantized", folded))
+    return True
+
+
+def _write_integers(emit: Emitter, values: Array, quant: Quantizer) -> bool:
+    if not isinstance(quant, (IntQuant, BipolarQuant)) or np.isnan(values).any():
+        return False
+    kind = _type_of(quant)
+    if kind is None:
+        return False
+    codes = quantize_to_integers(values, quant)
+    value = emit.constant("integers", codes.astype(np.float32))
+    value.meta["quant_parameter_tensor_names"] = {"finn_datatype": kind}
+    zero = None if isinstance(quant, BipolarQuant) else quant.zero_point
+    if zero is not None and np.any(zero):
+        value = emit.add("Sub", [value, emit.constant("zero_point", without_extra_axes(zero))])
+    scale = np.asarray(quant.scale)
+    if np.any(scale != 1):
+        value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
+    _take_place(emit, value)
+    return True
+
+
+def _take_place(emit: Emitter, value: Value) -> None:
+    """Let readers of the quantizer read ``value``; an initializer keeps its own name."""
+    old = emit.node.outputs[0]
+    if value.producer() is not None:
+        emit.replace_with(value)
+        return
+    value.metadata_props.update(old.metadata_props)
+    if old.is_graph_output():
+        emit.replace_with(emit.add("Identity", [value]))
+        return
+    old.replace_all_uses_with(value)
+    emit.graph.remove(emit.node, safe=True)
+
+
+def _type_of(quant: IntQuant | BipolarQuant) -> str | None:
+    """Return the integer type of the codes; ``None`` where float32 cannot hold them."""
+    if isinstance(quant, BipolarQuant) or is_bipolar(quant):
+        return "BIPOLAR"
+    widest = float(np.max(np.asarray(quant.bits)))
+    low, high = integer_bounds(widest, signed=quant.signed, narrow=quant.narrow)
+    if max(-low, high) > FLOAT32_WHOLE:
+        return None
+    if quant.narrow and quant.signed and single_value(quant.bits) == 2:
+        return "TERNARY"
+    bits = int(widest)
+    return "BINARY" if bits == 1 else f"{'' if quant.signed else 'U'}INT{bits}"

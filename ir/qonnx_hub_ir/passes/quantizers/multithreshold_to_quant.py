@@ -1,0 +1,193 @@
+"""Counted thresholds become the quantizers that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.rewriting import attribute, dims, fits_into, is_standard
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.thresholds import channel_axis, find_thresholds
+
+_MODES = (Rounding.ROUND, *(mode for mode in Rounding if mode is not Rounding.ROUND))
+
+
+@dataclass(frozen=True)
+class MultithresholdToQuant(InPlacePass):
+    """Replace a MultiThreshold by the quantizer that has the very same thresholds.
+
+    Before -> after::
+
+        y = Mul(Sub(MultiThreshold(x, thresholds), z), s)
+        y = Quant(x, s, z, b)
+
+    Sub and Mul may be missing. The bit width follows from the number of thresholds, sign and
+    narrowness from ``out_bias``; the rounding mode is the one whose thresholds, found by
+    bisection, are those of the node in every channel. A single threshold of 0 with the levels
+    -1 and +1 is a BipolarQuant.
+
+    Does not fire where no quantizer has these thresholds (those that other tools compute lie
+    beside the ties), where the levels are not whole numbers, where a value in between is read
+    by others, nor on thresholds that are computed.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        modified = False
+        names = {str(node.name) for node in model.graph.all_nodes()}
+        for node in list(model.graph.all_nodes()):
+            if dialect.is_thresholds(node):
+                modified |= _replace(node, names)
+        return PassResult(model, modified=modified)
+
+
+@dataclass(frozen=True, slots=True)
+class _Levels:
+    """What stands behind a MultiThreshold.
+
+    Attributes:
+        low: Lowest code.
+        width: Distance of neighbouring codes.
+        zero: Zero point, of any shape that broadcasts.
+        scale: Scale, likewise.
+        nodes: The nodes that apply them, in order.
+    """
+
+    low: int
+    width: int
+    zero: Array
+    scale: Array
+    nodes: tuple[Node, ...]
+
+
+def _replace(node: Node, names: set[str]) -> bool:
+    graph, x = node.graph, node.inputs[0]
+    table, shape = dialect.constant_value(node.inputs[1]), dims(x)
+    if table is None or shape is None or x is None or not isinstance(graph, Graph):
+        return False
+    if x.dtype != onnx_ir.DataType.FLOAT or table.dtype != np.float32 or len(shape) < 2:
+        return False
+    axis = channel_axis(str(attribute(node, "data_layout", "")), len(shape))
+    for levels in _readings(node):
+        quant = _matching(np.sort(table, axis=1), levels, axis, len(shape))
+        if quant is not None:
+            _write(graph, node, x, levels, quant, names)
+            return True
+    return False
+
+
+def _write(
+    graph: Graph,
+    node: Node,
+    x: Value,
+    levels: _Levels,
+    quant: IntQuant | BipolarQuant,
+    names: set[str],
+) -> None:
+    chain = (node, *levels.nodes)
+    emit = Emitter(graph, chain[-1])
+    name = str(node.name)
+    plain = name.removesuffix(f"_{dialect.THRESHOLDS}")
+    if plain and plain not in names:
+        names.add(plain)
+        name = plain
+    fresh = dialect.quantizer_node(x, quant, name, graph)
+    chain[-1].prepend(fresh)
+    emit.replace_with(fresh.outputs[0])
+    for used in reversed(chain[:-1]):
+        graph.remove(used, safe=True)
+
+
+def _readings(node: Node) -> Iterator[_Levels]:
+    """Yield codes and what is done to them, with as many of the nodes behind as possible."""
+    width = float(attribute(node, "out_scale", 1.0))
+    low = float(attribute(node, "out_bias", 0.0))
+    if width not in (1.0, 2.0) or low != np.rint(low) or abs(low) > 1 << 24:
+        return
+    none, one = np.zeros((), dtype=np.float32), np.ones((), dtype=np.float32)
+    zero, nodes = none, []
+    found = _only_reader(node.outputs[0], "Sub")
+    if found is not None:
+        zero, after = found
+        nodes.append(after)
+    found = _only_reader((node, *nodes)[-1].outputs[0], "Mul")
+    if found is not None and bool(np.all(found[0] > 0)):
+        yield _Levels(int(low), int(width), zero, found[0], (*nodes, found[1]))
+    if nodes:
+        yield _Levels(int(low), int(width), zero, one, tuple(nodes))
+    yield _Levels(int(low), int(width), none, one, ())
+
+
+def _only_reader(value: Value, op_type: str) -> tuple[Array, Node] | None:
+    """Return the constant and the node, where one such node alone reads the value."""
+    uses = tuple(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    node, index = uses[0].node, uses[0].idx
+    if not is_standard(node, op_type) or (op_type == "Sub" and index != 0):
+        return None
+    known = dialect.constant_value(node.inputs[1 - index])
+    if known is None or known.dtype != np.float32 or not np.all(np.isfinite(known)):
+        return None
+    if known.size > 1 and not fits_into(known.shape, dims(value)):
+        return None
+    return known, node
+
+
+def _matching(
+    table: Array, levels: _Levels, axis: int, rank: int
+) -> IntQuant | BipolarQuant | None:
+    """Return the quantizer whose thresholds are those of the table, in every channel."""
+    columns = [_column(values, axis, rank) for values in (levels.scale, levels.zero)]
+    if columns[0] is None or columns[1] is None:
+        return None
+    scale, zero = columns[0], columns[1]
+    steps = table.shape[1]
+    if levels.width == 2 and (levels.low, steps) != (-1, 1):
+        return None
+    if levels.width == 2 and not np.any(table) and not np.any(levels.zero):
+        return BipolarQuant(levels.scale)
+    for bits, signed, narrow in _ranges(levels, steps):
+        for mode in _MODES:
+            width = np.asarray(bits, dtype=np.float32)
+            tried = IntQuant(scale, zero, width, signed, narrow, mode)
+            found = find_thresholds(tried, levels.low, steps)
+            if np.array_equal(np.broadcast_to(found, _joint(found, table)), table):
+                return IntQuant(levels.scale, levels.zero, width, signed, narrow, mode)
+    return None
+
+
+def _joint(found: Array, table: Array) -> tuple[int, ...]:
+    """Return the table's shape where the found one broadcasts to it, else its own."""
+    return table.shape if len(found) in (1, len(table)) else found.shape
+
+
+def _column(values: Array, axis: int, rank: int) -> Array | None:
+    """Return a parameter as (channels, 1) or (); ``None`` if it differs along other axes."""
+    if values.size == 1:
+        return values.reshape(())
+    full = values.reshape((1,) * (rank - values.ndim) + values.shape)
+    return values.reshape(-1, 1) if full.shape[axis] == values.size else None
+
+
+def _ranges(levels: _Levels, steps: int) -> Iterator[tuple[int, bool, bool]]:
+    """Yield bits, sign and narrowness of integer ranges with these codes."""
+    if levels.width == 2:
+        yield 1, True, False
+        return
+    for narrow in (False, True):
+        codes = steps + 1 + int(narrow)
+        bits = codes.bit_length() - 1
+        if codes != 1 << bits or bits > 16:
+            continue
+        if levels.low == 0:
+            yield bits, False, narrow
+        elif levels.low == -(1 << (bits - 1)) + int(narrow) and bits > 1:
+            yield bits, True, narrow

@@ -1,0 +1,209 @@
+"""Float models get fixed-point weights and results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.errors import HubError, PassError
+from qonnx_hub_ir.quantizers import IntQuant, Rounding
+
+_MOST_BITS = 24
+"""Widest numbers whose every value is a float32."""
+
+_PARAMETRIC = frozenset(
+    {"Add", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"}
+)
+"""Operators whose constant operands are weights."""
+
+_STAYS_ON_GRID = frozenset(
+    {
+        *("Concat", "DepthToSpace", "DequantizeLinear", "Dropout", "Expand", "Flatten"),
+        *("Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Identity", "Max"),
+        *("MaxPool", "Min", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Slice"),
+        *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
+    }
+)
+"""Operators whose results are values that they were given, or 0."""
+
+Format = tuple[int, ...]
+"""(W, I): all bits, and those before the point, the sign among them."""
+
+
+@dataclass(frozen=True)
+class QuantizeFixedPoint(InPlacePass):
+    """Quantize weights, inputs and results of a float model to fixed<W, I>.
+
+    Before -> after::
+
+        y = Conv(x, w, b)
+        y = Quant(Conv(Quant(x), Quant(w), Quant(b)))
+
+    Numbers are signed, of W bits with I before the point (the sign among them): steps of
+    2^(I - W) from -2^(I - 1) to 2^(I - 1) - 2^(I - W), where values beyond saturate. Every
+    operator that makes new values gets a quantizer behind it; those that only choose or move
+    values (Relu, MaxPool, Reshape ...) stay on the grid. Constant operands of Conv,
+    ConvTranspose, Gemm, MatMul, Add, Sub, Mul, Div and PRelu are weights. The statistics of
+    BatchNormalization stay floats: fold it first. New nodes are called after the node and its
+    part: ``Conv_0_weight_quant``, ``Conv_0_bias_quant``, ``Conv_0_result_quant``.
+
+    Does not fire on what a quantizer makes or reads already, on other types than float32, nor
+    inside of subgraphs.
+
+    Attributes:
+        bits: W of everything that ``layers`` does not name.
+        integer_bits: I of everything that ``layers`` does not name.
+        layers: Node or input -> (W, I); "node:weight", "node:bias" and "node:result" are more
+            precise than "node".
+        skip: Nodes and inputs that are left as they are.
+        rounding: Rounding mode of all quantizers.
+
+    Raises:
+        PassError: A format or rounding mode that there is not, or a name without a node.
+    """
+
+    bits: int = 16
+    integer_bits: int = 6
+    layers: Mapping[str, Format] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    rounding: str = "ROUND"
+    effect: ClassVar[Effect] = Effect.VALUES
+
+    def requires(self, model: Model) -> None:
+        """Refuse formats that are none, and names without a node."""
+        names = {str(node.name) for node in model.graph}
+        names.update(str(value.name) for value in model.graph.inputs)
+        asked = [*(_node_of(name, names) for name in self.layers), *self.skip]
+        missing = [name for name in asked if name not in names]
+        if missing:
+            raise PassError(f"no node or input is called {', '.join(missing)}")
+        for where, given in {"all others": self._default, **self.layers}.items():
+            if len(given) != 2 or not 1 <= given[0] <= _MOST_BITS or abs(given[1]) > 64:
+                raise PassError(
+                    f"the format of {where} is {tuple(given)}; it must be W, I with W from 1 "
+                    f"to {_MOST_BITS}, which float32 holds exactly"
+                )
+        try:
+            dialect.parse_rounding(self.rounding, "fixed point")
+        except HubError as error:
+            raise PassError(str(error)) from error
+
+    @property
+    def _default(self) -> Format:
+        return (self.bits, self.integer_bits)
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        graph = model.graph
+        modified = False
+        for node in list(graph):
+            if node.domain == "" and node.name not in self.skip and _is_moving(node):
+                modified |= self._quantize_operands(graph, node)
+                modified |= self._quantize_result(graph, node)
+        for value in graph.inputs:
+            if value.name not in self.skip:
+                modified |= self._quantize_input(graph, value)
+        if modified:
+            model.opset_imports.setdefault(dialect.DOMAIN, dialect.DOMAIN_VERSION)
+        return PassResult(model, modified=modified)
+
+    def _quantizer(self, name: str, part: str) -> IntQuant:
+        given = self.layers.get(f"{name}:{part}", self.layers.get(name, self._default))
+        return fixed_point(given[0], given[1], Rounding(self.rounding.upper()))
+
+    def _quantize_operands(self, graph: Graph, node: Node) -> bool:
+        if node.op_type not in _PARAMETRIC:
+            return False
+        modified = False
+        for index, value in enumerate(node.inputs):
+            if value is None or value.dtype != onnx_ir.DataType.FLOAT:
+                continue
+            if dialect.constant_tensor(value) is None:
+                continue
+            part = "bias" if index == 2 else "weight"
+            name, quant = f"{node.name}_{part}_quant", self._quantizer(str(node.name), part)
+            fresh = dialect.quantizer_node(value, quant, name, graph)
+            fresh.outputs[0].metadata_props.update(value.metadata_props)
+            node.prepend(fresh)
+            node.replace_input_with(index, fresh.outputs[0])
+            modified = True
+        return modified
+
+    def _quantize_result(self, graph: Graph, node: Node) -> bool:
+        value = node.outputs[0]
+        if node.op_type in _STAYS_ON_GRID or not _wants_quantizer(value):
+            return False
+        name, quant = f"{node.name}_result_quant", self._quantizer(str(node.name), "result")
+        fresh = dialect.quantizer_node(value, quant, name, graph)
+        node.append(fresh)
+        _let_others_read(graph, value, fresh)
+        return True
+
+    def _quantize_input(self, graph: Graph, value: Value) -> bool:
+        if not _wants_quantizer(value) or not len(graph):
+            return False
+        name = f"{value.name}_quant"
+        fresh = dialect.quantizer_node(
+            value, self._quantizer(str(value.name), "result"), name, graph
+        )
+        graph.insert_before(graph[0], fresh)
+        for usage in tuple(value.uses()):
+            if usage.node is not fresh and not dialect.is_quantizer(usage.node):
+                usage.node.replace_input_with(usage.idx, fresh.outputs[0])
+        return True
+
+
+def fixed_point(bits: int, integer_bits: int, rounding: Rounding = Rounding.ROUND) -> IntQuant:
+    """Return the quantizer of signed fixed-point numbers.
+
+    Args:
+        bits: W, all bits.
+        integer_bits: I, those before the point, the sign among them.
+        rounding: How values between two numbers are rounded.
+    """
+    scale = np.asarray(2.0 ** (integer_bits - bits), dtype=np.float32)
+    zero = np.zeros((), dtype=np.float32)
+    return IntQuant(scale, zero, np.asarray(bits, dtype=np.float32), rounding=rounding)
+
+
+def _node_of(name: str, names: set[str]) -> str:
+    """Return the node that an entry of ``layers`` means."""
+    if name in names:
+        return name
+    node, _, part = name.rpartition(":")
+    return node if part in {"weight", "bias", "result"} else name
+
+
+def _is_moving(node: Node) -> bool:
+    """Return whether a node reads anything that is not constant."""
+    return any(v is not None and dialect.constant_tensor(v) is None for v in node.inputs)
+
+
+def _wants_quantizer(value: Value) -> bool:
+    """Return whether anything but quantizers reads a float32 value."""
+    if value.dtype != onnx_ir.DataType.FLOAT:
+        return False
+    readers = [usage.node for usage in value.uses()]
+    return value.is_graph_output() or not all(map(dialect.is_quantizer, readers))
+
+
+def _let_others_read(graph: Graph, value: Value, fresh: Node) -> None:
+    """Let all readers of a value but quantizers read its quantizer, outputs included."""
+    result = fresh.outputs[0]
+    for usage in tuple(value.uses()):
+        if not dialect.is_quantizer(usage.node):
+            usage.node.replace_input_with(usage.idx, result)
+    if not value.is_graph_output():
+        return
+    name = value.name
+    graph.outputs[:] = [result if output is value else output for output in graph.outputs]
+    value.name = f"{name}_unquantized"
+    result.name = name

@@ -1,0 +1,98 @@
+"""Rounding modes without a QONNX name are spelled out in standard operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.quantizers import IntQuant, Parameter, Rounding, is_bipolar
+
+_MOST_BITS = 20
+"""Up to here a whole number survives being scaled and scaled back in float32, rounded."""
+
+
+@dataclass(frozen=True)
+class SpellOutRounding(InPlacePass):
+    """Round by standard operators in front of a Quant whose mode QONNX does not name.
+
+    Before -> after::
+
+        y = Quant{DPU}(x, s, z, b)
+        t = x / s + z;  r = Where(t < 0 and t - Floor(t) == 0.5, Ceil(t), Round(t))
+        y = Quant{ROUND}((r - z) * s, s, z, b)
+
+    The last Quant only clamps: a value on the grid is rounded to itself. One signed bit has
+    two levels and does not round: there only the name of the mode changes. Does not fire on
+    other quantizers or modes, nor where this would not be exact: float types other than
+    float32, bit widths above 20 or computed at run time.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        nodes = [node for node in model.graph.all_nodes() if can_be_spelled_out(node)]
+        for node in nodes:
+            _spell_out(node)
+        return PassResult(model, modified=bool(nodes))
+
+
+def can_be_spelled_out(node: Node) -> bool:
+    """Return whether the pass fires on this node."""
+    if not dialect.is_quantizer(node):
+        return False
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, IntQuant) or quant.rounding is not Rounding.DPU:
+        return False
+    if quant.bits is None or not bool(np.all(quant.bits <= _MOST_BITS)):
+        return False
+    dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
+    return dtype in (None, onnx_ir.DataType.FLOAT)
+
+
+def _spell_out(node: Node) -> None:
+    graph = node.graph
+    x, scale, zero, bits = node.inputs
+    if not isinstance(graph, onnx_ir.Graph) or x is None or scale is None or zero is None:
+        raise ValueError(f"'{node.name}' is not a complete quantizer of a graph")
+    quant = dialect.read_quantizer(node)
+    mode = onnx_ir.AttrString("rounding_mode", str(Rounding.ROUND))
+    if not isinstance(quant, IntQuant) or is_bipolar(quant):
+        node.attributes["rounding_mode"] = mode
+        return
+    emit = Emitter(graph, node)
+    scale = _as_float32(emit, "scale", scale, quant.scale)
+    zero = _as_float32(emit, "zero_point", zero, quant.zero_point)
+    t = emit.add("Add", [emit.add("Div", [x, scale]), zero])
+    rounded = round_dpu(emit, t)
+    on_grid = emit.add("Mul", [emit.add("Sub", [rounded, zero]), scale])
+    attributes = {**node.attributes, "rounding_mode": mode}
+    clamp = Node(
+        node.domain,
+        node.op_type,
+        [on_grid, scale, zero, bits],
+        attributes.values(),
+        name=node.name,
+    )
+    node.prepend(clamp)
+    emit.replace_with(clamp.outputs[0])
+
+
+def _as_float32(emit: Emitter, label: str, value: Value, known: Parameter) -> Value:
+    """Return a parameter as standard operators take it beside a float32 input."""
+    if known is None or known.dtype == np.float32:
+        return value
+    return emit.constant(label, known.astype(np.float32))
+
+
+def round_dpu(emit: Emitter, t: Value) -> Value:
+    """Return ``t`` rounded to nearest: negative ties up, other ties to even."""
+    half = emit.constant("half", np.array(0.5, dtype=np.float32))
+    nil = emit.constant("nil", np.array(0.0, dtype=np.float32))
+    fraction = emit.add("Sub", [t, emit.add("Floor", [t])])
+    tie = emit.add("And", [emit.add("Less", [t, nil]), emit.add("Equal", [fraction, half])])
+    return emit.add("Where", [tie, emit.add("Ceil", [t]), emit.add("Round", [t])])

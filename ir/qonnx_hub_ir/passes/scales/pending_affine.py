@@ -1,0 +1,284 @@
+"""One walk in which constant factors and summands wait until somebody needs them applied.
+
+A value of the graph as it was (its *logical* value) is ``value * factor + offset``, both of
+them constants; what is stored is ``value``. Mul and Add are written only where a reader cannot
+go on with the value as it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.rewriting import dims, free_name, is_standard, value_names
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
+
+AFFINE = ("Add", "Div", "Mul", "Sub")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What is still to be done to a stored value.
+
+    Attributes:
+        value: The stored value.
+        factor: Multiplies it, of shape () or of the value's rank; ``None`` for 1.
+        offset: Added then, likewise; ``None`` for 0.
+        written: Whether the nodes of the graph say just that already.
+    """
+
+    value: Value
+    factor: Array | None = None
+    offset: Array | None = None
+    written: bool = False
+
+    @property
+    def positive(self) -> bool:
+        """Return whether the factor keeps the order of values."""
+        return self.factor is None or bool(np.all(self.factor > 0))
+
+
+def is_scalar(array: Array | None) -> bool:
+    """Return whether an array is the same for all elements, or stands for nothing."""
+    return array is None or array.size == 1
+
+
+def product(first: Array | None, second: Array | None) -> Array | None:
+    """Return the product of two factors, rounded once to float32."""
+    if first is None or second is None:
+        return second if first is None else first
+    wide = first.astype(np.float64) * second.astype(np.float64)
+    return _narrow(wide)
+
+
+def total(first: Array | None, second: Array | None) -> Array | None:
+    """Return the sum of two offsets, rounded once to float32."""
+    if first is None or second is None:
+        return second if first is None else first
+    return _narrow(first.astype(np.float64) + second.astype(np.float64))
+
+
+def _narrow(wide: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.asarray(wide, dtype=np.float64).astype(np.float32)
+
+
+def same(first: Array | None, second: Array | None) -> bool:
+    """Return whether two factors or offsets are equal."""
+    if first is None or second is None:
+        return first is second
+    return first.shape == second.shape and bool(np.array_equal(first, second))
+
+
+Rule = Callable[["Scales", Node], bool]
+"""Handles one node; returns False where it cannot go on with what is stored, having changed
+nothing. Then the node gets its inputs as they were."""
+
+
+@dataclass
+class Scales:
+    """The state of one walk.
+
+    Attributes:
+        model: The model, changed in place.
+        rules: (domain, operator) -> rule.
+        exact: Move only what no rounding depends on: factors that are powers of two.
+        weights: Whether the scales of weights come out.
+        wanted: Values that a linear layer reads, directly or through operators that a factor
+            can pass: where they come from a quantizer, its scale comes out.
+    """
+
+    model: Model
+    rules: Mapping[tuple[str, str], Rule]
+    exact: bool
+    weights: bool
+    wanted: set[Value]
+    modified: bool = False
+    places: dict[Value, Pending] = field(default_factory=dict)
+    units: dict[Node, Value] = field(default_factory=dict)
+    _applied: dict[Value, Value] = field(default_factory=dict)
+    _provenance: dict[Value, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._taken = value_names(self.graph)
+        self._names = {str(node.name) for node in self.graph}
+        self._one: Value | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """Return the graph that is walked over."""
+        return self.model.graph
+
+    def place(self, value: Value) -> Pending:
+        """Return what is pending for a value."""
+        return self.places.get(value) or Pending(value)
+
+    def put(self, output: Value, factor: Array | None, offset: Array | None = None) -> None:
+        """Say that a node now makes a value that is still to be scaled."""
+        self.modified = True
+        if factor is None and offset is None:
+            return
+        self.places[output] = Pending(output, factor, offset)
+        source = output.metadata_props.pop(dialect.PROVENANCE, None)
+        if source is not None:
+            self._provenance[output] = source
+
+    def note(self, output: Value, pending: Pending) -> None:
+        """Say that a Mul, Add, Sub or Div need not be run yet."""
+        self.places[output] = pending
+
+    def one(self) -> Value:
+        """Return a constant scale of 1."""
+        if self._one is None:
+            array = np.ones((), dtype=np.float32)
+            self._one = dialect.add_initializer(self.graph, "unit_scale", array)
+        return self._one
+
+    def claim_node(self, name: str) -> str:
+        """Return a name that no node has."""
+        return free_name(name, self._names)
+
+    def claim_value(self, name: str) -> str:
+        """Return a name that no value has."""
+        return free_name(name, self._taken)
+
+    def node(self, op_type: str, value: Value, constant: Array, label: str) -> Node:
+        """Return a new node, not inserted, that applies a constant to a value."""
+        name = self.claim_node(f"{label}_{op_type.lower()}")
+        held = dialect.add_initializer(
+            self.graph, self.claim_value(f"{name}_constant"), constant
+        )
+        fresh = onnx_ir.node(op_type, [value, held], name=name)
+        output = fresh.outputs[0]
+        output.name = self.claim_value(f"{name}_out")
+        output.type, output.shape = value.type, value.shape
+        return fresh
+
+    def get(self, value: Value, before: Node | None) -> Value:
+        """Return a logical value, applied before a node, or at the end of the graph."""
+        pending = self.places.get(value)
+        if pending is None or pending.written:
+            return value
+        if value not in self._applied:
+            self._applied[value] = self._apply(value, pending, before)
+        return self._applied[value]
+
+    def _apply(self, value: Value, pending: Pending, before: Node | None) -> Value:
+        self.modified = True
+        found = self.write(pending.value, pending.factor, pending.offset, before, value.name)
+        if found is pending.value or value.is_graph_input():
+            return found
+        name = value.name
+        value.name = self.claim_value(f"{name}_unscaled")
+        found.name = name
+        found.metadata_props.update(value.metadata_props)
+        if value in self._provenance:
+            found.metadata_props[dialect.PROVENANCE] = self._provenance[value]
+        return found
+
+    def write(
+        self,
+        value: Value,
+        factor: Array | None,
+        offset: Array | None,
+        before: Node | None,
+        label: str | None = None,
+    ) -> Value:
+        """Return a value with a factor and an offset applied, in new nodes.
+
+        Args:
+            value: What they apply to.
+            factor: Left out where it is 1.
+            offset: Left out where it is 0.
+            before: The node in front of which they go; the end of the graph without one.
+            label: What the nodes are named after: the node that reads them by default.
+        """
+        found = value
+        for op_type, constant, neutral in (("Mul", factor, 1.0), ("Add", offset, 0.0)):
+            if constant is None or np.all(constant == neutral):
+                continue
+            named = label or (str(value.name) if before is None else str(before.name))
+            fresh = self.node(op_type, found, constant, named)
+            if before is None:
+                self.graph.append(fresh)
+            else:
+                before.prepend(fresh)
+            found = fresh.outputs[0]
+        return found
+
+    def keep(self, node: Node) -> None:
+        """Give a node its inputs as they were."""
+        for index in range(len(node.inputs)):
+            self.feed(node, index, node)
+
+    def feed(self, node: Node, index: int, before: Node) -> None:
+        """Give a node one input as it was."""
+        value = node.inputs[index]
+        if value is None or value not in self.places:
+            return
+        found = self.get(value, before)
+        if found is not value:
+            node.replace_input_with(index, found)
+
+    def walk(self, captured: Mapping[Node, list[tuple[Node, int]]]) -> None:
+        """Visit every node in order, then give the graph its outputs as they were."""
+        for node in list(self.graph):
+            for user, index in captured.get(node, ()):
+                self.feed(user, index, node)
+            rule = self.rules.get((node.domain, node.op_type))
+            if rule is None or not rule(self, node):
+                self.keep(node)
+        for index, value in enumerate(list(self.graph.outputs)):
+            found = self.get(value, None)
+            if found is not value:
+                self.graph.outputs[index] = self._exposed(value, found)
+
+    def _exposed(self, value: Value, found: Value) -> Value:
+        """Return what becomes a graph output in a value's place, under its name."""
+        if not (found.is_graph_input() or found.is_graph_output()):
+            return found
+        copy = onnx_ir.node("Identity", [found], name=self.claim_node(f"{value.name}_copy"))
+        self.graph.append(copy)
+        output, name = copy.outputs[0], value.name
+        output.type, output.shape = found.type, found.shape
+        value.name = self.claim_value(f"{name}_before")
+        output.name = name
+        return output
+
+    def sweep(self) -> None:
+        """Remove the nodes of constants that nobody reads any more."""
+        for node in reversed(list(self.graph)):
+            if not is_standard(node, *AFFINE) or node.outputs[0] not in self.places:
+                continue
+            if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+                self.graph.remove(node, safe=True)
+                self.modified = True
+
+    def movable(self, factor: Array) -> bool:
+        """Return whether a factor may be moved at all."""
+        if not np.all(np.isfinite(factor)) or np.any(factor == 0):
+            return False
+        return not self.exact or is_power_of_two(np.abs(factor))
+
+
+def constant_for(value: Value, constant: Value | None) -> Array | None:
+    """Return a float32 constant that broadcasts to a value without enlarging it.
+
+    Its shape is () or has the value's rank.
+    """
+    array, shape = dialect.constant_value(constant), dims(value)
+    if array is None or array.dtype != np.float32 or array.size == 0:
+        return None
+    if array.size == 1:
+        return array.reshape(()) if shape is None or array.ndim <= len(shape) else None
+    if shape is None or array.ndim > len(shape):
+        return None
+    sizes: tuple[int, ...] = (1,) * (len(shape) - array.ndim) + array.shape
+    full = array.reshape(sizes)
+    fits = all(own in (1, size) for own, size in zip(sizes, shape, strict=True))
+    return full if fits else None

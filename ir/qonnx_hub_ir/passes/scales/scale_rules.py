@@ -1,0 +1,474 @@
+"""How operators go on with a value that is still to be scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.constants import only_reader
+from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.lowering import im2col
+from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.passes.layout.relayout import perm_of_transpose, rank_of
+from qonnx_hub_ir.passes.scales.pending_affine import (
+    Pending,
+    Rule,
+    Scales,
+    constant_for,
+    is_scalar,
+    product,
+    same,
+    total,
+)
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
+
+_LAST = dialect.CHANNELS_LAST_DOMAIN
+_MOVES = (
+    *("Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split"),
+    *("Squeeze", "Tile", "Unsqueeze"),
+)
+"""Operators that only move values about."""
+
+_LINEAR = frozenset({"Conv", "MatMul"})
+
+
+def find_wanted(graph: Graph) -> set[Value]:
+    """Return the values that a linear layer reads, or that a factor can reach one from."""
+    wanted: set[Value] = set()
+    for node in reversed(graph):
+        key = (node.domain, node.op_type)
+        if node.op_type in _LINEAR and key in RULES:
+            wanted.update(v for v in node.inputs[:2] if v is not None)
+            continue
+        passes = key in RULES and not dialect.is_quantizer(node)
+        if passes and node.outputs and node.outputs[0] in wanted:
+            wanted.update(v for v in node.inputs if v is not None)
+    return wanted
+
+
+def weight_scale(node: Node, *, exact: bool) -> Array | None:
+    """Return the scale of a layer's weight, if it can be taken out.
+
+    It is one for all, of shape (), or one per output channel, of the weight's rank.
+    """
+    weight = node.inputs[1]
+    quantizer = None if weight is None else weight.producer()
+    if weight is None or quantizer is None or not is_constant_tree(weight):
+        return None
+    quant = dialect.read_quantizer(quantizer)
+    if not isinstance(quant, (BipolarQuant, IntQuant)) or quant.scale is None:
+        return None
+    scale = quant.scale
+    if scale.dtype != np.float32 or not np.all(np.isfinite(scale)) or np.all(scale == 1):
+        return None
+    if exact and not is_power_of_two(scale):
+        return None
+    if scale.size == 1:
+        return scale.reshape(())
+    rank = len(shape_of_constant(weight))
+    sizes: tuple[int, ...] = (1,) * (rank - scale.ndim) + scale.shape
+    axis = _output_axis(node, rank)
+    others = [size for index, size in enumerate(sizes) if index != axis]
+    return scale.reshape(sizes) if all(size == 1 for size in others) else None
+
+
+def _output_axis(node: Node, rank: int) -> int:
+    """Return the axis of a weight that runs over output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    return rank - 1
+
+
+def _unit_weight(scales: Scales, node: Node, scale: Array) -> Value:
+    """Return a weight's quantizer with scale 1; in place where nobody else reads it."""
+    weight = node.inputs[1]
+    quantizer = None if weight is None else weight.producer()
+    if weight is None or quantizer is None:
+        raise ValueError(f"'{node.name}' has no quantized weight")
+    if quantizer in scales.units:
+        return scales.units[quantizer]
+    target = quantizer
+    if not only_reader(weight):
+        target = Node(
+            quantizer.domain,
+            quantizer.op_type,
+            quantizer.inputs,
+            list(quantizer.attributes.values()),
+            num_outputs=1,
+            name=scales.claim_node(f"{quantizer.name}_unit"),
+        )
+        target.outputs[0].name = scales.claim_value(f"{weight.name}_unit")
+        target.outputs[0].type, target.outputs[0].shape = weight.type, weight.shape
+        node.prepend(target)
+    data = target.inputs[0]
+    known = dialect.constant_value(data)
+    if data is None or known is None:
+        raise ValueError(f"the weight of '{node.name}' is not constant")
+    if quantizer.op_type == "Quant":
+        divided = np.ascontiguousarray(known / scale)
+        if only_reader(data):
+            data.const_value = onnx_ir.Tensor(divided, name=data.name)
+        else:
+            label = scales.claim_value(f"{data.name}_unscaled")
+            target.replace_input_with(0, dialect.add_initializer(scales.graph, label, divided))
+    target.replace_input_with(1, scales.one())
+    scales.units[quantizer] = target.outputs[0]
+    return target.outputs[0]
+
+
+def _input_factor(scales: Scales, node: Node, index: int) -> Pending | None:
+    """Return what is pending for an input of a linear layer, if a factor is all."""
+    value = node.inputs[index]
+    if value is None:
+        return None
+    pending = scales.place(value)
+    return None if pending.offset is not None or pending.factor is None else pending
+
+
+def _weight_factor(scales: Scales, node: Node) -> Array | None:
+    """Take the factor out of a layer's second input, and return it.
+
+    It is that of a quantized weight, or one that waits: one for all, or one per output
+    channel, of the weight's rank.
+    """
+    pending = _input_factor(scales, node, 1)
+    if pending is not None and pending.factor is not None:
+        axis = _output_axis(node, pending.factor.ndim)
+        sizes = [size for i, size in enumerate(pending.factor.shape) if i != axis]
+        if pending.factor.size > 1 and any(size != 1 for size in sizes):
+            return None
+        node.replace_input_with(1, pending.value)
+        return pending.factor
+    scale = weight_scale(node, exact=scales.exact) if scales.weights else None
+    if scale is not None:
+        node.replace_input_with(1, _unit_weight(scales, node, scale))
+    return scale
+
+
+def _matmul(scales: Scales, node: Node) -> bool:
+    rank, second = len(dims(node.outputs[0]) or ()), rank_of(node.inputs[1])
+    left = _input_factor(scales, node, 0)
+    if left is not None and not is_scalar(left.factor):
+        left = None
+    fits = second is not None and rank >= second
+    right = _weight_factor(scales, node) if fits else None
+    if left is None and right is None:
+        return False
+    if left is not None:
+        node.replace_input_with(0, left.value)
+    else:
+        scales.feed(node, 0, node)
+    if right is None:
+        scales.feed(node, 1, node)
+    elif right.size > 1:
+        right = right.reshape((1,) * (rank - 1) + (-1,))
+    scales.put(node.outputs[0], product(None if left is None else left.factor, right))
+    return True
+
+
+def _conv(scales: Scales, node: Node) -> bool:
+    rank = len(dims(node.outputs[0]) or ())
+    if rank < 3 or (len(node.inputs) > 2 and node.inputs[2] is not None):
+        return False
+    left = _input_factor(scales, node, 0)
+    if left is not None and not _passes_conv(left.factor, node, rank):
+        left = None
+    right = _weight_factor(scales, node)
+    if left is None and right is None:
+        return False
+    if left is not None:
+        node.replace_input_with(0, left.value)
+    else:
+        scales.feed(node, 0, node)
+    if right is None:
+        scales.feed(node, 1, node)
+    elif right.size > 1:
+        last = node.domain == _LAST
+        shape = (1,) * (rank - 1) + (-1,) if last else (1, -1) + (1,) * (rank - 2)
+        right = right.reshape(shape)
+    scales.put(node.outputs[0], product(None if left is None else left.factor, right))
+    return True
+
+
+def _passes_conv(factor: Array | None, node: Node, rank: int) -> bool:
+    """Return whether a factor of the input is one of the output."""
+    if is_scalar(factor):
+        return True
+    weight = node.inputs[1]
+    known = () if weight is None or not is_constant_tree(weight) else shape_of_constant(weight)
+    if not known or int(attribute(node, "group", 1)) != known[0]:
+        return False
+    inner = known[-1] if node.domain == _LAST else known[1]
+    return inner == 1 and _per_channel(factor, node, rank)
+
+
+def _per_channel(array: Array | None, node: Node, rank: int) -> bool:
+    """Return whether an array varies along the channels only, or not at all."""
+    if array is None or array.size == 1:
+        return True
+    axis = array.ndim - 1 if node.domain == _LAST else 1
+    others = [size for index, size in enumerate(array.shape) if index != axis]
+    return array.ndim == rank and all(size == 1 for size in others)
+
+
+def _affine(scales: Scales, node: Node) -> bool:
+    """Mul, Add, Sub and Div by a constant wait as well."""
+    output = node.outputs[0]
+    parts = _value_and_constant(node)
+    if parts is None:
+        return node.op_type == "Add" and _sum(scales, node)
+    value, constant = parts
+    if node.op_type in {"Div", "Mul"}:
+        return _factor(scales, node, value, constant)
+    before = scales.place(value)
+    offset = -constant if node.op_type == "Sub" else constant
+    if not np.all(np.isfinite(offset)) or (scales.exact and before.offset is not None):
+        return False
+    simple = before.factor is None or before.written
+    written = simple and before.offset is None
+    scales.note(
+        output, Pending(before.value, before.factor, total(before.offset, offset), written)
+    )
+    return True
+
+
+def _value_and_constant(node: Node) -> tuple[Value, Array] | None:
+    """Return what a node scales or shifts, and by what; the value has the output's shape."""
+    left, right, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    if left is None or right is None or dims(output) is None:
+        return None
+    orders = ((left, right), (right, left))
+    for value, other in orders[: 2 if node.op_type in {"Add", "Mul"} else 1]:
+        constant = constant_for(output, other)
+        if constant is not None and dims(value) == dims(output):
+            return value, constant
+    return None
+
+
+def _factor(scales: Scales, node: Node, value: Value, constant: Array) -> bool:
+    if node.op_type == "Div":
+        if not is_power_of_two(np.abs(constant)):
+            return False
+        constant = np.reciprocal(constant)
+    if not scales.movable(constant):
+        return False
+    before = scales.place(value)
+    offset = None if before.offset is None else product(before.offset, constant)
+    written = before.factor is None and before.offset is None
+    factor = product(before.factor, constant)
+    scales.note(node.outputs[0], Pending(before.value, factor, offset, written))
+    return True
+
+
+def _sum(scales: Scales, node: Node) -> bool:
+    """Add of two values with the same factor."""
+    pending = [scales.place(value) for value in node.inputs if value is not None]
+    first, second = pending
+    if first.factor is None or not same(first.factor, second.factor):
+        return False
+    if first.offset is not None or second.offset is not None:
+        return False
+    shape = dims(node.outputs[0])
+    if first.factor.size > 1 and any(dims(v) != shape for v in node.inputs):
+        return False
+    node.replace_input_with(0, first.value)
+    node.replace_input_with(1, second.value)
+    scales.put(node.outputs[0], first.factor)
+    return True
+
+
+def _data(scales: Scales, node: Node) -> Pending | None:
+    """Return what is pending for a node's first input, if anything is."""
+    value = node.inputs[0] if node.inputs else None
+    if value is None or value not in scales.places:
+        return None
+    return scales.places[value]
+
+
+def _pass_on(
+    scales: Scales, node: Node, pending: Pending, factor: Array | None, offset: Array | None
+) -> bool:
+    node.replace_input_with(0, pending.value)
+    for output in node.outputs:
+        scales.put(output, factor, offset)
+    return True
+
+
+def _unchanged(*, offset: bool, positive: bool, per_channel: bool) -> Rule:
+    """Return the rule of an operator that a factor passes as it is.
+
+    Args:
+        offset: Whether a summand passes too.
+        positive: Whether the factor must be above zero.
+        per_channel: Whether it may vary along the channels.
+    """
+
+    def rule(scales: Scales, node: Node) -> bool:
+        pending = _data(scales, node)
+        if pending is None or (pending.offset is not None and not offset):
+            return False
+        if positive and not pending.positive:
+            return False
+        if any(value.name for value in node.outputs[1:]) and node.op_type != "Split":
+            return False
+        rank = len(dims(node.outputs[0]) or ())
+        for array in (pending.factor, pending.offset):
+            if not is_scalar(array) and not (per_channel and _per_channel(array, node, rank)):
+                return False
+        return _pass_on(scales, node, pending, pending.factor, pending.offset)
+
+    return rule
+
+
+def _elementwise(scales: Scales, node: Node) -> bool:
+    """Relu and LeakyRelu: any positive factor, whatever its shape."""
+    pending = _data(scales, node)
+    if pending is None or pending.offset is not None or not pending.positive:
+        return False
+    return _pass_on(scales, node, pending, pending.factor, None)
+
+
+def _transpose(scales: Scales, node: Node) -> bool:
+    pending, perm = _data(scales, node), perm_of_transpose(node)
+    if pending is None or perm is None:
+        return False
+
+    def moved(array: Array | None) -> Array | None:
+        return array if array is None or array.size == 1 else np.transpose(array, perm)
+
+    return _pass_on(scales, node, pending, moved(pending.factor), moved(pending.offset))
+
+
+_SCALAR = _unchanged(offset=True, positive=False, per_channel=False)
+_ZEROS_ADDED = _unchanged(offset=False, positive=False, per_channel=False)
+_POOL_MAX = _unchanged(offset=True, positive=True, per_channel=True)
+_POOL_MEAN = _unchanged(offset=False, positive=False, per_channel=True)
+_REDUCE_MAX = _unchanged(offset=True, positive=True, per_channel=False)
+
+
+def _pad(scales: Scales, node: Node) -> bool:
+    if str(attribute(node, "mode", "constant")) != "constant":
+        return _SCALAR(scales, node)
+    filler = node.inputs[2] if len(node.inputs) > 2 else None
+    known = dialect.constant_value(filler)
+    if filler is not None and (known is None or np.any(known != 0)):
+        return False
+    return _ZEROS_ADDED(scales, node)
+
+
+def _resize(scales: Scales, node: Node) -> bool:
+    nearest = str(attribute(node, "mode", "nearest")) == "nearest"
+    crops = "tf_crop" in str(attribute(node, "coordinate_transformation_mode", ""))
+    return nearest and not crops and _SCALAR(scales, node)
+
+
+def _im2col(scales: Scales, node: Node) -> bool:
+    pads = int(attribute(node, "pad_value", 0)) != 0
+    return not pads and _ZEROS_ADDED(scales, node)
+
+
+def _concat(scales: Scales, node: Node) -> bool:
+    if any(value is None for value in node.inputs):
+        return False
+    pending = [scales.place(value) for value in node.inputs if value is not None]
+    first = pending[0]
+    if first.factor is None or not is_scalar(first.factor) or first.offset is not None:
+        return False
+    if any(not same(p.factor, first.factor) or p.offset is not None for p in pending):
+        return False
+    for index, one in enumerate(pending):
+        node.replace_input_with(index, one.value)
+    scales.put(node.outputs[0], first.factor)
+    return True
+
+
+def _quantizer(scales: Scales, node: Node) -> bool:
+    """Quant and BipolarQuant of activations: the scale waits, and takes powers of two in."""
+    source, output = node.inputs[0], node.outputs[0]
+    if source is None or is_constant_tree(output) or output not in scales.wanted:
+        return False
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, (BipolarQuant, IntQuant)) or not _is_single(quant.scale):
+        return False
+    scale = np.asarray(quant.scale, dtype=np.float32).reshape(())
+    pending = scales.place(source)
+    unit = bool(scale == 1)
+    if source.dtype != onnx_ir.DataType.FLOAT or not scales.movable(scale):
+        return False
+    if unit and (pending.written or source not in scales.places):
+        return False
+    if isinstance(quant, BipolarQuant):
+        alone = pending.offset is None and pending.positive
+        found = pending.value if alone else scales.get(source, node)
+    else:
+        found = _divided(scales, node, pending, source, scale)
+    node.replace_input_with(0, found)
+    node.replace_input_with(1, scales.one())
+    scales.put(output, None if unit else scale)
+    return True
+
+
+def _is_single(array: Array | None) -> bool:
+    return array is not None and array.size == 1
+
+
+def _divided(
+    scales: Scales, node: Node, pending: Pending, source: Value, scale: Array
+) -> Value:
+    """Return a quantizer's input divided by its scale, with no rounding but the division's."""
+    factor, offset = pending.factor, pending.offset
+    if is_power_of_two(scale):
+        inverse = np.reciprocal(scale)
+        factor = product(factor, inverse)
+        offset = None if offset is None else product(offset, inverse)
+        if _is_sound(factor) and (offset is None or np.all(np.isfinite(offset))):
+            return scales.write(pending.value, factor, offset, node)
+    elif offset is None and factor is not None and is_power_of_two(factor):
+        with np.errstate(over="ignore", under="ignore"):
+            divisor = np.asarray(scale / factor, dtype=np.float32)
+        if _is_sound(divisor):
+            return _quotient(scales, node, pending.value, divisor)
+    return _quotient(scales, node, scales.get(source, node), scale)
+
+
+def _is_sound(factor: Array | None) -> bool:
+    return factor is None or bool(np.all(np.isfinite(factor)) and np.all(factor != 0))
+
+
+def _quotient(scales: Scales, node: Node, value: Value, divisor: Array) -> Value:
+    if np.all(divisor == 1):
+        return value
+    fresh = scales.node("Div", value, divisor, str(node.name))
+    node.prepend(fresh)
+    return fresh.outputs[0]
+
+
+def _both(names: tuple[str, ...], rule: Rule) -> dict[tuple[str, str], Rule]:
+    return {(domain, name): rule for name in names for domain in ("", _LAST)}
+
+
+RULES: Mapping[tuple[str, str], Rule] = {
+    **{("", name): _SCALAR for name in _MOVES},
+    **{("", name): _affine for name in ("Add", "Div", "Mul", "Sub")},
+    **{("", name): _elementwise for name in ("LeakyRelu", "Relu")},
+    **{("", name): _REDUCE_MAX for name in ("ReduceMax",)},
+    **{("", name): _ZEROS_ADDED for name in ("ReduceMean", "ReduceSum")},
+    **_both(("Conv",), _conv),
+    **_both(("AveragePool", "GlobalAveragePool"), _POOL_MEAN),
+    **_both(("GlobalMaxPool", "MaxPool"), _POOL_MAX),
+    ("", "Concat"): _concat,
+    ("", "MatMul"): _matmul,
+    ("", "Pad"): _pad,
+    ("", "Resize"): _resize,
+    ("", "Transpose"): _transpose,
+    (dialect.DOMAIN, "BipolarQuant"): _quantizer,
+    (dialect.DOMAIN, "Quant"): _quantizer,
+    (dialect.DOMAIN, im2col.IM2COL): _im2col,
+}
+"""What a factor passes, and how. Anything else gets its inputs as they were."""

@@ -1,0 +1,1 @@
+"""Shapes: inferred, or given another batch."""

@@ -1,0 +1,1 @@
+"""What a model holds, costs and would become elsewhere. Nothing is converted."""

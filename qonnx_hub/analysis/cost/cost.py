@@ -1,0 +1,252 @@
+"""The cost of one inference, layer by layer and in total."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnx_ir import Model, Value
+
+from qonnx_hub.analysis.cost.products import Products, count_products, notes_on, static_values
+from qonnx_hub.analysis.cost.types import (
+    FLOAT32,
+    Datatype,
+    annotated,
+    named,
+    needed_types,
+    of_integer,
+    tool_types,
+    unscaled,
+)
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis import ValueInfo, parse_type
+from qonnx_hub_ir.analysis.value_ranges import prepared, walk
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import Array
+
+CONVENTIONS = ("true", "qonnx", "paper")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """What one layer costs.
+
+    Attributes:
+        name: Name of the layer.
+        op: Its operator.
+        macs: Multiplications and additions.
+        bops: Multiplications times the bits of both operands.
+        weights: Elements of its weights.
+        weight_bits: Bits of its weights.
+        activations: Elements of its result.
+        activation_bits: Bits of its result.
+        input_type: Datatype of its activation.
+        weight_type: Datatype of its weights, or of its second activation.
+        output_type: Datatype of its result, before any quantizer.
+    """
+
+    name: str
+    op: str
+    macs: int
+    bops: int
+    weights: int
+    weight_bits: int
+    activations: int
+    activation_bits: int
+    input_type: str
+    weight_type: str
+    output_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one inference of a model costs, by one convention.
+
+    Attributes:
+        source: The model.
+        convention: How was counted: "true", "qonnx" or "paper".
+        sparsity: Whether weights that are zero were left out.
+        layers: Every layer, in the graph's order.
+        macs: Multiplications and additions; of the largest bucket in the paper's convention.
+        bops: Multiplications times the bits of both operands.
+        weights: Elements of all weights; of the largest bucket in the paper's convention.
+        weight_bits: Bits of all weights.
+        activations: Elements of the layers' results.
+        activation_bits: Bits of the layers' results.
+        mac_buckets: "activation type x weight type" -> multiplications.
+        weight_buckets: Weight type -> elements.
+        activation_buckets: Type of the result -> elements.
+        notes: What was not counted.
+    """
+
+    source: str
+    convention: str
+    sparsity: bool
+    layers: tuple[LayerCost, ...]
+    macs: int
+    bops: int
+    weights: int
+    weight_bits: int
+    activations: int
+    activation_bits: int
+    mac_buckets: dict[str, int]
+    weight_buckets: dict[str, int]
+    activation_buckets: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the cost as plain data, fit for JSON."""
+        return asdict(self)
+
+
+def count_cost(
+    model: Model,
+    convention: str = "true",
+    *,
+    sparsity: bool = False,
+    input_types: Mapping[str, str] | None = None,
+    source: str = "the model",
+) -> Cost:
+    """Return what one inference of a model costs; an open batch counts as one sample.
+
+    Args:
+        model: An IR model; it is not changed.
+        convention: "true": datatypes are what the values need, from the quantizers on and
+            through all operators. "qonnx": datatypes as the qonnx tool infers them. "paper":
+            as the published table of the QONNX model zoo was made, that is, activations with
+            a scale other than 1 count as 32 bits, and the totals of multiplications and
+            weights are those of their largest datatype bucket.
+        sparsity: Leave out weights that are zero, and their products.
+        input_types: Input name -> its type, such as "INT8"; the name "" stands for all inputs.
+        source: How the report calls the model.
+
+    Raises:
+        UsageError: An unknown convention, input or type.
+        UnsupportedGraphError: Sizes that are not known; every place is listed.
+    """
+    if convention not in CONVENTIONS:
+        raise UsageError(
+            f"unknown convention '{convention}'; there are: {', '.join(CONVENTIONS)}"
+        )
+    model = prepared(model)
+    given = _input_types(model, input_types or {})
+    infos = _infos(model, given)
+    layers = count_products(model, static_values(model), infos)
+    types = _types(model, convention, given, infos)
+    costs = [_layer_cost(layer, types, convention, infos, sparsity) for layer in layers]
+    return _total(costs, convention, sparsity, source, tuple(notes_on(model)))
+
+
+def _infos(model: Model, given: Mapping[str, str]) -> dict[Value, ValueInfo]:
+    return {value: info for value, _, info in walk(model, given)}
+
+
+def _input_types(model: Model, given: Mapping[str, str]) -> dict[str, str]:
+    names = [str(value.name) for value in model.graph.inputs]
+    for name, text in given.items():
+        if name and name not in names:
+            there = ", ".join(names)
+            raise UsageError(f"'{name}' is no input of the model; there are: {there}")
+        parse_type(text, f"input '{name}'" if name else "the inputs")
+    everywhere = dict.fromkeys(names, given[""]) if "" in given else {}
+    return {**everywhere, **{name: text for name, text in given.items() if name}}
+
+
+def _types(
+    model: Model,
+    convention: str,
+    given: Mapping[str, str],
+    infos: Mapping[Value, ValueInfo],
+) -> dict[Value, Datatype]:
+    nodes = list(model.graph)
+    if convention == "true":
+        return needed_types(nodes, infos)
+    constants: dict[Value, Array] = {}
+    for value in model.graph.initializers.values():
+        array = dialect.constant_value(value)
+        if array is not None:
+            constants[value] = array
+    inputs = {
+        value: named(given[name]) if (name := str(value.name)) in given else annotated(value)
+        for value in model.graph.inputs
+    }
+    return tool_types(nodes, constants, inputs)
+
+
+def _layer_cost(
+    layer: Products,
+    types: Mapping[Value, Datatype],
+    convention: str,
+    infos: Mapping[Value, ValueInfo],
+    sparsity: bool,
+) -> LayerCost:
+    data, stored = types.get(layer.data, FLOAT32), types.get(layer.stored, FLOAT32)
+    result = types.get(layer.node.outputs[0], FLOAT32)
+    if convention == "paper":
+        data, result = unscaled(data), unscaled(result)
+        stored = _declared(layer.stored, infos) or stored
+    macs = layer.nonzero_macs if sparsity else layer.macs
+    weights = layer.nonzero if sparsity else layer.weights
+    return LayerCost(
+        name=str(layer.node.name),
+        op=layer.node.op_type,
+        macs=macs,
+        bops=macs * data.bits * stored.bits,
+        weights=weights,
+        weight_bits=weights * stored.bits,
+        activations=layer.outputs,
+        activation_bits=layer.outputs * result.bits,
+        input_type=str(data),
+        weight_type=str(stored),
+        output_type=str(result),
+    )
+
+
+def _declared(value: Value, infos: Mapping[Value, ValueInfo]) -> Datatype | None:
+    """Return the type that a quantizer gave the weights."""
+    info = infos.get(value)
+    constant = None if info is None else info.constant
+    if constant is None or constant.declared is None:
+        return None
+    return of_integer(constant.declared)
+
+
+def _total(
+    layers: list[LayerCost],
+    convention: str,
+    sparsity: bool,
+    source: str,
+    notes: tuple[str, ...],
+) -> Cost:
+    macs: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
+    activations: Counter[str] = Counter()
+    for layer in layers:
+        macs[f"{layer.input_type} x {layer.weight_type}"] += layer.macs
+        weights[layer.weight_type] += layer.weights
+        activations[layer.output_type] += layer.activations
+    # Two activations multiplied by one another have no weights.
+    weights = +weights
+    largest = convention == "paper"
+    return Cost(
+        source=source,
+        convention=convention,
+        sparsity=sparsity,
+        layers=tuple(layers),
+        macs=_sum(macs, largest=largest),
+        bops=sum(layer.bops for layer in layers),
+        weights=_sum(weights, largest=largest),
+        weight_bits=sum(layer.weight_bits for layer in layers),
+        activations=sum(activations.values()),
+        activation_bits=sum(layer.activation_bits for layer in layers),
+        mac_buckets=dict(macs),
+        weight_buckets=dict(weights),
+        activation_buckets=dict(activations),
+        notes=notes,
+    )
+
+
+def _sum(buckets: Mapping[str, int], *, largest: bool) -> int:
+    return max(buckets.values(), default=0) if largest else sum(buckets.values())

@@ -1,0 +1,251 @@
+"""Datatypes of all tensors, as each convention of counting sees them.
+
+* ``true``: what the values need. Quantizers declare their type; through operators that
+  compute, the exact range of the integers decides.
+* ``qonnx``: what the qonnx tool infers (``qonnx.transformation.infer_datatypes`` of version
+  1.0 with scaled integers, and the types its operators report): sums are INT32, what follows
+  a BatchNormalization or a Trunc is FLOAT32.
+* ``paper``: the same, but activations with a scale other than 1 are FLOAT32, while weights
+  have the bits of their quantizers: so the published table of the QONNX model zoo was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx_ir import Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, is_bipolar, single_value
+
+
+@dataclass(frozen=True, slots=True)
+class Datatype:
+    """A datatype with a name and a width.
+
+    Attributes:
+        name: As the QONNX tools write it, such as "INT4", "SCALEDINT<8>", "FLOAT32".
+        bits: Its width.
+    """
+
+    name: str
+    bits: int
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return self.name
+
+
+FLOAT32 = Datatype("FLOAT32", 32)
+
+_MOVES = frozenset(
+    {
+        *("Clip", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+        *("GlobalMaxPool", "Identity", "MaxPool", "Pad", "Reshape", "ScatterElements"),
+        *("ScatterND", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    }
+)
+_SUMS = frozenset({"Add", "Conv", "Gemm", "MatMul", "Mul", "Sub"})
+
+_KEEPS_MINIFLOATS = (_MOVES - {"Clip"}) | {"Dropout", "Relu"}
+
+_ANNOTATION = "quant_parameter_tensor_names"
+"""Where an IR value keeps the file's quantization annotation."""
+
+
+def of_integer(found: IntegerType) -> Datatype:
+    """Return an integer type as a datatype; a single unsigned bit is BINARY."""
+    if found == IntegerType(1, signed=False):
+        return Datatype("BINARY", 1)
+    return Datatype(str(found), found.bits)
+
+
+def needed_types(order: list[Node], infos: Mapping[Value, ValueInfo]) -> dict[Value, Datatype]:
+    """Return what the values of each tensor need.
+
+    Args:
+        order: All nodes, in order.
+        infos: What is known about each value.
+    """
+    types = {value: _needed(value, info) for value, info in infos.items()}
+    minifloats: dict[Value, Datatype] = {}
+    for node in order:
+        source = node.inputs[0] if node.inputs else None
+        if dialect.is_quantizer(node) and node.op_type == "FloatQuant":
+            minifloats[node.outputs[0]] = _minifloat(node)
+        elif node.op_type in _KEEPS_MINIFLOATS and source in minifloats:
+            minifloats[node.outputs[0]] = minifloats[source]
+    return {**types, **minifloats}
+
+
+def _needed(value: Value, info: ValueInfo) -> Datatype:
+    if info.datatype is not None:
+        return of_integer(info.datatype)
+    return _stored(value)
+
+
+def _stored(value: Value) -> Datatype:
+    kind = value.dtype
+    if kind is None or not kind.is_floating_point():
+        return FLOAT32
+    width = int(kind.bitwidth)
+    return FLOAT32 if width == 32 else Datatype(f"FLOAT{width}", width)
+
+
+def _minifloat(node: Node) -> Datatype:
+    quant = dialect.read_quantizer(node)
+    assert isinstance(quant, FloatQuant), "the operator says so"
+    widths = [single_value(quant.exponent_bits), single_value(quant.mantissa_bits)]
+    known = [int(width) for width in widths if width is not None]
+    if len(known) != 2:
+        return FLOAT32
+    return Datatype(f"FLOAT<{known[0]},{known[1]}>", 1 + sum(known))
+
+
+def tool_types(
+    order: list[Node], initializers: Mapping[Value, Array], given: Mapping[Value, Datatype]
+) -> dict[Value, Datatype]:
+    """Return what the qonnx tool infers.
+
+    Args:
+        order: All nodes, in order.
+        initializers: Constants of the graph.
+        given: Types of the inputs; FLOAT32 where nothing is given or annotated.
+    """
+    types = dict(given)
+    for node in order:
+        known = [types.get(v) or annotated(v) for v in node.inputs if v is not None]
+        result = _tool_type(node, known, initializers)
+        for value in node.outputs:
+            types[value] = result
+    return types
+
+
+def annotated(value: Value) -> Datatype:
+    """Return the type that the file annotates, FLOAT32 without one."""
+    note = value.meta.get(_ANNOTATION)
+    name = note.get("finn_datatype") if isinstance(note, Mapping) else None
+    return FLOAT32 if name is None else named(str(name))
+
+
+def named(name: str) -> Datatype:
+    """Return the datatype of that name; FLOAT32 for one that is not known."""
+    try:
+        found = parse_type(name, "the file's annotation")
+    except UsageError:
+        return FLOAT32
+    return FLOAT32 if found is None else Datatype(name.upper(), found.bits)
+
+
+def _tool_type(
+    node: Node, known: list[Datatype], constants: Mapping[Value, Array]
+) -> Datatype:
+    if node.domain == dialect.DOMAIN:
+        rule = _OPERATORS.get(node.op_type)
+        return FLOAT32 if rule is None else rule(node, constants)
+    if node.op_type == "Sign":
+        return Datatype("BIPOLAR", 1)
+    if node.op_type in _SUMS:
+        return _sum_type(node, known)
+    if node.op_type in _MOVES or _is_nearest(node):
+        return known[0] if known else FLOAT32
+    if node.op_type == "QuantizeLinear":
+        return _element_type(node.outputs[0], "INT")
+    if node.op_type == "DequantizeLinear":
+        return _element_type(node.inputs[0], "SCALEDINT")
+    return FLOAT32
+
+
+def _is_nearest(node: Node) -> bool:
+    mode = node.attributes.get("mode")
+    kind = "nearest" if mode is None else mode.value
+    return node.op_type in {"Resize", "Upsample"} and kind == "nearest"
+
+
+def _sum_type(node: Node, known: list[Datatype]) -> Datatype:
+    names = [datatype.name for datatype in known]
+    if not all("FLOAT" not in name for name in names):
+        return FLOAT32
+    if any(name.startswith("SCALEDINT") for name in names):
+        return Datatype("SCALEDINT<32>", 32)
+    signed = node.op_type == "Sub" or any(not name.startswith("UINT") for name in names)
+    return Datatype("INT32" if signed else "UINT32", 32)
+
+
+def _element_type(value: Value | None, prefix: str) -> Datatype:
+    kind = None if value is None else value.dtype
+    if kind is None or not kind.is_integer():
+        return FLOAT32
+    width = int(kind.bitwidth)
+    if prefix == "SCALEDINT":
+        return Datatype(f"SCALEDINT<{width}>", width)
+    return Datatype(f"{'INT' if kind.is_signed() else 'UINT'}{width}", width)
+
+
+def _parameters(node: Node, constants: Mapping[Value, Array]) -> list[Array] | None:
+    """Return the quantizer's parameters, ``None`` unless all are constants."""
+    found = [None if v is None else constants.get(v) for v in node.inputs[1:]]
+    known = [array for array in found if array is not None]
+    return known if len(known) == len(found) else None
+
+
+def _quant_type(node: Node, constants: Mapping[Value, Array]) -> Datatype:
+    known = _parameters(node, constants)
+    if known is None or known[2].ndim != 0 or np.any(known[1] != 0):
+        return FLOAT32
+    bits = int(known[2])
+    if bits != known[2]:
+        return FLOAT32
+    if np.any(known[0] != 1):
+        return Datatype(f"SCALEDINT<{bits}>", bits)
+    quant = dialect.read_quantizer(node)
+    assert isinstance(quant, IntQuant), "the operator says so"
+    if bits == 1:
+        return Datatype("BIPOLAR" if is_bipolar(quant) else "BINARY", 1)
+    return Datatype(f"{'INT' if quant.signed else 'UINT'}{bits}", bits)
+
+
+def _bipolar_type(node: Node, constants: Mapping[Value, Array]) -> Datatype:
+    known = _parameters(node, constants)
+    is_unit = known is not None and bool(np.all(known[0] == 1))
+    return Datatype("BIPOLAR", 1) if is_unit else FLOAT32
+
+
+def _minifloat_type(node: Node, constants: Mapping[Value, Array]) -> Datatype:
+    known = _parameters(node, constants)
+    if known is None or np.any(known[0] != 1) or any(p.ndim for p in known[1:]):
+        return FLOAT32
+    exponent, mantissa, bias = (float(p) for p in known[1:4])
+    if any(width != int(width) for width in (exponent, mantissa, bias)):
+        return FLOAT32
+    name = f"FLOAT<{int(exponent)},{int(mantissa)},{int(bias)}>"
+    return Datatype(name, 1 + int(exponent) + int(mantissa))
+
+
+def _threshold_type(node: Node, constants: Mapping[Value, Array]) -> Datatype:
+    def number(name: str, default: float) -> float:
+        attribute = node.attributes.get(name)
+        return default if attribute is None else float(attribute.value)
+
+    declared = node.attributes.get("out_dtype")
+    whole = all(
+        value == int(value) for value in (number("out_scale", 1.0), number("out_bias", 0.0))
+    )
+    return named(str(declared.value)) if whole and declared is not None else FLOAT32
+
+
+_OPERATORS: Mapping[str, Callable[[Node, Mapping[Value, Array]], Datatype]] = {
+    "BipolarQuant": _bipolar_type,
+    "FloatQuant": _minifloat_type,
+    "MultiThreshold": _threshold_type,
+    "Quant": _quant_type,
+}
+
+
+def unscaled(datatype: Datatype) -> Datatype:
+    """Return the type that the published table counts for an activation."""
+    return FLOAT32 if datatype.name.startswith("SCALEDINT") else datatype

@@ -1,0 +1,424 @@
+"""In what two models differ: nodes, quantizers, attributes, weights. Nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import SequenceMatcher
+from typing import Any, TypeAlias
+
+import numpy as np
+from onnx_ir import Model, Node, Value
+
+from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis import Constant, infer_constants
+from qonnx_hub_ir.describe import describe_number
+from qonnx_hub_ir.quantizers import Array, Rounding
+from qonnx_hub_ir.verify import label
+
+_COMMON_SHARE = 0.8
+"""Share of common names from which on two graphs are taken for versions of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that differs.
+
+    Attributes:
+        a: The node or value in the first model; empty where there is none.
+        b: That in the second.
+        kind: "quantizer", "attribute", "weight", "operator", "wiring", "missing", "added",
+            "input" or "output".
+        field: What of it differs.
+        before: As the first model has it.
+        after: As the second has it.
+    """
+
+    a: str
+    b: str
+    kind: str
+    field: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """Return the change as one line."""
+        where = self.a or self.b
+        if self.kind in {"missing", "added"}:
+            return f"{self.kind}: {where}"
+        renamed = f" (there {self.b})" if self.b and self.b != self.a else ""
+        return f"{where}{renamed}: {self.field}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChange:
+    """How the weights of a layer differ.
+
+    Attributes:
+        name: Name of the weight in the first model.
+        elements: How many there are.
+        different: How many differ.
+        largest: Largest difference, in the unit named.
+        unit: "LSB" where both lie on one grid, steps of the first model's quantizer; else
+            "value".
+    """
+
+    name: str
+    elements: int
+    different: int
+    largest: float
+    unit: str
+
+    def __str__(self) -> str:
+        """Return the change as one line."""
+        unit = " LSB" if self.unit == "LSB" else ""
+        return (
+            f"{self.name}: {self.different} of {self.elements} weights differ, "
+            f"by {self.largest:g}{unit} at most"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """In what two models differ.
+
+    Attributes:
+        a: The first model.
+        b: The second.
+        matched: How many nodes were matched with one another.
+        by_position: How many of them by their place, for want of a common name.
+        changes: All that differs but the weights.
+        weights: Weights that differ.
+        notes: What differs without a meaning.
+    """
+
+    a: str
+    b: str
+    matched: int
+    by_position: int
+    changes: tuple[Change, ...]
+    weights: tuple[WeightChange, ...]
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Return whether anything differs."""
+        return bool(self.changes or self.weights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the differences as plain data, fit for JSON."""
+        data: dict[str, Any] = plain({"different": bool(self), **asdict(self)})
+        return data
+
+
+def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -> Difference:
+    """Return in what two IR models differ.
+
+    Nodes are matched by the source layer that their values stand for, or by the name of what
+    they make; what is left is matched by its place among the nodes of the same kind.
+
+    Args:
+        a: The first model; neither is changed.
+        b: The second.
+        name_a: How the report calls the first.
+        name_b: How it calls the second.
+    """
+    pairs, by_position = _match(list(a.graph), list(b.graph))
+    matched_a, matched_b = set(pairs), set(pairs.values())
+    changes = [*_signature_changes(a, b)]
+    changes += [_gone(node, "missing") for node in a.graph if node not in matched_a]
+    changes += [_gone(node, "added") for node in b.graph if node not in matched_b]
+    constants_a, constants_b = _constants(a), _constants(b)
+    weights: list[WeightChange] = []
+    notes: list[str] = []
+    for one, other in pairs.items():
+        changes += _node_changes(one, other, pairs)
+        _compare_weights(one, other, (constants_a, constants_b), weights, notes)
+    return Difference(
+        name_a, name_b, len(pairs), by_position, tuple(changes), tuple(weights), tuple(notes)
+    )
+
+
+def _match(a: Sequence[Node], b: Sequence[Node]) -> tuple[dict[Node, Node], int]:
+    """Return first node -> second node in the first's order, and how many lie alike only."""
+    pairs: dict[Node, Node] = {}
+    keys = [_source, _parameter, _result]
+    if _are_of_one_export(a, b):
+        keys.insert(0, _name)
+    for key_of in keys:
+        _match_by(key_of, a, b, pairs)
+    named = len(pairs)
+    partners = {second: first for first, second in pairs.items()}
+    # Matched nodes hold the others in their places.
+    first = [node if node in pairs else _kind(node) for node in a]
+    second = [partners.get(node) or _kind(node) for node in b]
+    matcher = SequenceMatcher(None, first, second, autojunk=False)
+    for start_a, start_b, size in matcher.get_matching_blocks():
+        for one, other in zip(
+            a[start_a : start_a + size], b[start_b : start_b + size], strict=True
+        ):
+            pairs.setdefault(one, other)
+    ordered = {node: pairs[node] for node in a if node in pairs}
+    return ordered, len(pairs) - named
+
+
+Key: TypeAlias = Callable[[Node], str]
+
+
+def _match_by(
+    key_of: Key, a: Sequence[Node], b: Sequence[Node], pairs: dict[Node, Node]
+) -> None:
+    """Match the nodes of the same kind that share a key with one another alone."""
+    taken = set(pairs.values())
+    places: list[dict[tuple[Hashable, str], list[Node]]] = []
+    for nodes in ([n for n in a if n not in pairs], [n for n in b if n not in taken]):
+        found: dict[tuple[Hashable, str], list[Node]] = {}
+        for node in nodes:
+            if name := key_of(node):
+                found.setdefault((_kind(node), name), []).append(node)
+        places.append(found)
+    for shared, nodes in places[0].items():
+        others = places[1].get(shared, [])
+        if len(nodes) == len(others):
+            pairs.update(zip(nodes, others, strict=True))
+
+
+def _kind(node: Node) -> Hashable:
+    """Return what nodes that stand for one another have in common."""
+    if dialect.is_quantizer(node):
+        return ("quantizer", dialect.constant_tensor(node.inputs[0]) is not None)
+    return (node.domain, node.op_type)
+
+
+def _source(node: Node) -> str:
+    """Return the source layer that the node's result stands for."""
+    return _telling(node.outputs[0].metadata_props.get(dialect.PROVENANCE, ""))
+
+
+def _parameter(node: Node) -> str:
+    """Return the name of the first constant that the node reads."""
+    for value in node.inputs[: 1 if dialect.is_quantizer(node) else None]:
+        if dialect.constant_tensor(value) is not None and value is not None:
+            return _telling(str(value.name))
+    return ""
+
+
+def _result(node: Node) -> str:
+    """Return the name of what the node makes."""
+    return _telling(str(node.outputs[0].name))
+
+
+def _name(node: Node) -> str:
+    return str(node.outputs[0].name)
+
+
+def _are_of_one_export(a: Sequence[Node], b: Sequence[Node]) -> bool:
+    """Return whether nearly all names are common, so that even numbers tell."""
+    names_a, names_b = {_name(node) for node in a}, {_name(node) for node in b}
+    shared = len(names_a & names_b)
+    return shared >= _COMMON_SHARE * max(len(names_a), len(names_b), 1)
+
+
+def _telling(name: str) -> str:
+    """Return a name, unless it only counts, as exporters number their values."""
+    return "" if name.removeprefix("_v").strip("_").partition("_")[0].isdigit() else name
+
+
+def _gone(node: Node, kind: str) -> Change:
+    name = label(node)
+    ends = (name, "") if kind == "missing" else ("", name)
+    return Change(*ends, kind, "node", ends[0], ends[1])
+
+
+def _signature_changes(a: Model, b: Model) -> Iterator[Change]:
+    sides = (("input", a.graph.inputs, b.graph.inputs),)
+    for kind, first, second in (*sides, ("output", a.graph.outputs, b.graph.outputs)):
+        for k in range(max(len(first), len(second))):
+            one = first[k] if k < len(first) else None
+            other = second[k] if k < len(second) else None
+            before, after = _described(one), _described(other)
+            if before != after:
+                names = [str(v.name) if v is not None else "" for v in (one, other)]
+                yield Change(names[0], names[1], kind, f"{kind} {k}", before, after)
+
+
+def _described(value: Value | None) -> str:
+    if value is None:
+        return "none"
+    kind = "?" if value.dtype is None else value.dtype.name
+    shape = "?" if value.shape is None else "x".join(str(size) for size in value.shape)
+    return f"{value.name} {kind.lower()}[{shape}]"
+
+
+def _node_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> list[Change]:
+    if dialect.is_quantizer(a) and dialect.is_quantizer(b):
+        found = _quantizer_changes(a, b)
+    else:
+        found = _attribute_changes(a, b)
+    return [*found, *_wiring_changes(a, b, pairs)]
+
+
+def _quantizer_changes(a: Node, b: Node) -> list[Change]:
+    first, second = dialect.read_quantizer(a), dialect.read_quantizer(b)
+    names = (label(a), label(b))
+    if type(first) is not type(second):
+        return [Change(*names, "quantizer", "operator", a.op_type, b.op_type)]
+    found = []
+    for field in fields(first):
+        before, after = getattr(first, field.name), getattr(second, field.name)
+        if not _same(before, after):
+            words = _change_in_words(before, after)
+            found.append(Change(*names, "quantizer", field.name, *words))
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        # One number and the same number in every channel mean the same.
+        if a.size == 1 or b.size == 1:
+            return a.size > 0 and b.size > 0 and bool(np.all(a == b))
+        return a.shape == b.shape and bool(np.array_equal(a, b))
+    return a is b or bool(type(a) is type(b) and a == b)
+
+
+def _change_in_words(before: Any, after: Any) -> tuple[str, str]:
+    arrays = [value for value in (before, after) if isinstance(value, np.ndarray)]
+    if len(arrays) == 2 and arrays[0].shape == arrays[1].shape and arrays[0].size > 1:
+        differ = arrays[0] != arrays[1]
+        place = tuple(int(k[0]) for k in np.nonzero(differ))
+        count = int(np.count_nonzero(differ))
+        old, new = float(arrays[0][place]), float(arrays[1][place])
+        return f"{old:.9g}", f"{new:.9g} (and so {count} of {differ.size})"
+    return _in_words(before), _in_words(after)
+
+
+def _in_words(value: Any) -> str:
+    if value is None or isinstance(value, np.ndarray):
+        return describe_number(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, (Rounding, str, int, float)) else repr(value)
+
+
+def _attribute_changes(a: Node, b: Node) -> list[Change]:
+    names = (label(a), label(b))
+    if (a.domain, a.op_type) != (b.domain, b.op_type):
+        return [Change(*names, "operator", "operator", a.op_type, b.op_type)]
+    found = []
+    for key in dict.fromkeys((*a.attributes, *b.attributes)):
+        ends = [_attribute(node, key) for node in (a, b)]
+        if ends[0] != ends[1]:
+            found.append(Change(*names, "attribute", key, *ends))
+    return found
+
+
+def _attribute(node: Node, key: str) -> str:
+    attribute = node.attributes.get(key)
+    if attribute is None:
+        return "not given"
+    value = attribute.value
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _wiring_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> list[Change]:
+    """Return inputs that come from other nodes than those that were matched."""
+    names = (label(a), label(b))
+    found = []
+    if len(a.inputs) != len(b.inputs) and not dialect.is_quantizer(a):
+        counts = (str(len(a.inputs)), str(len(b.inputs)))
+        found.append(Change(*names, "wiring", "number of inputs", *counts))
+    for index, (one, other) in enumerate(zip(a.inputs, b.inputs, strict=False)):
+        first = None if one is None else one.producer()
+        second = None if other is None else other.producer()
+        if first is None or second is None or pairs.get(first, second) is second:
+            continue
+        if second in pairs.values():
+            ends = (label(first), label(second))
+            found.append(Change(*names, "wiring", f"input {index}", *ends))
+    return found
+
+
+def _constants(model: Model) -> dict[Value, Constant]:
+    found = infer_constants(model)
+    values = [*model.graph.initializers.values()]
+    values += [value for node in model.graph for value in node.outputs]
+    return {value: found[name] for value in values if (name := str(value.name)) in found}
+
+
+def _compare_weights(
+    a: Node,
+    b: Node,
+    constants: tuple[Mapping[Value, Constant], Mapping[Value, Constant]],
+    weights: list[WeightChange],
+    notes: list[str],
+) -> None:
+    """Compare what two nodes read as constants; a quantizer's parameters are not weights."""
+    is_quantizer = dialect.is_quantizer(a)
+    for one, other in list(zip(a.inputs, b.inputs, strict=False))[
+        : 1 if is_quantizer else None
+    ]:
+        known = [
+            None if value is None else side.get(value)
+            for value, side in zip((one, other), constants, strict=True)
+        ]
+        if known[0] is None or known[1] is None or one is None:
+            continue
+        if not is_quantizer and one.producer() is not None:
+            # Compared where it was quantized.
+            continue
+        before, after = known[0], known[1]
+        if is_quantizer:
+            _compare_quantized(a, b, constants, str(one.name), weights, notes)
+        elif not _same_values(before.values, after.values):
+            weights.append(_weight_change(str(one.name), before, after))
+
+
+def _same_values(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and bool(np.array_equal(a, b))
+
+
+def _compare_quantized(
+    a: Node,
+    b: Node,
+    constants: tuple[Mapping[Value, Constant], Mapping[Value, Constant]],
+    name: str,
+    weights: list[WeightChange],
+    notes: list[str],
+) -> None:
+    """Compare weights as quantized; other floats that quantize to the same do not count."""
+    before, after = constants[0].get(a.outputs[0]), constants[1].get(b.outputs[0])
+    stored, other = _first_input(a, constants[0]), _first_input(b, constants[1])
+    if before is None or after is None:
+        if stored and other and not _same_values(stored.values, other.values):
+            weights.append(_weight_change(name, stored, other))
+        return
+    if not _same_values(before.values, after.values):
+        weights.append(_weight_change(name, before, after))
+    elif stored and other and not _same_values(stored.values, other.values):
+        notes.append(f"{name}: the stored floats differ, what they quantize to does not")
+
+
+def _first_input(node: Node, constants: Mapping[Value, Constant]) -> Constant | None:
+    value = node.inputs[0]
+    return None if value is None else constants.get(value)
+
+
+def _weight_change(name: str, before: Constant, after: Constant) -> WeightChange:
+    if before.values.shape != after.values.shape:
+        size = max(before.values.size, after.values.size)
+        return WeightChange(f"{name}, of another shape", size, size, float("inf"), "value")
+    size = before.values.size
+    different = before.values != after.values
+    grids = (before.integers, after.integers, before.scale, after.scale)
+    if before.declared is not None and all(part is not None for part in grids):
+        same = np.broadcast_arrays(*[np.asarray(c.scale) for c in (before, after)])
+        if bool(np.all(same[0] == same[1])):
+            steps = np.abs(np.asarray(before.integers) - np.asarray(after.integers))
+            return WeightChange(
+                name, size, int(np.count_nonzero(steps)), float(steps.max()), "LSB"
+            )
+    distance = np.abs(before.values.astype(np.float64) - after.values.astype(np.float64))
+    count = int(np.count_nonzero(different))
+    return WeightChange(name, size, count, float(distance.max()), "value")

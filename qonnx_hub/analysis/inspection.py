@@ -1,0 +1,305 @@
+"""What is quantized in a model, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from onnx_ir import Model, Node
+
+from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis import Accumulator, InputRange, ValueInfo
+from qonnx_hub_ir.analysis.accumulators import walk_accumulators
+from qonnx_hub_ir.describe import describe_number
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer, Trunc
+from qonnx_hub_ir.semantics import quantize_to_integers
+from qonnx_hub_ir.verify import label
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """One quantized tensor.
+
+    Attributes:
+        name: Name of the quantized value.
+        node: Operator and name of its quantizer.
+        kind: "weight" where the input is constant, else "activation".
+        shape: Its shape; unknown sizes are names or ``None``.
+        bits: Bit width in words.
+        signed: Whether the integers are signed; ``None`` where that means nothing.
+        narrow: Whether one code is left out; ``None`` where that means nothing.
+        scale: The scale, or its shape.
+        zero_point: The zero point, or its shape.
+        rounding: Rounding mode.
+        distinct: How many different integers a weight uses.
+        lowest: Smallest integer that a weight uses.
+        highest: Largest integer that a weight uses.
+    """
+
+    name: str
+    node: str
+    kind: str
+    shape: tuple[int | str | None, ...]
+    bits: str
+    signed: bool | None = None
+    narrow: bool | None = None
+    scale: str = ""
+    zero_point: str = ""
+    rounding: str = ""
+    distinct: int | None = None
+    lowest: int | None = None
+    highest: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRange:
+    """What a tensor can hold.
+
+    Attributes:
+        name: Name of the tensor.
+        datatype: Its integer type, such as "INT8"; empty where it is on no grid.
+        bits: Bits that its integers need; ``None`` without a grid.
+        low: Lowest value.
+        high: Highest value.
+        integer_low: Lowest integer; ``None`` without a grid.
+        integer_high: Highest integer; likewise.
+        scale: Step of the grid, or how many there are.
+        offset: Value of integer 0, or how many there are; empty where it is 0.
+        axis: Axis of the channels that differ; ``None`` where none do.
+        exact: Whether the floats are integer times scale to the bit.
+        fixed_point: Narrowest fixed-point type that holds every value, as "ap_fixed<W,I>".
+    """
+
+    name: str
+    datatype: str
+    bits: int | None
+    low: float
+    high: float
+    integer_low: int | None
+    integer_high: int | None
+    scale: str
+    offset: str
+    axis: int | None
+    exact: bool
+    fixed_point: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccumulatorRange:
+    """What the sum of one layer can hold, without its bias.
+
+    Attributes:
+        node: Operator and name of the layer.
+        low: Lowest sum.
+        high: Highest sum.
+        bits: Bits that hold every sum.
+        partial_bits: Bits that hold every partial sum as well, in any order of adding.
+        scale: Value of one unit, or how many there are.
+        input_type: Type of the layer's input.
+        weight_type: Type of its weights.
+        exact: Whether float32 computes the same sums to the bit.
+    """
+
+    node: str
+    low: int
+    high: int
+    bits: int
+    partial_bits: int
+    scale: str
+    input_type: str
+    weight_type: str
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is quantized in a model.
+
+    Attributes:
+        inputs: Name -> "dtype[shape]".
+        outputs: Name -> "dtype[shape]".
+        opset: Standard opset.
+        operators: Operator -> how many nodes.
+        tensors: Every quantized tensor, in the graph's order.
+        parameters: Elements of all initializers that are not quantizer parameters.
+        weight_bits: Bits that the quantized weights need.
+        float_weights: Elements of weights that no quantizer reads.
+        ranges: What every tensor that is no constant can hold; empty unless asked for.
+        accumulators: What the layers' sums can hold; likewise.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    opset: int
+    operators: dict[str, int]
+    tensors: tuple[QuantizedTensor, ...]
+    parameters: int
+    weight_bits: int
+    float_weights: int
+    ranges: tuple[TensorRange, ...] = ()
+    accumulators: tuple[AccumulatorRange, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the inspection as plain data, fit for JSON."""
+        data: dict[str, Any] = plain(asdict(self))
+        return data
+
+
+def inspect_model(
+    model: Model, *, ranges: bool = False, inputs: Mapping[str, InputRange] | None = None
+) -> Inspection:
+    """Return what is quantized in an IR model.
+
+    A weight's integers are computed from its values, so that the numbers are what hardware
+    stores, not what the file claims.
+
+    Args:
+        model: The model.
+        ranges: Infer what every tensor can hold as well.
+        inputs: Input name -> its ends, or its type; inputs that are not named can be anything.
+
+    Raises:
+        UsageError: A name that is no input, or a range or type that is none.
+    """
+    known = list(walk_accumulators(model, inputs)) if ranges else []
+    nodes = list(model.graph.all_nodes())
+    quantizers = [node for node in nodes if dialect.is_quantizer(node)]
+    tensors = tuple(_describe(node) for node in quantizers)
+    operators = Counter(_operator(node) for node in nodes)
+    parameters, floats, bits = _count_weights(model, quantizers)
+    return Inspection(
+        inputs={str(v.name): _signature(v) for v in model.graph.inputs},
+        outputs={str(v.name): _signature(v) for v in model.graph.outputs},
+        opset=model.opset_imports[""],
+        operators=dict(sorted(operators.items())),
+        tensors=tensors,
+        parameters=parameters,
+        weight_bits=bits,
+        float_weights=floats,
+        ranges=tuple(_range(n, info) for n, info, _ in known if info.constant is None),
+        accumulators=tuple(_accumulator(sums) for _, _, sums in known if sums is not None),
+    )
+
+
+def _range(name: str, info: ValueInfo) -> TensorRange:
+    grid, fixed = info.grid, info.fixed_point()
+    kind = "" if fixed is None else f"ap_{'' if fixed[2] else 'u'}fixed<{fixed[0]},{fixed[1]}>"
+    return TensorRange(
+        name=name,
+        datatype="" if info.datatype is None else str(info.datatype),
+        bits=info.bits,
+        low=float(info.low.min()),
+        high=float(info.high.max()),
+        integer_low=None if grid is None else int(grid.low.min()),
+        integer_high=None if grid is None else int(grid.high.max()),
+        scale="" if grid is None else describe_number(grid.scale),
+        offset="" if grid is None or not grid.has_offset else describe_number(grid.offset),
+        axis=info.channel_axis,
+        exact=grid is not None and grid.exact,
+        fixed_point=kind,
+    )
+
+
+def _accumulator(found: Accumulator) -> AccumulatorRange:
+    return AccumulatorRange(
+        node=found.node,
+        low=int(found.low.min()),
+        high=int(found.high.max()),
+        bits=found.bits,
+        partial_bits=found.partial_bits,
+        scale=describe_number(found.scale),
+        input_type=str(found.input_type),
+        weight_type=str(found.weight_type),
+        exact=found.exact,
+    )
+
+
+def _operator(node: Node) -> str:
+    channels_last = node.domain == dialect.CHANNELS_LAST_DOMAIN
+    return f"{node.op_type} (channels last)" if channels_last else node.op_type
+
+
+def _signature(value: Any) -> str:
+    dtype = "?" if value.dtype is None else value.dtype.numpy().name
+    shape = "?" if value.shape is None else "x".join(map(str, value.shape))
+    return f"{dtype}[{shape}]"
+
+
+def _shape(node: Node) -> tuple[int | str | None, ...]:
+    shape = node.outputs[0].shape
+    if shape is None:
+        return ()
+    return tuple(d if isinstance(d, int) else d.value for d in shape)
+
+
+def _describe(node: Node) -> QuantizedTensor:
+    quant = dialect.read_quantizer(node)
+    weight = dialect.constant_value(node.inputs[0])
+    used = _integers_used(quant, weight)
+    words: dict[str, Any] = {"scale": describe_number(dialect.parameters(quant)[0])}
+    if isinstance(quant, IntQuant):
+        words["bits"] = describe_number(quant.bits)
+    elif isinstance(quant, BipolarQuant):
+        words["bits"] = "1 (bipolar)"
+    elif isinstance(quant, FloatQuant):
+        exponent, mantissa = quant.exponent_bits, quant.mantissa_bits
+        words["bits"] = f"e{describe_number(exponent)}m{describe_number(mantissa)}"
+    else:
+        ends = (quant.in_bits, quant.out_bits)
+        words["bits"] = " to ".join(describe_number(bits) for bits in ends)
+    if isinstance(quant, (IntQuant, Trunc)):
+        words.update(signed=quant.signed, narrow=quant.narrow)
+        words["zero_point"] = describe_number(quant.zero_point)
+    if not isinstance(quant, BipolarQuant):
+        words["rounding"] = str(quant.rounding)
+    return QuantizedTensor(
+        name=str(node.outputs[0].name),
+        node=label(node),
+        kind="activation" if weight is None else "weight",
+        shape=_shape(node),
+        distinct=None if used is None else int(used.size),
+        lowest=None if used is None else int(used[0]),
+        highest=None if used is None else int(used[-1]),
+        **words,
+    )
+
+
+def _integers_used(quant: Quantizer, weight: Array | None) -> Array | None:
+    if weight is None or not isinstance(quant, (IntQuant, BipolarQuant)):
+        return None
+    known = all(value is not None for value in dialect.parameters(quant))
+    if not known or weight.size == 0 or not np.all(np.isfinite(weight)):
+        return None
+    return np.unique(quantize_to_integers(weight, quant))
+
+
+def _count_weights(model: Model, quantizers: list[Node]) -> tuple[int, int, int]:
+    """Return (all elements, elements without a quantizer, bits of the quantized ones)."""
+    quantizer_parameters = {v for node in quantizers for v in node.inputs[1:]}
+    quantized = {node.inputs[0]: node for node in quantizers}
+    total = floats = bits = 0
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or value in quantizer_parameters:
+            continue
+        total += tensor.size
+        node = quantized.get(value)
+        if node is None:
+            floats += tensor.size if value.dtype and value.dtype.is_floating_point() else 0
+        else:
+            bits += tensor.size * _storage_bits(dialect.read_quantizer(node))
+    return total, floats, bits
+
+
+def _storage_bits(quant: Quantizer) -> int:
+    if isinstance(quant, BipolarQuant):
+        return 1
+    if isinstance(quant, FloatQuant):
+        parts = (quant.exponent_bits, quant.mantissa_bits)
+        return 1 + sum(0 if p is None else int(np.max(p)) for p in parts)
+    bits = quant.bits if isinstance(quant, IntQuant) else quant.out_bits
+    return 0 if bits is None else int(np.max(bits))

@@ -1,0 +1,205 @@
+"""The integers of quantized weights: as arrays, as .npz, as a C header."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx_ir import Model, Node
+
+from qonnx_hub.io.atomic import replacing, write_text
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.semantics import quantize_to_integers
+
+_C_TYPES = {1: "int8_t", 2: "int16_t", 4: "int32_t", 8: "int64_t"}
+
+_PER_LINE = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntegerWeight:
+    """A quantized weight: ``value = (integer - zero_point) * scale``.
+
+    Attributes:
+        name: Name of the stored weight, or of the quantized one where that is not unique.
+        integers: The codes, in the narrowest integer type of numpy that holds the bit width.
+        scale: float32, of one element or broadcasting to the integers.
+        zero_point: float32, likewise.
+        bits: Bit width; the largest where channels differ.
+        signed: Whether the codes are signed; bipolar ones are -1 and +1.
+    """
+
+    name: str
+    integers: Array
+    scale: Array
+    zero_point: Array
+    bits: int
+    signed: bool
+
+    @property
+    def zeros(self) -> int:
+        """How many weights are zero."""
+        return int(np.count_nonzero(self.integers == self.zero_point))
+
+
+def integer_weights(model: Model) -> list[IntegerWeight]:
+    """Return the integers of every weight that an integer quantizer reads.
+
+    Weights that are not finite have none, nor do those with parameters that are computed at
+    run time or with fractional or more than 63 bits: they are left out.
+    """
+    nodes = [n for n in model.graph.all_nodes() if dialect.is_quantizer(n)]
+    stored = [str(n.inputs[0].name) for n in nodes if n.inputs[0] is not None]
+    found = []
+    for node in nodes:
+        source = node.inputs[0]
+        values = dialect.constant_value(source)
+        if values is None or source is None:
+            continue
+        name = str(source.name)
+        unique = name if stored.count(name) == 1 else str(node.outputs[0].name)
+        weight = _integers(node, np.asarray(values), unique)
+        if weight is not None:
+            found.append(weight)
+    return found
+
+
+def _integers(node: Node, values: Array, name: str) -> IntegerWeight | None:
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, (IntQuant, BipolarQuant)):
+        return None
+    if any(parameter is None for parameter in dialect.parameters(quant)):
+        return None
+    try:
+        codes = quantize_to_integers(values, quant)
+    except ValueError:
+        # Not finite, or too many bits.
+        return None
+    bits, signed = 1, True
+    zero = np.zeros((), dtype=np.float32)
+    if isinstance(quant, IntQuant):
+        bits, signed = int(np.max(np.asarray(quant.bits))), quant.signed
+        zero = np.asarray(quant.zero_point, dtype=np.float32)
+    narrow = codes.astype(_narrowest(codes, bits, signed))
+    return IntegerWeight(
+        name, narrow, np.asarray(quant.scale, dtype=np.float32), zero, bits, signed
+    )
+
+
+def _narrowest(codes: Array, bits: int, signed: bool) -> np.dtype[Any]:
+    for width in (8, 16, 32):
+        if bits <= width:
+            return np.dtype(f"{'int' if signed else 'uint'}{width}")
+    return codes.dtype
+
+
+def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
+    """Write integers with scales, zero points and bit widths.
+
+    Args:
+        weights: The weights.
+        path: An .npz file, with arrays NAME.integers, NAME.scale, NAME.zero_point, NAME.bits;
+            or a C header (.h).
+
+    Raises:
+        UsageError: Another kind of file, one that cannot be written, or nothing to write.
+    """
+    target = Path(path)
+    kind = target.suffix.lower()
+    if kind not in {".npz", ".h"}:
+        raise UsageError(f"'{target}': integers are written to a file named .npz or .h")
+    if not weights:
+        raise UsageError(f"'{target}' is not written: the model has no integer weights")
+    if kind == ".h":
+        write_text(target, _header(weights, target.stem))
+        return
+    arrays: dict[str, Array] = {}
+    for weight in weights:
+        arrays[f"{weight.name}.integers"] = weight.integers
+        arrays[f"{weight.name}.scale"] = weight.scale
+        arrays[f"{weight.name}.zero_point"] = weight.zero_point
+        arrays[f"{weight.name}.bits"] = np.array(weight.bits, dtype=np.int64)
+    with replacing(target) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _header(weights: Sequence[IntegerWeight], stem: str) -> str:
+    guard = f"{_identifier(stem).upper()}_H"
+    names = _identifiers([weight.name for weight in weights])
+    lines = [
+        "/* Integer weights: value = (integer - zero_point) * scale. Arrays are in row-major",
+        "   order; scales and zero points of more than one element broadcast to them. */",
+        f"#ifndef {guard}",
+        f"#define {guard}",
+        "",
+        "#include <stdint.h>",
+    ]
+    for weight, name in zip(weights, names, strict=True):
+        lines += ["", *_array_lines(weight, name)]
+    return "\n".join([*lines, "", f"#endif /* {guard} */", ""])
+
+
+def _array_lines(weight: IntegerWeight, name: str) -> list[str]:
+    integers = weight.integers
+    kind = _C_TYPES[integers.dtype.itemsize]
+    prefix = "" if integers.dtype.kind == "i" else "u"
+    sign = "signed" if weight.signed else "unsigned"
+    shape = " x ".join(map(str, integers.shape)) or "scalar"
+    # A comment must not end early, whatever a weight is called.
+    title = weight.name.replace("*/", "* /")
+    return [
+        f"/* {title}: {shape}, {weight.bits} bits, {sign} */",
+        f"#define {name}_BITS {weight.bits}",
+        f"#define {name}_SIZE {integers.size}",
+        *_definition(
+            f"{prefix}{kind}", name, [_integer(int(n)) for n in integers.reshape(-1)]
+        ),
+        *_floats(f"{name}_scale", weight.scale),
+        *_floats(f"{name}_zero_point", weight.zero_point),
+    ]
+
+
+def _integer(number: int) -> str:
+    # The literal 9223372036854775808 does not exist before its minus sign is applied.
+    return "INT64_MIN" if number == -(2**63) else str(number)
+
+
+def _floats(name: str, values: Array) -> list[str]:
+    # Nine digits give back the same float32.
+    numbers = [f"{float(v):.9g}" for v in values.reshape(-1)]
+    texts = [n if any(c in n for c in ".en") else f"{n}.0" for n in numbers]
+    shape = " x ".join(map(str, values.shape))
+    note = [f"/* {shape} */"] if values.size > 1 else []
+    return [*note, *_definition("float", name, [f"{text}f" for text in texts])]
+
+
+def _definition(kind: str, name: str, numbers: list[str]) -> list[str]:
+    rows = [
+        f"    {', '.join(numbers[k : k + _PER_LINE])},"
+        for k in range(0, len(numbers), _PER_LINE)
+    ]
+    return [f"static const {kind} {name}[{len(numbers)}] = {{", *rows, "};"]
+
+
+def _identifier(name: str) -> str:
+    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "weight"
+    return f"w_{text}" if text[0].isdigit() else text
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    """Return a C name for each weight, no two alike."""
+    found: list[str] = []
+    for name in names:
+        text, count = _identifier(name), 1
+        free = text
+        while free in found:
+            count += 1
+            free = f"{text}_{count}"
+        found.append(free)
+    return found

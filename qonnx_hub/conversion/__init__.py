@@ -1,0 +1,1 @@
+"""What a conversion must pass before anything is written."""

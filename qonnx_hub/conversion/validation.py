@@ -1,0 +1,240 @@
+"""What a conversion must pass before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx_ir import Model
+
+from qonnx_hub.conversion.error_bounds import broken_bounds
+from qonnx_hub.conversion.layerwise import differs_by_ties_only
+from qonnx_hub.equivalence.check import How, check_runners
+from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.reports.report import CheckResult
+from qonnx_hub.equivalence.runners.sides import (
+    ORT_OPTIMIZED,
+    ExecutorRunner,
+    OrtRunner,
+    SourceRunner,
+)
+from qonnx_hub.executor.session import Session
+from qonnx_hub.io import registry
+from qonnx_hub.io.model_files import fits_one_message, in_one_message, weight_bytes
+from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_adapters.protocol import Artifact, Importer, ImportOptions, ShowsLayers
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import HubError, UsageError
+from qonnx_hub_ir.quantizers import Array
+
+_INPUTS = "generated: random, ties, limits"
+
+_RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+"""What onnxruntime runs without anything added."""
+
+_NOISE = 1e-5
+"""Relative difference that another order of float32 summation explains."""
+
+FLIPPED_SHARE = 0.01
+"""Share of outputs that may lie beyond the noise: sums on a rounding tie of an inner quantizer
+fall to either side."""
+
+
+_LOCATED_BATCHES = 16
+"""Batches of the feeds in which the first layer that differs is looked for."""
+
+
+class ConversionError(HubError):
+    """A converted file does not compute what its source computes: nothing was written."""
+
+
+def feeds_for_check(
+    model: Model, samples: int | None, seed: int, notes: list[str]
+) -> dict[str, Array] | None:
+    """Return inputs for the checks; ``None``, and a note, where they cannot be run.
+
+    That is where the model leaves sizes open, or holds more than one message does: checking it
+    would read all of it into memory.
+    """
+    if not fits_one_message(model):
+        notes.append(
+            f"not checked: the weights take {weight_bytes(model) / 1e9:.1f} GB; 'check' "
+            "compares the files, where there is memory for both"
+        )
+        return None
+    try:
+        feeds = generate_inputs(model, samples, seed)
+    except UsageError as error:
+        notes.append(f"not checked: {error}")
+        return None
+    shapes = [v.shape for v in model.graph.inputs if v.shape is not None and len(v.shape)]
+    sizes = [shape[0] for shape in shapes if isinstance(shape[0], int)]
+    if len(set(sizes)) > 1:
+        words = ", ".join(map(str, sizes))
+        notes.append(
+            f"not checked: the first axes of the inputs ({words}) are not all samples"
+        )
+        return None
+    return feeds
+
+
+def check_source(
+    importer: Importer, source: Any, model: Model, feeds: Mapping[str, Array], label: str
+) -> CheckResult | None:
+    """Return how the IR compares to the live model it came from; ``None`` for files.
+
+    Raises:
+        ConversionError: They differ beyond what another order of summation explains.
+    """
+    answer = importer.run_source(source, feeds)
+    if answer is None:
+        return None
+    result = check_runners(
+        SourceRunner(importer, source, model, label),
+        ExecutorRunner(model, "its IR"),
+        feeds,
+        inputs=_INPUTS,
+        how=How(summation_noise(answer.values()), layers=False),
+    )
+    flipped = sum(output.beyond for output in result.outputs)
+    compared = sum(output.count for output in result.outputs)
+    bounded = dialect.BOUNDED in model.metadata_props
+    if not result and not bounded and flipped > FLIPPED_SHARE * compared:
+        if differs_by_ties_only(importer, source, model, _batches(model, feeds)):
+            return result
+        layer = _first_layer(importer, source, model, feeds)
+        where = f"; the first layer that differs is '{layer}'" if layer else ""
+        raise ConversionError(
+            f"what was read of {label} computes something else than the model itself: "
+            f"{result.summary()}{where}; nothing was written. This is a defect of the "
+            f"importer, or the model does not compute the same every time"
+        )
+    return result
+
+
+def _first_layer(
+    importer: Importer, source: Any, model: Model, feeds: Mapping[str, Array]
+) -> str:
+    """Return the first layer whose values differ from the live model's; "" if none shows."""
+    if not isinstance(importer, ShowsLayers):
+        return ""
+    session = Session(model)
+    for batch in _batches(model, feeds):
+        shown = importer.run_layers(source, batch)
+        computed = session.run(batch, all_tensors=True)
+        for value in (value for node in model.graph for value in node.outputs):
+            layer = value.metadata_props.get(dialect.PROVENANCE, "")
+            ours, own = computed.get(str(value.name)), shown.get(layer)
+            if ours is None or own is None or ours.shape != own.shape:
+                continue
+            if _is_unlike(ours, own):
+                return layer
+    return ""
+
+
+def _is_unlike(ours: Array, own: Array) -> bool:
+    limit = summation_noise([own]).atol
+    differing = ~(np.abs(ours - own) <= limit) & (ours != own)
+    return int(np.count_nonzero(differing)) > FLIPPED_SHARE * own.size
+
+
+def _batches(model: Model, feeds: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """Yield the first batches of the feeds, of the file's own size."""
+    first = _first_batch(model, feeds)
+    unit, total = (
+        min((len(f) for f in some.values() if f.ndim), default=1) for some in (first, feeds)
+    )
+    for start in range(0, min(total, _LOCATED_BATCHES * unit), unit):
+        yield {n: f[start : start + unit] if f.ndim else f for n, f in feeds.items()}
+
+
+def check_artifact(
+    model: Model,
+    artifact: Artifact,
+    feeds: Mapping[str, Array],
+    label: str,
+    to: str,
+) -> tuple[CheckResult, CheckResult | None]:
+    """Return how what was made compares to its source: on the executor, on onnxruntime.
+
+    Raises:
+        ConversionError: It differs although every quantizer was said to be exact; or, where
+            only the order of operations is another, beyond what that explains.
+        SourceError: onnxruntime does not load it.
+    """
+    message = in_one_message(artifact.compared or artifact.model)
+    # One sample can be zero everywhere, and say nothing about magnitudes.
+    measured = feeds if artifact.reordered else _first_batch(model, feeds)
+    noise = summation_noise(Session(model).run(measured).values())
+    exact = all(record.exact for record in artifact.quantizers)
+    # Read as it stands, node by node: an importer would turn encodings into quantizers.
+    written = registry.find_importer(message, "qonnx").load(message, ImportOptions())
+    result = check_runners(
+        ExecutorRunner(model, label),
+        ExecutorRunner(written, f"{to} file"),
+        feeds,
+        inputs=_INPUTS,
+        how=How(Tolerance() if exact and not artifact.reordered else noise),
+    )
+    flipped = sum(output.beyond for output in result.outputs)
+    compared = sum(output.count for output in result.outputs)
+    tolerated = artifact.reordered and flipped <= FLIPPED_SHARE * compared
+    if not result and exact and not tolerated:
+        raise ConversionError(
+            f"the {to} form of {label} computes something else: "
+            f"{result.summary()}; nothing was written. This is a defect of the converter"
+        )
+    broken = [] if exact else broken_bounds(model, artifact, written, feeds)
+    if broken:
+        raise ConversionError(
+            f"the {to} form of {label} is further from its source than its exporter "
+            f"predicted: {'; '.join(broken)}; nothing was written. This is a defect of the "
+            "converter"
+        )
+    return result, _on_onnxruntime(model, message, feeds, label, to, noise)
+
+
+def _on_onnxruntime(
+    model: Model,
+    message: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    label: str,
+    to: str,
+    noise: Tolerance,
+) -> CheckResult | None:
+    defined = {(function.domain, function.name) for function in message.functions}
+    runs = all(
+        node.domain in _RUNTIME_DOMAINS or (node.domain, node.op_type) in defined
+        for node in message.graph.node
+    )
+    if not runs or not is_installed("onnxruntime"):
+        return None
+    # Loading with default options is part of what the form promises; numbers are compared on
+    # the graph as written, because the default optimizations change them by design.
+    OrtRunner(message, f"{to} file", optimize=ORT_OPTIMIZED).ready()
+    return check_runners(
+        ExecutorRunner(model, label),
+        OrtRunner(message, f"{to} file on onnxruntime"),
+        feeds,
+        inputs=_INPUTS,
+        how=How(noise, layers=False),
+    )
+
+
+def _first_batch(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return as many samples of the feeds as the file's own batch holds."""
+    sizes = {str(v.name): v.shape[0] for v in model.graph.inputs if v.shape and len(v.shape)}
+    return {
+        name: feed[:size] if isinstance(size := sizes.get(name), int) else feed
+        for name, feed in feeds.items()
+    }
+
+
+def summation_noise(outputs: Iterable[Array]) -> Tolerance:
+    """Return what another order of summation explains, with one step on a rounding tie."""
+    numbers = [np.abs(y[np.isfinite(y)]) for y in outputs if y.dtype.kind == "f"]
+    largest = max((float(n.max(initial=0)) for n in numbers), default=0.0)
+    return Tolerance(atol=_NOISE * largest, rtol=_NOISE, lsb=1)

@@ -1,0 +1,1 @@
+"""Tensors of two sides: paired, compared, batch by batch."""

@@ -1,0 +1,338 @@
+"""Comparing batch by batch, in this process or in many: constant memory, the same result."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+
+from qonnx_hub.equivalence.comparison.compare import Tally, Tolerance, aligned, tally
+from qonnx_hub.equivalence.comparison.matching import Pair, Pairs
+from qonnx_hub.equivalence.inputs.batches import Batch, InputSource, read_batches
+from qonnx_hub.equivalence.runners.recorded import GoldenWriter
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, renamed
+from qonnx_hub_ir.errors import ExecutionError, UsageError
+from qonnx_hub_ir.quantizers import Array
+
+Progress = Callable[[int, int], None]
+"""``f(samples done, samples in all)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """What is compared, and how strictly.
+
+    Attributes:
+        pairs: What with what.
+        steps: Tensor of the reference -> step size.
+        tolerance: What counts as within bounds.
+        score: Count changed predictions of the first output as well.
+    """
+
+    pairs: Pairs
+    steps: dict[str, Array]
+    tolerance: Tolerance
+    score: bool = False
+
+    @property
+    def all_pairs(self) -> tuple[Pair, ...]:
+        """Inner values, then outputs."""
+        return (*self.pairs.layers, *self.pairs.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Predictions of both sides.
+
+    Attributes:
+        samples: How many predictions.
+        changed: How many the other side makes differently.
+        correct: How many of each side are right; ``None`` without labels.
+    """
+
+    samples: int
+    changed: int
+    correct: tuple[int, int] | None
+
+    def __add__(self, later: Score) -> Score:
+        """Return the score of both runs."""
+        correct = None
+        if self.correct is not None and later.correct is not None:
+            correct = (
+                self.correct[0] + later.correct[0],
+                self.correct[1] + later.correct[1],
+            )
+        return Score(self.samples + later.samples, self.changed + later.changed, correct)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the score as plain data."""
+        data: dict[str, Any] = {"samples": self.samples, "changed": self.changed}
+        if self.correct is not None:
+            data["accuracy"] = [n / self.samples for n in self.correct]
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What some batches showed.
+
+    Attributes:
+        tallies: Position in :attr:`Comparing.all_pairs` -> numbers.
+        skipped: Position -> both shapes, where they do not fit.
+        score: Predictions, where they are counted.
+    """
+
+    tallies: dict[int, Tally]
+    skipped: dict[int, tuple[tuple[int, ...], tuple[int, ...]]]
+    score: Score | None = None
+
+    def __add__(self, later: Found) -> Found:
+        """Return what both runs showed."""
+        tallies = dict(self.tallies)
+        for index, more in later.tallies.items():
+            tallies[index] = tallies[index] + more if index in tallies else more
+        score = later.score if self.score is None else self.score
+        if self.score is not None and later.score is not None:
+            score = self.score + later.score
+        return Found(tallies, {**self.skipped, **later.skipped}, score)
+
+
+def compare_batch(
+    a: Runner,
+    b: Runner,
+    what: Comparing,
+    batch: Batch,
+    labels: Array | None = None,
+    golden: GoldenWriter | None = None,
+) -> Found:
+    """Return what one batch shows.
+
+    Raises:
+        UsageError: Outputs have other shapes, or are empty.
+    """
+    # Constants are the same in every batch: comparing them once is enough.
+    wanted = [
+        (k, pair)
+        for k, pair in enumerate(what.all_pairs)
+        if batch.index == 0 or not pair.constant
+    ]
+    first = a.answer(batch, list(dict.fromkeys(p.a for _, p in wanted)))
+    there = Batch(batch.index, batch.start, renamed(batch.feeds, b))
+    second = b.answer(there, list(dict.fromkeys(p.b for _, p in wanted)))
+    inner = len(what.pairs.layers)
+    tallies, skipped = {}, {}
+    for k, pair in wanted:
+        x, y = first.get(pair.a), second.get(pair.b)
+        if x is None or y is None or not (_has_numbers(x) and _has_numbers(y)):
+            continue
+        fitted = aligned(x, y)
+        if fitted is None and k >= inner:
+            raise UsageError(
+                f"output '{pair.a}' of {a.label} has shape {list(x.shape)}, '{pair.b}' of "
+                f"{b.label} has {list(y.shape)}: they cannot be compared"
+            )
+        if fitted is None:
+            skipped[k] = (x.shape, y.shape)
+            continue
+        if x.size == 0:
+            raise UsageError(f"'{pair.a}' is empty: nothing would be compared")
+        tallies[k] = tally(
+            x,
+            fitted,
+            tolerance=what.tolerance.of(pair.a, pair.source, pair.b),
+            step=_fitting_step(what.steps.get(pair.a), x),
+            batch=batch.index,
+            start=0 if pair.constant else batch.start,
+        )
+    if golden is not None:
+        outputs = {p.a: first[p.a] for p in what.pairs.outputs}
+        golden.add(batch, outputs, {n: v for n, v in first.items() if n not in outputs})
+    score = None
+    if what.score:
+        pair = what.pairs.outputs[0]
+        score = score_predictions(first[pair.a], second[pair.b], labels)
+    return Found(tallies, skipped, score)
+
+
+def _has_numbers(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _fitting_step(step: Array | None, x: Array) -> Array | None:
+    if step is None:
+        return None
+    try:
+        fits = np.broadcast_shapes(step.shape, x.shape) == x.shape
+    except ValueError:
+        fits = False
+    return step if fits else None
+
+
+def score_predictions(a: Array, b: Array, labels: Array | None) -> Score:
+    """Return how predictions compare: the largest of several scores, or the sign of one.
+
+    Raises:
+        UsageError: There are other numbers of samples and labels.
+    """
+    first, second = _predictions(a), _predictions(b)
+    correct = None
+    if labels is not None:
+        if len(labels) != len(first):
+            raise UsageError(f"there are {len(labels)} labels for {len(first)} samples")
+        truth = np.asarray(labels)
+        truth = truth.reshape(len(truth), -1)
+        classes = truth.argmax(axis=1) if truth.shape[1] > 1 else truth[:, 0]
+        correct = (int((first == classes).sum()), int((second == classes).sum()))
+    return Score(len(first), int((first != second).sum()), correct)
+
+
+def _predictions(scores: Array) -> Array:
+    rows = scores.reshape(scores.shape[0] if scores.ndim else 1, -1)
+    if rows.shape[1] == 1:
+        return np.asarray(rows[:, 0] > 0).astype(np.int64)
+    return np.asarray(rows.argmax(axis=1))
+
+
+def compare_all(
+    a: Runner,
+    b: Runner,
+    what: Comparing,
+    source: InputSource,
+    *,
+    labels: Array | None = None,
+    golden: GoldenWriter | None = None,
+    workers: int = 0,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Return what all batches show together, the same for any number of workers.
+
+    Args:
+        a: The reference side.
+        b: The other side.
+        what: What is compared.
+        source: The inputs.
+        labels: The right class of every sample.
+        golden: Gets the reference's answers.
+        workers: Processes to spread the batches over; 0 for none.
+        executor: Spreads the batches instead, for example over machines.
+        progress: Told after each batch.
+
+    Raises:
+        UsageError: Nothing could be compared, or the sides cannot be sent to workers.
+    """
+    parts: Iterator[tuple[Batch, Found]]
+    if golden is not None or (executor is None and workers < 2):
+        parts = (
+            (batch, compare_batch(a, b, what, batch, _part(labels, batch), golden))
+            for batch in read_batches(source)
+        )
+        found = _add_up(parts, source.samples, progress)
+    elif executor is not None:
+        parts = _spread(executor, a, b, what, source, labels, max(workers, 8))
+        found = _add_up(parts, source.samples, progress)
+    else:
+        # Threads of runtimes do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            parts = _spread(pool, a, b, what, source, labels, workers)
+            found = _add_up(parts, source.samples, progress)
+    if golden is not None:
+        golden.finish(source)
+    if not found.tallies:
+        raise UsageError("no tensors could be compared: nothing is known")
+    return found
+
+
+def _part(labels: Array | None, batch: Batch) -> Array | None:
+    return None if labels is None else labels[batch.start : batch.start + batch.samples]
+
+
+def _add_up(
+    parts: Iterator[tuple[Batch, Found]], total: int, progress: Progress | None
+) -> Found:
+    found, done = Found({}, {}), 0
+    for batch, part in parts:
+        found = found + part
+        done += batch.samples
+        if progress is not None:
+            progress(done, total)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A side as it travels to a worker."""
+
+    kind: str
+    label: str
+    model: bytes | str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def runner(self) -> Runner:
+        model = self.model
+        source = onnx.load_from_string(model) if isinstance(model, bytes) else model
+        if self.kind == "ort":
+            return OrtRunner(source, self.label, **self.options)
+        if isinstance(source, str):
+            raise UsageError(f"{self.label} does not travel as a path")
+        return ExecutorRunner(onnx_ir.from_proto(source), self.label)
+
+
+def _pack(side: Runner) -> _Side:
+    if isinstance(side, ExecutorRunner):
+        return _Side("executor", side.label, onnx_ir.to_proto(side.model).SerializeToString())
+    if isinstance(side, OrtRunner):
+        message = isinstance(side.source, onnx.ModelProto)
+        model = side.source.SerializeToString() if message else str(side.source)  # type: ignore[union-attr]
+        # One process per core is enough: more threads would only fight for the cores.
+        return _Side("ort", side.label, model, {"optimize": side.optimize, "threads": 1})
+    raise UsageError(f"{side.label} cannot be sent to workers; leave the workers out")
+
+
+def _spread(
+    pool: Executor,
+    a: Runner,
+    b: Runner,
+    what: Comparing,
+    source: InputSource,
+    labels: Array | None,
+    workers: int,
+) -> Iterator[tuple[Batch, Found]]:
+    job = pickle.dumps((_pack(a), _pack(b), what))
+    waiting: deque[tuple[Batch, Future[Found]]] = deque()
+    try:
+        for batch in read_batches(source):
+            future = pool.submit(_work, job, batch, _part(labels, batch))
+            waiting.append((batch, future))
+            if len(waiting) >= 2 * workers:
+                done, answer = waiting.popleft()
+                yield done, answer.result()
+        while waiting:
+            done, answer = waiting.popleft()
+            yield done, answer.result()
+    except BrokenExecutor as error:
+        raise ExecutionError(f"a worker ended before its work was done: {error}") from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _work(job: bytes, batch: Batch, labels: Array | None) -> Found:
+    a, b, what = _prepared(job)
+    return compare_batch(a, b, what, batch, labels)
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(job: bytes) -> tuple[Runner, Runner, Comparing]:
+    a, b, what = pickle.loads(job)
+    return a.runner(), b.runner(), what

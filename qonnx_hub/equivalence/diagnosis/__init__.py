@@ -1,0 +1,1 @@
+"""Why two models differ: which layer first, which cause, which smallest input."""

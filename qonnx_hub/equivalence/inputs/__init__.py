@@ -1,0 +1,1 @@
+"""Inputs of a check: generated, given, steered to thresholds."""

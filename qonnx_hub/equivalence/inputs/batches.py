@@ -1,0 +1,253 @@
+"""Where the inputs of a check come from, in batches, so that no run needs all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from onnx_ir import Model
+
+from qonnx_hub.equivalence.graph_slices import elements_per_sample
+from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
+from qonnx_hub.executor.batch_axis import Batcher
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import Array
+
+Feeds = Mapping[str, Array]
+
+_BATCH_ELEMENTS = 1 << 22
+"""Elements of all values of a model that one batch may fill: 16 MiB of float32."""
+
+_MOST_SAMPLES_A_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some of the inputs of a run.
+
+    Attributes:
+        index: Position among the batches of the run.
+        start: Position of its first sample in the run.
+        feeds: Inputs by the names of the reference side.
+    """
+
+    index: int
+    start: int
+    feeds: Feeds
+
+    @property
+    def samples(self) -> int:
+        """How many samples it holds."""
+        return count_samples(self.feeds)
+
+
+class InputSource(Protocol):
+    """Inputs in batches; asking twice for one batch gives the same values."""
+
+    @property
+    def description(self) -> str:
+        """Where they come from, for reports."""
+
+    @property
+    def samples(self) -> int:
+        """Samples in all batches together."""
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+
+    def feeds(self, index: int) -> Feeds:
+        """Return the inputs of one batch."""
+
+
+def count_samples(feeds: Feeds) -> int:
+    """Return the length of the first axis; 1 for inputs without axes."""
+    return max((int(f.shape[0]) if f.ndim else 1 for f in feeds.values()), default=1)
+
+
+def read_batches(source: InputSource) -> Iterator[Batch]:
+    """Give the batches of a source, one after the other."""
+    start = 0
+    for index in range(source.count):
+        batch = Batch(index, start, source.feeds(index))
+        start += batch.samples
+        yield batch
+
+
+def batch_length(model: Model | None, unit: int = 1) -> int:
+    """Return how many samples one batch should hold, a multiple of ``unit``.
+
+    Args:
+        model: The model whose values all have to fit; 64 samples where it is not known.
+        unit: Samples per run that the file asks for.
+    """
+    if model is None:
+        return 64
+    per_sample = max(elements_per_sample(model) // unit, 1)
+    fit = int(np.clip(_BATCH_ELEMENTS // per_sample, 1, _MOST_SAMPLES_A_BATCH))
+    return max(fit // unit, 1) * unit
+
+
+def run_length(model: Model | None, unit: int) -> int:
+    """Return :func:`batch_length`, or ``unit`` for a model that mixes samples of longer runs.
+
+    Such a model computes longer batches unit by unit anyway, and its outputs may have no axis
+    along which they could be put together.
+    """
+    fixed = model is not None and any(
+        v.shape is not None and len(v.shape) and isinstance(v.shape[0], int)
+        for v in model.graph.inputs
+    )
+    if model is not None and fixed and not Batcher(model).is_apart():
+        return unit
+    return batch_length(model, unit)
+
+
+def file_batch(model: Model | None) -> int:
+    """Return the samples per run that the inputs ask for; 1 where they leave it open."""
+    if model is None:
+        return 1
+    for value in model.graph.inputs:
+        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
+            return max(int(value.shape[0]), 1)
+    return 1
+
+
+@dataclass(frozen=True, slots=True)
+class GivenInputs:
+    """Arrays that the user gave.
+
+    Attributes:
+        arrays: Input name -> array, the first axis over samples.
+        length: Samples per batch.
+        description: Where they come from.
+    """
+
+    arrays: Feeds
+    length: int
+    description: str = "given"
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing could be concluded from."""
+        if not self.arrays:
+            raise UsageError("no inputs are given: nothing would be compared")
+        for name, array in self.arrays.items():
+            if array.size == 0:
+                raise UsageError(f"input '{name}' is empty: nothing would be compared")
+            _require_numbers(name, array)
+        lengths = {name: len(a) for name, a in self.arrays.items() if a.ndim}
+        if len(set(lengths.values())) > 1:
+            sizes = ", ".join(f"'{name}' {n}" for name, n in lengths.items())
+            raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+
+    @property
+    def samples(self) -> int:
+        """Samples in all batches together."""
+        return count_samples(self.arrays)
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return -(-self.samples // self.length)
+
+    def feeds(self, index: int) -> Feeds:
+        """Return the inputs of one batch."""
+        start = index * self.length
+        return {
+            name: np.ascontiguousarray(a[start : start + self.length]) if a.ndim else a
+            for name, a in self.arrays.items()
+        }
+
+
+def _require_numbers(name: str, array: Array) -> None:
+    if array.dtype.kind == "O":
+        raise UsageError(f"input '{name}' holds objects, not numbers")
+    if array.dtype.kind != "f":
+        return
+    for start in range(0, len(array) if array.ndim else 1, 4096):
+        part = array[start : start + 4096] if array.ndim else array
+        if np.isnan(part).any():
+            where = [int(i) for i in np.argwhere(np.isnan(part))[0]] if array.ndim else []
+            if where:
+                where[0] += start
+            raise UsageError(
+                f"input '{name}' holds NaN (first at {where}); a comparison would say nothing"
+            )
+
+
+class GeneratedInputs:
+    """Random values, ties, limits, zeros: :mod:`qonnx_hub.equivalence.inputs.generate`."""
+
+    def __init__(
+        self,
+        model: Model,
+        samples: int | None = None,
+        seed: int = 0,
+        ranges: Ranges | None = None,
+        length: int | None = None,
+    ) -> None:
+        """Prepare the inputs of a model.
+
+        Args:
+            model: The model whose input signature and first quantizers are used.
+            samples: How many; as many as suit the model by default.
+            seed: Seed of the random values; the same seed gives the same inputs.
+            ranges: Input name -> (lowest, highest) value.
+            length: Samples per batch; as many as suit the model by default.
+
+        Raises:
+            UsageError: A size that the file leaves open, or a range that is none.
+        """
+        self._generator = InputGenerator(model, seed, ranges or {})
+        unit = file_batch(model)
+        fit = batch_length(model, unit)
+        wished = self._generator.default_samples() if samples is None else samples
+        if samples is None:
+            # Unasked, a check should not take longer than one batch or so.
+            wished = min(wished, max(fit, 2))
+        self.samples = max(wished // unit, 1) * unit
+        self._length = max((length or min(fit, self.samples)) // unit, 1) * unit
+        limits = "random, ties, limits"
+        self.description = f"generated: {limits}; seed {seed}"
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return -(-self.samples // self._length)
+
+    def feeds(self, index: int) -> Feeds:
+        """Return the inputs of one batch."""
+        length = min(self._length, self.samples - index * self._length)
+        return self._generator.feeds(length, index)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainedInputs:
+    """Several sources, one behind the other."""
+
+    parts: Sequence[InputSource]
+
+    @property
+    def description(self) -> str:
+        """Where they come from, for reports."""
+        return " + ".join(part.description for part in self.parts)
+
+    @property
+    def samples(self) -> int:
+        """Samples in all batches together."""
+        return sum(part.samples for part in self.parts)
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return sum(part.count for part in self.parts)
+
+    def feeds(self, index: int) -> Feeds:
+        """Return the inputs of one batch."""
+        for part in self.parts:
+            if index < part.count:
+                return part.feeds(index)
+            index -= part.count
+        raise IndexError("there are not so many batches")

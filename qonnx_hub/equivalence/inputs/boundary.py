@@ -1,0 +1,267 @@
+"""Inputs steered so that inner quantizers cross their thresholds.
+
+Random inputs rarely come near the thresholds of inner quantizers, and a fault that shifts a
+threshold shows only there. Along a line between two inputs, the code of an element changes
+somewhere; bisection finds two inputs, as close together as floats go, between which it does.
+Both become inputs of the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx_ir import Model
+
+from qonnx_hub.equivalence.graph_slices import dynamic_names, with_outputs, work_per_sample
+from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
+from qonnx_hub.equivalence.reports.report import Coverage
+from qonnx_hub.executor.session import Session
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, integer_bounds, single_value
+from qonnx_hub_ir.semantics import quantize_to_integers
+
+Feeds = Mapping[str, Array]
+
+_MOST_LINES = 48
+_FEWEST_LINES = 4
+_POINTS = 5
+_HALVINGS = 24
+_FEWEST_HALVINGS = 8
+_PER_LAYER = 12
+_WORK = 1 << 28
+"""Elements that all runs of a search together may compute; see :func:`work_per_sample`."""
+
+_NODE = 40
+"""Elements per sample that a node costs by being called, whatever it computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A quantizer whose thresholds are looked for.
+
+    Attributes:
+        name: Name of its source layer.
+        reads: Name of the value it quantizes.
+        quant: What it does.
+        low: Its lowest code.
+        total: Its thresholds.
+    """
+
+    name: str
+    reads: str
+    quant: IntQuant | BipolarQuant
+    low: int
+    total: int
+
+    def codes(self, x: Array) -> Array:
+        return quantize_to_integers(np.nan_to_num(x), self.quant)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A change of code on a line: which layer, which element, which line, between where."""
+
+    layer: int
+    element: int
+    line: int
+    start: float
+    stop: float
+
+
+def search_boundaries(
+    model: Model, feeds: Feeds, seed: int = 0
+) -> tuple[dict[str, Array] | None, tuple[Coverage, ...]]:
+    """Return inputs beside thresholds of inner quantizers, and how many were met.
+
+    Args:
+        model: The reference.
+        feeds: Inputs to start from, the first axis over samples.
+        seed: Chooses the elements that are followed.
+
+    Returns:
+        (inputs, coverage): the inputs are ``None`` where there is nothing to steer: no float
+        input, no inner quantizer with known parameters, samples that cannot be told apart, or
+        a model too large to be run so often. The coverage counts ``feeds`` as well.
+    """
+    layers = _layers(model)
+    unit = file_batch(model)
+    samples = min((len(x) for x in feeds.values() if x.ndim), default=0)
+    lines = min(_MOST_LINES, batch_length(model, unit) // unit)
+    floats = [name for name, x in feeds.items() if x.dtype.kind == "f" and x.ndim]
+    if unit != 1 or samples < 2:
+        return None, ()
+    search = _Search(model, feeds, layers, floats)
+    before = search.codes({name: x[:_MOST_LINES] for name, x in feeds.items()})
+    if before is None or not layers:
+        return None, ()
+    if lines < _FEWEST_LINES or not floats:
+        return None, _coverage(layers, [before], [])
+    work = work_per_sample(model) + _NODE * len(model.graph)
+    runs = _WORK // work // len(layers)
+    if runs < _FEWEST_HALVINGS:
+        return None, _coverage(layers, [before], [])
+    search.halvings = min(_HALVINGS, runs)
+    per_layer = max(runs // _HALVINGS, 1)
+    rng = np.random.default_rng(seed)
+    targets = search.targets(min(lines, samples), min(per_layer, _PER_LAYER), rng)
+    found = search.bisect(targets, lines) if targets else []
+    if not found:
+        return None, _coverage(layers, [before], [])
+    joined = {name: np.concatenate([part[name] for part in found]) for name in feeds}
+    codes = [c for part in found if (c := search.codes(part)) is not None]
+    return joined, _coverage(layers, [before, *codes], codes)
+
+
+def _layers(model: Model) -> list[_Layer]:
+    moving = dynamic_names(model)
+    found = []
+    for node in model.graph:
+        value = node.inputs[0] if node.inputs else None
+        if not dialect.is_quantizer(node) or value is None or value.name not in moving:
+            continue
+        quant = dialect.read_quantizer(node)
+        if any(p is None for p in dialect.parameters(quant)):
+            continue
+        name = str(node.outputs[0].metadata_props.get(dialect.PROVENANCE) or node.name)
+        if isinstance(quant, BipolarQuant):
+            found.append(_Layer(name, str(value.name), quant, -1, 1))
+        elif isinstance(quant, IntQuant) and (bits := single_value(quant.bits)) is not None:
+            if bits > 24:
+                continue
+            low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
+            two_levels = quant.signed and bits == 1
+            total = 1 if two_levels else int(high - low)
+            found.append(_Layer(name, str(value.name), quant, int(low), total))
+    return found
+
+
+class _Search:
+    def __init__(
+        self, model: Model, feeds: Feeds, layers: list[_Layer], floats: list[str]
+    ) -> None:
+        self.feeds = feeds
+        self.layers = layers
+        self.floats = floats
+        self.halvings = _HALVINGS
+        self.inputs = {str(v.name) for v in model.graph.inputs}
+        names = list(dict.fromkeys(x.reads for x in layers if x.reads not in self.inputs))
+        self.session = Session(with_outputs(model, names)) if names else None
+
+    def codes(self, feeds: Feeds) -> list[Array] | None:
+        """Return the codes of every layer, one row per sample."""
+        read = self._read(feeds)
+        if read is None:
+            return None
+        pairs = zip(self.layers, read, strict=True)
+        return [layer.codes(x).reshape(len(x), -1) for layer, x in pairs]
+
+    def _read(self, feeds: Feeds) -> list[Array] | None:
+        """Return what every layer quantizes, the first axis over samples."""
+        samples = max(len(x) for x in feeds.values() if x.ndim)
+        try:
+            values = self.session.run(feeds) if self.session is not None else {}
+        except HubError:
+            return None
+        read = [values.get(x.reads, feeds.get(x.reads)) for x in self.layers]
+        found = [x for x in read if x is not None and x.ndim and len(x) == samples]
+        fit = len(found) == len(read) and all(x.dtype.kind == "f" for x in found)
+        return found if fit else None
+
+    def on_lines(self, lines: Array, t: Array) -> dict[str, Array]:
+        """Return the inputs at positions ``t`` of lines, each to the next sample."""
+        found: dict[str, Array] = {}
+        for name, x in self.feeds.items():
+            count = len(x) if x.ndim else 0
+            if name not in self.floats:
+                found[name] = x[lines % count] if x.ndim else x
+                continue
+            first, second = x[lines % count], x[(lines + 1) % count]
+            at = t.reshape(-1, *[1] * (x.ndim - 1))
+            moved = first + at * (second.astype(np.float64) - first)
+            found[name] = moved.astype(x.dtype)
+        return found
+
+    def targets(self, lines: int, most: int, rng: np.random.Generator) -> list[_Target]:
+        """Return changes of code to follow: as many different thresholds as there are."""
+        grid = np.linspace(0.0, 1.0, _POINTS)
+        rows = [self.codes(self.on_lines(np.arange(lines), np.full(lines, t))) for t in grid]
+        found: list[_Target] = []
+        for k in range(len(self.layers)):
+            seen: dict[int, list[_Target]] = {}
+            for step in range(_POINTS - 1):
+                before, after = rows[step], rows[step + 1]
+                if before is None or after is None:
+                    return []
+                changed = np.argwhere(before[k] != after[k])
+                picked = rng.permutation(len(changed))[: 4 * most]
+                for line, element in changed[picked].tolist():
+                    code = int(min(before[k][line, element], after[k][line, element]))
+                    target = _Target(k, element, line, grid[step], grid[step + 1])
+                    seen.setdefault(code, []).append(target)
+            found += _in_turn(list(seen.values()), most)
+        return found
+
+    def bisect(self, targets: list[_Target], width: int) -> list[dict[str, Array]]:
+        """Return inputs on both sides of every change, as close as floats go."""
+        found = []
+        for start in range(0, len(targets), width):
+            part = targets[start : start + width]
+            lines = np.array([t.line for t in part], dtype=np.int64)
+            low = np.array([t.start for t in part], dtype=np.float64)
+            high = np.array([t.stop for t in part], dtype=np.float64)
+            at_low = self._own_codes(part, lines, low)
+            if at_low is None:
+                return []
+            for _ in range(self.halvings):
+                middle = (low + high) / 2
+                at_middle = self._own_codes(part, lines, middle)
+                if at_middle is None:
+                    return []
+                same = at_middle == at_low
+                low, high = np.where(same, middle, low), np.where(same, high, middle)
+            found += [self.on_lines(lines, low), self.on_lines(lines, high)]
+        return found
+
+    def _own_codes(self, part: list[_Target], lines: Array, t: Array) -> Array | None:
+        read = self._read(self.on_lines(lines, t))
+        if read is None:
+            return None
+        # Only the layers that are followed: a deep graph has many more.
+        followed = {target.layer for target in part}
+        codes = {k: self.layers[k].codes(read[k]).reshape(len(read[k]), -1) for k in followed}
+        own = [codes[target.layer][i, target.element] for i, target in enumerate(part)]
+        return np.array(own, dtype=np.int64)
+
+
+def _in_turn(groups: list[list[_Target]], most: int) -> list[_Target]:
+    """Return items of all groups, one of each in turn."""
+    longest = max((len(group) for group in groups), default=0)
+    mixed = [group[k] for k in range(longest) for group in groups if k < len(group)]
+    return mixed[:most]
+
+
+def _coverage(
+    layers: list[_Layer], seen: list[list[Array]], pairs: list[list[Array]]
+) -> tuple[Coverage, ...]:
+    """Return how many thresholds have codes on both sides, in all inputs and in pairs.
+
+    ``pairs`` holds the codes before and after the changes, in turn.
+    """
+    rows = []
+    for k, layer in enumerate(layers):
+        codes = np.unique(np.concatenate([np.unique(part[k]) for part in seen]))
+        crossed: set[int] = set()
+        for before, after in zip(pairs[::2], pairs[1::2], strict=True):
+            low, high = np.minimum(before[k], after[k]), np.maximum(before[k], after[k])
+            crossed.update(np.unique(low[high > low]).tolist())
+        steps = 2 if isinstance(layer.quant, BipolarQuant) or _is_sign(layer.quant) else 1
+        reached = int(np.count_nonzero(np.diff(codes) == steps))
+        rows.append(Coverage(layer.name, min(len(crossed), layer.total), reached, layer.total))
+    return tuple(rows)
+
+
+def _is_sign(quant: IntQuant) -> bool:
+    return quant.signed and single_value(quant.bits) == 1

@@ -1,0 +1,279 @@
+"""Inputs that make two models show their differences.
+
+Random values find large faults; rounding ties, the floats beside them and the ends of the
+range find the small ones, which random values almost never meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx_ir import Model, Node, Value
+
+from qonnx_hub.equivalence.graph_slices import elements_per_sample
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
+
+_ELEMENTS = 1 << 22
+_MOST_SAMPLES = 64
+_FEWEST_SAMPLES = 2
+_SAMPLES_WITH_CORNERS = 16
+_MOST_TIES = 1 << 12
+
+_MOVES_VALUES = frozenset(
+    {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    """What happens to an input before its quantizer: ``gain * x + offset``."""
+
+    gain: float = 1.0
+    offset: float = 0.0
+
+    def invert(self, t: Array) -> Array:
+        return (t - self.offset) / self.gain
+
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Input name -> (lowest, highest) value."""
+
+
+def generate_inputs(
+    model: Model, samples: int | None = None, seed: int = 0
+) -> dict[str, Array]:
+    """Return feeds for the model: half random, half on and beside ties and limits.
+
+    Args:
+        model: The model whose input signature and first quantizers are used.
+        samples: Length of the first axis (a multiple of the file's own is used); by default as
+            many as all values of the model leave room for in 16 MiB, 2 to 64.
+        seed: Seed of the random values; the same seed gives the same inputs.
+
+    Returns:
+        Input name -> array of the input's dtype.
+
+    Raises:
+        UsageError: An input has a size that the file leaves open beyond the first axis.
+    """
+    generator = InputGenerator(model, seed, {})
+    return generator.feeds(samples or generator.default_samples(), 0)
+
+
+class InputGenerator:
+    """Inputs of one model, any number of batches of them, the same for the same seed."""
+
+    def __init__(self, model: Model, seed: int, ranges: Ranges) -> None:
+        """Prepare the inputs of a model.
+
+        Raises:
+            UsageError: A size that the file leaves open, or a range that is none.
+        """
+        self._values = {str(v.name): v for v in model.graph.inputs}
+        self._seed = seed
+        self._work = elements_per_sample(model)
+        self._sizes = {name: _sample_size(value) for name, value in self._values.items()}
+        _require_ranges(ranges, self._sizes)
+        self._ranges = ranges
+        self._points = {name: self._points_of(name) for name in self._values}
+
+    def default_samples(self) -> int:
+        """Return as many samples as all values of the model leave room for, 2 to 64."""
+        return int(np.clip(_ELEMENTS // self._work, _FEWEST_SAMPLES, _MOST_SAMPLES))
+
+    def feeds(self, samples: int, batch: int) -> dict[str, Array]:
+        """Return the inputs of one batch."""
+        arrays = {}
+        for position, (name, value) in enumerate(self._values.items()):
+            rng = np.random.default_rng([self._seed, position, batch])
+            shape = _feed_shape(value, samples)
+            dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+            if np.dtype(dtype).kind in "biu":
+                limits = self._ranges.get(name) or _index_limits(value)
+                arrays[name] = _whole_numbers(shape, dtype, rng, limits)
+                continue
+            numbers = self._numbers(name, shape, rng, batch)
+            if batch == 0 and shape and shape[0] >= _SAMPLES_WITH_CORNERS:
+                self._set_corners(name, numbers)
+            arrays[name] = numbers.astype(dtype)
+        return arrays
+
+    def _points_of(self, name: str) -> Array:
+        """Return the critical values of an input, shuffled, those within its range."""
+        points = critical_values(self._values[name])
+        if name in self._ranges:
+            low, high = self._ranges[name]
+            points = points[(points >= low) & (points <= high)]
+            points = np.append(points, np.array([low, high], dtype=np.float32))
+        rng = np.random.default_rng([self._seed, len(points)])
+        return np.asarray(rng.permutation(points), dtype=np.float32)
+
+    def _limits(self, name: str) -> tuple[float, float]:
+        if name in self._ranges:
+            return self._ranges[name]
+        points = self._points[name]
+        reach = float(np.abs(points).max()) * 0.75 if points.size else 3.0
+        return -reach, reach
+
+    def _numbers(
+        self, name: str, shape: tuple[int, ...], rng: np.random.Generator, batch: int
+    ) -> Array:
+        low, high = self._limits(name)
+        numbers = np.asarray(rng.uniform(low, high, size=shape), dtype=np.float32)
+        if numbers.ndim == 0:
+            return numbers
+        flat = numbers.reshape(-1)
+        half = flat.size // 2
+        points = self._points[name]
+        if points.size:
+            # Every critical value in turn, batch after batch: small inputs meet all of them.
+            turn = np.arange(batch * half, (batch + 1) * half) % points.size
+            flat[flat.size - half :] = points[turn]
+        else:
+            flat[flat.size - half :] = rng.normal(0.0, 1.0, size=half).astype(np.float32)
+        rng.shuffle(flat)
+        return numbers
+
+    def _set_corners(self, name: str, numbers: Array) -> None:
+        """Make the first samples the ends of the range, zeros, and zeros with a sign."""
+        low, high = self._limits(name)
+        inside = low <= 0.0 <= high
+        numbers[0] = 0.0 if inside else low
+        numbers[1], numbers[2] = high, low
+        numbers[3] = -0.0 if inside else high
+
+
+def _whole_numbers(
+    shape: tuple[int, ...],
+    dtype: Any,
+    rng: np.random.Generator,
+    limits: tuple[float, float] | None,
+) -> Array:
+    if np.dtype(dtype).kind == "b":
+        return rng.integers(0, 2, size=shape).astype(np.bool_)
+    low, high = limits or (0, 127)
+    return rng.integers(int(low), int(high) + 1, size=shape).astype(dtype)
+
+
+def _index_limits(value: Value) -> tuple[float, float] | None:
+    """Return the indices that every Gather of an input allows, ``None`` without one."""
+    sizes = []
+    for node, index in value.uses():
+        if node.op_type != "Gather" or index != 1:
+            continue
+        data = node.inputs[0]
+        axis = node.attributes.get("axis")
+        size = None
+        if data is not None and data.shape is not None:
+            size = data.shape[int(axis.value) if axis is not None else 0]
+        if isinstance(size, int):
+            sizes.append(size)
+    return (0, min(sizes) - 1) if sizes else None
+
+
+def _require_ranges(ranges: Ranges, sizes: Mapping[str, int]) -> None:
+    for name, (low, high) in ranges.items():
+        if name not in sizes:
+            raise UsageError(
+                f"a range is given for '{name}', which is no input; the inputs are "
+                f"{', '.join(sizes) or 'none'}"
+            )
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise UsageError(f"the range {low:g},{high:g} of '{name}' holds no values")
+
+
+def critical_values(value: Value) -> Array:
+    """Return input values on and beside the ties and limits of the quantizers it meets first.
+
+    Returns:
+        Sorted float32 values without repetition; empty where no integer quantizer reads the
+        input directly or through affine steps with scalar constants.
+    """
+    points: list[Array] = [np.zeros(0, dtype=np.float32)]
+    for node, affine in _first_quantizers(value, _Affine()):
+        quant = dialect.read_quantizer(node)
+        if dialect.operator_of(quant) == "BipolarQuant":
+            centre = affine.invert(np.zeros(1, dtype=np.float64)).astype(np.float32)
+            points.append(_with_neighbours(centre))
+        elif isinstance(quant, IntQuant):
+            points.append(_int_quant_points(quant, affine))
+    merged = np.unique(np.concatenate(points))
+    return np.asarray(merged[np.isfinite(merged)])
+
+
+def _int_quant_points(quant: IntQuant, affine: _Affine) -> Array:
+    bits = single_value(quant.bits)
+    if bits is None or quant.scale is None or quant.zero_point is None:
+        return np.zeros(0, dtype=np.float32)
+    low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
+    span = int(min(high - low, _MOST_TIES))
+    start = low if span == high - low else -span // 2
+    codes = np.arange(start - 1, start + span + 1, dtype=np.float64)
+    halves = np.concatenate([codes, codes + 0.5, [low, high]])
+    scales = np.unique(np.asarray(quant.scale, dtype=np.float64))[:16]
+    zeros = np.unique(np.asarray(quant.zero_point, dtype=np.float64))[:16]
+    grids = [(halves - zero) * scale for scale in scales for zero in zeros]
+    exact = affine.invert(np.concatenate(grids)).astype(np.float32)
+    far = affine.invert(np.array([low * 4, high * 4], dtype=np.float64) * scales.max())
+    return np.concatenate([_with_neighbours(exact), far.astype(np.float32)])
+
+
+def _with_neighbours(values: Array) -> Array:
+    up = np.nextafter(values, np.float32(np.inf))
+    down = np.nextafter(values, np.float32(-np.inf))
+    return np.concatenate([values, up, down])
+
+
+def _first_quantizers(value: Value, affine: _Affine) -> Iterable[tuple[Node, _Affine]]:
+    for node, index in value.uses():
+        if dialect.is_quantizer(node) and index == 0:
+            yield node, affine
+        elif node.op_type in _MOVES_VALUES and node.domain == "" and index == 0:
+            yield from _first_quantizers(node.outputs[0], affine)
+        else:
+            step = _affine_step(node, index, affine)
+            if step is not None:
+                yield from _first_quantizers(node.outputs[0], step)
+
+
+def _affine_step(node: Node, index: int, affine: _Affine) -> _Affine | None:
+    if node.domain != "" or node.op_type not in {"Add", "Sub", "Mul", "Div"}:
+        return None
+    other = dialect.constant_value(node.inputs[1 - index])
+    number = single_value(other)
+    if number is None or not np.isfinite(number):
+        return None
+    if node.op_type == "Add":
+        return _Affine(affine.gain, affine.offset + number)
+    if node.op_type == "Sub" and index == 0:
+        return _Affine(affine.gain, affine.offset - number)
+    if number != 0 and node.op_type == "Mul":
+        return _Affine(affine.gain * number, affine.offset * number)
+    if number != 0 and node.op_type == "Div" and index == 0:
+        return _Affine(affine.gain / number, affine.offset / number)
+    return None
+
+
+def _sample_size(value: Value) -> int:
+    dims = [] if value.shape is None else list(value.shape)[1:]
+    open_dims = [str(d) for d in dims if not isinstance(d, int)]
+    if open_dims or value.shape is None:
+        what = f"its sizes {', '.join(open_dims)}" if open_dims else "its shape"
+        raise UsageError(
+            f"input '{value.name}': the file leaves {what} open; give the inputs to use"
+        )
+    return int(np.prod([d for d in dims if isinstance(d, int)], dtype=np.int64))
+
+
+def _feed_shape(value: Value, samples: int) -> tuple[int, ...]:
+    if value.shape is None or len(value.shape) == 0:
+        return ()
+    first, *rest = list(value.shape)
+    own = first if isinstance(first, int) and first > 0 else 1
+    length = own * max(samples // own, 1)
+    return (length, *[int(d) for d in rest if isinstance(d, int)])

@@ -1,0 +1,1 @@
+"""Equality on every input: matched graphs, step functions, certificates."""

@@ -1,0 +1,293 @@
+"""One number for what can be said in several ways, where the equality needs no search.
+
+The equalities used:
+
+* Identity, Dropout at inference, a Cast to the type at hand: nothing happens;
+* Flatten, Reshape, Squeeze, Unsqueeze: the shape of the result says it all;
+* Gemm: a product, of a transposed matrix perhaps, and a sum;
+* arithmetic with one element, of any rank up to the other operand's: with a scalar;
+* an integer quantizer whose parameters are computed at run time, or that has more levels than
+  can be listed: its formula, operator by operator;
+* QuantizeLinear, Clip, DequantizeLinear with a scale computed at run time: the same formula,
+  as clamping to whole numbers and rounding may change places, and as a whole zero point that
+  is added after rounding and taken off again only moves the bounds. NaN is left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx_ir import Node, Value
+
+from qonnx_hub.equivalence.proof.scalar_functions import code_bounds
+from qonnx_hub.equivalence.proof.value_numbering import NumberedSide, plain_signature
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quantizers import (
+    BipolarQuant,
+    IntQuant,
+    Rounding,
+    integer_bounds,
+    single_value,
+)
+
+_NOTHING = frozenset({"Dropout", "Identity"})
+_MOVES_NOTHING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+_ARITHMETIC = frozenset({"Add", "Div", "Max", "Min", "Mul", "Sub"})
+
+_ROUNDERS = {Rounding.ROUND: "Round", Rounding.CEIL: "Ceil", Rounding.FLOOR: "Floor"}
+
+_LISTED_LEVELS = 1 << 18
+"""Quantizers with more levels, of all channels together, are taken by their formula."""
+
+
+def is_transparent(node: Node) -> bool:
+    """Return whether the node's first output is its first input."""
+    if node.domain not in dialect.STANDARD_DOMAINS:
+        return False
+    if node.op_type == "Cast":
+        value = node.inputs[0]
+        return value is not None and value.dtype == node.attributes["to"].value
+    return node.op_type in _NOTHING
+
+
+def leaves_nan_out(numbered: NumberedSide, node: Node) -> bool:
+    """Return whether the node's number rests on an equality that NaN is left out of."""
+    return node.op_type == "DequantizeLinear" and _requantized(numbered, node) is not None
+
+
+def expression_number(numbered: NumberedSide, node: Node) -> int:
+    """Return the number of a node's first output, by what it computes.
+
+    Args:
+        numbered: The model.
+        node: The node; its inputs have numbers.
+    """
+    if is_transparent(node):
+        return numbered.number(node.inputs[0])
+    found = None
+    if dialect.is_quantizer(node):
+        found = _quantizer(numbered, node)
+    elif node.domain not in dialect.STANDARD_DOMAINS:
+        found = None
+    elif node.op_type in _MOVES_NOTHING:
+        found = _reshaped(numbered, node)
+    elif node.op_type == "Gemm":
+        found = _product(numbered, node)
+    elif node.op_type in _ARITHMETIC and len(node.inputs) == 2:
+        found = _arithmetic(numbered, node)
+    elif node.op_type == "DequantizeLinear":
+        found = _requantized(numbered, node)
+    return numbered.expression(node) if found is None else found
+
+
+def _make(numbered: NumberedSide, op_type: str, *inputs: int) -> int:
+    return numbered.numbering.of_expression(plain_signature(op_type), inputs)
+
+
+def _scalar(numbered: NumberedSide, number: float) -> int:
+    return numbered.numbering.of_constant(np.array(number, dtype=np.float32))
+
+
+def _fixed_shape(value: Value | None) -> tuple[int, ...] | None:
+    if value is None or value.shape is None:
+        return None
+    dims = tuple(d for d in value.shape if isinstance(d, int))
+    return dims if len(dims) == len(value.shape) else None
+
+
+def _reshaped(numbered: NumberedSide, node: Node) -> int | None:
+    dims = _fixed_shape(node.outputs[0])
+    if dims is None:
+        return None
+    whole = numbered.number(node.inputs[0])
+    if dims == _fixed_shape(node.inputs[0]):
+        return whole
+    return _with_shape(numbered, whole, dims)
+
+
+def _with_shape(numbered: NumberedSide, number: int, dims: tuple[int, ...]) -> int:
+    signature = plain_signature("Reshape", shape=dims)
+    return numbered.numbering.of_expression(signature, [number])
+
+
+def _product(numbered: NumberedSide, node: Node) -> int | None:
+    """Return a Gemm without factors as a product and a sum."""
+    given = {name: attr.value for name, attr in node.attributes.items()}
+    addend = node.inputs[2] if len(node.inputs) > 2 else None
+    if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
+        return None
+    if addend is not None and given.get("beta", 1.0) != 1.0:
+        return None
+    left, right = numbered.number(node.inputs[0]), numbered.number(node.inputs[1])
+    if given.get("transB", 0):
+        right = _transposed(numbered, node.inputs[1])
+    product = _make(numbered, "MatMul", left, right)
+    if addend is None:
+        return product
+    return _make(numbered, "Add", product, _operand(numbered, addend, 2))
+
+
+def _transposed(numbered: NumberedSide, matrix: Value | None) -> int:
+    constant = None if matrix is None else numbered.side.constants.get(matrix)
+    if constant is not None:
+        return numbered.numbering.of_constant(constant.T)
+    signature = plain_signature("Transpose", perm=(1, 0))
+    return numbered.numbering.of_expression(signature, [numbered.number(matrix)])
+
+
+def _arithmetic(numbered: NumberedSide, node: Node) -> int | None:
+    left, right = node.inputs
+    if left is None or right is None or left.shape is None or right.shape is None:
+        return None
+    return _make(
+        numbered,
+        node.op_type,
+        _operand(numbered, left, len(right.shape)),
+        _operand(numbered, right, len(left.shape)),
+    )
+
+
+def _operand(numbered: NumberedSide, value: Value, rank: int) -> int:
+    """Return the number of an operand; a single element stands for a scalar.
+
+    Args:
+        numbered: The model.
+        value: The operand.
+        rank: Rank of the other operand: one element of a higher rank would add axes.
+    """
+    constant = numbered.side.constants.get(value)
+    if constant is not None:
+        single = constant.size == 1 and 0 < constant.ndim <= rank
+        return (
+            numbered.numbering.of_constant(constant.reshape(()))
+            if single
+            else numbered.number(value)
+        )
+    dims = _fixed_shape(value)
+    if not dims or set(dims) != {1} or len(dims) > rank:
+        return numbered.number(value)
+    return _with_shape(numbered, numbered.number(value), ())
+
+
+def _quantizer(numbered: NumberedSide, node: Node) -> int | None:
+    """Return a quantizer by its formula, where its levels cannot be listed."""
+    constants = numbered.side.constants
+    known = [constants.get(value) if value else None for value in node.inputs[1:]]
+    given = {name: attr.value for name, attr in node.attributes.items()}
+    quant = dialect.make_quantizer(node.op_type, given, known, node.name or "")
+    is_listed = all(values is not None for values in known)
+    if isinstance(quant, BipolarQuant) and not is_listed:
+        return _sign(numbered, node)
+    if not isinstance(quant, IntQuant):
+        return None
+    bits = single_value(quant.bits)
+    if bits is None or (quant.signed and bits == 1):
+        return None
+    channels = max(values.size for values in known if values is not None)
+    if is_listed and 2**bits * channels <= _LISTED_LEVELS:
+        return None
+    return _formula(numbered, node, quant, bits)
+
+
+def _is_float32(value: Value | None) -> bool:
+    return value is not None and value.dtype is not None and value.dtype.name == "FLOAT"
+
+
+def _sign(numbered: NumberedSide, node: Node) -> int | None:
+    if not _is_float32(node.inputs[0]) or not _is_float32(node.inputs[1]):
+        return None
+    scale = numbered.number(node.inputs[1])
+    zero = _scalar(numbered, 0.0)
+    positive = _make(numbered, "GreaterOrEqual", numbered.number(node.inputs[0]), zero)
+    return _make(numbered, "Where", positive, scale, _make(numbered, "Neg", scale))
+
+
+def _formula(numbered: NumberedSide, node: Node, quant: IntQuant, bits: float) -> int | None:
+    """Return divide, add, clamp, round, subtract, multiply, without what does nothing."""
+    scale = _parameter(numbered, node, 1)
+    zero = _parameter(numbered, node, 2)
+    if scale is None or zero is None or not _is_float32(node.inputs[0]):
+        return None
+    is_unit, is_zero = single_value(quant.scale) == 1, single_value(quant.zero_point) == 0
+    t = numbered.number(node.inputs[0])
+    if not is_unit:
+        t = _make(numbered, "Div", t, scale)
+    if not is_zero:
+        t = _make(numbered, "Add", t, zero)
+    low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
+    t = _make(numbered, "Clip", t, _scalar(numbered, low), _scalar(numbered, high))
+    rounded = _rounded(numbered, t, quant.rounding)
+    if rounded is None:
+        return None
+    t = rounded if is_zero else _make(numbered, "Sub", rounded, zero)
+    return t if is_unit else _make(numbered, "Mul", t, scale)
+
+
+def _rounded(numbered: NumberedSide, t: int, mode: Rounding) -> int | None:
+    """Return rounded values: by an operator, or by rounding the magnitude."""
+    if mode in _ROUNDERS:
+        return _make(numbered, _ROUNDERS[mode], t)
+    size, half = _make(numbered, "Abs", t), _scalar(numbered, 0.5)
+    if mode is Rounding.HALF_UP:
+        size = _make(numbered, "Floor", _make(numbered, "Add", size, half))
+    elif mode is Rounding.HALF_DOWN:
+        size = _make(numbered, "Ceil", _make(numbered, "Sub", size, half))
+    elif mode in (Rounding.DOWN, Rounding.UP):
+        size = _make(numbered, "Floor" if mode is Rounding.DOWN else "Ceil", size)
+    else:
+        return None
+    return _make(numbered, "Mul", size, _make(numbered, "Sign", t))
+
+
+def _parameter(numbered: NumberedSide, node: Node, index: int) -> int | None:
+    """Return the number of a scale or zero point as the formula uses it, in float32."""
+    value, x = node.inputs[index], node.inputs[0]
+    assert value is not None
+    constant = numbered.side.constants.get(value)
+    if constant is not None:
+        array = constant.astype(np.float32)
+        return numbered.numbering.of_constant(array.reshape(()) if array.size == 1 else array)
+    if not _is_float32(value) or x is None or x.shape is None:
+        return None
+    return _operand(numbered, value, len(x.shape))
+
+
+def _requantized(numbered: NumberedSide, node: Node) -> int | None:
+    """Return QuantizeLinear, Clip, DequantizeLinear with one run-time scale as a formula."""
+    codes, scale = node.inputs[0], node.inputs[1]
+    if codes is None or scale is None or scale in numbered.side.constants:
+        return None
+    clip = codes.producer()
+    quantize = clip
+    if clip is not None and clip.op_type == "Clip" and clip.inputs[0] is not None:
+        quantize = clip.inputs[0].producer()
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        return None
+    x, own_scale = quantize.inputs[0], quantize.inputs[1]
+    zero, own_zero = _zero_point(numbered, node), _zero_point(numbered, quantize)
+    ends = code_bounds(numbered.side, codes)
+    if zero is None or zero != own_zero or ends is None or x is None or own_scale is None:
+        return None
+    same = numbered.number(scale) == numbered.number(own_scale)
+    if not same or not _is_float32(x) or _element_count(scale) != 1 or x.shape is None:
+        return None
+    unit = _operand(numbered, scale, len(x.shape))
+    t = _make(numbered, "Div", numbered.number(x), unit)
+    low, high = (_scalar(numbered, float(end - zero)) for end in ends)
+    t = _make(numbered, "Round", _make(numbered, "Clip", t, low, high))
+    return _make(numbered, "Mul", t, unit)
+
+
+def _element_count(value: Value) -> int | None:
+    dims = _fixed_shape(value)
+    return None if dims is None else int(np.prod(dims, dtype=np.int64))
+
+
+def _zero_point(numbered: NumberedSide, node: Node) -> int | None:
+    """Return the node's one zero point; ``None`` unless it is constant."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return 0
+    constant = numbered.side.constants.get(value)
+    if constant is None or constant.size != 1 or constant.dtype.kind not in "iu":
+        return None
+    return int(constant.reshape(()))

@@ -1,0 +1,140 @@
+"""What a proof of equivalence says, as data and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qonnx_hub.equivalence.proof.step_functions import Difference
+from qonnx_hub_ir.quantizers import Array
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizerProof:
+    """Two quantizers, compared on every value of their input type.
+
+    Attributes:
+        name_a: Name of the first one's last node.
+        name_b: Name of the second one's last node.
+        channels: Elements that have parameters of their own.
+        equal: Whether they are equal on all inputs but NaN.
+        thresholds: Thresholds found and compared, of all channels together; 0 where both say
+            the same and none had to be found.
+        counterexample: An input on which they part, where they are not equal.
+        nan_equal: Whether they make the same of NaN.
+    """
+
+    name_a: str
+    name_b: str
+    channels: int
+    equal: bool
+    thresholds: int
+    counterexample: Difference | None = None
+    nan_equal: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the proof as plain data, fit for JSON."""
+        found = self.counterexample
+        return {
+            "a": self.name_a,
+            "b": self.name_b,
+            "channels": self.channels,
+            "equal": self.equal,
+            "thresholds": self.thresholds,
+            "counterexample": None
+            if found is None
+            else {
+                "input": _number(found.input),
+                "value_a": _number(found.value_a),
+                "value_b": _number(found.value_b),
+                "channel": found.channel,
+            },
+            "nan_equal": self.nan_equal,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """Where two models part.
+
+    Attributes:
+        layer: Source layer of the quantizer or weight that differs.
+        feeds: An input of the whole model whose outputs differ; ``None`` where none was found:
+            the difference may be out of reach, or be lost on the way to an output.
+        input_value: What the quantizer is fed with; ``None`` for a constant that differs.
+        value_a: What the first model has there.
+        value_b: What the second model has there.
+    """
+
+    layer: str
+    feeds: Mapping[str, Array] | None
+    input_value: float | None
+    value_a: float
+    value_b: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counterexample as plain data, fit for JSON."""
+        feeds = None
+        if self.feeds is not None:
+            feeds = {
+                name: {
+                    "dtype": array.dtype.name,
+                    "shape": list(array.shape),
+                    "values": [_number(value) for value in array.reshape(-1).tolist()],
+                }
+                for name, array in self.feeds.items()
+            }
+        return {
+            "layer": self.layer,
+            "feeds": feeds,
+            "input_value": None if self.input_value is None else _number(self.input_value),
+            "value_a": _number(self.value_a),
+            "value_b": _number(self.value_b),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was proven about two models, and what it rests on.
+
+    Attributes:
+        proven: Whether every output of both is equal, whatever they are fed with.
+        matched: Values of the second model that have an equal one in the first.
+        quantizers: The pairs of quantizers that were compared.
+        assumptions: What the proof takes for granted.
+        unmatched: What has no counterpart, or could not be decided, and why.
+        counterexample: Where they part, if they were found to.
+    """
+
+    proven: bool
+    matched: int
+    quantizers: tuple[QuantizerProof, ...]
+    assumptions: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    counterexample: Counterexample | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether equality was proven."""
+        return self.proven
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the certificate as plain data, fit for JSON."""
+        return {
+            "proven": self.proven,
+            "matched": self.matched,
+            "quantizers": [proof.to_dict() for proof in self.quantizers],
+            "assumptions": list(self.assumptions),
+            "unmatched": list(self.unmatched),
+            "counterexample": None
+            if self.counterexample is None
+            else self.counterexample.to_dict(),
+        }
+
+
+def _number(value: Any) -> Any:
+    """Return a number that strict JSON can say: infinities and NaN become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,344 @@
+"""What an operator can make of any value between two: intervals through a graph, soundly.
+
+Correctly rounded float operators keep order: ``x <= y`` implies ``fl(x / s) <= fl(y / s)``.
+So an operator that is monotone in each of its inputs, on its own, takes a box of inputs to
+values between its smallest and its largest answer on the corners of the box, with no margin
+to add; the direction may differ from input to input and from channel to channel. Where an
+operator has no rule here, or its rule has a condition that fails, only inputs that are known
+to the bit give an answer: the kernel's own.
+
+What is known about a value is a pair of arrays, its lowest and its highest value at each
+place, and a mask of the places where they hold. A place outside of the mask can hold anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Node
+
+from qonnx_hub.executor.kernels.spec import Kernel
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quantizers import Array, FloatQuant
+
+LOG_ULPS = 16
+"""Margin around a float32 logarithm: numpy states an error below 4 units in the last place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """What is known about a value.
+
+    Attributes:
+        low: Lowest value at each place.
+        high: Highest value at each place.
+        known: Where these hold.
+    """
+
+    low: Array
+    high: Array
+    known: Array
+
+    def is_point(self) -> Array:
+        """Return where the value is known to the bit."""
+        return np.asarray(self.known & same_bits(self.low, self.high))
+
+
+Argument = Enclosure | Array | None
+"""An input of a step: enclosed, constant, or left out."""
+
+
+def same_bits(a: Array, b: Array) -> Array:
+    """Return where two arrays of one type hold the same bits."""
+    bits = np.dtype(f"u{a.dtype.itemsize}")
+    return np.asarray(a.view(bits) == b.view(bits))
+
+
+def enclose_step(node: Node, run: Kernel, arguments: Sequence[Argument]) -> Enclosure:
+    """Return what is known about the output of a pointwise operator.
+
+    Args:
+        node: The operator.
+        run: Its kernel.
+        arguments: Its inputs; enclosures have the shape of the output.
+    """
+    boxes = [index for index, given in enumerate(arguments) if isinstance(given, Enclosure)]
+    corners = _corners(run, arguments, boxes)
+    points = np.logical_and.reduce([_box(arguments, i).is_point() for i in boxes])
+    rule = _rule(node, arguments)
+    if rule is None:
+        return Enclosure(corners[0], corners[0], points)
+    low, high, known = rule(corners, arguments)
+    low, high = (np.where(points, corners[0], end) for end in (low, high))
+    return Enclosure(low, high, np.asarray(points | known))
+
+
+def _box(arguments: Sequence[Argument], index: int) -> Enclosure:
+    given = arguments[index]
+    assert isinstance(given, Enclosure)
+    return given
+
+
+def _corners(run: Kernel, arguments: Sequence[Argument], boxes: Sequence[int]) -> list[Array]:
+    """Return the kernel's answers on all corners; the first is that of all lowest values."""
+    answers = []
+    for choice in itertools.product((False, True), repeat=len(boxes)):
+        upper = dict(zip(boxes, choice, strict=True))
+        fed = [
+            (given.high if upper[index] else given.low)
+            if isinstance(given, Enclosure)
+            else given
+            for index, given in enumerate(arguments)
+        ]
+        answers.append(np.asarray(run(*fed)))
+    return answers
+
+
+Bounds = tuple[Array, Array, Array]
+Rule = Callable[[Sequence[Array], Sequence[Argument]], Bounds]
+"""(answers on the corners, inputs) -> lowest, highest, where they hold."""
+
+
+def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
+    if dialect.is_quantizer(node):
+        return _monotone if _quantizer_is_monotone(node, arguments) else None
+    if node.domain not in dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}:
+        return None
+    condition = _MONOTONE.get(node.op_type)
+    if condition is not None:
+        return _monotone if condition(node, arguments) else None
+    return _SPECIAL.get(node.op_type) if _on_floats(node, arguments) else None
+
+
+def _monotone(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    low, high, spoiled = corners[0], corners[0], _is_nan(corners[0])
+    for corner in corners[1:]:
+        low, high = np.where(corner < low, corner, low), np.where(corner > high, corner, high)
+        spoiled = spoiled | _is_nan(corner)
+    return low, high, _all_known(arguments) & ~spoiled
+
+
+def _all_known(arguments: Sequence[Argument]) -> Array:
+    return np.asarray(
+        np.logical_and.reduce([a.known for a in arguments if isinstance(a, Enclosure)])
+    )
+
+
+def _is_nan(values: Array) -> Array:
+    return np.asarray(values != values)
+
+
+def _ends(given: Argument) -> tuple[Array, Array]:
+    if isinstance(given, Enclosure):
+        return given.low, given.high
+    assert given is not None
+    return given, given
+
+
+def _holds_zero(given: Argument) -> Array:
+    low, high = _ends(given)
+    return np.asarray((low <= 0) & (high >= 0))
+
+
+def _holds_infinity(given: Argument) -> Array:
+    low, high = _ends(given)
+    return np.asarray(np.isinf(low) | np.isinf(high))
+
+
+def _product(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    low, high, known = _monotone(corners, arguments)
+    x, y = arguments[:2]
+    # Zero times infinity is NaN, also where both lie inside and no corner meets them.
+    wrong = (_holds_zero(x) & _holds_infinity(y)) | (_holds_infinity(x) & _holds_zero(y))
+    return low, high, known & ~wrong
+
+
+def _quotient(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    low, high, known = _monotone(corners, arguments)
+    return low, high, known & ~_holds_zero(arguments[1])
+
+
+def _reciprocal(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    low, high, known = _monotone(corners, arguments)
+    return low, high, known & ~_holds_zero(arguments[0])
+
+
+def _magnitude(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    low, high, known = _monotone(corners, arguments)
+    nothing = np.zeros((), dtype=low.dtype)
+    return np.where(_holds_zero(arguments[0]), nothing, low), high, known
+
+
+def _logarithm(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    low, high, known = _monotone(corners, arguments)
+    for _ in range(LOG_ULPS):
+        low = np.nextafter(low, np.asarray(-np.inf, dtype=low.dtype))
+        high = np.nextafter(high, np.asarray(np.inf, dtype=high.dtype))
+    return low, high, known
+
+
+def _equality(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    (x_low, x_high), (y_low, y_high) = _ends(arguments[0]), _ends(arguments[1])
+    surely = (x_low == x_high) & (y_low == y_high) & (x_low == y_low)
+    never = (x_high < y_low) | (y_high < x_low)
+    return surely, np.asarray(~never), _all_known(arguments)
+
+
+def _choice(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
+    """Return the chosen input's bounds; both inputs' where the condition is open."""
+    condition, x, y = arguments
+    (x_low, x_high), (y_low, y_high) = _ends(x), _ends(y)
+    never, ever = _ends(condition)
+    shape = corners[0].shape
+    yes, no = np.broadcast_to(never, shape), np.broadcast_to(~ever, shape)
+    decided = _known(condition) & (yes | no)
+    either = _known(condition) & _known(x) & _known(y)
+    low = np.where(yes, x_low, np.where(no, y_low, np.minimum(x_low, y_low)))
+    high = np.where(yes, x_high, np.where(no, y_high, np.maximum(x_high, y_high)))
+    chosen = np.where(yes, _known(x), _known(y))
+    either = either & ~_is_nan(low) & ~_is_nan(high)
+    return low, high, np.where(decided, chosen, either)
+
+
+def _known(given: Argument) -> Array:
+    return given.known if isinstance(given, Enclosure) else np.ones((), dtype=np.bool_)
+
+
+_SPECIAL: Mapping[str, Rule] = {
+    "Abs": _magnitude,
+    "Div": _quotient,
+    "Equal": _equality,
+    "Log": _logarithm,
+    "Mul": _product,
+    "Reciprocal": _reciprocal,
+    "Where": _choice,
+}
+
+Condition = Callable[[Node, Sequence[Argument]], bool]
+
+
+def _always(node: Node, arguments: Sequence[Argument]) -> bool:
+    return True
+
+
+def _on_floats(node: Node, arguments: Sequence[Argument]) -> bool:
+    """Return whether no input holds integers, which wrap; the condition of Where may."""
+    values = arguments[1:] if node.op_type == "Where" else arguments
+    return all(_ends(given)[0].dtype.kind == "f" for given in values if given is not None)
+
+
+def _attribute_not_negative(node: Node, arguments: Sequence[Argument]) -> bool:
+    # All three have a positive slope unless the node says otherwise.
+    attribute = node.attributes.get("alpha")
+    return attribute is None or float(attribute.value) >= 0
+
+
+def _slope_not_negative(node: Node, arguments: Sequence[Argument]) -> bool:
+    slope = arguments[1]
+    return not isinstance(slope, Enclosure) and bool(np.all(np.asarray(slope) >= 0))
+
+
+def _numbers(arguments: Sequence[Argument]) -> list[Array] | None:
+    """Return all inputs but the first as float64; ``None`` unless constant and finite."""
+    numbers = []
+    for given in arguments[1:]:
+        if isinstance(given, Enclosure):
+            return None
+        if given is not None:
+            numbers.append(np.asarray(given).astype(np.float64))
+    return numbers if all(np.all(np.isfinite(array)) for array in numbers) else None
+
+
+def _scale_is_plain(node: Node, arguments: Sequence[Argument]) -> bool:
+    numbers = _numbers(arguments)
+    return numbers is not None and bool(np.all(numbers[0] > 0))
+
+
+def _gain_is_plain(node: Node, arguments: Sequence[Argument]) -> bool:
+    numbers = _numbers(arguments)
+    if numbers is None or len(numbers) != 4:
+        return False
+    gain, _, _, variance = numbers
+    epsilon = node.attributes.get("epsilon")
+    spread = variance + (1e-5 if epsilon is None else float(epsilon.value))
+    # An infinite factor would make NaN of a zero that no corner is.
+    return bool(np.all(spread > 1e-30) and np.all(np.abs(gain) < 1e20))
+
+
+def _cast_keeps_order(node: Node, arguments: Sequence[Argument]) -> bool:
+    """Return whether no value of the input wraps, or becomes a truth value."""
+    given = arguments[0]
+    target = np.dtype(onnx_ir.DataType(int(node.attributes["to"].value)).numpy())
+    if not isinstance(given, Enclosure):
+        return False
+    if target.kind == "f" or (target.kind == "V" and "float" in target.name):
+        return True
+    if target.kind not in "iu":
+        return False
+    limits = np.iinfo(target)
+    ends = [end[given.known].astype(np.float64) for end in _ends(given)]
+    return all(np.all((end > limits.min - 1.0) & (end < limits.max + 1.0)) for end in ends)
+
+
+def _quantizer_is_monotone(node: Node, arguments: Sequence[Argument]) -> bool:
+    """Return whether the quantizer's formula keeps order.
+
+    Divide, add, clamp, round, subtract, multiply all do, for scales above zero. A minifloat's
+    grid widens at powers of two, which lie on both grids; only among the smallest normal
+    numbers does the formula's guard against a logarithm of zero shift where it widens.
+    """
+    if _numbers(arguments) is None:
+        return False
+    known = [given for given in arguments[1:] if isinstance(given, np.ndarray)]
+    given = {name: attr.value for name, attr in node.attributes.items()}
+    quant = dialect.make_quantizer(node.op_type, given, known, node.name or "")
+    if not np.all(np.asarray(quant.scale) > 0):
+        return False
+    if not isinstance(quant, FloatQuant):
+        return True
+    bias, mantissa = np.asarray(quant.exponent_bias), np.asarray(quant.mantissa_bits)
+    return bool(np.all(1.0 - bias - mantissa >= -100) and np.all(mantissa >= 0))
+
+
+_MONOTONE: Mapping[str, Condition] = {
+    **dict.fromkeys(
+        (
+            "And",
+            "Ceil",
+            "Clip",
+            "Dropout",
+            "Floor",
+            "Greater",
+            "GreaterOrEqual",
+            "Identity",
+            "Less",
+        ),
+        _always,
+    ),
+    **dict.fromkeys(
+        ("LessOrEqual", "Max", "Min", "Not", "Or", "Relu", "Round", "Sign"), _always
+    ),
+    **dict.fromkeys(("Add", "Mean", "Neg", "Sqrt", "Sub", "Sum"), _on_floats),
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _scale_is_plain),
+    "BatchNormalization": _gain_is_plain,
+    **dict.fromkeys(("HardSigmoid", "LeakyRelu", "ThresholdedRelu"), _attribute_not_negative),
+    "Cast": _cast_keeps_order,
+    "PRelu": _slope_not_negative,
+}
+"""Operators that are monotone in each input by itself, and when."""
+
+POINTWISE = frozenset(_MONOTONE) | frozenset(_SPECIAL) | {"Pow", "Xor"}
+"""Standard operators that treat every element by itself: those with a rule, and a few that
+only points pass."""
+
+COARSE = frozenset(
+    {
+        *("Cast", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        *("QuantizeLinear", "Round", "Sign"),
+    }
+)
+"""Those among them of which at least one is in every quantizer that is written out."""

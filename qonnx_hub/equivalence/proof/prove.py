@@ -1,0 +1,136 @@
+"""Whether two models are equal on every input: proven, not sampled.
+
+Values that both models compute by the same operators from equal inputs are equal. Where they
+stop being the same, the quantizers are: a part of each graph that is a function of one number,
+starts at equal values and quantizes. Such functions are compared on every value of their input
+type (:mod:`qonnx_hub.equivalence.proof.scalar_equality`); where they are equal, the graphs
+stay the same behind them. Weights are constants, whatever stores them; they are compared by
+value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from onnx_ir import Model, Node, Value
+
+from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.proof.counterexamples import find_feeds
+from qonnx_hub.equivalence.proof.graph_matching import Alignment, paired
+from qonnx_hub.equivalence.proof.intervals import LOG_ULPS
+from qonnx_hub.equivalence.proof.scalar_functions import Side
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
+
+_TELLS_ZEROS_APART = frozenset({"BitCast", "Div", "Pow", "Reciprocal"})
+"""Operators whose answer may depend on the sign of a zero."""
+
+
+def prove_models(a: Model, b: Model) -> Certificate:
+    """Return whether two models compute equal outputs from equal inputs, with the evidence.
+
+    Inputs and outputs are matched by name where both models have the same names, otherwise by
+    position. Equal means equal values; the sign of a zero does not count.
+
+    Args:
+        a: An IR model: the reference.
+        b: Another IR model.
+
+    Raises:
+        UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+        ExecutionError: A node with constant inputs fails.
+    """
+    reason = _different_interface(a, b)
+    if reason:
+        return Certificate(False, 0, (), (), (reason,))
+    certificate = _certify(Side(_lowered(a)), Side(_lowered(b)))
+    found = certificate.counterexample
+    if found is None:
+        return certificate
+    return replace(certificate, counterexample=replace(found, feeds=find_feeds(a, b)))
+
+
+def _lowered(model: Model) -> Model:
+    """Return the model with channels-last operators in standard ones, as exporters write."""
+    if all(node.domain != dialect.CHANNELS_LAST_DOMAIN for node in model.graph):
+        return model
+    copy = model.clone()
+    run_passes(copy, [LowerChannelsLast(), InferShapes()])
+    return copy
+
+
+def _different_interface(a: Model, b: Model) -> str:
+    """Return why the models cannot be compared, or an empty string."""
+    for kind, ours, theirs in (
+        ("input", a.graph.inputs, b.graph.inputs),
+        ("output", a.graph.outputs, b.graph.outputs),
+    ):
+        if len(ours) != len(theirs):
+            return f"one model has {len(ours)} {kind}s, the other {len(theirs)}"
+        for one, other in paired(ours, theirs):
+            if one.dtype != other.dtype:
+                return f"{kind} '{one.name}' is {one.dtype}, '{other.name}' {other.dtype}"
+            if kind == "input" and not _shapes_agree(one, other):
+                return f"{kind} '{one.name}' is {one.shape}, '{other.name}' {other.shape}"
+    return ""
+
+
+def _shapes_agree(one: Value, other: Value) -> bool:
+    """Return whether both can have the same shape, as far as they say one."""
+    if one.shape is None or other.shape is None:
+        return one.shape is other.shape
+    if len(one.shape) != len(other.shape):
+        return False
+    return all(
+        not (isinstance(d, int) and isinstance(e, int)) or d == e
+        for d, e in zip(one.shape, other.shape, strict=True)
+    )
+
+
+def _certify(a: Side, b: Side) -> Certificate:
+    alignment = Alignment(a, b)
+    # Two values of one model that are found equal may make more of the other model match.
+    while alignment.walk():
+        pass
+    found = alignment.findings
+    return Certificate(
+        proven=not any(value in found.supposed for value in b.model.graph.outputs),
+        matched=alignment.count_matched(),
+        quantizers=tuple(found.proofs.values()),
+        assumptions=tuple(_assumptions(alignment)),
+        unmatched=tuple(found.unmatched),
+        counterexample=found.counterexample,
+    )
+
+
+def _assumptions(alignment: Alignment) -> Iterator[str]:
+    found = alignment.findings
+    yield "the operators that both models share are computed by the same kernels"
+    yield "inputs have the shapes that the models declare"
+    on_nan = [proof.name_b for proof in found.proofs.values() if not proof.nan_equal]
+    if on_nan:
+        names = ", ".join(f"'{name}'" for name in on_nan)
+        yield f"no NaN reaches or arises in these quantizers, which differ on it: {names}"
+    if found.reworded:
+        names = ", ".join(sorted(found.reworded))
+        yield f"these operators mean the same in the opsets of both models: {names}"
+    if found.respelled:
+        names = ", ".join(sorted(found.respelled))
+        yield f"these operators of the two models compute the same: {names}"
+    if found.margins:
+        yield f"a float32 logarithm is off by less than {LOG_ULPS} units in the last place"
+    telling = {
+        node.op_type for node in alignment.b.nodes() if _may_tell(node, alignment.b.side)
+    }
+    if telling:
+        names = ", ".join(sorted(telling))
+        yield f"no operator is fed with a zero whose sign it tells and differs: {names}"
+
+
+def _may_tell(node: Node, side: Side) -> bool:
+    """Return whether the sign of a computed zero can matter to the node."""
+    if node.op_type not in _TELLS_ZEROS_APART:
+        return False
+    place = node.inputs[1] if node.op_type == "Div" else node.inputs[0]
+    return place is not None and place not in side.constants

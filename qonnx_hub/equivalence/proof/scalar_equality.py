@@ -1,0 +1,156 @@
+"""Whether two functions of one number are equal on every value of its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.equivalence.proof.intervals import Enclosure
+from qonnx_hub.equivalence.proof.scalar_functions import Region
+from qonnx_hub.equivalence.proof.step_functions import (
+    Difference,
+    StepFunction,
+    TooManyLevelsError,
+    differs,
+    find_steps,
+    first_difference,
+    key_range,
+    keys_of,
+    packed,
+    values_of,
+)
+from qonnx_hub_ir.quantizers import Array
+
+MOST_SPLITS = 1 << 21
+"""Intervals that may be looked into before a proof is given up: some seconds of work."""
+
+_CHUNK = 1 << 17
+_PROBES = 129
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What comparing two functions found.
+
+    Attributes:
+        thresholds: Thresholds of the first function, of all channels together.
+        difference: An input on which they part; ``None`` where none is known.
+        nan_equal: Whether they make the same of NaN.
+        doubt: Why equality is not proven although no difference is known; empty otherwise.
+    """
+
+    thresholds: int = 0
+    difference: Difference | None = None
+    nan_equal: bool = True
+    doubt: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Whether the functions are proven equal on all inputs but NaN."""
+        return self.difference is None and not self.doubt
+
+
+def difference_on_probes(f: Region, g: Region, dtype: Any) -> Difference | None:
+    """Return the smallest of some hundred inputs of all sizes on which two functions part."""
+    lowest, highest = key_range(dtype)
+    even = np.linspace(lowest, highest, _PROBES).astype(np.int64)
+    small = np.linspace(-40.0, 40.0, _PROBES).astype(dtype)
+    probes = np.concatenate([values_of(np.clip(even, lowest, highest), dtype), small])
+    probes = probes[np.argsort(np.abs(probes), kind="stable")]
+    rows = np.broadcast_to(probes, (f.channels, probes.size)).copy()
+    of_f, of_g = f(rows), g(rows)
+    apart = np.flatnonzero(differs(of_f, of_g).T)
+    if not apart.size:
+        return None
+    place, channel = (int(i) for i in np.unravel_index(apart[0], of_f.T.shape))
+    value_f, value_g = of_f[channel, place], of_g[channel, place]
+    return Difference(float(probes[place]), float(value_f), float(value_g), channel)
+
+
+def compare_functions(f: Region, g: Region, dtype: Any) -> Outcome:
+    """Return whether two functions are equal on every float, with the proof's size.
+
+    Their tables are found by bisection and compared. Then the enclosures of both show, segment
+    by segment, that neither can leave its level inside; what they cannot show is split until
+    they can, down to single values if need be.
+
+    Args:
+        f: The first function.
+        g: The second one, over the same layout.
+        dtype: Type of the input.
+    """
+    if not f.is_coarse() or not g.is_coarse():
+        return _unlisted(f, g, dtype, "one of the functions does not quantize")
+    try:
+        table = find_steps(f, f.channels, dtype)
+        other = find_steps(g, g.channels, dtype)
+    except TooManyLevelsError as error:
+        return _unlisted(f, g, dtype, str(error))
+    nan_equal = not bool(np.any(differs(table.at_nan, other.at_nan)))
+    difference = first_difference(table, other)
+    if difference is not None and _is_real(f, g, difference, dtype):
+        return Outcome(table.count, difference, nan_equal)
+    difference, doubt = _confirm(f, g, table)
+    return Outcome(table.count, difference, nan_equal, doubt)
+
+
+def _unlisted(f: Region, g: Region, dtype: Any, reason: str) -> Outcome:
+    """Return what probes say of functions that have no table."""
+    difference = difference_on_probes(f, g, dtype)
+    return Outcome(0, difference, doubt="" if difference is not None else reason)
+
+
+def _is_real(f: Region, g: Region, difference: Difference, dtype: Any) -> bool:
+    """Return whether the functions part there: tables of what turns back may be wrong."""
+    rows = np.full((f.channels, 1), difference.input, dtype=dtype)
+    return bool(differs(f(rows), g(rows))[difference.channel, 0])
+
+
+def _confirm(f: Region, g: Region, table: StepFunction) -> tuple[Difference | None, str]:
+    """Return a difference inside of the table's segments, or why there may be one."""
+    channel, low, high = table.channel, table.start, table.stops()
+    looked_into = 0
+    while channel.size:
+        open_ = np.zeros(channel.size, dtype=np.bool_)
+        for start in range(0, channel.size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            found = _look(f, g, channel[part], low[part], high[part], table.dtype)
+            if isinstance(found, Difference):
+                return found, ""
+            open_[part] = found
+        looked_into += int(np.count_nonzero(open_))
+        if looked_into > MOST_SPLITS:
+            return None, "no difference was found, but not every interval could be decided"
+        channel, low, high = channel[open_], low[open_], high[open_]
+        middle = low + (high - low) // 2
+        channel = np.concatenate([channel, channel])
+        low, high = np.concatenate([low, middle + 1]), np.concatenate([middle, high])
+    return None, ""
+
+
+def _look(
+    f: Region, g: Region, channel: Array, low: Array, high: Array, dtype: Any
+) -> Difference | Array:
+    """Return which intervals stay undecided, or an input on which the functions part."""
+    ends = (values_of(low, dtype), values_of(high, dtype))
+    back, rows = packed(f.channels, channel, ends)
+    first, second = f.enclose(*rows), g.enclose(*rows)
+    decided = (_is_constant(first) & _is_constant(second))[back]
+    level_f, level_g = first.low[back], second.low[back]
+    apart = decided & differs(level_f, level_g)
+    if not np.any(apart):
+        return np.asarray(~decided)
+    index = int(np.flatnonzero(apart)[0])
+    key = np.clip(keys_of(np.zeros(1, dtype=dtype)), low[index], high[index])
+    return Difference(
+        float(values_of(key, dtype)[0]),
+        float(level_f[index]),
+        float(level_g[index]),
+        int(channel[index]),
+    )
+
+
+def _is_constant(enclosure: Enclosure) -> Array:
+    return np.asarray(enclosure.known & ~differs(enclosure.low, enclosure.high))

@@ -1,0 +1,278 @@
+"""A scalar quantizer as a table: where each level begins, over all values of its input type.
+
+The values of a float type, ordered, are consecutive integers (their *keys*): a monotone
+function of one float is a function of an integer that never turns back, so that bisection
+finds every key at which it changes. Two such functions are equal on all values of the type
+when their tables are; NaN stands outside the order and is asked for by itself.
+
+That a function is monotone is not found out here: :mod:`qonnx_hub.equivalence.proof.intervals`
+shows of each segment of a table that the function cannot leave its level inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.thresholds import key_range as key_range
+from qonnx_hub_ir.thresholds import keys_of as keys_of
+from qonnx_hub_ir.thresholds import values_of as values_of
+
+Function = Callable[[Array], Array]
+"""``f(x)`` of shape (channels, n): row ``c`` is what channel ``c`` makes of row ``c`` of x."""
+
+MOST_SEGMENTS = 1 << 20
+"""Segments of all channels together that a table may have: some hundred megabytes at work."""
+
+
+class TooManyLevelsError(HubError):
+    """A function has more levels than a table may have."""
+
+
+class Difference(NamedTuple):
+    """An input on which two functions part.
+
+    Attributes:
+        input: The value.
+        value_a: What the first function makes of it.
+        value_b: What the second one makes of it.
+        channel: The channel.
+    """
+
+    input: float
+    value_a: float
+    value_b: float
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFunction:
+    """A piecewise constant function of one float, per channel.
+
+    Segments are sorted by channel, then by key; the first one of a channel starts at minus
+    infinity, and each reaches to the next one's start.
+
+    Attributes:
+        channel: Channel of each segment, int64.
+        start: Key of the first value of each segment, int64.
+        level: What the function is from there on.
+        channels: How many channels there are.
+        at_nan: What each channel makes of NaN.
+        at_zeros: What each channel makes of -0.0 and 0.0: shape (channels, 2).
+        dtype: Type of the input.
+    """
+
+    channel: Array
+    start: Array
+    level: Array
+    channels: int
+    at_nan: Array
+    at_zeros: Array
+    dtype: Any
+
+    @property
+    def count(self) -> int:
+        """Number of thresholds: values at which a channel changes its level."""
+        return len(self.start) - self.channels
+
+    def thresholds(self, channel: int = 0) -> Array:
+        """Return the first value of each level of a channel but the lowest."""
+        return values_of(self.start[self.channel == channel][1:], self.dtype)
+
+    def levels(self, channel: int = 0) -> Array:
+        """Return the levels of a channel, from minus infinity on."""
+        return np.asarray(self.level[self.channel == channel])
+
+    def stops(self) -> Array:
+        """Return the key of the last value of each segment."""
+        last = np.append(self.channel[1:] != self.channel[:-1], True)
+        following = np.append(self.start[1:], 0) - 1
+        return np.asarray(np.where(last, key_range(self.dtype)[1], following), dtype=np.int64)
+
+
+def find_steps(
+    function: Function,
+    channels: int = 1,
+    dtype: Any = np.float32,
+    *,
+    limit: int = MOST_SEGMENTS,
+) -> StepFunction:
+    """Return the table of a function that is monotone on each side of zero.
+
+    All intervals whose ends differ are halved together until they are two neighbours, in about
+    thirty calls of the function however many levels there are.
+
+    Args:
+        function: The function.
+        channels: How many channels it has.
+        dtype: float16, float32 or float64: type of its input.
+        limit: Most segments to look for, of all channels together.
+
+    Raises:
+        TooManyLevelsError: There are more.
+    """
+    lowest, highest = key_range(dtype)
+    ends = np.array([lowest, -1, 0, highest], dtype=np.int64)
+    special = values_of(ends, dtype)
+    fixed = np.concatenate([special, np.array([np.nan], dtype=dtype)])
+    answers = function(np.broadcast_to(fixed, (channels, fixed.size)).copy())
+    found = _bisect(function, channels, ends, answers[:, :4], dtype, limit)
+    every = np.arange(channels, dtype=np.int64)
+    first = (every, np.full(channels, lowest, dtype=np.int64), answers[:, 0])
+    channel, start, level = (np.concatenate(pair) for pair in zip(first, found, strict=True))
+    order = np.lexsort((start, channel))
+    return StepFunction(
+        channel=channel[order],
+        start=start[order],
+        level=level[order],
+        channels=channels,
+        at_nan=answers[:, 4],
+        at_zeros=answers[:, 1:3],
+        dtype=np.dtype(dtype),
+    )
+
+
+def _bisect(
+    function: Function, channels: int, ends: Array, answers: Array, dtype: Any, limit: int
+) -> tuple[Array, Array, Array]:
+    """Return channel, key and new level of every change between the ends."""
+    pieces = len(ends) - 1
+    channel = np.repeat(np.arange(channels, dtype=np.int64), pieces)
+    low, high = np.tile(ends[:-1], channels), np.tile(ends[1:], channels)
+    at_low, at_high = answers[:, :-1].reshape(-1), answers[:, 1:].reshape(-1)
+    found: list[tuple[Array, Array, Array]] = []
+    while True:
+        open_ = differs(at_low, at_high)
+        channel, low, high, at_low, at_high = (
+            part[open_] for part in (channel, low, high, at_low, at_high)
+        )
+        if channel.size + sum(part[0].size for part in found) > limit:
+            raise TooManyLevelsError(
+                f"more than {limit} thresholds in {channels} channels: not enumerated"
+            )
+        near = high - low == 1
+        found.append((channel[near], high[near], at_high[near]))
+        channel, low, high, at_low, at_high = (
+            part[~near] for part in (channel, low, high, at_low, at_high)
+        )
+        if not channel.size:
+            break
+        middle = low + (high - low) // 2
+        at_middle = evaluate(function, channels, channel, middle, dtype)
+        channel = np.concatenate([channel, channel])
+        low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
+        at_low, at_high = (
+            np.concatenate([at_low, at_middle]),
+            np.concatenate([at_middle, at_high]),
+        )
+    return _joined(found, answers.dtype)
+
+
+def _joined(found: list[tuple[Array, Array, Array]], dtype: Any) -> tuple[Array, Array, Array]:
+    none = np.zeros(0, dtype=np.int64)
+    parts = [(none, none, np.zeros(0, dtype=dtype)), *found]
+    channel, start, level = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return channel, start, level
+
+
+def differs(a: Array, b: Array) -> Array:
+    """Return where two arrays hold different values: NaN equals NaN, -0.0 equals 0.0."""
+    return np.asarray((a != b) & ~((a != a) & (b != b)))
+
+
+def packed(
+    channels: int, channel: Array, columns: tuple[Array, ...]
+) -> tuple[Any, list[Array]]:
+    """Return a place for each point in (channels, n) arrays, and those arrays.
+
+    Args:
+        channels: Number of rows.
+        channel: Row of each point.
+        columns: Arrays with one entry per point.
+
+    Returns:
+        An index that takes an answer of shape (channels, n) back to the points, and the
+        columns as such arrays; places that no point takes repeat some point's value.
+    """
+    if channels == 1:
+        return (0, slice(None)), [column[np.newaxis] for column in columns]
+    order = np.argsort(channel, kind="stable")
+    counts = np.bincount(channel, minlength=channels)
+    first = np.cumsum(counts) - counts
+    place = np.empty(channel.size, dtype=np.int64)
+    place[order] = np.arange(channel.size, dtype=np.int64) - first[channel[order]]
+    width = int(counts.max(initial=0))
+    arrays = []
+    for column in columns:
+        array = np.full((channels, width), column[0] if column.size else 0, dtype=column.dtype)
+        array[channel, place] = column
+        arrays.append(array)
+    return (channel, place), arrays
+
+
+def evaluate(
+    function: Function, channels: int, channel: Array, keys: Array, dtype: Any
+) -> Array:
+    """Return the function's values at points given by channel and key."""
+    back, (rows,) = packed(channels, channel, (values_of(keys, dtype),))
+    return np.asarray(function(rows)[back])
+
+
+def first_difference(a: StepFunction, b: StepFunction) -> Difference | None:
+    """Return an input on which two tables part, the one nearest to zero; ``None`` if equal.
+
+    Infinities and zeros are inputs like others. NaN is not: see ``at_nan``.
+
+    Raises:
+        ValueError: The tables have different channels or input types.
+    """
+    if a.channels != b.channels or a.dtype != b.dtype:
+        raise ValueError(
+            f"{a.channels} channels of {a.dtype} against {b.channels} of {b.dtype}"
+        )
+    best: tuple[float, Difference] | None = None
+    for channel in _channels_that_differ(a, b):
+        found = _nearest(a, b, channel)
+        if best is None or found[0] < best[0]:
+            best = found
+    return None if best is None else best[1]
+
+
+def _channels_that_differ(a: StepFunction, b: StepFunction) -> list[int]:
+    same = len(a.start) == len(b.start) and np.array_equal(a.channel, b.channel)
+    if same:
+        apart = (a.start != b.start) | differs(a.level, b.level)
+        return [int(c) for c in np.unique(a.channel[apart])]
+    return [
+        c
+        for c in range(a.channels)
+        if not np.array_equal(a.start[a.channel == c], b.start[b.channel == c])
+        or np.any(differs(a.levels(c), b.levels(c)))
+    ]
+
+
+def _nearest(a: StepFunction, b: StepFunction, channel: int) -> tuple[float, Difference]:
+    """Return the differing input nearest to zero in a channel that has one."""
+    in_a, in_b = a.channel == channel, b.channel == channel
+    starts_a, starts_b = a.start[in_a], b.start[in_b]
+    merged = np.union1d(starts_a, starts_b)
+    stops = np.append(merged[1:] - 1, key_range(a.dtype)[1])
+    level_a = a.level[in_a][np.searchsorted(starts_a, merged, side="right") - 1]
+    level_b = b.level[in_b][np.searchsorted(starts_b, merged, side="right") - 1]
+    apart = differs(level_a, level_b)
+    # The point of a segment nearest to zero is zero itself or one of its ends.
+    keys = np.clip(0, merged[apart], stops[apart])
+    values = values_of(keys, a.dtype)
+    index = int(np.argmin(np.abs(values)))
+    difference = Difference(
+        float(values[index]),
+        float(level_a[apart][index]),
+        float(level_b[apart][index]),
+        channel,
+    )
+    return abs(difference.input), difference

@@ -1,0 +1,237 @@
+"""Numbers for values: two values with one number are equal, whatever the models are fed with.
+
+A number stands for an expression: an operator, its attributes and the numbers of its inputs;
+or for an array, or for an input of both models. One table serves both models, so that whatever
+they share gets one number without being searched for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx.defs
+import onnx_ir
+from onnx import helper
+from onnx_ir import Node, Value
+
+from qonnx_hub.equivalence.proof.scalar_functions import Side
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.quantizers import Array
+
+_COMMUTATIVE = frozenset({"Add", "And", "Equal", "Max", "Min", "Mul", "Or", "Sum", "Xor"})
+
+_CHANGED = frozenset({"Attention", "DFT", "GridSample", "QuantizeLinear", "Range"})
+"""Operators whose meaning depends on the opset, from 19 on: by a new default, a new rule of
+arithmetic, an attribute that became an input."""
+
+_RANDOM = frozenset(
+    {
+        *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
+        *("RandomUniform", "RandomUniformLike"),
+    }
+)
+
+_WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
+    "BatchNormalization": frozenset({"momentum"}),
+    "Dropout": frozenset({"seed"}),
+}
+"""Attributes that say nothing about inference."""
+
+_NEUTRAL: Mapping[str, Any] = {"auto_pad": "NOTSET", "dilations": 1, "pads": 0, "strides": 1}
+"""Attributes that may be left out when they hold this, or only this."""
+
+Signature = tuple[Hashable, ...]
+
+
+class Numbering:
+    """Numbers of expressions, the same for both models."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+
+    def of_expression(self, signature: Signature, inputs: Sequence[int]) -> int:
+        """Return the number of an operator's first output.
+
+        Args:
+            signature: From :func:`signature_of`.
+            inputs: Numbers of its inputs, 0 for one that is left out.
+        """
+        operator = signature[1]
+        ordered = sorted(inputs) if operator in _COMMUTATIVE else inputs
+        return self._number((signature, *ordered))
+
+    def of_output(self, operator: str, first: int, index: int) -> int:
+        """Return the number of an operator's further output, by that of its first one."""
+        return first if index == 0 else self._number(("output", operator, first, index))
+
+    def of_constant(self, array: Array) -> int:
+        """Return the number of an array: by type, shape and values, zeros without a sign."""
+        plain = np.ascontiguousarray(array)
+        if plain.dtype.kind == "f":
+            plain = np.where(np.isnan(plain), plain.dtype.type(np.nan), plain + 0)
+        text = plain.tolist() if plain.dtype.kind in "OSU" else None
+        data = repr(text).encode() if text is not None else plain.tobytes()
+        digest = hashlib.sha256(data).digest()
+        return self._number(("constant", array.dtype.name, array.shape, digest))
+
+    def of_input(self, position: int) -> int:
+        """Return the number of a graph input."""
+        return self._number(("input", position))
+
+    def new(self) -> int:
+        """Return a number that nothing else has."""
+        return self._number(("only", len(self._numbers)))
+
+    def _number(self, key: Hashable) -> int:
+        return self._numbers.setdefault(key, len(self._numbers) + 1)
+
+
+def plain_signature(op_type: str, **attributes: Hashable) -> Signature:
+    """Return the signature of a standard operator with one output."""
+    return ("", op_type, 0, frozenset(attributes.items()), 1)
+
+
+def since_version(node: Node, imports: Mapping[str, int]) -> int:
+    """Return the opset version that defined the operator as the model uses it, or 0."""
+    if node.domain not in dialect.STANDARD_DOMAINS:
+        return imports.get(node.domain, 0)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, imports.get("", 1), "")
+    except onnx.defs.SchemaError:
+        return 0
+    return int(schema.since_version)
+
+
+def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
+    """Return what the node computes, apart from its inputs.
+
+    Attributes left out and attributes written out with their default are the same.
+
+    Returns:
+        ``None`` for an operator that cannot be compared: it is random, or holds a graph.
+    """
+    if node.op_type in _RANDOM:
+        return None
+    attributes: dict[str, Hashable] = {}
+    for name, attr in node.attributes.items():
+        if attr.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
+            return None
+        if name not in _WITHOUT_EFFECT.get(node.op_type, ()):
+            attributes[name] = _plain(attr.value)
+    defaults = _defaults(node, imports)
+    spoken = {
+        (name, value)
+        for name, value in attributes.items()
+        if not (name in defaults and defaults[name] == value) and not _is_neutral(name, value)
+    }
+    version = since_version(node, imports) if node.op_type in _CHANGED else 0
+    outputs = sum(bool(value.name) for value in node.outputs)
+    domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
+    return (domain, node.op_type, version, frozenset(spoken), outputs)
+
+
+def _defaults(node: Node, imports: Mapping[str, int]) -> Mapping[str, Hashable]:
+    if dialect.is_quantizer(node):
+        return dialect.DEFAULTS[node.op_type]
+    if node.domain not in dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}:
+        return {}
+    # Channels-last operators have the attributes of their standard twins.
+    version = imports.get("", 1)
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+    except onnx.defs.SchemaError:
+        return {}
+    return {
+        name: _plain(helper.get_attribute_value(attribute.default_value))
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.type
+    }
+
+
+def _plain(value: Any) -> Hashable:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    if hasattr(value, "numpy"):
+        array = value.numpy()
+        return (array.dtype.name, array.shape, array.tobytes())
+    if isinstance(value, (int, str)):
+        return value
+    # ONNX keeps floats of attributes in 32 bits.
+    return float(np.float32(value)) if isinstance(value, float) else repr(value)
+
+
+def _is_neutral(name: str, value: Hashable) -> bool:
+    neutral = _NEUTRAL.get(name)
+    if isinstance(value, tuple):
+        return neutral is not None and all(item == neutral for item in value)
+    return neutral is not None and value == neutral
+
+
+class NumberedSide:
+    """A model whose values have numbers.
+
+    Attributes:
+        side: The model.
+        imports: Domain -> opset version of the model.
+        numbering: The table that both models share.
+    """
+
+    def __init__(self, side: Side, numbering: Numbering) -> None:
+        """Start with nothing numbered.
+
+        Args:
+            side: The model.
+            numbering: The table that both models share.
+        """
+        self.side = side
+        self.imports = dict(side.model.opset_imports)
+        self.numbering = numbering
+        self._numbers: dict[Value, int] = {}
+        self._signatures: dict[Node, Signature | None] = {}
+
+    def number(self, value: Value | None) -> int:
+        """Return the number of a value; 0 stands for an input that is left out."""
+        if value is None:
+            return 0
+        if value not in self._numbers:
+            constant = self.side.constants.get(value)
+            # Only inputs that the other model does not have, and what the plan leaves out.
+            unknown = self.numbering.new
+            self._numbers[value] = (
+                unknown() if constant is None else self.numbering.of_constant(constant)
+            )
+        return self._numbers[value]
+
+    def set_number(self, value: Value, number: int) -> None:
+        """Give a value a number."""
+        self._numbers[value] = number
+
+    def signature(self, node: Node) -> Signature | None:
+        """Return what the node computes, apart from its inputs; ``None`` if not comparable."""
+        if node not in self._signatures:
+            self._signatures[node] = signature_of(node, self.imports)
+        return self._signatures[node]
+
+    def expression(self, node: Node) -> int:
+        """Return the number of a node's first output, by what the node says it computes."""
+        signature = self.signature(node)
+        if signature is None:
+            return self.numbering.new()
+        return self.numbering.of_expression(signature, [self.number(v) for v in node.inputs])
+
+    def set_outputs(self, node: Node, first: int) -> None:
+        """Give all outputs of a node their numbers."""
+        for index, value in enumerate(node.outputs):
+            if value not in self.side.constants:
+                self._numbers[value] = self.numbering.of_output(node.op_type, first, index)
+
+    def nodes(self) -> Iterator[Node]:
+        """Yield the nodes that depend on the model's inputs, in order."""
+        for node in self.side.model.graph:
+            if any(value not in self.side.constants for value in node.outputs):
+                yield node

@@ -1,0 +1,1 @@
+"""The result of a check: data, text, one HTML page."""

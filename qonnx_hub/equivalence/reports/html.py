@@ -1,0 +1,292 @@
+"""A check's result as one page for the browser, with everything inside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
+from qonnx_hub.equivalence.reports.report import CheckResult, FailingInput, LayerRow
+from qonnx_hub_ir.quantizers import Array
+
+_COLOURS = {
+    Verdict.PROVEN: "#0a7d3c",
+    Verdict.EQUAL: "#0a7d3c",
+    Verdict.WITHIN: "#a86b00",
+    Verdict.DIFFERENT: "#b3261e",
+}
+_ACCUMULATED = "#5b7fb8"
+_ISOLATED = "#c8553d"
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #f4f5f7; margin: 0; }
+main { max-width: 1040px; margin: 0 auto; padding: 28px 24px 60px; }
+h1 { font-size: 20px; font-weight: 600; margin: 0 0 4px; }
+h2 { font-size: 16px; font-weight: 600; margin: 0 0 12px; }
+section { background: #fff; border: 1px solid #dfe3e8; border-radius: 8px;
+  padding: 18px 20px; margin-top: 18px; overflow-x: auto; }
+.verdict { color: #fff; border: 0; display: flex; align-items: baseline; gap: 18px; }
+.verdict b { font-size: 26px; letter-spacing: .5px; }
+.sides { color: #56606e; margin: 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; color: #56606e; font-size: 13px; }
+th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #edf0f3; vertical-align: top; }
+td.n, th.n { text-align: right; white-space: nowrap; }
+tr.bad td { background: #fdf1ef; }
+code { font: 13px ui-monospace, monospace; background: #f1f3f5; padding: 1px 4px;
+  border-radius: 3px; overflow-wrap: anywhere; }
+ol, ul { margin: 0; padding-left: 22px; }
+li + li { margin-top: 6px; }
+.cause { font-weight: 600; color: #b3261e; }
+.quiet { color: #56606e; font-size: 13px; margin: 10px 0 0; }
+svg text { font: 11px system-ui, sans-serif; fill: #56606e; }
+.key { display: inline-block; width: 10px; height: 10px; border-radius: 2px;
+  margin: 0 5px 0 14px; }
+"""
+_ROW = 20
+_LABELS = 190
+_CHART = 760
+
+
+def render_page(result: CheckResult) -> str:
+    """Return the page: verdict, causes, chart of layers, outputs, quantizers, environment."""
+    parts = [
+        f"<h1>Equivalence check</h1><p class=sides><code>{escape(result.a)}</code> against "
+        f"<code>{escape(result.b)}</code></p>",
+        _verdict(result),
+        _causes(result),
+        _proof(result),
+        _outputs(result.outputs),
+        _chart(result.layer_rows),
+        _layers(result.layer_rows),
+        _failing(result.failing),
+        _quantizers(result),
+        _notes(result),
+        _environment(result),
+    ]
+    body = "\n".join(part for part in parts if part)
+    title = f"{result.verdict}: {escape(result.a)} against {escape(result.b)}"
+    return (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'>"
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+
+
+def _table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], text: int) -> str:
+    """Return a table whose first ``text`` columns are words, the others numbers."""
+    kinds = ["" if k < text else " class=n" for k in range(len(heads))]
+    cells = "".join(f"<th{c}>{escape(h)}</th>" for c, h in zip(kinds, heads, strict=True))
+    lines = [f"<tr>{cells}</tr>"]
+    for bad, row in rows:
+        cells = "".join(f"<td{c}>{escape(v)}</td>" for c, v in zip(kinds, row, strict=True))
+        lines.append(f"<tr{' class=bad' if bad else ''}>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _verdict(result: CheckResult) -> str:
+    summary = result.summary().partition(": ")[2]
+    return (
+        f"<section class=verdict style='background:{_COLOURS[result.verdict]}'>"
+        f"<b>{result.verdict}</b><span>{escape(summary)}</span></section>"
+    )
+
+
+def _causes(result: CheckResult) -> str:
+    items = []
+    for finding in result.findings:
+        text = f"<span class=cause>{escape(str(finding.cause))}</span> in "
+        text += f"<code>{escape(finding.layer)}</code>: {escape(finding.words)}"
+        if finding.operand is not None and finding.values is not None:
+            ours, theirs = finding.values
+            text += f"<br>It reads <code>{finding.operand!r}</code> and answers "
+            text += f"<code>{ours!r}</code>, against <code>{theirs!r}</code>."
+        items.append(f"<li>{text}</li>")
+    body = f"<ol>{''.join(items)}</ol>" if items else ""
+    first = result.first_divergence
+    if first is not None:
+        body += (
+            f"<p class=quiet>First layer that differs: <code>{escape(first.source)}</code>, "
+        )
+        body += f"{escape(first.comparison.words())}.</p>"
+    needed = result.required_tolerance()
+    if needed:
+        options = " or ".join(f"<code>--{k} {v:.6g}</code>" for k, v in needed.items())
+        body += f"<p class=quiet>Required tolerance: {options}.</p>"
+    return _section("Why they differ", body)
+
+
+def _outputs(outputs: Sequence[TensorComparison]) -> str:
+    heads = ("output", "verdict", "", "max abs", "max rel", "max LSB")
+    rows = [
+        (
+            o.verdict is Verdict.DIFFERENT,
+            (
+                o.name if o.name == o.other else f"{o.name} / {o.other}",
+                str(o.verdict),
+                o.words(),
+                f"{o.max_abs:.6g}",
+                f"{o.max_rel:.3g}",
+                _steps(o),
+            ),
+        )
+        for o in outputs
+    ]
+    body = _table(heads, rows, 3)
+    for o in outputs:
+        if o.differing and o.histogram:
+            body += f"<p class=quiet>{escape(o.name)}: {escape(_histogram(o))}</p>"
+    return _section("Outputs", body)
+
+
+def _histogram(comparison: TensorComparison) -> str:
+    parts = [f"{count} by {steps}" for steps, count in sorted(comparison.histogram.items())]
+    return f"elements by steps of difference: {', '.join(parts)}"
+
+
+def _steps(comparison: TensorComparison | None) -> str:
+    if comparison is None or comparison.max_lsb is None:
+        return "-"
+    return f"{comparison.max_lsb:.6g}"
+
+
+def _chart(rows: Sequence[LayerRow]) -> str:
+    """Return bars of the largest error of every quantized layer, in its own steps."""
+    shown = [row for row in rows if row.comparison.max_lsb is not None]
+    if not any(row.comparison.differing for row in shown):
+        return ""
+    bars = [(_height(row.comparison), _height(row.isolated)) for row in shown]
+    largest = max(1.0, *(max(pair) for pair in bars))
+    width, height = _CHART - _LABELS - 70, len(shown) * _ROW + 24
+    parts = [
+        f"<svg viewBox='0 0 {_CHART} {height}' width='{_CHART}' height='{height}' role=img>"
+    ]
+    for decade in range(math.ceil(largest) + 1):
+        x = _LABELS + min(decade / largest, 1.0) * width
+        label = "0" if decade == 0 else f"{10**decade - 1:,}"
+        if decade <= largest:
+            parts.append(f"<path d='M{x:.1f} 0V{height - 18}' stroke='#e6e9ed'/>")
+            parts.append(
+                f"<text x='{x:.1f}' y='{height - 4}' text-anchor=middle>{label}</text>"
+            )
+    for k, (row, (own, alone)) in enumerate(zip(shown, bars, strict=True)):
+        y = k * _ROW
+        name = row.source if len(row.source) < 30 else "..." + row.source[-26:]
+        parts.append(
+            f"<text x='{_LABELS - 8}' y='{y + 14}' text-anchor=end>{escape(name)}"
+            f"<title>{escape(row.source)}</title></text>"
+        )
+        for offset, value, colour in ((3, own, _ACCUMULATED), (10, alone, _ISOLATED)):
+            length = max(value / largest * width, 1.0)
+            parts.append(
+                f"<rect x='{_LABELS}' y='{y + offset}' width='{length:.1f}' height='6' "
+                f"rx='1' fill='{colour}'/>"
+            )
+        end = _LABELS + max(own, alone) / largest * width
+        parts.append(f"<text x='{end + 6:.1f}' y='{y + 14}'>{_steps(row.comparison)}</text>")
+    parts.append("</svg>")
+    key = (
+        f"<p class=quiet>Largest difference of each quantized layer in steps (LSB) of its own "
+        f"quantizer, logarithmic.<span class=key style='background:{_ACCUMULATED}'></span>"
+        f"accumulated<span class=key style='background:{_ISOLATED}'></span>"
+        f"isolated: its inputs taken from the reference</p>"
+    )
+    return _section("Error by layer", "".join(parts) + key)
+
+
+def _height(comparison: TensorComparison | None) -> float:
+    if comparison is None or comparison.max_lsb is None:
+        return 0.0
+    return math.log10(1 + min(comparison.max_lsb, 1e12))
+
+
+def _layers(rows: Sequence[LayerRow]) -> str:
+    heads = ("layer", "accumulated", "max abs", "LSB", "isolated", "max abs", "LSB")
+    table = []
+    for row in rows:
+        own, alone = row.comparison, row.isolated
+        cells = [row.source, f"{own.differing} of {own.count}", f"{own.max_abs:.3g}"]
+        cells += [_steps(own)]
+        cells += ["-" if alone is None else f"{alone.differing} of {alone.count}"]
+        cells += ["-" if alone is None else f"{alone.max_abs:.3g}", _steps(alone)]
+        table.append((own.verdict is Verdict.DIFFERENT, cells))
+    return _section("Layers", _table(heads, table, 1)) if table else ""
+
+
+def _failing(found: FailingInput | None) -> str:
+    if found is None:
+        return ""
+    where = ", ".join(map(str, found.where))
+    body = (
+        f"<p>Sample {found.sample}, {found.nonzero} of its values not zero. There, "
+        f"<code>{escape(found.layer)}[{where}]</code> is <code>{found.values[0]!r}</code> in "
+        f"the reference, <code>{found.values[1]!r}</code> in the other side.</p>"
+    )
+    rows = [
+        (False, (name, f"{x.dtype.name}[{', '.join(map(str, x.shape))}]", _few(x)))
+        for name, x in found.feeds.items()
+    ]
+    heads = ("input", "shape", "values that are not zero")
+    return _section("Smallest failing input", body + _table(heads, rows, 3))
+
+
+def _few(x: Array) -> str:
+    places = [tuple(int(i) for i in p) for p in zip(*x.nonzero(), strict=True)][:24]
+    texts = [f"[{', '.join(map(str, p))}] = {float(x[p])!r}" for p in places]
+    left = int((x != 0).sum()) - len(places)
+    return "; ".join(texts) + (f"; and {left} more" if left > 0 else "") or "none"
+
+
+def _proof(result: CheckResult) -> str:
+    if result.certificate is None:
+        return ""
+    proven = bool(result.certificate.get("proven"))
+    matched = result.certificate.get("matched")
+    body = f"<p>{'Complete' if proven else 'Incomplete'}: {matched} values matched.</p>"
+    assumptions = result.certificate.get("assumptions") or []
+    if assumptions:
+        items = "".join(f"<li>{escape(str(text))}</li>" for text in assumptions)
+        body += f"<p>Assumed:</p><ul>{items}</ul>"
+    if result.accumulators:
+        heads = list(result.accumulators[0])
+        rows = [
+            (False, [str(row.get(head, "")) for head in heads]) for row in result.accumulators
+        ]
+        body += _table(heads, rows, 1)
+    return _section("Proof", body)
+
+
+def _quantizers(result: CheckResult) -> str:
+    if not result.quantizers:
+        return ""
+    blamed = {finding.layer for finding in result.findings}
+    met = {row.layer: row for row in result.coverage}
+    rows = []
+    for row in result.quantizers:
+        seen = met.get(row.layer)
+        reached = "-" if seen is None else f"{seen.reached} of {seen.total}"
+        close = "-" if seen is None else f"{seen.exercised} of {seen.total}"
+        kind = "weight" if row.weight else "activation"
+        rows.append((row.layer in blamed, (row.layer, kind, row.words, reached, close)))
+    heads = ("quantizer", "of", "what", "thresholds reached", "crossed closely")
+    return _section("Quantizers of the reference", _table(heads, rows, 3))
+
+
+def _notes(result: CheckResult) -> str:
+    items = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
+    return _section("Notes", f"<ul>{items}</ul>" if items else "")
+
+
+def _environment(result: CheckResult) -> str:
+    rows = [(False, (key, value)) for key, value in result.environment.items()]
+    rows += [(False, ("inputs", result.inputs)), (False, ("samples", str(result.samples)))]
+    if result.seed is not None:
+        rows.append((False, ("seed", str(result.seed))))
+    return _section("How this was made", _table(("what", "value"), rows, 2))

@@ -1,0 +1,306 @@
+"""What a check found, as data, JSON and text."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qonnx_hub.equivalence.comparison.batched import Score
+from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Finding
+from qonnx_hub_ir.quantizers import Array
+
+_SHOWN_VALUES = 4096
+_PACKAGES = ("qonnx-hub", "numpy", "onnx", "onnx-ir", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first layer in which two models part, in the order in which the first computes.
+
+    Attributes:
+        source: Name of the source layer that both values stand for.
+        comparison: The numbers.
+    """
+
+    source: str
+    comparison: TensorComparison
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One layer of a check.
+
+    Attributes:
+        source: Name of the source layer.
+        comparison: The error that has accumulated up to it.
+        isolated: Its own error, on the reference's values before it, for the inputs that show
+            a difference; ``None`` where that is not known.
+        constant: Whether it is a stored value.
+    """
+
+    source: str
+    comparison: TensorComparison
+    isolated: TensorComparison | None = None
+    constant: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain data."""
+        return {
+            "source": self.source,
+            "constant": self.constant,
+            "accumulated": self.comparison.to_dict(),
+            "isolated": None if self.isolated is None else self.isolated.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FailingInput:
+    """The smallest input found that shows a difference.
+
+    Attributes:
+        feeds: Input name -> array, of as few samples as the models take.
+        sample: Position of the first of them in the run.
+        layer: The layer that was watched.
+        where: An element in which its values differ.
+        values: Both values there.
+        nonzero: Elements of the inputs that are not zero.
+    """
+
+    feeds: dict[str, Array]
+    sample: int
+    layer: str
+    where: tuple[int, ...]
+    values: tuple[float, float]
+    nonzero: int
+
+    def save(self, path: str | Path) -> None:
+        """Write the inputs as an .npz file, to run both models on."""
+        from qonnx_hub.io.atomic import replacing
+
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **self.feeds)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the input as plain data; large arrays by their elements that are not zero."""
+        return {
+            "sample": self.sample,
+            "layer": self.layer,
+            "where": list(self.where),
+            "values": list(self.values),
+            "nonzero": self.nonzero,
+            "feeds": {name: _array_data(x) for name, x in self.feeds.items()},
+        }
+
+
+def _array_data(x: Array) -> dict[str, Any]:
+    data: dict[str, Any] = {"dtype": x.dtype.name, "shape": list(x.shape)}
+    flat = x.reshape(-1)
+    places = np.flatnonzero(flat)
+    if places.size * 2 < flat.size:
+        data["nonzero"] = {
+            str(int(i)): float(flat[i]) for i in places[:_SHOWN_VALUES].tolist()
+        }
+    elif flat.size <= _SHOWN_VALUES:
+        data["values"] = flat.astype(np.float64).tolist()
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many thresholds of a quantizer the inputs met on both sides.
+
+    Attributes:
+        layer: Name of its layer.
+        exercised: Thresholds with two inputs so close that nothing lies between them, or next
+            to it, one on each side.
+        reached: Thresholds with inputs on both sides.
+        total: All thresholds of the quantizer.
+    """
+
+    layer: str
+    exercised: int
+    reached: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizerRow:
+    """One quantizer of the reference.
+
+    Attributes:
+        layer: Name of its layer.
+        words: What it does.
+        weight: Whether it quantizes a stored value.
+    """
+
+    layer: str
+    words: str
+    weight: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Whether two models agree, with the numbers. True where they are equal or within bounds.
+
+    Attributes:
+        a: The reference side.
+        b: The other side.
+        verdict: The worst verdict of all outputs.
+        outputs: One comparison per output.
+        samples: Length of the inputs' first axis.
+        inputs: Where the inputs came from.
+        layers: How many inner values were compared, where the check went that deep.
+        first_divergence: The first layer that differs; ``None`` where none does or none was
+            compared.
+        notes: Sentences that a user should read.
+        findings: Why they differ, in the order of the layers.
+        latent: How quantizers differ on values that no input brought about.
+        layer_rows: The inner values that were compared, in order.
+        failing: The smallest input found that shows a difference.
+        coverage: Thresholds that the inputs met, quantizer by quantizer.
+        score: Predictions of both sides, where they were counted.
+        certificate: What was proven, as plain data, where a proof was asked for.
+        accumulators: Range and width of every accumulator, where a proof was asked for.
+        quantizers: The reference's quantizers.
+        seed: Seed of generated inputs.
+        environment: Versions that the numbers were made with.
+    """
+
+    a: str
+    b: str
+    verdict: Verdict
+    outputs: tuple[TensorComparison, ...]
+    samples: int
+    inputs: str
+    layers: int = 0
+    first_divergence: Divergence | None = None
+    notes: tuple[str, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
+    latent: tuple[Finding, ...] = ()
+    layer_rows: tuple[LayerRow, ...] = ()
+    failing: FailingInput | None = None
+    coverage: tuple[Coverage, ...] = ()
+    score: Score | None = None
+    certificate: dict[str, Any] | None = None
+    accumulators: tuple[dict[str, Any], ...] = ()
+    quantizers: tuple[QuantizerRow, ...] = ()
+    seed: int | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Return whether the models agree."""
+        return self.verdict is not Verdict.DIFFERENT
+
+    @property
+    def cause(self) -> Cause | None:
+        """The first cause found."""
+        return self.findings[0].cause if self.findings else None
+
+    def required_tolerance(self) -> dict[str, float]:
+        """Return the tolerances each of which alone would let every output pass.
+
+        Empty where no tolerance is needed, or none would do.
+        """
+        differing = [o for o in self.outputs if o.differing]
+        if not differing or not all(np.isfinite(o.max_abs) for o in differing):
+            return {}
+        needed = {"atol": max(o.max_abs for o in differing)}
+        relative = max(o.required_rtol for o in differing)
+        if np.isfinite(relative):
+            needed["rtol"] = relative
+        steps = [o.max_lsb for o in differing]
+        if all(s is not None and np.isfinite(s) for s in steps):
+            needed["lsb"] = max(float(np.ceil(s - 1e-6)) for s in steps if s is not None)
+        return needed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data."""
+        first = self.first_divergence
+        return {
+            "a": self.a,
+            "b": self.b,
+            "verdict": str(self.verdict),
+            "outputs": [output.to_dict() for output in self.outputs],
+            "samples": self.samples,
+            "inputs": self.inputs,
+            "layers": self.layers,
+            "first_divergence": None
+            if first is None
+            else {"source": first.source, "comparison": first.comparison.to_dict()},
+            "notes": list(self.notes),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "latent": [finding.to_dict() for finding in self.latent],
+            "layer_rows": [row.to_dict() for row in self.layer_rows],
+            "failing": None if self.failing is None else self.failing.to_dict(),
+            "coverage": [asdict(row) for row in self.coverage],
+            "score": None if self.score is None else self.score.to_dict(),
+            "required_tolerance": self.required_tolerance(),
+            "certificate": self.certificate,
+            "accumulators": list(self.accumulators),
+            "quantizers": [asdict(row) for row in self.quantizers],
+            "seed": self.seed,
+            "environment": self.environment,
+        }
+
+    def to_json(self) -> str:
+        """Return the result as JSON; infinities and NaN become strings."""
+        return json.dumps(plain(self.to_dict()), indent=2)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the result as one page that needs nothing beside it."""
+        from qonnx_hub.equivalence.reports.html import render_page
+        from qonnx_hub.io.atomic import write_text
+
+        write_text(path, render_page(self))
+
+    def table(self, width: int = 100) -> str:
+        """Return the result as text tables, without colours."""
+        from qonnx_hub.equivalence.reports.text import render_text
+
+        return render_text(self, width)
+
+    def summary(self) -> str:
+        """Return the result in one line."""
+        compared = sum(output.count for output in self.outputs)
+        differing = sum(output.differing for output in self.outputs)
+        worst = max((output.max_abs for output in self.outputs), default=0.0)
+        text = f"{self.verdict}: {differing} of {compared} output values differ"
+        if differing:
+            text += f", by {worst:.6g} at most"
+        return f"{text} ({self.samples} samples, {self.inputs})"
+
+
+def describe_environment() -> dict[str, str]:
+    """Return the versions that numbers depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {**found, **{name: text for name, text in versions.items() if text}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def plain(value: Any) -> Any:
+    """Return data that strict JSON can say: numbers beyond it become strings."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        return str(value)
+    return value

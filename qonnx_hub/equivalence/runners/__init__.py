@@ -1,0 +1,1 @@
+"""Sides of a check: models that run, and recorded tensors."""

@@ -1,0 +1,388 @@
+"""Running more samples than the file's batch holds, only where that is proven safe.
+
+Many exporters freeze batch 1. Whether such a graph keeps samples apart along the first axis is
+decided by one rule per operator, over the whole graph; where a rule is missing or says no, the
+samples are computed one by one instead. Speed may be lost, correctness is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Model, Node, Value
+
+from qonnx_hub.executor.plan import Plan
+from qonnx_hub.executor.planner import make_plan
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.passes import InferShapes
+from qonnx_hub_ir.quantizers import Array
+
+_BATCH = "qonnx_hub_batch"
+
+
+class Batcher:
+    """What is known about the first axis of a model.
+
+    Attributes:
+        file_batch: Samples per run that the file asks for; 1 where it leaves that open.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._plans: dict[bool, Plan | None] = {}
+        self._wide: Model | None = None
+        self._tried = False
+        first = [d for v in model.graph.inputs if isinstance(d := _first_dim(v), int)]
+        self.file_batch = first[0] if first else 1
+
+    def is_apart(self) -> bool:
+        """Return whether samples are proven to stay apart along the first axis."""
+        if not self._tried:
+            self._tried = True
+            self._wide = _widen(self._model, self.file_batch)
+        return self._wide is not None
+
+    def wide_model(self) -> Model | None:
+        """Return the model for any number of samples, or ``None`` where none is right."""
+        return self._wide if self.is_apart() else None
+
+    def widened(self, *, keep_all: bool) -> Plan | None:
+        """Return a plan for any number of samples, or ``None`` where none is proven right."""
+        if not self.is_apart() or self._wide is None:
+            return None
+        if keep_all not in self._plans:
+            self._plans[keep_all] = make_plan(self._wide, keep_all=keep_all)
+        return self._plans[keep_all]
+
+
+def _first_dim(value: Value | None) -> Any:
+    if value is None or value.shape is None or len(value.shape) == 0:
+        return None
+    return value.shape[0]
+
+
+def _widen(model: Model, file_batch: int) -> Model | None:
+    """Return a copy whose first axis is symbolic, or ``None`` if samples may mix."""
+    if any(_first_dim(value) is None for value in model.graph.inputs):
+        return None
+    copy = model.clone()
+    for node in copy.graph:
+        if node.op_type == "Reshape" and not _free_reshape(copy, node, file_batch):
+            return None
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None
+    for value in copy.graph.inputs:
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape([_BATCH, *list(value.shape)[1:]])
+    try:
+        InferShapes()(copy)
+    except PassError:
+        return None
+    return copy if _keeps_samples_apart(copy) else None
+
+
+def _free_reshape(model: Model, node: Node, file_batch: int) -> bool:
+    """Let a Reshape to a frozen batch copy the first axis instead."""
+    target = dialect.constant_value(node.inputs[1])
+    allow_zero = node.attributes.get("allowzero")
+    if target is None or target.size == 0:
+        return True
+    if allow_zero is not None and allow_zero.value:
+        return False
+    if int(target[0]) in (0, -1):
+        return True
+    data = node.inputs[0]
+    if data is None or data.is_initializer() or _first_dim(data) != file_batch:
+        return data is not None and data.is_initializer()
+    if int(target[0]) != file_batch:
+        return False
+    freed = np.array(target, dtype=np.int64)
+    freed[0] = 0
+    shape = dialect.add_initializer(model.graph, f"{node.name}_free_shape", freed)
+    node.replace_input_with(1, shape)
+    return True
+
+
+def _keeps_samples_apart(model: Model) -> bool:
+    apart: set[Value] = set(model.graph.inputs)
+    from_shape: set[Value] = set()
+    for node in model.graph:
+        inputs = [v for v in node.inputs if v is not None]
+        if any(v in from_shape for v in inputs) and not _is_shape_use(node, apart, from_shape):
+            return False
+        if node.op_type == "Shape" and inputs[0] in apart:
+            from_shape.update(node.outputs)
+            continue
+        if not any(v in apart for v in inputs):
+            if any(v in from_shape for v in inputs):
+                from_shape.update(node.outputs)
+            continue
+        rule = _RULES.get(node.op_type)
+        if rule is None or not rule(node, apart):
+            return False
+        if node.op_type == "Reshape" and not _copies_first_axis(node):
+            return False
+        if any(isinstance(_first_dim(v), int) for v in node.outputs if v.name):
+            return False
+        apart.update(node.outputs)
+    return all(v in apart for v in model.graph.outputs)
+
+
+def _copies_first_axis(node: Node) -> bool:
+    """Return whether inference proved the first axis of a Reshape to be that of its input."""
+    before, after = _first_dim(node.inputs[0]), _first_dim(node.outputs[0])
+    return after is not None and str(after) == str(before) and str(after) != "None"
+
+
+_SHAPE_ARITHMETIC = frozenset(
+    {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"}
+)
+
+
+def _is_shape_use(node: Node, apart: set[Value], from_shape: set[Value]) -> bool:
+    """Return whether values computed from a shape are used as nothing but a shape."""
+    if node.op_type == "Reshape":
+        return node.inputs[0] not in from_shape and node.inputs[1] in from_shape
+    return node.op_type in _SHAPE_ARITHMETIC and not any(v in apart for v in node.inputs)
+
+
+def _rank(value: Value | None) -> int:
+    return -1 if value is None or value.shape is None else len(value.shape)
+
+
+def _constant(node: Node, index: int) -> Array | None:
+    return dialect.constant_value(node.inputs[index]) if index < len(node.inputs) else None
+
+
+def _given(node: Node, index: int) -> bool:
+    return index < len(node.inputs) and node.inputs[index] is not None
+
+
+def _attr(node: Node, name: str, default: Any) -> Any:
+    attr = node.attributes.get(name)
+    return default if attr is None else attr.value
+
+
+def _elementwise(node: Node, apart: set[Value]) -> bool:
+    return _broadcasts(node, node.inputs, apart)
+
+
+def _broadcasts(node: Node, operands: Iterable[Value | None], apart: set[Value]) -> bool:
+    rank = _rank(node.outputs[0])
+    for value in operands:
+        if value is None:
+            continue
+        if value in apart:
+            if _rank(value) != rank:
+                return False
+        elif _rank(value) < 0 or (_rank(value) == rank and _first_dim(value) != 1):
+            return False
+    return rank > 0
+
+
+def _only_first_input(node: Node, apart: set[Value]) -> bool:
+    return node.inputs[0] in apart and not any(v in apart for v in node.inputs[1:])
+
+
+def _matmul(node: Node, apart: set[Value]) -> bool:
+    left, right = node.inputs[:2]
+    if left in apart and right in apart:
+        return _rank(left) == _rank(right) and _rank(left) > 2
+    if left in apart:
+        return _rank(left) >= 2 and 0 < _rank(right) <= 2
+    return _rank(right) > 2 and 0 < _rank(left) <= 2
+
+
+def _gemm_with_bias_at(position: int) -> Callable[[Node, set[Value]], bool]:
+    def rule(node: Node, apart: set[Value]) -> bool:
+        bias = node.inputs[position] if len(node.inputs) > position else None
+        flat_bias = bias is None or _rank(bias) in (0, 1) or _first_dim(bias) == 1
+        return _only_first_input(node, apart) and not _attr(node, "transA", 0) and flat_bias
+
+    return rule
+
+
+def _axis(default: int) -> Callable[[Node, set[Value]], bool]:
+    def rule(node: Node, apart: set[Value]) -> bool:
+        rank = _rank(node.inputs[0])
+        axis = int(_attr(node, "axis", default))
+        return rank > 1 and axis not in (0, -rank) and _only_first_input(node, apart)
+
+    return rule
+
+
+def _concat(node: Node, apart: set[Value]) -> bool:
+    rank = _rank(node.outputs[0])
+    all_apart = all(v in apart for v in node.inputs)
+    return all_apart and rank > 1 and int(_attr(node, "axis", 0)) not in (0, -rank)
+
+
+def _flatten(node: Node, apart: set[Value]) -> bool:
+    return int(_attr(node, "axis", 1)) == 1 and _only_first_input(node, apart)
+
+
+def _transpose(node: Node, apart: set[Value]) -> bool:
+    perm = _attr(node, "perm", None)
+    return perm is not None and perm[0] == 0 and _only_first_input(node, apart)
+
+
+def _axes_input(index: int) -> Callable[[Node, set[Value]], bool]:
+    def rule(node: Node, apart: set[Value]) -> bool:
+        axes = _constant(node, index)
+        rank = max(_rank(node.inputs[0]), _rank(node.outputs[0]))
+        if axes is None or axes.size == 0 or rank < 1:
+            return False
+        return 0 not in {int(a) % rank for a in axes.reshape(-1)} and _only_first_input(
+            node, apart
+        )
+
+    return rule
+
+
+def _pad(node: Node, apart: set[Value]) -> bool:
+    pads = _constant(node, 1)
+    rank = _rank(node.inputs[0])
+    if pads is None or _given(node, 3) or pads.size != 2 * rank:
+        return False
+    return int(pads[0]) == 0 and int(pads[rank]) == 0 and _only_first_input(node, apart)
+
+
+def _resize(node: Node, apart: set[Value]) -> bool:
+    scales = _constant(node, 2)
+    if scales is None or scales.size != _rank(node.inputs[0]) or _given(node, 3):
+        return False
+    return float(scales[0]) == 1.0 and _only_first_input(node, apart)
+
+
+def _gather(node: Node, apart: set[Value]) -> bool:
+    data, indices = node.inputs[:2]
+    if indices in apart and data not in apart:
+        return int(_attr(node, "axis", 0)) == 0 and _rank(indices) > 0
+    return _axis(0)(node, apart)
+
+
+def _integer_pair(node: Node, apart: set[Value]) -> bool:
+    """Keep apart the samples of two operands, each followed by its scale and zero point."""
+    operands = [node.inputs[0], node.inputs[3]]
+    parameters = [v for i, v in enumerate(node.inputs) if i not in (0, 3)]
+    return not any(v in apart for v in parameters) and _broadcasts(node, operands, apart)
+
+
+def _qlinear_concat(node: Node, apart: set[Value]) -> bool:
+    rank = _rank(node.outputs[0])
+    all_apart = all(v in apart for v in node.inputs[2::3])
+    return all_apart and rank > 1 and int(_attr(node, "axis", 0)) not in (0, -rank)
+
+
+def _integer_product(right: int, *parameters: int) -> Callable[[Node, set[Value]], bool]:
+    """Return the rule of a product of integers, of a matrix or more by a matrix.
+
+    Args:
+        right: Position of the right factor.
+        parameters: Positions of what could be given row by row of the left factor.
+    """
+
+    def rule(node: Node, apart: set[Value]) -> bool:
+        single = (_rank(node.inputs[i]) == 0 for i in parameters if _given(node, i))
+        return (
+            _only_first_input(node, apart)
+            and _rank(node.inputs[0]) >= 2
+            and 0 < _rank(node.inputs[right]) <= 2
+            and all(single)
+        )
+
+    return rule
+
+
+def _quantize_linear(node: Node, apart: set[Value]) -> bool:
+    per_tensor = _rank(node.inputs[1]) == 0 or _first_dim(node.inputs[1]) == 1
+    rank = _rank(node.inputs[0])
+    other_axis = rank > 1 and int(_attr(node, "axis", 1)) not in (0, -rank)
+    plain = not _attr(node, "block_size", 0)
+    return plain and (per_tensor or other_axis) and _only_first_input(node, apart)
+
+
+_RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
+    **dict.fromkeys(
+        (
+            *(
+                "Abs",
+                "Add",
+                "And",
+                "BipolarQuant",
+                "Cast",
+                "Ceil",
+                "Clip",
+                "Div",
+                "Elu",
+                "Equal",
+            ),
+            *("Erf", "Exp", "FloatQuant", "Floor", "Gelu", "Greater", "GreaterOrEqual"),
+            *(
+                "HardSigmoid",
+                "HardSwish",
+                "Identity",
+                "LeakyRelu",
+                "Less",
+                "LessOrEqual",
+                "Log",
+            ),
+            *("Max", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Quant"),
+            *(
+                "Reciprocal",
+                "Relu",
+                "Round",
+                "Selu",
+                "Sigmoid",
+                "Sign",
+                "Softplus",
+                "Softsign",
+            ),
+            *("Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Trunc", "Where"),
+        ),
+        _elementwise,
+    ),
+    **dict.fromkeys(
+        (
+            *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
+            *("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "MaxPool"),
+            *("ConvInteger", "QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"),
+            *("QLinearLeakyRelu", "QLinearSigmoid", "SpaceToDepth"),
+        ),
+        _only_first_input,
+    ),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), _axis(-1)),
+    **dict.fromkeys(("QLinearAdd", "QLinearMul"), _integer_pair),
+    **dict.fromkeys(
+        (
+            *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Squeeze", "Unsqueeze"),
+            *("ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"),
+        ),
+        _axes_input(1),
+    ),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantize_linear),
+    "Concat": _concat,
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gemm": _gemm_with_bias_at(2),
+    "Im2Col": _only_first_input,
+    "MatMul": _matmul,
+    "MultiThreshold": _only_first_input,
+    "MatMulInteger": _integer_product(1, 2),
+    "MatMulIntegerToFloat": _integer_product(1, 2, 4),
+    "Pad": _pad,
+    "QGemm": _gemm_with_bias_at(6),
+    "QLinearConcat": _qlinear_concat,
+    "QLinearMatMul": _integer_product(3, 1, 2, 6, 7),
+    "Reshape": _only_first_input,
+    "Resize": _resize,
+    "Slice": _axes_input(3),
+    "Split": _axis(0),
+    "Transpose": _transpose,
+}
+"""Operator -> whether the node keeps apart samples that lie apart in its inputs."""

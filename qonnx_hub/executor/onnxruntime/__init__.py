@@ -1,0 +1,1 @@
+"""Models on onnxruntime, lowered to what computes the same numbers there fastest."""

@@ -1,0 +1,370 @@
+"""A graph becomes a plan: kernels resolved once, constants computed once, buffers freed early.
+
+A plan is immutable and holds no run-time state, so that several threads can run one plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Model, Node, Value
+
+from qonnx_hub.executor.control_flow import build_control, is_control
+from qonnx_hub.executor.fallback import NoFallbackError, build_fallback, captured_names
+from qonnx_hub.executor.fusion import Link, build_chain
+from qonnx_hub.executor.kernels import kernel_table
+from qonnx_hub.executor.kernels.fusible import STAGES
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.plan import Plan, Step
+from qonnx_hub.executor.program import compile_program
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
+from qonnx_hub_ir.verify import label
+
+_MAKES_FRESH_BUFFERS = frozenset(
+    {
+        *(
+            "Abs",
+            "Add",
+            "BatchNormalization",
+            "BipolarQuant",
+            "Ceil",
+            "Clip",
+            "Concat",
+            "Conv",
+        ),
+        *("Div", "Exp", "Floor", "Gemm", "MatMul", "Max", "Min", "Mul", "Neg", "Pow", "Quant"),
+        *("Relu", "Round", "Sqrt", "Sub", "Where"),
+    }
+)
+"""Operators whose kernels never return a view of an input. Only what they make, and only they
+read, may be overwritten in place."""
+
+_MAY_RETURN_VIEWS = frozenset(
+    {
+        *("Cast", "CastLike", "BitCast", "Dropout", "Expand", "Flatten", "Gather", "Identity"),
+        *(
+            "MaxPool",
+            "Reshape",
+            "Resize",
+            "Slice",
+            "Split",
+            "Squeeze",
+            "Transpose",
+            "Unsqueeze",
+        ),
+    }
+)
+"""Operators whose kernels may return an input, or a view of it."""
+
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+
+
+def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
+    """Return the plan of a model.
+
+    Args:
+        model: A verified IR model.
+        keep_all: Keep every value until the end of a run, so that all can be read.
+
+    Raises:
+        UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+        ExecutionError: A node with constant inputs fails.
+    """
+    planner = _Planner(model.graph, dict(model.opset_imports), keep_all)
+    planner.checked = frozenset(model.graph.inputs)
+    return planner.build()
+
+
+@dataclass(slots=True)
+class _Job:
+    """What becomes a step.
+
+    Attributes:
+        kernel: The kernel.
+        inputs: What it reads, in order; ``None`` where an optional input is left out.
+        node: The node, the last one of a chain.
+        link: What a chain would do instead; ``None`` where the node fits into none.
+    """
+
+    kernel: Kernel
+    inputs: tuple[Value | None, ...]
+    node: Node
+    link: Link | None = None
+
+
+class _Planner:
+    """Collects slots, constants and steps while it walks the graph once."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        imports: dict[str, int],
+        keep_all: bool,
+        outer: Sequence[Value] = (),
+    ) -> None:
+        self.graph = graph
+        self.imports = imports
+        self.keep_all = keep_all
+        self.given = (*graph.inputs, *outer)
+        self.checked: frozenset[Value] = frozenset()
+        self.slots: dict[Value, int] = {}
+        self.by_name: dict[str, Value] = {}
+        self.constants: dict[Value, Any] = {}
+        self.jobs: list[_Job] = []
+        self.gaps: list[Gap] = []
+        self.readers = _count_readers(graph)
+
+    def build(self) -> Plan:
+        for value in self.given:
+            self._add(value)
+        for name, value in self.graph.initializers.items():
+            if value.const_value is None:
+                raise UnsupportedGraphError(f"initializer '{name}' has no data")
+            if not value.is_graph_input():
+                self._add(value)
+                self.constants[value] = value.const_value.numpy()
+        for node in self.graph:
+            self._plan_node(node)
+        if self.gaps:
+            raise UnsupportedGraphError("no kernel can run these nodes:", self.gaps)
+        return self._finish()
+
+    def _add(self, value: Value) -> None:
+        # Slot 0 stands for "not connected".
+        self.slots[value] = len(self.slots) + 1
+        if value.name:
+            self.by_name[value.name] = value
+
+    def _plan_node(self, node: Node) -> None:
+        for value in node.outputs:
+            self._add(value)
+        try:
+            kernel, outer = self._resolve(node)
+        except NoFallbackError as error:
+            self.gaps.append(
+                Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error))
+            )
+            return
+        reads = [v for v in (*node.inputs, *outer) if v is not None]
+        if node.op_type == "Shape" and (known := self._known_shape(node)) is not None:
+            self.constants[node.outputs[0]] = np.asarray(kernel(known))
+            return
+        ready = all(v in self.constants for v in reads)
+        if ready and node.op_type not in _RANDOM and not self.gaps:
+            self._compute_now(node, kernel, outer)
+            return
+        inputs = (*node.inputs, *outer)
+        self.jobs.append(_Job(kernel, inputs, node, self._link(node, kernel)))
+
+    def _known_shape(self, node: Node) -> Array | None:
+        """Return something of the shape that a Shape node reads, where that is certain.
+
+        Only feeds are sure to have the shape that the file says: sessions hold them to it.
+        """
+        data = node.inputs[0]
+        if data not in self.checked or data is None or data.shape is None:
+            return None
+        sizes = list(data.shape)
+        if not all(isinstance(size, int) for size in sizes):
+            return None
+        return np.broadcast_to(np.zeros((), dtype=np.bool_), [int(str(s)) for s in sizes])
+
+    def _link(self, node: Node, kernel: Kernel) -> Link | None:
+        """Return what a chain does for the node, if it is one that chains can hold."""
+        make = STAGES.get((node.domain, node.op_type))
+        stage = None if make is None or self.keep_all else make(self._spec(node))
+        if stage is None or node.inputs[stage.data] in self.constants:
+            return None
+        others = [None if v is None else self.constants.get(v) for v in node.inputs]
+        return Link(stage, kernel, tuple(others), label(node))
+
+    def _subplan(self, graph: Graph, outer: Sequence[Value]) -> Plan:
+        return _Planner(graph, self.imports, False, outer).build()
+
+    def _resolve(self, node: Node) -> tuple[Kernel, list[Value]]:
+        """Return the kernel, and the outer values that it takes after the node's inputs."""
+        if is_control(node):
+            return build_control(node, self._subplan)
+        factory = kernel_table().get((node.domain, node.op_type))
+        if factory is not None and not _has_subgraph(node):
+            try:
+                return factory(self._spec(node)), []
+            except Unserved:
+                pass
+        if node.domain not in dialect.STANDARD_DOMAINS:
+            raise NoFallbackError("no kernel for this operator")
+        kernel, names = build_fallback(node, self.imports)
+        return kernel, [self.by_name[name] for name in names]
+
+    def _spec(self, node: Node) -> KernelSpec:
+        return KernelSpec(
+            op_type=node.op_type,
+            domain=node.domain,
+            version=self.imports.get(node.domain, 1),
+            name=node.name or "",
+            attributes={k: _python_value(a) for k, a in node.attributes.items()},
+            constants=tuple(self.constants.get(v) if v else None for v in node.inputs),
+            present=tuple(v is not None for v in node.inputs),
+            num_outputs=len(node.outputs),
+            reusable=frozenset() if self.keep_all else self._reusable(node),
+        )
+
+    def _reusable(self, node: Node) -> frozenset[int]:
+        """Return input positions whose buffer dies here and is aliased by nobody."""
+        return frozenset(
+            index
+            for index, value in enumerate(node.inputs)
+            if value is not None
+            and self.readers.get(value) == 1
+            and (producer := value.producer()) is not None
+            and producer.op_type in _MAKES_FRESH_BUFFERS
+            and value not in self.constants
+        )
+
+    def _compute_now(self, node: Node, kernel: Kernel, outer: Sequence[Value]) -> None:
+        args = [None if v is None else self.constants[v] for v in (*node.inputs, *outer)]
+        try:
+            with np.errstate(all="ignore"):
+                result = kernel(*args)
+        except Exception as error:  # kernels raise whatever numpy raises
+            raise ExecutionError(failure(label(node), args, error)) from error
+        results = (result,) if len(node.outputs) == 1 else result
+        for value, array in zip(node.outputs, results, strict=False):
+            self.constants[value] = _in_order(array)
+
+    def _joined(self) -> list[_Job]:
+        """Return the jobs, with every run of chained nodes as one job at its last node."""
+        runs: dict[Value, list[_Job]] = {}
+        for job in self.jobs:
+            if job.link is None:
+                continue
+            data = job.inputs[job.link.stage.data]
+            assert data is not None
+            follows = data in runs and self.readers.get(data) == 1
+            runs[job.node.outputs[0]] = [*(runs.pop(data) if follows else ()), job]
+        ends = {run[-1].node: run for run in runs.values() if len(run) > 1}
+        inside = {job.node for run in ends.values() for job in run[:-1]}
+        return [
+            self._chain(ends[job.node]) if job.node in ends else job
+            for job in self.jobs
+            if job.node not in inside
+        ]
+
+    def _chain(self, run: Sequence[_Job]) -> _Job:
+        links = [job.link for job in run if job.link is not None]
+        position = links[0].stage.data
+        reuse = position in self._reusable(run[0].node)
+        kernel = build_chain(links, reuse=reuse)
+        return _Job(kernel, (run[0].inputs[position],), run[-1].node)
+
+    def _finish(self) -> Plan:
+        jobs = self._joined()
+        initial: list[Any] = [None] * (len(self.slots) + 1)
+        needed = {value for job in jobs for value in job.inputs if value is not None}
+        needed.update(self.graph.outputs)
+        for value, array in self.constants.items():
+            if value in needed or self.keep_all:
+                initial[self.slots[value]] = array
+        last_reader = self._last_readers(jobs)
+        steps = [
+            Step(
+                run=job.kernel,
+                inputs=tuple(self.slots[v] if v else 0 for v in job.inputs),
+                outputs=tuple(self.slots[v] for v in job.node.outputs),
+                frees=tuple(self.slots[v] for v in last_reader.get(index, ())),
+                node=label(job.node),
+            )
+            for index, job in enumerate(jobs)
+        ]
+        named = {str(v.name): s for v, s in self.slots.items() if v.name}
+        feeds = {str(v.name): self.slots[v] for v in self.given}
+        results = {str(v.name): self.slots[v] for v in self.graph.outputs}
+        returned = (named if self.keep_all else results).values()
+        return Plan(
+            initial=tuple(initial),
+            feeds=feeds,
+            steps=tuple(steps),
+            results=results,
+            outputs=tuple(str(v.name) for v in self.graph.outputs),
+            tensors=named if self.keep_all else {},
+            shared=self._shared(named),
+            program=compile_program(initial, list(feeds.values()), steps, list(returned)),
+        )
+
+    def _shared(self, named: dict[str, int]) -> frozenset[str]:
+        """Return names of values whose arrays the caller must not get as they are."""
+        shared: set[Value] = {*self.given, *self.constants}
+        for node in (job.node for job in self.jobs):
+            views = node.op_type in _MAY_RETURN_VIEWS or _has_subgraph(node)
+            if views and any(value in shared for value in node.inputs):
+                shared.update(node.outputs)
+        return frozenset(str(value.name) for value in shared if str(value.name) in named)
+
+    def _last_readers(self, jobs: Sequence[_Job]) -> dict[int, list[Value]]:
+        if self.keep_all:
+            return {}
+        last: dict[Value, int] = {}
+        for index, job in enumerate(jobs):
+            touched = (*job.node.outputs, *(v for v in job.inputs if v is not None))
+            last.update(dict.fromkeys(touched, index))
+        kept = {*self.graph.outputs, *self.constants}
+        by_step: dict[int, list[Value]] = {}
+        for value, index in last.items():
+            if value not in kept:
+                by_step.setdefault(index, []).append(value)
+        return by_step
+
+
+def _count_readers(graph: Graph) -> dict[Value, int]:
+    """Return how often each value is read, graph outputs and subgraphs included."""
+    count: dict[Value, int] = {}
+    for value in graph.outputs:
+        count[value] = count.get(value, 0) + 1
+    captured: set[str] = set()
+    for node in graph:
+        captured.update(captured_names(node))
+        for read in node.inputs:
+            if read is not None:
+                count[read] = count.get(read, 0) + 1
+    for value in list(count):
+        if value.name in captured:
+            count[value] += 1
+    return count
+
+
+def _in_order(value: Any) -> Any:
+    """Return a constant with its elements in memory order.
+
+    A matrix product may add in another order for a transposed view than for the same numbers
+    in order; how a weight came about must not show in the results.
+    """
+    if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+        return value.copy(order="C")
+    return value
+
+
+def _has_subgraph(node: Node) -> bool:
+    kinds = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
+    return any(attr.type in kinds for attr in node.attributes.values())
+
+
+def _python_value(attr: onnx_ir.Attr) -> Any:
+    if attr.type == onnx_ir.AttributeType.TENSOR:
+        return attr.value.numpy()
+    if isinstance(attr.value, (list, tuple)):
+        return tuple(attr.value)
+    return attr.value

@@ -1,0 +1,1 @@
+"""Files and sources: adapters by name, atomic writes, Python callables."""

@@ -1,0 +1,121 @@
+"""Models are written whole or not at all, in one file or with their weights beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub.io.atomic import replacing, write_folder
+from qonnx_hub_adapters.protocol import Artifact
+from qonnx_hub_ir.errors import UsageError
+
+_ONE_FILE_BYTES = (1 << 31) - (1 << 20)
+"""A protobuf message ends at 2 GiB."""
+
+
+_SMALL = 256
+"""Bytes up to which a tensor stays in the file when the weights lie beside it."""
+
+
+def write_model(model: Model, path: str | Path, *, external: bool = False) -> None:
+    """Write a model; the same model gives the same bytes.
+
+    Args:
+        model: The model.
+        path: The file. Weights that go beside it are in ``path + ".data"``.
+        external: Put the weights beside the file although they would fit in it.
+
+    Raises:
+        UsageError: The path cannot be written, or its data file is one that the model still
+            reads from.
+    """
+    target = Path(path)
+    tensors = _tensors(model)
+    if not external and fits_one_message(model):
+        with replacing(target) as temporary:
+            message = onnx_ir.to_proto(model)
+            temporary.write_bytes(message.SerializeToString(deterministic=True))
+        return
+    data = target.with_name(f"{target.name}.data")
+    if any(_reads(tensor, data) for tensor in tensors):
+        raise UsageError(
+            f"'{data}' holds weights that the model still reads; name another file"
+        )
+    # What is too small to lie outside is read in first: the library would close the files that
+    # others may still read from.
+    copy = _with_weights_read_in(model, _SMALL)
+    with replacing(target) as temporary:
+        onnx_ir.save(
+            copy,
+            temporary,
+            format="protobuf",
+            external_data=data.name,
+            size_threshold_bytes=_SMALL,
+        )
+
+
+def fits_one_message(model: Model) -> bool:
+    """Return whether a message can hold the model with its weights."""
+    return weight_bytes(model) <= _ONE_FILE_BYTES
+
+
+def weight_bytes(model: Model) -> int:
+    """Return how many bytes the model's initializers take together."""
+    return sum(tensor.nbytes for tensor in _tensors(model))
+
+
+def _tensors(model: Model) -> list[onnx_ir.TensorProtocol]:
+    values = model.graph.initializers.values()
+    return [value.const_value for value in values if value.const_value is not None]
+
+
+def write_artifact(
+    artifact: Artifact, path: str | Path, folder: str = "", *, external: bool = False
+) -> None:
+    """Write what an exporter made: a file, or a folder, whole or not at all.
+
+    Args:
+        artifact: The model, and the files beside it in a folder.
+        path: The file or folder.
+        folder: Name of the model in the folder; empty for forms that are one file.
+        external: Put the weights of a single file beside it although they would fit in it.
+
+    Raises:
+        UsageError: The path cannot be written; a folder that others filled.
+    """
+    if not folder:
+        write_model(artifact.model, path, external=external)
+        return
+    message = in_one_message(artifact.model).SerializeToString(deterministic=True)
+    write_folder(path, {folder: message, **artifact.files})
+
+
+def has_external_data(model: Model) -> bool:
+    """Return whether the model keeps weights in files beside it."""
+    values = model.graph.initializers.values()
+    return any(isinstance(v.const_value, onnx_ir.ExternalTensor) for v in values)
+
+
+def in_one_message(model: Model) -> onnx.ModelProto:
+    """Return the model as one message, with weights that lie in other files read in."""
+    return onnx_ir.to_proto(_with_weights_read_in(model))
+
+
+def _with_weights_read_in(model: Model, largest: float = float("inf")) -> Model:
+    """Return a copy with the weights of other files, up to ``largest`` bytes, in memory."""
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, onnx_ir.ExternalTensor) and tensor.nbytes <= largest:
+            array = tensor.numpy().copy()
+            value.const_value = onnx_ir.tensor(array, dtype=tensor.dtype, name=value.name)
+    return copy
+
+
+def _reads(tensor: object, data: Path) -> bool:
+    if not isinstance(tensor, onnx_ir.ExternalTensor) or not data.exists():
+        return False
+    return Path(tensor.path).resolve() == data.resolve()

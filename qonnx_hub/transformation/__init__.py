@@ -1,0 +1,1 @@
+"""Passes on request: options as text, runs, comparison before and after."""

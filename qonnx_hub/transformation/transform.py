@@ -1,0 +1,194 @@
+"""Transforming a model by passes: run, compare before and after, write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnx_ir import Model
+
+from qonnx_hub.conversion.validation import (
+    FLIPPED_SHARE,
+    ConversionError,
+    feeds_for_check,
+    summation_noise,
+)
+from qonnx_hub.equivalence.check import How, check_runners
+from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub.equivalence.inputs.batches import file_batch
+from qonnx_hub.equivalence.reports.report import CheckResult, plain
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner
+from qonnx_hub.io import registry
+from qonnx_hub.io.model_files import has_external_data, write_model
+from qonnx_hub.passes import Step, StepRecord, run
+from qonnx_hub.transformation.layout_runner import TurnedRunner, find_turns
+from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.passes import InferShapes
+
+_INPUTS = "generated: random, ties, limits"
+
+
+@dataclass(frozen=True, slots=True)
+class TransformReport:
+    """What passes did to a model.
+
+    Attributes:
+        source: What was transformed.
+        path: The file written; ``None`` where none was asked for.
+        format: Its form.
+        steps: What each pass did, in order.
+        notes: Sentences that a user should read.
+        check: The result against the model before; ``None`` where not compared.
+        model: The transformed model.
+    """
+
+    source: str
+    path: str | None
+    format: str
+    steps: tuple[StepRecord, ...]
+    notes: tuple[str, ...] = ()
+    check: CheckResult | None = None
+    model: Model = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
+
+    @property
+    def modified(self) -> bool:
+        """Whether any pass changed the model."""
+        return any(step.modified for step in self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data, fit for JSON."""
+        data: dict[str, Any] = plain(
+            {
+                "source": self.source,
+                "path": self.path,
+                "format": self.format,
+                "modified": self.modified,
+                "steps": [asdict(step) for step in self.steps],
+                "notes": list(self.notes),
+                "check": None if self.check is None else self.check.to_dict(),
+            }
+        )
+        return data
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants beside the passes.
+
+    Attributes:
+        path: The file to write; ``None`` writes nothing.
+        format: Its form.
+        opset: Its standard opset; the form's own choice by default.
+        check: Compare before and after.
+        samples: Samples of the comparison's generated inputs.
+        seed: Their seed.
+    """
+
+    path: str | Path | None = None
+    format: str = "qonnx"
+    opset: int | None = None
+    check: bool = True
+    samples: int | None = None
+    seed: int = 0
+
+
+def transform_model(
+    model: Model, steps: Sequence[Step], label: str, wish: Wish
+) -> TransformReport:
+    """Return what passes make of a model, which itself is not changed.
+
+    Args:
+        model: An IR model.
+        steps: Passes, or texts that name passes or pipelines.
+        label: How the report calls the model.
+        wish: What else is wanted.
+
+    Raises:
+        UsageError: An unknown pass, pipeline or option.
+        PassError: A pass cannot transform the model, fails, or breaks it.
+        ConversionError: The result computes something else although no pass says so.
+        NotExactError: The form cannot say the result exactly.
+    """
+    result = model.clone()
+    records = run(result, steps)
+    if any(record.modified for record in records):
+        InferShapes()(result)
+    notes: list[str] = []
+    compared = _compare(model, result, records, label, wish, notes) if wish.check else None
+    if wish.path is not None:
+        exporter = registry.find_exporter(wish.format)
+        artifact = exporter.export(result, ExportOptions(opset=wish.opset))
+        notes.extend(artifact.notes)
+        write_model(artifact.model, wish.path, external=has_external_data(model))
+    return TransformReport(
+        source=label,
+        path=None if wish.path is None else str(wish.path),
+        format=wish.format,
+        steps=records,
+        notes=tuple(notes),
+        check=compared,
+        model=result,
+    )
+
+
+def _compare(
+    before: Model,
+    after: Model,
+    records: Sequence[StepRecord],
+    label: str,
+    wish: Wish,
+    notes: list[str],
+) -> CheckResult | None:
+    """Return how the result compares to the model before; ``None``, and a note, if it cannot.
+
+    Raises:
+        ConversionError: It differs beyond what the passes promise.
+    """
+    changing = [record for record in records if record.modified]
+    if not changing:
+        notes.append("no pass found anything to change")
+        return None
+    turns = find_turns(before, after)
+    if turns is None:
+        names = ", ".join(r.name for r in changing if r.effect is not Effect.EXACT)
+        notes.append(f"not compared: inputs or outputs have other shapes now ({names})")
+        return None
+    unit = math.lcm(file_batch(before), file_batch(after))
+    samples = None if wish.samples is None else math.ceil(wish.samples / unit) * unit
+    if samples is None and unit > file_batch(before):
+        samples = unit
+    feeds = feeds_for_check(before, samples, wish.seed, notes)
+    if feeds is None:
+        return None
+    a, b = ExecutorRunner(before, label), TurnedRunner(after, "the transformed model", turns)
+    values = {record.name for record in changing if record.effect is Effect.VALUES}
+    rounds = any(record.effect is Effect.ROUNDING for record in changing)
+    loose = bool(values) or rounds or turns.moves or unit != file_batch(before)
+    tolerance = summation_noise(a.outputs(feeds).values()) if loose else Tolerance()
+    result = check_runners(a, b, feeds, inputs=_INPUTS, how=How(tolerance, layers=False))
+    if values:
+        names = ", ".join(sorted(values))
+        notes.append(f"the values may differ: {names} changes them by intention")
+        return result
+    _require_promise(result, loose, label)
+    return result
+
+
+def _require_promise(result: CheckResult, loose: bool, label: str) -> None:
+    flipped = sum(output.differing for output in result.outputs)
+    compared = sum(output.count for output in result.outputs)
+    if result or (loose and flipped <= FLIPPED_SHARE * compared):
+        return
+    raise ConversionError(
+        f"the passes changed what {label} computes: {result.summary()}; nothing was written. "
+        "This is a defect of a pass: run them one by one to find it"
+    )

@@ -1,0 +1,219 @@
+"""Files for FINN: what its conversion asks of them, held on the files themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import qonnx_hub as qh
+from benchmarks import nets
+from qonnx_hub_adapters.lint import finn
+from qonnx_hub_ir.errors import NotExactError, UsageError
+from tests.support import DOMAIN, model_of, needs_shared, quant_node, shared_models
+
+GRID = np.arange(-24, 24, dtype=np.float32).reshape(2, 3, 8) / 8
+
+CONSTANTS = {"s": 0.25, "z": 0.0, "b": 4.0, "one": 1.0, "eight": 8.0}
+
+
+def _bipolar(x: str, y: str, scale: str) -> onnx.NodeProto:
+    return helper.make_node("BipolarQuant", [x, scale], [y], y, domain=DOMAIN)
+
+
+def _written(model: onnx.ModelProto, tmp_path) -> onnx.ModelProto:
+    path = tmp_path / "finn.onnx"
+    report = qh.convert(model, path, profile="finn")
+    assert report.check is not None
+    assert report.check.verdict in ("EQUAL", "PROVEN")
+    return onnx.load(path)
+
+
+def _ops(model: onnx.ModelProto) -> list[str]:
+    return [node.op_type for node in model.graph.node]
+
+
+def _quants(model: onnx.ModelProto) -> list[dict[str, object]]:
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    return [
+        {
+            "bits": float(arrays[node.input[3]]),
+            **{a.name: helper.get_attribute_value(a) for a in node.attribute},
+        }
+        for node in model.graph.node
+        if node.op_type == "Quant"
+    ]
+
+
+def test_an_unsigned_quantizer_gets_a_relu_in_front(tmp_path) -> None:
+    nodes = [quant_node("x", "y", "s", "z", "b", signed=0)]
+    model = _written(model_of(nodes, {"x": (1, 8)}, ["y"], CONSTANTS), tmp_path)
+    assert _ops(model) == ["Relu", "Quant"]
+
+
+def test_a_signed_quantizer_behind_a_relu_loses_the_bit_it_never_used(tmp_path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], "r"),
+        quant_node("r", "y", "s", "z", "b", signed=1, narrow=1),
+    ]
+    model = _written(model_of(nodes, {"x": (1, 8)}, ["y"], CONSTANTS), tmp_path)
+    (quant,) = _quants(model)
+    assert (quant["bits"], quant["signed"], quant["narrow"]) == (3.0, 0, 0)
+
+
+def test_a_bipolar_scale_becomes_a_factor(tmp_path) -> None:
+    model = model_of([_bipolar("x", "y", "s")], {"x": (1, 8)}, ["y"], CONSTANTS)
+    written = _written(model, tmp_path)
+    assert _ops(written) == ["BipolarQuant", "Mul"]
+    arrays = {t.name: numpy_helper.to_array(t) for t in written.graph.initializer}
+    assert arrays[written.graph.node[0].input[1]] == 1
+    assert 0.25 in [float(a) for a in arrays.values() if a.size == 1]
+
+
+def test_one_signed_bit_becomes_bipolar(tmp_path) -> None:
+    nodes = [quant_node("x", "y", "one", "z", "one", signed=1)]
+    model = _written(model_of(nodes, {"x": (1, 8)}, ["y"], CONSTANTS), tmp_path)
+    assert _ops(model) == ["BipolarQuant"]
+
+
+def test_a_shared_weight_is_given_to_each_layer(tmp_path) -> None:
+    weight = (np.arange(16, dtype=np.float32).reshape(4, 4) - 8) / 4
+    nodes = [
+        quant_node("w", "wq", "s", "z", "b"),
+        helper.make_node("MatMul", ["x", "wq"], ["h"], "first"),
+        quant_node("h", "hq", "s", "z", "b"),
+        helper.make_node("MatMul", ["hq", "wq"], ["y"], "second"),
+    ]
+    model = _written(
+        model_of(nodes, {"x": (1, 4)}, ["y"], {**CONSTANTS, "w": weight}), tmp_path
+    )
+    read = [node.input[1] for node in model.graph.node if node.op_type == "MatMul"]
+    assert len(set(read)) == 2
+    stored = [numpy_helper.to_array(t) for t in model.graph.initializer]
+    assert sum(np.array_equal(array, weight) for array in stored) == 2
+
+
+def test_a_quantized_bias_is_a_constant(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    constants = {
+        **CONSTANTS,
+        "w": rng.integers(-4, 4, (2, 3, 1)).astype(np.float32) / 4,
+        "bias": np.array([0.3, -0.8], dtype=np.float32),
+    }
+    nodes = [
+        quant_node("w", "wq", "s", "z", "b"),
+        quant_node("bias", "bq", "s", "z", "b"),
+        helper.make_node("Conv", ["x", "wq", "bq"], ["y"], "conv", kernel_shape=[1]),
+    ]
+    model = _written(model_of(nodes, {"x": (1, 3, 8)}, ["y"], constants), tmp_path)
+    (conv,) = [node for node in model.graph.node if node.op_type == "Conv"]
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    # 0.3 and -0.8 on a grid of 1/4: 1.2 and -3.2 steps.
+    np.testing.assert_array_equal(arrays[conv.input[2]], np.float32([0.25, -0.75]))
+
+
+def test_a_flatten_moves_in_front_of_its_quantizer(tmp_path) -> None:
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        helper.make_node("Flatten", ["q"], ["f"], "flat", axis=1),
+        helper.make_node("Mul", ["f", "s"], ["y"], "scaled"),
+    ]
+    model = _written(model_of(nodes, {"x": (1, 3, 8)}, ["y"], CONSTANTS), tmp_path)
+    assert _ops(model) == ["Flatten", "Quant", "Mul"]
+
+
+def test_an_open_batch_becomes_one(tmp_path) -> None:
+    model = _written(nets.resnet8(), tmp_path)
+    dim = model.graph.input[0].type.tensor_type.shape.dim[0]
+    assert dim.dim_value == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "node", "words"),
+    [
+        ([quant_node("x", "y", "s", "one", "b")], "y", "zero-point == 0"),
+        (
+            [quant_node("x", "y", "s", "z", "b", rounding_mode="FLOOR")],
+            "y",
+            "never reads rounding_mode",
+        ),
+        ([quant_node("x", "y", "s", "z", "nine")], "y", "more than 8 bits"),
+        (
+            [
+                quant_node("x", "q", "s", "z", "b"),
+                helper.make_node("MatMul", ["q", "q"], ["y"], "square"),
+            ],
+            "square",
+            "one constant operand",
+        ),
+    ],
+)
+def test_what_cannot_be_rewritten_is_refused(nodes, node, words, tmp_path) -> None:
+    constants = {**CONSTANTS, "nine": 9.0}
+    model = model_of(nodes, {"x": (8, 8)}, ["y"], constants)
+    path = tmp_path / "finn.onnx"
+    with pytest.raises(NotExactError) as caught:
+        qh.convert(model, path, profile="finn")
+    assert any(node in gap.node and words in gap.reason for gap in caught.value.gaps)
+    assert not path.exists()
+
+
+def test_an_unknown_profile_is_a_usage_error(tmp_path) -> None:
+    model = model_of([quant_node("x", "y", "s", "z", "b")], {"x": (1, 8)}, ["y"], CONSTANTS)
+    with pytest.raises(UsageError, match="no profile 'vitis'; known: finn"):
+        qh.convert(model, tmp_path / "o.onnx", profile="vitis")
+
+
+NETS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "tfc_w1a1": lambda: nets.tfc(1, 1),
+    "tfc_w2a2": nets.tfc,
+    "cnv_w2a2": nets.cnv,
+    "resnet8": nets.resnet8,
+    "mobilenet": lambda: nets.mobilenet_v1(width=0.25, resolution=32),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_nets_become_files_without_a_finding(name, tmp_path) -> None:
+    path = tmp_path / "finn.onnx"
+    report = qh.convert(NETS[name](), path, profile="finn")
+    assert report.check is not None
+    assert report.check.outputs[0].differing == 0
+    assert [f for f in finn.find(qh.load(path)) if f.is_error] == []
+
+
+# Minifloats; a bipolar quantizer behind Relu; products of rank 3: FINN takes none of them.
+REFUSED = {"floatquant_fp8", "bnn_model_fc_1layer", "deepquant_transformer"}
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "path",
+    [p for p in shared_models() if p.stem not in REFUSED],
+    ids=lambda p: p.stem,
+)
+def test_public_models_become_files_that_qonnx_executes(path, tmp_path) -> None:
+    modelwrapper = pytest.importorskip("qonnx.core.modelwrapper")
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.util.cleanup import cleanup_model
+
+    written = tmp_path / "finn.onnx"
+    report = qh.convert(str(path), written, profile="finn", samples=2)
+    assert report.check is not None
+    assert report.check.outputs[0].differing == 0
+    model = qh.load(written)
+    assert [f for f in finn.find(model) if f.is_error] == []
+    value = model.graph.inputs[0]
+    rng = np.random.default_rng(0)
+    x = (rng.integers(-64, 64, [int(d) for d in value.shape or ()]) / 64).astype(np.float32)
+    cleaned = cleanup_model(modelwrapper.ModelWrapper(str(written)))
+    name = cleaned.graph.input[0].name
+    (answer,) = execute_onnx(cleaned, {name: x}).values()
+    ours = qh.run(model, {str(value.name): x})[str(model.graph.outputs[0].name)]
+    # Sums of products with odd scales are rounded in another order there; a sum within the
+    # last bits of a tie of the last quantizer lands one step away.
+    apart = np.abs(answer - ours) > 1e-5 * max(1, np.abs(ours).max())
+    assert apart.mean() <= 2e-5
