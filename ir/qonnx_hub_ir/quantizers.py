@@ -176,6 +176,12 @@ def single_value(values: Parameter) -> float | None:
     return float(flat[0]) if bool(np.all(flat == flat[0])) else None
 
 
+def is_whole(values: Any) -> bool:
+    """Return whether every value is a finite whole number."""
+    numbers = np.asarray(values)
+    return bool(np.all(np.isfinite(numbers) & (numbers == np.rint(numbers))))
+
+
 def integer_bounds(bits: float, *, signed: bool, narrow: bool) -> tuple[float, float]:
     """Return (lowest, highest) integer of the range, as Python numbers.
 
@@ -184,6 +190,37 @@ def integer_bounds(bits: float, *, signed: bool, narrow: bool) -> tuple[float, f
     if signed:
         return -(2 ** (bits - 1)) + int(narrow), 2 ** (bits - 1) - 1
     return 0, 2**bits - 1 - int(narrow)
+
+
+def signed_bits(low: int, high: int) -> int:
+    """Return how many bits a two's complement integer needs for both ends."""
+    return 1 + max((-low - 1).bit_length() if low < 0 else 0, max(high, 0).bit_length())
+
+
+def bits_of_range(low: int, high: int, *, least_signed: int = 1) -> tuple[int, bool]:
+    """Return (bits, signed) of the narrowest integer type that holds both ends.
+
+    Args:
+        low: Lowest integer.
+        high: Highest integer, not below it.
+        least_signed: Fewest bits of a signed type: 2 for a ``Quant``, whose one signed bit
+            means the two levels of :class:`BipolarQuant`.
+    """
+    if low >= 0:
+        return max(high.bit_length(), 1), False
+    return max(signed_bits(low, high), least_signed), True
+
+
+def bits_of_bounds(low: int, high: int) -> tuple[int, bool, bool] | None:
+    """Return (bits, signed, narrow) of the ``Quant`` with exactly these bounds, if any.
+
+    It is the inverse of :func:`integer_bounds`.
+    """
+    bits, signed = bits_of_range(low, high, least_signed=2)
+    for narrow in (False, True):
+        if low < high and integer_bounds(bits, signed=signed, narrow=narrow) == (low, high):
+            return bits, signed, narrow
+    return None
 
 
 def is_bipolar(quant: Quantizer) -> bool:

@@ -27,6 +27,7 @@ from qonnx_hub_ir.quantizers import (
     Rounding,
     Trunc,
     integer_bounds,
+    is_whole,
 )
 
 Applier: TypeAlias = Callable[[Array, Array | None], Array]
@@ -119,10 +120,6 @@ def _bounds(quant_bits: Array, signed: bool, narrow: bool, dtype: Any) -> tuple[
 
 def _all_equal(values: Array, number: float) -> bool:
     return bool(np.all(values == number))
-
-
-def _all_whole(values: Array) -> bool:
-    return bool(np.all(values == np.rint(values)))
 
 
 def _scalar_if_single(values: Array) -> Array:
@@ -253,7 +250,7 @@ def _float_quant_steps(quant: FloatQuant, dtype: Any) -> Applier:
         np.float64
     )
     bias = _needed(quant.exponent_bias, "exponent bias").astype(np.float64)
-    if not (_all_whole(mantissa) and _all_whole(bias)):
+    if not (is_whole(mantissa) and is_whole(bias)):
         raise ValueError("mantissa bit width and exponent bias must be whole numbers")
     limit = np.minimum(
         largest_float(exponent_bits, mantissa, bias), _needed(quant.max_val, "max_val")
@@ -446,7 +443,7 @@ def _codes(rounded: Array, quant: IntQuant) -> Array:
     """
     _require_codes(rounded)
     bits = _scalar_if_single(_needed(quant.bits, "bit width"))
-    if not _all_whole(bits) or np.any(bits > (64 if quant.signed else 63)):
+    if not is_whole(bits) or np.any(bits > (64 if quant.signed else 63)):
         raise ValueError("integers of this bit width do not fit into int64")
     exact = [
         integer_bounds(int(b), signed=quant.signed, narrow=quant.narrow)

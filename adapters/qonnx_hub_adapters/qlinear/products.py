@@ -24,11 +24,10 @@ from qonnx_hub_ir.analysis.integer_sums import (
     SumRange,
     odd_part,
     saturates_in_16_bits,
-    signed_bits,
     sum_range,
 )
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, signed_bits
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """What reports count as a layer."""

@@ -10,12 +10,11 @@ from onnx_ir import Model, Value
 
 from qonnx_hub_ir.analysis.dense_layers import Layer, read_layer
 from qonnx_hub_ir.analysis.grids import IntegerType
-from qonnx_hub_ir.analysis.integer_sums import signed_bits
 from qonnx_hub_ir.analysis.products import Products, product_grid, summed
 from qonnx_hub_ir.analysis.rule_context import Site
 from qonnx_hub_ir.analysis.value_info import ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import InputRange, walk
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, bits_of_range, signed_bits
 from qonnx_hub_ir.verify import label
 
 
@@ -108,13 +107,9 @@ def _accumulator(
         partial_bits=signed_bits(int(partial.low.min()), int(partial.high.max())),
         scale=products.scale,
         input_type=grid.declared or grid.needed,
-        weight_type=weights.declared or _narrowest(weights.integers),
+        weight_type=weights.declared
+        or IntegerType(
+            *bits_of_range(int(weights.integers.min()), int(weights.integers.max()))
+        ),
         exact=info.grid is not None and info.grid.exact,
     )
-
-
-def _narrowest(integers: Array) -> IntegerType:
-    low, high = int(integers.min()), int(integers.max())
-    if low >= 0:
-        return IntegerType(max(high.bit_length(), 1), signed=False)
-    return IntegerType(signed_bits(low, high), signed=True)

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from qonnx_hub_ir.analysis.integer_sums import odd_part, signed_bits
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.analysis.integer_sums import odd_part
+from qonnx_hub_ir.quantizers import Array, bits_of_range
 
 LARGEST_INTEGER = 2.0**62
 """Integers of this magnitude and beyond are not followed: their sums would not fit int64."""
@@ -73,10 +73,7 @@ class Grid:
         """The narrowest type that holds all integers."""
         if self.declared is not None and self.declared.bipolar:
             return self.declared
-        low, high = int(self.low.min()), int(self.high.max())
-        if low >= 0:
-            return IntegerType(max(high.bit_length(), 1), signed=False)
-        return IntegerType(signed_bits(low, high), signed=True)
+        return IntegerType(*bits_of_range(int(self.low.min()), int(self.high.max())))
 
     @property
     def has_offset(self) -> bool:
@@ -235,12 +232,19 @@ def hull(a: Grid | None, b: Grid | None) -> Grid | None:
 
 def index_of(grid: Grid, value: Array) -> Array | None:
     """Return the integers that stand for these values; ``None`` if one is off the grid."""
-    distance = np.asarray(value, dtype=np.float64) - grid.offset
-    if not bool(np.all(np.isfinite(distance))):
-        return None
-    integers = np.rint(distance / grid.scale)
+    return whole_multiples(np.asarray(value, dtype=np.float64) - grid.offset, grid.scale)
+
+
+def whole_multiples(values: Array, scale: Array) -> Array | None:
+    """Return the int64 ``n`` of ``values = n * scale``; ``None`` unless that is exact.
+
+    Args:
+        values: float64.
+        scale: float64, positive, broadcasts to the values.
+    """
+    integers = np.rint(values / scale)
     if not in_reach(np.abs(integers)) or not bool(
-        np.all(integers * grid.scale == distance) and product_is_exact(integers, grid.scale)
+        np.all(integers * scale == values) and product_is_exact(integers, scale)
     ):
         return None
     return np.asarray(integers.astype(np.int64))

@@ -60,11 +60,6 @@ def sum_range(weights: Array, low: int | Array, high: int | Array) -> SumRange:
     )
 
 
-def signed_bits(low: int, high: int) -> int:
-    """Return how many bits a two's complement integer needs for both ends."""
-    return 1 + max((-low - 1).bit_length() if low < 0 else 0, max(high, 0).bit_length())
-
-
 def odd_part(scales: Array) -> Array:
     """Return the odd whole number in each scale: ``scale = odd * 2 ** k``, as float64.
 

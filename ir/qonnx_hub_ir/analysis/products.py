@@ -18,6 +18,7 @@ from qonnx_hub_ir.analysis.grids import (
     in_reach,
     largest_of,
     product_is_exact,
+    whole_multiples,
 )
 from qonnx_hub_ir.analysis.integer_sums import sum_range
 from qonnx_hub_ir.analysis.rule_context import Site, within_grid
@@ -154,10 +155,7 @@ def _bias_steps(bias: Constant, scale: Array) -> Array | None:
         whole = np.rint(ratio)
         if bool(np.all(ratio == whole)) and in_reach(np.abs(whole * bias.integers)):
             return np.asarray(whole.astype(np.int64) * bias.integers)
-    values = bias.values.astype(np.float64)
-    whole = np.rint(values / scale)
-    same = bool(np.all(whole * scale == values)) and product_is_exact(whole, scale)
-    return whole.astype(np.int64) if same and in_reach(np.abs(whole)) else None
+    return whole_multiples(bias.values.astype(np.float64), scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

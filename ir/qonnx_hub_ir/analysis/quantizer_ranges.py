@@ -25,6 +25,7 @@ from qonnx_hub_ir.quantizers import (
     Quantizer,
     Trunc,
     is_bipolar,
+    is_whole,
 )
 from qonnx_hub_ir.semantics import largest_float, quantize, quantize_to_integers
 from qonnx_hub_ir.thresholds import channel_axis
@@ -80,7 +81,7 @@ def _declared(quant: IntQuant | BipolarQuant) -> IntegerType | None:
         return IntegerType(1, signed=True, bipolar=True)
     assert isinstance(quant, IntQuant)
     bits = np.asarray(quant.bits)
-    if not bool(np.all(bits == np.rint(bits))):
+    if not is_whole(bits):
         return None
     return IntegerType(int(bits.max()), signed=quant.signed)
 
@@ -89,7 +90,7 @@ def _codes_are_followed(quant: IntQuant | BipolarQuant) -> bool:
     if isinstance(quant, BipolarQuant):
         return True
     bits, zero = np.asarray(quant.bits), np.asarray(quant.zero_point)
-    whole = bool(np.all(bits == np.rint(bits))) and int(bits.max()) <= _LARGEST_BITS
+    whole = is_whole(bits) and int(bits.max()) <= _LARGEST_BITS
     return whole and bool(np.all(np.abs(zero) < 2.0**_LARGEST_BITS))
 
 
@@ -99,7 +100,7 @@ def _zero_and_offset(quant: IntQuant | BipolarQuant, scale: Array) -> tuple[Arra
         return np.zeros((), dtype=np.int64), np.zeros((), dtype=np.float64)
     zero = np.asarray(quant.zero_point, dtype=np.float64)
     zero = zero.reshape(()) if zero.size == 1 else zero
-    if bool(np.all(zero == np.rint(zero))):
+    if is_whole(zero):
         return zero.astype(np.int64), np.zeros((), dtype=np.float64)
     return np.zeros((), dtype=np.int64), np.asarray(-zero * scale)
 
