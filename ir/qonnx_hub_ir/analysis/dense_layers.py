@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qonnx_hub_ir.analysis.float_error import sum_margin
 from qonnx_hub_ir.analysis.grids import Grid, holds, in_reach, product_is_exact
 from qonnx_hub_ir.analysis.products import Terms, arranged, dense, flat_bias, placed, scaled
 from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, within_grid
@@ -264,10 +266,10 @@ def _both_move(site: Site) -> ValueInfo | None:
         return None
     corners = [float(x * y) for x in (a.low, a.high) for y in (b.low, b.high)]
     magnitude = count * max(abs(corner) for corner in corners)
-    growth = (count + 1) * site.rounding_unit
-    if growth >= 0.5:
+    growth = sum_margin(count + 1, site.rounding_unit)
+    if math.isinf(growth):
         return None
-    margin = 2 * growth / (1 - growth) * magnitude
+    margin = growth * magnitude
     found = between(count * min(corners) - margin, count * max(corners) + margin)
     if a.grid is None or b.grid is None or a.grid.has_offset or b.grid.has_offset:
         return found

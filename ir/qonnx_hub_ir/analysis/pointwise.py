@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qonnx_hub_ir.analysis.float_error import sum_error
 from qonnx_hub_ir.analysis.grids import (
     Grid,
     common_scale,
@@ -253,8 +254,12 @@ def _sum(site: Site) -> ValueInfo | None:
         total = added(site, total, site.info(index))
     if len(site.inputs) > 2:
         # More than two terms may be added in any order.
-        reach = sum(np.maximum(np.abs(x.low), np.abs(x.high)) for x in site.inputs if x)
-        wider = widened(total.low, total.high, len(site.inputs) * site.rounding_unit * reach)
+        reach = np.asarray(
+            sum(np.maximum(np.abs(x.low), np.abs(x.high)) for x in site.inputs if x)
+        )
+        wider = widened(
+            total.low, total.high, sum_error(len(site.inputs), reach, site.rounding_unit)
+        )
         return within_grid(replace(wider, grid=total.grid))
     return total
 

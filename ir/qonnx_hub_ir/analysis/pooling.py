@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qonnx_hub_ir.analysis.float_error import sum_error
 from qonnx_hub_ir.analysis.grids import Grid, holds, in_reach
 from qonnx_hub_ir.analysis.pointwise import scaled_grid, union
 from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened, within_grid
@@ -30,7 +31,7 @@ def _keep(site: Site) -> ValueInfo | list[ValueInfo] | None:
 def _total(site: Site, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about a sum of so many elements of one channel."""
     reach = count * np.maximum(np.abs(x.low), np.abs(x.high))
-    margin = 2 * count * site.rounding_unit * np.nan_to_num(reach)
+    margin = 2 * sum_error(count, np.nan_to_num(reach), site.rounding_unit)
     found = _same_sign(widened(count * x.low, count * x.high, margin), x)
     grid = x.grid
     if grid is None or not in_reach(reach / grid.scale.min()):
@@ -54,7 +55,8 @@ def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
 def _mean(site: Site, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about the mean of so many elements of one channel."""
     reach = np.nan_to_num(np.maximum(np.abs(x.low), np.abs(x.high)))
-    found = widened(x.low, x.high, 2 * (count + 2) * site.rounding_unit * reach)
+    margin = 2 * sum_error(count + 2, reach, site.rounding_unit)
+    found = widened(x.low, x.high, margin)
     found = _same_sign(found, x)
     total = _total(site, x, count).grid
     if total is None:

@@ -7,10 +7,12 @@ place to place; every such pattern is a sum of its own, and the range is that of
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from qonnx_hub_ir.analysis.float_error import sum_margin
 from qonnx_hub_ir.analysis.grids import (
     Grid,
     common_scale_along,
@@ -106,16 +108,12 @@ def _float_range(site: Site, x: ValueInfo, terms: Terms, bias: Constant | None) 
     finite = [np.where(np.isfinite(end), end, 0.0) for end in (x.low, x.high)]
     sums = summed(terms, weights, finite[0], finite[1])
     added = np.zeros((), dtype=np.float64) if bias is None else bias.values.astype(np.float64)
-    count = weights.shape[1] * weights.shape[2] + 1
-    # The error of a sum of n products is below n rounding units of the sum of magnitudes
-    # (Higham, Accuracy and Stability, section 3.1); twice that covers the sums made here.
-    growth = count * site.rounding_unit
-    if growth >= 0.5:
-        return between(-np.inf, np.inf)
-    margin = 2 * growth / (1 - growth) * (sums.magnitude + np.abs(added))
-    if np.any(sums.magnitude + np.abs(added) > largest_of(site.float_type)):
+    magnitude = sums.magnitude + np.abs(added)
+    growth = sum_margin(weights.shape[1] * weights.shape[2] + 1, site.rounding_unit)
+    if math.isinf(growth) or np.any(magnitude > largest_of(site.float_type)):
         # A partial sum may overflow where the sum does not.
         return between(-np.inf, np.inf)
+    margin = growth * magnitude
     open_ends = np.isinf(x.low) | np.isinf(x.high)
     reached = summed(
         replace(terms, patterns=np.ones((1, weights.shape[1]), dtype=np.bool_)),
