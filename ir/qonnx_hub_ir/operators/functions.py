@@ -1,0 +1,159 @@
+"""Functions of one value, applied to each element: activations, roundings, conversions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import onnx_ir
+from onnx_ir import Node
+
+from qonnx_hub_ir.operators.row import (
+    FALLING,
+    RISING,
+    UNORDERED,
+    Batch,
+    Buffer,
+    Directions,
+    Family,
+    Moves,
+    Operator,
+    attribute,
+    holds_floats,
+    is_inference,
+    row,
+    rows,
+)
+
+_EXACT: dict[str, Any] = {"monotone": (RISING,), "order_is_exact": True}
+_FRESH: dict[str, Any] = {"buffer": Buffer.FRESH}
+_WHOLE: dict[str, Any] = {**_EXACT, "is_whole": True, "piecewise_constant": True}
+_POSITIVE, _UNIT, _SIGNED = (0.0, math.inf), (0.0, 1.0), (-1.0, 1.0)
+_QUARTER = (-math.pi / 2, math.pi / 2)
+
+
+def _function(name: str, inputs: str = "data", **traits: Any) -> Operator:
+    known: dict[str, Any] = {"elementwise": True, "batch": Batch.BROADCAST, **traits}
+    return row("", Family.FUNCTION, name, inputs, **known)
+
+
+def _rising(names: str, bounds: tuple[float, float] | None = None) -> list[Operator]:
+    """Return rows of functions that rise, but perhaps for the rounding of their values."""
+    return rows(
+        *("", Family.FUNCTION, names, "data"),
+        elementwise=True,
+        batch=Batch.BROADCAST,
+        monotone=(RISING,),
+        bounds=bounds,
+    )
+
+
+def _rises_if(name: str, default: float, above: float = -math.ulp(0.0)) -> Directions:
+    """Return the rule of a function that rises while an attribute lies above a limit."""
+
+    def rule(node: Node) -> tuple[int, ...]:
+        return (RISING if float(attribute(node, name, default)) > above else UNORDERED,)
+
+    return rule
+
+
+def _hard_sigmoid_directions(node: Node) -> tuple[int, ...]:
+    return (RISING if float(attribute(node, "alpha", 0.2)) >= 0 else FALLING,)
+
+
+def _selu_directions(node: Node) -> tuple[int, ...]:
+    alpha, gamma = attribute(node, "alpha", 1.67326), attribute(node, "gamma", 1.0507)
+    return (RISING if alpha >= 0 and gamma >= 0 else UNORDERED,)
+
+
+def _shrink_directions(node: Node) -> tuple[int, ...]:
+    bias, limit = attribute(node, "bias", 0.0), attribute(node, "lambd", 0.5)
+    return (RISING if limit >= 0 and bias <= limit else UNORDERED,)
+
+
+def _neg_directions(node: Node) -> tuple[int, ...]:
+    return (FALLING if holds_floats(node) else UNORDERED,)
+
+
+def _cast_directions(node: Node) -> tuple[int, ...]:
+    # A conversion to integers wraps what does not fit.
+    data = node.inputs[0]
+    known = data is not None and data.dtype is not None and not data.dtype.is_string()
+    target = onnx_ir.DataType(int(attribute(node, "to", 0)))
+    return (RISING if known and target.is_floating_point() else UNORDERED,)
+
+
+def _casts_coarsely(node: Node) -> bool:
+    target = onnx_ir.DataType(int(attribute(node, "to", 0)))
+    return not target.is_floating_point() and not target.is_string()
+
+
+def _writes_text(node: Node) -> bool:
+    return onnx_ir.DataType(int(attribute(node, "to", 0))).is_string()
+
+
+def _dropped(node: Node) -> Moves | None:
+    return Moves.NOTHING if is_inference(node) else None
+
+
+OPERATORS: tuple[Operator, ...] = (
+    _function("Identity", moves=Moves.NOTHING, is_identity=True, buffer=Buffer.MAY_VIEW),
+    _function(
+        *("Dropout", "data -ratio -training_mode"),
+        elementwise=is_inference,
+        moves=_dropped,
+        is_identity=is_inference,
+        random=lambda node: not is_inference(node),
+        without_effect=frozenset({"seed"}),
+        buffer=Buffer.MAY_VIEW,
+        changed=(7, 12),
+    ),
+    _function("Abs", **_FRESH, keeps_step=True),
+    _function(
+        *("Neg",), **_FRESH, monotone=_neg_directions, order_is_exact=True, keeps_step=True
+    ),
+    _function("Relu", **_FRESH, **_EXACT, keeps_step=True, clamps=True, bounds=_POSITIVE),
+    _function("Clip", "data +lowest +highest", **_FRESH, **_EXACT, clamps=True),
+    _function("Sign", **_WHOLE, bounds=_SIGNED),
+    _function("Ceil", **_FRESH, **_WHOLE),
+    _function("Floor", **_FRESH, **_WHOLE),
+    _function("Round", **_FRESH, **_WHOLE),
+    _function("Sqrt", **_FRESH, **_EXACT, bounds=_POSITIVE),
+    _function("Exp", **_FRESH, monotone=(RISING,), bounds=_POSITIVE),
+    _function("Reciprocal", tells_zeros_apart=True),
+    _function(
+        "HardSigmoid", monotone=_hard_sigmoid_directions, order_is_exact=True, bounds=_UNIT
+    ),
+    _function("LeakyRelu", monotone=_rises_if("alpha", 0.01), order_is_exact=True),
+    _function("ThresholdedRelu", monotone=_rises_if("alpha", 1.0), order_is_exact=True),
+    _function("Shrink", monotone=_shrink_directions, order_is_exact=True),
+    _function("Elu", monotone=_rises_if("alpha", 1.0)),
+    _function("Celu", monotone=_rises_if("alpha", 1.0, above=0.0)),
+    _function("Selu", monotone=_selu_directions),
+    *_rising("Log Sinh Asinh Atanh"),
+    *_rising("Erf Softsign Tanh", _SIGNED),
+    *_rising("Sigmoid", _UNIT),
+    *_rising("Softplus Acosh", _POSITIVE),
+    *_rising("Asin Atan", _QUARTER),
+    _function("Acos", monotone=(FALLING,), bounds=(0.0, math.pi)),
+    _function("Sin", bounds=_SIGNED),
+    _function("Cos", bounds=_SIGNED),
+    _function("Tan"),
+    _function("Cosh", bounds=(1.0, math.inf)),
+    _function("Gelu"),
+    _function("HardSwish"),
+    _function("Mish"),
+    _function("Swish"),
+    _function(
+        "Cast",
+        monotone=_cast_directions,
+        order_is_exact=True,
+        piecewise_constant=_casts_coarsely,
+        tells_zeros_apart=_writes_text,
+        buffer=Buffer.MAY_VIEW,
+        changed=(19, 24),
+    ),
+    _function("CastLike", "data -like", buffer=Buffer.MAY_VIEW, changed=(19, 24)),
+    _function("BitCast", tells_zeros_apart=True, buffer=Buffer.MAY_VIEW),
+)
+"""Their rows."""

@@ -1,0 +1,99 @@
+"""The table: one row per operator, found by domain and name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from onnx_ir import Node
+
+from qonnx_hub_ir.operators import (
+    arithmetic,
+    functions,
+    movement,
+    normalization,
+    onnxruntime,
+    others,
+    pooling,
+    products,
+    quantizers,
+    reductions,
+)
+from qonnx_hub_ir.operators.channels_last import channels_last
+from qonnx_hub_ir.operators.row import UNKNOWN, Moves, Operator
+
+_STANDARD = (
+    *arithmetic.OPERATORS,
+    *functions.OPERATORS,
+    *products.OPERATORS,
+    *movement.OPERATORS,
+    *pooling.OPERATORS,
+    *reductions.OPERATORS,
+    *normalization.OPERATORS,
+    *quantizers.OPERATORS,
+    *others.OPERATORS,
+)
+
+
+def _by_key(operators: Iterable[Operator]) -> Mapping[tuple[str, str], Operator]:
+    table: dict[tuple[str, str], Operator] = {}
+    for operator in operators:
+        key = (operator.domain, operator.name)
+        if key in table:
+            raise ValueError(f"operator {key} has two rows")
+        table[key] = operator
+        if not operator.domain:
+            table["ai.onnx", operator.name] = operator
+    return table
+
+
+OPERATORS: tuple[Operator, ...] = (
+    *_STANDARD,
+    *channels_last(_STANDARD),
+    *onnxruntime.OPERATORS,
+)
+"""All rows."""
+
+_TABLE = _by_key(OPERATORS)
+
+
+def of(node: Node) -> Operator:
+    """Return the row of a node's operator; of what has none, nothing good is known."""
+    return _TABLE.get((node.domain, node.op_type), UNKNOWN)
+
+
+def find(domain: str, name: str) -> Operator:
+    """Return the row of an operator by its domain and name, or that of the unknown."""
+    return _TABLE.get((domain, name), UNKNOWN)
+
+
+def where(
+    test: Callable[[Operator], Any] | None = None, *, domain: str | None = "", **traits: Any
+) -> Iterator[Operator]:
+    """Give the rows with these traits.
+
+    Args:
+        test: What else a row must fulfil.
+        domain: The domain; ``None`` for all of them.
+        traits: Field of :class:`Operator` -> the value that it must have. A trait that is a
+            function of the node equals no value: such rows are left out.
+    """
+    for operator in OPERATORS:
+        if domain is not None and operator.domain != domain:
+            continue
+        if all(getattr(operator, field) == value for field, value in traits.items()) and (
+            test is None or test(operator)
+        ):
+            yield operator
+
+
+def always_moves(operator: Operator) -> bool:
+    """Return whether every node of an operator moves values, whatever its attributes say."""
+    return isinstance(operator.moves, Moves) and not operator.moves & Moves.INSERTS
+
+
+def names(
+    test: Callable[[Operator], Any] | None = None, *, domain: str | None = "", **traits: Any
+) -> frozenset[str]:
+    """Return the names of the rows with these traits, as :func:`where` finds them."""
+    return frozenset(operator.name for operator in where(test, domain=domain, **traits))
