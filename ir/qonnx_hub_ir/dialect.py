@@ -34,6 +34,9 @@ DOMAIN = "qonnx.custom_op.general"
 CHANNELS_LAST_DOMAIN = "qonnx.custom_op.channels_last"
 """Standard operators whose channel axis is the last one."""
 
+ONNXRUNTIME_DOMAIN = "com.microsoft"
+"""onnxruntime's own operators."""
+
 DOMAIN_VERSION = 2
 """Version that is imported for the canonical domain: Trunc has six inputs from 2 on."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-DOMAIN = "com.microsoft"
+from qonnx_hub_ir import dialect
+
+DOMAIN = dialect.ONNXRUNTIME_DOMAIN
 """The domain of onnxruntime's own operators."""
 
 

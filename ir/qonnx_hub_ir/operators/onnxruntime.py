@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qonnx_hub_ir import contrib
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.operators.quantizers import scale_directions
 from qonnx_hub_ir.operators.row import Batch, Family, Operator, Pool, Product, row
 
@@ -16,7 +16,7 @@ _PAIR = (
 
 
 def _row(family: Family, name: str, inputs: str, **traits: Any) -> Operator:
-    return row(contrib.DOMAIN, family, name, inputs, **traits)
+    return row(dialect.ONNXRUNTIME_DOMAIN, family, name, inputs, **traits)
 
 
 OPERATORS: tuple[Operator, ...] = (

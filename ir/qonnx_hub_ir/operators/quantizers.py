@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx_ir import Node
 
-from qonnx_hub_ir import dialect, im2col
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.operators.row import (
     RISING,
     UNORDERED,
@@ -60,7 +60,7 @@ OPERATORS: tuple[Operator, ...] = (
     _linear("DequantizeLinear", changed=(21, 23)),
     row("", Family.QUANTIZER, "DynamicQuantizeLinear", "data", quantizes=True),
     row(
-        *(dialect.DOMAIN, Family.OTHER, im2col.IM2COL, "data"),
+        *(dialect.DOMAIN, Family.OTHER, "Im2Col", "data"),
         batch=Batch.FIRST_INPUT,
         channel_axis=-1,
     ),

@@ -25,7 +25,7 @@ from qonnx_hub_ir.operators.row import (
     version_of,
 )
 from qonnx_hub_ir.operators.table import of
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 def _holds(trait: Trait, node: Node) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from onnx_ir import Node
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quant import Array
+from qonnx_hub_ir.quantizers import Array
 
 
 class Family(enum.Enum):

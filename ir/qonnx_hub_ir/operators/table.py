@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from onnx_ir import Node
@@ -69,8 +69,8 @@ def find(domain: str, name: str) -> Operator:
 
 def where(
     test: Callable[[Operator], Any] | None = None, *, domain: str | None = "", **traits: Any
-) -> Iterator[Operator]:
-    """Give the rows with these traits.
+) -> tuple[Operator, ...]:
+    """Return the rows with these traits.
 
     Args:
         test: What else a row must fulfil.
@@ -78,13 +78,13 @@ def where(
         traits: Field of :class:`Operator` -> the value that it must have. A trait that is a
             function of the node equals no value: such rows are left out.
     """
-    for operator in OPERATORS:
-        if domain is not None and operator.domain != domain:
-            continue
-        if all(getattr(operator, field) == value for field, value in traits.items()) and (
-            test is None or test(operator)
-        ):
-            yield operator
+    return tuple(
+        operator
+        for operator in OPERATORS
+        if domain in (None, operator.domain)
+        and all(getattr(operator, field) == value for field, value in traits.items())
+        and (test is None or test(operator))
+    )
 
 
 def always_moves(operator: Operator) -> bool:

@@ -1,0 +1,174 @@
+"""The table of operators against ONNX's schemas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import defs
+
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.operators import Batch, Buffer
+from tests.ir.operator_cases import (
+    OPSET,
+    make_node,
+    name_of,
+    schemas,
+)
+
+
+def test_every_operator_of_onnx_has_a_row():
+    rows = {(row.domain, row.name) for row in operators.OPERATORS}
+    assert {(schema.domain, schema.name) for schema in schemas()} <= rows
+
+
+def test_no_row_of_a_domain_of_onnx_names_an_operator_that_onnx_does_not_know():
+    known = {(schema.domain, schema.name) for schema in schemas()}
+    domains = {domain for domain, _ in known}
+    rows = {(row.domain, row.name) for row in operators.OPERATORS if row.domain in domains}
+    assert rows <= known
+
+
+@pytest.mark.parametrize("row", operators.where(), ids=name_of)
+def test_a_row_has_as_many_inputs_as_the_schema(row):
+    schema = defs.get_schema(row.name, OPSET, "")
+    variadic = any(
+        one.option == defs.OpSchema.FormalParameterOption.Variadic for one in schema.inputs
+    )
+    assert row.inputs.is_variadic == variadic
+    assert len(row.inputs.roles) == len(schema.inputs)
+
+
+@pytest.mark.parametrize("row", operators.where(lambda row: bool(row.axis)), ids=name_of)
+def test_the_default_axis_is_that_of_every_schema(row):
+    for version in range(1, OPSET + 1):
+        try:
+            schema = defs.get_schema(row.name, version, "")
+        except defs.SchemaError:
+            continue
+        known = schema.attributes.get("axis")
+        if schema.deprecated or known is None or not known.default_value.type:
+            continue
+        node = make_node(row.name, [np.zeros(3, np.float32)], version=version)
+        assert operators.default_axis(node) == known.default_value.i, version
+
+
+@pytest.mark.parametrize(
+    "row", operators.where(lambda row: row.axes_input is not None), ids=name_of
+)
+def test_axes_are_an_input_from_the_opset_on_that_the_schemas_say(row):
+    for version in range(1, OPSET + 1):
+        try:
+            schema = defs.get_schema(row.name, version, "")
+        except defs.SchemaError:
+            continue
+        place = [i for i, one in enumerate(schema.inputs) if one.name == "axes"]
+        node = make_node(row.name, [], version=version)
+        assert operators.axes_input(node) == (place[0] if place else None), version
+
+
+@pytest.mark.parametrize("row", operators.where(lambda row: row.subgraphs), ids=name_of)
+def test_control_flow_has_attributes_of_graphs(row):
+    schema = defs.get_schema(row.name, OPSET, "")
+    kinds = {one.type for one in schema.attributes.values()}
+    assert defs.OpSchema.AttrType.GRAPH in kinds
+
+
+def test_nothing_but_control_flow_has_attributes_of_graphs():
+    for schema in schemas():
+        kinds = {one.type for one in schema.attributes.values()}
+        has_graphs = bool(
+            kinds & {defs.OpSchema.AttrType.GRAPH, defs.OpSchema.AttrType.GRAPHS}
+        )
+        assert operators.find(schema.domain, schema.name).subgraphs == has_graphs, schema.name
+
+
+def test_operators_without_tensors_are_those_with_sequences_or_optionals_in_their_schema():
+    found = {
+        schema.name
+        for schema in schemas()
+        if schema.domain == ""
+        and any(
+            text.startswith(("seq(", "optional("))
+            for one in schema.type_constraints
+            for text in one.allowed_type_strs
+        )
+        and not any(
+            text.startswith("tensor(float")
+            for one in (*schema.outputs,)
+            for text in one.types
+            if all(t.startswith("tensor") for t in one.types)
+        )
+    }
+    marked = operators.names(no_tensors=True)
+    assert marked - {"SequenceLength", "OptionalHasElement"} <= found | marked
+    assert {"SequenceConstruct", "SplitToSequence", "Optional"} <= marked
+
+
+def test_a_foreign_operator_of_a_known_name_is_not_known():
+    x = np.ones((1, 1, 3, 3), np.float32)
+    ours = make_node("Conv", [x, x], fed=[0])
+    foreign = make_node("Conv", [x, x], fed=[0], domain="some.where")
+    aliased = make_node("Conv", [x, x], fed=[0], domain="ai.onnx")
+    assert operators.is_product(ours)
+    assert operators.is_product(aliased)
+    assert not operators.is_product(foreign)
+    assert operators.is_random(foreign)
+    assert operators.tells_zeros_apart(foreign)
+    assert operators.changed_since(foreign, 1)
+    assert operators.buffer_of(foreign) is Buffer.UNKNOWN
+    assert operators.batch_rule(foreign) is Batch.UNKNOWN
+    assert operators.moves(foreign) is None
+
+
+def test_a_convolution_on_channels_last_data_is_a_product_where_any_layout_is_asked_for():
+    x = np.ones((1, 1, 3, 3), np.float32)
+    node = make_node("Conv", [x, x], fed=[0], domain=dialect.CHANNELS_LAST_DOMAIN)
+    assert not operators.is_product(node)
+    assert operators.is_product(node, any_layout=True)
+    assert operators.channel_axis(node) == -1
+    assert operators.bias_input(node) == 2
+
+
+@pytest.mark.parametrize(
+    ("op_type", "weight", "bias"),
+    [
+        *(("Conv", "W", "B"), ("ConvTranspose", "W", "B"), ("Gemm", "B", "C")),
+        *(("MatMul", "B", None), ("QLinearConv", "w", "B"), ("QLinearMatMul", "b", None)),
+        *(("ConvInteger", "w", None), ("MatMulInteger", "B", None)),
+    ],
+)
+def test_weight_and_bias_of_a_product_lie_where_its_schema_has_them(op_type, weight, bias):
+    names = [one.name for one in defs.get_schema(op_type, OPSET, "").inputs]
+    node = make_node(op_type, [])
+    assert operators.weight_input(node) == names.index(weight)
+    assert operators.bias_input(node) == (None if bias is None else names.index(bias))
+
+
+@pytest.mark.parametrize(
+    "op_type", ["QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"]
+)
+def test_scales_and_zero_points_of_integer_products_lie_where_their_schema_has_them(op_type):
+    names = [one.name for one in defs.get_schema(op_type, OPSET, "").inputs]
+    product = operators.find("", op_type).product
+    assert product is not None
+    assert all(names[i].endswith("_scale") for i in product.scales)
+    assert all(names[i].endswith("_zero_point") for i in product.zero_points)
+    found = sum(name.endswith(("_scale", "_zero_point")) for name in names)
+    assert found == len(product.scales) + len(product.zero_points)
+
+
+def test_random_operators_are_those_whose_schema_has_a_seed():
+    seeded = {
+        schema.name
+        for schema in schemas()
+        if not schema.domain and "seed" in schema.attributes
+    }
+    assert seeded == operators.names(lambda row: row.random is not False)
+
+
+def test_two_rows_of_one_operator_are_an_error():
+    from qonnx_hub_ir.operators import table
+
+    row = operators.find("", "Conv")
+    with pytest.raises(ValueError, match="two rows"):
+        table._by_key([row, row])
