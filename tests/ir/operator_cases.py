@@ -107,7 +107,7 @@ def make_node(
 
 
 def schemas() -> list[Any]:
-    return defs.get_allschemas()
+    return list(defs.get_all_schemas())
 
 
 def images(seed: int = 0, count: int = 1) -> list[np.ndarray]:
