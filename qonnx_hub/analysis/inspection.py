@@ -12,8 +12,8 @@ from onnx_ir import Model, Node
 
 from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.analysis import Accumulator, InputRange, ValueInfo
-from qonnx_hub_ir.analysis.accumulators import walk_accumulators
+from qonnx_hub_ir.analysis import InputRange, ValueInfo
+from qonnx_hub_ir.analysis.accumulators import AccumulatorRange, walk_accumulators
 from qonnx_hub_ir.describe import describe_number
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer, Trunc
 from qonnx_hub_ir.semantics import quantize_to_integers
@@ -89,33 +89,6 @@ class TensorRange:
 
 
 @dataclass(frozen=True, slots=True)
-class AccumulatorRange:
-    """What the sum of one layer can hold, without its bias.
-
-    Attributes:
-        node: Operator and name of the layer.
-        low: Lowest sum.
-        high: Highest sum.
-        bits: Bits that hold every sum.
-        partial_bits: Bits that hold every partial sum as well, in any order of adding.
-        scale: Value of one unit, or how many there are.
-        input_type: Type of the layer's input.
-        weight_type: Type of its weights.
-        exact: Whether float32 computes the same sums to the bit.
-    """
-
-    node: str
-    low: int
-    high: int
-    bits: int
-    partial_bits: int
-    scale: str
-    input_type: str
-    weight_type: str
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Inspection:
     """What is quantized in a model.
 
@@ -181,7 +154,7 @@ def inspect_model(
         weight_bits=bits,
         float_weights=floats,
         ranges=tuple(_range(n, info) for n, info, _ in known if info.constant is None),
-        accumulators=tuple(_accumulator(sums) for _, _, sums in known if sums is not None),
+        accumulators=tuple(sums.summary() for _, _, sums in known if sums is not None),
     )
 
 
@@ -201,20 +174,6 @@ def _range(name: str, info: ValueInfo) -> TensorRange:
         axis=info.channel_axis,
         exact=grid is not None and grid.exact,
         fixed_point=kind,
-    )
-
-
-def _accumulator(found: Accumulator) -> AccumulatorRange:
-    return AccumulatorRange(
-        node=found.node,
-        low=int(found.low.min()),
-        high=int(found.high.max()),
-        bits=found.bits,
-        partial_bits=found.partial_bits,
-        scale=describe_number(found.scale),
-        input_type=str(found.input_type),
-        weight_type=str(found.weight_type),
-        exact=found.exact,
     )
 
 

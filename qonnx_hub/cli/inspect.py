@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,6 +141,8 @@ def _flag(value: bool | None) -> str:
 def _print_ranges(out: Console, found: Inspection) -> None:
     from rich.table import Table
 
+    from qonnx_hub.equivalence.reports.text import accumulator_table
+
     table = Table(box=None, pad_edge=False)
     for title in ("tensor", "type", "values", "integers", "scale", "offset", "per", "exact"):
         table.add_column(title)
@@ -159,21 +162,8 @@ def _print_ranges(out: Console, found: Inspection) -> None:
     out.print(table)
     if not found.accumulators:
         return
-    sums = Table(box=None, pad_edge=False)
-    for title in ("accumulator", "input", "weights", "sums", "bits", "partial", "exact"):
-        sums.add_column(title)
-    for layer in found.accumulators:
-        sums.add_row(
-            layer.node,
-            layer.input_type,
-            layer.weight_type,
-            f"{layer.low}..{layer.high}",
-            str(layer.bits),
-            str(layer.partial_bits),
-            _flag(layer.exact),
-        )
     out.print()
-    out.print(sums)
+    out.print(accumulator_table(asdict(layer) for layer in found.accumulators))
 
 
 def _weights(stored: list[IntegerWeight]) -> Table:

@@ -44,6 +44,7 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.io import registry
 from qonnx_hub_adapters.onnx_reader import is_onnx
+from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array
 
@@ -229,7 +230,6 @@ def _named(inputs: Mapping[str, Array], a: Runner, b: Runner) -> Feeds:
 
 def _prove(a: Runner, b: Runner, source: InputSource, how: How) -> CheckResult:
     """Return the result with a certificate; samples are run as well, to be sure."""
-    from qonnx_hub.equivalence.proof.accumulators import accumulator_ranges
     from qonnx_hub.equivalence.proof.prove import prove_models
 
     if a.model is None or b.model is None:
@@ -254,7 +254,9 @@ def _prove(a: Runner, b: Runner, source: InputSource, how: How) -> CheckResult:
         verdict=verdict,
         notes=tuple(notes),
         certificate=certificate.to_dict(),
-        accumulators=tuple(dataclasses.asdict(row) for row in accumulator_ranges(a.model)),
+        accumulators=tuple(
+            dataclasses.asdict(found.summary()) for found in accumulators(a.model)
+        ),
     )
 
 

@@ -6,7 +6,7 @@ operators beside it; :mod:`~qonnx_hub_ir.analysis.value_info` says what is known
 
 from __future__ import annotations
 
-from qonnx_hub_ir.analysis.accumulators import Accumulator, accumulators
+from qonnx_hub_ir.analysis.accumulators import Accumulator, AccumulatorRange, accumulators
 from qonnx_hub_ir.analysis.grids import Grid, IntegerType
 from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import (
@@ -18,6 +18,7 @@ from qonnx_hub_ir.analysis.value_ranges import (
 
 __all__ = [
     "Accumulator",
+    "AccumulatorRange",
     "Constant",
     "Grid",
     "InputRange",

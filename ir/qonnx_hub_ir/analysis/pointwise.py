@@ -32,7 +32,7 @@ from qonnx_hub_ir.analysis.rule_context import (
     widened,
     within_grid,
 )
-from qonnx_hub_ir.analysis.value_info import ValueInfo, between
+from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between, of_constant
 from qonnx_hub_ir.quantizers import Array
 
 _FUNCTION_MARGIN = 2.0**-18
@@ -270,9 +270,23 @@ def _negate(site: Site) -> ValueInfo | None:
 
 def clipped(info: ValueInfo, low: Array, high: Array) -> ValueInfo:
     """Return what is known about values held between two numbers."""
+    constant = info.constant
+    if constant is not None and max(low.size, high.size) == 1:
+        return _clipped_constant(info, constant, low, high)
     lows = np.minimum(np.maximum(info.low, low), high)
     highs = np.minimum(np.maximum(info.high, low), high)
     return within_grid(between(lows, highs, _clipped_grid(info, low, high)))
+
+
+def _clipped_constant(
+    info: ValueInfo, constant: Constant, low: Array, high: Array
+) -> ValueInfo:
+    values = constant.values
+    below, above = values < low, values > high
+    if not bool(np.any(below | above)):
+        return info
+    held = np.where(below, low, np.where(above, high, values)).astype(values.dtype)
+    return of_constant(Constant(held))
 
 
 def _clipped_grid(info: ValueInfo, low: Array, high: Array) -> Grid | None:

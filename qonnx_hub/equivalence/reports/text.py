@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
@@ -47,7 +47,7 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
         yield _coverage_line(result)
     if result.accumulators:
         yield ""
-        yield _accumulators_table(result.accumulators)
+        yield accumulator_table(result.accumulators)
     for line in _sentences(result):
         yield escape(line)
     style = _STYLES[result.verdict]
@@ -103,20 +103,25 @@ def _layers_table(rows: list[LayerRow]) -> RenderableType:
     return table
 
 
-def _accumulators_table(rows: tuple[dict[str, Any], ...]) -> RenderableType:
+def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Return what the layers' sums can hold, as a table.
+
+    Args:
+        rows: Fields of :class:`~qonnx_hub_ir.analysis.AccumulatorRange`.
+    """
     from rich.table import Table
 
-    columns = ("accumulator", "low", "high", "bits", "float32 is exact", "input", "weight")
+    columns = ("accumulator", "input", "weights", "sums", "bits", "partial", "float32 exact")
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(
             row["node"],
-            str(row["low"]),
-            str(row["high"]),
+            row["input_type"],
+            row["weight_type"],
+            f"{row['low']}..{row['high']}",
             str(row["bits"]),
+            str(row["partial_bits"]),
             "yes" if row["float32_exact"] else "no",
-            f"{row['input_bits']} bits",
-            f"{row['weight_bits']} bits",
         )
     return table
 

@@ -10,14 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.helper import make_node
 
-from qonnx_hub.equivalence.proof.accumulators import accumulator_ranges
+import qonnx_hub as qh
+from benchmarks import nets
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_ir.analysis import accumulators
 from tests.support import DOMAIN, SHARED, model_of, needs_shared, quant_node
 
 FLOAT = np.float32
+
+SMALL = {
+    "mobilenet_v1": lambda: nets.mobilenet_v1(0.25, 32),
+    "cnv": nets.cnv,
+    "tfc": nets.tfc,
+}
 
 
 def layer(
@@ -60,16 +68,20 @@ def layer(
 
 
 def single(model):
-    found = accumulator_ranges(model)
-    assert len(found) == 1
-    return found[0]
+    (found,) = accumulators(model)
+    return found.summary()
+
+
+def signed_bits(*numbers):
+    """Return the fewest bits of two's complement, by trying."""
+    return next(b for b in range(1, 99) if all(-(2**b) <= 2 * n <= 2**b - 2 for n in numbers))
 
 
 def test_a_product_ranges_over_the_ends_of_its_input():
     # Inputs -2 to 1, columns (1, 3) and (-2, 0): -2*1-2*3 = -8, 1*-2 = -2 to 4.
     found = single(layer())
     assert (found.node, found.low, found.high) == ("MatMul 'layer'", -8, 4)
-    assert (found.bits, found.input_bits, found.weight_bits) == (4, 2, 4)
+    assert (found.bits, found.input_type, found.weight_type) == (4, "INT2", "INT4")
     assert found.magnitude == 8
 
 
@@ -95,7 +107,7 @@ small_weights = st.integers(1, 4).flatmap(
     zero=st.sampled_from([0, 0, 1, 2]),
     narrow_bits=st.integers(1, 2),
 )
-def test_the_range_is_that_of_all_partial_sums_of_all_inputs(
+def test_the_range_is_that_of_all_inputs_and_the_bits_those_of_all_partial_sums(
     weights, signed, zero, narrow_bits
 ):
     matrix = np.asarray(weights, dtype=np.int64)
@@ -107,13 +119,16 @@ def test_the_range_is_that_of_all_partial_sums_of_all_inputs(
         codes = np.array([-1, 1])
     else:
         codes = np.arange(2**narrow_bits) - signed * 2 ** (narrow_bits - 1)
-    held = [0]
+    held, finished = [0], []
     for inputs in itertools.product(codes - zero, repeat=rows):
         terms = np.asarray(inputs, dtype=np.int64)[:, np.newaxis] * matrix
         for order in itertools.permutations(range(rows)):
             held.extend(np.cumsum(terms[list(order)], axis=0).reshape(-1).tolist())
+        finished.extend(terms.sum(axis=0).tolist())
     found = single(model)
-    assert (found.low, found.high) == (min(held), max(held))
+    assert (found.low, found.high) == (min(finished), max(finished))
+    assert found.bits == signed_bits(min(finished), max(finished))
+    assert found.partial_bits == signed_bits(min(held), max(held))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +201,7 @@ def test_a_bipolar_input_is_plus_or_minus_one():
     constants = {"half": 0.5, "w": np.array([[1.0], [-1.0], [1.0]], dtype=FLOAT)}
     found = single(read_model(model_of(nodes, {"x": (1, 3)}, ["y"], constants)))
     assert (found.low, found.high, found.bits) == (-3, 3, 3)
-    assert (found.input_bits, found.weight_bits) == (1, 1)
+    assert (found.input_type, found.weight_type) == ("BIPOLAR", "BIPOLAR")
 
 
 def test_float32_is_exact_up_to_two_to_the_24():
@@ -211,7 +226,7 @@ def test_float32_loses_a_unit_where_it_is_not_called_exact():
 @pytest.mark.parametrize(("scale", "exact"), [(0.25, True), (0.3, False)])
 def test_scales_that_are_no_powers_of_two_are_not_exact(scale, exact):
     found = single(layer(scale=scale))
-    assert (found.float32_exact, found.exact_scales) == (exact, exact)
+    assert found.float32_exact == exact
     assert found.magnitude == 8
 
 
@@ -245,22 +260,36 @@ def test_a_scale_per_output_is_one_accumulator():
 @pytest.mark.parametrize(
     "model",
     [
-        layer(weight_scale=np.array([[0.5], [0.25]], dtype=FLOAT)),
-        layer(scale=np.array([[0.5, 0.25]], dtype=FLOAT)),
-        layer(zero=0.5),
+        layer(weight_scale=np.array([[0.5], [0.3]], dtype=FLOAT)),
+        layer(scale=np.array([[0.5, 0.3]], dtype=FLOAT)),
         layer(before=[("Sigmoid",)]),
     ],
-    ids=["scale per input of weights", "scale per input", "zero point between", "sigmoid"],
+    ids=["scale per input of weights", "scale per input", "sigmoid"],
 )
 def test_what_is_on_no_integer_grid_is_left_out(model):
-    assert accumulator_ranges(model) == []
+    assert accumulators(model) == []
 
 
-def test_integers_beyond_64_bits_do_not_wrap():
-    model = layer(weights=np.full((4, 1), 2.0**30), shape=(1, 4), bits=33.0, weight_bits=32.0)
+@pytest.mark.parametrize(
+    "model",
+    [
+        layer(weight_scale=np.array([[0.5], [0.25]], dtype=FLOAT)),
+        layer(scale=np.array([[0.5, 0.25]], dtype=FLOAT)),
+    ],
+    ids=["of weights", "of the input"],
+)
+def test_scales_per_input_with_a_common_one_are_summed_in_that(model):
+    # The first of both inputs counts double: columns (2, 3) and (-4, 0) times -2 to 1.
     found = single(model)
-    assert (found.low, found.high) == (-(2**64), 4 * (2**32 - 1) * 2**30)
-    assert found.bits == 65
+    assert (found.scale, found.low, found.high) == ("0.25", -10, 8)
+
+
+def test_integers_beyond_62_bits_are_left_out_and_do_not_wrap():
+    weights = np.full((4, 1), 2.0**28)
+    fits = layer(weights=weights, shape=(1, 4), bits=31.0, weight_bits=30.0)
+    assert (single(fits).low, single(fits).bits) == (-(2**60), 61)
+    beyond = layer(weights=4 * weights, shape=(1, 4), bits=33.0, weight_bits=32.0)
+    assert accumulators(beyond) == []
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
@@ -287,6 +316,22 @@ def test_the_first_layer_of_a_known_network():
     weights = model.graph.initializers["41"].const_value.numpy()
     ternary = np.clip(np.rint(weights), -1, 1)
     largest = int(np.abs(ternary).sum(axis=1).max())
-    first = accumulator_ranges(model)[0]
+    first = accumulators(model)[0].summary()
     assert (first.low, first.high) == (-largest, largest)
     assert first.float32_exact
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "cnv", "tfc"])
+def test_an_inspection_and_a_proof_report_the_same(name):
+    model = qh.load(nets.fix_batch(SMALL[name](), 1))
+    proof = qh.check(model, model, level="proof", samples=1).to_dict()
+    inspected = qh.inspect(model, ranges=True).to_dict()
+    assert len(proof["accumulators"]) == {"mobilenet_v1": 28, "cnv": 9, "tfc": 4}[name]
+    assert proof["accumulators"] == inspected["accumulators"]
+
+
+def test_the_range_of_each_channel_of_the_input_counts():
+    # Depthwise sums reach the next layer through a Relu: no channel reaches the largest code.
+    model = qh.load(nets.fix_batch(SMALL["mobilenet_v1"](), 1))
+    found = {one.node: one.summary() for one in accumulators(model)}["Conv 'pw4'"]
+    assert (found.low, found.bits, found.partial_bits) == (-847, 11, 11)
