@@ -22,7 +22,7 @@ from qonnx_hub_ir.graph.queries import (
     moved_axes,
     producer,
     quantizers,
-    rank,
+    rank_of,
     readers,
 )
 from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
@@ -310,10 +310,10 @@ def _is_pool_trunc(node: Node, quant: Trunc) -> bool:
 def _matmul(node: Node) -> Iterator[Finding]:
     if node.op_type != "MatMul" or node.domain != "":
         return
-    if (rank(node.inputs[0]) or 2) > 2:
+    if (rank_of(node.inputs[0]) or 2) > 2:
         yield refused(
             node,
-            f"multiplies data of rank {rank(node.inputs[0])}",
+            f"multiplies data of rank {rank_of(node.inputs[0])}",
             "MultiThreshold takes channels on axis 1; shapes of MatMul do not fit",
             "flatten to (1, features) before the product",
         )

@@ -21,7 +21,7 @@ from qonnx_hub_ir.graph.queries import (
     made_of_sizes,
     producer,
     quantizers,
-    rank,
+    rank_of,
     readers,
 )
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding, is_power_of_two
@@ -115,7 +115,7 @@ def _operator(node: Node) -> Iterator[Finding]:
     if op not in ACCEPTED:
         remedy = EXPORT if op in _MENDED else _NEVER
         yield refused(node, "is not known", "ERROR: Unsupported operation type", remedy)
-    rank_in = rank(node.inputs[0]) if node.inputs else None
+    rank_in = rank_of(node.inputs[0]) if node.inputs else None
     first = op in _SPATIAL or (op == "BatchNormalization" and (rank_in or 0) > 2)
     if first and node.domain == "":
         yield refused(
@@ -137,7 +137,7 @@ def _merge(node: Node) -> Iterator[Finding]:
     if node.op_type in _MERGES and len(node.inputs) > 2:
         effect = "Exception: two inputs only"
         yield refused(node, "merges more than two inputs", effect, _NEVER)
-    if node.op_type == "Concat" and (rank(node.outputs[0]) or 0) > 4:
+    if node.op_type == "Concat" and (rank_of(node.outputs[0]) or 0) > 4:
         yield refused(node, "joins more than three axes", "Exception: rank", _NEVER)
     if node.op_type == "Pad":
         value = dialect.constant_value(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -148,7 +148,7 @@ def _merge(node: Node) -> Iterator[Finding]:
 def _pool(node: Node) -> Iterator[Finding]:
     if node.op_type not in {"MaxPool", "AveragePool"}:
         return
-    if rank(node.inputs[0]) == 3:
+    if rank_of(node.inputs[0]) == 3:
         yield wrong(
             node,
             "pools along one axis",
@@ -203,10 +203,10 @@ def _product(node: Node) -> Iterator[Finding]:
             "the layer emits no code: the output is whatever lay in memory",
             _NEVER,
         )
-    if (rank(left) or 2) > 2:
+    if (rank_of(left) or 2) > 2:
         yield wrong(
             node,
-            f"multiplies data of rank {rank(left)}",
+            f"multiplies data of rank {rank_of(left)}",
             "the input's size is taken to be the product of all axes",
             "use a convolution of kernel 1",
         )

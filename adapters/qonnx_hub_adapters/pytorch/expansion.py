@@ -95,7 +95,7 @@ class _Writer:
         self.graph = graph
         self.node = node
         self.key = key
-        self.emit = Emitter(graph, node)
+        self.emit = Emitter(node)
 
     def quant(self, x: Value, said: Said) -> Value:
         """Return the value of one ``Quant`` node, limited where its bits say too much."""

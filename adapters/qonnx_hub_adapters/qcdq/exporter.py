@@ -156,7 +156,7 @@ def _quantizers(model: Model) -> list[Node]:
 
 def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRecord:
     words = describe_quantizer(dialect.read_quantizer(node))
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     emit.replace_with(encoding.write(emit))
     return QuantizerRecord(
         node.name or "",

@@ -58,12 +58,12 @@ class Rewriter:
             if found is None:
                 continue
             x, quant = found
-            emit = Emitter(self.graph, node)
+            emit = Emitter(node)
             emit.replace_with(self._quantize(Decoding(x, quant), emit, str(node.name)))
 
     def _replace(self, chain: Chain, decoding: Decoding) -> None:
         node = chain.target
-        emit = Emitter(self.graph, node)
+        emit = Emitter(node)
         key = _identity(chain, decoding)
         is_shared = key in self._made
         if not is_shared:

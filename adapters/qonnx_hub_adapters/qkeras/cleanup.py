@@ -9,6 +9,8 @@ from onnx_ir.passes.common import IdentityEliminationPass
 
 from qonnx_hub_adapters.qkeras.convolutions import flatten_convolutions, fuse_bias
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.permutations import Perm
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldConstants,
@@ -18,8 +20,6 @@ from qonnx_hub_ir.passes import (
     SinkTransposes,
     run_passes,
 )
-from qonnx_hub_ir.passes.layout.fold_weight_layout import transpose_node
-from qonnx_hub_ir.passes.layout.sink_transposes import Perm
 from qonnx_hub_ir.quantizers import Array
 
 _TF_NEAREST = "tf_half_pixel_for_nn"

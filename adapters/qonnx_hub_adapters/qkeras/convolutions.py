@@ -9,12 +9,9 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.layout.fold_weight_layout import (
-    is_constant_tree,
-    permutation,
-    shape_of_constant,
-    transpose_node,
-)
+from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.permutations import perm_of
 
 
 def flatten_convolutions(model: Model) -> None:
@@ -33,7 +30,7 @@ def flatten_convolutions(model: Model) -> None:
         if conv is None or conv.op_type != "Conv" or conv.domain != "":
             continue
         turned = _only_producer(conv.inputs[0])
-        if turned is None or permutation(turned) != (0, 3, 1, 2):
+        if turned is None or perm_of(turned) != (0, 3, 1, 2):
             continue
         widened = _only_producer(turned.inputs[0])
         x = None if widened is None else _unsqueezed(widened, [1])

@@ -43,7 +43,7 @@ class Writer:
     """Writes operators with float constants in front of one node."""
 
     def __init__(self, graph: Graph, node: Node) -> None:
-        self.emit = Emitter(graph, node)
+        self.emit = Emitter(node)
         self.graph = graph
         self.node = node
         self._quantizers = 0

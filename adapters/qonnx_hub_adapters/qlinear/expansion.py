@@ -79,7 +79,7 @@ def _lift_splits(graph: Graph) -> None:
         parameters = {_parameters_of(reader) for reader in readers}
         if len(parameters) != 1 or None in parameters:
             continue
-        emit = Emitter(graph, node)
+        emit = Emitter(node)
         values = emit.add("DequantizeLinear", [node.inputs[0], *readers[0].inputs[1:]])
         node.replace_input_with(0, values)
         for part in node.outputs:

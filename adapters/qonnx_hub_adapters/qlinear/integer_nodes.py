@@ -25,7 +25,7 @@ class Site:
     def __init__(self, graph: Graph, node: Node) -> None:
         """Take a node of a graph."""
         self.graph, self.node = graph, node
-        self.emit = Emitter(graph, node)
+        self.emit = Emitter(node)
 
     def fail(self, reason: str) -> SourceError:
         """Return the error that says what about this node cannot be read."""

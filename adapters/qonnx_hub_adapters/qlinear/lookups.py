@@ -31,7 +31,7 @@ def quantize_lookups(graph: Graph) -> None:
         if reader is None:
             continue
         _requantize_index(graph, node.inputs[1])
-        emit = Emitter(graph, node)
+        emit = Emitter(node)
         values = emit.add("DequantizeLinear", [node.inputs[0], *reader.inputs[1:]])
         attributes = {name: a.value for name, a in node.attributes.items()}
         found = emit.add("Gather", [values, node.inputs[1]], **attributes)
@@ -65,7 +65,7 @@ def _requantize_index(graph: Graph, index: Value | None) -> None:
         for value in node.inputs:
             _requantize_index(graph, value)
         return
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     parameters = source.inputs[1:]
     values = emit.add("DequantizeLinear", [codes, *parameters])
     node.replace_input_with(0, emit.add("QuantizeLinear", [values, *parameters]))

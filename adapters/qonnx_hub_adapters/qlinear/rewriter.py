@@ -96,7 +96,7 @@ class Rewriter:
 
     def _move(self, node: Node) -> None:
         sources = [None if v is None else self._codes.get(v) for v in node.inputs]
-        made = move(Emitter(self._graph, node), node, sources, self._form)
+        made = move(Emitter(node), node, sources, self._form)
         if isinstance(made, Codes):
             self._codes[node.outputs[0]] = made
 
@@ -144,7 +144,7 @@ class Rewriter:
             if self._is_rounded(x):
                 self.bounds[node.name or ""] = Bound(steps=LARGEST_STEP)
             return
-        emit = Emitter(self._graph, node)
+        emit = Emitter(node)
         source, chain = trace_epilogue(x, lambda v: v in self._codes or v in self._products)
         if source in self._products:
             made = self._requantized(emit, self._products[source], chain, steps, zero)
@@ -301,7 +301,7 @@ class Rewriter:
         for value, codes in self._codes.items():
             node = value.producer()
             assert node is not None, "only nodes have integers"
-            emit = Emitter(self._graph, node)
+            emit = Emitter(node)
             emit.replace_with(borders.dequantized(emit, codes, self._form))
 
     def _emit_products(self) -> None:
@@ -310,7 +310,7 @@ class Rewriter:
             node = product.node
             if node.graph is None or node.op_type in POOLS:
                 continue
-            emit = Emitter(self._graph, node)
+            emit = Emitter(node)
             values = emit_sums(emit, product, self._form)
             emit.replace_with(emit_own_steps(emit, product, values))
 

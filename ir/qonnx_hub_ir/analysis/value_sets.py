@@ -10,7 +10,7 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_bipolar
 from qonnx_hub_ir.semantics import levels
 

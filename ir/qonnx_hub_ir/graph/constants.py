@@ -1,25 +1,93 @@
-"""Constants, quantized or not, rearranged where they are or in a copy for one reader."""
+"""Constants of a graph: initializers, and quantizers of initializers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import onnx_ir
-from onnx_ir import Graph, Node, Value
+from onnx_ir import Graph, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.quantizers import Array
 
-Rearrange = Callable[[Array], Array]
-"""Takes an array of the full rank, whose axes may have length 1, and returns it rearranged."""
+
+def is_constant_tree(value: Value | None) -> bool:
+    """Return whether a value is a constant, or a quantizer of constants."""
+    if value is None:
+        return False
+    if dialect.constant_tensor(value) is not None:
+        return True
+    node = value.producer()
+    return (
+        node is not None
+        and dialect.is_quantizer(node)
+        and all(dialect.constant_tensor(one) is not None for one in node.inputs)
+    )
 
 
-def only_reader(value: Value) -> bool:
-    """Return whether a value has one use, and is no graph output."""
-    return len(value.uses()) == 1 and not value.is_graph_output()
+def shape_of_constant(value: Value) -> tuple[int, ...]:
+    """Return the shape of a value that :func:`is_constant_tree`."""
+    node = value.producer()
+    tensor = dialect.constant_tensor(value if node is None else node.inputs[0])
+    if tensor is None:
+        raise ValueError(f"'{value.name}' is not a constant")
+    return tuple(int(size) for size in tensor.shape if isinstance(size, int))
+
+
+def constant_shape(value: Value | None) -> tuple[int, ...] | None:
+    """Return the shape of a constant or a quantizer of constants; ``None`` for the others."""
+    if value is None or not is_constant_tree(value):
+        return None
+    return shape_of_constant(value)
+
+
+def is_single(value: Value) -> bool:
+    """Return whether a value that :func:`is_constant_tree` has one element."""
+    return int(np.prod(shape_of_constant(value), dtype=np.int64)) == 1
+
+
+def known_integers(value: Value | None) -> list[int] | None:
+    """Return a constant as a flat list of integers: axes, pads, sizes."""
+    array = dialect.constant_value(value)
+    return None if array is None else [int(number) for number in array.reshape(-1)]
+
+
+def full_rank(array: Array, rank: int) -> Array:
+    """Return the array with leading axes of length 1 up to a rank."""
+    return array.reshape((1,) * (rank - array.ndim) + array.shape)
+
+
+def along_channels(values: Array, rank: int, *, last: bool = False) -> Array:
+    """Return one value per channel, shaped to broadcast with a value of a rank.
+
+    Args:
+        values: One entry per channel.
+        rank: Rank of what they apply to, from 2 on.
+        last: Whether its channels are on the last axis, else on axis 1.
+    """
+    return values.reshape(channel_shape(rank, last=last))
+
+
+def channel_shape(rank: int, *, last: bool = False) -> tuple[int, ...]:
+    """Return the shape, -1 for the channels, in which :func:`along_channels` gives values."""
+    if last:
+        return (1,) * (rank - 1) + (-1,)
+    return (1, -1) + (1,) * (rank - 2)
+
+
+def squeezed(values: Array) -> Array:
+    """Return the values with length 1 along every axis on which they do not differ."""
+    for axis in range(values.ndim):
+        first = np.take(values, [0], axis=axis)
+        if np.array_equal(np.broadcast_to(first, values.shape), values):
+            values = first
+    return np.ascontiguousarray(values)
+
+
+def without_extra_axes(values: Array) -> Array:
+    """Return a quantizer's parameter as float32 that cannot add axes to another operand."""
+    array = values.astype(np.float32)
+    return array.reshape(()) if array.size == 1 else array
 
 
 def read_initializers(graph: Graph) -> list[Value]:
@@ -33,116 +101,3 @@ def drop_unread(graph: Graph, candidates: Iterable[Value]) -> None:
         known = graph.initializers.get(str(value.name))
         if known is value and not value.uses() and not value.is_graph_output():
             graph.initializers.pop(str(value.name))
-
-
-def full_rank(array: Array, rank: int) -> Array:
-    """Return the array with leading axes of length 1 up to a rank."""
-    return array.reshape((1,) * (rank - array.ndim) + array.shape)
-
-
-def transposing(perm: tuple[int, ...]) -> Rearrange:
-    """Return what transposes constants by ``perm``."""
-    return lambda array: np.transpose(array, perm)
-
-
-def taking(order: Array, axis: int) -> Rearrange:
-    """Return what puts the elements of constants along an axis in another order."""
-
-    def take(array: Array) -> Array:
-        return array if array.shape[axis] == 1 else np.take(array, order, axis=axis)
-
-    return take
-
-
-def _is_single(value: Value) -> bool:
-    return int(np.prod(shape_of_constant(value), dtype=np.int64)) == 1
-
-
-class Rearranger:
-    """Rearranges constants of one graph; equal requests share one copy."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self._done: dict[tuple[Any, ...], Value] = {}
-
-    def __call__(
-        self, value: Value, change: Rearrange, key: object, reader: Node, rank: int
-    ) -> Value:
-        """Return the constant rearranged; in place where nobody else reads it.
-
-        Args:
-            value: A constant, or a quantizer of constants, that the reader reads.
-            change: What to do with its array.
-            key: Stands for ``change``: equal keys do equal things.
-            reader: The node that will read the result.
-            rank: Rank of what ``change`` takes; lower constants get leading axes.
-        """
-        if not is_constant_tree(value):
-            raise ValueError(f"'{value.name}' is not a constant")
-        if _is_single(value):
-            return value
-        known = (value, key, rank)
-        if known not in self._done:
-            node = value.producer()
-            if node is None:
-                self._done[known] = self._array(value, change, rank, only_reader(value))
-            else:
-                self._done[known] = self._quantized(node, change, known, reader)
-        return self._done[known]
-
-    def _array(self, value: Value, change: Rearrange, rank: int, alone: bool) -> Value:
-        tensor = dialect.constant_tensor(value)
-        if tensor is None:
-            raise ValueError(f"'{value.name}' is not a constant")
-        array = full_rank(tensor.numpy(), rank)
-        moved = np.ascontiguousarray(change(array))
-        name = str(value.name)
-        fresh = onnx_ir.Tensor(moved, dtype=tensor.dtype, name=name)
-        if not alone:
-            copy = dialect.register_tensor(self.graph, f"{name}_turned", fresh)
-            copy.metadata_props.update(value.metadata_props)
-            return copy
-        value.const_value = fresh
-        value.shape = dialect.known_shape(fresh)
-        return value
-
-    def _quantized(
-        self, node: Node, change: Rearrange, known: tuple[Any, ...], reader: Node
-    ) -> Value:
-        _, key, rank = known
-        alone = only_reader(node.outputs[0])
-        target = node if alone else self._copied(node, reader)
-        out = target.outputs[0]
-        for index, value in enumerate(node.inputs):
-            if value is None or (index and _is_single(value)):
-                continue
-            moved = self._parameter(value, change, key, rank, alone)
-            target.replace_input_with(index, moved)
-        data = target.inputs[0]
-        out.shape = None if data is None else data.shape
-        return out
-
-    def _parameter(
-        self, value: Value, change: Rearrange, key: Any, rank: int, alone: bool
-    ) -> Value:
-        known = (value, key, rank)
-        if known not in self._done:
-            alone = alone and only_reader(value)
-            self._done[known] = self._array(value, change, rank, alone)
-        return self._done[known]
-
-    def _copied(self, node: Node, reader: Node) -> Node:
-        name = f"{node.name}_{reader.name}"
-        copy = Node(
-            node.domain,
-            node.op_type,
-            node.inputs,
-            list(node.attributes.values()),
-            num_outputs=1,
-            name=name,
-        )
-        copy.outputs[0].name = f"{name}_out0"
-        copy.outputs[0].type = node.outputs[0].type
-        copy.outputs[0].metadata_props.update(node.outputs[0].metadata_props)
-        reader.prepend(copy)
-        return copy

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Value
 
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.rewriting import dims, free_name, value_names
-from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
+from qonnx_hub_ir.graph.names import free_name, value_names
+from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.subgraphs import read_values
+from qonnx_hub_ir.graph.unused import drop_unused
 
 
 def split_model(model: Model, at: Sequence[str]) -> tuple[Model, Model]:
@@ -42,7 +44,7 @@ def split_model(model: Model, at: Sequence[str]) -> tuple[Model, Model]:
     chosen = dict.fromkeys([*(values[name] for name in at), *early])
     first.graph.outputs[:] = list(chosen)
     for part, label in ((first, "before"), (second, "behind")):
-        DropUnused()(part)
+        drop_unused(part)
         part.graph.name = f"{model.graph.name}_{label}"
     return first, second
 
@@ -65,24 +67,10 @@ def _cut_off(model: Model, at: Sequence[str]) -> set[str]:
         graph.inputs.append(entry)
     outputs = set(graph.outputs)
     for node in graph:
-        if any(value in behind for value in _read(node)):
+        if any(value in behind for value in read_values(node)):
             behind.update(node.outputs)
     # A cut tensor that is an output of the model belongs to the first part.
     return {str(v.name) for v in behind if v not in outputs or v.producer() is not None}
-
-
-def _read(node: Node) -> list[Value]:
-    """Return what a node reads, subgraphs included."""
-    found = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        inner = attribute.value
-        graphs = inner if isinstance(inner, (list, tuple)) else [inner]
-        for graph in graphs:
-            if isinstance(graph, Graph):
-                found.extend(
-                    v for one in graph.all_nodes() for v in one.inputs if v is not None
-                )
-    return found
 
 
 def _require_separated(model: Model, behind: set[str], at: Sequence[str]) -> None:
@@ -90,7 +78,7 @@ def _require_separated(model: Model, behind: set[str], at: Sequence[str]) -> Non
     needed: set[Value] = {v for v in model.graph.outputs if v.name in behind}
     for node in reversed(list(model.graph)):
         if any(value in needed for value in node.outputs):
-            needed.update(_read(node))
+            needed.update(read_values(node))
     leaks = [str(v.name) for v in model.graph.inputs if v in needed and v.name not in at]
     if leaks:
         raise PassError(

@@ -1,4 +1,4 @@
-"""Questions about a graph that the rules of several targets ask."""
+"""Questions about nodes and values; the answer to what is not known is ``None``."""
 
 from __future__ import annotations
 
@@ -6,57 +6,81 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node, SymbolicDim, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.constants import constant_shape
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 
+Dims = tuple[int | str | None, ...]
+"""Sizes: numbers, names of symbolic sizes, ``None`` where nothing is known."""
+
+
+def attribute(node: Node, name: str, default: Any) -> Any:
+    """Return the value of an attribute, or the default where the node does not have it."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def is_standard(node: Node, *operators: str) -> bool:
+    """Return whether the node is one of these standard operators."""
+    return node.domain == "" and node.op_type in operators
+
+
+def input_of(node: Node, index: int) -> Value | None:
+    """Return an input; ``None`` where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def producer(value: Value | None) -> Node | None:
+    """Return the node that makes a value."""
+    return None if value is None else value.producer()
+
+
+def readers(value: Value) -> list[Node]:
+    """Return the nodes that read a value, once per use."""
+    return [use.node for use in value.uses()]
+
+
+def only_reader(value: Value) -> bool:
+    """Return whether a value has one use, and is no graph output."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def is_read(value: Value) -> bool:
+    """Return whether a node reads a value, or it is a graph output."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def dims(value: Value | None) -> Dims | None:
+    """Return the sizes of a value; ``None`` where not even the rank is known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d.value if isinstance(d, SymbolicDim) else d for d in value.shape)
+
+
+def rank_of(value: Value | None) -> int | None:
+    """Return how many axes a value has: of a constant, of a quantized one, or as stated."""
+    shape = constant_shape(value)
+    sizes = dims(value) if shape is None else shape
+    return None if sizes is None else len(sizes)
+
+
+def fits_into(shape: tuple[int, ...], target: Dims | None) -> bool:
+    """Return whether broadcasting with ``shape`` leaves the target's shape as it is."""
+    if not shape:
+        return True
+    if target is None or len(shape) > len(target):
+        return False
+    pairs = zip(shape, target[len(target) - len(shape) :], strict=True)
+    return all(own in (1, size) for own, size in pairs)
+
 
 def quantizers(model: Model) -> Iterator[Node]:
-    """Give the quantizer nodes of the graph, in order."""
+    """Give the quantizer nodes of the main graph, in order."""
     return (node for node in model.graph if dialect.is_quantizer(node))
-
-
-def is_constant(value: Value | None) -> bool:
-    """Return whether a value is an initializer, or one quantized, moved or reshaped."""
-    while value is not None:
-        if dialect.constant_tensor(value) is not None:
-            return True
-        node = value.producer()
-        if node is None or not (dialect.is_quantizer(node) or _only_moves(node)):
-            return False
-        value = node.inputs[0]
-    return False
-
-
-def _only_moves(node: Node) -> bool:
-    return moved_axes(node) or (
-        node.domain == "" and node.op_type in {"Transpose", "Identity"}
-    )
-
-
-def made_of_sizes(model: Model) -> set[Value]:
-    """Return the values that depend on nothing but known sizes: any cleanup folds them."""
-    made: set[Value] = set()
-    for node in model.graph:
-        inputs = [value for value in node.inputs if value is not None]
-        if node.op_type == "Shape":
-            shape = inputs[0].shape
-            ready = shape is not None and all(isinstance(size, int) for size in shape)
-        else:
-            ready = any(value in made for value in inputs) and all(
-                value in made or dialect.constant_tensor(value) is not None for value in inputs
-            )
-        if ready:
-            made.update(node.outputs)
-    return made
-
-
-def is_weight(node: Node) -> bool:
-    """Return whether a quantizer's data is constant."""
-    return is_constant(node.inputs[0])
 
 
 def known(node: Node) -> IntQuant | BipolarQuant | None:
@@ -72,21 +96,44 @@ def array(values: Any) -> Array:
     return np.asarray(values, dtype=np.float64)
 
 
-def readers(value: Value) -> list[Node]:
-    """Return the nodes that read a value, once per use."""
-    return [use.node for use in value.uses()]
+def is_constant(value: Value | None) -> bool:
+    """Return whether a value is an initializer, or one quantized, moved or reshaped."""
+    while value is not None:
+        if dialect.constant_tensor(value) is not None:
+            return True
+        node = value.producer()
+        if node is None or not (dialect.is_quantizer(node) or _only_moves(node)):
+            return False
+        value = node.inputs[0]
+    return False
 
 
-def rank(value: Value | None) -> int | None:
-    """Return how many axes a value has, where that is known."""
-    return None if value is None or value.shape is None else len(value.shape)
+def _only_moves(node: Node) -> bool:
+    return moved_axes(node) or is_standard(node, "Transpose", "Identity")
 
 
-def producer(value: Value | None) -> Node | None:
-    """Return the node that makes a value."""
-    return None if value is None else value.producer()
+def is_weight(node: Node) -> bool:
+    """Return whether a quantizer's data is constant."""
+    return is_constant(node.inputs[0])
 
 
 def moved_axes(node: Node) -> bool:
     """Return whether a node only moves or renames elements."""
-    return node.domain == "" and node.op_type in {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+    return is_standard(node, "Flatten", "Reshape", "Squeeze", "Unsqueeze")
+
+
+def made_of_sizes(model: Model) -> set[Value]:
+    """Return the values that depend on nothing but known sizes: any cleanup folds them."""
+    made: set[Value] = set()
+    for node in model.graph:
+        inputs = [value for value in node.inputs if value is not None]
+        if node.op_type == "Shape":
+            sizes = dims(inputs[0])
+            ready = sizes is not None and all(isinstance(size, int) for size in sizes)
+        else:
+            ready = any(value in made for value in inputs) and all(
+                value in made or dialect.constant_tensor(value) is not None for value in inputs
+            )
+        if ready:
+            made.update(node.outputs)
+    return made

@@ -1,50 +1,98 @@
-"""Nodes taken out of a graph, and what passes ask of nodes and values."""
+"""Values and nodes replaced by others: the one place that decides what travels along."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from onnx_ir import Graph, Node, SymbolicDim, Value
-
-from qonnx_hub_ir.quantizers import Array
-
-Dims = tuple[int | str | None, ...]
-"""Sizes: numbers, names of symbolic sizes, ``None`` where nothing is known."""
+import onnx_ir
+from onnx_ir import Graph, Node, Value
 
 
-def attribute(node: Node, name: str, default: Any) -> Any:
-    """Return the value of an attribute, or the default where the node does not have it."""
-    found = node.attributes.get(name)
-    return default if found is None else found.value
+def can_be_output(value: Value) -> bool:
+    """Return whether a value can become a graph output under another name.
+
+    Graph inputs, initializers and graph outputs cannot: they have a name already that others
+    rely on.
+    """
+    return not (value.is_graph_input() or value.is_graph_output() or value.is_initializer())
 
 
-def dims(value: Value | None) -> Dims | None:
-    """Return the sizes of a value; ``None`` where not even the rank is known."""
-    if value is None or value.shape is None:
-        return None
-    return tuple(d.value if isinstance(d, SymbolicDim) else d for d in value.shape)
+def replace_value(
+    old: Value,
+    new: Value,
+    *,
+    keep_name: bool = True,
+    keep_type: bool = True,
+    keep_metadata: bool = True,
+) -> None:
+    """Let everything that reads ``old`` read ``new``: nodes, inner graphs, graph outputs.
+
+    What travels from the old value to the new one:
+
+    - Type and shape: with ``keep_type`` those of the old value where it has them, without
+      it those of the new one where it has them; what one does not know comes from the other.
+    - With ``keep_metadata`` the metadata, provenance among it; entries of the new value that
+      the old one does not have stay.
+    - With ``keep_name`` the name; the old value then has none. A graph output's name is the
+      model's signature: it travels in any case.
+
+    The node that makes the old value stays; see :func:`replace_node`.
+
+    Args:
+        old: The value that nobody will read any more.
+        new: What is read instead. It must be in the same graph or one around it, before all
+            readers.
+        keep_name: Whether the new value is called as the old one is. Initializers that
+            others read, and graph inputs, should keep their own name.
+        keep_type: Whether the old value's type and shape win over the new one's.
+        keep_metadata: Whether the old value's metadata travel.
+
+    Raises:
+        ValueError: ``old`` is a graph output, and ``new`` a graph input, an initializer or an
+            output itself: an Identity is needed (:func:`replace_node` writes it).
+    """
+    is_output = old.is_graph_output()
+    if is_output and not can_be_output(new):
+        raise ValueError(f"'{new.name}' cannot become the graph output '{old.name}'")
+    first, second = (old, new) if keep_type else (new, old)
+    new.type = second.type if first.type is None else first.type
+    new.shape = second.shape if first.shape is None else first.shape
+    if keep_metadata:
+        new.metadata_props.update(old.metadata_props)
+    name = old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=is_output)
+    if keep_name or is_output:
+        old.name = None
+        new.name = name
 
 
-def fits_into(shape: tuple[int, ...], target: Dims | None) -> bool:
-    """Return whether broadcasting with ``shape`` leaves the target's shape as it is."""
-    if not shape:
-        return True
-    if target is None or len(shape) > len(target):
-        return False
-    pairs = zip(shape, target[len(target) - len(shape) :], strict=True)
-    return all(own in (1, size) for own, size in pairs)
+def replace_node(
+    node: Node,
+    new: Value,
+    *,
+    keep_name: bool = True,
+    keep_type: bool = True,
+    keep_metadata: bool = True,
+) -> None:
+    """Put a value in the place of a node's first output, and remove the node.
 
-
-def is_standard(node: Node, *operators: str) -> bool:
-    """Return whether the node is one of these standard operators."""
-    return node.domain == "" and node.op_type in operators
+    As :func:`replace_value`; where the node makes a graph output that the value cannot become,
+    an Identity of the node's name makes it.
+    """
+    old, graph = node.outputs[0], node.graph
+    if old.is_graph_output() and not can_be_output(new):
+        copy = onnx_ir.node("Identity", [new], name=node.name)
+        node.prepend(copy)
+        new = copy.outputs[0]
+    replace_value(
+        old, new, keep_name=keep_name, keep_type=keep_type, keep_metadata=keep_metadata
+    )
+    if graph is not None:
+        graph.remove(node, safe=True)
 
 
 def bypass(node: Node, value: Value) -> bool:
-    """Take a node out: its readers read ``value`` instead of its first output.
+    """Take a node out: its readers read ``value``, which is equal, instead of its output.
 
-    A graph output keeps its name, so that what computes ``value`` takes it over.
+    ``value`` keeps name, type, shape and metadata; the name of a graph output travels to it.
 
     Returns:
         Whether that was done. It is not where a graph output would be an input, an
@@ -53,49 +101,10 @@ def bypass(node: Node, value: Value) -> bool:
     old, graph = node.outputs[0], node.graph
     if not isinstance(graph, Graph):
         return False
-    if not old.is_graph_output():
-        old.replace_all_uses_with(value)
-        graph.remove(node, safe=True)
-        return True
-    inner = value.producer()
-    if inner is None or inner.graph is not graph or value.is_graph_output():
-        return False
-    name = old.name
-    value.type = value.type or old.type
-    value.shape = value.shape if value.shape is not None else old.shape
-    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    if old.is_graph_output():
+        maker = value.producer()
+        if maker is None or maker.graph is not graph or not can_be_output(value):
+            return False
+    replace_value(old, value, keep_name=False, keep_type=False, keep_metadata=False)
     graph.remove(node, safe=True)
-    old.name = None
-    value.name = name
     return True
-
-
-def free_name(name: str, taken: set[str]) -> str:
-    """Return the name, or the first with a number behind it that is not taken; claim it."""
-    free, count = name, 0
-    while free in taken:
-        count += 1
-        free = f"{name}_{count}"
-    taken.add(free)
-    return free
-
-
-def value_names(graph: Graph) -> set[str]:
-    """Return the names of all values of a graph and of the graphs inside it."""
-    names = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
-    for inner in graph.subgraphs():
-        names.update(str(v.name) for v in (*inner.inputs, *inner.initializers.values()))
-    names.update(str(value.name) for node in graph.all_nodes() for value in node.outputs)
-    return names
-
-
-def without_extra_axes(values: Array) -> Array:
-    """Return a quantizer's parameter as float32 that cannot add axes to another operand."""
-    array = values.astype(np.float32)
-    return array.reshape(()) if array.size == 1 else array
-
-
-def like(value: Value, other: Value) -> Value:
-    """Return the value, with type and shape of another one."""
-    value.type, value.shape = other.type, other.shape
-    return value

@@ -162,7 +162,7 @@ def _lower_activation(node: Node) -> None:
     if bounds[0] == 0 and (source := _before_relu(x)) is not None:
         node.replace_input_with(0, source)
     form = linear.Integers(width, quant.signed, clip_integers=False)
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     emit.replace_with(linear.plain_writer(node, quant, grid, form)(emit))
 
 

@@ -8,9 +8,15 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir.graph.rewriting import attribute, dims
-from qonnx_hub_ir.passes.channels.channel_plan import Kept, Plan, rank_of, refuse, require_axis
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.passes.channels.channel_plan import (
+    Kept,
+    Plan,
+    refuse,
+    require_axis,
+    required_rank,
+)
 from qonnx_hub_ir.quantizers import Array
 
 Made = list[tuple[Value, Kept]]
@@ -40,7 +46,7 @@ def _conv(node: Node, plan: Plan) -> Made:
     if group != 1:
         return _depthwise(node, plan, kept, named, group)
     into, out = (1, 0) if node.op_type == "Conv" else (0, 1)
-    rank = rank_of(node, node.inputs[1])
+    rank = required_rank(node, node.inputs[1])
     if kept is not None:
         plan.take(node, 1, into, kept.mask, rank)
     if named is None:
@@ -97,7 +103,7 @@ def _matmul(node: Node, plan: Plan) -> Made:
     sizes = dims(node.inputs[1])
     if plan.of(node, 1) is not None or sizes is None or len(sizes) != 2:
         raise refuse(node, "its second operand is no constant matrix")
-    rank = rank_of(node, node.inputs[0])
+    rank = required_rank(node, node.inputs[0])
     made: Made = []
     if kept is not None and kept.axis == rank - 1:
         plan.take(node, 1, 0, kept.mask, 2)

@@ -10,9 +10,9 @@ from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.constants import Rearranger, taking
-from qonnx_hub_ir.graph.rewriting import dims
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.rearrange import Rearranger, taking
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.verify import label
 
@@ -119,7 +119,7 @@ def refuse(node: Node, reason: str) -> PassError:
     return PassError(f"{label(node)}: channels cannot be removed here: {reason}")
 
 
-def rank_of(node: Node, value: Value | None) -> int:
+def required_rank(node: Node, value: Value | None) -> int:
     """Return the rank of a value.
 
     Raises:

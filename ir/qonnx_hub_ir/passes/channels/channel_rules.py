@@ -9,10 +9,16 @@ import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.graph.constants import is_constant_tree
+from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.passes.channels.channel_layers import Made
-from qonnx_hub_ir.passes.channels.channel_plan import Kept, Plan, rank_of, refuse, require_axis
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree
+from qonnx_hub_ir.passes.channels.channel_plan import (
+    Kept,
+    Plan,
+    refuse,
+    require_axis,
+    required_rank,
+)
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.thresholds import channel_axis
 
@@ -31,14 +37,14 @@ def _unary(node: Node, plan: Plan) -> Made:
 
 
 def _quantizer(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     for index in range(1, len(node.inputs)):
         plan.take(node, index, kept.axis, kept.mask, rank)
     return [(node.outputs[0], kept)]
 
 
 def _thresholds(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axis = channel_axis(str(attribute(node, "data_layout", "")), rank)
     if axis == kept.axis:
         plan.take(node, 1, 0, kept.mask, 2)
@@ -62,13 +68,13 @@ def _spatial(node: Node, plan: Plan) -> Made:
 
 def _elementwise(node: Node, plan: Plan) -> Made:
     """Operands are aligned at their last axes; all must keep the same channels."""
-    rank = max(rank_of(node, value) for value in node.inputs)
+    rank = max(required_rank(node, value) for value in node.inputs)
     found: Kept | None = None
     for index, value in enumerate(node.inputs):
         kept = plan.of(node, index)
         if kept is None:
             continue
-        lifted = Kept(kept.axis + rank - rank_of(node, value), kept.mask)
+        lifted = Kept(kept.axis + rank - required_rank(node, value), kept.mask)
         if found is not None and not found.equals(lifted):
             raise refuse(node, "its operands keep different channels; give them one mask")
         found = lifted
@@ -96,7 +102,7 @@ def _along_other_axis(default: int) -> Callable[[Node, Plan], Made]:
     """Return the rule of operators that combine the elements along one axis."""
 
     def rule(node: Node, plan: Plan) -> Made:
-        kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+        kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
         if int(attribute(node, "axis", default)) % rank == kept.axis:
             raise refuse(node, "it combines the values of all channels")
         return [(node.outputs[0], kept)]
@@ -105,7 +111,7 @@ def _along_other_axis(default: int) -> Callable[[Node, Plan], Made]:
 
 
 def _reduce(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     given = _constant(node, 1)
     axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
     if kept.axis in axes:
@@ -127,7 +133,7 @@ def _constant(node: Node, index: int) -> Array | None:
 
 
 def _pad(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     pads = _constant(node, 1)
     if pads is None or pads.size != 2 * rank or pads[kept.axis] or pads[rank + kept.axis]:
         raise refuse(node, "it adds channels")
@@ -153,7 +159,7 @@ def _replaced(sizes: Array, place: int, mask: Array) -> Array:
 
 
 def _flatten(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axis = int(attribute(node, "axis", 1)) % (rank + 1)
     if kept.axis < axis:
         raise refuse(node, "it joins them with the axes before")
@@ -209,13 +215,13 @@ def _equal_size(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 
 
 def _transpose(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     perm = list(attribute(node, "perm", range(rank - 1, -1, -1)))
     return [(node.outputs[0], Kept(perm.index(kept.axis), kept.mask))]
 
 
 def _squeeze(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axes = _constant(node, 1)
     if axes is None:
         raise refuse(node, "which axes it removes depends on their sizes")
@@ -227,7 +233,7 @@ def _squeeze(node: Node, plan: Plan) -> Made:
 
 
 def _unsqueeze(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axes = _constant(node, 1)
     if axes is None:
         raise refuse(node, "the axes that it adds are not known")
@@ -239,7 +245,7 @@ def _unsqueeze(node: Node, plan: Plan) -> Made:
 def _concat(node: Node, plan: Plan) -> Made:
     parts = [plan.of(node, index) for index in range(len(node.inputs))]
     known = [part for part in parts if part is not None]
-    axis = int(attribute(node, "axis", 0)) % rank_of(node, node.inputs[0])
+    axis = int(attribute(node, "axis", 0)) % required_rank(node, node.inputs[0])
     if any(part.axis != axis for part in known):
         if len(known) < len(parts) or not all(part.equals(known[0]) for part in known):
             raise refuse(node, "its inputs keep different channels; give them one mask")
@@ -254,7 +260,7 @@ def _concat(node: Node, plan: Plan) -> Made:
 
 
 def _split(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     if int(attribute(node, "axis", 0)) % rank != kept.axis:
         return [(value, kept) for value in node.outputs]
     sizes = [(dims(value) or (None,) * rank)[kept.axis] for value in node.outputs]
@@ -272,7 +278,7 @@ def _split(node: Node, plan: Plan) -> Made:
 
 
 def _slice(node: Node, plan: Plan) -> Made:
-    kept, rank = _data(node, plan), rank_of(node, node.inputs[0])
+    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     starts, axes = _constant(node, 1), _constant(node, 3)
     count = 0 if starts is None else starts.size
     touched = range(count) if axes is None else [int(a) % rank for a in axes.reshape(-1)]

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
-from onnx_ir.passes.common import (
-    RemoveUnusedFunctionsPass,
-    RemoveUnusedNodesPass,
-    RemoveUnusedOpsetsPass,
-)
+
+from qonnx_hub_ir.graph.unused import drop_unused
 
 
 @dataclass(frozen=True)
@@ -23,13 +20,4 @@ class DropUnused(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = False
-        steps: tuple[InPlacePass, ...] = (
-            RemoveUnusedNodesPass(),
-            RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
-            RemoveUnusedOpsetsPass(process_functions=False),
-        )
-        for step in steps:
-            modified |= step(model).modified
-        model.opset_imports.setdefault("", 19)
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified=drop_unused(model))

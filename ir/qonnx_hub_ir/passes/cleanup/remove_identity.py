@@ -10,7 +10,8 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.rewriting import attribute, bypass, dims, fits_into
+from qonnx_hub_ir.graph.queries import attribute, dims, fits_into
+from qonnx_hub_ir.graph.rewriting import bypass
 from qonnx_hub_ir.lowering import im2col
 
 _TELLS_ZEROS_APART = frozenset({"Atan2", "BitCast", "Div", "Pow", "Reciprocal"})

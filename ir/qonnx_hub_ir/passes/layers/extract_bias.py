@@ -10,10 +10,14 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import Rearranger, drop_unread, read_initializers
-from qonnx_hub_ir.graph.rewriting import attribute
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.passes.layout.relayout import rank_of
+from qonnx_hub_ir.graph.constants import (
+    drop_unread,
+    is_constant_tree,
+    read_initializers,
+    shape_of_constant,
+)
+from qonnx_hub_ir.graph.queries import attribute, rank_of
+from qonnx_hub_ir.graph.rearrange import Rearranger
 from qonnx_hub_ir.quantizers import Array
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
@@ -72,7 +76,7 @@ def _extract(graph: Graph, node: Node, rearranger: Rearranger) -> None:
     bias, output = node.inputs[2], node.outputs[0]
     if bias is None:
         return
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     summand = bias if node.op_type == "Gemm" else _aligned(emit, node, bias, rearranger)
     node.resize_inputs(2)
     usages = [(usage.node, usage.idx) for usage in output.uses()]

@@ -13,8 +13,9 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import drop_unread, only_reader, read_initializers
-from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
+from qonnx_hub_ir.graph.queries import attribute, dims, only_reader
+from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -96,7 +97,7 @@ def _write_affine(graph: Graph, node: Node, factor: Array, offset: Array) -> Non
     rank = len(dims(node.inputs[0]) or ())
     last = node.domain == dialect.CHANNELS_LAST_DOMAIN
     shape = (1,) * (rank - 1) + (-1,) if last else (1, -1) + (1,) * (rank - 2)
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     scaled = emit.add("Mul", [node.inputs[0], emit.constant("factor", factor.reshape(shape))])
     scaled.type, scaled.shape = node.outputs[0].type, node.outputs[0].shape
     emit.replace_with(
@@ -138,17 +139,6 @@ def _set(value: Value, array: Array) -> None:
     value.shape = dialect.known_shape(tensor)
 
 
-def _take_place(graph: Graph, node: Node, layer: Node) -> None:
-    """Let a layer make what the normalization behind it made."""
-    old, output = node.outputs[0], layer.outputs[0]
-    name = old.name
-    output.metadata_props.update(old.metadata_props)
-    old.replace_all_uses_with(output, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    old.name = None
-    output.name = name
-
-
 def _fold_into_conv(
     graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
 ) -> bool:
@@ -162,7 +152,7 @@ def _fold_into_conv(
         return False
     _set(weight, known * factor.reshape(-1, *(1,) * (known.ndim - 1)))
     _set_bias(graph, layer, before * factor + offset)
-    _take_place(graph, node, layer)
+    replace_node(node, layer.outputs[0])
     return True
 
 
@@ -187,7 +177,7 @@ def _fold_into_matmul(
     if known.shape[1] != factor.size:
         return False
     _set(weight, known * factor)
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     emit.replace_with(
         emit.add("Add", [layer.outputs[0], emit.constant("offset", offset.reshape(1, -1))])
     )
@@ -210,5 +200,5 @@ def _fold_into_gemm(
         return False
     _set(weight, known * (factor.reshape(-1, 1) if turned else factor))
     _set_bias(graph, layer, before * factor + offset)
-    _take_place(graph, node, layer)
+    replace_node(node, layer.outputs[0])
     return True

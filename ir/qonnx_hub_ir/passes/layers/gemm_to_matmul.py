@@ -13,13 +13,13 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
-    Rearranger,
     drop_unread,
+    is_constant_tree,
     read_initializers,
-    transposing,
+    shape_of_constant,
 )
-from qonnx_hub_ir.graph.rewriting import attribute, is_standard
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.queries import attribute, is_standard
+from qonnx_hub_ir.graph.rearrange import Rearranger, transposing
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _is_float(node: Node) -> bool:
 
 
 def _split(graph: Graph, node: Node, rearranger: Rearranger) -> None:
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     left = _turned(emit, node, 0, "transA", rearranger)
     right = _turned(emit, node, 1, "transB", rearranger)
     output = node.outputs[0]

@@ -13,12 +13,17 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import Rearranger, drop_unread, read_initializers
-from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.graph.constants import (
+    drop_unread,
+    is_constant_tree,
+    read_initializers,
+    shape_of_constant,
+)
+from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.rearrange import Rearranger
 from qonnx_hub_ir.lowering.im2col import IM2COL, Windows
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.quantizers import (
     Array,
     FloatQuant,
@@ -204,7 +209,7 @@ def _weight(graph: Graph, node: Node, plan: _Plan, rearranger: Rearranger) -> Va
 def _lower(graph: Graph, node: Node, plan: _Plan, rearranger: Rearranger) -> None:
     output = node.outputs[0]
     weight = _weight(graph, node, plan, rearranger)
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     shape = dims(node.inputs[0]) or (None,)
     rows, columns = (plan.windows.size(plan.size[axis], axis) for axis in (0, 1))
     value = node.inputs[0]

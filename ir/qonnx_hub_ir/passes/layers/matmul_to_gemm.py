@@ -8,9 +8,9 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir.graph.constants import only_reader
-from qonnx_hub_ir.graph.rewriting import dims, is_standard
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.queries import dims, is_standard, only_reader
+from qonnx_hub_ir.graph.rewriting import replace_node
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,7 @@ class MatmulToGemm(InPlacePass):
             # It may stand behind the product; its inputs are constants.
             graph.remove(quantizer)
             graph.insert_before(node, quantizer)
-        old, output = add.outputs[0], node.outputs[0]
-        name_of_sum = old.name
-        output.metadata_props.update(old.metadata_props)
-        old.replace_all_uses_with(output, replace_graph_outputs=True)
-        graph.remove(add, safe=True)
-        old.name = None
-        output.name = name_of_sum
+        replace_node(add, node.outputs[0])
         return True
 
 

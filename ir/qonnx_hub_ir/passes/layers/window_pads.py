@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx_ir import Node
 
-from qonnx_hub_ir.graph.rewriting import attribute
+from qonnx_hub_ir.graph.queries import attribute
 
 
 def explicit_pads(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> list[int]:

@@ -11,9 +11,10 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.permutations import Perm, inverse
 from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
-from qonnx_hub_ir.passes.layout.sink_transposes import Perm, SinkTransposes, inverted
+from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
 LAYOUTS = ("keep", "nchw", "nhwc")
@@ -54,7 +55,7 @@ class ChangeLayout(InPlacePass):
             raise PassError(f"unknown layout '{self.layout}'; there are: {', '.join(LAYOUTS)}")
         if self.layout == "keep":
             return PassResult(model, modified=False)
-        wanted = _TO_FIRST if self.layout == "nchw" else inverted(_TO_FIRST)
+        wanted = _TO_FIRST if self.layout == "nchw" else inverse(_TO_FIRST)
         inputs = _chosen(list(model.graph.inputs), self.inputs, "input")
         outputs = _chosen(list(model.graph.outputs), self.outputs, "output")
         for value in inputs:
@@ -85,7 +86,7 @@ def _permuted(value: Value, perm: Perm) -> onnx_ir.Shape | None:
 
 def _turn_input(model: Model, value: Value, perm: Perm) -> None:
     usages = [(usage.node, usage.idx) for usage in value.uses()]
-    back = onnx_ir.AttrInt64s("perm", inverted(perm))
+    back = onnx_ir.AttrInt64s("perm", inverse(perm))
     node = Node("", "Transpose", [value], [back], name=f"{value.name}_layout")
     node.outputs[0].name = f"{value.name}_turned"
     node.outputs[0].type, node.outputs[0].shape = value.type, value.shape

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.constants import squeezed
 from qonnx_hub_ir.quantizers import Array
 
 _MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -119,51 +119,3 @@ def _moved_parameter(
     if moved is None:
         raise ValueError(f"'{move.name}' moves the values but not their parameters")
     return squeezed(moved)
-
-
-def squeezed(values: Array) -> Array:
-    """Return the values with length 1 along every axis on which they do not differ."""
-    for axis in range(values.ndim):
-        first = np.take(values, [0], axis=axis)
-        if np.array_equal(np.broadcast_to(first, values.shape), values):
-            values = first
-    return np.ascontiguousarray(values)
-
-
-def is_constant_tree(value: Value | None) -> bool:
-    """Return whether a value is a constant, or a quantizer of constants."""
-    if value is None:
-        return False
-    if dialect.constant_value(value) is not None:
-        return True
-    node = value.producer()
-    return (
-        node is not None
-        and dialect.is_quantizer(node)
-        and all(dialect.constant_value(one) is not None for one in node.inputs)
-    )
-
-
-def shape_of_constant(value: Value) -> tuple[int, ...]:
-    """Return the shape of a value that :func:`is_constant_tree`."""
-    node = value.producer()
-    known = dialect.constant_value(value if node is None else node.inputs[0])
-    if known is None:
-        raise ValueError(f"'{value.name}' is not a constant")
-    return tuple(int(size) for size in known.shape)
-
-
-def permutation(node: Node) -> tuple[int, ...] | None:
-    """Return the permutation of a Transpose that states it; ``None`` for any other node."""
-    if node.op_type != "Transpose" or node.domain != "":
-        return None
-    perm = node.attributes.get("perm")
-    return None if perm is None else tuple(int(axis) for axis in perm.value)
-
-
-def transpose_node(value: Value, perm: tuple[int, ...], name: str) -> Node:
-    """Return a new Transpose of a value; its output is called after it."""
-    node = Node("", "Transpose", [value], [onnx_ir.AttrInt64s("perm", perm)], name=name)
-    node.outputs[0].name = f"{name}_out"
-    node.outputs[0].type = value.type
-    return node

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx_ir
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.builder import copy_node, transpose_node
+from qonnx_hub_ir.graph.permutations import Perm, to_first, to_last
+from qonnx_hub_ir.graph.rewriting import replace_node
 
 
 @dataclass(frozen=True)
@@ -60,41 +62,25 @@ def _lower(node: Node) -> None:
     if rank == 2:
         node.domain = ""
         return
-    to_first = (0, rank - 1, *range(1, rank - 1))
-    to_last = (0, *range(2, rank), 1)
     moved = 2 if node.op_type == "Conv" else 1
     for index in range(moved):
         value = node.inputs[index]
         if value is not None:
             node.replace_input_with(
-                index, _transposed(value, to_first, f"{node.name}_in{index}", node)
+                index, _transposed(value, to_first(rank), f"{node.name}_in{index}", node)
             )
-    old = node.outputs[0]
-    fresh = Node(
-        "", node.op_type, node.inputs, node.attributes.values(), num_outputs=1, name=node.name
-    )
-    fresh.outputs[0].name = f"{old.name}_channels_first"
-    fresh.outputs[0].type = old.type
+    fresh = copy_node(node, node.inputs, name=str(node.name))
+    fresh.domain, out = "", fresh.outputs[0]
+    out.name, out.shape = f"{node.outputs[0].name}_channels_first", None
+    out.metadata_props.clear()
     node.append(fresh)
-    perm = onnx_ir.AttrInt64s("perm", to_last)
-    back = Node("", "Transpose", [fresh.outputs[0]], [perm], name=f"{node.name}_to_last")
+    back = transpose_node(out, to_last(rank), f"{node.name}_to_last")
     fresh.append(back)
-    result = back.outputs[0]
-    name, result.type, result.shape = old.name, old.type, old.shape
-    result.metadata_props.update(old.metadata_props)
-    old.replace_all_uses_with(result, replace_graph_outputs=True)
-    graph = node.graph
-    if graph is not None:
-        graph.remove(node, safe=True)
-    old.name = None
-    result.name = name
+    replace_node(node, back.outputs[0])
 
 
-def _transposed(value: Value, perm: tuple[int, ...], name: str, before: Node) -> Value:
-    node = Node(
-        "", "Transpose", [value], [onnx_ir.AttrInt64s("perm", perm)], name=f"{name}_to_first"
-    )
+def _transposed(value: Value, perm: Perm, name: str, before: Node) -> Value:
+    node = transpose_node(value, perm, f"{name}_to_first")
     node.outputs[0].name = f"{name}_channels_first"
-    node.outputs[0].type = value.type
     before.prepend(node)
     return node.outputs[0]

@@ -9,15 +9,10 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.passes.layout.relayout import (
-    Perm,
-    Relayout,
-    Rule,
-    inverse,
-    rank_of,
-    simplified,
-)
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.permutations import Perm, inverse, simplified, without
+from qonnx_hub_ir.graph.queries import rank_of
+from qonnx_hub_ir.passes.layout.relayout import Relayout, Rule
 from qonnx_hub_ir.passes.layout.reshape_layouts import flatten, reshape, unsqueeze
 from qonnx_hub_ir.passes.layout.sink_transposes import ELEMENTWISE, REDUCTIONS
 
@@ -178,12 +173,6 @@ def _linear_quantizer(engine: Relayout, node: Node) -> bool:
     _source(engine, node, perm)
     engine.put(node.outputs[0], perm)
     return True
-
-
-def without(perm: Perm, axes: set[int]) -> Perm:
-    """Return the layout that is left when logical axes are dropped."""
-    kept = sorted(axis for axis in perm if axis not in axes)
-    return tuple(kept.index(axis) for axis in perm if axis not in axes)
 
 
 def _reduction(engine: Relayout, node: Node) -> bool:

@@ -14,47 +14,23 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.constants import Rearranger, only_reader, transposing
-from qonnx_hub_ir.passes.layout.fold_weight_layout import (
-    is_constant_tree,
-    shape_of_constant,
-    transpose_node,
+from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.constants import is_constant_tree
+from qonnx_hub_ir.graph.permutations import (
+    Perm,
+    compose,
+    identity,
+    inverse,
+    perm_of,
+    permuted,
+    simplified,
 )
+from qonnx_hub_ir.graph.queries import is_read, only_reader, rank_of
+from qonnx_hub_ir.graph.rearrange import Rearranger, transposing
 
-Perm = tuple[int, ...]
 Sizes = list[int | str | None]
 
 _WEIGHT_MAKERS = frozenset({"Add", "Cast", "DequantizeLinear", "Div", "Mul", "Sub"})
-
-
-def to_last(rank: int) -> Perm:
-    """Return the permutation from (N, C, *size) to (N, *size, C)."""
-    return (0, *range(2, rank), 1)
-
-
-def to_first(rank: int) -> Perm:
-    """Return the permutation from (N, *size, C) to (N, C, *size)."""
-    return (0, rank - 1, *range(1, rank - 1))
-
-
-def inverse(perm: Perm) -> Perm:
-    """Return the permutation that undoes another."""
-    places = {axis: index for index, axis in enumerate(perm)}
-    return tuple(places[axis] for axis in range(len(perm)))
-
-
-def simplified(perm: Perm | None) -> Perm | None:
-    """Return ``None`` for a permutation that changes nothing."""
-    return None if perm is None or perm == tuple(range(len(perm))) else perm
-
-
-def rank_of(value: Value | None) -> int | None:
-    """Return the rank of a value, where it is known."""
-    if value is None:
-        return None
-    if is_constant_tree(value):
-        return len(shape_of_constant(value))
-    return None if value.shape is None else len(value.shape)
 
 
 def sizes_of(value: Value) -> Sizes:
@@ -62,17 +38,6 @@ def sizes_of(value: Value) -> Sizes:
     if value.shape is None:
         return []
     return [d if isinstance(d, int) else (d.value or None) for d in value.shape]
-
-
-def perm_of_transpose(node: Node) -> Perm | None:
-    """Return the permutation of a Transpose, its default too; ``None`` for other nodes."""
-    if node.op_type != "Transpose" or node.domain != "":
-        return None
-    given = node.attributes.get("perm")
-    if given is not None:
-        return tuple(int(axis) for axis in given.value)
-    rank = rank_of(node.inputs[0])
-    return None if rank is None else tuple(reversed(range(rank)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +153,9 @@ class Relayout:
         self, value: Value, stored: Stored, perm: Perm | None, move: Perm, before: Node
     ) -> Value:
         own = value.producer()
-        if perm is None and own is not None and perm_of_transpose(own) is not None:
+        if perm is None and own is not None and perm_of(own) is not None:
             # The value is what this Transpose made: it stays, with another source perhaps.
-            if own.inputs[0] is not stored.value or perm_of_transpose(own) != move:
+            if own.inputs[0] is not stored.value or perm_of(own) != move:
                 own.replace_input_with(0, stored.value)
                 own.attributes["perm"] = onnx_ir.AttrInt64s("perm", move)
                 self.modified = True
@@ -233,15 +198,15 @@ class Relayout:
     def sweep(self) -> None:
         """Remove the Transposes that nobody reads any more."""
         for node in reversed(list(self.graph)):
-            if perm_of_transpose(node) is None or node.outputs[0] not in self.places:
+            if perm_of(node) is None or node.outputs[0] not in self.places:
                 continue
-            if not _is_read(node.outputs[0]):
+            if not is_read(node.outputs[0]):
                 self.graph.remove(node, safe=True)
                 self.modified = True
 
     def visit(self, node: Node) -> None:
         """Handle one node."""
-        perm = perm_of_transpose(node)
+        perm = perm_of(node)
         source = node.inputs[0] if node.inputs else None
         if perm is not None and source is not None and not is_constant_tree(source):
             self._pass_by(node.outputs[0], self.place(source), perm)
@@ -267,9 +232,8 @@ class Relayout:
 
     def _pass_by(self, output: Value, source: Stored, perm: Perm) -> None:
         """Note that a Transpose's output is its input in another order."""
-        back = inverse(perm)
-        old = source.perm or tuple(range(len(perm)))
-        self.places[output] = Stored(source.value, simplified(tuple(back[a] for a in old)))
+        old = source.perm or identity(len(perm))
+        self.places[output] = Stored(source.value, simplified(compose(inverse(perm), old)))
 
     def finish(self, turn: bool) -> None:
         """Give the graph its outputs, in their old layout, or turned where they are stored so.
@@ -296,8 +260,8 @@ class Relayout:
     def _turn_back(self, index: int, output: Value, stored: Stored) -> None:
         own = output.producer()
         move = _step(stored.perm, None)
-        if own is not None and perm_of_transpose(own) is not None:
-            if own.inputs[0] is not stored.value or perm_of_transpose(own) != move:
+        if own is not None and perm_of(own) is not None:
+            if own.inputs[0] is not stored.value or perm_of(own) != move:
                 own.replace_input_with(0, stored.value)
                 own.attributes["perm"] = onnx_ir.AttrInt64s("perm", move)
                 self.modified = True
@@ -325,10 +289,6 @@ class Relayout:
         found.metadata_props.update(output.metadata_props)
 
 
-def _is_read(value: Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
-
-
 def logical_sizes(engine: Relayout, value: Value) -> Sizes:
     """Return the sizes of a logical value, wherever it is stored."""
     stored = engine.place(value)
@@ -340,47 +300,8 @@ def logical_sizes(engine: Relayout, value: Value) -> Sizes:
 
 def _step(have: Perm | None, want: Perm | None) -> Perm:
     """Return the permutation from one storage of a value to another."""
-    rank = len(have or want or ())
-    held = inverse(have or tuple(range(rank)))
-    return tuple(held[axis] for axis in want or tuple(range(rank)))
-
-
-def permuted(shape: onnx_ir.Shape | None, perm: Perm) -> onnx_ir.Shape | None:
-    """Return a shape after a Transpose."""
-    if shape is None or len(shape) != len(perm):
-        return None
-    return onnx_ir.Shape([shape[axis] for axis in perm])
-
-
-def captured_values(graph: Graph) -> dict[Node, list[tuple[Node, int]]]:
-    """Return what nodes inside subgraphs read of a graph, by the node that holds them."""
-    found: dict[Node, list[tuple[Node, int]]] = {}
-    for owner in graph:
-        inner = [
-            node
-            for attr in owner.attributes.values()
-            for subgraph in _graphs_in(attr)
-            for node in subgraph.all_nodes()
-        ]
-        own = {value for node in inner for value in node.outputs}
-        found_here = [
-            (node, index)
-            for node in inner
-            for index, value in enumerate(node.inputs)
-            if value is not None and value not in own
-        ]
-        if found_here:
-            found[owner] = found_here
-    return found
-
-
-def _graphs_in(attr: object) -> list[Graph]:
-    value = getattr(attr, "value", None)
-    if isinstance(value, Graph):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [one for one in value if isinstance(one, Graph)]
-    return []
+    same = identity(len(have or want or ()))
+    return compose(inverse(have or same), want or same)
 
 
 def find_demands(engine: Relayout) -> None:
@@ -403,10 +324,10 @@ def find_demands(engine: Relayout) -> None:
         below = demands.get(node.outputs[0]) if node.outputs else None
         if below is None:
             continue
-        move = perm_of_transpose(node)
+        move = perm_of(node)
         if move is not None:
             if len(move) == len(below):
-                ask(node.inputs[0], tuple(move[axis] for axis in below))
+                ask(node.inputs[0], compose(move, below))
             continue
         for value in engine.passing(node):
             if rank_of(value) == len(below):

@@ -9,16 +9,11 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.constants import Rearrange, taking
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.passes.layout.relayout import (
-    Perm,
-    Relayout,
-    Sizes,
-    logical_sizes,
-    rank_of,
-    sizes_of,
-)
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.permutations import Perm
+from qonnx_hub_ir.graph.queries import rank_of
+from qonnx_hub_ir.graph.rearrange import Rearrange, taking
+from qonnx_hub_ir.passes.layout.relayout import Relayout, Sizes, logical_sizes, sizes_of
 from qonnx_hub_ir.passes.layout.sink_transposes import ELEMENTWISE
 from qonnx_hub_ir.quantizers import Array
 

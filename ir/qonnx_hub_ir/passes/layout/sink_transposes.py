@@ -11,14 +11,10 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.layout.fold_weight_layout import (
-    is_constant_tree,
-    permutation,
-    shape_of_constant,
-    transpose_node,
-)
-
-Perm = tuple[int, ...]
+from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.permutations import Perm, compose, inverse, perm_of
+from qonnx_hub_ir.graph.rewriting import replace_node
 
 ELEMENTWISE = frozenset(
     {
@@ -93,7 +89,7 @@ def _sink_all(graph: Graph) -> bool:
         modified = True
         below = [v for reader in (node, *readers) for v in reader.outputs]
         fresh = [usage.node for value in below for usage in value.uses()]
-        waiting.extend(one for one in (*reversed(fresh), node) if permutation(one) is not None)
+        waiting.extend(one for one in (*reversed(fresh), node) if perm_of(one) is not None)
     return modified
 
 
@@ -109,26 +105,27 @@ def _is_in_order(graph: Graph) -> bool:
 
 def _transposes(graph: Graph) -> Iterator[Node]:
     for node in graph:
-        if permutation(node) is not None:
+        if perm_of(node) is not None:
             yield node
 
 
 def _step(graph: Graph, node: Node) -> bool:
     """Move or remove one Transpose; return whether anything changed."""
-    perm, source = permutation(node), node.inputs[0]
+    perm, source = perm_of(node), node.inputs[0]
     if node.graph is not graph or perm is None or source is None:
         return False
     if perm == tuple(range(len(perm))):
-        _bypass(graph, node, source)
+        ends = node.outputs[0].is_graph_output()
+        replace_node(node, source, keep_name=ends, keep_type=ends, keep_metadata=ends)
         return True
     if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
         graph.remove(node, safe=True)
         return True
     above = source.producer()
-    first = None if above is None else permutation(above)
+    first = None if above is None else perm_of(above)
     if first is not None and above is not None and above.inputs[0] is not None:
         node.replace_input_with(0, above.inputs[0])
-        combined = tuple(first[axis] for axis in perm)
+        combined = compose(first, perm)
         node.attributes["perm"] = onnx_ir.AttrInt64s("perm", combined)
         return True
     readers = {id(usage.node): usage.node for usage in node.outputs[0].uses()}
@@ -136,25 +133,6 @@ def _step(graph: Graph, node: Node) -> bool:
         if reader.graph is graph and _sink(graph, reader, perm):
             return True
     return False
-
-
-def _bypass(graph: Graph, node: Node, source: Value) -> None:
-    output = node.outputs[0]
-    if output.is_graph_output() and (source.is_graph_input() or source.is_graph_output()):
-        fresh = Node("", "Identity", [source], name=node.name)
-        node.prepend(fresh)
-        source = fresh.outputs[0]
-    if output.is_graph_output():
-        name, kept = output.name, dict(output.metadata_props)
-        source.type, source.shape = output.type, output.shape
-        output.replace_all_uses_with(source, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-        output.name = None
-        source.name = name
-        source.metadata_props.update(kept)
-        return
-    output.replace_all_uses_with(source)
-    graph.remove(node, safe=True)
 
 
 def _sink(graph: Graph, reader: Node, perm: Perm) -> bool:
@@ -173,15 +151,15 @@ def _sink(graph: Graph, reader: Node, perm: Perm) -> bool:
 def _untransposed(value: Value, perm: Perm) -> Value | None:
     """Return what a value is before a Transpose of that kind, if it is known."""
     node = value.producer()
-    if node is not None and permutation(node) == perm:
+    if node is not None and perm_of(node) == perm:
         return node.inputs[0]
-    inverse = inverted(perm)
-    if perm == inverse or perm[-1] != 1:
+    back = inverse(perm)
+    if perm == back or perm[-1] != 1:
         # Only what turns to channels last may use a twin: the other way round, both would
         # take turns forever.
         return None
     for usage in value.uses():
-        if permutation(usage.node) == inverse and usage.node.graph is value_graph(value):
+        if perm_of(usage.node) == back and usage.node.graph is value_graph(value):
             return usage.node.outputs[0]
     return None
 
@@ -190,11 +168,6 @@ def value_graph(value: Value) -> object:
     """Return the graph that a value belongs to."""
     node = value.producer()
     return value.graph if node is None else node.graph
-
-
-def inverted(perm: Perm) -> Perm:
-    """Return the permutation that undoes another."""
-    return tuple(int(axis) for axis in np.argsort(perm))
 
 
 def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
@@ -234,10 +207,10 @@ def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
     """Return a constant with its axes where the untransposed value has them."""
     shape = shape_of_constant(value)
     full = (1,) * (len(perm) - len(shape)) + shape
-    inverse = inverted(perm)
+    back = inverse(perm)
     known = dialect.constant_value(value)
     if known is not None:
-        moved = np.ascontiguousarray(np.transpose(known.reshape(full), inverse))
+        moved = np.ascontiguousarray(np.transpose(known.reshape(full), back))
         return dialect.add_initializer(graph, str(value.name), moved)
     # A quantized constant: FoldWeightLayout takes these two nodes in.
     label = f"{reader.name}_{value.name}"
@@ -245,7 +218,7 @@ def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
     reshape = Node("", "Reshape", [value, sizes], name=f"{label}_reshape")
     reshape.outputs[0].name = f"{label}_reshaped"
     reader.prepend(reshape)
-    move = transpose_node(reshape.outputs[0], inverse, f"{label}_transpose")
+    move = transpose_node(reshape.outputs[0], back, f"{label}_transpose")
     reader.prepend(move)
     return move.outputs[0]
 

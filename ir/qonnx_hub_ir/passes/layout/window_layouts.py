@@ -10,19 +10,16 @@ from onnx_ir import Model, Node
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
+from qonnx_hub_ir.graph.permutations import Perm, perm_of, to_first, to_last
+from qonnx_hub_ir.graph.queries import rank_of
+from qonnx_hub_ir.graph.subgraphs import captured_reads
 from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.operator_layouts import RULES, passing_inputs
 from qonnx_hub_ir.passes.layout.relayout import (
-    Perm,
     Relayout,
-    captured_values,
     find_demands,
     logical_sizes,
-    perm_of_transpose,
-    rank_of,
-    to_first,
-    to_last,
     turn_inputs,
     used_domains,
 )
@@ -232,7 +229,7 @@ def _turn(engine: Relayout, inputs: bool, outputs: bool) -> Turned:
     find_demands(engine)
     if inputs:
         turn_inputs(engine)
-    engine.walk(captured_values(model.graph))
+    engine.walk(captured_reads(model.graph))
     engine.finish(outputs)
     engine.sweep()
     drop_unread(model.graph, read)
@@ -250,7 +247,7 @@ def ends_last(model: Model, *, inputs: bool, outputs: bool) -> bool:
     if inputs and any(perm == to_first(len(perm)) for _, perm in asked if perm is not None):
         return True
     makers = [value.producer() for value in model.graph.outputs] if outputs else []
-    moves = [None if node is None else perm_of_transpose(node) for node in makers]
+    moves = [None if node is None else perm_of(node) for node in makers]
     return any(
         perm is not None and len(perm) > 2 and perm == to_last(len(perm)) for perm in moves
     )

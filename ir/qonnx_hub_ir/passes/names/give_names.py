@@ -8,7 +8,8 @@ from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.passes.names.rename_tensors import named_values
+from qonnx_hub_ir.graph.names import free_name
+from qonnx_hub_ir.graph.subgraphs import every_value
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,14 @@ def _name_tensors(model: Model) -> bool:
         for index, value in enumerate(node.outputs):
             if value.name and value not in kept:
                 wanted[value] = f"{node.name}_out{index}"
-    fresh = {value: _free(name, taken) for value, name in wanted.items()}
+    fresh = {value: free_name(name, taken) for value, name in wanted.items()}
     modified = any(value.name != name for value, name in fresh.items())
     if not modified:
         return False
-    everyone = {str(value.name) for value in named_values(model)} | taken
+    everyone = {str(value.name) for value in every_value(model)} | taken
     for count, value in enumerate(fresh):
         # Old and new names overlap: for a moment nobody has any of them.
-        value.name = _free(f"unnamed_{count}", everyone)
+        value.name = free_name(f"unnamed_{count}", everyone)
     for value, name in fresh.items():
         value.name = name
         if value.const_value is not None:
@@ -101,12 +102,3 @@ def _role(node: Node, index: int) -> str:
     else:
         names = _ROLES.get(node.op_type, ())
     return names[index].replace(" ", "_") if index < len(names) else f"param{index}"
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, count = name, 0
-    while free in taken:
-        count += 1
-        free = f"{name}_{count}"
-    taken.add(free)
-    return free

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnx_ir import Graph, Model, Value
+from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.names import free_name
+from qonnx_hub_ir.graph.subgraphs import every_value
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class RenameTensors(InPlacePass):
         """Return the model, changed in place."""
         changed = [
             (value, self.names[str(value.name)])
-            for value in named_values(model)
+            for value in every_value(model)
             if self.names.get(str(value.name), value.name) != value.name
         ]
-        taken = {str(value.name) for value in named_values(model)} | set(self.names.values())
+        taken = {str(value.name) for value in every_value(model)} | set(self.names.values())
         for count, (value, _) in enumerate(changed):
             # Names may be exchanged: for a moment nobody has any of them.
-            value.name = _unused(f"renamed_{count}", taken)
+            value.name = free_name(f"renamed_{count}", taken)
         for value, name in changed:
             value.name = name
             if value.const_value is not None:
@@ -57,15 +59,8 @@ class RenameTensors(InPlacePass):
         return PassResult(model, modified=bool(changed))
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
 def _problems(model: Model, names: Mapping[str, str]) -> list[str]:
-    known = {str(value.name) for value in named_values(model)}
+    known = {str(value.name) for value in every_value(model)}
     done = {new for old, new in names.items() if old not in known and new in known}
     problems = [
         f"there is no tensor '{old}'"
@@ -82,16 +77,3 @@ def _problems(model: Model, names: Mapping[str, str]) -> list[str]:
         if new in staying and old in known
     ]
     return problems
-
-
-def named_values(model: Model) -> Iterator[Value]:
-    """Yield every value of the graph and the graphs inside it, once."""
-    seen: set[Value] = set()
-    graphs: list[Graph] = [model.graph, *model.graph.subgraphs()]
-    for graph in graphs:
-        values = [*graph.inputs, *graph.initializers.values()]
-        values += [value for node in graph for value in node.outputs]
-        for value in values:
-            if value.name and value not in seen:
-                seen.add(value)
-                yield value

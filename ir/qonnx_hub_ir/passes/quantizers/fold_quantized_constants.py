@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.rewriting import without_extra_axes
+from qonnx_hub_ir.graph.constants import without_extra_axes
+from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -70,7 +71,7 @@ class FoldQuantizedConstants(InPlacePass):
         for node in list(model.graph.all_nodes()):
             found = _read(node)
             if found is not None and isinstance(node.graph, Graph):
-                modified |= write(Emitter(node.graph, node), *found)
+                modified |= write(Emitter(node), *found)
         return PassResult(model, modified=modified)
 
 
@@ -88,7 +89,9 @@ def _read(node: Node) -> tuple[Array, Quantizer] | None:
 
 def _write_floats(emit: Emitter, values: Array, quant: Quantizer) -> bool:
     folded = quantize(values, quant)
-    _take_place(emit, emit.constant("quantized", folded))
+    # An initializer keeps its own name.
+    value = emit.constant("quantized", folded)
+    replace_node(emit.node, value, keep_name=False, keep_type=False)
     return True
 
 
@@ -107,22 +110,9 @@ def _write_integers(emit: Emitter, values: Array, quant: Quantizer) -> bool:
     scale = np.asarray(quant.scale)
     if np.any(scale != 1):
         value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
-    _take_place(emit, value)
+    computed = value.producer() is not None
+    replace_node(emit.node, value, keep_name=computed, keep_type=computed)
     return True
-
-
-def _take_place(emit: Emitter, value: Value) -> None:
-    """Let readers of the quantizer read ``value``; an initializer keeps its own name."""
-    old = emit.node.outputs[0]
-    if value.producer() is not None:
-        emit.replace_with(value)
-        return
-    value.metadata_props.update(old.metadata_props)
-    if old.is_graph_output():
-        emit.replace_with(emit.add("Identity", [value]))
-        return
-    old.replace_all_uses_with(value)
-    emit.graph.remove(emit.node, safe=True)
 
 
 def _type_of(quant: IntQuant | BipolarQuant) -> str | None:

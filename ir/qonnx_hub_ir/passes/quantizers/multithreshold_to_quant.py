@@ -12,7 +12,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.rewriting import attribute, dims, fits_into, is_standard
+from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, is_standard
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
 from qonnx_hub_ir.thresholds import channel_axis, find_thresholds
 
@@ -92,7 +92,7 @@ def _write(
     names: set[str],
 ) -> None:
     chain = (node, *levels.nodes)
-    emit = Emitter(graph, chain[-1])
+    emit = Emitter(chain[-1])
     name = str(node.name)
     plain = name.removesuffix(f"_{dialect.THRESHOLDS}")
     if plain and plain not in names:

@@ -13,7 +13,8 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.rewriting import dims, like, without_extra_axes
+from qonnx_hub_ir.graph.constants import without_extra_axes
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -83,7 +84,7 @@ class QuantToMultithreshold(InPlacePass):
         form = threshold_form(quant)
         steps = find_thresholds(_flattened(quant), form.low, form.steps)
         layout = (_LAYOUTS_FIRST if place == 1 else _LAYOUTS_LAST).get(len(shape), "")
-        _write(Emitter(node.graph, node), x, quant, form, steps, layout)
+        _write(Emitter(node), x, quant, form, steps, layout)
         return True
 
     def _readable(self, node: Node) -> IntQuant | BipolarQuant | None:
@@ -195,7 +196,7 @@ def _write(
     scale, zero = _scale_and_zero(quant)
     if zero is not None and np.any(zero):
         offset = emit.constant("zero_point", without_extra_axes(zero))
-        value = like(emit.add("Sub", [value, offset]), x)
+        value = emit.add("Sub", [value, offset], x)
     if scale is not None and np.any(scale != 1):
         value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
     emit.replace_with(value)

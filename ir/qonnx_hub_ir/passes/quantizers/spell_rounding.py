@@ -64,7 +64,7 @@ def _spell_out(node: Node) -> None:
     if not isinstance(quant, IntQuant) or is_bipolar(quant):
         node.attributes["rounding_mode"] = mode
         return
-    emit = Emitter(graph, node)
+    emit = Emitter(node)
     scale = _as_float32(emit, "scale", scale, quant.scale)
     zero = _as_float32(emit, "zero_point", zero, quant.zero_point)
     t = emit.add("Add", [emit.add("Div", [x, scale]), zero])

@@ -11,7 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.rewriting import like, without_extra_axes
+from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.quantizers import Array, IntQuant
 
 
@@ -54,7 +54,7 @@ def _extract(node: Node) -> bool:
         return False
     if not np.any(quant.scale != 1) and not np.any(zero):
         return False
-    _write(Emitter(graph, node), node, x, quant.scale, zero)
+    _write(Emitter(node), node, x, quant.scale, zero)
     return True
 
 
@@ -64,16 +64,16 @@ def _write(emit: Emitter, node: Node, x: Value, scale: Array, zero: Array) -> No
     value = x
     if divides:
         factor = emit.constant("scale", without_extra_axes(scale))
-        value = like(emit.add("Div", [value, factor]), x)
+        value = emit.add("Div", [value, factor], x)
     if has_zero:
         offset = emit.constant("zero_point", without_extra_axes(zero))
-        value = like(emit.add("Add", [value, offset]), x)
+        value = emit.add("Add", [value, offset], x)
     inner = _unit_quantizer(emit, node, value)
     node.prepend(inner)
     value = inner.outputs[0]
     if has_zero:
         offset = emit.constant("zero_point", without_extra_axes(zero))
-        value = like(emit.add("Sub", [value, offset]), x)
+        value = emit.add("Sub", [value, offset], x)
     if has_scale:
         value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
     emit.replace_with(value)

@@ -15,7 +15,8 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.rewriting import dims, free_name, is_standard, value_names
+from qonnx_hub_ir.graph.names import free_name, value_names
+from qonnx_hub_ir.graph.queries import dims, is_standard
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 AFFINE = ("Add", "Div", "Mul", "Sub")

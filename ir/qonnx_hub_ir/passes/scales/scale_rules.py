@@ -9,11 +9,10 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.constants import only_reader
-from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.permutations import perm_of
+from qonnx_hub_ir.graph.queries import attribute, dims, only_reader, rank_of
 from qonnx_hub_ir.lowering import im2col
-from qonnx_hub_ir.passes.layout.fold_weight_layout import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.passes.layout.relayout import perm_of_transpose, rank_of
 from qonnx_hub_ir.passes.scales.pending_affine import (
     Pending,
     Rule,
@@ -335,7 +334,7 @@ def _elementwise(scales: Scales, node: Node) -> bool:
 
 
 def _transpose(scales: Scales, node: Node) -> bool:
-    pending, perm = _data(scales, node), perm_of_transpose(node)
+    pending, perm = _data(scales, node), perm_of(node)
     if pending is None or perm is None:
         return False
 

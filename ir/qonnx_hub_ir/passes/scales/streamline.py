@@ -11,11 +11,11 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
-from qonnx_hub_ir.graph.rewriting import attribute, is_standard
+from qonnx_hub_ir.graph.queries import attribute, is_standard
+from qonnx_hub_ir.graph.subgraphs import captured_reads
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.gemm_to_matmul import GemmToMatmul
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
-from qonnx_hub_ir.passes.layout.relayout import captured_values
 from qonnx_hub_ir.passes.scales.pending_affine import Scales
 from qonnx_hub_ir.passes.scales.scale_rules import RULES, find_wanted, weight_scale
 
@@ -76,7 +76,7 @@ class Streamline(InPlacePass):
         modified = self.weights and _bring_scales_to_layers(model, exact=self.exact)
         wanted = find_wanted(graph) if self.activations else set()
         scales = Scales(model, RULES, self.exact, self.weights, wanted)
-        scales.walk(captured_values(graph))
+        scales.walk(captured_reads(graph))
         scales.sweep()
         modified |= scales.modified
         if modified:

@@ -15,7 +15,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
-from qonnx_hub_ir.graph.rewriting import attribute, dims
+from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
 _PROBES = (7919, 104729)

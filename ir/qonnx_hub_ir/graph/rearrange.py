@@ -1,0 +1,110 @@
+"""Constants, quantized or not, rearranged in place or in a copy for one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Graph, Node, Value
+
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import copy_node
+from qonnx_hub_ir.graph.constants import full_rank, is_constant_tree, is_single
+from qonnx_hub_ir.graph.queries import only_reader
+from qonnx_hub_ir.quantizers import Array
+
+Rearrange = Callable[[Array], Array]
+"""Takes an array of the full rank, whose axes may have length 1, and returns it rearranged."""
+
+
+def transposing(perm: tuple[int, ...]) -> Rearrange:
+    """Return what transposes constants by ``perm``."""
+    return lambda array: np.transpose(array, perm)
+
+
+def taking(order: Array, axis: int) -> Rearrange:
+    """Return what puts the elements of constants along an axis in another order."""
+
+    def take(array: Array) -> Array:
+        return array if array.shape[axis] == 1 else np.take(array, order, axis=axis)
+
+    return take
+
+
+class Rearranger:
+    """Rearranges constants of one graph; equal requests share one copy."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._done: dict[tuple[Any, ...], Value] = {}
+
+    def __call__(
+        self, value: Value, change: Rearrange, key: object, reader: Node, rank: int
+    ) -> Value:
+        """Return the constant rearranged; in place where nobody else reads it.
+
+        Args:
+            value: A constant, or a quantizer of constants, that the reader reads.
+            change: What to do with its array.
+            key: Stands for ``change``: equal keys do equal things.
+            reader: The node that will read the result.
+            rank: Rank of what ``change`` takes; lower constants get leading axes.
+        """
+        if not is_constant_tree(value):
+            raise ValueError(f"'{value.name}' is not a constant")
+        if is_single(value):
+            return value
+        known = (value, key, rank)
+        if known not in self._done:
+            node = value.producer()
+            if node is None:
+                self._done[known] = self._array(value, change, rank, only_reader(value))
+            else:
+                self._done[known] = self._quantized(node, change, known, reader)
+        return self._done[known]
+
+    def _array(self, value: Value, change: Rearrange, rank: int, alone: bool) -> Value:
+        tensor = dialect.constant_tensor(value)
+        if tensor is None:
+            raise ValueError(f"'{value.name}' is not a constant")
+        array = full_rank(tensor.numpy(), rank)
+        moved = np.ascontiguousarray(change(array))
+        name = str(value.name)
+        fresh = onnx_ir.Tensor(moved, dtype=tensor.dtype, name=name)
+        if not alone:
+            copy = dialect.register_tensor(self.graph, f"{name}_turned", fresh)
+            copy.metadata_props.update(value.metadata_props)
+            return copy
+        value.const_value = fresh
+        value.shape = dialect.known_shape(fresh)
+        return value
+
+    def _quantized(
+        self, node: Node, change: Rearrange, known: tuple[Any, ...], reader: Node
+    ) -> Value:
+        _, key, rank = known
+        alone = only_reader(node.outputs[0])
+        target = node
+        if not alone:
+            target = copy_node(node, node.inputs, name=f"{node.name}_{reader.name}")
+            reader.prepend(target)
+        out = target.outputs[0]
+        for index, value in enumerate(node.inputs):
+            if value is None or (index and is_single(value)):
+                continue
+            moved = self._parameter(value, change, key, rank, alone)
+            target.replace_input_with(index, moved)
+        data = target.inputs[0]
+        out.shape = None if data is None else data.shape
+        return out
+
+    def _parameter(
+        self, value: Value, change: Rearrange, key: Any, rank: int, alone: bool
+    ) -> Value:
+        known = (value, key, rank)
+        if known not in self._done:
+            in_place = alone and only_reader(value)
+            self._done[known] = self._array(value, change, rank, in_place)
+        return self._done[known]
