@@ -11,8 +11,8 @@ from onnx_ir import Node, Value
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.passes.channels.channel_plan import (
+    ChannelPlan,
     Kept,
-    Plan,
     refuse,
     require_axis,
     required_rank,
@@ -38,7 +38,7 @@ def output_channels(node: Node) -> int | None:
     return shape[-1] if len(shape) == 2 else None
 
 
-def _conv(node: Node, plan: Plan) -> Made:
+def _conv(node: Node, plan: ChannelPlan) -> Made:
     kept, named = plan.of(node, 0), plan.named.get(node)
     if kept is not None:
         require_axis(node, kept, 1)
@@ -57,7 +57,7 @@ def _conv(node: Node, plan: Plan) -> Made:
 
 
 def _depthwise(
-    node: Node, plan: Plan, kept: Kept | None, named: Array | None, group: int
+    node: Node, plan: ChannelPlan, kept: Kept | None, named: Array | None, group: int
 ) -> Made:
     weight = node.inputs[1]
     shape = () if weight is None or not is_constant_tree(weight) else shape_of_constant(weight)
@@ -75,12 +75,12 @@ def _depthwise(
     return [(node.outputs[0], Kept(1, mask))]
 
 
-def _take_bias(node: Node, plan: Plan, mask: Array) -> None:
+def _take_bias(node: Node, plan: ChannelPlan, mask: Array) -> None:
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         plan.take(node, 2, 0, mask, 1)
 
 
-def _gemm(node: Node, plan: Plan) -> Made:
+def _gemm(node: Node, plan: ChannelPlan) -> Made:
     kept, named = plan.of(node, 0), plan.named.get(node)
     if attribute(node, "transA", 0):
         raise refuse(node, "its input is transposed")
@@ -98,7 +98,7 @@ def _gemm(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], Kept(1, named))]
 
 
-def _matmul(node: Node, plan: Plan) -> Made:
+def _matmul(node: Node, plan: ChannelPlan) -> Made:
     kept, named = plan.of(node, 0), plan.named.get(node)
     sizes = dims(node.inputs[1])
     if plan.of(node, 1) is not None or sizes is None or len(sizes) != 2:
@@ -117,7 +117,7 @@ def _matmul(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], Kept(rank - 1, named))]
 
 
-LAYERS: Mapping[str, Callable[[Node, Plan], Made]] = {
+LAYERS: Mapping[str, Callable[[Node, ChannelPlan], Made]] = {
     "Conv": _conv,
     "ConvTranspose": _conv,
     "Gemm": _gemm,

@@ -35,7 +35,7 @@ class Kept:
 
 
 @dataclass(slots=True)
-class Plan:
+class ChannelPlan:
     """What is known while masks are carried through a graph.
 
     Attributes:
@@ -57,7 +57,7 @@ class Plan:
         return None if value is None else self.kept.get(value)
 
     def take(self, node: Node, index: int, axis: int, mask: Array, rank: int) -> None:
-        """Plan to keep these elements of a constant input, along an axis.
+        """ChannelPlan to keep these elements of a constant input, along an axis.
 
         Args:
             node: Its reader.
@@ -95,7 +95,7 @@ class Plan:
         node.replace_input_with(index, self._rearrange(value, change, key, node, rank))
 
     def set_constant(self, node: Node, index: int, array: Array, name: str) -> None:
-        """Plan to give a node another constant input."""
+        """ChannelPlan to give a node another constant input."""
 
         def edit() -> None:
             value = dialect.add_initializer(self.graph, f"{node.name}_{name}", array)
@@ -106,7 +106,7 @@ class Plan:
         self.edits.append(edit)
 
     def drop_attribute(self, node: Node, name: str) -> None:
-        """Plan to take an attribute away, where a node has it."""
+        """ChannelPlan to take an attribute away, where a node has it."""
 
         def edit() -> None:
             node.attributes.pop(name, None)

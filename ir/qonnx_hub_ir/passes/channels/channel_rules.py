@@ -13,8 +13,8 @@ from qonnx_hub_ir.graph.constants import is_constant_tree
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.passes.channels.channel_layers import Made
 from qonnx_hub_ir.passes.channels.channel_plan import (
+    ChannelPlan,
     Kept,
-    Plan,
     refuse,
     require_axis,
     required_rank,
@@ -23,7 +23,7 @@ from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.thresholds import channel_axis
 
 
-def _data(node: Node, plan: Plan) -> Kept:
+def _data(node: Node, plan: ChannelPlan) -> Kept:
     """Return what is kept of the first input, the only one that may lose channels."""
     kept = plan.of(node, 0)
     if kept is None or any(plan.of(node, i) is not None for i in range(1, len(node.inputs))):
@@ -31,19 +31,19 @@ def _data(node: Node, plan: Plan) -> Kept:
     return kept
 
 
-def _unary(node: Node, plan: Plan) -> Made:
+def _unary(node: Node, plan: ChannelPlan) -> Made:
     kept = _data(node, plan)
     return [(value, kept) for value in node.outputs]
 
 
-def _quantizer(node: Node, plan: Plan) -> Made:
+def _quantizer(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     for index in range(1, len(node.inputs)):
         plan.take(node, index, kept.axis, kept.mask, rank)
     return [(node.outputs[0], kept)]
 
 
-def _thresholds(node: Node, plan: Plan) -> Made:
+def _thresholds(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axis = channel_axis(str(attribute(node, "data_layout", "")), rank)
     if axis == kept.axis:
@@ -51,7 +51,7 @@ def _thresholds(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], kept)]
 
 
-def _per_channel(node: Node, plan: Plan) -> Made:
+def _per_channel(node: Node, plan: ChannelPlan) -> Made:
     """Normalization: parameters have one value per channel."""
     kept = _data(node, plan)
     require_axis(node, kept, 1)
@@ -60,13 +60,13 @@ def _per_channel(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], kept)]
 
 
-def _spatial(node: Node, plan: Plan) -> Made:
+def _spatial(node: Node, plan: ChannelPlan) -> Made:
     kept = _data(node, plan)
     require_axis(node, kept, 1)
     return [(value, kept) for value in node.outputs if value.name]
 
 
-def _elementwise(node: Node, plan: Plan) -> Made:
+def _elementwise(node: Node, plan: ChannelPlan) -> Made:
     """Operands are aligned at their last axes; all must keep the same channels."""
     rank = max(required_rank(node, value) for value in node.inputs)
     found: Kept | None = None
@@ -86,7 +86,7 @@ def _elementwise(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], found)]
 
 
-def _take_operand(node: Node, plan: Plan, index: int, kept: Kept, rank: int) -> None:
+def _take_operand(node: Node, plan: ChannelPlan, index: int, kept: Kept, rank: int) -> None:
     value = node.inputs[index]
     if is_constant_tree(value):
         plan.take(node, index, kept.axis, kept.mask, rank)
@@ -98,10 +98,10 @@ def _take_operand(node: Node, plan: Plan, index: int, kept: Kept, rank: int) -> 
         raise refuse(node, f"its operand '{name}' keeps all channels; give both one mask")
 
 
-def _along_other_axis(default: int) -> Callable[[Node, Plan], Made]:
+def _along_other_axis(default: int) -> Callable[[Node, ChannelPlan], Made]:
     """Return the rule of operators that combine the elements along one axis."""
 
-    def rule(node: Node, plan: Plan) -> Made:
+    def rule(node: Node, plan: ChannelPlan) -> Made:
         kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
         if int(attribute(node, "axis", default)) % rank == kept.axis:
             raise refuse(node, "it combines the values of all channels")
@@ -110,7 +110,7 @@ def _along_other_axis(default: int) -> Callable[[Node, Plan], Made]:
     return rule
 
 
-def _reduce(node: Node, plan: Plan) -> Made:
+def _reduce(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     given = _constant(node, 1)
     axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
@@ -132,7 +132,7 @@ def _constant(node: Node, index: int) -> Array | None:
     return known
 
 
-def _pad(node: Node, plan: Plan) -> Made:
+def _pad(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     pads = _constant(node, 1)
     if pads is None or pads.size != 2 * rank or pads[kept.axis] or pads[rank + kept.axis]:
@@ -140,7 +140,7 @@ def _pad(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], kept)]
 
 
-def _resize(node: Node, plan: Plan) -> Made:
+def _resize(node: Node, plan: ChannelPlan) -> Made:
     kept = _data(node, plan)
     require_axis(node, kept, 1)
     scales, sizes = _constant(node, 2), _constant(node, 3)
@@ -158,7 +158,7 @@ def _replaced(sizes: Array, place: int, mask: Array) -> Array:
     return changed
 
 
-def _flatten(node: Node, plan: Plan) -> Made:
+def _flatten(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axis = int(attribute(node, "axis", 1)) % (rank + 1)
     if kept.axis < axis:
@@ -177,7 +177,7 @@ def _joined(node: Node, kept: Kept, first: int) -> Kept:
     return Kept(first, np.tile(np.repeat(kept.mask, inner), outer))
 
 
-def _reshape(node: Node, plan: Plan) -> Made:
+def _reshape(node: Node, plan: ChannelPlan) -> Made:
     kept = _data(node, plan)
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
     target = _constant(node, 1)
@@ -214,13 +214,13 @@ def _equal_size(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
     return known and math.prod(numbers[0]) == math.prod(numbers[1])
 
 
-def _transpose(node: Node, plan: Plan) -> Made:
+def _transpose(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     perm = list(attribute(node, "perm", range(rank - 1, -1, -1)))
     return [(node.outputs[0], Kept(perm.index(kept.axis), kept.mask))]
 
 
-def _squeeze(node: Node, plan: Plan) -> Made:
+def _squeeze(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axes = _constant(node, 1)
     if axes is None:
@@ -232,7 +232,7 @@ def _squeeze(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], Kept(kept.axis - before, kept.mask))]
 
 
-def _unsqueeze(node: Node, plan: Plan) -> Made:
+def _unsqueeze(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     axes = _constant(node, 1)
     if axes is None:
@@ -242,7 +242,7 @@ def _unsqueeze(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], Kept(own[kept.axis], kept.mask))]
 
 
-def _concat(node: Node, plan: Plan) -> Made:
+def _concat(node: Node, plan: ChannelPlan) -> Made:
     parts = [plan.of(node, index) for index in range(len(node.inputs))]
     known = [part for part in parts if part is not None]
     axis = int(attribute(node, "axis", 0)) % required_rank(node, node.inputs[0])
@@ -259,7 +259,7 @@ def _concat(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], Kept(axis, np.concatenate(masks)))]
 
 
-def _split(node: Node, plan: Plan) -> Made:
+def _split(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     if int(attribute(node, "axis", 0)) % rank != kept.axis:
         return [(value, kept) for value in node.outputs]
@@ -277,7 +277,7 @@ def _split(node: Node, plan: Plan) -> Made:
     return [(value, Kept(kept.axis, mask)) for value, mask in pairs]
 
 
-def _slice(node: Node, plan: Plan) -> Made:
+def _slice(node: Node, plan: ChannelPlan) -> Made:
     kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
     starts, axes = _constant(node, 1), _constant(node, 3)
     count = 0 if starts is None else starts.size
@@ -287,11 +287,11 @@ def _slice(node: Node, plan: Plan) -> Made:
     return [(node.outputs[0], kept)]
 
 
-def _shape(node: Node, plan: Plan) -> Made:
+def _shape(node: Node, plan: ChannelPlan) -> Made:
     return []
 
 
-RULES: Mapping[str, Callable[[Node, Plan], Made]] = {
+RULES: Mapping[str, Callable[[Node, ChannelPlan], Made]] = {
     **dict.fromkeys(
         (
             *("Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor"),

@@ -14,7 +14,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes.channels.channel_layers import LAYERS, output_channels
-from qonnx_hub_ir.passes.channels.channel_plan import Kept, Plan, refuse
+from qonnx_hub_ir.passes.channels.channel_plan import ChannelPlan, Kept, refuse
 from qonnx_hub_ir.passes.channels.channel_rules import RULES
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 from qonnx_hub_ir.quantizers import Array
@@ -55,7 +55,7 @@ class PruneChannels(InPlacePass):
         named = _named_layers(model, self.masks)
         if not named:
             return PassResult(model, modified=False)
-        plan = Plan(model.graph, named)
+        plan = ChannelPlan(model.graph, named)
         for node in model.graph:
             _follow(node, plan)
         for edit in plan.edits:
@@ -124,7 +124,7 @@ def _readers_of_weights(graph: Graph) -> dict[str, Node]:
     return found
 
 
-def _follow(node: Node, plan: Plan) -> None:
+def _follow(node: Node, plan: ChannelPlan) -> None:
     """Carry the masks of a node's inputs on to its outputs."""
     touched = [i for i, v in enumerate(node.inputs) if v is not None and v in plan.kept]
     if not touched and node not in plan.named:
@@ -141,7 +141,7 @@ def _follow(node: Node, plan: Plan) -> None:
         _record(node, value, kept, plan)
 
 
-def _record(node: Node, value: Value, kept: Kept, plan: Plan) -> None:
+def _record(node: Node, value: Value, kept: Kept, plan: ChannelPlan) -> None:
     if value.is_graph_output():
         raise refuse(node, f"the output '{value.name}' of the model would lose channels")
     for usage in value.uses():

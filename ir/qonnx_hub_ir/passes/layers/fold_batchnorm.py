@@ -12,9 +12,10 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.graph.affine import batchnorm_affine, batchnorm_parameters
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
-from qonnx_hub_ir.graph.queries import attribute, dims, only_reader
+from qonnx_hub_ir.graph.constants import along_channels, drop_unread, read_initializers
+from qonnx_hub_ir.graph.queries import attribute, dims, only_reader, rank_of
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array
 
@@ -77,32 +78,23 @@ def _factor_and_offset(node: Node) -> tuple[Array, Array] | None:
         dialect.CHANNELS_LAST_DOMAIN,
     }:
         return None
-    if attribute(node, "training_mode", 0) or any(v.name for v in node.outputs[1:]):
+    if any(v.name for v in node.outputs[1:]) or (rank_of(node.inputs[0]) or 0) < 2:
         return None
-    known = [dialect.constant_value(value) for value in node.inputs[1:5]]
-    gain, shift, mean, variance = (a for a in known) if len(known) == 4 else (None,) * 4
-    if gain is None or shift is None or mean is None or variance is None:
+    known = batchnorm_parameters(node)
+    if known is None or known[0].dtype not in (np.float32, np.float64):
         return None
-    shape = dims(node.inputs[0])
-    if shape is None or len(shape) < 2 or gain.dtype not in (np.float32, np.float64):
-        return None
-    epsilon = np.asarray(attribute(node, "epsilon", 1e-5), dtype=variance.dtype)
-    with np.errstate(all="ignore"):
-        factor = np.reciprocal(np.sqrt(variance + epsilon)) * gain
-        offset = shift - mean * factor
+    factor, offset = batchnorm_affine(*known)
     return factor.reshape(-1), offset.reshape(-1)
 
 
 def _write_affine(graph: Graph, node: Node, factor: Array, offset: Array) -> None:
     rank = len(dims(node.inputs[0]) or ())
     last = node.domain == dialect.CHANNELS_LAST_DOMAIN
-    shape = (1,) * (rank - 1) + (-1,) if last else (1, -1) + (1,) * (rank - 2)
+    columns = [along_channels(values, rank, last=last) for values in (factor, offset)]
     emit = Emitter(node)
-    scaled = emit.add("Mul", [node.inputs[0], emit.constant("factor", factor.reshape(shape))])
-    scaled.type, scaled.shape = node.outputs[0].type, node.outputs[0].shape
-    emit.replace_with(
-        emit.add("Add", [scaled, emit.constant("offset", offset.reshape(shape))])
-    )
+    inputs = [node.inputs[0], emit.constant("factor", columns[0])]
+    scaled = emit.add("Mul", inputs, node.outputs[0])
+    emit.replace_with(emit.add("Add", [scaled, emit.constant("offset", columns[1])]))
 
 
 def _fold_into_layer(graph: Graph, node: Node, factor: Array, offset: Array) -> bool:

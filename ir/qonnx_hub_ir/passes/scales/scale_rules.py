@@ -9,20 +9,12 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.affine import PendingAffine, is_scalar, product, same
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.permutations import perm_of
 from qonnx_hub_ir.graph.queries import attribute, dims, only_reader, rank_of
 from qonnx_hub_ir.lowering import im2col
-from qonnx_hub_ir.passes.scales.pending_affine import (
-    Pending,
-    Rule,
-    Scales,
-    constant_for,
-    is_scalar,
-    product,
-    same,
-    total,
-)
+from qonnx_hub_ir.passes.scales.scale_walk import PendingScales, Rule, constant_for
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
 _LAST = dialect.CHANNELS_LAST_DOMAIN
@@ -84,7 +76,7 @@ def _output_axis(node: Node, rank: int) -> int:
     return rank - 1
 
 
-def _unit_weight(scales: Scales, node: Node, scale: Array) -> Value:
+def _unit_weight(scales: PendingScales, node: Node, scale: Array) -> Value:
     """Return a weight's quantizer with scale 1; in place where nobody else reads it."""
     weight = node.inputs[1]
     quantizer = None if weight is None else weight.producer()
@@ -121,7 +113,7 @@ def _unit_weight(scales: Scales, node: Node, scale: Array) -> Value:
     return target.outputs[0]
 
 
-def _input_factor(scales: Scales, node: Node, index: int) -> Pending | None:
+def _input_factor(scales: PendingScales, node: Node, index: int) -> PendingAffine | None:
     """Return what is pending for an input of a linear layer, if a factor is all."""
     value = node.inputs[index]
     if value is None:
@@ -130,7 +122,7 @@ def _input_factor(scales: Scales, node: Node, index: int) -> Pending | None:
     return None if pending.offset is not None or pending.factor is None else pending
 
 
-def _weight_factor(scales: Scales, node: Node) -> Array | None:
+def _weight_factor(scales: PendingScales, node: Node) -> Array | None:
     """Take the factor out of a layer's second input, and return it.
 
     It is that of a quantized weight, or one that waits: one for all, or one per output
@@ -150,7 +142,7 @@ def _weight_factor(scales: Scales, node: Node) -> Array | None:
     return scale
 
 
-def _matmul(scales: Scales, node: Node) -> bool:
+def _matmul(scales: PendingScales, node: Node) -> bool:
     rank, second = len(dims(node.outputs[0]) or ()), rank_of(node.inputs[1])
     left = _input_factor(scales, node, 0)
     if left is not None and not is_scalar(left.factor):
@@ -171,7 +163,7 @@ def _matmul(scales: Scales, node: Node) -> bool:
     return True
 
 
-def _conv(scales: Scales, node: Node) -> bool:
+def _conv(scales: PendingScales, node: Node) -> bool:
     rank = len(dims(node.outputs[0]) or ())
     if rank < 3 or (len(node.inputs) > 2 and node.inputs[2] is not None):
         return False
@@ -216,7 +208,7 @@ def _per_channel(array: Array | None, node: Node, rank: int) -> bool:
     return array.ndim == rank and all(size == 1 for size in others)
 
 
-def _affine(scales: Scales, node: Node) -> bool:
+def _affine(scales: PendingScales, node: Node) -> bool:
     """Mul, Add, Sub and Div by a constant wait as well."""
     output = node.outputs[0]
     parts = _value_and_constant(node)
@@ -229,11 +221,7 @@ def _affine(scales: Scales, node: Node) -> bool:
     offset = -constant if node.op_type == "Sub" else constant
     if not np.all(np.isfinite(offset)) or (scales.exact and before.offset is not None):
         return False
-    simple = before.factor is None or before.written
-    written = simple and before.offset is None
-    scales.note(
-        output, Pending(before.value, before.factor, total(before.offset, offset), written)
-    )
+    scales.note(output, before.plus(offset))
     return True
 
 
@@ -250,22 +238,18 @@ def _value_and_constant(node: Node) -> tuple[Value, Array] | None:
     return None
 
 
-def _factor(scales: Scales, node: Node, value: Value, constant: Array) -> bool:
+def _factor(scales: PendingScales, node: Node, value: Value, constant: Array) -> bool:
     if node.op_type == "Div":
         if not is_power_of_two(np.abs(constant)):
             return False
         constant = np.reciprocal(constant)
     if not scales.movable(constant):
         return False
-    before = scales.place(value)
-    offset = None if before.offset is None else product(before.offset, constant)
-    written = before.factor is None and before.offset is None
-    factor = product(before.factor, constant)
-    scales.note(node.outputs[0], Pending(before.value, factor, offset, written))
+    scales.note(node.outputs[0], scales.place(value).times(constant))
     return True
 
 
-def _sum(scales: Scales, node: Node) -> bool:
+def _sum(scales: PendingScales, node: Node) -> bool:
     """Add of two values with the same factor."""
     pending = [scales.place(value) for value in node.inputs if value is not None]
     first, second = pending
@@ -282,7 +266,7 @@ def _sum(scales: Scales, node: Node) -> bool:
     return True
 
 
-def _data(scales: Scales, node: Node) -> Pending | None:
+def _data(scales: PendingScales, node: Node) -> PendingAffine | None:
     """Return what is pending for a node's first input, if anything is."""
     value = node.inputs[0] if node.inputs else None
     if value is None or value not in scales.places:
@@ -291,7 +275,11 @@ def _data(scales: Scales, node: Node) -> Pending | None:
 
 
 def _pass_on(
-    scales: Scales, node: Node, pending: Pending, factor: Array | None, offset: Array | None
+    scales: PendingScales,
+    node: Node,
+    pending: PendingAffine,
+    factor: Array | None,
+    offset: Array | None,
 ) -> bool:
     node.replace_input_with(0, pending.value)
     for output in node.outputs:
@@ -308,7 +296,7 @@ def _unchanged(*, offset: bool, positive: bool, per_channel: bool) -> Rule:
         per_channel: Whether it may vary along the channels.
     """
 
-    def rule(scales: Scales, node: Node) -> bool:
+    def rule(scales: PendingScales, node: Node) -> bool:
         pending = _data(scales, node)
         if pending is None or (pending.offset is not None and not offset):
             return False
@@ -325,7 +313,7 @@ def _unchanged(*, offset: bool, positive: bool, per_channel: bool) -> Rule:
     return rule
 
 
-def _elementwise(scales: Scales, node: Node) -> bool:
+def _elementwise(scales: PendingScales, node: Node) -> bool:
     """Relu and LeakyRelu: any positive factor, whatever its shape."""
     pending = _data(scales, node)
     if pending is None or pending.offset is not None or not pending.positive:
@@ -333,7 +321,7 @@ def _elementwise(scales: Scales, node: Node) -> bool:
     return _pass_on(scales, node, pending, pending.factor, None)
 
 
-def _transpose(scales: Scales, node: Node) -> bool:
+def _transpose(scales: PendingScales, node: Node) -> bool:
     pending, perm = _data(scales, node), perm_of(node)
     if pending is None or perm is None:
         return False
@@ -351,7 +339,7 @@ _POOL_MEAN = _unchanged(offset=False, positive=False, per_channel=True)
 _REDUCE_MAX = _unchanged(offset=True, positive=True, per_channel=False)
 
 
-def _pad(scales: Scales, node: Node) -> bool:
+def _pad(scales: PendingScales, node: Node) -> bool:
     if str(attribute(node, "mode", "constant")) != "constant":
         return _SCALAR(scales, node)
     filler = node.inputs[2] if len(node.inputs) > 2 else None
@@ -361,18 +349,18 @@ def _pad(scales: Scales, node: Node) -> bool:
     return _ZEROS_ADDED(scales, node)
 
 
-def _resize(scales: Scales, node: Node) -> bool:
+def _resize(scales: PendingScales, node: Node) -> bool:
     nearest = str(attribute(node, "mode", "nearest")) == "nearest"
     crops = "tf_crop" in str(attribute(node, "coordinate_transformation_mode", ""))
     return nearest and not crops and _SCALAR(scales, node)
 
 
-def _im2col(scales: Scales, node: Node) -> bool:
+def _im2col(scales: PendingScales, node: Node) -> bool:
     pads = int(attribute(node, "pad_value", 0)) != 0
     return not pads and _ZEROS_ADDED(scales, node)
 
 
-def _concat(scales: Scales, node: Node) -> bool:
+def _concat(scales: PendingScales, node: Node) -> bool:
     if any(value is None for value in node.inputs):
         return False
     pending = [scales.place(value) for value in node.inputs if value is not None]
@@ -387,7 +375,7 @@ def _concat(scales: Scales, node: Node) -> bool:
     return True
 
 
-def _quantizer(scales: Scales, node: Node) -> bool:
+def _quantizer(scales: PendingScales, node: Node) -> bool:
     """Quant and BipolarQuant of activations: the scale waits, and takes powers of two in."""
     source, output = node.inputs[0], node.outputs[0]
     if source is None or is_constant_tree(output) or output not in scales.wanted:
@@ -418,7 +406,7 @@ def _is_single(array: Array | None) -> bool:
 
 
 def _divided(
-    scales: Scales, node: Node, pending: Pending, source: Value, scale: Array
+    scales: PendingScales, node: Node, pending: PendingAffine, source: Value, scale: Array
 ) -> Value:
     """Return a quantizer's input divided by its scale, with no rounding but the division's."""
     factor, offset = pending.factor, pending.offset
@@ -440,7 +428,7 @@ def _is_sound(factor: Array | None) -> bool:
     return factor is None or bool(np.all(np.isfinite(factor)) and np.all(factor != 0))
 
 
-def _quotient(scales: Scales, node: Node, value: Value, divisor: Array) -> Value:
+def _quotient(scales: PendingScales, node: Node, value: Value, divisor: Array) -> Value:
     if np.all(divisor == 1):
         return value
     fresh = scales.node("Div", value, divisor, str(node.name))

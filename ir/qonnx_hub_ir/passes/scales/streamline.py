@@ -16,8 +16,8 @@ from qonnx_hub_ir.graph.subgraphs import captured_reads
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.gemm_to_matmul import GemmToMatmul
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
-from qonnx_hub_ir.passes.scales.pending_affine import Scales
 from qonnx_hub_ir.passes.scales.scale_rules import RULES, find_wanted, weight_scale
+from qonnx_hub_ir.passes.scales.scale_walk import PendingScales
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Streamline(InPlacePass):
         read = read_initializers(graph)
         modified = self.weights and _bring_scales_to_layers(model, exact=self.exact)
         wanted = find_wanted(graph) if self.activations else set()
-        scales = Scales(model, RULES, self.exact, self.weights, wanted)
+        scales = PendingScales(model, RULES, self.exact, self.weights, wanted)
         scales.walk(captured_reads(graph))
         scales.sweep()
         modified |= scales.modified

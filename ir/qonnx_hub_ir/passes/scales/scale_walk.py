@@ -15,6 +15,7 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.affine import PendingAffine
 from qonnx_hub_ir.graph.names import free_name, value_names
 from qonnx_hub_ir.graph.queries import dims, is_standard
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
@@ -22,67 +23,13 @@ from qonnx_hub_ir.quantizers import Array, is_power_of_two
 AFFINE = ("Add", "Div", "Mul", "Sub")
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What is still to be done to a stored value.
-
-    Attributes:
-        value: The stored value.
-        factor: Multiplies it, of shape () or of the value's rank; ``None`` for 1.
-        offset: Added then, likewise; ``None`` for 0.
-        written: Whether the nodes of the graph say just that already.
-    """
-
-    value: Value
-    factor: Array | None = None
-    offset: Array | None = None
-    written: bool = False
-
-    @property
-    def positive(self) -> bool:
-        """Return whether the factor keeps the order of values."""
-        return self.factor is None or bool(np.all(self.factor > 0))
-
-
-def is_scalar(array: Array | None) -> bool:
-    """Return whether an array is the same for all elements, or stands for nothing."""
-    return array is None or array.size == 1
-
-
-def product(first: Array | None, second: Array | None) -> Array | None:
-    """Return the product of two factors, rounded once to float32."""
-    if first is None or second is None:
-        return second if first is None else first
-    wide = first.astype(np.float64) * second.astype(np.float64)
-    return _narrow(wide)
-
-
-def total(first: Array | None, second: Array | None) -> Array | None:
-    """Return the sum of two offsets, rounded once to float32."""
-    if first is None or second is None:
-        return second if first is None else first
-    return _narrow(first.astype(np.float64) + second.astype(np.float64))
-
-
-def _narrow(wide: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return np.asarray(wide, dtype=np.float64).astype(np.float32)
-
-
-def same(first: Array | None, second: Array | None) -> bool:
-    """Return whether two factors or offsets are equal."""
-    if first is None or second is None:
-        return first is second
-    return first.shape == second.shape and bool(np.array_equal(first, second))
-
-
-Rule = Callable[["Scales", Node], bool]
+Rule = Callable[["PendingScales", Node], bool]
 """Handles one node; returns False where it cannot go on with what is stored, having changed
 nothing. Then the node gets its inputs as they were."""
 
 
 @dataclass
-class Scales:
+class PendingScales:
     """The state of one walk.
 
     Attributes:
@@ -100,7 +47,7 @@ class Scales:
     weights: bool
     wanted: set[Value]
     modified: bool = False
-    places: dict[Value, Pending] = field(default_factory=dict)
+    places: dict[Value, PendingAffine] = field(default_factory=dict)
     units: dict[Node, Value] = field(default_factory=dict)
     _applied: dict[Value, Value] = field(default_factory=dict)
     _provenance: dict[Value, str] = field(default_factory=dict)
@@ -115,21 +62,21 @@ class Scales:
         """Return the graph that is walked over."""
         return self.model.graph
 
-    def place(self, value: Value) -> Pending:
+    def place(self, value: Value) -> PendingAffine:
         """Return what is pending for a value."""
-        return self.places.get(value) or Pending(value)
+        return self.places.get(value) or PendingAffine(value)
 
     def put(self, output: Value, factor: Array | None, offset: Array | None = None) -> None:
         """Say that a node now makes a value that is still to be scaled."""
         self.modified = True
         if factor is None and offset is None:
             return
-        self.places[output] = Pending(output, factor, offset)
+        self.places[output] = PendingAffine(output, factor, offset)
         source = output.metadata_props.pop(dialect.PROVENANCE, None)
         if source is not None:
             self._provenance[output] = source
 
-    def note(self, output: Value, pending: Pending) -> None:
+    def note(self, output: Value, pending: PendingAffine) -> None:
         """Say that a Mul, Add, Sub or Div need not be run yet."""
         self.places[output] = pending
 
@@ -169,7 +116,7 @@ class Scales:
             self._applied[value] = self._apply(value, pending, before)
         return self._applied[value]
 
-    def _apply(self, value: Value, pending: Pending, before: Node | None) -> Value:
+    def _apply(self, value: Value, pending: PendingAffine, before: Node | None) -> Value:
         self.modified = True
         found = self.write(pending.value, pending.factor, pending.offset, before, value.name)
         if found is pending.value or value.is_graph_input():
