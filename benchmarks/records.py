@@ -371,7 +371,7 @@ def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted({*a, *b}):
             yield from differences(
-                a.get(key, _NOTHING), b.get(key, _NOTHING), f"{place}/{key}"
+                a.get(key, _NOTHING), b.get(key, _NOTHING), f"{place}/{key.lstrip('/')}"
             )
     elif isinstance(a, list) and isinstance(b, list):
         for number in range(max(len(a), len(b))):
