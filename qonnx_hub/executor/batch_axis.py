@@ -7,7 +7,7 @@ samples are computed one by one instead. Speed may be lost, correctness is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.executor.plan import Plan
 from qonnx_hub.executor.planner import make_plan
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.errors import PassError, UsageError
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
@@ -57,6 +57,43 @@ class Batcher:
         if keep_all not in self._plans:
             self._plans[keep_all] = make_plan(self._wide, keep_all=keep_all)
         return self._plans[keep_all]
+
+
+def sample_count(feeds: Mapping[str, Array]) -> int:
+    """Return the length of the first axis, which all feeds share.
+
+    Raises:
+        UsageError: They do not: no cut of one would fit the others.
+    """
+    lengths = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
+    if len(lengths) > 1:
+        sizes = ", ".join(f"'{name}': {list(a.shape)}" for name, a in feeds.items())
+        raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+    return lengths.pop() if lengths else 0
+
+
+def join_parts(name: str, parts: Sequence[Array], unit: int) -> Array:
+    """Return one output of several runs, behind each other along the first axis.
+
+    Args:
+        name: The output, for the message.
+        parts: What each run gave.
+        unit: Samples of the file's own batch, of which each part holds a whole number. An
+            output that is the same for all runs need not have them.
+
+    Raises:
+        UsageError: The output has no axis for samples.
+    """
+    first = parts[0]
+    whole = all(part.ndim and part.shape[0] % unit == 0 for part in parts)
+    if whole and len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts, axis=0)
+    numbers = first.dtype.kind in "fc"
+    if all(np.array_equal(part, first, equal_nan=numbers) for part in parts):
+        return first
+    raise UsageError(
+        f"'{name}' has no axis for samples; run the model on one sample at a time"
+    )
 
 
 def _first_dim(value: Value | None) -> Any:
@@ -256,7 +293,16 @@ def _resize(node: Node, apart: set[Value]) -> bool:
     scales = _constant(node, 2)
     if scales is None or scales.size != _rank(node.inputs[0]) or _given(node, 3):
         return False
+    # Axes may name the batch at any place, and a crop cuts the batch at any scale.
+    crops = _attr(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    if _attr(node, "axes", None) is not None or crops:
+        return False
     return float(scales[0]) == 1.0 and _only_first_input(node, apart)
+
+
+def _max_pool(node: Node, apart: set[Value]) -> bool:
+    # Indices count through the whole array, samples before this one included.
+    return len(node.outputs) == 1 and _only_first_input(node, apart)
 
 
 def _gather(node: Node, apart: set[Value]) -> bool:
@@ -350,7 +396,7 @@ _RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
     **dict.fromkeys(
         (
             *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
-            *("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "MaxPool"),
+            *("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"),
             *("ConvInteger", "QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"),
             *("QLinearLeakyRelu", "QLinearSigmoid", "SpaceToDepth"),
         ),
@@ -372,6 +418,7 @@ _RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
     "Gemm": _gemm_with_bias_at(2),
     "Im2Col": _only_first_input,
     "MatMul": _matmul,
+    "MaxPool": _max_pool,
     "MultiThreshold": _only_first_input,
     "MatMulInteger": _integer_product(1, 2),
     "MatMulIntegerToFloat": _integer_product(1, 2, 4),

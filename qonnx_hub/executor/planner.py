@@ -48,10 +48,13 @@ _MAY_RETURN_VIEWS = frozenset(
     {
         *("Cast", "CastLike", "BitCast", "Dropout", "Expand", "Flatten", "Gather", "Identity"),
         *(
+            "DepthToSpace",
             "MaxPool",
+            "OptionalGetElement",
             "Reshape",
             "Resize",
             "Slice",
+            "SpaceToDepth",
             "Split",
             "Squeeze",
             "Transpose",

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.executor.batch_axis import Batcher
+from qonnx_hub.executor.batch_axis import Batcher, join_parts, sample_count
 from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
@@ -253,7 +253,7 @@ class Session:
         plan = self._batcher.widened(keep_all=all_tensors) or self._plan_for(all_tensors)
         unit = self._batcher.file_batch
         step = (batch or factor) if apart else 1
-        total = next((a.shape[0] for a in arrays.values()), 0)
+        total = sample_count(arrays)
         pieces = [
             execute(plan, {n: a[start : start + step * unit] for n, a in arrays.items()})
             for start in range(0, total, step * unit)
@@ -271,15 +271,7 @@ def _joined(pieces: Sequence[dict[str, Array]], plan: Plan, unit: int) -> dict[s
         if plan.initial[slots[name]] is not None:
             joined[name] = first
             continue
-        parts = [piece[name] for piece in pieces]
-        if not all(part.ndim and part.shape[0] % unit == 0 for part in parts):
-            if all(np.array_equal(part, first, equal_nan=True) for part in parts):
-                joined[name] = first
-                continue
-            raise UsageError(
-                f"'{name}' has no axis for samples; run the model on one sample at a time"
-            )
-        joined[name] = np.concatenate(parts, axis=0)
+        joined[name] = join_parts(name, [piece[name] for piece in pieces], unit)
     return joined
 
 

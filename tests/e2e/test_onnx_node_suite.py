@@ -8,77 +8,35 @@ tensors and all its operators belong to the standard.
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 import qonnx_hub as qh
 from qonnx_hub.executor.kernels import kernel_table
 from qonnx_hub_ir.errors import HubError
+from tests.node_suite import Case, node_cases
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QONNX_HUB_REQUIRE_ORACLES") != "1",
     reason="takes half a minute; part of the environment 'oracle'",
 )
 
-# What cannot be compared: the answer is random, or differs by design from one run to the next.
-RANDOM = ("bernoulli", "random", "multinomial", "training_dropout")
 
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    model: onnx.ModelProto
-    data: list[tuple[list[np.ndarray], list[np.ndarray]]]
-    rtol: float
-    atol: float
-
-    @property
-    def operators(self) -> set[str]:
-        return {node.op_type for node in self.model.graph.node}
-
-    @property
-    def has_only_our_kernels(self) -> bool:
-        table = kernel_table()
-        return all((node.domain, node.op_type) in table for node in self.model.graph.node)
-
-
-def _arrays(values: Any) -> list[np.ndarray] | None:
-    arrays = []
-    for value in values:
-        array = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-        if not isinstance(array, np.ndarray):
-            return None
-        arrays.append(array)
-    return arrays
+def _has_only_our_kernels(case: Case) -> bool:
+    table = kernel_table()
+    return all((node.domain, node.op_type) in table for node in case.model.graph.node)
 
 
 def _cases() -> list[Case]:
-    with warnings.catch_warnings():
-        # Building the cases divides by zero and overflows on purpose.
-        warnings.simplefilter("ignore")
-        from onnx.backend.test.loader import load_model_tests
-
-        tests = load_model_tests(kind="node")
-    cases = []
-    for test in tests:
-        if test.model is None or any(word in test.name for word in RANDOM):
-            continue
-        graph = test.model.graph
-        plain = all(v.type.HasField("tensor_type") for v in (*graph.input, *graph.output))
-        standard = all(node.domain in {"", "ai.onnx"} for node in graph.node)
-        sets = [(_arrays(given), _arrays(wanted)) for given, wanted in test.data_sets or ()]
-        if not plain or not standard or not sets or any(None in pair for pair in sets):
-            continue
-        cases.append(Case(test.name, test.model, sets, test.rtol, test.atol))
-    return cases
+    return [
+        case
+        for case in node_cases()
+        if all(node.domain in {"", "ai.onnx"} for node in case.model.graph.node)
+    ]
 
 
 def _fails(case: Case) -> str:
@@ -118,7 +76,7 @@ def test_onnx_node_tests_pass(capsys: pytest.CaptureFixture[str]) -> None:
     cases = _cases()
     assert len(cases) > 1400
     failures = {case.name: reason for case in cases if (reason := _fails(case))}
-    ours = [case for case in cases if case.has_only_our_kernels]
+    ours = [case for case in cases if _has_only_our_kernels(case)]
     lost = Counter(
         operator for case in cases if case.name in failures for operator in case.operators
     )

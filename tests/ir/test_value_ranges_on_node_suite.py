@@ -7,56 +7,24 @@ first as constants, so that the rules for constant operands are met as well.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir
 import pytest
-from onnx import numpy_helper
 
 from qonnx_hub_ir.analysis import ValueInfo, infer_values
 from qonnx_hub_ir.dialect import register_tensor
+from tests.node_suite import Case, node_cases
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("QONNX_HUB_REQUIRE_ORACLES") != "1",
     reason="takes half a minute; part of the environment 'oracle'",
 )
 
-RANDOM = ("bernoulli", "random", "multinomial", "training_dropout")
 
-Case = tuple[str, onnx.ModelProto, list[np.ndarray], list[np.ndarray]]
-
-
-def arrays(values: Any) -> list[np.ndarray] | None:
-    known = [numpy_helper.to_array(v) if hasattr(v, "dims") else v for v in values]
-    return known if all(isinstance(array, np.ndarray) for array in known) else None
-
-
-@cache
-def cases() -> tuple[Case, ...]:
-    return tuple(_cases())
-
-
-def _cases() -> Iterator[Case]:
-    with warnings.catch_warnings():
-        # Building the cases divides by zero and overflows on purpose.
-        warnings.simplefilter("ignore")
-        from onnx.backend.test.loader import load_model_tests
-
-        tests = load_model_tests(kind="node")
-    for test in tests:
-        if test.model is None or any(word in test.name for word in RANDOM):
-            continue
-        for given, wanted in (test.data_sets or ())[:1]:
-            inputs, outputs = arrays(given), arrays(wanted)
-            if inputs is None or outputs is None:
-                continue
-            if len(inputs) == len(test.model.graph.input):
-                yield test.name, test.model, inputs, outputs
+def cases() -> list[Case]:
+    return [c for c in node_cases() if len(c.inputs) == len(c.model.graph.input)]
 
 
 def is_number(array: np.ndarray) -> bool:
@@ -65,11 +33,10 @@ def is_number(array: np.ndarray) -> bool:
 
 def infer(case: Case, *, constants: bool) -> list[ValueInfo]:
     """Return what is known about the outputs."""
-    _, message, inputs, _ = case
-    model = onnx_ir.from_proto(message)
+    model = onnx_ir.from_proto(case.model)
     ranges: dict[str, Any] = {}
     left = []
-    for index, (value, array) in enumerate(zip(model.graph.inputs, inputs, strict=True)):
+    for index, (value, array) in enumerate(zip(model.graph.inputs, case.inputs, strict=True)):
         if constants and index > 0 and array.dtype.kind in "iufb":
             tensor = onnx_ir.tensor(array)
             known = register_tensor(model.graph, f"{value.name}_constant", tensor)
@@ -106,13 +73,13 @@ def test_the_answers_of_the_standard_lie_inside(constants: bool):
     wrong, compared, bounded = {}, 0, 0
     for case in cases():
         infos = infer(case, constants=constants)
-        for found, answer in zip(infos, case[3], strict=True):
+        for found, answer in zip(infos, case.outputs, strict=True):
             if not is_number(answer):
                 continue
             compared += 1
             bounded += found.is_bounded
             if reason := complaint(found, answer):
-                wrong[case[0]] = reason
+                wrong[case.name] = reason
     assert wrong == {}
     assert compared > 1500
     assert bounded > 400

@@ -14,13 +14,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub.executor.batch_axis import Batcher, join_parts, sample_count
 from qonnx_hub.executor.kernels.spec import Array
 from qonnx_hub.executor.onnxruntime.layout import quantize_in_blocks
 from qonnx_hub.io.model_files import fits_one_message, in_one_message, write_model
@@ -29,12 +30,9 @@ from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_adapters.qcdq import linear
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import ExecutionError, SourceError, UsageError
+from qonnx_hub_ir.errors import ExecutionError, SourceError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import IntQuant, Rounding, is_bipolar
-
-if TYPE_CHECKING:
-    from qonnx_hub.executor.batch_axis import Batcher
 
 _CHANGE_SUMS = (
     "ConvAddFusion",
@@ -94,7 +92,7 @@ class OrtRuns:
             self._wide = _load(lower_for_ort(wide), self._threads)
         session = self._session if wide is None else self._wide
         step = batcher.file_batch * (1 if wide is None else batch)
-        total = next((array.shape[0] for array in feeds.values()), 0)
+        total = sample_count(feeds)
         pieces = [
             self._answers(session, {n: array[at : at + step] for n, array in feeds.items()})
             for at in range(0, total, step)
@@ -126,18 +124,9 @@ def _joined(pieces: list[dict[str, Array]], unit: int) -> dict[str, Array]:
     """Return outputs of several runs behind each other along the first axis."""
     if len(pieces) == 1:
         return pieces[0]
-    joined: dict[str, Array] = {}
-    for name, first in pieces[0].items():
-        parts = [piece[name] for piece in pieces]
-        if all(part.ndim and part.shape[0] % unit == 0 for part in parts):
-            joined[name] = np.concatenate(parts, axis=0)
-        elif all(np.array_equal(part, first, equal_nan=True) for part in parts):
-            joined[name] = first
-        else:
-            raise UsageError(
-                f"'{name}' has no axis for samples; run the model on one sample at a time"
-            )
-    return joined
+    return {
+        name: join_parts(name, [piece[name] for piece in pieces], unit) for name in pieces[0]
+    }
 
 
 def _lower_activation(node: Node) -> None:
