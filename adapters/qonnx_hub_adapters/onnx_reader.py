@@ -15,6 +15,7 @@ from onnx_ir.passes.common import InlinePass
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError, SourceError
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.passes import IMPORT_PIPELINE, NormalizeDialect, run_passes
 from qonnx_hub_ir.verify import require_valid
 
@@ -107,6 +108,7 @@ def read_model(source: object, prepare: Callable[[Model], None] | None = None) -
         raise SourceError(f"{name}: {error}") from error
     require_valid(model, name)
     _set_provenance(model)
+    facts_of(model).has_inferred_shapes = True  # by the pipeline; names alone changed since
     return model
 
 

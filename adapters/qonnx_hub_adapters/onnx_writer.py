@@ -8,6 +8,7 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.errors import HubError, NotExactError, UsageError
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import detach_weights
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 
@@ -34,6 +35,7 @@ def finish(model: Model) -> Model:
     model.producer_name = PRODUCER
     model.producer_version = None
     check(model)
+    facts_of(model).has_inferred_shapes = True
     return model
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model, Value
 
-from qonnx_hub.equivalence.graph_slices import CUT, cut_at, dynamic_names, named_values
+from qonnx_hub.equivalence.graph_slices import CUT, cut_at
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds, Importer, ShowsLayers
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
 
 _NOISE = 1e-5
@@ -105,14 +106,14 @@ class _Piece:
 
 def _quantizers(model: Model) -> set[str]:
     """Return the results of quantizers that depend on inputs."""
-    moving = dynamic_names(model)
     results = {str(node.outputs[0].name) for node in model.graph if dialect.is_quantizer(node)}
-    return results & moving
+    return results & facts_of(model).dynamic
 
 
 def _sums_before(model: Model, quantizers: Collection[str]) -> dict[str, str]:
     """Return result of a quantizer -> the sum before it, for those with one."""
-    moving, values, found = dynamic_names(model), named_values(model), {}
+    facts = facts_of(model)
+    moving, values, found = facts.dynamic, facts.values, {}
     for name in values:
         node = values[name].producer()
         if name not in quantizers or node is None:
@@ -145,7 +146,7 @@ def _shown(
     """Return the live model's own values by the names that the graph gives them."""
     layers = importer.run_layers(source, batch)
     found = {}
-    for name, value in named_values(model).items():
+    for name, value in facts_of(model).values.items():
         array = layers.get(value.metadata_props.get(dialect.PROVENANCE, ""))
         sizes = None if value.shape is None else list(value.shape)
         if array is not None and (sizes is None or len(sizes) == array.ndim):

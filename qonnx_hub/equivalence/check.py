@@ -23,7 +23,6 @@ from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, diagnose
 from qonnx_hub.equivalence.diagnosis.minimize import find_failing_input
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Finding
 from qonnx_hub.equivalence.diagnosis.unobserved import find_latent
-from qonnx_hub.equivalence.graph_slices import steps
 from qonnx_hub.equivalence.inputs.batches import (
     Batch,
     GivenInputs,
@@ -46,6 +45,7 @@ from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
 
 LEVELS = ("output", "layer", "proof")
@@ -113,7 +113,7 @@ def check_sides(a: Runner, b: Runner, source: InputSource, how: How) -> CheckRes
     """
     model = a.model or b.model
     pairs = match_tensors(a, b, layers=how.layers, mapping=how.mapping)
-    step = {} if model is None else steps(model)
+    step = {} if model is None else dict(facts_of(model).steps)
     if a.model is None:
         step = {p.a: step[p.b] for p in (*pairs.layers, *pairs.outputs) if p.b in step}
     what = Comparing(pairs, step, how.tolerance, how.score or how.labels is not None)

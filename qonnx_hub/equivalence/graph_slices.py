@@ -6,27 +6,15 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.facts import facts_of, named_values
 from qonnx_hub_ir.quantizers import Array
-
-_KEEPS_STEP = frozenset(
-    {"Identity", "Relu", "MaxPool", "GlobalMaxPool", "Clip", "Dropout", "Abs", "Neg"}
-)
-_MOVES_VALUES = frozenset(
-    {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Slice", "Concat", "Pad"}
-)
 
 CUT = "::given"
 """Ends the name of an input that stands for a value which was computed before the cut."""
-
-
-def named_values(model: Model) -> dict[str, Value]:
-    """Return every value that a node makes, by name, in the order of the nodes."""
-    return {str(v.name): v for node in model.graph for v in node.outputs if v.name}
 
 
 def elements_per_sample(model: Model) -> int:
@@ -35,7 +23,7 @@ def elements_per_sample(model: Model) -> int:
     Sizes that the file leaves open count as one; a frozen batch counts as one sample. What
     does not depend on the inputs is not counted.
     """
-    moving = dynamic_names(model)
+    moving = facts_of(model).dynamic
     sizes = [
         math.prod(d for d in v.shape if isinstance(d, int))
         for node in model.graph
@@ -143,20 +131,6 @@ def reroute(value: Value, target: Value) -> None:
         node.replace_input_with(index, target)
 
 
-def dynamic_names(model: Model) -> set[str]:
-    """Return the names of all values that depend on an input of the model."""
-    reached: set[Value] = set(model.graph.inputs)
-    for node in model.graph:
-        if any(v in reached for v in node.inputs) or _captures(node):
-            reached.update(node.outputs)
-    return {str(v.name) for v in reached if v.name}
-
-
-def _captures(node: Node) -> bool:
-    kinds = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
-    return any(attr.type in kinds for attr in node.attributes.values())
-
-
 @dataclass(frozen=True, slots=True)
 class Segment:
     """The piece of a graph between values that are known and one that is wanted.
@@ -174,7 +148,7 @@ class Segment:
 
 def segment_of(model: Model, wanted: str, known: Collection[str]) -> Segment:
     """Return what computes a value from the nearest known values and inputs of the graph."""
-    values = named_values(model)
+    values = facts_of(model).values
     if wanted not in values:
         return Segment((), (wanted,), ())
     nodes: dict[Node, None] = {}
@@ -198,71 +172,6 @@ def segment_of(model: Model, wanted: str, known: Collection[str]) -> Segment:
                 stack.append(producer)
     ordered = tuple(node for node in model.graph if node in nodes)
     return Segment(ordered, tuple(entries), tuple(constants))
-
-
-def provenance(model: Model) -> dict[str, list[str]]:
-    """Return source layer name -> names of the values that stand for it, in order."""
-    found: dict[str, list[str]] = {}
-    for name, value in named_values(model).items():
-        source = value.metadata_props.get(dialect.PROVENANCE) or name
-        found.setdefault(source, []).append(name)
-    return found
-
-
-def steps(model: Model) -> dict[str, Array]:
-    """Return value name -> step size, for values on the grid of a quantizer.
-
-    Relu, pooling by maximum, and operators that only move values keep the grid; those that
-    move values do so for scalar steps only.
-    """
-    found: dict[str, Array] = {}
-    for node in model.graph:
-        step = _step_of(node, found)
-        if step is not None:
-            found[str(node.outputs[0].name)] = step
-    return found
-
-
-def _step_of(node: Node, found: dict[str, Array]) -> Array | None:
-    if dialect.is_quantizer(node):
-        if node.op_type not in {"Quant", "BipolarQuant"}:
-            return None
-        return _positive(dialect.constant_value(node.inputs[1]))
-    if node.domain not in dialect.STANDARD_DOMAINS or not node.inputs:
-        return None
-    if node.op_type == "DequantizeLinear":
-        return _linear_step(node)
-    source = node.inputs[0]
-    step = None if source is None else found.get(str(source.name))
-    if step is None or node.op_type in _KEEPS_STEP:
-        return step
-    if node.op_type == "Concat":
-        inputs = [found.get(str(v.name)) for v in node.inputs if v is not None]
-        same = all(s is not None and s.size == 1 and float(s) == float(step) for s in inputs)
-        return step if step.size == 1 and same else None
-    return step if node.op_type in _MOVES_VALUES and step.size == 1 else None
-
-
-def _positive(scale: Array | None) -> Array | None:
-    if scale is None or not bool(np.all(scale > 0)):
-        return None
-    return scale.reshape(()) if scale.size == 1 else scale
-
-
-def _linear_step(node: Node) -> Array | None:
-    """Return the step of a DequantizeLinear, shaped to broadcast to its output."""
-    scale = _positive(dialect.constant_value(node.inputs[1]))
-    if scale is None or scale.ndim == 0:
-        return scale
-    block = node.attributes.get("block_size")
-    out = node.outputs[0].shape
-    if scale.ndim > 1 or out is None or (block is not None and block.value):
-        return None
-    axis = node.attributes.get("axis")
-    position = int(axis.value) if axis is not None else 1
-    shape = [1] * len(out)
-    shape[position] = scale.size
-    return scale.reshape(shape)
 
 
 def quantizer_nodes(nodes: Iterable[Node]) -> list[Node]:

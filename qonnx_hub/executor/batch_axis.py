@@ -7,7 +7,8 @@ samples are computed one by one instead. Speed may be lost, correctness is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from qonnx_hub.executor.plan import Plan
 from qonnx_hub.executor.planner import make_plan
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError, UsageError
+from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
@@ -29,34 +32,90 @@ class Batcher:
 
     Attributes:
         file_batch: Samples per run that the file asks for; 1 where it leaves that open.
+        still: Names of the outputs asked for that depend on no input: they have no axis for
+            samples.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, outputs: Sequence[str] | None = None) -> None:
+        """Look at a model.
+
+        Args:
+            model: A verified IR model.
+            outputs: Names of the values that a run returns; the graph's outputs by default.
+        """
         self._model = model
-        self._plans: dict[bool, Plan | None] = {}
-        self._wide: Model | None = None
-        self._tried = False
         first = [d for v in model.graph.inputs if isinstance(d := _first_dim(v), int)]
         self.file_batch = first[0] if first else 1
+        self._outputs: tuple[str, ...] | None = None
+        self.still: frozenset[str] = frozenset()
+        if outputs is not None:
+            self._outputs = tuple(outputs)
+            self.still = frozenset(outputs) - facts_of(model).dynamic
+        self._wide: Model | None = None
+        self._tried = False
+
+    @cached_property
+    def free_shapes(self) -> Mapping[Node, Array] | None:
+        """Shapes for Reshape nodes with which the model itself runs any number of samples.
+
+        ``None`` where it mixes samples, or where only :meth:`wide_model` can tell.
+        """
+        shapes = self._shapes
+        if shapes is None or not self._keeps_apart(self._model, shapes):
+            return None
+        return shapes
+
+    @cached_property
+    def _shapes(self) -> Mapping[Node, Array] | None:
+        if not _is_plain(self._model):
+            return None
+        shapes = _free_shapes(self._model, self.file_batch)
+        computed = _computed_shapes(self._model)
+        return None if shapes is None or computed is None else {**shapes, **computed}
 
     def is_apart(self) -> bool:
         """Return whether samples are proven to stay apart along the first axis."""
-        if not self._tried:
-            self._tried = True
-            self._wide = _widen(self._model, self.file_batch)
-        return self._wide is not None
+        if self._shapes is not None:
+            return self.free_shapes is not None
+        return self.wide_model() is not None
 
     def wide_model(self) -> Model | None:
         """Return the model for any number of samples, or ``None`` where none is right."""
-        return self._wide if self.is_apart() else None
+        if not self._tried:
+            self._tried = True
+            wide = _widen(self._model, self.file_batch)
+            self._wide = wide if wide is not None and self._keeps_apart(wide, None) else None
+        return self._wide
 
     def widened(self, *, keep_all: bool) -> Plan | None:
         """Return a plan for any number of samples, or ``None`` where none is proven right."""
-        if not self.is_apart() or self._wide is None:
+        shapes, model = self.free_shapes, self._model
+        if shapes is None:
+            wide = self.wide_model() if self._shapes is None else None
+            if wide is None:
+                return None
+            model = wide
+        return make_plan(
+            model, keep_all=keep_all, outputs=self.values_of(model), shapes=shapes
+        )
+
+    def values_of(self, model: Model) -> Sequence[Value] | None:
+        """Return the outputs asked for in a model; ``None`` where they are the graph's own."""
+        if self._outputs is None:
             return None
-        if keep_all not in self._plans:
-            self._plans[keep_all] = make_plan(self._wide, keep_all=keep_all)
-        return self._plans[keep_all]
+        own = {str(value.name): value for value in model.graph.outputs}
+        known = {**own, **facts_of(model).values}
+        return [known[name] for name in self._outputs]
+
+    def _keeps_apart(self, model: Model, shapes: Mapping[Node, Array] | None) -> bool:
+        outputs = self.values_of(model) or model.graph.outputs
+        moving = [value for value in outputs if value.name not in self.still]
+        return _keeps_samples_apart(model, moving, shapes)
+
+
+def batcher_of(model: Model) -> Batcher:
+    """Return what is known about the first axis of a model, found out once."""
+    return facts_of(model).remember("batcher", lambda: Batcher(model))
 
 
 def sample_count(feeds: Mapping[str, Array]) -> int:
@@ -102,14 +161,35 @@ def _first_dim(value: Value | None) -> Any:
     return value.shape[0]
 
 
+def _is_plain(model: Model) -> bool:
+    """Return whether first axes follow from the shapes that the file has.
+
+    They may not where nodes hold graphs or have outputs of several kinds; and shapes are
+    trusted only as inference left them.
+    """
+    return facts_of(model).has_inferred_shapes and all(
+        node.domain in {"", dialect.DOMAIN}
+        and (len(node.outputs) == 1 or node.op_type == "Split")
+        and not bodies(node)
+        and node.op_type != "Resize"
+        and all(value.shape is not None for value in node.outputs)
+        for node in model.graph
+    )
+
+
 def _widen(model: Model, file_batch: int) -> Model | None:
-    """Return a copy whose first axis is symbolic, or ``None`` if samples may mix."""
+    """Return a copy whose first axis is symbolic, or ``None`` where shapes forbid it."""
     if any(_first_dim(value) is None for value in model.graph.inputs):
         return None
+    shapes = _free_shapes(model, file_batch)
+    if shapes is None:
+        return None
     copy = model.clone()
-    for node in copy.graph:
-        if node.op_type == "Reshape" and not _free_reshape(copy, node, file_batch):
-            return None
+    for node, twin in zip(model.graph, copy.graph, strict=True):
+        if node in shapes:
+            name = f"{node.name}_free_shape"
+            shape = dialect.add_initializer(copy.graph, name, shapes[node])
+            twin.replace_input_with(1, shape)
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
@@ -120,32 +200,105 @@ def _widen(model: Model, file_batch: int) -> Model | None:
         InferShapes()(copy)
     except PassError:
         return None
-    return copy if _keeps_samples_apart(copy) else None
+    return copy
 
 
-def _free_reshape(model: Model, node: Node, file_batch: int) -> bool:
-    """Let a Reshape to a frozen batch copy the first axis instead."""
-    target = dialect.constant_value(node.inputs[1])
-    allow_zero = node.attributes.get("allowzero")
-    if target is None or target.size == 0:
-        return True
-    if allow_zero is not None and allow_zero.value:
-        return False
-    if int(target[0]) in (0, -1):
-        return True
+def _free_shapes(model: Model, file_batch: int) -> dict[Node, Array] | None:
+    """Return shapes that copy the first axis, for Reshapes to the file's batch.
+
+    ``None`` where a Reshape cannot be freed from that batch, or an input has no first axis.
+    """
+    if any(_first_dim(value) is None for value in model.graph.inputs):
+        return None
+    shapes: dict[Node, Array] = {}
+    for node in model.graph:
+        if node.op_type != "Reshape":
+            continue
+        target = dialect.constant_value(node.inputs[1])
+        if target is None or target.size == 0:
+            continue
+        if _attr(node, "allowzero", 0):
+            return None
+        if int(target[0]) in (0, -1):
+            continue
+        data = node.inputs[0]
+        if data is None or data.is_initializer() or _first_dim(data) != file_batch:
+            if data is None or not data.is_initializer():
+                return None
+            continue
+        if int(target[0]) != file_batch:
+            return None
+        shapes[node] = np.array([0, *target[1:]], dtype=np.int64)
+    return shapes
+
+
+_COPIED = -(1 << 62)
+"""Stands for the size of the first axis among sizes that are computed."""
+
+
+def _computed_shapes(model: Model) -> dict[Node, Array] | None:
+    """Return shapes that copy the first axis, for Reshapes to sizes that the graph reads.
+
+    ``None`` where sizes are more than picked and put together.
+    """
+    sizes: dict[Value, Array] = {}
+    shapes: dict[Node, Array] = {}
+    dynamic = facts_of(model).dynamic
+    for node in model.graph:
+        if node.op_type == "Reshape" and node.inputs[1] in sizes:
+            target = sizes[node.inputs[1]]
+            if _attr(node, "allowzero", 0) or _COPIED in target[1:]:
+                return None
+            shapes[node] = np.where(target == _COPIED, 0, target).astype(np.int64)
+        elif node.op_type == "Shape" or any(value in sizes for value in node.inputs):
+            found = _sizes_of(node, sizes, dynamic)
+            if found is None:
+                return None
+            sizes[node.outputs[0]] = found
+    return shapes
+
+
+def _sizes_of(
+    node: Node, sizes: Mapping[Value, Array], dynamic: Collection[str]
+) -> Array | None:
+    """Return the sizes that a node makes of known ones; ``None`` where that is not known."""
     data = node.inputs[0]
-    if data is None or data.is_initializer() or _first_dim(data) != file_batch:
-        return data is not None and data.is_initializer()
-    if int(target[0]) != file_batch:
-        return False
-    freed = np.array(target, dtype=np.int64)
-    freed[0] = 0
-    shape = dialect.add_initializer(model.graph, f"{node.name}_free_shape", freed)
-    node.replace_input_with(1, shape)
-    return True
+    if node.op_type == "Shape":
+        dims = None if data is None or data.shape is None else list(data.shape)
+        if dims is None or not all(isinstance(size, int) for size in dims[1:]):
+            return None
+        if dims and data is not None and data.name in dynamic:
+            dims[0] = _COPIED
+        if not all(isinstance(size, int) for size in dims):
+            return None
+        picked = np.array(dims, dtype=np.int64)
+        return picked[_attr(node, "start", 0) : _attr(node, "end", None)]
+    known = [
+        dialect.constant_value(v) if v is None or v not in sizes else sizes[v]
+        for v in node.inputs
+    ]
+    arrays = [array for array in known if array is not None and array.ndim < 2]
+    if len(arrays) != len(known):
+        return None
+    if node.op_type == "Gather" and not _attr(node, "axis", 0) and arrays[0].ndim:
+        return np.take(arrays[0], arrays[1].astype(np.int64))
+    if node.op_type == "Concat":
+        return np.concatenate(arrays)
+    if node.op_type in {"Squeeze", "Unsqueeze"} and arrays[0].size == 1:
+        return arrays[0].reshape(() if node.op_type == "Squeeze" else (1,))
+    return arrays[0] if node.op_type in {"Cast", "Identity"} else None
 
 
-def _keeps_samples_apart(model: Model) -> bool:
+def _keeps_samples_apart(
+    model: Model, outputs: Iterable[Value], shapes: Mapping[Node, Array] | None
+) -> bool:
+    """Return whether samples that lie apart in the inputs lie apart in the outputs.
+
+    Args:
+        model: A model whose first axes are symbolic; with ``shapes``, one that is plain.
+        outputs: The values that must keep samples apart.
+        shapes: Shapes of Reshape nodes in a plain model, in place of their own.
+    """
     apart: set[Value] = set(model.graph.inputs)
     from_shape: set[Value] = set()
     for node in model.graph:
@@ -162,16 +315,21 @@ def _keeps_samples_apart(model: Model) -> bool:
         rule = _RULES.get(node.op_type)
         if rule is None or not rule(node, apart):
             return False
-        if node.op_type == "Reshape" and not _copies_first_axis(node):
+        if node.op_type == "Reshape" and not _copies_first_axis(node, shapes):
             return False
-        if any(isinstance(_first_dim(v), int) for v in node.outputs if v.name):
+        if shapes is None and any(
+            isinstance(_first_dim(v), int) for v in node.outputs if v.name
+        ):
             return False
         apart.update(node.outputs)
-    return all(v in apart for v in model.graph.outputs)
+    return all(v in apart for v in outputs)
 
 
-def _copies_first_axis(node: Node) -> bool:
-    """Return whether inference proved the first axis of a Reshape to be that of its input."""
+def _copies_first_axis(node: Node, shapes: Mapping[Node, Array] | None) -> bool:
+    """Return whether the first axis of a Reshape is proven to be that of its input."""
+    if shapes is not None:
+        target = shapes.get(node, dialect.constant_value(node.inputs[1]))
+        return target is not None and target.size > 0 and int(target[0]) == 0
     before, after = _first_dim(node.inputs[0]), _first_dim(node.outputs[0])
     return after is not None and str(after) == str(before) and str(after) != "None"
 

@@ -5,7 +5,7 @@ A plan is immutable and holds no run-time state, so that several threads can run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,19 +76,34 @@ _RANDOM = frozenset(
 )
 
 
-def make_plan(model: Model, *, keep_all: bool = False) -> Plan:
+def make_plan(
+    model: Model,
+    *,
+    keep_all: bool = False,
+    outputs: Sequence[Value] | None = None,
+    shapes: Mapping[Node, Array] | None = None,
+) -> Plan:
     """Return the plan of a model.
 
     Args:
         model: A verified IR model.
         keep_all: Keep every value until the end of a run, so that all can be read.
+        outputs: Values to return; the graph's outputs by default.
+        shapes: Reshape node -> shape to use instead of the one that it reads; with it, feeds
+            may be longer than the file says.
 
     Raises:
         UnsupportedGraphError: Operators that nothing can run; all of them are listed.
         ExecutionError: A node with constant inputs fails.
     """
     planner = _Planner(model.graph, dict(model.opset_imports), keep_all)
-    planner.checked = frozenset(model.graph.inputs)
+    if outputs is not None:
+        planner.outputs = tuple(outputs)
+    for node, shape in (shapes or {}).items():
+        planner.shapes[node] = Value(name=None)
+        planner.constants[planner.shapes[node]] = shape
+    if shapes is None:
+        planner.checked = frozenset(model.graph.inputs)
     return planner.build()
 
 
@@ -123,16 +138,19 @@ class _Planner:
         self.imports = imports
         self.keep_all = keep_all
         self.given = (*graph.inputs, *outer)
+        self.outputs = tuple(graph.outputs)
+        self.shapes: dict[Node, Value] = {}
         self.checked: frozenset[Value] = frozenset()
         self.slots: dict[Value, int] = {}
         self.by_name: dict[str, Value] = {}
         self.constants: dict[Value, Any] = {}
         self.jobs: list[_Job] = []
         self.gaps: list[Gap] = []
-        self.readers = _count_readers(graph)
+        self.readers: dict[Value, int] = {}
 
     def build(self) -> Plan:
-        for value in self.given:
+        self.readers = _count_readers(self.graph, self.outputs)
+        for value in (*self.given, *self.shapes.values()):
             self._add(value)
         for name, value in self.graph.initializers.items():
             if value.const_value is None:
@@ -162,15 +180,15 @@ class _Planner:
                 Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error))
             )
             return
-        reads = [v for v in (*node.inputs, *outer) if v is not None]
+        inputs = (*self._inputs(node), *outer)
+        reads = [v for v in inputs if v is not None]
         if node.op_type == "Shape" and (known := self._known_shape(node)) is not None:
             self.constants[node.outputs[0]] = np.asarray(kernel(known))
             return
         ready = all(v in self.constants for v in reads)
         if ready and node.op_type not in _RANDOM and not self.gaps:
-            self._compute_now(node, kernel, outer)
+            self._compute_now(node, kernel, inputs)
             return
-        inputs = (*node.inputs, *outer)
         self.jobs.append(_Job(kernel, inputs, node, self._link(node, kernel)))
 
     def _known_shape(self, node: Node) -> Array | None:
@@ -220,7 +238,7 @@ class _Planner:
             version=self.imports.get(node.domain, 1),
             name=node.name or "",
             attributes={k: _python_value(a) for k, a in node.attributes.items()},
-            constants=tuple(self.constants.get(v) if v else None for v in node.inputs),
+            constants=tuple(self.constants.get(v) if v else None for v in self._inputs(node)),
             present=tuple(v is not None for v in node.inputs),
             num_outputs=len(node.outputs),
             reusable=frozenset() if self.keep_all else self._reusable(node),
@@ -238,8 +256,12 @@ class _Planner:
             and value not in self.constants
         )
 
-    def _compute_now(self, node: Node, kernel: Kernel, outer: Sequence[Value]) -> None:
-        args = [None if v is None else self.constants[v] for v in (*node.inputs, *outer)]
+    def _inputs(self, node: Node) -> Sequence[Value | None]:
+        shape = self.shapes.get(node)
+        return node.inputs if shape is None else (node.inputs[0], shape)
+
+    def _compute_now(self, node: Node, kernel: Kernel, inputs: Sequence[Value | None]) -> None:
+        args = [None if v is None else self.constants[v] for v in inputs]
         try:
             with np.errstate(all="ignore"):
                 result = kernel(*args)
@@ -248,6 +270,17 @@ class _Planner:
         results = (result,) if len(node.outputs) == 1 else result
         for value, array in zip(node.outputs, results, strict=False):
             self.constants[value] = _in_order(array)
+
+    def _drop_unread(self) -> None:
+        """Leave out jobs that no output needs, such as sizes that a given shape replaces."""
+        if self.keep_all:
+            return
+        needed, kept = set(self.outputs), []
+        for job in reversed(self.jobs):
+            if any(value in needed for value in job.node.outputs):
+                needed.update(value for value in job.inputs if value is not None)
+                kept.append(job)
+        self.jobs = kept[::-1]
 
     def _joined(self) -> list[_Job]:
         """Return the jobs, with every run of chained nodes as one job at its last node."""
@@ -275,10 +308,11 @@ class _Planner:
         return _Job(kernel, (run[0].inputs[position],), run[-1].node)
 
     def _finish(self) -> Plan:
+        self._drop_unread()
         jobs = self._joined()
         initial: list[Any] = [None] * (len(self.slots) + 1)
         needed = {value for job in jobs for value in job.inputs if value is not None}
-        needed.update(self.graph.outputs)
+        needed.update(self.outputs)
         for value, array in self.constants.items():
             if value in needed or self.keep_all:
                 initial[self.slots[value]] = array
@@ -295,14 +329,14 @@ class _Planner:
         ]
         named = {str(v.name): s for v, s in self.slots.items() if v.name}
         feeds = {str(v.name): self.slots[v] for v in self.given}
-        results = {str(v.name): self.slots[v] for v in self.graph.outputs}
+        results = {str(v.name): self.slots[v] for v in self.outputs}
         returned = (named if self.keep_all else results).values()
         return Plan(
             initial=tuple(initial),
             feeds=feeds,
             steps=tuple(steps),
             results=results,
-            outputs=tuple(str(v.name) for v in self.graph.outputs),
+            outputs=tuple(str(v.name) for v in self.outputs),
             tensors=named if self.keep_all else {},
             shared=self._shared(named),
             program=compile_program(initial, list(feeds.values()), steps, list(returned)),
@@ -324,7 +358,7 @@ class _Planner:
         for index, job in enumerate(jobs):
             touched = (*job.node.outputs, *(v for v in job.inputs if v is not None))
             last.update(dict.fromkeys(touched, index))
-        kept = {*self.graph.outputs, *self.constants}
+        kept = {*self.outputs, *self.constants}
         by_step: dict[int, list[Value]] = {}
         for value, index in last.items():
             if value not in kept:
@@ -332,10 +366,10 @@ class _Planner:
         return by_step
 
 
-def _count_readers(graph: Graph) -> dict[Value, int]:
-    """Return how often each value is read, graph outputs and subgraphs included."""
+def _count_readers(graph: Graph, outputs: Sequence[Value]) -> dict[Value, int]:
+    """Return how often each value is read, outputs and subgraphs included."""
     count: dict[Value, int] = {}
-    for value in graph.outputs:
+    for value in outputs:
         count[value] = count.get(value, 0) + 1
     captured: set[str] = set()
     for node in graph:

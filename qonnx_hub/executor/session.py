@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.executor.batch_axis import Batcher, join_parts, sample_count
+from qonnx_hub.executor.batch_axis import Batcher, batcher_of, join_parts, sample_count
 from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
@@ -18,6 +18,7 @@ from qonnx_hub.executor.planner import make_plan
 from qonnx_hub.executor.threads import default_threads, run_all, team_of
 from qonnx_hub.executor.tiles import CONVOLUTIONS, pieces_of
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.facts import facts_of
 
 if TYPE_CHECKING:
     from qonnx_hub.executor.onnxruntime.backend import OrtRuns
@@ -39,7 +40,12 @@ class Session:
     """
 
     def __init__(
-        self, model: Model, *, backend: str = "numpy", threads: int | None = None
+        self,
+        model: Model,
+        *,
+        backend: str = "numpy",
+        threads: int | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         """Prepare the model.
 
@@ -50,11 +56,14 @@ class Session:
                 fastest. Sums may be rounded in another order there.
             threads: How many threads compute; as many as numpy's matrix library uses by
                 default, or as onnxruntime chooses. The results are the same for any number.
+            outputs: Names of the values that a run returns, inner ones as well; the graph's
+                outputs by default.
 
         Raises:
             UnsupportedGraphError: Operators that nothing can run; all of them are listed.
             ExecutionError: A node with constant inputs fails.
-            UsageError: An unknown backend, or a number of threads below 1.
+            UsageError: An unknown backend, a number of threads below 1, or outputs that the
+                graph does not have.
             MissingDependencyError: The backend is not installed.
         """
         if backend not in BACKENDS:
@@ -64,22 +73,46 @@ class Session:
             raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
         self._model = model
         self._threads = threads
+        self._batcher = batcher_of(model) if outputs is None else _asked(model, outputs)
         self._ort: OrtRuns | None = None
         if backend == "ort":
             # Imported here because it loads an exporter, which numpy does not need.
             from qonnx_hub.executor.onnxruntime.backend import OrtRuns
 
+            if outputs is not None:
+                raise UsageError("the backend ort returns the graph's outputs only")
             self._ort = OrtRuns(model, threads)
         else:
-            self._plan = make_plan(model)
+            self._plan = self._make_plan(keep_all=False)
         self._full_plan: Plan | None = None
-        self._batcher = Batcher(model)
+        self._wide_plans: dict[bool, Plan | None] = {}
         self._pieces = pieces_of(model, self._batcher.file_batch)
         self._dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
         self._shapes = {str(v.name): _dims(v) for v in model.graph.inputs}
         self._at_once = self._plain_inputs()
         self.input_names: tuple[str, ...] = tuple(self._dtypes)
-        self.output_names: tuple[str, ...] = tuple(str(v.name) for v in model.graph.outputs)
+        self.output_names: tuple[str, ...] = (
+            tuple(str(v.name) for v in model.graph.outputs)
+            if outputs is None
+            else tuple(outputs)
+        )
+
+    def _make_plan(self, *, keep_all: bool) -> Plan:
+        """Return a plan for the file's batch; where possible, it takes any number as well."""
+        batcher, model = self._batcher, self._model
+        if batcher.free_shapes is not None:
+            plan = batcher.widened(keep_all=keep_all)
+            assert plan is not None
+            return plan
+        return make_plan(model, keep_all=keep_all, outputs=batcher.values_of(model))
+
+    def _wide_plan(self, *, keep_all: bool) -> Plan | None:
+        """Return a plan for any number of samples, or ``None`` where none is proven right."""
+        if self._batcher.free_shapes is not None:
+            return self._plan_for(keep_all)
+        if keep_all not in self._wide_plans:
+            self._wide_plans[keep_all] = self._batcher.widened(keep_all=keep_all)
+        return self._wide_plans[keep_all]
 
     def run(
         self, feeds: Mapping[str, Any], *, all_tensors: bool = False, batch: int | None = None
@@ -174,7 +207,7 @@ class Session:
     def _run_pieces(
         self, arrays: dict[str, Array], piece: int, all_tensors: bool
     ) -> dict[str, Array]:
-        plan = self._batcher.widened(keep_all=all_tensors)
+        plan = self._wide_plan(keep_all=all_tensors)
         assert plan is not None
         total = next(iter(arrays.values())).shape[0]
         cuts = [
@@ -182,13 +215,13 @@ class Session:
             for at in range(0, total, piece)
         ]
         pieces = run_all(lambda cut: execute(plan, cut), cuts, self._team())
-        return _joined(pieces, plan, self._batcher.file_batch)
+        return _joined(pieces, plan, self._batcher)
 
     def _plan_for(self, all_tensors: bool) -> Plan:
         if not all_tensors:
             return self._plan
         if self._full_plan is None:
-            self._full_plan = make_plan(self._model, keep_all=True)
+            self._full_plan = self._make_plan(keep_all=True)
         return self._full_plan
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
@@ -250,7 +283,7 @@ class Session:
         apart = self._batcher.is_apart()
         if batch is not None and factor == 1 and not apart:
             raise UsageError(_NOT_APART)
-        plan = self._batcher.widened(keep_all=all_tensors) or self._plan_for(all_tensors)
+        plan = self._wide_plan(keep_all=all_tensors) or self._plan_for(all_tensors)
         unit = self._batcher.file_batch
         step = (batch or factor) if apart else 1
         total = sample_count(arrays)
@@ -258,21 +291,31 @@ class Session:
             execute(plan, {n: a[start : start + step * unit] for n, a in arrays.items()})
             for start in range(0, total, step * unit)
         ]
-        return _joined(pieces, plan, unit)
+        return _joined(pieces, plan, self._batcher)
 
 
-def _joined(pieces: Sequence[dict[str, Array]], plan: Plan, unit: int) -> dict[str, Array]:
+def _joined(
+    pieces: Sequence[dict[str, Array]], plan: Plan, batcher: Batcher
+) -> dict[str, Array]:
     """Return the pieces' arrays behind each other along the first axis."""
     if len(pieces) == 1:
         return pieces[0]
     slots = plan.tensors or plan.results
     joined: dict[str, Array] = {}
     for name, first in pieces[0].items():
-        if plan.initial[slots[name]] is not None:
+        if plan.initial[slots[name]] is not None or name in batcher.still:
             joined[name] = first
             continue
-        joined[name] = join_parts(name, [piece[name] for piece in pieces], unit)
+        joined[name] = join_parts(name, [piece[name] for piece in pieces], batcher.file_batch)
     return joined
+
+
+def _asked(model: Model, outputs: Sequence[str]) -> Batcher:
+    known = {*facts_of(model).values, *(str(v.name) for v in model.graph.outputs)}
+    unknown = [name for name in outputs if name not in known]
+    if unknown:
+        raise UsageError(f"the graph has no values {', '.join(unknown)} to return")
+    return Batcher(model, outputs)
 
 
 def _times(name: str, own: int | str | None, given: int) -> int:

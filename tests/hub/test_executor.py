@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -319,3 +320,78 @@ def test_an_initializer_without_a_reader_needs_no_memory_in_the_plan() -> None:
         model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (1,)}, ["y"], {"unused": 1.0})
     )
     assert not model.graph.initializers
+
+
+def _flatten_of(batch: int) -> onnx.ModelProto:
+    """The flatten of torch: the batch is read from the input, put before -1."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["n"]),
+        helper.make_node("Unsqueeze", ["n", "axes"], ["u"]),
+        helper.make_node("Concat", ["u", "rest"], ["t"], axis=0),
+        helper.make_node("Reshape", ["x", "t"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    constants = {
+        "zero": np.array(0, dtype=np.int64),
+        "axes": np.array([0], dtype=np.int64),
+        "rest": np.array([-1], dtype=np.int64),
+        "w": np.arange(12, dtype=np.float32).reshape(6, 2),
+    }
+    return model_of(nodes, {"x": (batch, 2, 3)}, ["y"], constants)
+
+
+def test_sizes_that_a_graph_reads_are_those_of_the_feeds() -> None:
+    session = qh.Session(qh.load(_flatten_of(2)))
+    x = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    w = np.arange(12, dtype=np.float32).reshape(6, 2)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], x.reshape(4, 6) @ w)
+    np.testing.assert_array_equal(session.run({"x": x[:2]})["y"], x[:2].reshape(2, 6) @ w)
+    shown = session.run({"x": x}, all_tensors=True)
+    np.testing.assert_array_equal(shown["t"], [4, -1])
+
+
+def test_a_batch_needs_no_copy_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = qh.load(_flatten_of(1))
+    monkeypatch.setattr(type(model), "clone", None)
+    assert Batcher(model).is_apart()
+
+
+def test_shapes_that_were_changed_by_hand_are_not_trusted() -> None:
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    model = qh.load(model_of([node], {"x": (1, 3)}, ["y"], {"w": np.ones((3,), np.float32)}))
+    assert Batcher(model).free_shapes is not None
+    # The weight now adds an axis, in front of which the samples do not stand.
+    weight = model.graph.initializers["w"]
+    weight.const_value = onnx_ir.tensor(np.ones((4, 1, 3), dtype=np.float32))
+    weight.shape = onnx_ir.Shape([4, 1, 3])
+    assert Batcher(model).free_shapes is None
+    assert not Batcher(model).is_apart()
+
+
+def test_a_session_returns_the_values_that_it_was_asked_for() -> None:
+    nodes = [quant_node("x", "q"), helper.make_node("Neg", ["q"], ["y"])]
+    model = qh.load(model_of(nodes, {"x": (1, 2)}, ["y"], CONSTANTS))
+    x = np.array([[0.5, 1.0], [1.5, 0.25], [1.0, 0.5]], dtype=np.float32)
+    whole = qh.Session(model).run({"x": x}, all_tensors=True)
+    found = qh.Session(model, outputs=["q"]).run({"x": x})
+    assert list(found) == ["q"]
+    np.testing.assert_array_equal(found["q"], whole["q"])
+
+
+def test_values_that_depend_on_no_input_do_not_keep_samples_from_a_batch() -> None:
+    nodes = [
+        helper.make_node("RandomNormal", [], ["r"], shape=[2], seed=1.0),
+        helper.make_node("Neg", ["x"], ["y"]),
+    ]
+    model = onnx_ir.from_proto(model_of(nodes, {"x": (1, 2)}, ["y"]))
+    session = qh.Session(model, outputs=["r", "y"])
+    found = session.run({"x": np.ones((3, 2), dtype=np.float32)})
+    assert found["r"].shape == (2,)
+    assert found["y"].shape == (3, 2)
+
+
+def test_a_session_refuses_outputs_that_the_graph_does_not_have() -> None:
+    model = qh.load(model_of([quant_node("x", "y")], {"x": (1, 2)}, ["y"], CONSTANTS))
+    with pytest.raises(UsageError, match="no values nothing to return"):
+        qh.Session(model, outputs=["nothing"])

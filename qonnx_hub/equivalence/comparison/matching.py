@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qonnx_hub.equivalence.graph_slices import dynamic_names, named_values, provenance
 from qonnx_hub.equivalence.runners.recorded import RecordedRunner
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.facts import facts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _sources(side: Runner) -> dict[str, list[str]]:
     shown = set(side.inner_names())
     if side.model is None:
         return {name: [name] for name in side.inner_names()}
-    found = provenance(side.model)
+    found = facts_of(side.model).layers
     kept = {source: [n for n in names if n in shown] for source, names in found.items()}
     return {source: names for source, names in kept.items() if names}
 
@@ -137,7 +137,7 @@ def _match_outputs(
 def _source_of_outputs(side: Runner) -> dict[str, str]:
     if side.model is None:
         return {name: name for name in side.output_names}
-    found = {n: source for source, names in provenance(side.model).items() for n in names}
+    found = {n: source for source, names in facts_of(side.model).layers.items() for n in names}
     return {name: found.get(name, name) for name in side.output_names}
 
 
@@ -174,9 +174,10 @@ def _recorded_names(side: Runner, names: list[str]) -> list[str]:
 def _in_order(pairs: list[Pair], a: Runner, b: Runner) -> tuple[Pair, ...]:
     if a.model is None:
         return tuple(pairs)
-    order = {name: k for k, name in enumerate(named_values(a.model))}
-    moving = dynamic_names(a.model)
-    moving_b = dynamic_names(b.model) if b.model is not None else set()
+    facts = facts_of(a.model)
+    order = {name: k for k, name in enumerate(facts.values)}
+    moving = facts.dynamic
+    moving_b = frozenset[str]() if b.model is None else facts_of(b.model).dynamic
     marked = [Pair(p.source, p.a, p.b, p.a not in moving) for p in pairs]
     if b.model is not None:
         marked = [p for p in marked if (p.b not in moving_b) == p.constant]

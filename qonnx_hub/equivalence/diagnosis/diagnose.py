@@ -34,11 +34,12 @@ from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     match_formula,
 )
 from qonnx_hub.equivalence.diagnosis.unobserved import known_quantizer
-from qonnx_hub.equivalence.graph_slices import segment_of, steps
+from qonnx_hub.equivalence.graph_slices import segment_of
 from qonnx_hub.equivalence.inputs.batches import Batch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
@@ -84,7 +85,7 @@ class _Examiner:
         self.units = gather_units(a, b, pairs, pairs[failing], batch)
         self.a = Side(a.model, a if isinstance(a, ExecutorRunner) else None)
         self.b = None if b.model is None else Side(b.model, b)
-        self.steps = steps(a.model)
+        self.steps = facts_of(a.model).steps
         self.isolated = self._isolate()
         self.tallies = self._tally_isolated()
 

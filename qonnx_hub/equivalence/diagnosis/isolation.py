@@ -13,15 +13,14 @@ from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.graph_slices import (
     CUT,
     cut_at,
-    dynamic_names,
     elements_per_sample,
-    named_values,
 )
 from qonnx_hub.equivalence.inputs.batches import Batch, Feeds, file_batch
 from qonnx_hub.equivalence.runners.sides import Runner, renamed
 from qonnx_hub.executor.session import Session
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
 _MOST_ROWS = 16
@@ -61,8 +60,8 @@ class Side:
             runner: Runs pieces of it; the executor by default.
         """
         self.model = model
-        self.values: Mapping[str, Value] = named_values(model)
-        self.moving = dynamic_names(model)
+        self.values: Mapping[str, Value] = facts_of(model).values
+        self.moving = facts_of(model).dynamic
         self._runner = runner
         self._constants: dict[str, Array] = {}
 
@@ -166,10 +165,7 @@ def gather_first_unit(a: Runner, b: Runner, pairs: Sequence[Pair], batch: Batch)
 
 
 def _is_fixed(model: Model | None) -> bool:
-    if model is None:
-        return False
-    first = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
-    return any(isinstance(size, int) for size in first)
+    return model is not None and fixed_batch(model) is not None
 
 
 def _rows(feeds: Feeds, rows: list[int]) -> dict[str, Array]:

@@ -15,9 +15,10 @@ from qonnx_hub.equivalence.comparison.compare import aligned
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.diagnosis.isolation import Edit, Side
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Reason
-from qonnx_hub.equivalence.graph_slices import named_values, quantizer_nodes, reroute
+from qonnx_hub.equivalence.graph_slices import quantizer_nodes, reroute
 from qonnx_hub.equivalence.inputs.batches import Feeds
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.facts import named_values
 from qonnx_hub_ir.quantizers import Array
 
 _UNIT = 2.0**-24

@@ -11,8 +11,9 @@ from onnx_ir import Model
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
-from qonnx_hub.executor.batch_axis import Batcher
+from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
 Feeds = Mapping[str, Array]
@@ -96,23 +97,14 @@ def run_length(model: Model | None, unit: int) -> int:
     Such a model computes longer batches unit by unit anyway, and its outputs may have no axis
     along which they could be put together.
     """
-    fixed = model is not None and any(
-        v.shape is not None and len(v.shape) and isinstance(v.shape[0], int)
-        for v in model.graph.inputs
-    )
-    if model is not None and fixed and not Batcher(model).is_apart():
+    if model is not None and fixed_batch(model) and not batcher_of(model).is_apart():
         return unit
     return batch_length(model, unit)
 
 
 def file_batch(model: Model | None) -> int:
     """Return the samples per run that the inputs ask for; 1 where they leave it open."""
-    if model is None:
-        return 1
-    for value in model.graph.inputs:
-        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
-            return max(int(value.shape[0]), 1)
-    return 1
+    return 1 if model is None else fixed_batch(model) or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.graph_slices import dynamic_names, with_outputs, work_per_sample
+from qonnx_hub.equivalence.graph_slices import work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
 from qonnx_hub.equivalence.reports.report import Coverage
 from qonnx_hub.executor.session import Session
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, integer_bounds, single_value
 from qonnx_hub_ir.semantics import quantize_to_integers
 
@@ -116,7 +117,7 @@ def search_boundaries(
 
 
 def _layers(model: Model) -> list[_Layer]:
-    moving = dynamic_names(model)
+    moving = facts_of(model).dynamic
     found = []
     for node in model.graph:
         value = node.inputs[0] if node.inputs else None
@@ -148,7 +149,7 @@ class _Search:
         self.halvings = _HALVINGS
         self.inputs = {str(v.name) for v in model.graph.inputs}
         names = list(dict.fromkeys(x.reads for x in layers if x.reads not in self.inputs))
-        self.session = Session(with_outputs(model, names)) if names else None
+        self.session = Session(model, outputs=names) if names else None
 
     def codes(self, feeds: Feeds) -> list[Array] | None:
         """Return the codes of every layer, one row per sample."""

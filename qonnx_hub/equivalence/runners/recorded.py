@@ -13,10 +13,10 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.graph_slices import named_values
 from qonnx_hub.equivalence.inputs.batches import Batch, InputSource
 from qonnx_hub.io.atomic import replacing, write_text
 from qonnx_hub_ir.errors import SourceError, UsageError
+from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
 
 Feeds = Mapping[str, Array]
@@ -228,7 +228,7 @@ class Golden:
 
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values recorded."""
-        known = named_values(self.model) if self.model is not None else {}
+        known = {} if self.model is None else facts_of(self.model).values
         return tuple(name for name in self._names[0]["inner"] if name in known)
 
     def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:

@@ -12,17 +12,13 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.graph_slices import (
-    cut_at,
-    dynamic_names,
-    named_values,
-    with_outputs,
-)
-from qonnx_hub.equivalence.inputs.batches import Batch, count_samples, file_batch
+from qonnx_hub.equivalence.graph_slices import with_outputs
+from qonnx_hub.equivalence.inputs.batches import Batch, count_samples
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.protocol import Importer
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError
+from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
 Feeds = Mapping[str, Array]
@@ -76,7 +72,6 @@ class ExecutorRunner:
     model: Model
     label: str
     _sessions: dict[tuple[str, ...], Session] = field(default_factory=dict, init=False)
-    _moving: set[str] | None = field(default=None, init=False)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -95,30 +90,23 @@ class ExecutorRunner:
 
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values that it can show."""
-        return tuple(named_values(self.model))
+        return tuple(facts_of(self.model).values)
 
     def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
-        if tuple(names) == self.output_names:
-            return self.outputs(batch.feeds)
-        if self._moving is None:
-            self._moving = dynamic_names(self.model)
-        # A stored value among the outputs would keep samples from being computed together.
-        stored = tuple(n for n in names if n not in self._moving)
-        moving = tuple(n for n in names if n in self._moving)
-        found = self._run(self._session(moving), batch.feeds) if moving else {}
-        if stored:
-            found |= self._stored(stored)
-        return found
+        facts = facts_of(self.model)
+        known = {*facts.values, *self.output_names}
+        wanted = tuple(name for name in dict.fromkeys(names) if name in known)
+        return self._run(wanted, batch.feeds) if wanted else {}
 
     def outputs(self, feeds: Feeds) -> dict[str, Array]:
         """Return the model's outputs, in order."""
-        return self._session(self.output_names).run(feeds)
+        return self._run(self.output_names, feeds)
 
-    def _run(self, session: Session, feeds: Feeds) -> dict[str, Array]:
-        """Return the values of a session that have an axis for samples."""
-        unit = file_batch(self.model)
-        samples = count_samples(feeds)
+    def _run(self, names: tuple[str, ...], feeds: Feeds) -> dict[str, Array]:
+        """Return values: those that have an axis for samples, or depend on no input."""
+        unit = fixed_batch(self.model) or 1
+        samples, session = count_samples(feeds), self._session(names)
         try:
             return session.run(feeds)
         except UsageError:
@@ -128,17 +116,12 @@ class ExecutorRunner:
             session.run({n: x[k : k + unit] if x.ndim else x for n, x in feeds.items()})
             for k in range(0, samples, unit)
         ]
+        still = set(names) - facts_of(self.model).dynamic
         return {
-            name: np.concatenate([part[name] for part in parts])
+            name: first if name in still else np.concatenate([part[name] for part in parts])
             for name, first in parts[0].items()
-            if first.ndim and first.shape[0] == unit
+            if name in still or (first.ndim and first.shape[0] == unit)
         }
-
-    def _stored(self, names: tuple[str, ...]) -> dict[str, Array]:
-        key = ("stored", *names)
-        if key not in self._sessions:
-            self._sessions[key] = Session(cut_at(self.model, (), names))
-        return self._sessions[key].run({})
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array]:
         """Return what a piece of its graph computes."""
@@ -146,9 +129,8 @@ class ExecutorRunner:
 
     def _session(self, names: tuple[str, ...]) -> Session:
         if names not in self._sessions:
-            plain = names == self.output_names
-            model = self.model if plain else with_outputs(self.model, names)
-            self._sessions[names] = Session(model)
+            own = names == self.output_names
+            self._sessions[names] = Session(self.model, outputs=None if own else names)
         return self._sessions[names]
 
 
@@ -196,7 +178,7 @@ class OrtRunner:
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values that it can show."""
         # An inner value that is an output cannot be fused away: optimization would be undone.
-        return tuple(named_values(self.model)) if self.optimize == ORT_UNOPTIMIZED else ()
+        return tuple(facts_of(self.model).values) if self.optimize == ORT_UNOPTIMIZED else ()
 
     def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
