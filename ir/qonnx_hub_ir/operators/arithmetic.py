@@ -72,7 +72,7 @@ def _binary(name: str, traits: dict[str, Any], **more: Any) -> Operator:
     return row("", Family.ARITHMETIC, name, "left right", changed=(7,), **traits, **more)
 
 
-def _comparison(name: str, *directions: int) -> Operator:
+def _comparison(name: str, *directions: int, changed: tuple[int, ...] = ()) -> Operator:
     return row(
         *("", Family.COMPARISON, name, "left right"),
         **_BROADCAST,
@@ -80,7 +80,7 @@ def _comparison(name: str, *directions: int) -> Operator:
         order_is_exact=True,
         piecewise_constant=True,
         is_comparison=True,
-        changed=(7,) if len(name) <= len("Greater") else (),
+        changed=changed,
     )
 
 
@@ -151,9 +151,9 @@ OPERATORS: tuple[Operator, ...] = (
         piecewise_constant=True,
         changed=(7,),
     ),
-    _comparison("Greater", RISING, FALLING),
+    _comparison("Greater", RISING, FALLING, changed=(7,)),
     _comparison("GreaterOrEqual", RISING, FALLING),
-    _comparison("Less", FALLING, RISING),
+    _comparison("Less", FALLING, RISING, changed=(7,)),
     _comparison("LessOrEqual", FALLING, RISING),
     *rows("", Family.COMPARISON, "IsInf IsNaN", "data", **_BROADCAST, piecewise_constant=True),
     row(

@@ -151,9 +151,8 @@ OPERATORS: tuple[Operator, ...] = (
         piecewise_constant=_casts_coarsely,
         tells_zeros_apart=_writes_text,
         buffer=Buffer.MAY_VIEW,
-        changed=(19, 24),
     ),
-    _function("CastLike", "data -like", buffer=Buffer.MAY_VIEW, changed=(19, 24)),
+    _function("CastLike", "data -like", buffer=Buffer.MAY_VIEW),
     _function("BitCast", tells_zeros_apart=True, buffer=Buffer.MAY_VIEW),
 )
 """Their rows."""

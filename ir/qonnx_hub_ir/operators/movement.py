@@ -99,9 +99,10 @@ OPERATORS: tuple[Operator, ...] = (
     _movement(
         *("Resize", "data -roi -scales -sizes", _resize_moves),
         **_VIEW,
-        changed=(11, 13),
+        resizes=True,
+        changed=(11,),
     ),
-    _movement("Upsample", "data -scales", _resize_moves),
+    _movement("Upsample", "data -scales", _resize_moves, resizes=True),
     *(
         _movement(name, "data -indices updates", _scatter_moves)
         for name in ("Scatter", "ScatterElements", "ScatterND")

@@ -57,6 +57,8 @@ _GENERATORS = (
 )
 
 _REST = (
+    row("", Family.OTHER, "Det", "data"),
+    row("", Family.OTHER, "RotaryEmbedding", "data +cosines +sines -positions"),
     row("", Family.OTHER, "DFT", "data -length -axis", changed=(20,)),
     row("", Family.OTHER, "STFT", "signal -step +window -length"),
     row("", Family.OTHER, "NonMaxSuppression", "boxes scores -most +overlap +threshold"),
@@ -90,11 +92,10 @@ _FOREIGN = (
 )
 
 OPERATORS: tuple[Operator, ...] = (
-    *rows("", Family.RECURRENT, "RNN GRU", _RECURRENT, time_first=True, changed=(7, 14)),
+    *rows("", Family.RECURRENT, "RNN GRU", _RECURRENT, time_first=True),
     row(
         *("", Family.RECURRENT, "LSTM", f"{_RECURRENT} cell +peephole"),
         time_first=True,
-        changed=(7, 14),
     ),
     *_RANDOM,
     *_CONTROL,

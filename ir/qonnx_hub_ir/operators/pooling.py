@@ -15,6 +15,7 @@ _LARGEST: dict[str, Any] = {
     "monotone": (RISING,),
     "order_is_exact": True,
 }
+_MEAN: dict[str, Any] = {"pool": Pool.AVERAGE, "monotone": (RISING,), "sums": True}
 
 
 def _max_pool_batch(node: Node) -> Batch:
@@ -30,8 +31,14 @@ def _pool(name: str, inputs: str = "data", **traits: Any) -> Operator:
 OPERATORS: tuple[Operator, ...] = (
     _pool("MaxPool", **_LARGEST, batch=_max_pool_batch, buffer=Buffer.MAY_VIEW),
     _pool("GlobalMaxPool", **_LARGEST, is_global=True),
-    _pool("AveragePool", pool=Pool.AVERAGE, monotone=(RISING,), changed=(7, 19)),
-    _pool("GlobalAveragePool", pool=Pool.AVERAGE, monotone=(RISING,), is_global=True),
+    _pool("AveragePool", **_MEAN),
+    _pool(
+        *("GlobalAveragePool",),
+        pool=Pool.AVERAGE,
+        monotone=(RISING,),
+        sums=True,
+        is_global=True,
+    ),
     _pool("LpPool", pool=Pool.NORM),
     _pool("GlobalLpPool", pool=Pool.NORM, is_global=True),
     # Both read regions that name the sample which they lie in.

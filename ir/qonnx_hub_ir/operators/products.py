@@ -52,8 +52,6 @@ OPERATORS: tuple[Operator, ...] = (
     _other(*("Attention", "query key value mask past_key past_value -lengths"), changed=(24,)),
     _other("LinearAttention", "query key value state decay beta"),
     _other("CausalConvWithState", "data +weight +bias state"),
-    _other("RotaryEmbedding", "data +cosines +sines -positions"),
-    _other("Det", "data"),
     row("ai.onnx.preview", Family.PRODUCT, "FlexAttention", "query key value", subgraphs=True),
 )
 """Their rows."""

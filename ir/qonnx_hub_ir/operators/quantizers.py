@@ -12,6 +12,7 @@ from qonnx_hub_ir.operators.row import (
     RISING,
     UNORDERED,
     Batch,
+    Buffer,
     Family,
     Operator,
     constant,
@@ -49,7 +50,9 @@ def _linear(name: str, **traits: Any) -> Operator:
 
 
 OPERATORS: tuple[Operator, ...] = (
-    *(_qonnx(name, monotone=scale_directions) for name in ("Quant", "Trunc", "BipolarQuant")),
+    _qonnx("Quant", monotone=scale_directions, is_uniform=True, buffer=Buffer.FRESH),
+    _qonnx("BipolarQuant", monotone=scale_directions, is_uniform=True, buffer=Buffer.FRESH),
+    _qonnx("Trunc", monotone=scale_directions),
     _qonnx("FloatQuant"),
     row(
         *(dialect.DOMAIN, Family.QUANTIZER, dialect.THRESHOLDS, "values +thresholds"),
@@ -57,7 +60,7 @@ OPERATORS: tuple[Operator, ...] = (
         **_COARSE,
     ),
     _linear("QuantizeLinear", **_COARSE, is_whole=True, changed=(19, 21, 23)),
-    _linear("DequantizeLinear", changed=(21, 23)),
+    _linear("DequantizeLinear"),
     row("", Family.QUANTIZER, "DynamicQuantizeLinear", "data", quantizes=True),
     row(
         *(dialect.DOMAIN, Family.OTHER, "Im2Col", "data"),

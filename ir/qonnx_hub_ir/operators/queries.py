@@ -10,6 +10,7 @@ from onnx_ir import Node, Value
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.operators.row import (
     RISING,
+    UNKNOWN,
     UNORDERED,
     Arithmetic,
     Batch,
@@ -24,12 +25,17 @@ from qonnx_hub_ir.operators.row import (
     is_given,
     version_of,
 )
-from qonnx_hub_ir.operators.table import of
+from qonnx_hub_ir.operators.table import find, is_unary_operator, of
 from qonnx_hub_ir.quantizers import Array
 
 
 def _holds(trait: Trait, node: Node) -> bool:
     return trait if isinstance(trait, bool) else trait(node)
+
+
+def is_known(row: Operator) -> bool:
+    """Return whether a row is that of an operator, and not that of all unknown ones."""
+    return row is not UNKNOWN
 
 
 def is_elementwise(node: Node) -> bool:
@@ -38,19 +44,17 @@ def is_elementwise(node: Node) -> bool:
 
 
 def is_unary(node: Node) -> bool:
-    """Return whether the node is elementwise and reads one value, perhaps with limits."""
-    row = of(node)
-    return _holds(row.elementwise, node) and len(row.inputs.data) == 1 and not is_variadic(row)
+    """Return whether the node is a function of each element of one input.
+
+    Further inputs are single numbers (limits of Clip). PRelu and quantizers are none: their
+    parameters may vary from element to element.
+    """
+    return is_unary_operator(of(node)) and is_elementwise(node)
 
 
 def value_outputs(node: Node) -> Sequence[Value]:
     """Return the outputs that the answers of this module hold for: the first one, or all."""
     return node.outputs if of(node).all_outputs else node.outputs[:1]
-
-
-def is_variadic(row: Operator) -> bool:
-    """Return whether an operator takes any number of values."""
-    return row.inputs.is_variadic
 
 
 def data_inputs(node: Node) -> tuple[int, ...]:
@@ -59,6 +63,11 @@ def data_inputs(node: Node) -> tuple[int, ...]:
     if not known.is_variadic:
         return tuple(i for i in known.data if i < len(node.inputs))
     return tuple(range(known.data[0] if known.data else 0, len(node.inputs)))
+
+
+def setting_inputs(node: Node) -> tuple[int, ...]:
+    """Return the positions of shapes, axes, indices and the like: no values flow from them."""
+    return of(node).inputs.settings
 
 
 def input_role(node: Node, index: int) -> str:
@@ -130,6 +139,11 @@ def moves_values(node: Node) -> bool:
     return known is not None and not known & Moves.INSERTS
 
 
+def resizes(node: Node) -> bool:
+    """Return whether a node is Resize or Upsample, with or without interpolation."""
+    return of(node).resizes
+
+
 def moves_first(node: Node) -> bool:
     """Return whether a node moves values of its first input, and of no other, to one output.
 
@@ -194,6 +208,15 @@ def keeps_step(node: Node) -> bool:
     return keeps_values(node) or of(node).keeps_step
 
 
+def keeps_grid(node: Node) -> bool:
+    """Return whether each element of the output is one of the data inputs', or zero.
+
+    As :func:`keeps_step`, but no other multiple of the step appears: Relu, no Neg.
+    """
+    row = of(node)
+    return keeps_step(node) if not row.keeps_step else row.clamps
+
+
 def clamps(node: Node) -> bool:
     """Return whether a node bounds values (Relu, Clip; Max and Min with a constant)."""
     return of(node).clamps
@@ -215,6 +238,18 @@ def adds(node: Node) -> bool:
 def multiplies(node: Node) -> bool:
     """Return whether a node multiplies or divides two operands."""
     return of(node).arithmetic is Arithmetic.MULTIPLIES
+
+
+def is_extreme(node: Node) -> bool:
+    """Return whether a node is Max or Min."""
+    row = of(node)
+    return row.selects_by_order and row.elementwise is True
+
+
+def rounds(node: Node) -> bool:
+    """Return whether a node rounds each element to a whole number: Round, Floor, Ceil."""
+    row = of(node)
+    return row.is_whole and row.elementwise is True and row.bounds is None
 
 
 def is_commutative(node: Node) -> bool:
@@ -264,6 +299,10 @@ def bounds(node: Node) -> tuple[float, float] | None:
 # Layers.
 
 
+def _in_layout(row: Operator, *, any_layout: bool) -> bool:
+    return not row.domain or (any_layout and row.domain == dialect.CHANNELS_LAST_DOMAIN)
+
+
 def is_product(node: Node, *, any_layout: bool = False) -> bool:
     """Return whether a node is a layer of float weights: Conv, ConvTranspose, Gemm, MatMul.
 
@@ -272,8 +311,8 @@ def is_product(node: Node, *, any_layout: bool = False) -> bool:
         any_layout: Conv on channels-last data counts as well.
     """
     row = of(node)
-    in_layout = not row.domain or (any_layout and row.domain == dialect.CHANNELS_LAST_DOMAIN)
-    return row.product is not None and not row.product.is_integer and in_layout
+    known = _in_layout(row, any_layout=any_layout)
+    return known and row.product is not None and not row.product.is_integer
 
 
 def is_convolution(node: Node, *, any_layout: bool = False) -> bool:
@@ -311,26 +350,37 @@ def has_products(node: Node) -> bool:
     return of(node).family in {Family.PRODUCT, Family.RECURRENT}
 
 
-def pool_of(node: Node) -> Pool | None:
-    """Return what a pool on floats, in any layout, takes of a window; ``None`` for others."""
-    row = of(node)
-    known = row.domain in {"", dialect.CHANNELS_LAST_DOMAIN}
-    return row.pool if known else None
+def pool_of(node: Node, *, any_layout: bool = False) -> Pool | None:
+    """Return what a pool on floats takes of a window; ``None`` for other operators.
+
+    Args:
+        node: The node.
+        any_layout: Pools on channels-last data count as well.
+    """
+    return of(node).pool if _in_layout(of(node), any_layout=any_layout) else None
 
 
-def is_max_pool(node: Node) -> bool:
-    """Return whether a node is MaxPool or GlobalMaxPool, in any layout."""
-    return pool_of(node) is Pool.MAX
+def is_max_pool(node: Node, *, any_layout: bool = False) -> bool:
+    """Return whether a node is MaxPool or GlobalMaxPool."""
+    return pool_of(node, any_layout=any_layout) is Pool.MAX
 
 
-def is_average_pool(node: Node) -> bool:
-    """Return whether a node is AveragePool or GlobalAveragePool, in any layout."""
-    return pool_of(node) is Pool.AVERAGE
+def is_average_pool(node: Node, *, any_layout: bool = False) -> bool:
+    """Return whether a node is AveragePool or GlobalAveragePool."""
+    return pool_of(node, any_layout=any_layout) is Pool.AVERAGE
 
 
 def is_global_pool(node: Node) -> bool:
-    """Return whether the window of a pool is the whole image."""
-    return pool_of(node) is not None and of(node).is_global
+    """Return whether a node is GlobalMaxPool or GlobalAveragePool."""
+    return of(node).is_global and (is_max_pool(node) or is_average_pool(node))
+
+
+def sums_elements(node: Node) -> bool:
+    """Return whether a node adds up elements with equal weights.
+
+    AveragePool, GlobalAveragePool, ReduceMean, ReduceSum.
+    """
+    return of(node).sums and not of(node).domain
 
 
 def is_reduction(node: Node) -> bool:
@@ -343,6 +393,19 @@ def is_qdq(node: Node) -> bool:
     """Return whether a node is QuantizeLinear or DequantizeLinear of ONNX or onnxruntime."""
     row = of(node)
     return row.family is Family.QUANTIZER and bool(row.axis)
+
+
+def dequantizes(node: Node) -> bool:
+    """Return whether a node is DequantizeLinear of ONNX or onnxruntime."""
+    return is_qdq(node) and not of(node).quantizes
+
+
+def is_uniform_quantizer(node: Node) -> bool:
+    """Return whether a node is a quantizer of QONNX whose input 1 is its step.
+
+    Quant and BipolarQuant; the grid of FloatQuant is uneven, Trunc has two scales.
+    """
+    return of(node).is_uniform
 
 
 def default_axis(node: Node) -> int | None:
@@ -365,6 +428,17 @@ def axes_input(node: Node) -> int | None:
 def channel_axis(node: Node) -> int | None:
     """Return the axis that a node takes for the channels: 1, -1, or ``None`` for no axis."""
     return of(node).channel_axis
+
+
+def is_per_channel(node: Node) -> bool:
+    """Return whether a node's parameters are vectors along the channels."""
+    return of(node).is_per_channel
+
+
+def has_channels_last_form(node: Node) -> bool:
+    """Return whether a standard operator has a form for channels-last data in QONNX."""
+    row = of(node)
+    return not row.domain and is_known(find(dialect.CHANNELS_LAST_DOMAIN, row.name))
 
 
 def batch_rule(node: Node) -> Batch:

@@ -192,6 +192,7 @@ class Operator:
         product: How it sums products; ``None`` if it is no product.
         pool: What it takes of a window.
         is_global: The window of a pool is all of an image.
+        sums: It adds up elements with equal weights, as a sum or a mean.
         axis: Default of the attribute ``axis``, from an opset on.
         axes_input: Position of the input with the axes, and the opset that brought it.
         channel_axis: Axis of the channels that it counts on: 1, -1 or none.
@@ -202,12 +203,14 @@ class Operator:
         random: Two runs give different results.
         subgraphs: It holds graphs.
         quantizes: It rounds values to a grid of integers or of small floats.
+        is_uniform: The steps of that grid are equal, and are its input 1.
         tells_zeros_apart: Its results differ for 0.0 and -0.0 by more than the sign of a zero.
         without_effect: Attributes that do not change results of inference.
         changed: Opsets that changed what it computes; ``None`` if that is not known.
         time_first: The first axis of its first input is time, not samples.
         no_tensors: It makes or reads sequences or optionals.
         shape_only: Its results depend on the shape of its input only.
+        resizes: It changes the sizes of an image, with or without interpolation.
         all_outputs: What the row says of results holds for all of its outputs; without it,
             for the first one.
     """
@@ -235,6 +238,7 @@ class Operator:
     product: Product | None = None
     pool: Pool | None = None
     is_global: bool = False
+    sums: bool = False
     axis: tuple[tuple[int, int], ...] = ()
     axes_input: tuple[int, int] | None = None
     channel_axis: int | None = None
@@ -245,12 +249,14 @@ class Operator:
     random: Trait = False
     subgraphs: bool = False
     quantizes: bool = False
+    is_uniform: bool = False
     tells_zeros_apart: Trait = False
     without_effect: frozenset[str] = frozenset()
     changed: tuple[int, ...] | None = ()
     time_first: bool = False
     no_tensors: bool = False
     shape_only: bool = False
+    resizes: bool = False
     all_outputs: bool = False
 
 
