@@ -98,6 +98,7 @@ from qonnx_hub_ir.operators.row import (
 from qonnx_hub_ir.operators.table import (
     OPERATORS,
     always_moves,
+    always_moves_first,
     find,
     is_unary_operator,
     names,
@@ -121,6 +122,7 @@ __all__ = [
     "Product",
     "adds",
     "always_moves",
+    "always_moves_first",
     "axes_input",
     "batch_rule",
     "bias_input",

@@ -92,6 +92,12 @@ def always_moves(operator: Operator) -> bool:
     return isinstance(operator.moves, Moves) and not operator.moves & Moves.INSERTS
 
 
+def always_moves_first(operator: Operator) -> bool:
+    """Return whether every node of an operator moves values of its first input only."""
+    one = operator.inputs.data == (0,) and not operator.inputs.is_variadic
+    return one and always_moves(operator)
+
+
 def is_unary_operator(operator: Operator) -> bool:
     """Return whether an operator is a function of each element of one input, if it computes.
 
