@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.brevitas.quantizer_sites import PARAMETERS
-from qonnx_hub_adapters.brevitas.quantizers import Form
+from qonnx_hub_adapters.brevitas.quantizers import QuantizerForm
 from qonnx_hub_adapters.brevitas.recording import Call
 from qonnx_hub_adapters.brevitas.tracing import DOMAIN, INDEX, MARK
-from qonnx_hub_adapters.onnx_reader import read_model
+from qonnx_hub_adapters.torch_common.graphs import read_traced
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.passes import DropUnused, FoldWeightLayout, run_passes
-from qonnx_hub_ir.quantizers import Array, IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 from qonnx_hub_ir.verify import require_valid
 
 _ROOT = "module"
@@ -25,26 +24,23 @@ _ROOT = "module"
 
 
 def assemble(
-    traced: onnx.ModelProto, calls: Sequence[Call], forms: Sequence[Form], name: str
+    model: Model, calls: Sequence[Call], forms: Sequence[QuantizerForm], name: str
 ) -> Model:
     """Return the IR model of a traced graph.
 
     Args:
-        traced: A graph with marks.
+        model: A graph with marks; changed in place.
         calls: What the marks stand for.
         forms: How the IR says them.
         name: Name of the graph.
     """
-    traced.graph.name = name
-    model = onnx_ir.from_proto(traced)
     _set_sources(model.graph)
-    writer = _Writer(model.graph, calls, forms)
+    written: dict[tuple[int, tuple[int, ...], bytes], Value] = {}
     for node in list(model.graph):
         if node.domain == DOMAIN and node.op_type == MARK:
-            writer.replace(node)
-    model.opset_imports.pop(DOMAIN, None)
-    model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
-    read = read_model(model)
+            index = node.attributes[INDEX].as_int()
+            _replace(node, calls[index], forms[index], written)
+    read = read_traced(model, name, DOMAIN)
     # A linear layer without bias is traced as a product with turned weights.
     _merge_turned(read.graph)
     run_passes(read, [FoldWeightLayout(), DropUnused()])
@@ -62,8 +58,7 @@ def _merge_turned(graph: Graph) -> None:
         key = source, tuple(node.attributes["perm"].as_ints())
         first = turned.setdefault(key, node)
         if first is not node and not node.outputs[0].is_graph_output():
-            node.outputs[0].replace_all_uses_with(first.outputs[0])
-            graph.remove(node, safe=True)
+            replace_node(node, first.outputs[0], keep_name=False, keep_metadata=False)
 
 
 def source_path(node_name: str) -> str:
@@ -90,88 +85,57 @@ def _set_sources(graph: Graph) -> None:
         value.metadata_props[dialect.PROVENANCE] = path
 
 
-@dataclass(slots=True)
-class _Writer:
-    """Puts quantizers into a graph in the place of marks.
+def _replace(
+    mark: Node,
+    call: Call,
+    form: QuantizerForm,
+    written: dict[tuple[int, tuple[int, ...], bytes], Value],
+) -> None:
+    """Put the quantizer that a mark stands for in its place.
 
-    Attributes:
-        graph: The graph.
-        calls: What marks stand for.
-        forms: How the IR says them.
+    Args:
+        mark: The mark.
+        call: The use of a quantizer that it stands for.
+        form: How the IR says it.
+        written: Parameters that are in the graph already; one that is used again is not
+            written again, and keeps its first name.
     """
-
-    graph: Graph
-    calls: Sequence[Call]
-    forms: Sequence[Form]
-    _stored: dict[tuple[int, tuple[int, ...], bytes], Value] = field(default_factory=dict)
-
-    def replace(self, mark: Node) -> None:
-        """Put the quantizer that a mark stands for in its place."""
-        index = mark.attributes[INDEX].as_int()
-        call, form = self.calls[index], self.forms[index]
-        if call.site.kind in PARAMETERS:
-            value = self._parameter(mark, call, form)
-        else:
-            value = self._activation(mark, call, form)
-        old = mark.outputs[0]
-        value.type, value.shape = old.type, old.shape
-        # A parameter that is used again keeps its first name.
-        value.metadata_props.setdefault(dialect.PROVENANCE, call.name)
-        old.replace_all_uses_with(value, replace_graph_outputs=True)
-        was_output, name = value.is_graph_output(), old.name
-        self.graph.remove(mark, safe=True)
-        if was_output:
-            old.name = None
-            value.name = name
-
-    def _parameter(self, mark: Node, call: Call, form: Form) -> Value:
-        values = call.values
-        key = (id(call.site), values.shape, values.tobytes())
-        if key not in self._stored:
-            constant = dialect.add_initializer(self.graph, call.name, values)
-            constant.metadata_props[dialect.PROVENANCE] = call.name
-            self._stored[key] = self._quantized(mark, constant, call, form)
-        return self._stored[key]
-
-    def _activation(self, mark: Node, call: Call, form: Form) -> Value:
-        x = mark.inputs[0]
-        if x is None:
-            raise AssertionError("a mark has an input")
+    x = mark.inputs[0]
+    if x is None:
+        raise AssertionError("a mark has an input")
+    mark.name, mark.outputs[0].metadata_props[dialect.PROVENANCE] = call.name, call.name
+    emit = Emitter(mark)
+    if call.site.kind not in PARAMETERS:
         if form.clip_below:
-            x = self._add(mark, call, "Relu", [x])
+            x = emit.add("Relu", [x])
         if form.threshold is not None:
-            x = self._ternary(mark, call, form, x, form.threshold)
-        return self._quantized(mark, x, call, form)
+            x = _ternary(emit, x, form)
+        replace_node(mark, _quantized(emit, x, call, form), keep_name=False)
+        return
+    key = (id(call.site), call.values.shape, call.values.tobytes())
+    if key in written:
+        replace_node(mark, written[key], keep_name=False, keep_metadata=False)
+        return
+    constant = dialect.add_initializer(emit.graph, call.name, call.values)
+    constant.metadata_props[dialect.PROVENANCE] = call.name
+    written[key] = _quantized(emit, constant, call, form)
+    replace_node(mark, written[key], keep_name=False)
 
-    def _ternary(
-        self, mark: Node, call: Call, form: Form, x: Value, threshold: Array
-    ) -> Value:
-        """Return ``sign(x) * scale`` where the magnitude is above the threshold, else zero."""
-        if not isinstance(form.quantizer, IntQuant) or form.quantizer.scale is None:
-            raise AssertionError("a threshold goes with a static integer quantizer")
-        limit = self._constant(call, "threshold", threshold)
-        scale = self._constant(call, "level", form.quantizer.scale)
-        zero = self._constant(call, "zero", np.zeros((), dtype=np.float32))
-        size = self._add(mark, call, "Abs", [x])
-        above = self._add(mark, call, "Greater", [size, limit])
-        sign = self._add(mark, call, "Sign", [x])
-        level = self._add(mark, call, "Mul", [sign, scale])
-        return self._add(mark, call, "Where", [above, level, zero])
 
-    def _constant(self, call: Call, label: str, array: Array) -> Value:
-        return dialect.add_initializer(self.graph, f"{call.name}.{label}", array)
+def _quantized(emit: Emitter, x: Value, call: Call, form: QuantizerForm) -> Value:
+    if form.quantizer is None:
+        return x
+    suffix = f":{call.number + 1}" if call.number else ""
+    return emit.quantizer(x, form.quantizer, name=f"{call.site.path}{suffix}")
 
-    def _add(self, mark: Node, call: Call, op_type: str, inputs: Sequence[Value]) -> Value:
-        node = onnx_ir.node(op_type, inputs, name=f"{call.name}.{op_type}")
-        node.outputs[0].name = f"{call.name}.{op_type}_out"
-        mark.prepend(node)
-        return node.outputs[0]
 
-    def _quantized(self, mark: Node, x: Value, call: Call, form: Form) -> Value:
-        if form.quantizer is None:
-            return x
-        suffix = f":{call.number + 1}" if call.number else ""
-        name = f"{call.site.path}{suffix}"
-        node = dialect.quantizer_node(x, form.quantizer, name, self.graph)
-        mark.prepend(node)
-        return node.outputs[0]
+def _ternary(emit: Emitter, x: Value, form: QuantizerForm) -> Value:
+    """Return ``sign(x) * scale`` where the magnitude is above the threshold, else zero."""
+    if not isinstance(form.quantizer, IntQuant) or form.quantizer.scale is None:
+        raise AssertionError("a threshold goes with a static integer quantizer")
+    limit = emit.constant("threshold", np.asarray(form.threshold))
+    zero = emit.constant("zero", np.zeros((), dtype=np.float32))
+    scale = emit.constant("level", form.quantizer.scale)
+    above = emit.add("Greater", [emit.add("Abs", [x]), limit])
+    level = emit.add("Mul", [emit.add("Sign", [x]), scale])
+    return emit.add("Where", [above, level, zero])

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from onnx_ir import Model
 
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.brevitas import modules
 from qonnx_hub_adapters.brevitas.assembly import assemble
-from qonnx_hub_adapters.brevitas.modules import Prepared
-from qonnx_hub_adapters.brevitas.options import Settings, read_settings
-from qonnx_hub_adapters.brevitas.quantizer_sites import find_gaps, find_sites
+from qonnx_hub_adapters.brevitas.options import BrevitasOptions
+from qonnx_hub_adapters.brevitas.quantizer_sites import (
+    QuantizerProxy,
+    find_gaps,
+    find_sites,
+)
 from qonnx_hub_adapters.brevitas.recording import layer_values, read_forms, record
 from qonnx_hub_adapters.brevitas.recurrent import expose_quantizers
 from qonnx_hub_adapters.brevitas.tracing import trace
@@ -24,6 +29,8 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
+from qonnx_hub_adapters.torch_common.framework import require_torch
+from qonnx_hub_adapters.torch_common.modules import PreparedModule, input_names
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
 
 INFO = AdapterInfo(
@@ -55,9 +62,9 @@ class BrevitasImporter:
 
     def accepts(self, source: object) -> bool:
         """Return whether the source is a torch module with Brevitas layers."""
-        return isinstance(source, Prepared) or modules.has_brevitas_layers(source)
+        return isinstance(source, PreparedModule) or modules.has_brevitas_layers(source)
 
-    def prepare(self, source: object, options: ImportOptions) -> Prepared:
+    def prepare(self, source: object, options: ImportOptions) -> PreparedModule:
         """Return the source with its sample, and with the weights of a file if one is given.
 
         What it returns is taken by :meth:`load` and :meth:`run_source` in the module's place.
@@ -79,8 +86,8 @@ class BrevitasImporter:
             UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
             UsageError: An option that does not exist.
         """
-        settings = read_settings(options)
-        return _imported(self.prepare(source, options), settings)
+        own = read_own_options(BrevitasOptions, self.info.name, options)
+        return _imported(self.prepare(source, options), own)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the module's own answer at inference."""
@@ -88,35 +95,33 @@ class BrevitasImporter:
 
     def run_layers(self, source: object, feeds: Feeds) -> Outputs:
         """Return what the module's layers compute, by the names that its IR model uses."""
-        torch = modules.torch_module()
+        torch = require_torch("brevitas")
         original, samples = modules.opened(source)
-        module = _observable(original, torch)
-        arrays = [feeds[name] for name in modules.input_names(module, len(feeds))]
+        module, sites = _observable(original, torch)
+        arrays = [feeds[name] for name in input_names(module, len(feeds))]
         args = modules.as_samples(arrays, samples, torch)
-        return layer_values(module, find_sites(module), args, torch)
+        return layer_values(module, sites, args, torch)
 
 
-def _imported(prepared: Prepared, settings: Settings) -> Model:
-    torch = modules.torch_module()
-    modules.require_python_modules()
+def _imported(prepared: PreparedModule, options: BrevitasOptions) -> Model:
+    torch = require_torch("brevitas")
     original = prepared.module
     gaps = find_gaps(original)
     if gaps:
         raise UnsupportedGraphError(
             f"module {type(original).__name__} has quantizers that cannot be converted:", gaps
         )
-    modules.require_float32(original)
-    module = _observable(original, torch)
-    sites = find_sites(module)
+    modules.require_traceable(original)
+    module, sites = _observable(original, torch)
     args = copy.deepcopy(prepared.args)
     recording = record(module, sites, args, torch)
     forms = read_forms(recording, torch)
-    traced = trace(module, sites, recording, args, settings, torch)
+    traced = trace(module, sites, recording, args, options, torch)
     return assemble(traced, recording.calls, forms, type(original).__name__)
 
 
-def _observable(original: Any, torch: Any) -> Any:
-    """Return a private copy in which every quantizer is called as a module."""
-    module = modules.private_copy(original)
+def _observable(original: Any, torch: Any) -> tuple[Any, Sequence[QuantizerProxy]]:
+    """Return a private copy in which every quantizer is called as a module, and these."""
+    module = modules.inference_copy(original)
     expose_quantizers(module, torch)
-    return module
+    return module, find_sites(module)

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qonnx_hub_adapters.adapter_options import read_own_options
-from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BrevitasOptions:
     """How to read a Brevitas model.
 
     Attributes:
         dynamo: Trace with torch.export instead of TorchScript.
+
+    Raises:
+        UsageError: A value that is neither true nor false.
     """
 
     dynamo: bool = False
 
-
-def read_settings(options: ImportOptions) -> Settings:
-    """Return the adapter's options out of those of the call.
-
-    Raises:
-        UsageError: An option that does not exist, or a value that is none of its own.
-    """
-    settings = read_own_options(Settings, "brevitas", options)
-    if not isinstance(settings.dynamo, bool):
-        raise UsageError(f"option 'dynamo' is true or false, not {settings.dynamo!r}")
-    return settings
+    def __post_init__(self) -> None:
+        """Refuse what is no boolean."""
+        if not isinstance(self.dynamo, bool):
+            raise UsageError(f"option 'dynamo' is true or false, not {self.dynamo!r}")

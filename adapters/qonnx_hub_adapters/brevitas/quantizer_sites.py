@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qonnx_hub_adapters.brevitas.modules import is_of_brevitas
+from qonnx_hub_adapters.torch_common.modules import classes_from
 from qonnx_hub_ir.errors import Gap
 
 WEIGHT, BIAS, ACTIVATION, TRUNCATION = "weight", "bias", "activation", "truncation"
@@ -28,7 +29,7 @@ _PLAIN_SUFFIXES = (".act_quant", ".trunc_quant")
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class QuantizerProxy:
     """One quantizer proxy of a module.
 
     Attributes:
@@ -52,17 +53,12 @@ class Site:
                 return self.path.removesuffix(suffix)
         return self.path
 
-
-def _names(thing: object) -> set[str]:
-    return {kind.__name__ for kind in type(thing).__mro__ if is_brevitas_class(kind)}
-
-
-def is_brevitas_class(kind: type) -> bool:
-    """Return whether a class is defined by Brevitas."""
-    return kind.__module__.partition(".")[0] == "brevitas"
+    def gap(self, reason: str) -> Gap:
+        """Return why the quantizer cannot be converted, as an entry of an error's list."""
+        return Gap(self.path, type(self.proxy).__name__, reason)
 
 
-def find_sites(module: Any) -> list[Site]:
+def find_sites(module: Any) -> list[QuantizerProxy]:
     """Return the quantizers of a module that are switched on, in the module's order.
 
     A quantizer that several layers share is listed once, under its first name.
@@ -71,14 +67,12 @@ def find_sites(module: Any) -> list[Site]:
     for path, part in module.named_modules():
         kind = _kind(part)
         if kind and part.is_quant_enabled:
-            sites.append(Site(path or kind, part, kind))
+            sites.append(QuantizerProxy(path or kind, part, kind))
     return sites
 
 
 def _kind(part: object) -> str:
-    if not is_of_brevitas(part):
-        return ""
-    names = _names(part)
+    names = classes_from(part, "brevitas")
     return next((kind for name, kind in _KINDS.items() if name in names), "")
 
 
@@ -91,7 +85,7 @@ def find_gaps(module: Any) -> list[Gap]:
         op = type(part).__name__
         kind = _kind(part)
         if not kind:
-            if _PROTOCOL in _names(part):
+            if _PROTOCOL in classes_from(part, "brevitas"):
                 gaps.append(Gap(path, op, "no quantizer of a kind that is known here"))
         elif kind == ACTIVATION and "Dynamic" in op:
             reason = "its scale is computed from each input anew"

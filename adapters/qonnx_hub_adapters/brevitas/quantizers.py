@@ -13,8 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.brevitas.modules import plain, silent
-from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, TRUNCATION, Site
+from qonnx_hub_adapters.brevitas.modules import plain
+from qonnx_hub_adapters.brevitas.quantizer_sites import (
+    ACTIVATION,
+    TRUNCATION,
+    QuantizerProxy,
+)
+from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.torch_common.modules import array_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap, SourceError
@@ -38,7 +44,7 @@ _BEYOND = (3e3, 1e7, 1e30)
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class QuantizerForm:
     """How the IR says one quantizer.
 
     Attributes:
@@ -65,10 +71,10 @@ class Form:
 
 
 def _array(value: Any) -> Array:
-    return np.array(plain(value).detach().numpy(), dtype=np.float32)
+    return array_of(plain(value)).astype(np.float32)
 
 
-def read_quantizer(site: Site, output: Any, given: Any) -> Quantizer:
+def read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:
     """Return the quantizer that made a quantized tensor.
 
     Args:
@@ -99,7 +105,7 @@ def read_quantizer(site: Site, output: Any, given: Any) -> Quantizer:
     return IntQuant(scale, zero, bits, signed, narrow, rounding)
 
 
-def _float_quantizer(site: Site, output: Any, rounding: Rounding) -> FloatQuant:
+def _float_quantizer(site: QuantizerProxy, output: Any, rounding: Rounding) -> FloatQuant:
     exponent, mantissa, bias, scale = (
         _array(getattr(output, name))
         for name in ("exponent_bit_width", "mantissa_bit_width", "exponent_bias", "scale")
@@ -123,17 +129,19 @@ def _float_quantizer(site: Site, output: Any, rounding: Rounding) -> FloatQuant:
     )
 
 
-def constant_form(values: Array, quantizer: Quantizer) -> Form:
+def constant_form(values: Array, quantizer: Quantizer) -> QuantizerForm:
     """Return the form of quantized weights: with the quantizer, where it keeps every value."""
     try:
         kept = quantize(values, quantizer)
     except ValueError:
-        return Form(None)
+        return QuantizerForm(None)
     same = bool(np.array_equal(kept, values))
-    return Form(quantizer if same else None)
+    return QuantizerForm(quantizer if same else None)
 
 
-def verified_form(site: Site, quantizer: Quantizer, given: Any, torch: Any) -> Form | Gap:
+def verified_form(
+    site: QuantizerProxy, quantizer: Quantizer, given: Any, torch: Any
+) -> QuantizerForm | Gap:
     """Return the form that gives the numbers of Brevitas' own function, or why none does.
 
     Args:
@@ -148,9 +156,8 @@ def verified_form(site: Site, quantizer: Quantizer, given: Any, torch: Any) -> F
     x = _probes(quantizer, _array(given))
     expected, scale = _own_answer(site, x, given, torch)
     own_scale = quantizer.out_scale if isinstance(quantizer, Trunc) else quantizer.scale
-    op = type(site.proxy).__name__
     if not np.array_equal(np.asarray(own_scale).reshape(-1), scale.reshape(-1)):
-        return Gap(site.path, op, "its scale depends on the values that it quantizes")
+        return site.gap("its scale depends on the values that it quantizes")
     for form in _candidates(site, quantizer):
         if np.array_equal(form.apply(x), expected, equal_nan=True):
             return form
@@ -158,18 +165,16 @@ def verified_form(site: Site, quantizer: Quantizer, given: Any, torch: Any) -> F
     unlike = (got != expected) & ~(np.isnan(got) & np.isnan(expected))
     where = np.unravel_index(int(np.argmax(unlike)), x.shape)
     words = describe_quantizer(quantizer)
-    return Gap(
-        site.path,
-        op,
+    return site.gap(
         f"of {float(x[where])!r} it makes {float(expected[where])!r}, a quantizer with its "
         f"parameters ({words}) {float(got[where])!r}",
     )
 
 
-def _candidates(site: Site, quantizer: Quantizer) -> Iterator[Form]:
-    yield Form(quantizer)
+def _candidates(site: QuantizerProxy, quantizer: Quantizer) -> Iterator[QuantizerForm]:
+    yield QuantizerForm(quantizer)
     if isinstance(quantizer, FloatQuant):
-        yield Form(quantizer, clip_below=True)
+        yield QuantizerForm(quantizer, clip_below=True)
     if not isinstance(quantizer, IntQuant) or quantizer.scale is None:
         return
     for part in site.proxy.modules():
@@ -177,13 +182,13 @@ def _candidates(site: Site, quantizer: Quantizer) -> Iterator[Form]:
         if isinstance(factor, float):
             # As Brevitas computes it: a Python number times a float32 tensor.
             threshold = np.asarray(np.float32(factor) * quantizer.scale, dtype=np.float32)
-            yield Form(quantizer, threshold=threshold)
+            yield QuantizerForm(quantizer, threshold=threshold)
 
 
-def _own_answer(site: Site, x: Array, given: Any, torch: Any) -> tuple[Array, Array]:
+def _own_answer(site: QuantizerProxy, x: Array, given: Any, torch: Any) -> tuple[Array, Array]:
     tensor = torch.from_numpy(x)
     try:
-        with torch.no_grad(), silent():
+        with torch.no_grad(), quiet():
             if site.kind == TRUNCATION:
                 found = site.proxy.tensor_quant(
                     tensor, given.scale, given.zero_point, given.bit_width, given.signed
@@ -193,7 +198,7 @@ def _own_answer(site: Site, x: Array, given: Any, torch: Any) -> tuple[Array, Ar
     except Exception as error:  # quantizers are built of anybody's parts
         raise SourceError(
             f"quantizer '{site.path}' fails on values of shape {list(x.shape)} "
-            f"({type(error).__name__}: {error})"
+            f"({first_line(error)})"
         ) from error
     return _array(found[0]), _array(found[1])
 
@@ -237,18 +242,13 @@ def _steps_of(quantizer: Quantizer) -> Array:
         sizes = np.outer(octaves, eighths).reshape(-1)
         sizes = np.concatenate([sizes, [largest * f for f in (0.99, 1, 1.01, 1.03, 1.1, 9)]])
     else:
-        bits = 2.0 if isinstance(quantizer, BipolarQuant) else _largest_bits(quantizer)
-        top = 2.0 ** min(bits, 40.0)
+        bits = quantizer.bits if isinstance(quantizer, IntQuant) else np.float32(2)
+        top = 2.0 ** min(8.0 if bits is None else float(np.max(bits)), 40.0)
         count = int(min(top, _MOST_LEVELS)) + 2
         levels = np.unique(np.rint(np.linspace(0, top + 1, count)))
         sizes = np.concatenate([levels, levels + 0.5, levels + 0.2, np.array(_BEYOND) * top])
     both = np.concatenate([sizes, -sizes, [0.0, -0.0]])
     return np.asarray(both, dtype=np.float32)
-
-
-def _largest_bits(quantizer: Quantizer) -> float:
-    bits = quantizer.bits if isinstance(quantizer, IntQuant) else None
-    return 8.0 if bits is None else float(np.max(bits))
 
 
 def _on_grid(quantizer: Trunc) -> Array:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from qonnx_hub_adapters.brevitas.modules import (
-    flat_tensors,
     is_of_brevitas,
     is_quant_tensor,
     plain,
     run_forward,
 )
-from qonnx_hub_adapters.brevitas.quantizer_sites import PARAMETERS, Site
+from qonnx_hub_adapters.brevitas.quantizer_sites import PARAMETERS, QuantizerProxy
 from qonnx_hub_adapters.brevitas.quantizers import (
-    Form,
+    QuantizerForm,
     constant_form,
     read_quantizer,
     verified_form,
 )
+from qonnx_hub_adapters.torch_common.modules import array_of
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.quantizers import Array
@@ -38,7 +39,7 @@ class Call:
         output: What it made: one of Brevitas' quantized tensors.
     """
 
-    site: Site
+    site: QuantizerProxy
     number: int
     given: Any
     output: Any
@@ -51,7 +52,7 @@ class Call:
     @property
     def values(self) -> Array:
         """The quantized values."""
-        return np.array(plain(self.output).detach().numpy())
+        return array_of(plain(self.output))
 
 
 @dataclass(slots=True)
@@ -66,12 +67,14 @@ class Recording:
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
 
-    def of(self, site: Site) -> list[Call]:
+    def of(self, site: QuantizerProxy) -> list[Call]:
         """Return the uses of one quantizer, in order."""
         return [call for call in self.calls if call.site is site]
 
 
-def record(module: Any, sites: Sequence[Site], args: Sequence[Any], torch: Any) -> Recording:
+def record(
+    module: Any, sites: Sequence[QuantizerProxy], args: Sequence[Any], torch: Any
+) -> Recording:
     """Return what a forward pass of a private copy does.
 
     Args:
@@ -84,47 +87,40 @@ def record(module: Any, sites: Sequence[Site], args: Sequence[Any], torch: Any) 
         SourceError: The module fails on the sample, or answers with other things than tensors.
     """
     recording = Recording()
-    handles = [_watch(site, recording) for site in sites]
-    try:
-        recording.outputs = flat_tensors(run_forward(module, args, torch))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for site in sites:
+            hooks.enter_context(site.proxy.register_forward_hook(_recorder(site, recording)))
+        recording.outputs = run_forward(module, args, torch)
     return recording
 
 
-def _watch(site: Site, recording: Recording) -> Any:
-    def note(_module: Any, given: tuple[Any, ...], output: Any) -> None:
-        number = sum(call.site is site for call in recording.calls)
-        kept = output.detach() if is_quant_tensor(output) else output
-        recording.calls.append(Call(site, number, _activated(site, given[0]), kept))
-
-    return site.proxy.register_forward_hook(note)
-
-
-def _activated(site: Site, given: Any) -> Any:
-    """Return what reaches the quantizer itself, behind the activation fused with it."""
+def _recorder(site: QuantizerProxy, recording: Recording) -> Any:
     fused = getattr(site.proxy, "fused_activation_quant_proxy", None)
-    if fused is None:
-        return given.detach()
-    return fused.activation_impl(plain(given)).detach()
+
+    def note(_module: Any, given: tuple[Any, ...], output: Any) -> None:
+        # What reaches the quantizer itself is behind the activation fused with it.
+        x = given[0] if fused is None else fused.activation_impl(plain(given[0]))
+        kept = output.detach() if is_quant_tensor(output) else output
+        recording.calls.append(Call(site, len(recording.of(site)), x.detach(), kept))
+
+    return note
 
 
-def read_forms(recording: Recording, torch: Any) -> list[Form]:
+def read_forms(recording: Recording, torch: Any) -> list[QuantizerForm]:
     """Return how the IR says each use of a quantizer.
 
     Raises:
         UnsupportedGraphError: Quantizers that it cannot say; all of them are listed.
         SourceError: A quantizer that fails on the values it is tried with.
     """
-    forms: list[Form] = []
+    forms: list[QuantizerForm] = []
     gaps: dict[str, Gap] = {}
-    known: dict[tuple[int, Any], Form | Gap] = {}
+    known: dict[tuple[int, Any], QuantizerForm | Gap] = {}
     for call in recording.calls:
         found = _form(call, known, torch)
         if isinstance(found, Gap):
             gaps.setdefault(found.node, found)
-            found = Form(None)
+            found = QuantizerForm(None)
         forms.append(found)
     if gaps:
         raise UnsupportedGraphError(
@@ -133,22 +129,22 @@ def read_forms(recording: Recording, torch: Any) -> list[Form]:
     return forms
 
 
-def _form(call: Call, known: dict[tuple[int, Any], Form | Gap], torch: Any) -> Form | Gap:
+def _form(
+    call: Call, known: dict[tuple[int, Any], QuantizerForm | Gap], torch: Any
+) -> QuantizerForm | Gap:
     site = call.site
     if not is_quant_tensor(call.output):
-        reason = f"answers with a {type(call.output).__name__}, not with a quantized tensor"
-        return Gap(site.path, type(site.proxy).__name__, reason)
+        kind = type(call.output).__name__
+        return site.gap(f"answers with a {kind}, not with a quantized tensor")
     try:
         quantizer = read_quantizer(site, call.output, call.given)
     except SourceError:
-        reason = f"rounds in a way that is unknown here ({site.proxy.rounding_mode})"
-        return Gap(site.path, type(site.proxy).__name__, reason)
+        return site.gap(f"has an unknown rounding mode ({site.proxy.rounding_mode})")
     if site.kind in PARAMETERS:
-        values = call.values
-        if not np.all(np.isfinite(values)):
-            reason = f"makes values that are not finite ({describe_quantizer(quantizer)})"
-            return Gap(site.path, type(site.proxy).__name__, reason)
-        return constant_form(values, quantizer)
+        if not np.all(np.isfinite(call.values)):
+            words = describe_quantizer(quantizer)
+            return site.gap(f"makes values that are not finite ({words})")
+        return constant_form(call.values, quantizer)
     key = (id(site), quantizer)
     if key not in known:
         known[key] = verified_form(site, quantizer, call.given, torch)
@@ -156,7 +152,7 @@ def _form(call: Call, known: dict[tuple[int, Any], Form | Gap], torch: Any) -> F
 
 
 def layer_values(
-    module: Any, sites: Sequence[Site], args: Sequence[Any], torch: Any
+    module: Any, sites: Sequence[QuantizerProxy], args: Sequence[Any], torch: Any
 ) -> dict[str, Array]:
     """Return what the layers of a private copy compute, by the names that its graph uses.
 
@@ -167,24 +163,17 @@ def layer_values(
         SourceError: The module fails on these inputs.
     """
     found: dict[str, list[Array]] = {}
-    handles = [
-        part.register_forward_hook(_keep(path, found))
-        for path, part in module.named_modules()
-        if path and not is_of_brevitas(part) and not list(part.children())
-    ]
-    try:
+    with ExitStack() as hooks:
+        for path, part in module.named_modules():
+            if not path or is_of_brevitas(part) or list(part.children()):
+                continue
+
+            def keep(_module: Any, _given: Any, output: Any, path: str = path) -> None:
+                value = plain(output)
+                if hasattr(value, "detach"):
+                    found.setdefault(path, []).append(array_of(value))
+
+            hooks.enter_context(part.register_forward_hook(keep))
         recording = record(module, sites, args, torch)
-    finally:
-        for handle in handles:
-            handle.remove()
     shown = {path: values[0] for path, values in found.items() if len(values) == 1}
     return shown | {call.name: call.values for call in recording.calls}
-
-
-def _keep(path: str, found: dict[str, list[Array]]) -> Any:
-    def keep(_module: Any, _given: Any, output: Any) -> None:
-        value = plain(output)
-        if hasattr(value, "detach"):
-            found.setdefault(path, []).append(np.array(value.detach().numpy()))
-
-    return keep

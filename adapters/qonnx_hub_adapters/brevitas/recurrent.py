@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from qonnx_hub_adapters.brevitas.modules import is_of_brevitas, is_quant_tensor, plain
+from qonnx_hub_adapters.brevitas.modules import is_quant_tensor, plain
+from qonnx_hub_adapters.torch_common.modules import classes_from
 
 _LAYER = "QuantRecurrentLayerMixin"
 _LSTM = "_QuantLSTMLayer"
@@ -18,7 +19,7 @@ _LSTM = "_QuantLSTMLayer"
 def recurrent_layers(module: Any) -> Iterator[tuple[str, Any]]:
     """Yield Brevitas' recurrent layers, one per layer and direction, with their paths."""
     for path, part in module.named_modules():
-        if is_of_brevitas(part) and _LAYER in {kind.__name__ for kind in type(part).__mro__}:
+        if _LAYER in classes_from(part, "brevitas"):
             yield path, part
 
 
@@ -41,7 +42,7 @@ def expose_quantizers(module: Any, torch: Any) -> None:
 
 
 def _wrapper(torch: Any) -> Any:
-    class Step(torch.nn.Module):  # type: ignore[misc]
+    class _Step(torch.nn.Module):  # type: ignore[misc]
         """A quantizer that answers with a tuple, as the cell expects."""
 
         def __init__(self, proxy: Any) -> None:
@@ -66,7 +67,7 @@ def _wrapper(torch: Any) -> Any:
                     self.one = float(plain(fused.tensor_quant(torch.ones(()))[0]))
             return (torch.full_like(x, self.one),)
 
-    return Step
+    return _Step
 
 
 def keep_plain_lstms(module: Any, torch: Any) -> None:
@@ -84,12 +85,11 @@ def keep_plain_lstms(module: Any, torch: Any) -> None:
 
 
 def _is_plain_lstm(layer: Any) -> bool:
-    if _LSTM not in {kind.__name__ for kind in type(layer).__mro__}:
-        return False
-    quantizers = [
-        part for name, part in layer.cell.named_children() if name.endswith("_quant")
-    ]
-    return not any(part.is_quant_enabled for part in quantizers)
+    return _LSTM in classes_from(layer, "brevitas") and not any(
+        part.is_quant_enabled
+        for name, part in layer.cell.named_children()
+        if name.endswith("_quant")
+    )
 
 
 def _lstm_cell(layer: Any, torch: Any) -> Any:

@@ -10,27 +10,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import logging
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir
+from onnx_ir import Model
 
-from qonnx_hub_adapters.brevitas.modules import (
-    flat_tensors,
-    input_names,
-    is_quant_tensor,
-    output_names,
-    plain,
-    silent,
-)
-from qonnx_hub_adapters.brevitas.options import Settings
-from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, Site
+from qonnx_hub_adapters.brevitas.modules import flat_tensors, is_quant_tensor, plain
+from qonnx_hub_adapters.brevitas.options import BrevitasOptions
+from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, QuantizerProxy
 from qonnx_hub_adapters.brevitas.recording import Call, Recording
 from qonnx_hub_adapters.brevitas.recurrent import keep_plain_lstms
 from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.torch_common.modules import input_names, output_names
 from qonnx_hub_ir.errors import SourceError
 
 DOMAIN = "qonnx_hub.trace"
@@ -43,12 +37,12 @@ OPSET = 20
 
 def trace(
     module: Any,
-    sites: Sequence[Site],
+    sites: Sequence[QuantizerProxy],
     recording: Recording,
     args: Sequence[Any],
-    settings: Settings,
+    options: BrevitasOptions,
     torch: Any,
-) -> onnx.ModelProto:
+) -> Model:
     """Return the module's graph with a mark for each use of a quantizer.
 
     Args:
@@ -56,17 +50,20 @@ def trace(
         sites: Its quantizers.
         recording: What they did on the sample.
         args: The sample.
-        settings: The adapter's options.
+        options: The adapter's options.
         torch: The framework.
 
     Raises:
         SourceError: The exporter fails, or the module goes another way than before.
     """
-    replay = _Replay(recording, torch, quantized=not settings.dynamo)
+    replay = _Replay(recording, torch, quantized=not options.dynamo)
     for site in sites:
         replay.install(site)
-    if settings.dynamo:
-        _return_plain_tensors(module)
+    if options.dynamo:
+        for part in module.modules():
+            # torch.export knows plain tensors only.
+            if getattr(part, "return_quant_tensor", False):
+                part.return_quant_tensor = False
     else:
         keep_plain_lstms(module, torch)
     wrapper = _wrapper(module, args, replay, torch)
@@ -76,8 +73,8 @@ def trace(
         "output_names": output_names(len(recording.outputs)),
     }
     try:
-        with silent(), torch.no_grad(), _quiet(), _without_graph_log(torch):
-            if settings.dynamo:
+        with quiet(), torch.no_grad(), _without_graph_log(torch):
+            if options.dynamo:
                 traced = _with_dynamo(wrapper, tensors, names, torch)
             else:
                 marked = bool(recording.calls)
@@ -85,19 +82,15 @@ def trace(
     except SourceError:
         raise
     except Exception as error:  # the exporter raises whatever its parts raise
-        raise SourceError(_failure(module, error, settings)) from error
+        other = (
+            "leave the option dynamo out" if options.dynamo else "try the option dynamo=true"
+        )
+        raise SourceError(
+            f"torch's ONNX exporter fails on module {type(module).__name__}: "
+            f"{first_line(error.__cause__ or error)}; {other}: torch has another exporter"
+        ) from error
     replay.require_complete()
     return traced
-
-
-def _failure(module: Any, error: Exception, settings: Settings) -> str:
-    inner = error.__cause__ or error
-    reason = next((line for line in str(inner).splitlines() if line.strip()), "")
-    other = "leave the option dynamo out" if settings.dynamo else "try the option dynamo=true"
-    return (
-        f"torch's ONNX exporter fails on module {type(module).__name__}: "
-        f"{type(inner).__name__}: {reason.strip()}; {other}, for torch has another exporter"
-    )
 
 
 class _Replay:
@@ -120,7 +113,7 @@ class _Replay:
         """Begin again: a forward pass starts."""
         self._left.clear()
 
-    def install(self, site: Site) -> None:
+    def install(self, site: QuantizerProxy) -> None:
         """Replace what a quantizer computes."""
         mark = _mark_function(self._torch)
         proxy = site.proxy
@@ -148,7 +141,7 @@ class _Replay:
                     f"the module is traced: {self._excuse}"
                 )
 
-    def _next(self, site: Site) -> Call:
+    def _next(self, site: QuantizerProxy) -> Call:
         left = self._left.setdefault(id(site), iter(self._recording.of(site)))
         call = next(left, None)
         if call is None:
@@ -198,13 +191,6 @@ def _mark_function(torch: Any) -> Any:
     return mark
 
 
-def _return_plain_tensors(module: Any) -> None:
-    """Keep quantized tensors from being made: torch.export knows plain ones only."""
-    for part in module.modules():
-        if getattr(part, "return_quant_tensor", False):
-            part.return_quant_tensor = False
-
-
 def _wrapper(module: Any, args: Sequence[Any], replay: _Replay, torch: Any) -> Any:
     class Flat(torch.nn.Module):  # type: ignore[misc]
         """The module with plain tensors as inputs and outputs."""
@@ -231,7 +217,7 @@ def _with_torchscript(
     torch: Any,
     *,
     marked: bool,
-) -> onnx.ModelProto:
+) -> Model:
     written = io.BytesIO()
     torch.onnx.export(
         wrapper,
@@ -247,35 +233,18 @@ def _with_torchscript(
         custom_opsets={DOMAIN: 1} if marked else None,
         **names,
     )
-    message = onnx.ModelProto()
-    message.ParseFromString(written.getvalue())
-    return message
+    return onnx_ir.from_proto(onnx.load_from_string(written.getvalue()))
 
 
 def _with_dynamo(
     wrapper: Any, tensors: tuple[Any, ...], names: dict[str, list[str]], torch: Any
-) -> onnx.ModelProto:
+) -> Model:
     require("onnxscript", needed_by="option 'dynamo'", extra="brevitas")
     program = torch.onnx.export(
         wrapper, tensors, None, dynamo=True, opset_version=OPSET, verbose=False, **names
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "traced.onnx"
-        program.save(str(path))
-        return onnx.load(path)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporters from talking."""
-    nowhere = io.StringIO()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            yield
-    finally:
-        logging.disable(disabled)
+    written: onnx.ModelProto = program.model_proto
+    return onnx_ir.from_proto(written)
 
 
 @contextlib.contextmanager

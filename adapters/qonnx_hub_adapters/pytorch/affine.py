@@ -16,7 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub_ir.quantizers import Array, IntQuant, is_power_of_two
+from qonnx_hub_ir.quantizers import (
+    Array,
+    IntQuant,
+    bits_of_bounds,
+    bits_of_range,
+    is_power_of_two,
+)
 from qonnx_hub_ir.semantics import quantize
 
 _BESIDE = 4
@@ -50,7 +56,7 @@ class Affine:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class LimitedQuant:
     """A ``Quant`` node that stands for an affine quantizer on its own grid.
 
     Attributes:
@@ -74,77 +80,51 @@ def values(code: Array, affine: Affine) -> Array:
     return np.asarray((code - affine.zero_point).astype(np.float32) * affine.scale)
 
 
-def say(affine: Affine) -> Said:
+def quant_of(affine: Affine) -> LimitedQuant:
     """Return the ``Quant`` node with the same levels, without a zero point if possible.
 
     Codes are shifted where that gives a range with zero at its zero point: uint8 with zero
     point 128 are the levels of int8 with zero point 0.
     """
     zero = np.unique(affine.zero_point)
-    if zero.size == 1:
-        shift = int(zero[0])
-        shifted = _standard(affine.low - shift, affine.high - shift)
-        if shifted is not None:
-            bits, signed, narrow = shifted
-            return Said(
-                _int_quant(affine, np.zeros((), dtype=np.float32), bits, signed, narrow)
-            )
-    given = _standard(affine.low, affine.high)
-    point = np.asarray(affine.zero_point, dtype=np.float32)
-    if given is not None:
-        return Said(_int_quant(affine, point, *given))
-    bits, signed = _covering(affine.low, affine.high)
-    ends = [
-        values(np.full((), end, dtype=np.float64), affine) for end in (affine.low, affine.high)
-    ]
-    return Said(_int_quant(affine, point, bits, signed, False), (ends[0], ends[1]))
+    shift = int(zero[0]) if zero.size == 1 else 0
+    point = np.zeros((), dtype=np.float32)
+    bounds = bits_of_bounds(affine.low - shift, affine.high - shift)
+    if zero.size > 1 or bounds is None:
+        point = np.asarray(affine.zero_point, dtype=np.float32)
+        bounds = bits_of_bounds(affine.low, affine.high)
+    ends = np.array([affine.low, affine.high], dtype=np.float64)
+    limits = None if bounds else (values(ends[0], affine), values(ends[1], affine))
+    return _limited(affine.scale, point, (affine.low, affine.high), bounds, limits)
 
 
-def say_on_integers(affine: Affine) -> Said:
+def integer_quant_of(affine: Affine) -> LimitedQuant:
     """Return the ``Quant`` node for ``round(x / s)``, with its limits: no zero point is added.
 
     ``clip(t + z, low, high) - z`` is ``clip(t, low - z, high - z)`` on integers.
     """
     lowest, highest = affine.low - affine.zero_point, affine.high - affine.zero_point
     low, high = int(lowest.min()), int(highest.max())
+    bounds = bits_of_bounds(low, high) if lowest.size == 1 else None
+    limits = None if bounds else (lowest.astype(np.float32), highest.astype(np.float32))
     one, zero = np.ones((), dtype=np.float32), np.zeros((), dtype=np.float32)
-    standard = _standard(low, high) if lowest.size == 1 else None
-    bits, signed, narrow = standard or (*_covering(low, high), False)
-    quant = IntQuant(one, zero, np.array(bits, dtype=np.float32), signed, narrow)
-    limits = (lowest.astype(np.float32), highest.astype(np.float32))
-    return Said(quant, None if standard is not None else limits)
+    return _limited(one, zero, (low, high), bounds, limits)
 
 
-def _int_quant(
-    affine: Affine, zero_point: Array, bits: int, signed: bool, narrow: bool
-) -> IntQuant:
-    return IntQuant(affine.scale, zero_point, np.array(bits, dtype=np.float32), signed, narrow)
+def _limited(
+    scale: Array,
+    zero_point: Array,
+    ends: tuple[int, int],
+    bounds: tuple[int, bool, bool] | None,
+    limits: tuple[Array, Array] | None,
+) -> LimitedQuant:
+    """Return a quantizer with these bounds; where no bit width has them, of the next wider."""
+    bits, signed, narrow = bounds or (*bits_of_range(*ends, least_signed=2), False)
+    width = np.array(bits, dtype=np.float32)
+    return LimitedQuant(IntQuant(scale, zero_point, width, signed, narrow), limits)
 
 
-def _standard(low: int, high: int) -> tuple[int, bool, bool] | None:
-    """Return (bits, signed, narrow) of a range, ``None`` where no bit width says it.
-
-    One signed bit is left out: it means the two levels minus and plus one.
-    """
-    if low == 0 and high > 0:
-        bits = high.bit_length()
-        if high == 2**bits - 1:
-            return bits, False, False
-        return (bits, False, True) if high == 2**bits - 2 else None
-    if low < 0 < high:
-        bits = high.bit_length() + 1
-        if high == 2 ** (bits - 1) - 1 and low in {-high - 1, -high}:
-            return bits, True, low == -high
-    return None
-
-
-def _covering(low: int, high: int) -> tuple[int, bool]:
-    if low >= 0:
-        return max(high.bit_length(), 1), False
-    return max(2, (-low - 1).bit_length() + 1, max(high, 0).bit_length() + 1), True
-
-
-def is_same(affine: Affine, said: Said) -> bool:
+def is_same(affine: Affine, said: LimitedQuant) -> bool:
     """Return whether the ``Quant`` node is proven to compute what torch does.
 
     For a scale that is a power of two, without a zero point, both compute the same product.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Graph, Node, Value
+from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.pytorch.affine import (
     LARGEST_SNAPPED,
     Affine,
-    Said,
+    LimitedQuant,
+    integer_quant_of,
     is_same,
-    say,
-    say_on_integers,
+    quant_of,
 )
-from qonnx_hub_adapters.pytorch.options import EXACT
-from qonnx_hub_adapters.pytorch.programs import Found
+from qonnx_hub_adapters.pytorch.programs import MarkedQuantizer
+from qonnx_hub_adapters.torch_common.options import EXACT
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.builder import Emitter
@@ -34,7 +34,7 @@ UNPROVEN = "not proven"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class WrittenQuantizer:
     """How one quantizer was written.
 
     Attributes:
@@ -49,7 +49,7 @@ class Form:
     form: str
 
 
-def expand(node: Node, key: str, found: Found, mode: str) -> Form:
+def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQuantizer:
     """Put nodes in the place of a marker, and say which form they have.
 
     Args:
@@ -61,89 +61,65 @@ def expand(node: Node, key: str, found: Found, mode: str) -> Form:
     Raises:
         SourceError: The marker lost its input.
     """
-    owner, x = node.graph, node.inputs[0]
-    if not isinstance(owner, Graph) or x is None:
+    x = node.inputs[0]
+    if node.graph is None or x is None:
         raise SourceError(f"quantizer '{key}' has no input")
     node.name = key
     node.outputs[0].name = key if found.stored is None else f"{key}{QUANTIZED}"
     node.outputs[0].metadata_props[dialect.PROVENANCE] = key
-    said = say(found.affine)
-    writer = _Writer(owner, node, key)
+    emit, affine = Emitter(node), found.affine
+    said = quant_of(affine)
     if found.stored is not None:
-        form, value = STORED, writer.stored(found.stored, said)
-    elif is_same(found.affine, said):
-        form, value = PROVEN, writer.quant(x, said)
+        form, value = STORED, _stored(emit, found.stored, said.quant)
+    elif is_same(affine, said):
+        form, value = PROVEN, _quantized(emit, x, said)
     elif mode != EXACT:
-        form, value = UNPROVEN, writer.quant(x, said)
-    elif _snaps(found.affine):
-        form, value = SNAPPED, writer.snapped(x, found.affine, said)
+        form, value = UNPROVEN, _quantized(emit, x, said)
     else:
-        form, value = SCALED, writer.on_integers(x, found.affine)
-    writer.emit.replace_with(value)
-    return Form(key, form)
+        inverse, scale = (
+            emit.constant("inverse", affine.inverse),
+            emit.constant("scale", affine.scale),
+        )
+        value = emit.add("Mul", [x, inverse])
+        if _survives_scaling(affine):
+            # Torch's rounding first: the Quant node then finds its own grid there.
+            form, whole = SNAPPED, emit.add("Round", [value])
+            value = _quantized(emit, emit.add("Mul", [whole, scale]), said)
+        else:
+            # Codes of many digits: a quantizer of integers between the two products.
+            form, whole = SCALED, _quantized(emit, value, integer_quant_of(affine))
+            value = emit.add("Mul", [whole, scale])
+    emit.replace_with(value)
+    return WrittenQuantizer(key, form)
 
 
-def _snaps(affine: Affine) -> bool:
+def _survives_scaling(affine: Affine) -> bool:
     largest = max(abs(affine.low), abs(affine.high)) + float(np.abs(affine.zero_point).max())
     return largest <= LARGEST_SNAPPED
 
 
-class _Writer:
-    """Writes the nodes of one quantizer in front of its marker."""
+def _stored(emit: Emitter, values: Array, quant: IntQuant) -> Value:
+    """Return values that lie on the grid already, followed by the node that says so.
 
-    def __init__(self, graph: Graph, node: Node, key: str) -> None:
-        self.graph = graph
-        self.node = node
-        self.key = key
-        self.emit = Emitter(node)
+    Where the node would move them, which happens to codes of more digits than float32 holds,
+    they stay alone.
+    """
+    key = str(emit.node.name)
+    fresh = dialect.add_initializer(emit.graph, key, values.astype(np.float32))
+    fresh.metadata_props[dialect.PROVENANCE] = key
+    if not np.array_equal(quantize(values, quant), values):
+        return emit.add("Identity", [fresh])
+    return emit.quantizer(fresh, quant, name=f"{key}{QUANTIZED}")
 
-    def quant(self, x: Value, said: Said) -> Value:
-        """Return the value of one ``Quant`` node, limited where its bits say too much."""
-        return self._limited(self._node(x, said.quant, self.key), said.limits)
 
-    def snapped(self, x: Value, affine: Affine, said: Said) -> Value:
-        """Return torch's rounding, then the ``Quant`` node, which finds its own grid there."""
-        inverse = self.emit.constant("inverse", affine.inverse)
-        scale = self.emit.constant("scale", affine.scale)
-        whole = self.emit.add("Round", [self.emit.add("Mul", [x, inverse])])
-        return self.quant(self.emit.add("Mul", [whole, scale]), said)
-
-    def on_integers(self, x: Value, affine: Affine) -> Value:
-        """Return a quantizer of integers between the products: for codes of many digits."""
-        unit = say_on_integers(affine)
-        inverse = self.emit.constant("inverse", affine.inverse)
-        scale = self.emit.constant("scale", affine.scale)
-        whole = self.quant(self.emit.add("Mul", [x, inverse]), unit)
-        return self.emit.add("Mul", [whole, scale])
-
-    def stored(self, values: Array, said: Said) -> Value:
-        """Return values that lie on the grid already, followed by the node that says so.
-
-        Where the node would move them, which happens to codes of more digits than float32
-        holds, they stay alone.
-        """
-        fresh = dialect.add_initializer(self.graph, self.key, values.astype(np.float32))
-        fresh.metadata_props[dialect.PROVENANCE] = self.key
-        if not np.array_equal(quantize(values, said.quant), values):
-            return self.emit.add("Identity", [fresh])
-        return self._node(fresh, said.quant, f"{self.key}{QUANTIZED}")
-
-    def _node(self, x: Value, quant: IntQuant, name: str) -> Value:
-        node = dialect.quantizer_node(x, quant, name, self.graph)
-        out = node.outputs[0]
-        out.type, out.shape = self.node.outputs[0].type, self.node.outputs[0].shape
-        self.node.prepend(node)
-        return out
-
-    def _limited(self, value: Value, limits: tuple[Array, Array] | None) -> Value:
-        if limits is None:
-            return value
-        low, high = limits
-        if low.size == 1:
-            ends = [low.reshape(()), high.reshape(())]
-            return self.emit.add(
-                "Clip",
-                [value, *(self.emit.constant("limit", end) for end in ends)],
-            )
-        above = self.emit.add("Max", [value, self.emit.constant("lowest", low)])
-        return self.emit.add("Min", [above, self.emit.constant("highest", high)])
+def _quantized(emit: Emitter, x: Value, said: LimitedQuant) -> Value:
+    """Return the value of one ``Quant`` node, limited where its bits say too much."""
+    value = emit.quantizer(x, said.quant, name=str(emit.node.name))
+    if said.limits is None:
+        return value
+    low, high = said.limits
+    if low.size == 1:
+        ends = [emit.constant("limit", end.reshape(())) for end in (low, high)]
+        return emit.add("Clip", [value, *ends])
+    above = emit.add("Max", [value, emit.constant("lowest", low)])
+    return emit.add("Min", [above, emit.constant("highest", high)])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from onnx_ir import Model
 
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
@@ -20,21 +20,25 @@ from qonnx_hub_adapters.protocol import (
     Support,
 )
 from qonnx_hub_adapters.pytorch import inference, tracing
-from qonnx_hub_adapters.pytorch.assembly import assemble, give_way
-from qonnx_hub_adapters.pytorch.expansion import SCALED, SNAPPED, UNPROVEN, Form
-from qonnx_hub_adapters.pytorch.framework import NEEDED, torch_module
-from qonnx_hub_adapters.pytorch.modules import (
-    frozen_copy,
-    inference_copy,
-    is_module,
-    own_copy,
-    shown_modules,
-    unwrapped_module,
+from qonnx_hub_adapters.pytorch.assembly import assemble, free_names
+from qonnx_hub_adapters.pytorch.expansion import (
+    SCALED,
+    SNAPPED,
+    UNPROVEN,
+    WrittenQuantizer,
 )
-from qonnx_hub_adapters.pytorch.options import read_settings
+from qonnx_hub_adapters.pytorch.modules import frozen_copy, inference_copy, shown_modules
+from qonnx_hub_adapters.pytorch.options import PyTorchOptions
 from qonnx_hub_adapters.pytorch.programs import mark
 from qonnx_hub_adapters.pytorch.tracing import is_program, is_program_file
-from qonnx_hub_adapters.pytorch.weights import load_weights
+from qonnx_hub_adapters.torch_common.framework import require_torch
+from qonnx_hub_adapters.torch_common.modules import (
+    PreparedModule,
+    input_names,
+    is_module,
+    unwrapped,
+)
+from qonnx_hub_adapters.torch_common.weights import with_weights
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError, UsageError
 
@@ -42,7 +46,7 @@ INFO = AdapterInfo(
     name="pytorch",
     summary="PyTorch modules, FX and PT2E quantized graphs, exported programs",
     extra="pytorch",
-    requires=NEEDED,
+    requires=("torch", "onnxscript"),
     suffixes=(tracing.SUFFIX,),
     support={
         Feature.BITS_2_TO_8: Support.EXACT,
@@ -56,21 +60,10 @@ INFO = AdapterInfo(
     },
 )
 
+_NEEDED = (INFO.name, "onnxscript")
+
 FORMS = "qonnx_hub.pytorch.forms"
 """Metadata key of a model: how each quantizer was written, as JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A module with what it is read with.
-
-    Attributes:
-        module: The user's, or a copy of it with other weights.
-        args: Sample inputs, as tensors.
-    """
-
-    module: Any
-    args: tuple[Any, ...]
 
 
 class PyTorchImporter:
@@ -80,12 +73,7 @@ class PyTorchImporter:
 
     def accepts(self, source: object) -> bool:
         """Return whether the source is a torch module, an exported program, or its file."""
-        return (
-            isinstance(source, Prepared)
-            or is_module(source)
-            or is_program(source)
-            or is_program_file(source)
-        )
+        return _is_module(source) or is_program(source) or is_program_file(source)
 
     def prepare(self, source: object, options: ImportOptions) -> object:
         """Return the source with its sample and weights; a file as the program that it holds.
@@ -97,11 +85,15 @@ class PyTorchImporter:
             SourceError: It cannot be read, or the weights do not fit.
             UsageError: No sample input, or weights for what has them already.
         """
-        torch = torch_module()
-        if isinstance(source, Prepared):
+        torch = require_torch(*_NEEDED)
+        if isinstance(source, PreparedModule):
             return source
         if is_module(source):
-            return _prepared(source, options, torch)
+            module = unwrapped(source)
+            args = tracing.samples_of(module, options.args, torch)
+            if options.weights is not None:
+                module = with_weights(module, options.weights, torch)
+            return PreparedModule(module, args)
         if options.weights is not None:
             raise UsageError("an exported program has its weights already")
         return _program(source, torch)
@@ -115,10 +107,10 @@ class PyTorchImporter:
             UnsupportedGraphError: Layers or operators without an exact form; all are listed.
             UsageError: An option that does not exist, or no sample input.
         """
-        settings = read_settings(options)
-        torch = torch_module()
+        own = read_own_options(PyTorchOptions, self.info.name, options)
+        torch = require_torch(*_NEEDED)
         prepared: Any = self.prepare(source, options)
-        if isinstance(prepared, Prepared):
+        if isinstance(prepared, PreparedModule):
             module = frozen_copy(prepared.module, torch)
             program = tracing.export(module, prepared.args, torch)
             inputs = input_names(prepared.module, len(prepared.args))
@@ -126,20 +118,20 @@ class PyTorchImporter:
         else:
             program, name = prepared, "program"
             inputs = list(program.graph_signature.user_inputs)
-        model, forms = assemble(mark(program, torch), torch, mode=settings.mode, name=name)
+        model, forms = assemble(mark(program, torch), torch, mode=own.mode, name=name)
         _name_inputs(model, inputs)
         _attach(model, forms)
         return model
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the model's own answer at inference."""
-        torch = torch_module()
+        torch = require_torch(*_NEEDED)
         module, names = _at_inference(source, len(feeds), torch)
         return inference.answer(module, [feeds[name] for name in names], torch)
 
     def run_layers(self, source: object, feeds: Feeds) -> Outputs:
         """Return what the model's modules compute, by the names that its IR model uses."""
-        torch = torch_module()
+        torch = require_torch(*_NEEDED)
         module, names = _at_inference(source, len(feeds), torch)
         args = [feeds[name] for name in names]
         return inference.layers(module, shown_modules(module), args, torch)
@@ -147,23 +139,17 @@ class PyTorchImporter:
 
 def _at_inference(source: object, count: int, torch: Any) -> tuple[Any, list[str]]:
     """Return a module that answers for a source, and the names of its inputs."""
-    if isinstance(source, Prepared) or is_module(source):
-        module = inference_copy(
-            source.module if isinstance(source, Prepared) else source, torch
-        )
+    if _is_module(source):
+        given = source.module if isinstance(source, PreparedModule) else source
+        module = inference_copy(given, torch)
         return module, input_names(module, count)
     program = _program(source, torch)
     module = inference_copy(program.module(), torch)
     return module, list(program.graph_signature.user_inputs)
 
 
-def _prepared(source: Any, options: ImportOptions, torch: Any) -> Prepared:
-    module = unwrapped_module(source)
-    args = tracing.samples_of(module, options.args, torch)
-    if options.weights is not None:
-        module = own_copy(module)
-        load_weights(module, options.weights, torch)
-    return Prepared(module, args)
+def _is_module(source: object) -> bool:
+    return isinstance(source, PreparedModule) or is_module(source)
 
 
 def _program(source: object, torch: Any) -> Any:
@@ -172,16 +158,6 @@ def _program(source: object, torch: Any) -> Any:
     if not is_program_file(source):
         raise SourceError(f"{describe(source)} is no model of PyTorch's")
     return tracing.read_program(str(source), torch)
-
-
-def input_names(module: Any, count: int) -> list[str]:
-    """Return the names of the inputs: those of the parameters of ``forward``."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(module.forward).parameters.values()
-    named = [one.name for one in parameters if one.kind in kinds]
-    if len(named) >= count:
-        return named[:count]
-    return [f"input_{index}" for index in range(count)]
 
 
 def _name_inputs(model: Model, names: Sequence[str]) -> None:
@@ -195,12 +171,12 @@ def _name_inputs(model: Model, names: Sequence[str]) -> None:
         )
     for value, name in zip(inputs, names, strict=True):
         if value.name != name:
-            give_way(model.graph, name)
+            free_names(model, name)
             value.name = name
         value.metadata_props[dialect.PROVENANCE] = name
 
 
-def _attach(model: Model, forms: Sequence[Form]) -> None:
+def _attach(model: Model, forms: Sequence[WrittenQuantizer]) -> None:
     """Write into the model's metadata which form each quantizer has."""
     model.metadata_props[FORMS] = json.dumps([asdict(form) for form in forms])
     spelled = [form.name for form in forms if form.form in (SNAPPED, SCALED)]
@@ -220,6 +196,9 @@ def _attach(model: Model, forms: Sequence[Form]) -> None:
         )
 
 
-def read_forms(model: Model) -> tuple[Form, ...]:
+def read_forms(model: Model) -> tuple[WrittenQuantizer, ...]:
     """Return how the quantizers of an imported model were written, in order."""
-    return tuple(Form(**entry) for entry in json.loads(model.metadata_props.get(FORMS, "[]")))
+    return tuple(
+        WrittenQuantizer(**entry)
+        for entry in json.loads(model.metadata_props.get(FORMS, "[]"))
+    )

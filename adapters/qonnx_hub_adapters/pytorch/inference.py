@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.pytorch.framework import first_line, quiet
+from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.torch_common.modules import answer_in_pieces, array_of
 from qonnx_hub_ir.errors import ExecutionError
 from qonnx_hub_ir.quantizers import Array
-
-
-def output_names(count: int) -> list[str]:
-    """Return the names of a model's outputs."""
-    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
 
 
 def answer(module: Any, args: Sequence[Array], torch: Any) -> dict[str, Array]:
@@ -25,21 +22,17 @@ def answer(module: Any, args: Sequence[Array], torch: Any) -> dict[str, Array]:
     Raises:
         ExecutionError: It fails.
     """
-    tensors = [torch.from_numpy(np.array(value)) for value in args]
-    size, total = _fixed_batch(module, torch), tensors[0].shape[0] if tensors[0].ndim else 0
+
+    def forward(arrays: list[Array]) -> list[Array]:
+        result = module(*(torch.from_numpy(np.array(array)) for array in arrays))
+        leaves = torch.utils._pytree.tree_leaves(result)
+        return [array_of(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
     try:
         with quiet(), torch.no_grad():
-            if size and total != size and total % size == 0:
-                parts = [
-                    _leaves(module(*(t[k : k + size] for t in tensors)), torch)
-                    for k in range(0, total, size)
-                ]
-                arrays = [np.concatenate(column) for column in zip(*parts, strict=True)]
-            else:
-                arrays = _leaves(module(*tensors), torch)
+            return answer_in_pieces(forward, args, _fixed_batch(module, torch))
     except Exception as error:  # whatever the user's forward raises
         raise ExecutionError(f"the model itself fails: {first_line(error)}") from error
-    return dict(zip(output_names(len(arrays)), arrays, strict=True))
 
 
 def layers(
@@ -61,33 +54,20 @@ def layers(
     """
     found: dict[str, Array] = {}
     calls: dict[str, int] = {}
-    handles = []
-    for name, child in shown.items():
+    with ExitStack() as hooks:
+        for name, child in shown.items():
 
-        def note(_m: Any, _a: Any, result: Any, name: str = name) -> None:
-            if not isinstance(result, torch.Tensor):
-                return
-            calls[name] = calls.get(name, -1) + 1
-            numbered = calls[name] > 0 and hasattr(shown[name], "fake_quant_enabled")
-            key = f"{name}_{calls[name]}" if numbered else name
-            found[key] = np.array(result.detach().cpu().numpy())
+            def note(_m: Any, _a: Any, result: Any, name: str = name) -> None:
+                if not isinstance(result, torch.Tensor):
+                    return
+                calls[name] = calls.get(name, -1) + 1
+                numbered = calls[name] > 0 and hasattr(shown[name], "fake_quant_enabled")
+                key = f"{name}_{calls[name]}" if numbered else name
+                found[key] = array_of(result)
 
-        handles.append(child.register_forward_hook(note))
-    try:
+            hooks.enter_context(child.register_forward_hook(note))
         answer(module, args, torch)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
-
-
-def _leaves(result: Any, torch: Any) -> list[Array]:
-    leaves = torch.utils._pytree.tree_leaves(result)
-    return [
-        np.array(leaf.detach().cpu().numpy())
-        for leaf in leaves
-        if isinstance(leaf, torch.Tensor)
-    ]
 
 
 def _fixed_batch(module: Any, torch: Any) -> int:

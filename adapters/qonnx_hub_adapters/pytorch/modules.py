@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from typing import Any
 
-from qonnx_hub_adapters.hawq.layers import is_module, kind_of
-from qonnx_hub_adapters.pytorch.framework import quiet
+from qonnx_hub_adapters.hawq.layers import kind_of
 from qonnx_hub_adapters.pytorch.naming import FROZEN
-from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
+from qonnx_hub_adapters.torch_common.modules import classes_from, private_copy, unwrapped
+from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 
 _CONVERTED = (
     "torch.ao.nn.quantized",
@@ -24,15 +23,6 @@ _PLAIN = frozenset({"FakeQuantize", _FUSED})
 _LEARNABLE = frozenset({"_LearnableFakeQuantize", "LearnableFakeQuantize"})
 _OBSERVER = "ObserverBase"
 
-__all__ = ["frozen_copy", "inference_copy", "is_module", "own_copy", "unwrapped_module"]
-
-
-def unwrapped_module(module: Any) -> Any:
-    """Return the module inside of DataParallel wrappers."""
-    while type(module).__name__ in {"DataParallel", "DistributedDataParallel"}:
-        module = module.module
-    return module
-
 
 def inference_copy(source: Any, torch: Any) -> Any:
     """Return a copy on the CPU, in evaluation mode, whose observers are off.
@@ -45,12 +35,11 @@ def inference_copy(source: Any, torch: Any) -> Any:
         SourceError: It cannot be copied.
         UnsupportedGraphError: It holds layers that cannot be converted; all are listed.
     """
-    own = _readable_copy(source)
-    _set_evaluation_mode(own, torch)
+    own = _evaluated_copy(source, torch)
     for child in own.modules():
-        if _has_base(child, _FAKE):
+        if _is_fake_quantizer(child):
             child.observer_enabled.zero_()
-        if _is_learnable(child):
+        if _forward_owner(child) in _LEARNABLE:
             child.static_enabled.zero_()
     return own
 
@@ -65,9 +54,8 @@ def frozen_copy(source: Any, torch: Any) -> Any:
         SourceError: It cannot be copied.
         UnsupportedGraphError: It holds layers that cannot be converted; all are listed.
     """
-    own = _readable_copy(source)
+    own = _evaluated_copy(source, torch)
     _require_calibrated(own)
-    _set_evaluation_mode(own, torch)
     replaced: dict[int, Any] = {}
     # FX gives one quantizer several names; each of them is a place to replace it in.
     for name, child in list(own.named_modules(remove_duplicate=False)):
@@ -80,28 +68,6 @@ def frozen_copy(source: Any, torch: Any) -> Any:
     return own
 
 
-def own_copy(module: Any) -> Any:
-    """Return a copy of a module, on the CPU.
-
-    Raises:
-        SourceError: It cannot be copied.
-    """
-    try:
-        with quiet():
-            return copy.deepcopy(module).cpu()
-    except Exception as error:  # whatever the user's tensors and attributes raise
-        raise SourceError(
-            f"a {type(module).__name__} cannot be copied, and the original is not touched: "
-            f"{error}"
-        ) from error
-
-
-def _readable_copy(source: Any) -> Any:
-    module = unwrapped_module(source)
-    _require_readable(module)
-    return own_copy(module)
-
-
 def shown_modules(own: Any) -> dict[str, Any]:
     """Return by path the modules whose outputs are values of the graph under that name.
 
@@ -111,18 +77,18 @@ def shown_modules(own: Any) -> dict[str, Any]:
     return {
         name: child
         for name, child in own.named_modules()
-        if name and (_has_base(child, _FAKE) or not any(True for _ in child.children()))
+        if name and (_is_fake_quantizer(child) or not any(True for _ in child.children()))
     }
 
 
 def _plain_form(child: Any, torch: Any) -> Any:
     """Return what stands for a quantizer or observer, ``None`` for other modules."""
-    forward = _forward_owner(child)
-    if forward in _LEARNABLE:
-        return _frozen(torch, *_learnable(child, torch))
-    if forward in _PLAIN and _has_base(child, _FAKE):
-        return _frozen(torch, *_fixed(child, torch))
-    if _has_base(child, _OBSERVER):
+    owner = _forward_owner(child)
+    if owner in _LEARNABLE or (owner in _PLAIN and _is_fake_quantizer(child)):
+        if int(child.fake_quant_enabled[0]) != 1:
+            return _frozen(torch, None, ())
+        return _frozen(torch, *(_learnable if owner in _LEARNABLE else _fixed)(child, torch))
+    if _OBSERVER in classes_from(child, "torch", "torchao"):
         return torch.nn.Identity()
     return None
 
@@ -139,29 +105,20 @@ def _frozen(torch: Any, function: Any, args: tuple[Any, ...]) -> Any:
 
 def _fixed(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return the call of a quantizer with fixed parameters, as its own forward makes it."""
-    if int(child.fake_quant_enabled[0]) != 1:
-        return None, ()
     low, high = _range(child)
     if _forward_owner(child) == _FUSED:
         # It works out its scale from the range it has seen at every call, and keeps it.
         child.observer_enabled.zero_()
-        child(_example(child, torch))
+        channels = child.activation_post_process.min_val.numel()
+        axis = max(int(child.ch_axis), 0) if getattr(child, "is_per_channel", False) else 0
+        child(torch.zeros([channels if k == axis else 1 for k in range(max(axis + 1, 2))]))
     scale, zero = child.scale.detach().clone(), child.zero_point.detach().clone()
     if getattr(child, "is_per_channel", False):
         return torch.fake_quantize_per_channel_affine, (scale, zero, child.ch_axis, low, high)
     return torch.fake_quantize_per_tensor_affine, (scale, zero, low, high)
 
 
-def _example(child: Any, torch: Any) -> Any:
-    """Return zeros with as many channels as the quantizer has ranges."""
-    channels = child.activation_post_process.min_val.numel()
-    axis = max(int(child.ch_axis), 0) if getattr(child, "is_per_channel", False) else 0
-    return torch.zeros([channels if k == axis else 1 for k in range(max(axis + 1, 2))])
-
-
 def _learnable(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
-    if int(child.fake_quant_enabled[0]) != 1:
-        return None, ()
     low, high = _range(child)
     # The module bounds its scale before every call.
     scale = child.scale.detach().abs().clamp(min=float(child.eps[0]))
@@ -179,7 +136,11 @@ def _range(child: Any) -> tuple[int, int]:
     return int(owner.quant_min), int(owner.quant_max)
 
 
-def _set_evaluation_mode(own: Any, torch: Any) -> None:
+def _evaluated_copy(source: Any, torch: Any) -> Any:
+    """Return a copy in evaluation mode of a module all of whose layers can be read."""
+    module = unwrapped(source)
+    _require_readable(module)
+    own = private_copy(module)
     try:
         own.eval()
     except NotImplementedError:
@@ -190,6 +151,7 @@ def _set_evaluation_mode(own: Any, torch: Any) -> None:
         graph = getattr(child, "graph", None)
         if isinstance(child, torch.fx.GraphModule) and graph is not None:
             _set_operators_to_evaluation(child)
+    return own
 
 
 def _set_operators_to_evaluation(module: Any) -> None:
@@ -220,15 +182,8 @@ def _forward_owner(child: Any) -> str:
     return next((kind.__name__ for kind in type(child).__mro__ if "forward" in vars(kind)), "")
 
 
-def _has_base(child: Any, name: str) -> bool:
-    return any(
-        kind.__name__ == name and kind.__module__.partition(".")[0] in {"torch", "torchao"}
-        for kind in type(child).__mro__
-    )
-
-
-def _is_learnable(child: Any) -> bool:
-    return _forward_owner(child) in _LEARNABLE
+def _is_fake_quantizer(child: Any) -> bool:
+    return _FAKE in classes_from(child, "torch", "torchao")
 
 
 def _require_readable(module: Any) -> None:
@@ -244,8 +199,7 @@ def _require_readable(module: Any) -> None:
 def _gaps(name: str, child: Any) -> Iterator[Gap]:
     kind = type(child).__name__
     where = name or kind
-    modules = {base.__module__ for base in type(child).__mro__}
-    if any(one.partition(".")[0] == "brevitas" for one in modules):
+    if classes_from(child, "brevitas"):
         yield Gap(where, kind, "is a layer of Brevitas", "read the model with --from brevitas")
     elif kind_of(child):
         yield Gap(where, kind, "is a layer of HAWQ", "read the model with --from hawq")
@@ -256,11 +210,13 @@ def _gaps(name: str, child: Any) -> Iterator[Gap]:
 
 def _require_calibrated(module: Any) -> None:
     """Raise if a quantizer is on whose observer has not seen a value yet."""
+    remedy = "run the model on samples before, or disable its observer"
     gaps = [
         Gap(name, type(child).__name__, "has seen no data, its scale means nothing", remedy)
-        for remedy in ("run the model on samples before, or disable its observer",)
         for name, child in module.named_modules()
-        if _has_base(child, _FAKE) and not _is_learnable(child) and _is_uncalibrated(child)
+        if _is_fake_quantizer(child)
+        and _forward_owner(child) not in _LEARNABLE
+        and _is_uncalibrated(child)
     ]
     if gaps:
         raise UnsupportedGraphError("quantizers of the module are not calibrated:", gaps)

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qonnx_hub_adapters.adapter_options import read_own_options
-from qonnx_hub_adapters.protocol import ImportOptions
-from qonnx_hub_ir.errors import UsageError
-
-EXACT, QUANT = "exact", "quant"
-MODES = (EXACT, QUANT)
+from qonnx_hub_adapters.torch_common.options import EXACT, require_mode
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PyTorchOptions:
     """How to read a model of PyTorch's.
 
     Attributes:
         mode: "exact" (every value as torch computes it) or "quant" (``Quant`` nodes only,
             which differ from torch where a value lies on a rounding tie).
+
+    Raises:
+        UsageError: A mode that does not exist.
     """
 
     mode: str = EXACT
 
-
-def read_settings(options: ImportOptions) -> Settings:
-    """Return the adapter's options out of those of the call.
-
-    Raises:
-        UsageError: An option or a mode that does not exist.
-    """
-    settings = read_own_options(Settings, "pytorch", options)
-    if settings.mode not in MODES:
-        raise UsageError(f"mode '{settings.mode}' is none of {', '.join(MODES)}")
-    return settings
+    def __post_init__(self) -> None:
+        """Refuse unknown modes."""
+        require_mode(self.mode)

@@ -21,9 +21,10 @@ from qonnx_hub_adapters.pytorch.fake_quant import (
     operator_name,
     read,
 )
-from qonnx_hub_adapters.pytorch.framework import quiet
 from qonnx_hub_adapters.pytorch.markers import marker
 from qonnx_hub_adapters.pytorch.naming import Names
+from qonnx_hub_adapters.torch_common.framework import quiet
+from qonnx_hub_adapters.torch_common.modules import array_of
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.quantizers import Array
 
@@ -32,7 +33,7 @@ _ASSERTIONS = frozenset({"aten::_assert_tensor_metadata"})
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MarkedQuantizer:
     """One quantizer of a program.
 
     Attributes:
@@ -46,7 +47,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedProgram:
     """A program whose quantizers are markers.
 
     Attributes:
@@ -55,10 +56,10 @@ class Marked:
     """
 
     program: Any
-    found: Mapping[str, Found]
+    found: Mapping[str, MarkedQuantizer]
 
 
-def mark(program: Any, torch: Any) -> Marked:
+def mark(program: Any, torch: Any) -> MarkedProgram:
     """Return a copy of an exported program with markers for quantizers.
 
     Raises:
@@ -72,7 +73,7 @@ def mark(program: Any, torch: Any) -> Marked:
     if work.gaps:
         raise UnsupportedGraphError("parts of the model cannot be converted:", work.gaps)
     own.graph_module.recompile()
-    return Marked(own, work.found)
+    return MarkedProgram(own, work.found)
 
 
 class _Marking:
@@ -83,7 +84,7 @@ class _Marking:
         self.graph = program.graph
         self.constants = Constants(program, torch)
         self.names = Names(program)
-        self.found: dict[str, Found] = {}
+        self.found: dict[str, MarkedQuantizer] = {}
         self.gaps: list[Gap] = []
 
     def drop_statistics(self) -> None:
@@ -180,7 +181,7 @@ class _Marking:
             raise UnreadableError(f"gives {dtype}; only float32 models can be converted")
         stored = self._stored(node, reading.x, reading.affine)
         key = self.names.quantizer(node, reading.x, source, constant=stored is not None)
-        self.found[key] = Found(reading.affine, stored)
+        self.found[key] = MarkedQuantizer(reading.affine, stored)
         with self.graph.inserting_before(node):
             fresh = self.graph.call_function(marker(self.torch), (reading.x, key))
         fresh.meta = dict(node.meta)
@@ -190,10 +191,10 @@ class _Marking:
         """Return the quantized values of a constant, ``None`` for what depends on inputs."""
         result = self.constants.tensor(node)
         if result is not None:
-            return _array(result)
+            return array_of(result)
         given = self.constants.tensor(x)
         # An operator that could also update its observer is not run for its result.
-        return None if given is None else values(codes(_array(given), affine), affine)
+        return None if given is None else values(codes(array_of(given), affine), affine)
 
     def _gap(self, node: Any, reason: str) -> None:
         self.gaps.append(Gap(self.names.node(node), str(node.target), reason))
@@ -223,10 +224,6 @@ def _same(a: Affine | None, b: Affine | None) -> bool:
         and np.array_equal(a.zero_point, b.zero_point)
         and (a.low, a.high) == (b.low, b.high)
     )
-
-
-def _array(tensor: Any) -> Array:
-    return np.array(tensor.detach().cpu().numpy())
 
 
 def _is_random(node: Any, torch: Any) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.pytorch.framework import first_line, quiet
+from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.torch_common.modules import classes_from
 from qonnx_hub_ir.errors import SourceError, UsageError
 
 SUFFIX = ".pt2"
@@ -18,10 +19,7 @@ SUFFIX = ".pt2"
 
 def is_program(source: object) -> bool:
     """Return whether the source is a torch.export.ExportedProgram, without importing torch."""
-    return any(
-        kind.__name__ == "ExportedProgram" and kind.__module__.startswith("torch.export")
-        for kind in type(source).__mro__
-    )
+    return "ExportedProgram" in classes_from(source, "torch.export")
 
 
 def is_program_file(source: object) -> bool:
@@ -109,31 +107,21 @@ def export(module: Any, args: Sequence[Any], torch: Any) -> Any:
 
 def _failing_module(module: Any, args: Sequence[Any], torch: Any) -> str:
     """Return in which submodule tracing fails, in words."""
-    entered: list[str] = []
-    with quiet(), torch.no_grad(), _watched(module, entered), contextlib.suppress(Exception):
-        torch.export.export(module, tuple(args), strict=False)
-        return ""
+    entered: list[str] = []  # and not left
+    with contextlib.ExitStack() as hooks:
+        for name, child in module.named_modules():
+            if not name:
+                continue
+
+            def enter(_m: Any, _a: Any, name: str = name) -> None:
+                entered.append(name)
+
+            def leave(_m: Any, _a: Any, _o: Any) -> None:
+                entered.pop()
+
+            hooks.enter_context(child.register_forward_pre_hook(enter))
+            hooks.enter_context(child.register_forward_hook(leave))
+        with quiet(), torch.no_grad(), contextlib.suppress(Exception):
+            torch.export.export(module, tuple(args), strict=False)
+            return ""
     return f" in module '{entered[-1]}'" if entered else ""
-
-
-@contextlib.contextmanager
-def _watched(module: Any, entered: list[str]) -> Iterator[None]:
-    """Note which submodules are entered and not left."""
-    handles = []
-    for name, child in module.named_modules():
-        if not name:
-            continue
-
-        def enter(_m: Any, _a: Any, name: str = name) -> None:
-            entered.append(name)
-
-        def leave(_m: Any, _a: Any, _o: Any) -> None:
-            entered.pop()
-
-        handles.append(child.register_forward_pre_hook(enter))
-        handles.append(child.register_forward_hook(leave))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -124,7 +124,7 @@ def test_a_file_is_checked_against_what_a_callable_builds(folder):
         (
             ["brevitas_net:build", "--input-shape", "2,16", "--weights", "no.pt"],
             3,
-            "not exist",
+            "cannot be read: No such file",
         ),
         (["brevitas_net:build", "--input-shape", "2,16", "--option", "x=1"], 2, "no option x"),
     ],

@@ -276,9 +276,9 @@ def test_weights_of_a_file_are_taken_and_the_module_is_not_changed(tmp_path):
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ({"0.nothing": torch.zeros(1)}, "do not fit the module.*Missing key"),
-        ([1, 2], "holds a list, not a state_dict"),
-        ({}, "holds a dict, not a state_dict"),
+        ({"0.nothing": torch.zeros(1)}, "does not fit the module.*Missing key"),
+        ([1, 2], "holds a list, no state dict"),
+        ({}, "holds a dict, no state dict"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(found, words, tmp_path):
@@ -291,9 +291,9 @@ def test_weights_that_do_not_fit_are_refused(found, words, tmp_path):
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     case = Weighted(tmp_path)
     path = case.save(nn.Linear(2, 2))
-    with pytest.raises(SourceError, match="is no file of weights alone"):
+    with pytest.raises(SourceError, match="is no file of tensors alone"):
         qh.load(case.module, args=(SAMPLE,), weights=path)
-    with pytest.raises(SourceError, match=r"'missing\.pt' does not exist"):
+    with pytest.raises(SourceError, match=r"'missing\.pt' cannot be read: No such file"):
         qh.load(case.module, args=(SAMPLE,), weights="missing.pt")
 
 

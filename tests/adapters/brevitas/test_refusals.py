@@ -89,7 +89,7 @@ def test_all_quantizers_without_a_form_are_listed_at_once():
         ),
         (
             qnn.QuantIdentity(float_to_int_impl_type="STOCHASTIC_ROUND"),
-            r"rounds in a way that is unknown here \(STOCHASTIC_ROUND\)",
+            r"has an unknown rounding mode \(STOCHASTIC_ROUND\)",
         ),
         (qnn.QuantLinear(16, 4, weight_bit_width=1), "makes values that are not finite"),
     ],

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from qonnx_hub_adapters import dependencies
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.brevitas.assembly import source_path
 from qonnx_hub_adapters.brevitas.importer import BrevitasImporter
-from qonnx_hub_adapters.brevitas.options import Settings, read_settings
+from qonnx_hub_adapters.brevitas.options import BrevitasOptions
 from qonnx_hub_adapters.protocol import ImportOptions, Prepares, ShowsLayers
 from qonnx_hub_ir.errors import MissingDependencyError, SourceError, UsageError
 
@@ -73,11 +74,15 @@ def test_asking_whether_a_source_is_accepted_imports_no_framework():
     assert done.returncode == 0, done.stderr
 
 
+def own_options(**given):
+    return read_own_options(BrevitasOptions, "brevitas", ImportOptions(extra=given))
+
+
 def test_options_are_read_by_name():
-    assert read_settings(ImportOptions()) == Settings(dynamo=False)
-    assert read_settings(ImportOptions(extra={"dynamo": True})) == Settings(dynamo=True)
+    assert own_options() == BrevitasOptions(dynamo=False)
+    assert own_options(dynamo=True) == BrevitasOptions(dynamo=True)
     with pytest.raises(UsageError, match="adapter 'brevitas' has no option mode, x; it has"):
-        read_settings(ImportOptions(extra={"x": 1, "mode": 2}))
+        own_options(x=1, mode=2)
 
 
 def test_the_importer_prepares_sources_and_shows_their_layers():

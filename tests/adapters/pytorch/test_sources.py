@@ -79,7 +79,7 @@ def test_weights_of_quantizers_are_read_as_well(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [({"fc.weight": torch.zeros(2, 2)}, "does not fit the model"), ([1, 2], "no state dict")],
+    [({"fc.weight": torch.zeros(2, 2)}, "does not fit the module"), ([1, 2], "no state dict")],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, content, reason):
     path = tmp_path / "weights.pt"
@@ -91,7 +91,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, content, reason):
 def test_weights_that_hold_code_are_refused(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(Mixed(), path)
-    with pytest.raises(SourceError, match="no file of plain tensors"):
+    with pytest.raises(SourceError, match="no file of tensors alone"):
         qh.load(Mixed(), args=(torch.zeros(1, 3, 8, 8),), weights=str(path))
 
 
