@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from qonnx_hub_ir.analysis.grids import Grid
 from qonnx_hub_ir.analysis.pointwise import union
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened
+from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, element_count, widened
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
@@ -24,24 +23,6 @@ from qonnx_hub_ir.analysis.value_info import (
 from qonnx_hub_ir.quantizers import Array
 
 Mover = Callable[[Array], Array]
-
-
-def moved(info: ValueInfo, move: Mover) -> ValueInfo:
-    """Return the same with every array that is per channel moved."""
-
-    def place(array: Array) -> Array:
-        return np.asarray(move(array)) if array.size > 1 else array
-
-    grid = info.grid
-    if grid is not None:
-        grid = replace(
-            grid,
-            scale=place(grid.scale),
-            offset=place(grid.offset),
-            low=place(grid.low),
-            high=place(grid.high),
-        )
-    return between(place(info.low), place(info.high), grid)
 
 
 def moved_constant(constant: Constant, move: Mover) -> ValueInfo:
@@ -56,10 +37,6 @@ def moved_constant(constant: Constant, move: Mover) -> ValueInfo:
 
 def _keep(site: Site) -> ValueInfo | None:
     return replace(site.info(0), constant=None)
-
-
-def _identity(site: Site) -> ValueInfo | None:
-    return site.info(0)
 
 
 def _forget_channels(site: Site) -> ValueInfo | None:
@@ -78,7 +55,7 @@ def _reshape(site: Site) -> ValueInfo | None:
         return collapsed(x)
     where, index = places
     spread = tuple(-1 if k == where else 1 for k in range(len(shape)))
-    return moved(replace(x, constant=None), lambda a: a.reshape(-1)[index].reshape(spread))
+    return x.mapped(lambda a: a.reshape(-1)[index].reshape(spread))
 
 
 def _places_after(before: Shape, axis: int, after: Shape) -> tuple[int, Array] | None:
@@ -89,22 +66,17 @@ def _places_after(before: Shape, axis: int, after: Shape) -> tuple[int, Array] |
     """
     if before is None or after is None or before[axis] is None:
         return None
-    channels, inner = before[axis], _product(before[axis + 1 :])
+    channels, inner = before[axis], element_count(before[axis + 1 :])
     if inner is None or channels is None:
         return None
     for place in range(len(after) - 1, -1, -1):
-        size, step = after[place], _product(after[place + 1 :])
+        size, step = after[place], element_count(after[place + 1 :])
         if size is None or step is None:
             return None
         if inner % step == 0 and (size * step) % (inner * channels) == 0:
             index = np.arange(size, dtype=np.int64) * step // inner % channels
             return place, index
     return None
-
-
-def _product(sizes: Sequence[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def _transpose(site: Site) -> ValueInfo | None:
@@ -117,7 +89,7 @@ def _transpose(site: Site) -> ValueInfo | None:
     if before is None:
         return collapsed(x)
     order = list(perm) if perm is not None else list(range(len(before)))[::-1]
-    return moved(x, lambda a: a.transpose(order))
+    return x.mapped(lambda a: a.transpose(order))
 
 
 def _axis(site: Site, default: int) -> int | None:
@@ -193,7 +165,7 @@ def _split(site: Site) -> Sequence[ValueInfo] | None:
     cut = []
     for first, last in itertools.pairwise(starts):
         index = np.arange(first, last, dtype=np.int64)
-        cut.append(moved(x, functools.partial(np.take, indices=index, axis=axis)))
+        cut.append(x.mapped(functools.partial(np.take, indices=index, axis=axis)))
     return cut
 
 
@@ -226,7 +198,7 @@ def _cut(x: ValueInfo, axis: int, size: int, part: slice) -> ValueInfo:
     if not channels:
         return collapsed(x)
     index = np.array(channels, dtype=np.int64)
-    return moved(x, functools.partial(np.take, indices=index, axis=axis))
+    return x.mapped(functools.partial(np.take, indices=index, axis=axis))
 
 
 def _gather(site: Site) -> ValueInfo | None:
@@ -234,9 +206,7 @@ def _gather(site: Site) -> ValueInfo | None:
     if x.channel_axis is None:
         return replace(x, constant=None)
     if x.channel_axis == axis and index is not None and index.ndim == 1:
-        return moved(
-            replace(x, constant=None), functools.partial(np.take, indices=index, axis=axis)
-        )
+        return x.mapped(functools.partial(np.take, indices=index, axis=axis))
     return collapsed(x)
 
 
@@ -272,8 +242,7 @@ def _resize(site: Site) -> ValueInfo | None:
         return x
     if mode != "linear" or not site.is_float or site.attr("exclude_outside", 0):
         return None
-    reach = np.maximum(np.abs(x.low), np.abs(x.high))
-    return widened(x.low, x.high, 64 * site.rounding_unit * np.nan_to_num(reach))
+    return widened(x.low, x.high, 64 * site.rounding_unit * np.nan_to_num(x.magnitude))
 
 
 def _stays(site: Site, axis: int) -> bool:
@@ -289,18 +258,14 @@ def _stays(site: Site, axis: int) -> bool:
     return before[axis] == after[axis]
 
 
-def _expand(site: Site) -> ValueInfo | None:
-    return replace(site.info(0), constant=None)
-
-
 RULES: RuleTable = {
     "Concat": _concat,
     "DepthToSpace": _forget_channels,
     "Dropout": _keep,
-    "Expand": _expand,
+    "Expand": _keep,
     "Flatten": _reshape,
     "Gather": _gather,
-    "Identity": _identity,
+    "Identity": lambda site: site.info(0),
     "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,

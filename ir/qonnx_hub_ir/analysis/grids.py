@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
-from qonnx_hub_ir.analysis.integer_sums import odd_part
+from qonnx_hub_ir.analysis.integer_sums import largest_magnitude, odd_part
 from qonnx_hub_ir.quantizers import Array, bits_of_range
 
 LARGEST_INTEGER = 2.0**62
@@ -80,9 +81,44 @@ class Grid:
         """Whether integer 0 stands for another value than 0."""
         return bool(np.any(self.offset != 0))
 
+    @property
+    def magnitude(self) -> Array:
+        """The largest magnitude of the integers, int64."""
+        return largest_magnitude(self.low, self.high)
+
+    def mapped(self, move: Callable[[Array], Array]) -> Grid:
+        """Return the grid with every array of several elements moved."""
+
+        def place(array: Array) -> Array:
+            return np.asarray(move(array)) if array.size > 1 else array
+
+        return replace(
+            self,
+            scale=place(self.scale),
+            offset=place(self.offset),
+            low=place(self.low),
+            high=place(self.high),
+        )
+
+    def held_by(self, dtype: np.dtype[np.generic]) -> Grid:
+        """Return the grid, exact only if a float type holds each of its values."""
+        reach = self.magnitude * self.scale + np.abs(self.offset)
+        if not self.exact or holds(dtype, reach, self.scale, self.offset):
+            return self
+        return replace(self, exact=False)
+
     def ends(self) -> tuple[Array, Array]:
         """Return the lowest and the highest value, float64; exact where the grid is."""
         return self.low * self.scale + self.offset, self.high * self.scale + self.offset
+
+
+ONE, ZERO = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
+"""Scale and offset of whole numbers."""
+
+
+def whole_numbers(low: Array, high: Array, declared: IntegerType | None = None) -> Grid:
+    """Return the grid of whole numbers between two, given in any type."""
+    return Grid(ONE, ZERO, low.astype(np.int64), high.astype(np.int64), True, declared)
 
 
 def lowest_bit(values: Array) -> Array:
@@ -192,7 +228,7 @@ def _common_divisor(scales: Array) -> float | None:
 def refined(grid: Grid, scale: Array) -> Grid | None:
     """Return the same values on a finer scale, of which the grid's own is a multiple."""
     ratio = np.rint(grid.scale / scale)
-    if not in_reach(ratio * np.maximum(np.abs(grid.low), np.abs(grid.high))):
+    if not in_reach(ratio * grid.magnitude):
         return None
     whole = ratio.astype(np.int64)
     same = bool(np.all(whole == 1))

@@ -34,6 +34,11 @@ class SumRange:
     magnitude: Array
 
 
+def largest_magnitude(low: int | Array, high: int | Array) -> Array:
+    """Return the largest magnitude between two ends."""
+    return np.asarray(np.maximum(np.abs(low), np.abs(high)))
+
+
 def sum_range(weights: Array, low: int | Array, high: int | Array) -> SumRange:
     """Return the range of ``sum(w * x)`` per channel, over all ``x`` from low to high.
 
@@ -44,7 +49,7 @@ def sum_range(weights: Array, low: int | Array, high: int | Array) -> SumRange:
     """
     total = np.float64 if weights.dtype.kind == "f" else np.int64
     positive, negative = np.maximum(weights, 0), np.minimum(weights, 0)
-    reach = np.maximum(np.abs(low), np.abs(high))
+    reach = largest_magnitude(low, high)
     if np.ndim(low) == 0 and np.ndim(high) == 0:
         above = positive.sum(axis=1, dtype=total)
         below = negative.sum(axis=1, dtype=total)

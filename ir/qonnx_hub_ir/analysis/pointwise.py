@@ -16,15 +16,18 @@ import numpy as np
 
 from qonnx_hub_ir.analysis.float_error import sum_error
 from qonnx_hub_ir.analysis.grids import (
+    ZERO,
     Grid,
     common_scale,
-    holds,
     hull,
     in_reach,
     index_of,
     product_is_exact,
     refined,
+    whole_multiples,
+    whole_numbers,
 )
+from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
 from qonnx_hub_ir.analysis.rule_context import (
     RuleTable,
     Site,
@@ -38,6 +41,8 @@ from qonnx_hub_ir.quantizers import Array
 _FUNCTION_MARGIN = 2.0**-18
 """Margin around functions, relative to the largest magnitude: far above the error of any
 single-precision library."""
+
+_TOP = np.array(np.inf, dtype=np.float64)
 
 Corners = Callable[[Array, Array], Array]
 
@@ -70,18 +75,6 @@ def _point(info: ValueInfo) -> Array | None:
     return info.low if same else None
 
 
-def _plus(x: Array, y: Array) -> Array:
-    return np.asarray(x + y)
-
-
-def _times(x: Array, y: Array) -> Array:
-    return np.asarray(x * y)
-
-
-def _over(x: Array, y: Array) -> Array:
-    return np.asarray(x / y)
-
-
 def negated(info: ValueInfo) -> ValueInfo:
     """Return what is known about the negative values."""
     grid = info.grid
@@ -93,7 +86,7 @@ def negated(info: ValueInfo) -> ValueInfo:
 
 def added(site: Site, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return what is known about a sum."""
-    found = _corner_range(site, _plus, a, b)
+    found = _corner_range(site, np.add, a, b)
     return within_grid(replace(found, grid=_sum_grid(site, a, b)))
 
 
@@ -111,40 +104,31 @@ def _sum_grid(site: Site, a: ValueInfo, b: ValueInfo) -> Grid | None:
         return None
     low, high = first.low + second.low, first.high + second.high
     offset = np.asarray(a.grid.offset + b.grid.offset, dtype=np.float64)
-    if not in_reach(np.maximum(np.abs(low), np.abs(high))):
+    if not in_reach(largest_magnitude(low, high)):
         return None
-    exact = a.grid.exact and b.grid.exact and _is_held(site, low, high, scale, offset)
-    return Grid(scale, offset, low, high, exact and not np.any(offset != 0))
+    exact = a.grid.exact and b.grid.exact and not bool(np.any(offset != 0))
+    return Grid(scale, offset, low, high, exact).held_by(site.float_type)
 
 
 def _shifted(site: Site, grid: Grid, number: Array) -> Grid | None:
     """Return the grid moved by a constant: in integers where it is a multiple of the step."""
-    no_offset = replace(grid, offset=np.zeros((), dtype=np.float64))
-    steps = index_of(no_offset, number)
+    steps = whole_multiples(number, grid.scale)
     if steps is None:
         offset = np.asarray(grid.offset + number)
         clean = bool(
             np.all((offset - grid.offset == number) & (offset - number == grid.offset))
         )
-        exact = (
-            clean and grid.exact and _is_held(site, grid.low, grid.high, grid.scale, offset)
-        )
-        return replace(grid, offset=offset, exact=exact, declared=None)
+        moved = replace(grid, offset=offset, exact=clean and grid.exact, declared=None)
+        return moved.held_by(site.float_type)
     if not bool(np.any(steps != 0)):
         return grid
-    low, high = grid.low + steps, grid.high + steps
-    exact = grid.exact and _is_held(site, low, high, grid.scale, grid.offset)
-    return Grid(grid.scale, grid.offset, low, high, exact)
-
-
-def _is_held(site: Site, low: Array, high: Array, scale: Array, offset: Array) -> bool:
-    reach = np.maximum(np.abs(low), np.abs(high)) * scale + np.abs(offset)
-    return holds(site.float_type, reach, scale, offset)
+    moved = replace(grid, low=grid.low + steps, high=grid.high + steps, declared=None)
+    return moved.held_by(site.float_type)
 
 
 def multiplied(site: Site, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return what is known about a product."""
-    found = _corner_range(site, _times, a, b)
+    found = _corner_range(site, np.multiply, a, b)
     grid = None
     for x, y in ((a, b), (b, a)):
         number = _point(y)
@@ -166,44 +150,32 @@ def scaled_grid(site: Site, grid: Grid, number: Array) -> Grid | None:
     ends = (grid.low * sign, grid.high * sign)
     low, high = np.minimum(*ends), np.maximum(*ends)
     clean = product_is_exact(grid.scale, factor) and product_is_exact(grid.offset, number)
-    exact = grid.exact and clean and _is_held(site, low, high, scale, offset)
     keeps = grid.declared
-    if keeps is not None and not keeps.bipolar and bool(np.any(sign <= 0)):
+    if keeps is not None and bool(np.any(sign == 0 if keeps.bipolar else sign <= 0)):
         keeps = None
-    if keeps is not None and bool(np.any(sign == 0)):
-        keeps = None
-    return Grid(scale, offset, low, high, exact, keeps)
+    found = Grid(scale, offset, low, high, grid.exact and clean, keeps)
+    return found.held_by(site.float_type)
 
 
 def _product_grid(site: Site, a: Grid | None, b: Grid | None) -> Grid | None:
     if a is None or b is None or a.has_offset or b.has_offset:
         return None
-    reach = np.maximum(np.abs(a.low), np.abs(a.high)).astype(np.float64) * np.maximum(
-        np.abs(b.low), np.abs(b.high)
-    )
-    if not in_reach(reach):
+    if not in_reach(a.magnitude.astype(np.float64) * b.magnitude):
         return None
     corners = [x * y for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
     scale = np.asarray(a.scale * b.scale)
-    low, high = _lowest(corners), _highest(corners)
-    nothing = np.zeros((), dtype=np.float64)
     exact = a.exact and b.exact and product_is_exact(a.scale, b.scale)
-    return Grid(scale, nothing, low, high, exact and _is_held(site, low, high, scale, nothing))
+    found = Grid(scale, ZERO, _lowest(corners), _highest(corners), exact)
+    return found.held_by(site.float_type)
 
 
 def _add(site: Site) -> ValueInfo | None:
-    return added(site, site.info(0), site.info(1)) if site.is_float else _whole(site, _plus)
-
-
-def _subtract(site: Site) -> ValueInfo | None:
-    if not site.is_float:
-        return None
-    return added(site, site.info(0), negated(site.info(1)))
+    return added(site, site.info(0), site.info(1)) if site.is_float else _whole(site, np.add)
 
 
 def _multiply(site: Site) -> ValueInfo | None:
     if not site.is_float:
-        return _whole(site, _times)
+        return _whole(site, np.multiply)
     return multiplied(site, site.info(0), site.info(1))
 
 
@@ -222,9 +194,7 @@ def _whole(site: Site, how: Corners) -> ValueInfo | None:
     largest = min(float(limits.max), 2.0**52)
     if np.any(low < max(float(limits.min), -(2.0**52))) or np.any(high > largest):
         return None
-    one, nothing = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
-    ends = (low.astype(np.int64), high.astype(np.int64))
-    return between(low, high, Grid(one, nothing, *ends, exact=True))
+    return between(low, high, whole_numbers(low, high))
 
 
 def _divide(site: Site) -> ValueInfo | None:
@@ -233,7 +203,7 @@ def _divide(site: Site) -> ValueInfo | None:
     x, y = site.info(0), site.info(1)
     if bool(np.any((y.low <= 0) & (y.high >= 0))):
         return None
-    found = _corner_range(site, _over, x, y)
+    found = _corner_range(site, np.divide, x, y)
     number, grid = _point(y), None
     if x.grid is not None and number is not None:
         inverse = 1.0 / number
@@ -254,18 +224,12 @@ def _sum(site: Site) -> ValueInfo | None:
         total = added(site, total, site.info(index))
     if len(site.inputs) > 2:
         # More than two terms may be added in any order.
-        reach = np.asarray(
-            sum(np.maximum(np.abs(x.low), np.abs(x.high)) for x in site.inputs if x)
-        )
+        reach = np.asarray(sum(x.magnitude for x in site.inputs if x))
         wider = widened(
             total.low, total.high, sum_error(len(site.inputs), reach, site.rounding_unit)
         )
         return within_grid(replace(wider, grid=total.grid))
     return total
-
-
-def _negate(site: Site) -> ValueInfo | None:
-    return negated(site.info(0)) if site.is_float else None
 
 
 def clipped(info: ValueInfo, low: Array, high: Array) -> ValueInfo:
@@ -311,13 +275,8 @@ def _clipped_grid(info: ValueInfo, low: Array, high: Array) -> Grid | None:
     return replace(grid, low=lows, high=highs, declared=keeps)
 
 
-def _relu(site: Site) -> ValueInfo | None:
-    zero, top = np.zeros((), dtype=np.float64), np.array(np.inf, dtype=np.float64)
-    return clipped(site.info(0), zero, top)
-
-
 def _clip(site: Site) -> ValueInfo | None:
-    ends = [np.array(-np.inf, dtype=np.float64), np.array(np.inf, dtype=np.float64)]
+    ends = [-_TOP, _TOP]
     for index in (1, 2):
         if not site.has(index):
             continue
@@ -340,18 +299,10 @@ def _extreme_of_two(a: ValueInfo, b: ValueInfo, pick: Corners) -> ValueInfo:
         number = _point(y)
         if number is not None:
             nothing = np.full_like(number, np.inf)
-            is_max = pick is _larger
+            is_max = pick is np.maximum
             return clipped(x, number, nothing) if is_max else clipped(x, -nothing, number)
     grid = hull(a.grid, b.grid)
     return within_grid(between(pick(a.low, b.low), pick(a.high, b.high), grid))
-
-
-def _larger(x: Array, y: Array) -> Array:
-    return np.maximum(x, y)
-
-
-def _smaller(x: Array, y: Array) -> Array:
-    return np.minimum(x, y)
 
 
 def union(a: ValueInfo, b: ValueInfo) -> ValueInfo:
@@ -360,13 +311,9 @@ def union(a: ValueInfo, b: ValueInfo) -> ValueInfo:
     return between(low, high, hull(a.grid, b.grid))
 
 
-def _where(site: Site) -> ValueInfo | None:
-    return union(site.info(1), site.info(2))
-
-
-def _leaky(site: Site, slope: Array) -> ValueInfo | None:
+def _leaky(site: Site, slope: Array | None) -> ValueInfo | None:
     x = site.info(0)
-    if not site.is_float or bool(np.any(slope < 0)) or not bool(np.all(np.isfinite(slope))):
+    if slope is None or not site.is_float or not np.all((slope >= 0) & np.isfinite(slope)):
         return None
     low, high = rounded_outward(x.low, x.high, site.float_type)
     factor = slope.astype(site.float_type)
@@ -389,17 +336,6 @@ def _leaky_grid(site: Site, grid: Grid | None, slope: Array) -> Grid | None:
     above = replace(grid, low=np.maximum(grid.low, 0), high=np.maximum(grid.high, 0))
     found = hull(below, above)
     return None if found is None else replace(found, declared=None)
-
-
-def _leaky_relu(site: Site) -> ValueInfo | None:
-    return _leaky(
-        site, np.array(site.attr("alpha", 0.01), dtype=np.float32).astype(np.float64)
-    )
-
-
-def _prelu(site: Site) -> ValueInfo | None:
-    slope = _point(site.info(1))
-    return None if slope is None else _leaky(site, slope)
 
 
 def _absolute(site: Site) -> ValueInfo | None:
@@ -426,11 +362,9 @@ def _to_whole(how: Callable[[Array], Array]) -> Callable[[Site], ValueInfo | Non
         low, high = how(x.low), how(x.high)
         if not site.is_float or not x.is_bounded:
             return between(low, high)
-        if np.any(np.maximum(np.abs(low), np.abs(high)) >= 2.0**53):
+        if np.any(largest_magnitude(low, high) >= 2.0**53):
             return between(low, high)
-        one, nothing = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
-        ends = (low.astype(np.int64), high.astype(np.int64))
-        return between(low, high, Grid(one, nothing, *ends, exact=True))
+        return between(low, high, whole_numbers(low, high))
 
     return rule
 
@@ -450,7 +384,7 @@ def _increasing(
             np.where(np.isnan(low), -np.inf, low),
             np.where(np.isnan(high), np.inf, high),
         )
-        reach = np.maximum(np.abs(low), np.abs(high))
+        reach = largest_magnitude(low, high)
         margin = _FUNCTION_MARGIN * np.maximum(np.where(np.isfinite(reach), reach, 1.0), 1.0)
         found = widened(low, high, margin)
         return between(np.maximum(found.low, lowest), np.minimum(found.high, highest))
@@ -470,10 +404,6 @@ def _hard_sigmoid(site: Site, x: Array) -> Array:
 def _elu(site: Site, x: Array) -> Array:
     alpha = float(site.attr("alpha", 1.0))
     return np.where(x < 0, alpha * np.expm1(x), x) if alpha >= 0 else np.full_like(x, np.nan)
-
-
-def _softplus(site: Site, x: Array) -> Array:
-    return np.logaddexp(0.0, x)
 
 
 def _softsign(site: Site, x: Array) -> Array:
@@ -515,7 +445,7 @@ def _batch_normalization(site: Site) -> ValueInfo | None:
             for end in (x.low, x.high)
         ]
         # No library's order of operations is known: each of a handful rounds once.
-        reach = (np.maximum(np.abs(x.low), np.abs(x.high)) + np.abs(mean)) * np.abs(factor)
+        reach = (x.magnitude + np.abs(mean)) * np.abs(factor)
         margin = 16 * site.rounding_unit * (np.nan_to_num(reach) + np.abs(shift))
     found = widened(np.minimum(*corners) + shift, np.maximum(*corners) + shift, margin)
     grid = None if x.grid is None else scaled_grid(site, x.grid, factor)
@@ -534,10 +464,7 @@ def _cast(site: Site) -> ValueInfo | None:
             low = x.low.astype(target).astype(np.float64)
             high = x.high.astype(target).astype(np.float64)
         grid = x.grid
-        if grid is not None:
-            held = _is_held(site, grid.low, grid.high, grid.scale, grid.offset)
-            grid = replace(grid, exact=grid.exact and held)
-        return between(low, high, grid)
+        return between(low, high, None if grid is None else grid.held_by(site.float_type))
     if target.kind not in "iu":
         return None
     limits = np.iinfo(target)
@@ -545,11 +472,9 @@ def _cast(site: Site) -> ValueInfo | None:
     if np.any(x.low <= limits.min - 1.0) or np.any(x.high >= limits.max + 1.0):
         return None
     low, high = np.trunc(x.low), np.trunc(x.high)
-    if np.any(np.maximum(np.abs(low), np.abs(high)) >= 2.0**53):
+    if np.any(largest_magnitude(low, high) >= 2.0**53):
         return None
-    one, nothing = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
-    ends = (low.astype(np.int64), high.astype(np.int64))
-    return between(low, high, Grid(one, nothing, *ends, exact=True))
+    return between(low, high, whole_numbers(low, high))
 
 
 RULES: RuleTable = {
@@ -566,22 +491,26 @@ RULES: RuleTable = {
     "Floor": _to_whole(np.floor),
     "HardSwish": _hard_swish,
     "HardSigmoid": _increasing(_hard_sigmoid, 0.0, 1.0),
-    "LeakyRelu": _leaky_relu,
+    "LeakyRelu": lambda site: _leaky(
+        site, np.array(site.attr("alpha", 0.01), dtype=np.float32).astype(np.float64)
+    ),
     "Log": _increasing(lambda site, x: np.log(np.maximum(x, 0.0))),
-    "Max": lambda site: _extreme(site, _larger),
-    "Min": lambda site: _extreme(site, _smaller),
+    "Max": lambda site: _extreme(site, np.maximum),
+    "Min": lambda site: _extreme(site, np.minimum),
     "Mul": _multiply,
-    "Neg": _negate,
-    "PRelu": _prelu,
-    "Relu": _relu,
+    "Neg": lambda site: negated(site.info(0)) if site.is_float else None,
+    "PRelu": lambda site: _leaky(site, _point(site.info(1))),
+    "Relu": lambda site: clipped(site.info(0), ZERO, _TOP),
     "Round": _to_whole(np.rint),
     "Sigmoid": _increasing(_sigmoid, 0.0, 1.0),
     "Sign": _to_whole(np.sign),
-    "Softplus": _increasing(_softplus, lowest=0.0),
+    "Softplus": _increasing(lambda site, x: np.logaddexp(0.0, x), lowest=0.0),
     "Softsign": _increasing(_softsign, -1.0, 1.0),
     "Sqrt": _increasing(lambda site, x: np.sqrt(np.maximum(x, 0.0)), lowest=0.0),
-    "Sub": _subtract,
+    "Sub": lambda site: (
+        added(site, site.info(0), negated(site.info(1))) if site.is_float else None
+    ),
     "Sum": _sum,
     "Tanh": _increasing(lambda site, x: np.tanh(x), -1.0, 1.0),
-    "Where": _where,
+    "Where": lambda site: union(site.info(1), site.info(2)),
 }

@@ -8,9 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from qonnx_hub_ir.analysis.float_error import sum_error
-from qonnx_hub_ir.analysis.grids import Grid, holds, in_reach
+from qonnx_hub_ir.analysis.grids import Grid, in_reach
 from qonnx_hub_ir.analysis.pointwise import scaled_grid, union
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened, within_grid
+from qonnx_hub_ir.analysis.rule_context import (
+    RuleTable,
+    Site,
+    element_count,
+    widened,
+    within_grid,
+)
 from qonnx_hub_ir.analysis.value_info import (
     ValueInfo,
     between,
@@ -19,7 +25,6 @@ from qonnx_hub_ir.analysis.value_info import (
     of_integers,
     settled,
 )
-from qonnx_hub_ir.quantizers import Array
 
 
 def _keep(site: Site) -> ValueInfo | list[ValueInfo] | None:
@@ -30,19 +35,20 @@ def _keep(site: Site) -> ValueInfo | list[ValueInfo] | None:
 
 def _total(site: Site, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about a sum of so many elements of one channel."""
-    reach = count * np.maximum(np.abs(x.low), np.abs(x.high))
+    reach = count * x.magnitude
     margin = 2 * sum_error(count, np.nan_to_num(reach), site.rounding_unit)
     found = _same_sign(widened(count * x.low, count * x.high, margin), x)
     grid = x.grid
     if grid is None or not in_reach(reach / grid.scale.min()):
         return found
-    low, high = grid.low * count, grid.high * count
-    offset = np.asarray(grid.offset * count)
-    size = np.maximum(np.abs(low), np.abs(high)) * grid.scale
-    exact = grid.exact and not grid.has_offset and holds(site.float_type, size, grid.scale)
-    return within_grid(
-        replace(found, grid=Grid(grid.scale, offset, low, high, exact)),
+    total = Grid(
+        grid.scale,
+        np.asarray(grid.offset * count),
+        grid.low * count,
+        grid.high * count,
+        grid.exact and not grid.has_offset,
     )
+    return within_grid(replace(found, grid=total.held_by(site.float_type)))
 
 
 def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
@@ -54,8 +60,7 @@ def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
 
 def _mean(site: Site, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about the mean of so many elements of one channel."""
-    reach = np.nan_to_num(np.maximum(np.abs(x.low), np.abs(x.high)))
-    margin = 2 * sum_error(count + 2, reach, site.rounding_unit)
+    margin = 2 * sum_error(count + 2, np.nan_to_num(x.magnitude), site.rounding_unit)
     found = widened(x.low, x.high, margin)
     found = _same_sign(found, x)
     total = _total(site, x, count).grid
@@ -88,14 +93,9 @@ def _global_average(site: Site) -> ValueInfo | None:
     shape = site.shapes[0]
     if not site.is_float or shape is None:
         return None
-    count = _product(shape[2:])
+    count = element_count(shape[2:])
     x = replace(site.info(0), constant=None)
     return _mean(site, channels_on(x, 1), count) if count else None
-
-
-def _product(sizes: tuple[int | None, ...]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def _reduced_axes(site: Site) -> tuple[int, ...] | None:
@@ -127,35 +127,14 @@ def _before_reduction(site: Site, axes: tuple[int, ...]) -> ValueInfo:
     rank = len(shape) - len(axes)
     sizes = [1] * rank
     sizes[x.channel_axis - gone] = -1
-
-    def place(array: Array) -> Array:
-        return array.reshape(sizes) if array.size > 1 else array
-
-    grid = x.grid
-    if grid is not None:
-        grid = replace(
-            grid,
-            scale=place(grid.scale),
-            offset=place(grid.offset),
-            low=place(grid.low),
-            high=place(grid.high),
-        )
-    return settled(between(place(x.low), place(x.high), grid), (None,) * rank)
-
-
-def _reduce_mean(site: Site) -> ValueInfo | None:
-    return _reduce(site, is_mean=True)
-
-
-def _reduce_sum(site: Site) -> ValueInfo | None:
-    return _reduce(site, is_mean=False)
+    return settled(x.mapped(lambda array: array.reshape(sizes)), (None,) * rank)
 
 
 def _reduce(site: Site, *, is_mean: bool) -> ValueInfo | None:
     axes, shape = _reduced_axes(site), site.shapes[0]
     if axes is None or shape is None or not site.is_float:
         return None
-    count = _product(tuple(shape[axis] for axis in axes))
+    count = element_count(tuple(shape[axis] for axis in axes))
     if not count:
         return None if count is None or is_mean else of_integers(0, 0)
     x = _before_reduction(site, axes)
@@ -183,8 +162,8 @@ RULES: RuleTable = {
     "LogSoftmax": lambda site: between(-np.inf, 0.0),
     "MaxPool": _keep,
     "ReduceMax": _reduce_extreme,
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": lambda site: _reduce(site, is_mean=True),
     "ReduceMin": _reduce_extreme,
-    "ReduceSum": _reduce_sum,
+    "ReduceSum": lambda site: _reduce(site, is_mean=False),
     "Softmax": lambda site: between(0.0, 1.0),
 }

@@ -195,7 +195,7 @@ def product_grid(x: ValueInfo, terms: Terms) -> Products | None:
     weights = np.asarray(constant.integers)
     if not bool(np.all(each == scale)):
         weights = weights * np.rint(each / scale).astype(np.int64)
-    reach = np.maximum(np.abs(grid.low), np.abs(grid.high)).astype(np.float64).max()
+    reach = grid.magnitude.astype(np.float64).max()
     if not in_reach(np.abs(weights.astype(np.float64)).sum(axis=(1, 2)) * max(reach, 1.0)):
         return None
     sums = summed(terms, weights, grid.low, grid.high)
@@ -216,20 +216,7 @@ def product_grid(x: ValueInfo, terms: Terms) -> Products | None:
 def placed(info: ValueInfo, axis: int, rank: int) -> ValueInfo:
     """Return the same with arrays of one value per channel along an axis of the output."""
     shape = tuple(-1 if k == axis % rank else 1 for k in range(rank))
-
-    def place(array: Array) -> Array:
-        return array.reshape(shape) if array.size > 1 else array.reshape(())
-
-    grid = info.grid
-    if grid is not None:
-        grid = replace(
-            grid,
-            scale=place(grid.scale),
-            offset=place(grid.offset),
-            low=place(grid.low),
-            high=place(grid.high),
-        )
-    return between(place(info.low), place(info.high), grid)
+    return info.mapped(lambda array: array.reshape(shape))
 
 
 def arranged(constant: Constant, order: tuple[int, ...], shape: tuple[int, ...]) -> Constant:

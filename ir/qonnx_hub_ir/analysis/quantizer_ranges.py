@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.analysis.grids import Grid, IntegerType, holds, index_of
+from qonnx_hub_ir.analysis.grids import (
+    ZERO,
+    Grid,
+    IntegerType,
+    holds,
+    whole_multiples,
+    whole_numbers,
+)
+from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
 from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, rounded_outward
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
@@ -22,8 +30,10 @@ from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     FloatQuant,
     IntQuant,
+    Parameter,
     Quantizer,
     Trunc,
+    bits_of_range,
     is_bipolar,
     is_whole,
 )
@@ -97,17 +107,17 @@ def _codes_are_followed(quant: IntQuant | BipolarQuant) -> bool:
 def _zero_and_offset(quant: IntQuant | BipolarQuant, scale: Array) -> tuple[Array, Array]:
     """Return the whole zero point, and the offset that stands for one that is not whole."""
     if isinstance(quant, BipolarQuant):
-        return np.zeros((), dtype=np.int64), np.zeros((), dtype=np.float64)
-    zero = np.asarray(quant.zero_point, dtype=np.float64)
-    zero = zero.reshape(()) if zero.size == 1 else zero
+        return np.zeros((), dtype=np.int64), ZERO
+    zero = _step(quant.zero_point)
     if is_whole(zero):
-        return zero.astype(np.int64), np.zeros((), dtype=np.float64)
+        return zero.astype(np.int64), ZERO
     return np.zeros((), dtype=np.int64), np.asarray(-zero * scale)
 
 
-def _step(quant: Quantizer) -> Array:
-    scale = np.asarray(quant.scale, dtype=np.float64)
-    return scale.reshape(()) if scale.size == 1 else scale
+def _step(parameter: Parameter) -> Array:
+    """Return a known parameter as float64, without axes where it is one number."""
+    step = np.asarray(parameter, dtype=np.float64)
+    return step.reshape(()) if step.size == 1 else step
 
 
 def _integer_grid(
@@ -115,48 +125,39 @@ def _integer_grid(
 ) -> Grid | None:
     if not _codes_are_followed(quant):
         return None
-    scale = _step(quant)
+    scale = _step(quant.scale)
     zero, offset = _zero_and_offset(quant, scale)
     low, high = (np.asarray(quantize_to_integers(end, quant) - zero) for end in ends)
     declared = _declared(quant)
     if np.any(zero != 0) or np.any(offset != 0):
         declared = _moved(declared, low, high)
-    reach = np.maximum(np.abs(low), np.abs(high)) * scale + np.abs(offset)
-    exact = holds(dtype, reach, scale, offset)
-    return Grid(scale, offset, low, high, exact, declared)
+    return Grid(scale, offset, low, high, exact=True, declared=declared).held_by(dtype)
 
 
 def _moved(declared: IntegerType | None, low: Array, high: Array) -> IntegerType | None:
     """Return the type of codes less a zero point: of the same width, where that holds them."""
     if declared is None or declared.bipolar:
         return None
-    signed = bool(low.min() < 0)
-    half = 2 ** (declared.bits - 1)
-    lowest, highest = (-half, half - 1) if signed else (0, 2 * half - 1)
-    fits = bool(low.min() >= lowest and high.max() <= highest)
-    return IntegerType(declared.bits, signed) if fits else None
+    bits, signed = bits_of_range(int(low.min()), int(high.max()))
+    return IntegerType(declared.bits, signed) if bits <= declared.bits else None
 
 
 def _trunc_grid(bounds: list[Array], quant: Trunc, dtype: np.dtype[Any]) -> Grid | None:
     """Return the output's grid, for zero point 0 only."""
     if np.any(np.asarray(quant.zero_point) != 0):
         return None
-    scale = _step(quant)
-    if quant.version > 1:
-        scale = np.asarray(quant.out_scale, dtype=np.float64)
-        scale = scale.reshape(()) if scale.size == 1 else scale
+    scale = _step(quant.out_scale if quant.version > 1 else quant.scale)
     low, high = (np.rint(bound / scale) for bound in bounds)
-    reach = np.maximum(np.abs(low), np.abs(high))
-    if not bool(np.all(reach < 2.0**_LARGEST_BITS)):
+    if not bool(np.all(largest_magnitude(low, high) < 2.0**_LARGEST_BITS)):
         return None
     bits = np.asarray(quant.out_bits)
     signed = quant.signed if quant.version > 1 else bool(np.any(low < 0))
     declared = IntegerType(int(np.ceil(bits.max())), signed=signed)
     ends = (low.astype(np.int64), high.astype(np.int64))
-    grid = Grid(scale, np.zeros_like(scale), *ends, holds(dtype, reach * scale, scale))
+    grid = Grid(scale, np.zeros_like(scale), *ends, exact=True).held_by(dtype)
     # Version 1 does not clamp: what comes in beyond its type comes out beyond its own.
     fits = grid.needed.bits + int(signed and not grid.needed.signed) <= declared.bits
-    return Grid(scale, grid.offset, *ends, grid.exact, declared if fits else None)
+    return replace(grid, declared=declared if fits else None)
 
 
 def _minifloats(ends: tuple[Array, Array], quant: FloatQuant) -> ValueInfo | None:
@@ -165,10 +166,10 @@ def _minifloats(ends: tuple[Array, Array], quant: FloatQuant) -> ValueInfo | Non
     Its formula keeps order but for a guard among the smallest normal numbers, so that the ends
     are moved outward by one step.
     """
-    scale = _step(quant)
-    mantissa = np.asarray(quant.mantissa_bits, dtype=np.float64)
-    bias = np.asarray(quant.exponent_bias, dtype=np.float64)
-    exponent = np.asarray(quant.exponent_bits, dtype=np.float64)
+    scale, mantissa, bias, exponent = (
+        _step(p)
+        for p in (quant.scale, quant.mantissa_bits, quant.exponent_bias, quant.exponent_bits)
+    )
     limit = np.minimum(largest_float(exponent, mantissa, bias), np.asarray(quant.max_val))
     with np.errstate(all="ignore"):
         low, high = (quantize(end, quant).astype(np.float64) for end in ends)
@@ -195,7 +196,7 @@ def of_quantized_constant(
         or not bool(np.all(np.isfinite(values)))
     ):
         return of_constant(Constant(result))
-    scale = _step(quant)
+    scale = _step(quant.scale)
     zero, offset = _zero_and_offset(quant, scale)
     if np.any(offset != 0):
         return of_constant(Constant(result))
@@ -203,12 +204,6 @@ def of_quantized_constant(
     exact = bool(np.all(integers * scale == result.astype(np.float64)))
     declared = _declared(quant)
     return of_constant(Constant(result, integers, scale, exact, declared))
-
-
-def _along(parameter: Array, rank: int, axis: int) -> Array:
-    if parameter.size == 1:
-        return parameter.reshape(())
-    return parameter.reshape(-1, *(1,) * (rank - 1 - axis % rank))
 
 
 def _linear_parameters(site: Site, axis: int) -> tuple[Array, Array] | None:
@@ -224,8 +219,12 @@ def _linear_parameters(site: Site, axis: int) -> tuple[Array, Array] | None:
     rank = len(shape)
     if rank == 0 and scale.size > 1:
         return None
-    places = [_along(p, max(rank, 1), axis) for p in (scale, zero.astype(np.int64))]
-    return places[0], places[1]
+    after = (1,) * (rank - 1 - axis % max(rank, 1))
+    placed = [
+        p.reshape(()) if p.size == 1 else p.reshape(-1, *after)
+        for p in (scale, zero.astype(np.int64))
+    ]
+    return placed[0], placed[1]
 
 
 def _quantize_linear(site: Site) -> ValueInfo | None:
@@ -244,9 +243,7 @@ def _quantize_linear(site: Site) -> ValueInfo | None:
         ]
     if any(np.isnan(code).any() for code in codes) or limits.bits > 32:
         return None
-    one, nothing = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
-    ends = (codes[0].astype(np.int64), codes[1].astype(np.int64))
-    return between(codes[0], codes[1], Grid(one, nothing, *ends, exact=True))
+    return between(codes[0], codes[1], whole_numbers(codes[0], codes[1]))
 
 
 def _dequantize_linear(site: Site) -> ValueInfo | None:
@@ -256,22 +253,16 @@ def _dequantize_linear(site: Site) -> ValueInfo | None:
     x, (scale, zero) = site.info(0), known
     step = scale.astype(np.float64)
     if x.constant is not None and x.constant.values.dtype.kind in "iu":
-        return _dequantized_constant(site, x.constant.values, scale, zero)
+        integers = np.asarray(x.constant.values.astype(np.int64) - zero)
+        held = np.asarray(integers.astype(scale.dtype) * scale).astype(site.float_type)
+        exact = bool(np.all(integers * step == held.astype(np.float64)))
+        return of_constant(Constant(held, integers, step, exact))
     if x.grid is None or x.grid.has_offset or np.any(x.grid.scale != 1):
         return None
     low, high = x.grid.low - zero, x.grid.high - zero
-    reach = np.maximum(np.abs(low), np.abs(high)) * step
-    exact = holds(site.float_type, reach, step)
+    grid = Grid(step, np.zeros_like(step), low, high, exact=True)
     values = [(end.astype(scale.dtype) * scale).astype(np.float64) for end in (low, high)]
-    return between(values[0], values[1], Grid(step, np.zeros_like(step), low, high, exact))
-
-
-def _dequantized_constant(site: Site, codes: Array, scale: Array, zero: Array) -> ValueInfo:
-    integers = np.asarray(codes.astype(np.int64) - zero)
-    values = np.asarray(integers.astype(scale.dtype) * scale).astype(site.float_type)
-    step = scale.astype(np.float64)
-    exact = bool(np.all(integers * step == values.astype(np.float64)))
-    return of_constant(Constant(values, integers, step, exact))
+    return between(values[0], values[1], grid.held_by(site.float_type))
 
 
 def _multi_threshold(site: Site) -> ValueInfo | None:
@@ -301,13 +292,12 @@ def _multi_threshold(site: Site) -> ValueInfo | None:
 
 def _counted(step: Array, offset: Array, low: Array, high: Array) -> ValueInfo:
     """Return what is known about counts times a step plus an offset, in float32."""
-    nothing = np.zeros((), dtype=np.float64)
-    steps = index_of(Grid(step, nothing, low, high, exact=True), offset)
+    steps = whole_multiples(offset, step)
     grid = Grid(step, offset, low, high, exact=False)
     if steps is not None:
-        grid = Grid(step, nothing, low + steps, high + steps, exact=False)
+        grid = Grid(step, ZERO, low + steps, high + steps, exact=False)
     below, above = grid.ends()
-    reach = np.maximum(np.abs(below), np.abs(above)) + np.abs(offset)
+    reach = largest_magnitude(below, above) + np.abs(offset)
     if holds(np.dtype(np.float32), reach, step, offset):
         return between(below, above, replace(grid, exact=True))
     margin = reach * 2.0**-22
@@ -315,8 +305,8 @@ def _counted(step: Array, offset: Array, low: Array, high: Array) -> ValueInfo:
 
 
 CUSTOM_RULES: RuleTable = {
-    **dict.fromkeys(("Quant", "BipolarQuant", "FloatQuant", "Trunc"), _quantize),
-    "MultiThreshold": _multi_threshold,
+    **dict.fromkeys(dialect.INPUT_NAMES, _quantize),
+    dialect.THRESHOLDS: _multi_threshold,
 }
 """Rules of the quantizers' own domain."""
 

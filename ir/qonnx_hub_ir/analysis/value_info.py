@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qonnx_hub_ir.analysis.grids import (
+    LARGEST_INTEGER,
+    ZERO,
     Grid,
     IntegerType,
     common_scale_along,
     lowest_bit,
     refined,
+    whole_numbers,
 )
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
+from qonnx_hub_ir.quantizers import Array, bits_of_range, integer_bounds
 
 Shape = tuple[int | None, ...] | None
 """Sizes of a tensor, ``None`` for a size or a rank that is not known."""
@@ -68,6 +72,18 @@ class ValueInfo:
     def is_bounded(self) -> bool:
         """Whether both ends are finite."""
         return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    @property
+    def magnitude(self) -> Array:
+        """The largest magnitude, float64."""
+        return largest_magnitude(self.low, self.high)
+
+    def mapped(self, move: Callable[[Array], Array]) -> ValueInfo:
+        """Return the same with every array of several elements moved, and no constant."""
+        low, high = (
+            np.asarray(move(end)) if end.size > 1 else end for end in (self.low, self.high)
+        )
+        return ValueInfo(low, high, None if self.grid is None else self.grid.mapped(move))
 
     @property
     def scale(self) -> Array | None:
@@ -133,15 +149,8 @@ def _fixed_point(grid: Grid) -> tuple[int, int, bool] | None:
     low, high = (float(end) for end in (grid.ends()[0].min(), grid.ends()[1].max()))
     if max(-low, high) / unit >= 2.0**63:
         return None
-    as_integers = Grid(
-        np.ones((), dtype=np.float64),
-        np.zeros((), dtype=np.float64),
-        np.array(int(low / unit), dtype=np.int64),
-        np.array(int(high / unit), dtype=np.int64),
-        exact=True,
-    )
-    needed = as_integers.needed
-    return needed.bits, needed.bits + int(math.log2(unit)), needed.signed
+    bits, signed = bits_of_range(int(low / unit), int(high / unit))
+    return bits, bits + int(math.log2(unit)), signed
 
 
 def unbounded() -> ValueInfo:
@@ -164,21 +173,18 @@ def on_grid(grid: Grid) -> ValueInfo:
 
 def of_integers(low: float, high: float, declared: IntegerType | None = None) -> ValueInfo:
     """Return what is known about whole numbers in a range."""
-    one, zero = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
-    if max(-low, high) >= 2.0**62:
+    if max(-low, high) >= LARGEST_INTEGER:
         return between(low, high)
     ends = (np.array(int(low), dtype=np.int64), np.array(int(high), dtype=np.int64))
-    return on_grid(Grid(one, zero, *ends, exact=True, declared=declared))
+    return on_grid(whole_numbers(*ends, declared))
 
 
 def of_type(datatype: IntegerType) -> ValueInfo:
     """Return what is known about whole numbers of a type."""
     if datatype.bipolar:
         return of_integers(-1, 1, datatype)
-    if datatype.signed:
-        half = 2 ** (datatype.bits - 1)
-        return of_integers(-half, half - 1, datatype)
-    return of_integers(0, 2**datatype.bits - 1, datatype)
+    bounds = integer_bounds(datatype.bits, signed=datatype.signed, narrow=False)
+    return of_integers(*bounds, datatype)
 
 
 def of_constant(constant: Constant) -> ValueInfo:
@@ -213,9 +219,8 @@ def _with_plain_grid(constant: Constant) -> Constant:
 def _grid_of(constant: Constant) -> Grid | None:
     if constant.integers is None or constant.scale is None:
         return None
-    nothing = np.zeros((), dtype=np.float64)
     ends = (constant.integers, constant.integers)
-    return Grid(constant.scale, nothing, *ends, constant.exact, constant.declared)
+    return Grid(constant.scale, ZERO, *ends, constant.exact, constant.declared)
 
 
 def settled(info: ValueInfo, shape: Shape) -> ValueInfo:
