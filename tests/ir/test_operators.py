@@ -172,3 +172,30 @@ def test_two_rows_of_one_operator_are_an_error():
     row = operators.find("", "Conv")
     with pytest.raises(ValueError, match="two rows"):
         table._by_key([row, row])
+
+
+@pytest.mark.parametrize(
+    ("op_type", "given", "attributes", "expected"),
+    [
+        ("Pad", [np.ones(2, np.float32), np.array([1, 1])], {}, 0.0),
+        ("Pad", [np.ones(2, np.float32), np.array([1, 1]), np.float32(3)], {}, 3.0),
+        (
+            "Resize",
+            [np.ones(2, np.float32)],
+            {
+                "coordinate_transformation_mode": "tf_crop_and_resize",
+                "extrapolation_value": 2.5,
+            },
+            2.5,
+        ),
+        ("Trilu", [np.ones((2, 2), np.float32)], {}, 0.0),
+    ],
+)
+def test_what_a_node_inserts_is_known(op_type, given, attributes, expected):
+    node = make_node(op_type, given, fed=(0,), **attributes)
+    assert float(operators.inserted_constant(node)) == expected
+
+
+def test_a_constant_that_is_computed_is_not_known():
+    given = [np.ones(2, np.float32), np.array([1, 1]), np.float32(3)]
+    assert operators.inserted_constant(make_node("Pad", given, fed=(0, 2))) is None

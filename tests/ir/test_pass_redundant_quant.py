@@ -239,6 +239,23 @@ def test_resized_channels_do_not_keep_their_scales():
     assert_left_alone(images(first(), grow, last, weights=weights), RemoveRedundantQuant())
 
 
+def cropped(beyond):
+    crop = helper.make_node(
+        *("Resize", ["t", "roi", "", "sizes"], ["p"]),
+        mode="nearest",
+        coordinate_transformation_mode="tf_crop_and_resize",
+        extrapolation_value=beyond,
+    )
+    weights = {"roi": f32([0, 0, 1, 2]), "sizes": i64([1, 4])}
+    return chain(first(), crop, second("p"), weights=weights)
+
+
+def test_a_crop_beyond_the_image_adds_a_level():
+    _, after = transformed(cropped(1.0), RemoveRedundantQuant())
+    assert operators(after) == ["Quant", "Resize"]
+    assert_left_alone(cropped(0.3), RemoveRedundantQuant())
+
+
 QUANTIZERS = st.tuples(
     st.sampled_from([0.1, 0.25, 0.3, 0.5, 0.75, 1.0]),
     st.sampled_from([0.0, 1.0, 0.5]),

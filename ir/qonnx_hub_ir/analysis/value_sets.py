@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_bipolar
 from qonnx_hub_ir.semantics import levels
 
@@ -32,10 +32,6 @@ class ValueSet:
 
     values: Array
     keeps_nan: bool
-
-    def joined(self) -> ValueSet:
-        """Return the set in which any value can stand anywhere."""
-        return ValueSet(np.unique(self.values), self.keeps_nan)
 
 
 class ValueSets:
@@ -71,20 +67,17 @@ class ValueSets:
         known = [one for one in sets if one is not None]
         if len(known) != len(sets):
             return None
-        made = _RULES[node.op_type](node, known)
+        rule = _rule(node)
+        made = None if rule is None else rule(node, known)
         return None if made is None or made.values.size > MOST_VALUES else made
 
 
 def _sources(value: Value) -> list[Value]:
     """Return the values whose sets decide that of a value; none where no rule says how."""
     node = value.producer()
-    if node is None or node.domain != "" or node.op_type not in _RULES:
+    if node is None or _rule(node) is None or value not in operators.value_outputs(node):
         return []
-    if value is not node.outputs[0] and node.op_type != "Split":
-        # Indices and masks.
-        return []
-    which = _OPERANDS.get(node.op_type)
-    inputs = node.inputs[:1] if which is None else node.inputs[which]
+    inputs = [node.inputs[index] for index in operators.data_inputs(node)]
     known = [one for one in inputs if one is not None]
     return known if len(known) == len(inputs) else []
 
@@ -117,58 +110,30 @@ def _quantizer_set(node: Node) -> ValueSet | None:
     return ValueSet(values, keeps_nan=not is_bipolar(quant))
 
 
-def _same(node: Node, sets: list[ValueSet]) -> ValueSet | None:
-    return sets[0]
-
-
-def _moved(node: Node, sets: list[ValueSet]) -> ValueSet | None:
+def _joined(node: Node, sets: list[ValueSet]) -> ValueSet | None:
     """Return the union: which value stands where is not followed."""
-    together = [one.joined() for one in sets]
-    values = np.unique(np.concatenate([one.values for one in together]))
-    return ValueSet(values, any(one.keeps_nan for one in together))
+    values = [np.unique(one.values) for one in sets]
+    if operators.inserts(node):
+        inserted = operators.inserted_constant(node)
+        if inserted is None or np.isnan(inserted).any():
+            return None
+        values.append(inserted.reshape(-1).astype(np.float32))
+    together = np.unique(np.concatenate(values))
+    return ValueSet(together, any(one.keeps_nan for one in sets))
 
 
 def _pooled(node: Node, sets: list[ValueSet]) -> ValueSet | None:
     """Return the set of a window's choice: channels keep theirs, places do not."""
     shape = dims(node.inputs[0])
     places = 0 if shape is None else len(shape) - 2
-    values = sets[0].values
-    if shape is not None and all(n == 1 for n in values.shape[1:][-places:]):
+    if shape is not None and all(n == 1 for n in sets[0].values.shape[1:][-places:]):
         return sets[0]
-    return sets[0].joined()
+    return _joined(node, sets)
 
 
-def _resized(node: Node, sets: list[ValueSet]) -> ValueSet | None:
-    nearest = attribute(node, "mode", "nearest") == "nearest"
-    mode = attribute(node, "coordinate_transformation_mode", "half_pixel")
-    # Channels may be resized as well: none of them keeps its place.
-    return sets[0].joined() if nearest and mode != "tf_crop_and_resize" else None
-
-
-def _padded(node: Node, sets: list[ValueSet]) -> ValueSet | None:
-    found = sets[0].joined()
-    if attribute(node, "mode", "constant") != "constant":
-        return found
-    given = node.inputs[2] if len(node.inputs) > 2 else None
-    number = np.zeros(1, dtype=np.float32)
-    if given is not None:
-        known = dialect.constant_value(given)
-        if known is None or np.isnan(known).any():
-            return None
-        number = known.reshape(-1)
-    return ValueSet(np.unique(np.concatenate([found.values, number])), found.keeps_nan)
-
-
-def _relu(node: Node, sets: list[ValueSet]) -> ValueSet | None:
-    return ValueSet(np.maximum(sets[0].values, np.float32(0)), sets[0].keeps_nan)
-
-
-def _negated(node: Node, sets: list[ValueSet]) -> ValueSet | None:
-    return ValueSet(-sets[0].values, sets[0].keeps_nan)
-
-
-def _absolute(node: Node, sets: list[ValueSet]) -> ValueSet | None:
-    return ValueSet(np.abs(sets[0].values), sets[0].keeps_nan)
+def _applied(function: Callable[[Array], Array]) -> _Rule:
+    """Return the rule of a function of single values."""
+    return lambda node, sets: ValueSet(function(sets[0].values), sets[0].keeps_nan)
 
 
 def _clipped(node: Node, sets: list[ValueSet]) -> ValueSet | None:
@@ -185,28 +150,23 @@ def _clipped(node: Node, sets: list[ValueSet]) -> ValueSet | None:
 
 _Rule = Callable[[Node, list[ValueSet]], "ValueSet | None"]
 
-_RULES: Mapping[str, _Rule] = {
-    **dict.fromkeys(("Dropout", "Identity"), _same),
-    **dict.fromkeys(
-        (
-            *("Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements"),
-            *("GatherND", "Max", "Min", "ReduceMax", "ReduceMin", "Reshape", "Slice"),
-            *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
-        ),
-        _moved,
-    ),
-    **dict.fromkeys(("GlobalMaxPool", "MaxPool"), _pooled),
-    "Abs": _absolute,
+_FUNCTIONS: Mapping[str, _Rule] = {
+    "Abs": _applied(np.abs),
     "Clip": _clipped,
-    "Neg": _negated,
-    "Pad": _padded,
-    "Relu": _relu,
-    "Resize": _resized,
+    "Neg": _applied(np.negative),
+    "Relu": _applied(lambda values: np.maximum(values, np.float32(0))),
 }
-"""Operators whose results are values of their inputs, or functions of single ones."""
+"""Functions of single values whose results are listed."""
 
-_OPERANDS: Mapping[str, slice] = {
-    **dict.fromkeys(("Concat", "Max", "Min"), slice(None)),
-    "Where": slice(1, 3),
-}
-"""Which inputs bring values; the first one where nothing is said."""
+
+def _rule(node: Node) -> _Rule | None:
+    """Return how the results follow from the values of the data inputs, if that is known."""
+    if node.domain not in dialect.STANDARD_DOMAINS:
+        return None
+    if operators.is_identity(node):
+        return lambda node, sets: sets[0]
+    if operators.is_max_pool(node):
+        return _pooled
+    if operators.inserts(node) or operators.keeps_values(node):
+        return _joined
+    return _FUNCTIONS.get(node.op_type)

@@ -174,7 +174,8 @@ def inserted_constant(node: Node) -> Array | None:
         return None
     position = of(node).inserted
     if position is None:
-        return np.zeros((), dtype=np.float32)
+        # A crop by Resize has an attribute; all others insert zeros.
+        return np.asarray(attribute(node, "extrapolation_value", 0.0), dtype=np.float32)
     if is_given(node, position):
         return constant(node, position)
     return np.asarray(attribute(node, "value", 0.0), dtype=np.float32)
