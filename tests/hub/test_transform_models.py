@@ -17,7 +17,7 @@ from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import PruneChannels
 from qonnx_hub_ir.passes.channels import prune_channels
 from qonnx_hub_ir.passes.channels.channel_layers import LAYERS, output_channels
-from qonnx_hub_ir.passes.channels.channel_plan import Plan
+from qonnx_hub_ir.passes.channels.channel_plan import ChannelPlan
 from qonnx_hub_ir.verify import verify
 from tests.support import SHARED, corpus, needs_shared, shared_models
 
@@ -107,7 +107,7 @@ def with_masked_readers(model: Model, layer: str, mask: np.ndarray) -> Model:
     """A copy in which every layer gets zeros for the channels that a mask removes."""
     copy = model.clone()
     node = next(node for node in copy.graph if node.name == layer)
-    plan = Plan(copy.graph, {node: mask})
+    plan = ChannelPlan(copy.graph, {node: mask})
     for step in list(copy.graph):
         prune_channels._follow(step, plan)
     for reader in [n for n in copy.graph if n.op_type in LAYERS]:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import onnx_ir
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.permutations import Perm, inverse
+from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.permutations import Perm, inverse, permuted, to_first, to_last
 from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
 LAYOUTS = ("keep", "nchw", "nhwc")
-_TO_FIRST: Perm = (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class ChangeLayout(InPlacePass):
             raise PassError(f"unknown layout '{self.layout}'; there are: {', '.join(LAYOUTS)}")
         if self.layout == "keep":
             return PassResult(model, modified=False)
-        wanted = _TO_FIRST if self.layout == "nchw" else inverse(_TO_FIRST)
+        wanted = to_first(4) if self.layout == "nchw" else to_last(4)
         inputs = _chosen(list(model.graph.inputs), self.inputs, "input")
         outputs = _chosen(list(model.graph.outputs), self.outputs, "output")
         for value in inputs:
@@ -80,17 +79,11 @@ def _chosen(values: list[Value], names: tuple[str, ...] | None, kind: str) -> li
     return [images[name] for name in names]
 
 
-def _permuted(value: Value, perm: Perm) -> onnx_ir.Shape | None:
-    return None if value.shape is None else onnx_ir.Shape([value.shape[a] for a in perm])
-
-
 def _turn_input(model: Model, value: Value, perm: Perm) -> None:
     usages = [(usage.node, usage.idx) for usage in value.uses()]
-    back = onnx_ir.AttrInt64s("perm", inverse(perm))
-    node = Node("", "Transpose", [value], [back], name=f"{value.name}_layout")
-    node.outputs[0].name = f"{value.name}_turned"
-    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-    value.shape = _permuted(value, perm)
+    node = transpose_node(value, inverse(perm), f"{value.name}_layout")
+    node.outputs[0].name, node.outputs[0].shape = f"{value.name}_turned", value.shape
+    value.shape = permuted(value.shape, perm)
     graph = model.graph
     if len(graph):
         graph.insert_before(graph[0], node)
@@ -101,17 +94,13 @@ def _turn_input(model: Model, value: Value, perm: Perm) -> None:
 
 
 def _turn_output(model: Model, value: Value, perm: Perm) -> None:
-    graph = model.graph
-    attr = onnx_ir.AttrInt64s("perm", perm)
-    node = Node("", "Transpose", [value], [attr], name=f"{value.name}_layout")
+    graph, name = model.graph, value.name
+    node = transpose_node(value, perm, f"{name}_layout")
     fresh = node.outputs[0]
-    fresh.type, fresh.shape = value.type, _permuted(value, perm)
+    fresh.shape = permuted(value.shape, perm)
     fresh.metadata_props.update(value.metadata_props)
     graph.append(node)
-    name = value.name
     if not value.is_graph_input():
         value.name = f"{name}_before"
     fresh.name = name
-    for index, output in enumerate(graph.outputs):
-        if output is value:
-            graph.outputs[index] = fresh
+    graph.outputs[:] = [fresh if output is value else output for output in graph.outputs]

@@ -8,11 +8,10 @@ import numpy as np
 from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.constants import squeezed
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.constants import drop_unread, squeezed
+from qonnx_hub_ir.graph.queries import attribute, only_reader
 from qonnx_hub_ir.quantizers import Array
-
-_MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class FoldWeightLayout(InPlacePass):
         """Return the model, changed in place."""
         modified = False
         for node in list(model.graph):
-            if node.op_type in _MOVES and node.domain == "":
+            if operators.reshapes(node) or operators.transposes(node):
                 modified |= _fold(model.graph, node)
         return PassResult(model, modified=modified)
 
@@ -49,58 +48,46 @@ def _fold(graph: Graph, move: Node) -> bool:
     arrays = [dialect.constant_value(value) for value in quantizer.inputs]
     extra = [dialect.constant_value(value) for value in move.inputs[1:]]
     known = [array for array in arrays if array is not None]
-    if len(known) != len(arrays) or any(array is None for array in extra):
+    data, made = quantizer.inputs[0], quantizer.outputs[0]
+    if data is None or len(known) != len(arrays) or any(array is None for array in extra):
         return False
-    values, parameters = known[0], known[1:]
-    moved = _moved(move, values, extra)
+    moved = _moved(move, known[0], extra)
     if moved is None:
         return False
-    fresh = [_moved_parameter(move, p, values.shape, extra) for p in parameters]
+    fresh = [_moved_parameter(move, p, known[0].shape, extra) for p in known[1:]]
     quant = dialect.with_parameters(dialect.read_quantizer(quantizer), fresh)
-    name, label = str(quantizer.name), str(quantizer.inputs[0].name)  # type: ignore[union-attr]
-    provenance = dict(quantizer.inputs[0].metadata_props)  # type: ignore[union-attr]
-    made = dict(quantizer.outputs[0].metadata_props)
-    old = move.outputs[0]
-    if len(quantizer.outputs[0].uses()) == 1 and not quantizer.outputs[0].is_graph_output():
+    name, label = str(quantizer.name), str(data.name)
+    provenance = dict(data.metadata_props)
+    if only_reader(made):
+        read = [value for value in quantizer.inputs if value is not None]
         move.replace_input_with(0, None)
-        _remove(graph, quantizer)
+        graph.remove(quantizer, safe=True)
+        drop_unread(graph, read)  # so that their names are free
     else:
         # The first one stays for its other readers, and keeps its name.
         name = f"{name}_{move.name}"
     constant = dialect.add_initializer(graph, label, moved)
     constant.metadata_props.update(provenance)
     node = dialect.quantizer_node(constant, quant, name, graph)
-    node.outputs[0].metadata_props.update(made)
+    node.outputs[0].metadata_props.update(made.metadata_props)
     move.prepend(node)
-    old.replace_all_uses_with(node.outputs[0])
+    move.outputs[0].replace_all_uses_with(node.outputs[0])
     graph.remove(move, safe=True)
     return True
 
 
-def _remove(graph: Graph, node: Node) -> None:
-    """Remove a node and the initializers that only it reads, so that their names are free."""
-    inputs = [value for value in node.inputs if value is not None]
-    graph.remove(node, safe=True)
-    for value in inputs:
-        if not value.uses() and not value.is_graph_output() and value.is_initializer():
-            graph.initializers.pop(str(value.name), None)
-
-
 def _moved(move: Node, values: Array, extra: list[Array | None]) -> Array | None:
     """Return the values after the move; ``None`` for a form that is not covered."""
-    if move.op_type == "Transpose":
-        perm = move.attributes.get("perm")
-        axes = None if perm is None else [int(axis) for axis in perm.value]
+    if operators.transposes(move):
+        axes = attribute(move, "perm", None)
         return np.ascontiguousarray(np.transpose(values, axes))
     if move.op_type == "Flatten":
-        attr = move.attributes.get("axis")
-        axis = 1 if attr is None else int(attr.value) % (values.ndim + 1)
+        axis = int(attribute(move, "axis", 1)) % (values.ndim + 1)
         rows = int(np.prod(values.shape[:axis], dtype=np.int64))
         return values.reshape(rows, -1)
     given = [] if not extra or extra[0] is None else [int(n) for n in extra[0].reshape(-1)]
     if move.op_type == "Reshape":
-        allowzero = move.attributes.get("allowzero")
-        if allowzero is not None and allowzero.value:
+        if attribute(move, "allowzero", 0):
             return None
         sizes = [values.shape[i] if size == 0 else size for i, size in enumerate(given)]
         return values.reshape(sizes)

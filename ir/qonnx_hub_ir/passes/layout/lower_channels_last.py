@@ -11,6 +11,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import copy_node, transpose_node
 from qonnx_hub_ir.graph.permutations import Perm, to_first, to_last
+from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.graph.rewriting import replace_node
 
 
@@ -44,15 +45,16 @@ class LowerChannelsLast(InPlacePass):
 
 def _rank(node: Node) -> int:
     for value in (*node.inputs[:2], *node.outputs):
-        if value is not None and value.shape is not None and len(value.shape) > 2:
-            return len(value.shape)
-    kernel = node.attributes.get("kernel_shape")
+        rank = 0 if value is None or value.shape is None else len(value.shape)
+        if rank > 2:
+            return rank
+    kernel = attribute(node, "kernel_shape", None)
     if kernel is not None:
-        return len(kernel.value) + 2
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    if shape is not None:
-        return len(shape)
-    raise PassError(f"{node.op_type} '{node.name}': the rank of its input is not known")
+        return len(kernel) + 2
+    shape = dims(node.inputs[0])
+    if shape is None:
+        raise PassError(f"{node.op_type} '{node.name}': the rank of its input is not known")
+    return len(shape)
 
 
 def _lower(node: Node) -> None:

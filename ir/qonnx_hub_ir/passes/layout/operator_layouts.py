@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.graph.permutations import Perm, inverse, simplified, without
-from qonnx_hub_ir.graph.queries import rank_of
-from qonnx_hub_ir.passes.layout.relayout import Relayout, Rule
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.constants import (
+    constant_shape,
+    is_constant_tree,
+    is_single,
+    known_integers,
+)
+from qonnx_hub_ir.graph.permutations import Perm, inverse, without
+from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of
+from qonnx_hub_ir.operators import Family
+from qonnx_hub_ir.passes.layout.relayout import Relayout, Rule, pass_by
 from qonnx_hub_ir.passes.layout.reshape_layouts import flatten, reshape, unsqueeze
-from qonnx_hub_ir.passes.layout.sink_transposes import ELEMENTWISE, REDUCTIONS
-
-_SOFTMAX = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
-_CONVERTS_LIKE_ONE = frozenset({"Dropout", *ELEMENTWISE})
+from qonnx_hub_ir.quantizers import Array
 
 
-def data_inputs(node: Node) -> list[Value]:
+def computed_inputs(node: Node) -> list[Value]:
     """Return the inputs that are computed at run time."""
     return [v for v in node.inputs if v is not None and not is_constant_tree(v)]
 
 
 def passing_inputs(node: Node) -> Iterable[Value]:
     """Return the inputs whose layout is that of the output, for the operators known here."""
-    key = (node.domain, node.op_type)
-    if key not in RULES or node.op_type in {"Flatten", "Reshape", "Unsqueeze"}:
+    rule = RULES.get((node.domain, node.op_type))
+    if rule is None or operators.reshapes(node):
         return ()
-    if node.op_type in {*ELEMENTWISE, "Concat"} or dialect.is_quantizer(node):
-        return data_inputs(node)
-    return data_inputs(node)[:1]
+    return computed_inputs(node)[: None if rule in (_elementwise, _concat) else 1]
 
 
 def _chosen(engine: Relayout, node: Node, values: list[Value]) -> Perm | None:
@@ -43,24 +45,21 @@ def _chosen(engine: Relayout, node: Node, values: list[Value]) -> Perm | None:
     wanted = engine.demand(node.outputs[0])
     if wanted is not None:
         return wanted
-    found = [engine.place(value).perm for value in values]
-    ranks = [rank_of(engine.place(value).value) for value in values]
+    stored = [engine.place(value) for value in values]
+    ranks = [rank_of(one.value) for one in stored]
     largest = max((rank for rank in ranks if rank is not None), default=0)
-    usable = [p for p, r in zip(found, ranks, strict=True) if p is not None and r == largest]
-    if not usable:
-        return None
-    return max(usable, key=usable.count)
+    pairs = zip(stored, ranks, strict=True)
+    usable = [one.perm for one, rank in pairs if one.perm is not None and rank == largest]
+    return max(usable, key=usable.count) if usable else None
 
 
 def _elementwise(engine: Relayout, node: Node) -> bool:
-    data = data_inputs(node)
-    perm = _chosen(engine, node, data)
+    perm = _chosen(engine, node, computed_inputs(node))
     if perm is None:
         return False
     rank = len(perm)
-    for value in node.inputs:
-        if value is not None and not _aligns(engine, value, rank):
-            return False
+    if not all(v is None or _aligns(engine, v, rank) for v in node.inputs):
+        return False
     for index, value in enumerate(node.inputs):
         if value is None or _is_single(value):
             continue
@@ -76,293 +75,209 @@ def _elementwise(engine: Relayout, node: Node) -> bool:
 
 
 def _is_single(value: Value) -> bool:
-    """Return whether a value broadcasts whatever its axes are: one element, lower rank."""
-    if is_constant_tree(value):
-        return int(np.prod(shape_of_constant(value), dtype=np.int64)) == 1
-    return value.shape is not None and len(value.shape) == 0
+    """Return whether a value broadcasts whatever its axes are: one element, or no axis."""
+    return is_single(value) if is_constant_tree(value) else rank_of(value) == 0
 
 
 def _aligns(engine: Relayout, value: Value, rank: int) -> bool:
     """Return whether a value can be brought to a rank and a layout of that rank."""
-    if is_constant_tree(value):
-        return len(shape_of_constant(value)) <= rank
+    shape = constant_shape(value)
+    if shape is not None:
+        return len(shape) <= rank
     return _is_single(value) or rank_of(engine.place(value).value) == rank
 
 
-def _follows(engine: Relayout, node: Node) -> Perm | None:
-    """Return the layout for a node whose first input decides."""
-    source = node.inputs[0]
-    if source is None or is_constant_tree(source):
-        return None
-    wanted = engine.demand(node.outputs[0])
-    perm = wanted if wanted is not None else engine.place(source).perm
-    if perm is None or rank_of(engine.place(source).value) != len(perm):
-        return None
-    return perm
-
-
-def _int(node: Node, name: str, default: int) -> int:
-    attr = node.attributes.get(name)
-    return default if attr is None else int(attr.value)
-
-
-def _source(engine: Relayout, node: Node, perm: Perm) -> None:
-    source = node.inputs[0]
-    if source is not None:
-        node.replace_input_with(0, engine.get(source, perm, node))
-
-
-def _known(value: Value | None) -> list[int] | None:
-    array = dialect.constant_value(value)
-    return None if array is None else [int(number) for number in array.reshape(-1)]
-
-
-def _replace_ints(engine: Relayout, node: Node, index: int, numbers: list[int]) -> None:
-    if _known(node.inputs[index]) == numbers:
-        return
-    label = engine.free_name(f"{node.name}_input{index}")
-    array = np.array(numbers, dtype=np.int64)
-    node.replace_input_with(index, dialect.add_initializer(engine.graph, label, array))
-
-
 def _concat(engine: Relayout, node: Node) -> bool:
-    perm = _chosen(engine, node, data_inputs(node))
-    if perm is None or any(
-        value is None or (rank_of(engine.place(value).value) != len(perm))
-        for value in node.inputs
-    ):
+    perm = _chosen(engine, node, computed_inputs(node))
+    values = [value for value in node.inputs if value is not None]
+    if perm is None or any(rank_of(engine.place(v).value) != len(perm) for v in values):
         return False
-    axis = _int(node, "axis", 0) % len(perm)
-    for index, value in enumerate(node.inputs):
-        if value is not None:
-            node.replace_input_with(index, engine.get(value, perm, node))
-    node.attributes["axis"] = onnx_ir.AttrInt64("axis", inverse(perm)[axis])
+    for index, value in enumerate(values):
+        node.replace_input_with(index, engine.get(value, perm, node))
+    _rename_axis(node, perm, 0)
     engine.put(node.outputs[0], perm)
     return True
 
 
+def _layout(engine: Relayout, node: Node, *, keeps_rank: bool = True) -> Perm | None:
+    """Return the layout for a node whose first input decides.
+
+    Without the rank, what the readers want does not fit the input.
+    """
+    source = node.inputs[0]
+    if source is None or is_constant_tree(source):
+        return None
+    stored = engine.place(source)
+    if not keeps_rank:
+        return stored.perm
+    perm = engine.demand(node.outputs[0]) or stored.perm
+    return perm if perm is not None and rank_of(stored.value) == len(perm) else None
+
+
+def _carry(engine: Relayout, node: Node, perm: Perm, dropped: Iterable[int] = ()) -> bool:
+    """Give a node its first input in a layout, and note what that makes of its outputs."""
+    source = node.inputs[0]
+    if source is not None:
+        node.replace_input_with(0, engine.get(source, perm, node))
+    for output in node.outputs:
+        engine.put(output, without(perm, set(dropped)))
+    engine.modified = True
+    return True
+
+
+def _rename_axis(node: Node, perm: Perm, default: int) -> int:
+    """Let the attribute ``axis`` name where the axis is stored; return what it was."""
+    axis = int(attribute(node, "axis", default)) % len(perm)
+    node.attributes["axis"] = onnx_ir.AttrInt64("axis", inverse(perm)[axis])
+    return axis
+
+
+def _renamed(perm: Perm, axes: Iterable[int]) -> Array:
+    """Return where axes are stored."""
+    return np.array([inverse(perm)[axis % len(perm)] for axis in axes], dtype=np.int64)
+
+
+def _replace(engine: Relayout, node: Node, index: int, fresh: Array) -> None:
+    """Give a node another constant input, unless it has that already."""
+    old = dialect.constant_value(input_of(node, index))
+    if old is not None and np.array_equal(old, fresh):
+        return
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    label = engine.node_name(f"{node.name}_input{index}")
+    node.replace_input_with(index, dialect.add_initializer(engine.graph, label, fresh))
+
+
 def _one_axis(default: int) -> Rule:
-    """Return the rule of operators that work along an axis and keep the rank."""
+    """Return the rule of operators that work along an axis; some may drop it."""
 
     def rule(engine: Relayout, node: Node) -> bool:
-        perm = _follows(engine, node)
+        keeps = bool(attribute(node, "keepdims", 1))
+        perm = _layout(engine, node, keeps_rank=keeps)
         if perm is None:
             return False
-        axis = _int(node, "axis", default) % len(perm)
-        _source(engine, node, perm)
-        node.attributes["axis"] = onnx_ir.AttrInt64("axis", inverse(perm)[axis])
-        for output in node.outputs:
-            engine.put(output, perm)
-        return True
+        axis = _rename_axis(node, perm, default)
+        return _carry(engine, node, perm, () if keeps else (axis,))
 
     return rule
+
+
+def _gather(engine: Relayout, node: Node) -> bool:
+    indices = dialect.constant_value(node.inputs[1])
+    perm = _layout(engine, node, keeps_rank=False)
+    if perm is None or indices is None or indices.ndim > 1:
+        return False
+    axis = _rename_axis(node, perm, 0)
+    return _carry(engine, node, perm, () if indices.ndim else (axis,))
 
 
 def _linear_quantizer(engine: Relayout, node: Node) -> bool:
     """QuantizeLinear and DequantizeLinear: one scale, or one per slice along an axis."""
-    if _int(node, "block_size", 0) or any(
-        value is not None and not is_constant_tree(value) for value in node.inputs[1:]
+    if attribute(node, "block_size", 0) or not all(
+        value is None or is_constant_tree(value) for value in node.inputs[1:]
     ):
         return False
-    scale = node.inputs[1]
-    if scale is not None and len(shape_of_constant(scale)) == 1:
+    if rank_of(node.inputs[1]) == 1:
         return _one_axis(1)(engine, node)
-    perm = _follows(engine, node)
-    if perm is None:
-        return False
-    _source(engine, node, perm)
-    engine.put(node.outputs[0], perm)
-    return True
+    perm = _layout(engine, node)
+    return perm is not None and _carry(engine, node, perm)
 
 
-def _reduction(engine: Relayout, node: Node) -> bool:
-    perm = _follows_kept(engine, node)
-    if perm is None:
+def _over_axes(engine: Relayout, node: Node) -> bool:
+    """Reductions, and Squeeze: axes in an attribute or an input, which may be dropped."""
+    squeezes = operators.reshapes(node)
+    keeps = not squeezes and bool(attribute(node, "keepdims", 1))
+    perm = _layout(engine, node, keeps_rank=keeps)
+    given, known = attribute(node, "axes", None), known_integers(input_of(node, 1))
+    axes = known if given is None else list(given)
+    if perm is None or (axes is None and input_of(node, 1) is not None):
         return False
-    given = node.attributes.get("axes")
-    keep = bool(_int(node, "keepdims", 1))
-    axes = [int(axis) for axis in given.value] if given is not None else None
-    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
-        axes = _known(node.inputs[1])
-        if axes is None:
+    if not axes:
+        if squeezes or attribute(node, "noop_with_empty_axes", 0):
             return False
-    all_axes = not axes
-    if all_axes and _int(node, "noop_with_empty_axes", 0):
-        return False
-    dropped = set(range(len(perm))) if not axes else {axis % len(perm) for axis in axes}
-    _source(engine, node, perm)
-    renamed = sorted(inverse(perm)[axis] for axis in dropped)
-    if given is not None:
-        node.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed)
-    elif not all_axes:
-        _replace_ints(engine, node, 1, renamed)
-    engine.put(node.outputs[0], perm if keep else without(perm, dropped))
-    engine.modified = True
-    return True
-
-
-def _follows_kept(engine: Relayout, node: Node) -> Perm | None:
-    """Return the layout for a node that may drop axes, so that readers' wishes may not fit."""
-    if _int(node, "keepdims", 1):
-        return _follows(engine, node)
-    source = node.inputs[0]
-    if source is None or is_constant_tree(source):
-        return None
-    return engine.place(source).perm
-
-
-def _arg_reduction(engine: Relayout, node: Node) -> bool:
-    perm = _follows_kept(engine, node)
-    if perm is None:
-        return False
-    axis = _int(node, "axis", 0) % len(perm)
-    keep = bool(_int(node, "keepdims", 1))
-    _source(engine, node, perm)
-    node.attributes["axis"] = onnx_ir.AttrInt64("axis", inverse(perm)[axis])
-    engine.put(node.outputs[0], perm if keep else without(perm, {axis}))
-    engine.modified = True
-    return True
-
-
-def _squeeze(engine: Relayout, node: Node) -> bool:
-    source = node.inputs[0]
-    perm = None if source is None else engine.place(source).perm
-    axes = _known(node.inputs[1]) if len(node.inputs) > 1 else None
-    if perm is None or axes is None:
-        return False
-    dropped = {axis % len(perm) for axis in axes}
-    _source(engine, node, perm)
-    _replace_ints(engine, node, 1, sorted(inverse(perm)[axis] for axis in dropped))
-    engine.put(node.outputs[0], without(perm, dropped))
-    engine.modified = True
-    return True
-
-
-def _pad(engine: Relayout, node: Node) -> bool:
-    perm = _follows(engine, node)
-    pads = _known(node.inputs[1])
-    if perm is None or pads is None:
-        return False
-    rank = len(perm)
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = _known(node.inputs[3])
-        if axes is None:
-            return False
-        _source(engine, node, perm)
-        _replace_ints(engine, node, 3, [inverse(perm)[axis % rank] for axis in axes])
+        return _carry(engine, node, perm, () if keeps else perm)
+    renamed = np.sort(_renamed(perm, axes))
+    if given is None:
+        _replace(engine, node, 1, renamed)
     else:
-        _source(engine, node, perm)
-        both = [pads[axis] for axis in perm] + [pads[rank + axis] for axis in perm]
-        _replace_ints(engine, node, 1, both)
-    engine.put(node.outputs[0], perm)
-    return True
+        node.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed.tolist())
+    return _carry(engine, node, perm, () if keeps else (axis % len(perm) for axis in axes))
 
 
 def _slice(engine: Relayout, node: Node) -> bool:
-    perm = _follows(engine, node)
-    if perm is None:
+    perm = _layout(engine, node)
+    axes = known_integers(input_of(node, 3))
+    starts = known_integers(node.inputs[1])
+    if axes is None and input_of(node, 3) is None and starts is not None:
+        axes = list(range(len(starts)))
+    if perm is None or axes is None:
         return False
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        axes = _known(node.inputs[3])
-    else:
-        starts = _known(node.inputs[1])
-        axes = None if starts is None else list(range(len(starts)))
-    if axes is None:
-        return False
-    _source(engine, node, perm)
-    if len(node.inputs) < 4:
-        node.resize_inputs(4)
-    _replace_ints(engine, node, 3, [inverse(perm)[axis % len(perm)] for axis in axes])
-    engine.put(node.outputs[0], perm)
-    return True
+    _replace(engine, node, 3, _renamed(perm, axes))
+    return _carry(engine, node, perm)
 
 
-def _per_axis(*positions: int) -> Rule:
-    """Return the rule of operators with one number per axis in constant inputs."""
+def _pad(engine: Relayout, node: Node) -> bool:
+    if input_of(node, 3) is None:
+        return _per_axis({1: 2})(engine, node)
+    perm, axes = _layout(engine, node), known_integers(node.inputs[3])
+    if perm is None or axes is None or known_integers(node.inputs[1]) is None:
+        return False
+    _replace(engine, node, 3, _renamed(perm, axes))
+    return _carry(engine, node, perm)
+
+
+def _per_axis(counts: Mapping[int, int]) -> Rule:
+    """Return the rule of operators with numbers per axis in constant inputs.
+
+    Args:
+        counts: Input position -> how many runs of one number per axis it holds.
+    """
 
     def rule(engine: Relayout, node: Node) -> bool:
-        perm = _follows(engine, node)
+        perm, axes = _layout(engine, node), attribute(node, "axes", None)
         if perm is None:
             return False
-        known = {i: _known(node.inputs[i]) for i in positions}
-        if any(numbers is None or len(numbers) != len(perm) for numbers in known.values()):
+        rank = len(perm)
+        if axes is not None:
+            node.attributes["axes"] = onnx_ir.AttrInt64s("axes", _renamed(perm, axes).tolist())
+            return _carry(engine, node, perm)
+        given = [index for index in counts if input_of(node, index) is not None]
+        arrays = {index: dialect.constant_value(node.inputs[index]) for index in given}
+        if any(a is None or a.size not in (0, counts[i] * rank) for i, a in arrays.items()):
             return False
-        _source(engine, node, perm)
-        for index, numbers in known.items():
-            if numbers is not None:
-                _replace_ints(engine, node, index, [numbers[axis] for axis in perm])
-        engine.put(node.outputs[0], perm)
-        return True
+        for index, array in arrays.items():
+            if array is not None and array.size:
+                runs = array.reshape(counts[index], rank)
+                _replace(engine, node, index, runs[:, list(perm)].reshape(-1))
+        return _carry(engine, node, perm)
 
     return rule
 
 
-def _resize(engine: Relayout, node: Node) -> bool:
-    perm = _follows(engine, node)
-    if perm is None:
-        return False
-    rank = len(perm)
-    axes = node.attributes.get("axes")
-    extra = [dialect.constant_value(value) for value in node.inputs[1:]]
-    if axes is None and any(
-        array is None and value is not None
-        for array, value in zip(extra, node.inputs[1:], strict=True)
-    ):
-        return False
-    _source(engine, node, perm)
-    if axes is not None:
-        renamed = [inverse(perm)[int(axis) % rank] for axis in axes.value]
-        node.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed)
-    else:
-        for index, array in enumerate(extra, start=1):
-            if array is None or array.size == 0:
-                continue
-            order = list(perm) if array.size == rank else [*perm, *(rank + a for a in perm)]
-            label = engine.free_name(f"{node.name}_input{index}")
-            fresh = dialect.add_initializer(engine.graph, label, array[order])
-            node.replace_input_with(index, fresh)
-    engine.put(node.outputs[0], perm)
-    return True
-
-
-def _gather(engine: Relayout, node: Node) -> bool:
-    source, indices = node.inputs[0], dialect.constant_value(node.inputs[1])
-    if source is None or indices is None or indices.ndim > 1:
-        return False
-    perm = engine.place(source).perm
-    if perm is None or is_constant_tree(source):
-        return False
-    axis = _int(node, "axis", 0) % len(perm)
-    _source(engine, node, perm)
-    node.attributes["axis"] = onnx_ir.AttrInt64("axis", inverse(perm)[axis])
-    engine.put(node.outputs[0], perm if indices.ndim else without(perm, {axis}))
-    engine.modified = True
-    return True
-
-
-def _simple(names: Iterable[str], rule: Rule) -> dict[tuple[str, str], Rule]:
-    return {("", name): rule for name in names}
+def _all(rule: Rule, **traits: Any) -> dict[tuple[str, str], Rule]:
+    """Return a rule for every operator with these traits."""
+    return {(row.domain, row.name): rule for row in operators.where(**traits)}
 
 
 RULES: Mapping[tuple[str, str], Rule] = {
-    **_simple(_CONVERTS_LIKE_ONE, _elementwise),
-    **{(dialect.DOMAIN, name): _elementwise for name in dialect.QUANTIZERS},
-    **_simple(REDUCTIONS, _reduction),
-    **_simple(_SOFTMAX, _one_axis(-1)),
-    **_simple(("ArgMax", "ArgMin"), _arg_reduction),
-    **_simple(("DequantizeLinear", "QuantizeLinear"), _linear_quantizer),
-    **_simple(("Expand", "Tile"), _per_axis(1)),
+    **_all(_elementwise, domain=None, elementwise=True),
+    ("", "Dropout"): _elementwise,
+    **_all(_over_axes, test=lambda row: row.axes_input, family=Family.REDUCTION),
+    **_all(_one_axis(0), test=lambda row: row.axis, family=Family.REDUCTION),
+    **_all(_one_axis(-1), family=Family.SOFTMAX),
+    **_all(_linear_quantizer, test=lambda row: row.axis, family=Family.QUANTIZER),
     ("", "Concat"): _concat,
+    ("", "Expand"): _per_axis({1: 1}),
     ("", "Flatten"): flatten,
     ("", "Gather"): _gather,
     ("", "Pad"): _pad,
     ("", "Reshape"): reshape,
-    ("", "Resize"): _resize,
+    ("", "Resize"): _per_axis({1: 2, 2: 1, 3: 1}),
     ("", "Slice"): _slice,
     ("", "Split"): _one_axis(0),
-    ("", "Squeeze"): _squeeze,
+    ("", "Squeeze"): _over_axes,
+    ("", "Tile"): _per_axis({1: 1}),
+    ("", "Transpose"): pass_by,
     ("", "Unsqueeze"): unsqueeze,
 }
 """What goes along with a layout, and how. What is not listed gets its inputs as they were."""
-
-__all__ = ["RULES", "data_inputs", "passing_inputs", "simplified"]

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.permutations import Perm
-from qonnx_hub_ir.graph.queries import rank_of
+from qonnx_hub_ir.graph.queries import Dims, dims, rank_of
 from qonnx_hub_ir.graph.rearrange import Rearrange, taking
-from qonnx_hub_ir.passes.layout.relayout import Relayout, Sizes, logical_sizes, sizes_of
-from qonnx_hub_ir.passes.layout.sink_transposes import ELEMENTWISE
+from qonnx_hub_ir.passes.layout.relayout import Relayout, logical_sizes
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -37,7 +36,7 @@ def reshape(engine: Relayout, node: Node) -> bool:
         return False
     perm, wanted = engine.place(source).perm, engine.demand(output)
     before = logical_sizes(engine, source)
-    after = sizes_of(output)
+    after = dims(output) or ()
     if not before or not after:
         return False
     if perm is None and wanted is None:
@@ -60,7 +59,7 @@ def _has_zero(node: Node) -> bool:
     return dialect.constant_value(node.inputs[1]) is None or bool(attr and attr.value)
 
 
-def _same_order(sizes: Sizes, perm: Perm | None) -> bool:
+def _same_order(sizes: Dims, perm: Perm | None) -> bool:
     """Return whether a Transpose moves only axes of length 1, so that elements keep order."""
     if perm is None:
         return True
@@ -69,12 +68,12 @@ def _same_order(sizes: Sizes, perm: Perm | None) -> bool:
 
 
 def _reshape_stored(
-    engine: Relayout, node: Node, source: Value, after: Sizes, wanted: Perm | None
+    engine: Relayout, node: Node, source: Value, after: Dims, wanted: Perm | None
 ) -> bool:
     """Reshape the stored value to what the output is in the wanted layout."""
     stored = engine.place(source)
     sizes = after if wanted is None else [after[axis] for axis in wanted]
-    first = sizes_of(stored.value)[0]
+    first = (dims(stored.value) or ())[0]
     numbers = [_number(size, index, first) for index, size in enumerate(sizes)]
     if numbers.count(-1) > 1:
         return False
@@ -84,7 +83,7 @@ def _reshape_stored(
     if node.op_type == "Reshape":
         given = dialect.constant_value(node.inputs[1])
         if wanted is not None or (given is not None and 0 in given):
-            label = engine.free_name(f"{node.name}_shape")
+            label = engine.node_name(f"{node.name}_shape")
             array = np.array(numbers, dtype=np.int64)
             node.replace_input_with(1, dialect.add_initializer(engine.graph, label, array))
             engine.modified = True
@@ -150,12 +149,13 @@ class FeatureOrder:
         """Add a reader to the plan; return whether it can take the order in."""
         if node.graph is not self.engine.graph:
             return False
-        if node.domain == "" and node.op_type in {"Gemm", "MatMul"}:
+        if operators.is_matrix_product(node):
             return index == 0 and self._reach_product(node)
-        pointwise = dialect.is_quantizer(node) or (
-            node.domain == "" and node.op_type in {*ELEMENTWISE, "Dropout"}
-        )
-        if not pointwise or len(node.outputs) != 1 or node.outputs[0].is_graph_output():
+        if (
+            not operators.is_elementwise(node)
+            or len(node.outputs) != 1
+            or node.outputs[0].is_graph_output()
+        ):
             return False
         for other, value in enumerate(node.inputs):
             if value is None or other == index:
@@ -224,7 +224,7 @@ def unsqueeze(engine: Relayout, node: Node) -> bool:
     if stored is None and wanted == tuple(range(total)):
         return False
     node.replace_input_with(0, engine.get(source, stored, node))
-    label = engine.free_name(f"{node.name}_axes")
+    label = engine.node_name(f"{node.name}_axes")
     array = np.array(where, dtype=np.int64)
     node.replace_input_with(1, dialect.add_initializer(engine.graph, label, array))
     engine.modified = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,39 +9,19 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import transpose_node
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.graph.permutations import Perm, compose, inverse, perm_of
+from qonnx_hub_ir.graph.constants import (
+    constant_shape,
+    full_rank,
+    is_constant_tree,
+    is_single,
+    known_integers,
+    shape_of_constant,
+)
+from qonnx_hub_ir.graph.permutations import Perm, compose, identity, inverse, perm_of, without
+from qonnx_hub_ir.graph.queries import attribute, input_of, is_read, is_standard
 from qonnx_hub_ir.graph.rewriting import replace_node
-
-ELEMENTWISE = frozenset(
-    {
-        *("Abs", "Add", "And", "BitShift", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu"),
-        *("Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid"),
-        *(
-            "HardSwish",
-            "Identity",
-            "IsInf",
-            "IsNaN",
-            "LeakyRelu",
-            "Less",
-            "LessOrEqual",
-            "Log",
-        ),
-        *("Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow"),
-        *("Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus"),
-        *("Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where", "Xor"),
-    }
-)
-"""Standard operators that treat every element alike and broadcast their inputs."""
-
-REDUCTIONS = frozenset(
-    {
-        *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax"),
-        *("ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ class SinkTransposes(InPlacePass):
 def _sink_all(graph: Graph) -> bool:
     """Take steps, each beside the one before where possible; return whether there were any."""
     modified = False
-    waiting = list(_transposes(graph))[::-1]
+    waiting = [node for node in graph if perm_of(node) is not None][::-1]
     while waiting:
         node = waiting.pop()
         if node.graph is not graph:
@@ -103,30 +82,23 @@ def _is_in_order(graph: Graph) -> bool:
     return True
 
 
-def _transposes(graph: Graph) -> Iterator[Node]:
-    for node in graph:
-        if perm_of(node) is not None:
-            yield node
-
-
 def _step(graph: Graph, node: Node) -> bool:
     """Move or remove one Transpose; return whether anything changed."""
     perm, source = perm_of(node), node.inputs[0]
     if node.graph is not graph or perm is None or source is None:
         return False
-    if perm == tuple(range(len(perm))):
+    if perm == identity(len(perm)):
         ends = node.outputs[0].is_graph_output()
         replace_node(node, source, keep_name=ends, keep_type=ends, keep_metadata=ends)
         return True
-    if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+    if not is_read(node.outputs[0]):
         graph.remove(node, safe=True)
         return True
     above = source.producer()
-    first = None if above is None else perm_of(above)
+    first = perm_of(above)
     if first is not None and above is not None and above.inputs[0] is not None:
         node.replace_input_with(0, above.inputs[0])
-        combined = compose(first, perm)
-        node.attributes["perm"] = onnx_ir.AttrInt64s("perm", combined)
+        node.attributes["perm"] = onnx_ir.AttrInt64s("perm", compose(first, perm))
         return True
     readers = {id(usage.node): usage.node for usage in node.outputs[0].uses()}
     for reader in readers.values():
@@ -139,13 +111,11 @@ def _sink(graph: Graph, reader: Node, perm: Perm) -> bool:
     """Move the Transposes above a reader below it, if that is possible."""
     if len([v for v in reader.outputs if v.name]) != 1:
         return False
-    if dialect.is_quantizer(reader) or (reader.domain == "" and reader.op_type in ELEMENTWISE):
+    if operators.is_elementwise(reader):
         return _sink_elementwise(graph, reader, perm)
-    if reader.domain == "" and reader.op_type == "Concat":
+    if is_standard(reader, "Concat"):
         return _sink_concat(reader, perm)
-    if reader.domain == "" and reader.op_type in REDUCTIONS:
-        return _sink_reduction(graph, reader, perm)
-    return False
+    return operators.is_reduction(reader) and _sink_reduction(graph, reader, perm)
 
 
 def _untransposed(value: Value, perm: Perm) -> Value | None:
@@ -153,21 +123,16 @@ def _untransposed(value: Value, perm: Perm) -> Value | None:
     node = value.producer()
     if node is not None and perm_of(node) == perm:
         return node.inputs[0]
+    graph = value.graph if node is None else node.graph
     back = inverse(perm)
     if perm == back or perm[-1] != 1:
         # Only what turns to channels last may use a twin: the other way round, both would
         # take turns forever.
         return None
     for usage in value.uses():
-        if perm_of(usage.node) == back and usage.node.graph is value_graph(value):
+        if perm_of(usage.node) == back and usage.node.graph is graph:
             return usage.node.outputs[0]
     return None
-
-
-def value_graph(value: Value) -> object:
-    """Return the graph that a value belongs to."""
-    node = value.producer()
-    return value.graph if node is None else node.graph
 
 
 def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
@@ -196,21 +161,17 @@ def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
 
 
 def _is_scalar(value: Value) -> bool:
-    return (
-        is_constant_tree(value)
-        and int(np.prod(shape_of_constant(value))) == 1
-        and (len(shape_of_constant(value)) == 0 or value.producer() is None)
-    )
+    shape = constant_shape(value)
+    return shape == () or (shape is not None and is_single(value) and value.is_initializer())
 
 
 def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
     """Return a constant with its axes where the untransposed value has them."""
     shape = shape_of_constant(value)
-    full = (1,) * (len(perm) - len(shape)) + shape
-    back = inverse(perm)
+    full, back = (1,) * (len(perm) - len(shape)) + shape, inverse(perm)
     known = dialect.constant_value(value)
     if known is not None:
-        moved = np.ascontiguousarray(np.transpose(known.reshape(full), back))
+        moved = np.transpose(full_rank(known, len(perm)), back)
         return dialect.add_initializer(graph, str(value.name), moved)
     # A quantized constant: FoldWeightLayout takes these two nodes in.
     label = f"{reader.name}_{value.name}"
@@ -261,17 +222,12 @@ def _sink_concat(reader: Node, perm: Perm) -> bool:
 def _sink_reduction(graph: Graph, reader: Node, perm: Perm) -> bool:
     source = reader.inputs[0]
     before = None if source is None else _untransposed(source, perm)
-    given = reader.attributes.get("axes")
-    known = None
-    if given is not None:
-        known = np.array(given.value, dtype=np.int64)
-    elif len(reader.inputs) > 1:
-        known = dialect.constant_value(reader.inputs[1])
-    if before is None or known is None or known.size == 0:
+    given = attribute(reader, "axes", None)
+    known = known_integers(input_of(reader, 1)) if given is None else list(given)
+    if before is None or not known:
         return False
-    axes = [int(axis) % len(perm) for axis in known.reshape(-1)]
+    axes = [int(axis) % len(perm) for axis in known]
     renamed = sorted(perm[axis] for axis in axes)
-    keep = reader.attributes.get("keepdims")
     reader.replace_input_with(0, before)
     if given is not None:
         reader.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed)
@@ -279,11 +235,7 @@ def _sink_reduction(graph: Graph, reader: Node, perm: Perm) -> bool:
         array = np.array(renamed, dtype=np.int64)
         fresh = dialect.add_initializer(graph, f"{reader.name}_axes", array)
         reader.replace_input_with(1, fresh)
-    if keep is None or keep.value:
-        _put_below(reader, perm)
-        return True
-    left = [perm[axis] for axis in range(len(perm)) if axis not in axes]
-    order = tuple(sorted(left).index(axis) for axis in left)
-    if order != tuple(range(len(order))):
+    order = perm if attribute(reader, "keepdims", 1) else without(perm, set(renamed))
+    if order != identity(len(order)):
         _put_below(reader, order)
     return True

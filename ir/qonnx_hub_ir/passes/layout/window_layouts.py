@@ -2,68 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
-from qonnx_hub_ir.graph.permutations import Perm, perm_of, to_first, to_last
-from qonnx_hub_ir.graph.queries import rank_of
-from qonnx_hub_ir.graph.subgraphs import captured_reads
+from qonnx_hub_ir.graph.permutations import Perm, identity, perm_of, to_first, to_last
+from qonnx_hub_ir.graph.queries import attribute, rank_of
 from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.operator_layouts import RULES, passing_inputs
 from qonnx_hub_ir.passes.layout.relayout import (
     Relayout,
-    find_demands,
+    Rule,
+    Wish,
     logical_sizes,
-    turn_inputs,
     used_domains,
 )
 
+_LAST = dialect.CHANNELS_LAST_DOMAIN
 _GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
-_OTHER_READERS = frozenset(
-    {"ConvTranspose", "DepthToSpace", "InstanceNormalization", "LRN", "SpaceToDepth"}
-)
-"""Standard operators that read channels first and have no channels-last form."""
 
 
 def spatial_rank(node: Node) -> int | None:
     """Return the rank of what a window operator reads, batch and channels included."""
-    weight = node.inputs[1] if node.op_type in {"Conv", "ConvTranspose"} else None
-    known = rank_of(weight) if weight is not None else None
+    known = (
+        rank_of(node.inputs[1]) if operators.is_convolution(node, any_layout=True) else None
+    )
     if known is not None:
         return known
-    kernel = node.attributes.get("kernel_shape")
+    kernel = attribute(node, "kernel_shape", None)
     if kernel is not None:
-        return len(kernel.value) + 2
+        return len(kernel) + 2
     return rank_of(node.inputs[0]) or rank_of(node.outputs[0])
-
-
-def has_one_output(node: Node) -> bool:
-    """Return whether nothing but the first output of a node is named."""
-    return not any(value.name for value in node.outputs[1:])
 
 
 def becomes_last(node: Node) -> bool:
     """Return whether a standard operator has a channels-last form."""
-    if node.domain != "" or not has_one_output(node):
+    if node.domain != "" or any(value.name for value in node.outputs[1:]):
         return False
     if node.op_type not in {*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS}:
         return False
-    training = node.attributes.get("training_mode")
-    if training is not None and training.value:
-        return False
     rank = spatial_rank(node)
-    return rank is not None and rank > 2
+    return not attribute(node, "training_mode", 0) and rank is not None and rank > 2
 
 
 def becomes_first(node: Node) -> bool:
     """Return whether a node is a channels-last operator with a standard twin."""
-    return node.domain == dialect.CHANNELS_LAST_DOMAIN and spatial_rank(node) is not None
+    return node.domain == _LAST and spatial_rank(node) is not None
 
 
 def wished_last(node: Node) -> Perm | None:
@@ -83,12 +72,9 @@ def wished_first(node: Node) -> Perm | None:
 
 
 def _as_it_is(node: Node) -> Perm | None:
-    reads = node.domain == dialect.CHANNELS_LAST_DOMAIN or (
-        node.domain == ""
-        and node.op_type in {*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS, *_OTHER_READERS}
-    )
+    reads = node.domain != dialect.DOMAIN and operators.channel_axis(node) is not None
     rank = spatial_rank(node) if reads else None
-    return None if rank is None or rank < 3 else tuple(range(rank))
+    return None if rank is None or rank < 3 else identity(rank)
 
 
 def _turn_last(engine: Relayout, node: Node) -> bool:
@@ -101,7 +87,7 @@ def _turn_last(engine: Relayout, node: Node) -> bool:
         return _turn_global_pool(engine, node, perm)
     _spell_out_window(engine, node, len(perm))
     _turn_operands(engine, node, perm)
-    node.domain = dialect.CHANNELS_LAST_DOMAIN
+    node.domain = _LAST
     return True
 
 
@@ -132,7 +118,7 @@ def _turn_global_pool(engine: Relayout, node: Node, perm: Perm) -> bool:
     if source is None:
         return False
     axes = np.arange(1, len(perm) - 1, dtype=np.int64)
-    label = engine.free_name(f"{node.name}_axes")
+    label = engine.node_name(f"{node.name}_axes")
     constant = dialect.add_initializer(engine.graph, label, axes)
     node.op_type = _GLOBAL_POOLS[node.op_type]
     node.resize_inputs(2)
@@ -147,94 +133,77 @@ def _spell_out_window(engine: Relayout, node: Node, rank: int) -> None:
     """Write the attributes of windows that readers of channels-last files insist on."""
     if node.op_type == "BatchNormalization":
         return
-    spatial = rank - 2
-    given = node.attributes
+    spatial, given = rank - 2, node.attributes
     if "kernel_shape" not in given:
-        weight = node.inputs[1]
-        shape = [] if weight is None else logical_sizes(engine, weight)
-        sizes = [size for size in shape[2:] if isinstance(size, int)]
+        sizes = _spatial_sizes(engine, node, 1)
         if len(sizes) == spatial:
-            given["kernel_shape"] = onnx_ir.AttrInt64s("kernel_shape", sizes)
+            _default(node, "kernel_shape", sizes)
     _default(node, "strides", [1] * spatial)
     if node.op_type == "Conv":
         _default(node, "dilations", [1] * spatial)
-        if "group" not in given:
-            given["group"] = onnx_ir.AttrInt64("group", 1)
-    auto = given.get("auto_pad")
-    if auto is None or auto.value == "NOTSET":
+        given.setdefault("group", onnx_ir.AttrInt64("group", 1))
+    mode = str(attribute(node, "auto_pad", "NOTSET"))
+    if mode == "NOTSET":
         _default(node, "pads", [0] * (2 * spatial))
-    else:
-        _spell_out_pads(engine, node, spatial, str(auto.value))
+        return
+    sizes, kernel = _spatial_sizes(engine, node, 0), attribute(node, "kernel_shape", None)
+    # The pads that auto_pad stands for are left where sizes are unknown.
+    if mode == "VALID" or (kernel is not None and len(sizes) == spatial):
+        pads = explicit_pads(node, sizes or [1] * spatial, list(kernel or [1] * spatial))
+        del given["auto_pad"]
+        given["pads"] = onnx_ir.AttrInt64s("pads", pads)
+
+
+def _spatial_sizes(engine: Relayout, node: Node, index: int) -> list[int]:
+    """Return the known lengths behind the first two axes of an input, as it was."""
+    value = node.inputs[index]
+    sizes = () if value is None else logical_sizes(engine, value)
+    return [size for size in sizes[2:] if isinstance(size, int)]
 
 
 def _default(node: Node, name: str, numbers: list[int]) -> None:
-    if name not in node.attributes:
-        node.attributes[name] = onnx_ir.AttrInt64s(name, numbers)
+    node.attributes.setdefault(name, onnx_ir.AttrInt64s(name, numbers))
 
 
-def _spell_out_pads(engine: Relayout, node: Node, spatial: int, mode: str) -> None:
-    """Replace ``auto_pad`` by the pads that it stands for; left where sizes are unknown."""
-    source, kernel = node.inputs[0], node.attributes.get("kernel_shape")
-    sizes = [] if source is None else logical_sizes(engine, source)
-    known = [size for size in sizes[2:] if isinstance(size, int)]
-    if mode != "VALID" and (kernel is None or len(known) != spatial):
-        return
-    taps = [1] * spatial if kernel is None else [int(size) for size in kernel.value]
-    pads = explicit_pads(node, known or [1] * spatial, taps)
-    del node.attributes["auto_pad"]
-    node.attributes["pads"] = onnx_ir.AttrInt64s("pads", pads)
-
-
-@dataclass(frozen=True, slots=True)
-class Turned:
-    """What a change of layout did.
-
-    Attributes:
-        modified: Whether anything changed.
-        inputs: Names of the graph inputs that have another layout now.
-        outputs: Likewise of the outputs.
-    """
-
-    modified: bool
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-
-
-def turn_last(model: Model, *, inputs: bool, outputs: bool) -> Turned:
-    """Make every operator that has a channels-last form one.
+def turn_last(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
+    """Make every operator that has a channels-last form one; return the walk that did it.
 
     Args:
         model: The model, changed in place.
         inputs: Whether graph inputs are turned too.
         outputs: Whether graph outputs are.
     """
-    names = {*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS}
-    rules = {**RULES, **{("", name): _turn_last for name in names}}
-    engine = Relayout(model, to_last, wished_last, rules, passing_inputs)
-    return _turn(engine, inputs, outputs)
+    keys = [("", name) for name in (*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS)]
+    rules = {**RULES, **dict.fromkeys(keys, _turn_last)}
+    return _turn(model, to_last, wished_last, rules, inputs, outputs)
 
 
-def turn_first(model: Model, *, inputs: bool, outputs: bool) -> Turned:
+def turn_first(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
     """Make every channels-last operator a standard one; see :func:`turn_last`."""
-    domain, names = dialect.CHANNELS_LAST_DOMAIN, dialect.CHANNELS_LAST_OPERATORS
-    rules = {**RULES, **{(domain, name): _turn_first for name in names}}
-    engine = Relayout(model, to_first, wished_first, rules, passing_inputs)
-    return _turn(engine, inputs, outputs)
+    keys = [(_LAST, name) for name in dialect.CHANNELS_LAST_OPERATORS]
+    rules = {**RULES, **dict.fromkeys(keys, _turn_first)}
+    return _turn(model, to_first, wished_first, rules, inputs, outputs)
 
 
-def _turn(engine: Relayout, inputs: bool, outputs: bool) -> Turned:
-    model = engine.model
+def _turn(
+    model: Model,
+    target: Callable[[int], Perm],
+    wish: Wish,
+    rules: Mapping[tuple[str, str], Rule],
+    inputs: bool,
+    outputs: bool,
+) -> Relayout:
     read = read_initializers(model.graph)
     FoldWeightLayout()(model)
-    find_demands(engine)
+    engine = Relayout(model, target, wish, rules, passing_inputs)
     if inputs:
-        turn_inputs(engine)
-    engine.walk(captured_reads(model.graph))
+        engine.turn_inputs()
+    engine.walk()
     engine.finish(outputs)
     engine.sweep()
     drop_unread(model.graph, read)
     used_domains(model)
-    return Turned(engine.modified, tuple(engine.turned_inputs), tuple(engine.turned_outputs))
+    return engine
 
 
 def ends_last(model: Model, *, inputs: bool, outputs: bool) -> bool:
@@ -242,7 +211,6 @@ def ends_last(model: Model, *, inputs: bool, outputs: bool) -> bool:
     if not any(_as_it_is(node) is not None for node in model.graph):
         return False
     engine = Relayout(model, to_first, wished_first, RULES, passing_inputs)
-    find_demands(engine)
     asked = [(value, engine.demand(value)) for value in model.graph.inputs]
     if inputs and any(perm == to_first(len(perm)) for _, perm in asked if perm is not None):
         return True
