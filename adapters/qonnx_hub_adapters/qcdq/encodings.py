@@ -11,10 +11,11 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, Gap
-from qonnx_hub_adapters.qcdq import linear, lowering
+from qonnx_hub_adapters.qcdq import linear
 from qonnx_hub_adapters.qcdq.encoding_options import Encoding, Wishes
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.lowering import quantizer_operators
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     FloatQuant,
@@ -63,11 +64,11 @@ def _allowed(encoding: Encoding, wishes: Wishes) -> bool:
 
 
 def _float(node: Node, quant: Quantizer, reason: str) -> Encoding | Gap:
-    refusal = lowering.refusal(quant)
+    refusal = quantizer_operators.refusal(quant)
     if refusal:
         return Gap(node.name or "", node.op_type, refusal)
     name = "Where" if is_bipolar(quant) else "float operators"
-    return Encoding(name, lambda emit: lowering.lower(emit, quant), reason=reason)
+    return Encoding(name, lambda emit: quantizer_operators.lower(emit, quant), reason=reason)
 
 
 def _linear(node: Node, quant: Quantizer, wishes: Wishes) -> Encoding | str:

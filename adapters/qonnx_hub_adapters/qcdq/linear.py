@@ -22,9 +22,9 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qcdq.lowering import Lowering
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.lowering.quantizer_operators import write_rounded, write_scaled
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -208,12 +208,11 @@ def hybrid_writer(x: Value, quant: IntQuant, grid: Grid, form: Integers) -> Writ
     low, high = bounds_of(quant) or (0, 0)
 
     def write(emit: Emitter) -> Value:
-        lowering = Lowering(emit, np.dtype(np.float32))
-        t = lowering.scaled(x)
+        t = write_scaled(emit, quant, x)
         if not form.clip_integers:
             t = _clip_values(emit, t, _float(low), _float(high))
         if quant.rounding is not Rounding.ROUND:
-            t = lowering.rounded(t, quant.rounding)
+            t = write_rounded(emit, quant, t)
         shift = np.array(form.shift, dtype=np.int64)
         unit = [
             emit.constant("unit_scale", _float(1)),

@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qcdq.lowering import Lowering
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
+from qonnx_hub_ir.lowering.quantizer_operators import write_rounded, write_scaled
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -198,7 +198,7 @@ def quantized(emit: Emitter, x: Value, steps: Steps, zero: int, form: Form) -> C
     shift = zero - steps.zero
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):
         if isinstance(quant, IntQuant):
-            x = Lowering(emit, np.dtype(np.float32)).scaled(x)
+            x = write_scaled(emit, quant, x)
         positive = emit.add(
             "GreaterOrEqual", [x, emit.constant("nil", np.zeros((), dtype=np.float32))]
         )
@@ -209,10 +209,9 @@ def quantized(emit: Emitter, x: Value, steps: Steps, zero: int, form: Form) -> C
         scale = emit.constant("scale", steps.scale)
         inputs = [x, scale, integer(emit, "zero_point", zero, form)]
     else:
-        lowering = Lowering(emit, np.dtype(np.float32))
-        t = lowering.scaled(x)
+        t = write_scaled(emit, quant, x)
         if quant.rounding is not Rounding.ROUND:
-            t = lowering.rounded(t, quant.rounding)
+            t = write_rounded(emit, quant, t)
         one = emit.constant("unit_scale", np.ones((), dtype=np.float32))
         inputs = [t, one, integer(emit, "unit_zero_point", shift, form)]
     codes = emit.add("QuantizeLinear", inputs)

@@ -21,17 +21,9 @@ from onnx_ir import Function, Model, Node, Value
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.lowering import channels_last
-from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, Variant, text_of
-from qonnx_hub_ir.quantizers import (
-    BipolarQuant,
-    FloatQuant,
-    IntQuant,
-    Quantizer,
-    Rounding,
-    Trunc,
-)
-
-_HALVES = frozenset({onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16})
+from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, text_of
+from qonnx_hub_ir.lowering.quantizer_operators import HALF_FLOATS, Variant, variant_of
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, Rounding, Trunc
 
 _KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}
 
@@ -44,8 +36,8 @@ def function_gaps(model: Model) -> list[Gap]:
     quantizers = [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
     gaps = [Gap(n.name or "", n.op_type, why) for n in quantizers if (why := _refusal(n))]
     for op_type, nodes in _by_operator(quantizers).items():
-        dtypes = {node.inputs[0].dtype for node in nodes if node.inputs[0] is not None}
-        if onnx_ir.DataType.DOUBLE in dtypes and dtypes & _HALVES:
+        dtypes = {_dtype(node) for node in nodes}
+        if onnx_ir.DataType.DOUBLE in dtypes and dtypes & HALF_FLOATS:
             why = "quantizes 16-bit and 64-bit floats in one file; one function cannot do both"
             gaps.append(Gap(nodes[0].name or "", op_type, why))
     gaps += [
@@ -78,10 +70,7 @@ def define_operators(model: Model) -> None:
     quantizers = [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
     for node in quantizers:
         _flatten_parameters(node, model.graph)
-    texts = [
-        text_of(_variant(op_type, nodes))
-        for op_type, nodes in _by_operator(quantizers).items()
-    ]
+    texts = [text_of(_variant(nodes)) for nodes in _by_operator(quantizers).values()]
     texts += channels_last.texts_for(model)
     for text in texts:
         function = parse(text)
@@ -114,13 +103,9 @@ def is_known(function: Function, nodes: Iterable[Node]) -> bool:
 
 def _covers(variant: Variant, node: Node) -> bool:
     """Return whether the variant has what a node needs."""
-    needed = _variant(node.op_type, [node])
-    x = node.inputs[0]
-    dtype = None if x is None else x.dtype
-    if variant.narrow_floats:
-        floats_fit = dtype != onnx_ir.DataType.DOUBLE
-    else:
-        floats_fit = dtype not in _HALVES
+    needed = _variant([node])
+    fits_narrow = _dtype(node) != onnx_ir.DataType.DOUBLE
+    floats_fit = fits_narrow if variant.narrow_floats else not needed.narrow_floats
     return (
         floats_fit
         and set(needed.roundings) <= set(variant.roundings)
@@ -145,8 +130,7 @@ def _refusal(node: Node) -> str:
         if _adds_axes(value, node.inputs[0]):
             return f"has a {name} that may have more axes than the input"
     if isinstance(quant, FloatQuant):
-        x = node.inputs[0]
-        wide = x is not None and x.dtype == onnx_ir.DataType.DOUBLE
+        wide = _dtype(node) == onnx_ir.DataType.DOUBLE
         return "quantizes 64-bit floats; the function computes in float32" if wide else ""
     if isinstance(quant, Trunc) and quant.version == 2:
         return _shift_problem(quant)
@@ -188,25 +172,13 @@ def _flatten_parameters(node: Node, graph: onnx_ir.Graph) -> None:
             node.replace_input_with(index, fresh)
 
 
-def _variant(op_type: str, nodes: Sequence[Node]) -> Variant:
+def _variant(nodes: Sequence[Node]) -> Variant:
     quants = [dialect.read_quantizer(node) for node in nodes]
-    modes = {q.rounding for q in quants if not isinstance(q, BipolarQuant)}
-    return Variant(
-        op_type,
-        tuple(mode for mode in Rounding if mode in modes) or (Rounding.ROUND,),
-        two_levels=any(_may_have_two_levels(q) for q in quants),
-        overflows=any(isinstance(q, FloatQuant) and not q.saturation for q in quants),
-        narrow_floats=any(
-            n.inputs[0] is not None and n.inputs[0].dtype in _HALVES for n in nodes
-        ),
-        version=max(q.version if isinstance(q, Trunc) else 1 for q in quants),
-    )
+    return variant_of(quants, [_dtype(node) for node in nodes])
 
 
-def _may_have_two_levels(quant: Quantizer) -> bool:
-    if not isinstance(quant, IntQuant) or not quant.signed:
-        return False
-    return quant.bits is None or bool(np.any(quant.bits == 1))
+def _dtype(node: Node) -> onnx_ir.DataType | None:
+    return None if node.inputs[0] is None else node.inputs[0].dtype
 
 
 def _variants(op_type: str) -> Iterator[Variant]:
@@ -234,26 +206,23 @@ def _signature_of(variant: Variant) -> object:
 
 
 def _signature(function: Function) -> object:
-    """Return what a function computes: its nodes with values numbered as they come."""
+    """Return what a function computes: its nodes, inputs first, with values numbered."""
     numbers: dict[Value | None, int] = {None: -1}
+    nodes: list[object] = []
 
     def number(value: Value | None) -> int:
+        node = None if value is None or value in numbers else value.producer()
+        if node is not None:
+            inputs = tuple(number(one) for one in node.inputs)
+            attributes = tuple(sorted(_attribute(attr) for attr in node.attributes.values()))
+            domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
+            outputs = tuple(numbers.setdefault(out, len(numbers)) for out in node.outputs)
+            nodes.append((domain, node.op_type, inputs, attributes, outputs))
         return numbers.setdefault(value, len(numbers))
 
-    inputs = [number(value) for value in function.inputs]
-    nodes = [
-        (
-            "" if node.domain in dialect.STANDARD_DOMAINS else node.domain,
-            node.op_type,
-            tuple(number(value) for value in node.inputs),
-            tuple(sorted(_attribute(attr) for attr in node.attributes.values())),
-            tuple(number(value) for value in node.outputs),
-        )
-        for node in function
-    ]
-    outputs = [number(value) for value in function.outputs]
+    ends = [number(value) for value in (*function.inputs, *function.outputs)]
     attributes = sorted((name, repr(a.value)) for name, a in function.attributes.items())
-    return inputs, nodes, outputs, attributes
+    return len(function.inputs), ends, nodes, attributes
 
 
 def _attribute(attr: onnx_ir.Attr) -> tuple[str, str, str]:

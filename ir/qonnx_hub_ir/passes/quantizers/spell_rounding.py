@@ -11,6 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.lowering.quantizer_operators import write_rounded
 from qonnx_hub_ir.quantizers import IntQuant, Parameter, Rounding, is_bipolar
 
 _MOST_BITS = 20
@@ -68,7 +69,7 @@ def _spell_out(node: Node) -> None:
     scale = _as_float32(emit, "scale", scale, quant.scale)
     zero = _as_float32(emit, "zero_point", zero, quant.zero_point)
     t = emit.add("Add", [emit.add("Div", [x, scale]), zero])
-    rounded = round_dpu(emit, t)
+    rounded = write_rounded(emit, quant, t)
     on_grid = emit.add("Mul", [emit.add("Sub", [rounded, zero]), scale])
     attributes = {**node.attributes, "rounding_mode": mode}
     clamp = Node(
@@ -87,12 +88,3 @@ def _as_float32(emit: Emitter, label: str, value: Value, known: Parameter) -> Va
     if known is None or known.dtype == np.float32:
         return value
     return emit.constant(label, known.astype(np.float32))
-
-
-def round_dpu(emit: Emitter, t: Value) -> Value:
-    """Return ``t`` rounded to nearest: negative ties up, other ties to even."""
-    half = emit.constant("half", np.array(0.5, dtype=np.float32))
-    nil = emit.constant("nil", np.array(0.0, dtype=np.float32))
-    fraction = emit.add("Sub", [t, emit.add("Floor", [t])])
-    tie = emit.add("And", [emit.add("Less", [t, nil]), emit.add("Equal", [fraction, half])])
-    return emit.add("Where", [tie, emit.add("Ceil", [t]), emit.add("Round", [t])])
