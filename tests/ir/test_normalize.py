@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper, parser
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.lowering.function_bodies import Variant, text_of
+from qonnx_hub_ir.lowering.function_bodies import text_of
+from qonnx_hub_ir.lowering.quantizer_operators import Variant
 from qonnx_hub_ir.passes import NormalizeDialect
 from qonnx_hub_ir.quantizers import IntQuant, Rounding
 from qonnx_hub_ir.verify import verify
@@ -287,6 +288,21 @@ def test_a_function_that_says_what_a_quantizer_means_is_dropped(domain):
     found = normalized(found)
     assert not found.functions
     assert dialect.is_quantizer(found.graph[0])
+
+
+def test_the_order_of_a_functions_nodes_does_not_matter():
+    function = onnx.parser.parse_function(text_of(Variant("BipolarQuant")))
+    (compare,) = [node for node in function.node if node.op_type == "GreaterOrEqual"]
+    (negate,) = [node for node in function.node if node.op_type == "Neg"]
+    found = [
+        {"GreaterOrEqual": negate, "Neg": compare}.get(n.op_type, n) for n in function.node
+    ]
+    assert found != list(function.node)
+    turned = helper.make_function(
+        DOMAIN, "BipolarQuant", ["x", "scale"], ["y"], found, function.opset_import
+    )
+    node = helper.make_node("BipolarQuant", ["x", "s"], ["y"], domain=DOMAIN)
+    assert not normalized(model([node], functions=[turned])).functions
 
 
 def test_overloads_of_a_quantizers_function_are_dropped_as_well():

@@ -161,11 +161,10 @@ def _native(quant: IntQuant, form: linear.Integers) -> linear.Integers:
 def _hybrid(
     node: Node, quant: IntQuant, grid: linear.Grid, wishes: Wishes, width: int
 ) -> Encoding | str:
-    x = node.inputs[0]
     form = _form(node, quant, wishes, width)
     low, high = linear.type_range(form.width, signed=form.signed)
     zero = grid.zero + form.shift
-    if x is None or np.any(zero < low) or np.any(zero > high):
+    if np.any(zero < low) or np.any(zero > high):
         return "has a zero point outside its integer type"
     if width > 8 and wishes.encoding != "qdq":
         return "rounds after adding a zero point, or by its own mode, beyond 8 bits"
@@ -176,7 +175,7 @@ def _hybrid(
     reason = "the zero point is added before rounding" if np.any(grid.zero) else ""
     if quant.rounding is not Rounding.ROUND:
         reason = f"rounds by {quant.rounding}"
-    write = linear.hybrid_writer(x, quant, grid, form)
+    write = linear.hybrid_writer(quant, grid, form)
     return Encoding(name, write, linear.OPSET_OF_WIDTH[form.width], reason=reason)
 
 

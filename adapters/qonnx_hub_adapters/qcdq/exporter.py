@@ -137,8 +137,19 @@ _REMEDIES = {
 
 
 def _foreign(model: Model) -> list[Gap]:
-    """Return the nodes of the quantizers' domain that are none: no file defines them."""
-    return [
+    """Return the nodes of the quantizers' domain that no standard operators stand for."""
+    inside = [
+        Gap(
+            node.name or "",
+            node.op_type,
+            f"is inside the local function '{function.name}'",
+            "inline the functions of the model first",
+        )
+        for function in model.functions.values()
+        for node in function.all_nodes()
+        if node.domain == dialect.DOMAIN
+    ]
+    return inside + [
         Gap(
             node.name or "",
             node.op_type,

@@ -203,12 +203,12 @@ def plain_writer(node: Node, quant: IntQuant, grid: Grid, form: Integers) -> Wri
     return write
 
 
-def hybrid_writer(x: Value, quant: IntQuant, grid: Grid, form: Integers) -> Writer:
+def hybrid_writer(quant: IntQuant, grid: Grid, form: Integers) -> Writer:
     """Return the writer of Div, Add, rounding, Q(1, 0), Clip, DQ: any zero point and mode."""
     low, high = bounds_of(quant) or (0, 0)
 
     def write(emit: Emitter) -> Value:
-        t = write_scaled(emit, quant, x)
+        t = write_scaled(emit, quant)
         if not form.clip_integers:
             t = _clip_values(emit, t, _float(low), _float(high))
         if quant.rounding is not Rounding.ROUND:

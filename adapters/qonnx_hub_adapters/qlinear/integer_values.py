@@ -187,18 +187,18 @@ def clipped(emit: Emitter, codes: Value, low: int, high: int, form: Form) -> Val
     return emit.add("Clip", [codes, *ends])
 
 
-def quantized(emit: Emitter, x: Value, steps: Steps, zero: int, form: Form) -> Codes:
-    """Return the codes of float values: the border into the integers.
+def quantized(emit: Emitter, steps: Steps, zero: int, form: Form) -> Codes:
+    """Return the codes of the quantizer of the emitter's node: the border into the integers.
 
     QuantizeLinear rounds before it adds its zero point. That is the quantizer as long as the
     quantizer's own zero point is 0 and it rounds half to even; else sum and rounding are
     written out and QuantizeLinear only converts.
     """
-    quant = steps.quant
+    quant, x = steps.quant, emit.node.inputs[0]
     shift = zero - steps.zero
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):
         if isinstance(quant, IntQuant):
-            x = write_scaled(emit, quant, x)
+            x = write_scaled(emit, quant)
         positive = emit.add(
             "GreaterOrEqual", [x, emit.constant("nil", np.zeros((), dtype=np.float32))]
         )
@@ -209,7 +209,7 @@ def quantized(emit: Emitter, x: Value, steps: Steps, zero: int, form: Form) -> C
         scale = emit.constant("scale", steps.scale)
         inputs = [x, scale, integer(emit, "zero_point", zero, form)]
     else:
-        t = write_scaled(emit, quant, x)
+        t = write_scaled(emit, quant)
         if quant.rounding is not Rounding.ROUND:
             t = write_rounded(emit, quant, t)
         one = emit.constant("unit_scale", np.ones((), dtype=np.float32))

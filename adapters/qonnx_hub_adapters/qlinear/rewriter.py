@@ -151,7 +151,7 @@ class Rewriter:
         else:
             made = self._looked_up(emit, source, chain, steps, zero)
         if made is None:
-            made = borders.quantized(emit, x, steps, zero, self._form)
+            made = borders.quantized(emit, steps, zero, self._form)
             encoding = "Q" if _is_full(made, self._form) else "Q + Clip"
             bound = self._bound_behind(x, source)
             reason = "" if bound is None else bound_in_words("", bound.share or 0.0)

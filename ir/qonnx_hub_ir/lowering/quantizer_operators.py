@@ -500,8 +500,10 @@ def lower(emit: Emitter, quant: Quantizer) -> Value:
     return emit.add("Cast", [y], to=int(x.dtype)) if halves and x.dtype is not None else y
 
 
-def write_scaled(emit: Emitter, quant: IntQuant, x: Value) -> Value:
+def write_scaled(emit: Emitter, quant: IntQuant) -> Value:
     """Emit ``x / scale + zero_point`` in float32, for the quantizer of the emitter's node."""
+    x = emit.node.inputs[0]
+    assert x is not None, "a quantizer has an input"
     w = NodeWriter(emit, quant, x, np.float32)
     scale, zero = w.parameter("scale", "s"), w.parameter("zero_point", "z")
     return w.value(scaled(w, x, scale, zero))

@@ -400,3 +400,19 @@ def test_a_minifloat_that_reaches_the_end_of_float32_keeps_its_limit(rounding, s
     beyond = limit if saturation else np.inf
     expected = np.where(q > limit, beyond, np.where(q < -limit, -beyond, q))
     np.testing.assert_array_equal(got, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("mode", [str(mode) for mode in Rounding])
+def test_a_quantizer_of_doubles_rounds_as_its_definition(mode: str) -> None:
+    proto = model_of(
+        [quant_node("x", "y", rounding_mode=mode)],
+        {"x": (1, 9)},
+        ["y"],
+        {"s": np.array(0.5), "z": np.array(1.0), "b": np.array(5.0)},
+    )
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    x = np.linspace(-1, 1, 9)[np.newaxis]
+    written = QcdqExporter().export(qh.load(proto), ExportOptions()).model
+    quant = IntQuant(np.array(0.5), np.array(1.0), np.array(5.0), rounding=Rounding(mode))
+    np.testing.assert_array_equal(Session(written).run({"x": x})["y"], quantize(x, quant))

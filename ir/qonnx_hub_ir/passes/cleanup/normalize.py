@@ -171,6 +171,10 @@ def _normalize_imports(model: Model) -> bool:
         imports.pop(alias, None)
     if dialect.DOMAIN in used:
         imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+        for function in model.functions.values():
+            # The number of inputs tells the versions of an operator apart.
+            if dialect.DOMAIN in function.opset_imports:
+                function.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
     if dialect.CHANNELS_LAST_DOMAIN in used:
         # Its operators follow the standard operators of the same name and version.
         imports[dialect.CHANNELS_LAST_DOMAIN] = imports.get("", 1)
