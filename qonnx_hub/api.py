@@ -24,7 +24,7 @@ from qonnx_hub.equivalence.reports.report import CheckResult, plain
 from qonnx_hub.equivalence.request import Request, check_request, make_side
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
-from qonnx_hub.io.model_files import has_external_data, write_artifact
+from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.protocol import (
     Artifact,
@@ -255,12 +255,14 @@ def convert(
     exporter = registry.find_exporter(to)
     artifact = exporter.export(model, options)
     notes.extend(artifact.notes)
-    result, ort_result = None, None
+    result, ort_result, message = None, None, None
     if feeds is not None:
-        result, ort_result = check_artifact(model, artifact, feeds, label, to)
+        compared = in_one_message(artifact.compared or artifact.model)
+        result, ort_result = check_artifact(model, artifact, compared, feeds, label, to)
+        message = compared if artifact.compared is None else None
     if path is not None:
         beside = has_external_data(model)
-        write_artifact(artifact, path, exporter.info.folder, external=beside)
+        write_artifact(artifact, path, exporter.info.folder, external=beside, message=message)
     return ConversionReport(
         source=label,
         path=None if path is None else str(path),

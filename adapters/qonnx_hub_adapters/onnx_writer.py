@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import onnx
-import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.errors import HubError, NotExactError, UsageError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.detach_weights import detach_weights
+from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 
 PRODUCER = "qonnx_hub"
@@ -41,11 +40,9 @@ def finish(model: Model) -> Model:
 
 def check(model: Model) -> None:
     """Check the model with ONNX's own checker."""
-    copy = model.clone()
-    # The checker takes the model as one message; a weight is as valid as an input of its type.
-    detach_weights(copy)
     try:
-        onnx.checker.check_model(onnx_ir.to_proto(copy))
+        # It takes the model as one message; a weight is as valid as an input of its type.
+        onnx.checker.check_model(without_weights(model))
     except onnx.checker.ValidationError as error:
         raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
 

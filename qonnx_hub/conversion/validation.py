@@ -23,7 +23,7 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
-from qonnx_hub.io.model_files import fits_one_message, in_one_message, weight_bytes
+from qonnx_hub.io.model_files import fits_one_message, weight_bytes
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.protocol import Artifact, Importer, ImportOptions, ShowsLayers
 from qonnx_hub_ir import dialect
@@ -154,26 +154,35 @@ def _batches(model: Model, feeds: Mapping[str, Array]) -> Iterator[dict[str, Arr
 def check_artifact(
     model: Model,
     artifact: Artifact,
+    message: onnx.ModelProto,
     feeds: Mapping[str, Array],
     label: str,
     to: str,
 ) -> tuple[CheckResult, CheckResult | None]:
     """Return how what was made compares to its source: on the executor, on onnxruntime.
 
+    Args:
+        model: The source.
+        artifact: What was made of it.
+        message: What is compared, as it will be written.
+        feeds: Inputs, by the names of the source.
+        label: How reports call the source.
+        to: Name of the form.
+
     Raises:
         ConversionError: It differs although every quantizer was said to be exact; or, where
             only the order of operations is another, beyond what that explains.
         SourceError: onnxruntime does not load it.
     """
-    message = in_one_message(artifact.compared or artifact.model)
+    source, made = ExecutorRunner(model, label), artifact.compared or artifact.model
     # One sample can be zero everywhere, and say nothing about magnitudes.
     measured = feeds if artifact.reordered else _first_batch(model, feeds)
-    noise = summation_noise(Session(model).run(measured).values())
+    noise = summation_noise(source.outputs(measured).values())
     exact = all(record.exact for record in artifact.quantizers)
     # Read as it stands, node by node: an importer would turn encodings into quantizers.
     written = registry.find_importer(message, "qonnx").load(message, ImportOptions())
     result = check_runners(
-        ExecutorRunner(model, label),
+        source,
         ExecutorRunner(written, f"{to} file"),
         feeds,
         inputs=_INPUTS,
@@ -194,17 +203,15 @@ def check_artifact(
             f"predicted: {'; '.join(broken)}; nothing was written. This is a defect of the "
             "converter"
         )
-    return result, _on_onnxruntime(model, message, feeds, label, to, noise)
+    file = OrtRunner(message, f"{to} file on onnxruntime", graph=made)
+    return result, _on_onnxruntime(source, file, feeds, noise)
 
 
 def _on_onnxruntime(
-    model: Model,
-    message: onnx.ModelProto,
-    feeds: Mapping[str, Array],
-    label: str,
-    to: str,
-    noise: Tolerance,
+    source: ExecutorRunner, file: OrtRunner, feeds: Mapping[str, Array], noise: Tolerance
 ) -> CheckResult | None:
+    message = file.source
+    assert isinstance(message, onnx.ModelProto)
     defined = {(function.domain, function.name) for function in message.functions}
     runs = all(
         node.domain in _RUNTIME_DOMAINS or (node.domain, node.op_type) in defined
@@ -214,10 +221,10 @@ def _on_onnxruntime(
         return None
     # Loading with default options is part of what the form promises; numbers are compared on
     # the graph as written, because the default optimizations change them by design.
-    OrtRunner(message, f"{to} file", optimize=ORT_OPTIMIZED).ready()
+    OrtRunner(message, file.label, optimize=ORT_OPTIMIZED).ready()
     return check_runners(
-        ExecutorRunner(model, label),
-        OrtRunner(message, f"{to} file on onnxruntime"),
+        source,
+        file,
         feeds,
         inputs=_INPUTS,
         how=How(noise, layers=False),

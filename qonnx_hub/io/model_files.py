@@ -20,13 +20,20 @@ _SMALL = 256
 """Bytes up to which a tensor stays in the file when the weights lie beside it."""
 
 
-def write_model(model: Model, path: str | Path, *, external: bool = False) -> None:
+def write_model(
+    model: Model,
+    path: str | Path,
+    *,
+    external: bool = False,
+    message: onnx.ModelProto | None = None,
+) -> None:
     """Write a model; the same model gives the same bytes.
 
     Args:
         model: The model.
         path: The file. Weights that go beside it are in ``path + ".data"``.
         external: Put the weights beside the file although they would fit in it.
+        message: The model as one message, where it was made before.
 
     Raises:
         UsageError: The path cannot be written, or its data file is one that the model still
@@ -36,7 +43,7 @@ def write_model(model: Model, path: str | Path, *, external: bool = False) -> No
     tensors = _tensors(model)
     if not external and fits_one_message(model):
         with replacing(target) as temporary:
-            message = onnx_ir.to_proto(model)
+            message = onnx_ir.to_proto(model) if message is None else message
             temporary.write_bytes(message.SerializeToString(deterministic=True))
         return
     data = target.with_name(f"{target.name}.data")
@@ -73,7 +80,12 @@ def _tensors(model: Model) -> list[onnx_ir.TensorProtocol]:
 
 
 def write_artifact(
-    artifact: Artifact, path: str | Path, folder: str = "", *, external: bool = False
+    artifact: Artifact,
+    path: str | Path,
+    folder: str = "",
+    *,
+    external: bool = False,
+    message: onnx.ModelProto | None = None,
 ) -> None:
     """Write what an exporter made: a file, or a folder, whole or not at all.
 
@@ -82,15 +94,17 @@ def write_artifact(
         path: The file or folder.
         folder: Name of the model in the folder; empty for forms that are one file.
         external: Put the weights of a single file beside it although they would fit in it.
+        message: The model as one message, where it was made before.
 
     Raises:
         UsageError: The path cannot be written; a folder that others filled.
     """
     if not folder:
-        write_model(artifact.model, path, external=external)
+        write_model(artifact.model, path, external=external, message=message)
         return
-    message = in_one_message(artifact.model).SerializeToString(deterministic=True)
-    write_folder(path, {folder: message, **artifact.files})
+    message = in_one_message(artifact.model) if message is None else message
+    written = message.SerializeToString(deterministic=True)
+    write_folder(path, {folder: written, **artifact.files})
 
 
 def has_external_data(model: Model) -> bool:
@@ -101,7 +115,8 @@ def has_external_data(model: Model) -> bool:
 
 def in_one_message(model: Model) -> onnx.ModelProto:
     """Return the model as one message, with weights that lie in other files read in."""
-    return onnx_ir.to_proto(_with_weights_read_in(model))
+    inside = _with_weights_read_in(model) if has_external_data(model) else model
+    return onnx_ir.to_proto(inside)
 
 
 def _with_weights_read_in(model: Model, largest: float = float("inf")) -> Model:

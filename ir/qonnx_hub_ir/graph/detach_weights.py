@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir
-from onnx_ir import Graph, Model, TensorProtocol
+from onnx_ir import ExternalTensor, Graph, GraphView, Model, TensorProtocol, Value
 
 from qonnx_hub_ir import dialect
 
@@ -35,6 +36,50 @@ def detach_weights(model: Model) -> dict[str, TensorProtocol]:
     return detached
 
 
+def without_weights(model: Model) -> onnx.ModelProto:
+    """Return the model as a message whose large initializers are inputs.
+
+    The model is not changed, and its weights are not copied.
+    """
+    for graph in model.graph.subgraphs():
+        if any(isinstance(v.const_value, ExternalTensor) for v in graph.initializers.values()):
+            model = model.clone()
+            detach_weights(model)
+            break
+    inputs, small = list(model.graph.inputs), []
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or value.is_graph_input():
+            small.append(value)
+        elif tensor.nbytes > LARGE:
+            kind = onnx_ir.TensorType(tensor.dtype)
+            inputs.append(Value(name=name, type=kind, shape=dialect.known_shape(tensor)))
+        elif isinstance(tensor, ExternalTensor):
+            inner = onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            small.append(
+                Value(name=name, type=value.type, shape=value.shape, const_value=inner)
+            )
+        else:
+            small.append(value)
+    message = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        message.opset_import.add(domain=domain, version=version)
+    view = GraphView(
+        inputs,
+        model.graph.outputs,
+        nodes=model.graph,
+        initializers=small,
+        name=model.graph.name,
+    )
+    # Its protocol asks for attributes to be settable, which a view does not need.
+    onnx_ir.serde.serialize_graph_into(message.graph, view)  # type: ignore[arg-type]
+    message.functions.extend(
+        onnx_ir.serde.serialize_function(function, create_value_info=False)
+        for function in model.functions.values()
+    )
+    return message
+
+
 def attach_weights(graph: Graph, detached: dict[str, TensorProtocol]) -> None:
     """Make initializers of the graph inputs that :func:`detach_weights` made."""
     kept = [value for value in graph.inputs if value.name not in detached]
@@ -49,7 +94,7 @@ def attach_weights(graph: Graph, detached: dict[str, TensorProtocol]) -> None:
 def _bring_into_memory(graph: Graph) -> None:
     for value in graph.initializers.values():
         tensor = value.const_value
-        if isinstance(tensor, onnx_ir.ExternalTensor):
+        if isinstance(tensor, ExternalTensor):
             value.const_value = onnx_ir.Tensor(
                 tensor.numpy(), dtype=tensor.dtype, name=tensor.name
             )

@@ -52,18 +52,26 @@ class Unit:
 class Side:
     """A graph that can be run in pieces, from values that are known to values that are not."""
 
-    def __init__(self, model: Model, runner: Runner | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        runner: Runner | None = None,
+        shown: Mapping[str, Array] | None = None,
+    ) -> None:
         """Look at the graph once.
 
         Args:
             model: The graph.
             runner: Runs pieces of it; the executor by default.
+            shown: Values that it has shown; those that depend on no input are not computed
+                again.
         """
         self.model = model
         self.values: Mapping[str, Value] = facts_of(model).values
         self.moving = facts_of(model).dynamic
         self._runner = runner
         self._constants: dict[str, Array] = {}
+        self._shown = {} if shown is None else shown
 
     def run(
         self,
@@ -112,6 +120,8 @@ class Side:
         name = str(value.name)
         if name in self.moving or value.is_graph_input() or name not in self.values:
             return None
+        if name in self._shown:
+            return self._shown[name]
         if not self._constants:
             # All at once: cutting the graph takes as long for one as for all.
             names = [n for n in self.values if n not in self.moving]

@@ -55,12 +55,13 @@ def find_latent(a: Runner, b: Runner, pairs: Sequence[Pair], batch: Batch) -> li
     if not asked:
         return []
     given = dict(unit.given)
-    for pair, x, _ in asked.values():
-        before = next(p for p in pairs if p.a == _operand_name(ours, pair))
+    first = {p.a: p for p in reversed(pairs)}
+    for name, (_, x, _) in asked.items():
+        before = first[name]
         turned = aligned(unit.b[before.b], x)
         if turned is not None:
             given[before.b] = np.ascontiguousarray(turned)
-    theirs = Side(b.model, b)
+    theirs = Side(b.model, b, unit.b)
     wanted = [pair.b for pair, _, _ in asked.values()]
     answers = theirs.run(wanted, given, unit.there)
     if answers is None:

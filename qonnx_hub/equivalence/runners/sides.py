@@ -144,21 +144,22 @@ class OrtRunner:
         optimize: "off" (the graph as written) or "all" (onnxruntime's defaults, which fuse
             quantized operators and so change numbers by design).
         threads: Threads per session; onnxruntime's own choice by default.
+        graph: The graph of the source, where it is at hand; read from the source otherwise.
     """
 
     source: str | Path | onnx.ModelProto
     label: str
     optimize: str = ORT_UNOPTIMIZED
     threads: int | None = None
+    graph: Model | None = None
     _sessions: dict[tuple[str, ...], Any] = field(default_factory=dict, init=False)
-    _model: Model | None = field(default=None, init=False)
 
     @property
     def model(self) -> Model:
         """The graph as the file has it, before any normalization."""
-        if self._model is None:
-            self._model = onnx_ir.from_proto(self._message())
-        return self._model
+        if self.graph is None:
+            self.graph = onnx_ir.from_proto(self._message())
+        return self.graph
 
     @property
     def input_names(self) -> tuple[str, ...]:

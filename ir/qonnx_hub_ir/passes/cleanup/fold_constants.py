@@ -89,7 +89,7 @@ def _compute(node: Node, opset: int) -> list[Array] | None:
         for index, value in enumerate(node.inputs)
         if value is not None
     }
-    proto = onnx_ir.to_proto(node)
+    proto = onnx_ir.serde.serialize_node(node)
     del proto.input[:], proto.output[:]
     proto.input.extend("" if v is None else f"i{i}" for i, v in enumerate(node.inputs))
     names = [f"o{index}" for index in range(len(node.outputs))]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
+import onnx.defs
 import onnx.shape_inference
 import onnx_ir
-from onnx_ir import Model, Node
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
-from onnx_ir.passes.common import AddDefaultAttributesPass
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.detach_weights import detach_weights
+from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.lowering import im2col
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
@@ -47,27 +49,70 @@ class InferShapes(InPlacePass):
 
 
 def _skeleton(model: Model) -> onnx.ModelProto:
-    """Return a proto in which only standard operators and small constants are left."""
-    copy = model.clone()
-    LowerChannelsLast()(copy)
-    for node in list(copy.graph.all_nodes()):
-        if dialect.is_quantizer(node) or dialect.is_thresholds(node):
-            _make_identity(node)
-        stand_in(node)
-        im2col.stand_in(node)
-        for value in node.outputs:
-            # What the file claims may be stale; the inference starts from the inputs alone.
-            value.shape = None
-    detach_weights(copy)
-    # Inference through the body of a function operator stumbles over attributes left out.
-    AddDefaultAttributesPass()(copy)
-    return onnx_ir.to_proto(copy)
+    """Return a message in which only standard operators and small constants are left."""
+    if any(_needs_stand_in(node) for node in model.graph.all_nodes()):
+        model = model.clone()
+        LowerChannelsLast()(model)
+        for node in list(model.graph.all_nodes()):
+            stand_in(node)
+            im2col.stand_in(node)
+    message = without_weights(model)
+    versions = {imported.domain: imported.version for imported in message.opset_import}
+    _simplify(message.graph, versions)
+    for function in message.functions:
+        for node in function.node:
+            _add_defaults(node, versions)
+    return message
 
 
-def _make_identity(node: Node) -> None:
-    node.resize_inputs(1)
-    node.attributes.clear()
-    node.domain, node.op_type = "", "Identity"
+def _needs_stand_in(node: Node) -> bool:
+    return node.domain != "" and not _has_shape_of_input(node.domain, node.op_type)
+
+
+def _has_shape_of_input(domain: str, op_type: str) -> bool:
+    return domain == dialect.DOMAIN and (
+        op_type in dialect.QUANTIZERS or op_type == dialect.THRESHOLDS
+    )
+
+
+def _simplify(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
+    """Make quantizers identities, and forget the shapes of all values that nodes make."""
+    made = {name for node in graph.node for name in node.output}
+    for info in (*graph.value_info, *graph.output):
+        # What the file claims may be stale; the inference starts from the inputs alone.
+        if info.name in made and info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        if _has_shape_of_input(node.domain, node.op_type):
+            del node.input[1:], node.attribute[:]
+            node.domain, node.op_type = "", "Identity"
+        _add_defaults(node, versions)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _simplify(body, versions)
+
+
+def _add_defaults(node: onnx.NodeProto, versions: Mapping[str, int]) -> None:
+    """Write attributes out: inference in function operators stumbles over missing ones."""
+    defaults = _defaults(node.domain, node.op_type, versions.get(node.domain, 0))
+    if defaults:
+        given = {attribute.name for attribute in node.attribute}
+        node.attribute.extend(one for one in defaults if one.name not in given)
+
+
+@functools.cache
+def _defaults(domain: str, op_type: str, version: int) -> tuple[onnx.AttributeProto, ...]:
+    if not version or not onnx.defs.has(op_type, domain):
+        return ()
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return ()
+    return tuple(
+        attribute.default_value
+        for attribute in schema.attributes.values()
+        if not attribute.required and attribute.default_value.type
+    )
 
 
 def _take_over(model: Model, inferred: onnx.ModelProto) -> bool:
@@ -79,12 +124,24 @@ def _take_over(model: Model, inferred: onnx.ModelProto) -> bool:
             info = known.get(str(value.name))
             if info is None or not info.type.HasField("tensor_type"):
                 continue
+            if _says_the_same(value, info.type.tensor_type):
+                continue
             before = (value.type, value.shape)
             source = onnx_ir.serde.deserialize_value_info_proto(info, None)
             value.type = source.type or value.type
             value.shape = _sharper(value.shape, source.shape)
             modified |= before != (value.type, value.shape)
     return modified
+
+
+def _says_the_same(value: Value, inferred: onnx.TypeProto.Tensor) -> bool:
+    """Return whether a value has the inferred type and sizes, all of them numbers."""
+    if value.shape is None or value.dtype != inferred.elem_type:
+        return False
+    sizes = [
+        size.dim_value if size.HasField("dim_value") else None for size in inferred.shape.dim
+    ]
+    return inferred.HasField("shape") and list(value.shape) == sizes
 
 
 def _sharper(old: onnx_ir.Shape | None, new: onnx_ir.Shape | None) -> onnx_ir.Shape | None:
