@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir
@@ -17,10 +17,12 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub.executor.plan import Plan
 from qonnx_hub.executor.planner import make_plan
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.dialect import ONNXRUNTIME_DOMAIN
 from qonnx_hub_ir.errors import PassError, UsageError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.subgraphs import bodies
+from qonnx_hub_ir.operators import Batch, Family
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
@@ -284,9 +286,10 @@ def _sizes_of(
         return np.take(arrays[0], arrays[1].astype(np.int64))
     if node.op_type == "Concat":
         return np.concatenate(arrays)
-    if node.op_type in {"Squeeze", "Unsqueeze"} and arrays[0].size == 1:
-        return arrays[0].reshape(() if node.op_type == "Squeeze" else (1,))
-    return arrays[0] if node.op_type in {"Cast", "Identity"} else None
+    rank = _rank(node.outputs[0])
+    if operators.reshapes(node) and arrays[0].size == 1 and rank in (0, 1):
+        return arrays[0].reshape((1,) * rank)
+    return arrays[0] if node.op_type == "Cast" or operators.is_identity(node) else None
 
 
 def _keeps_samples_apart(
@@ -312,8 +315,7 @@ def _keeps_samples_apart(
             if any(v in from_shape for v in inputs):
                 from_shape.update(node.outputs)
             continue
-        rule = _RULES.get(node.op_type)
-        if rule is None or not rule(node, apart):
+        if not _keeps_apart(node, apart):
             return False
         if node.op_type == "Reshape" and not _copies_first_axis(node, shapes):
             return False
@@ -334,16 +336,12 @@ def _copies_first_axis(node: Node, shapes: Mapping[Node, Array] | None) -> bool:
     return after is not None and str(after) == str(before) and str(after) != "None"
 
 
-_SHAPE_ARITHMETIC = frozenset(
-    {"Add", "Cast", "Concat", "Div", "Gather", "Mul", "Slice", "Squeeze", "Sub", "Unsqueeze"}
-)
-
-
 def _is_shape_use(node: Node, apart: set[Value], from_shape: set[Value]) -> bool:
     """Return whether values computed from a shape are used as nothing but a shape."""
     if node.op_type == "Reshape":
         return node.inputs[0] not in from_shape and node.inputs[1] in from_shape
-    return node.op_type in _SHAPE_ARITHMETIC and not any(v in apart for v in node.inputs)
+    known = operators.is_elementwise(node) or operators.moves_values(node)
+    return known and not any(v in apart for v in node.inputs)
 
 
 def _rank(value: Value | None) -> int:
@@ -364,7 +362,7 @@ def _attr(node: Node, name: str, default: Any) -> Any:
 
 
 def _elementwise(node: Node, apart: set[Value]) -> bool:
-    return _broadcasts(node, node.inputs, apart)
+    return operators.is_elementwise(node) and _broadcasts(node, node.inputs, apart)
 
 
 def _broadcasts(node: Node, operands: Iterable[Value | None], apart: set[Value]) -> bool:
@@ -402,13 +400,10 @@ def _gemm_with_bias_at(position: int) -> Callable[[Node, set[Value]], bool]:
     return rule
 
 
-def _axis(default: int) -> Callable[[Node, set[Value]], bool]:
-    def rule(node: Node, apart: set[Value]) -> bool:
-        rank = _rank(node.inputs[0])
-        axis = int(_attr(node, "axis", default))
-        return rank > 1 and axis not in (0, -rank) and _only_first_input(node, apart)
-
-    return rule
+def _other_axis(node: Node, apart: set[Value]) -> bool:
+    rank, axis = _rank(node.inputs[0]), _attr(node, "axis", operators.default_axis(node))
+    known = rank > 1 and axis is not None
+    return known and int(axis) not in (0, -rank) and _only_first_input(node, apart)
 
 
 def _concat(node: Node, apart: set[Value]) -> bool:
@@ -426,17 +421,14 @@ def _transpose(node: Node, apart: set[Value]) -> bool:
     return perm is not None and perm[0] == 0 and _only_first_input(node, apart)
 
 
-def _axes_input(index: int) -> Callable[[Node, set[Value]], bool]:
-    def rule(node: Node, apart: set[Value]) -> bool:
-        axes = _constant(node, index)
-        rank = max(_rank(node.inputs[0]), _rank(node.outputs[0]))
-        if axes is None or axes.size == 0 or rank < 1:
-            return False
-        return 0 not in {int(a) % rank for a in axes.reshape(-1)} and _only_first_input(
-            node, apart
-        )
-
-    return rule
+def _other_axes(node: Node, apart: set[Value]) -> bool:
+    index = operators.axes_input(node)
+    axes = None if index is None else _constant(node, index)
+    rank = max(_rank(node.inputs[0]), _rank(node.outputs[0]))
+    if axes is None or axes.size == 0 or rank < 1:
+        return False
+    along_samples = 0 in {int(a) % rank for a in axes.reshape(-1)}
+    return not along_samples and _only_first_input(node, apart)
 
 
 def _pad(node: Node, apart: set[Value]) -> bool:
@@ -458,16 +450,11 @@ def _resize(node: Node, apart: set[Value]) -> bool:
     return float(scales[0]) == 1.0 and _only_first_input(node, apart)
 
 
-def _max_pool(node: Node, apart: set[Value]) -> bool:
-    # Indices count through the whole array, samples before this one included.
-    return len(node.outputs) == 1 and _only_first_input(node, apart)
-
-
 def _gather(node: Node, apart: set[Value]) -> bool:
     data, indices = node.inputs[:2]
     if indices in apart and data not in apart:
         return int(_attr(node, "axis", 0)) == 0 and _rank(indices) > 0
-    return _axis(0)(node, apart)
+    return _other_axis(node, apart)
 
 
 def _integer_pair(node: Node, apart: set[Value]) -> bool:
@@ -511,83 +498,45 @@ def _quantize_linear(node: Node, apart: set[Value]) -> bool:
     return plain and (per_tensor or other_axis) and _only_first_input(node, apart)
 
 
-_RULES: Mapping[str, Callable[[Node, set[Value]], bool]] = {
-    **dict.fromkeys(
-        (
-            *(
-                "Abs",
-                "Add",
-                "And",
-                "BipolarQuant",
-                "Cast",
-                "Ceil",
-                "Clip",
-                "Div",
-                "Elu",
-                "Equal",
-            ),
-            *("Erf", "Exp", "FloatQuant", "Floor", "Gelu", "Greater", "GreaterOrEqual"),
-            *(
-                "HardSigmoid",
-                "HardSwish",
-                "Identity",
-                "LeakyRelu",
-                "Less",
-                "LessOrEqual",
-                "Log",
-            ),
-            *("Max", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Quant"),
-            *(
-                "Reciprocal",
-                "Relu",
-                "Round",
-                "Selu",
-                "Sigmoid",
-                "Sign",
-                "Softplus",
-                "Softsign",
-            ),
-            *("Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Trunc", "Where"),
-        ),
-        _elementwise,
-    ),
-    **dict.fromkeys(
-        (
-            *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
-            *("GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization"),
-            *("ConvInteger", "QLinearAveragePool", "QLinearConv", "QLinearGlobalAveragePool"),
-            *("QLinearLeakyRelu", "QLinearSigmoid", "SpaceToDepth"),
-        ),
-        _only_first_input,
-    ),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "LayerNormalization"), _axis(-1)),
-    **dict.fromkeys(("QLinearAdd", "QLinearMul"), _integer_pair),
-    **dict.fromkeys(
-        (
-            *("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Squeeze", "Unsqueeze"),
-            *("ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"),
-        ),
-        _axes_input(1),
-    ),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantize_linear),
-    "Concat": _concat,
-    "Flatten": _flatten,
-    "Gather": _gather,
-    "Gemm": _gemm_with_bias_at(2),
-    "Im2Col": _only_first_input,
-    "MatMul": _matmul,
-    "MaxPool": _max_pool,
-    "MultiThreshold": _only_first_input,
-    "MatMulInteger": _integer_product(1, 2),
-    "MatMulIntegerToFloat": _integer_product(1, 2, 4),
-    "Pad": _pad,
-    "QGemm": _gemm_with_bias_at(6),
-    "QLinearConcat": _qlinear_concat,
-    "QLinearMatMul": _integer_product(3, 1, 2, 6, 7),
-    "Reshape": _only_first_input,
-    "Resize": _resize,
-    "Slice": _axes_input(3),
-    "Split": _axis(0),
-    "Transpose": _transpose,
+_Rule: TypeAlias = Callable[[Node, set[Value]], bool]
+
+_BY_BATCH: Mapping[Batch, _Rule] = {
+    Batch.BROADCAST: _elementwise,
+    Batch.FIRST_INPUT: _only_first_input,
+    Batch.OTHER_AXIS: _other_axis,
+    Batch.OTHER_AXES: _other_axes,
+    Batch.UNKNOWN: lambda node, apart: False,
 }
-"""Operator -> whether the node keeps apart samples that lie apart in its inputs."""
+"""What the table of operators says of the batch -> whether the node keeps samples apart."""
+
+_RULES: Mapping[tuple[str, str], _Rule] = {
+    **{
+        (row.domain, row.name): _integer_pair
+        for row in operators.where(domain=ONNXRUNTIME_DOMAIN, family=Family.ARITHMETIC)
+    },
+    **{
+        (row.domain, row.name): _quantize_linear
+        for row in operators.where(lambda row: row.axis, domain=None, family=Family.QUANTIZER)
+    },
+    ("", "Concat"): _concat,
+    ("", "Flatten"): _flatten,
+    ("", "Gather"): _gather,
+    ("", "Gemm"): _gemm_with_bias_at(2),
+    ("", "MatMul"): _matmul,
+    ("", "MatMulInteger"): _integer_product(1, 2),
+    ("", "Pad"): _pad,
+    ("", "QLinearMatMul"): _integer_product(3, 1, 2, 6, 7),
+    ("", "Reshape"): _only_first_input,
+    ("", "Resize"): _resize,
+    ("", "Transpose"): _transpose,
+    (ONNXRUNTIME_DOMAIN, "MatMulIntegerToFloat"): _integer_product(1, 2, 4),
+    (ONNXRUNTIME_DOMAIN, "QGemm"): _gemm_with_bias_at(6),
+    (ONNXRUNTIME_DOMAIN, "QLinearConcat"): _qlinear_concat,
+}
+"""Operators that a rule of their own decides, before the table of operators is asked."""
+
+
+def _keeps_apart(node: Node, apart: set[Value]) -> bool:
+    """Return whether a node keeps apart the samples that lie apart in its inputs."""
+    rule = _RULES.get((node.domain, node.op_type))
+    return (rule or _BY_BATCH[operators.batch_rule(node)])(node, apart)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from onnx_ir import Graph, Node, Value
 
-from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array, Kernel
-from qonnx_hub.executor.plan import Plan
+from qonnx_hub.executor.plan import Plan, execute
+from qonnx_hub_ir.graph.subgraphs import bodies, captured_values
 
 PlanMaker = Callable[[Graph, Sequence[Value]], Plan]
 """Makes the plan of a subgraph that reads the given values of the graphs around it."""
@@ -18,15 +18,7 @@ PlanMaker = Callable[[Graph, Sequence[Value]], Plan]
 
 def is_control(node: Node) -> bool:
     """Return whether the node is run here."""
-    return node.domain == "" and node.op_type in {"If", "Loop"}
-
-
-def captured(node: Node) -> list[Value]:
-    """Return the outer values that the node's subgraphs read, each once, in order."""
-    found: dict[Value, None] = {}
-    for graph in _subgraphs(node):
-        found.update(dict.fromkeys(_free(graph)))
-    return list(found)
+    return (node.domain, node.op_type) in _BUILDERS
 
 
 def build_control(node: Node, make: PlanMaker) -> tuple[Kernel, list[Value]]:
@@ -34,16 +26,10 @@ def build_control(node: Node, make: PlanMaker) -> tuple[Kernel, list[Value]]:
 
     Source: operator documents If-19 and Loop-19.
     """
-    outer = captured(node)
+    outer = captured_values(node)
     names = [str(value.name) for value in outer]
-    plans = [make(graph, outer) for graph in _subgraphs(node)]
-    if node.op_type == "If":
-        order = [name for name in node.attributes if name.endswith("_branch")]
-        branches = dict(zip(order, plans, strict=True))
-        return _conditional(branches["then_branch"], branches["else_branch"], names), outer
-    carried = len(node.inputs) - 2
-    scanned = _subgraphs(node)[0].outputs[1 + carried :]
-    return _loop(plans[0], names, carried, [_empty(value) for value in scanned]), outer
+    plans = [make(graph, outer) for graph in bodies(node)]
+    return _BUILDERS[node.domain, node.op_type](node, plans, names), outer
 
 
 def _empty(value: Value) -> Array:
@@ -51,21 +37,6 @@ def _empty(value: Value) -> Array:
     dtype = np.float32 if value.dtype is None else value.dtype.numpy()
     dims = [] if value.shape is None else list(value.shape)
     return np.zeros((0, *(d if isinstance(d, int) else 0 for d in dims)), dtype=dtype)
-
-
-def _subgraphs(node: Node) -> list[Graph]:
-    return [a.value for a in node.attributes.values() if isinstance(a.value, Graph)]
-
-
-def _free(graph: Graph) -> list[Value]:
-    own = {*graph.inputs, *graph.initializers.values()}
-    free: list[Value] = []
-    for node in graph:
-        reads = (*(v for v in node.inputs if v is not None), *captured(node))
-        free.extend(value for value in reads if value not in own)
-        own.update(node.outputs)
-    free.extend(value for value in graph.outputs if value not in own)
-    return free
 
 
 def _run(plan: Plan, feeds: dict[str, Any]) -> list[Any]:
@@ -78,7 +49,11 @@ def _single(results: list[Any]) -> Any:
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _conditional(then: Plan, otherwise: Plan, names: list[str]) -> Kernel:
+def _conditional(node: Node, plans: list[Plan], names: list[str]) -> Kernel:
+    order = [name for name in node.attributes if name.endswith("_branch")]
+    branches = dict(zip(order, plans, strict=True))
+    then, otherwise = branches["then_branch"], branches["else_branch"]
+
     def run(condition: Array, *outer: Any) -> Any:
         plan = then if bool(np.all(condition)) else otherwise
         return _single(_run(plan, dict(zip(names, outer, strict=True))))
@@ -86,7 +61,9 @@ def _conditional(then: Plan, otherwise: Plan, names: list[str]) -> Kernel:
     return run
 
 
-def _loop(body: Plan, names: list[str], carried: int, nothing: list[Array]) -> Kernel:
+def _loop(node: Node, plans: list[Plan], names: list[str]) -> Kernel:
+    (body,), carried = plans, len(node.inputs) - 2
+    nothing = [_empty(value) for value in bodies(node)[0].outputs[1 + carried :]]
     inputs = list(body.feeds)[: 2 + carried]
 
     def run(trip_count: Array | None, condition: Array | None, *rest: Any) -> Any:
@@ -111,4 +88,8 @@ def _loop(body: Plan, names: list[str], carried: int, nothing: list[Array]) -> K
     return run
 
 
-__all__ = ["build_control", "captured", "is_control"]
+_BUILDERS: Mapping[tuple[str, str], Callable[[Node, list[Plan], list[str]], Kernel]] = {
+    ("", "If"): _conditional,
+    ("", "Loop"): _loop,
+}
+"""What runs a node's plans, with the names of the outer values that its bodies read."""

@@ -9,9 +9,10 @@ import onnx
 import onnx_ir
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-from onnx_ir import Node
+from onnx_ir import Node, Value
 
 from qonnx_hub.executor.kernels.spec import Kernel
+from qonnx_hub_ir.graph.subgraphs import captured_values
 
 _REFUSED = {
     "QuantizeLinear": "the reference wraps values beyond the integer range",
@@ -23,30 +24,8 @@ class NoFallbackError(Exception):
     """The reference implementation cannot run this node; the text says why."""
 
 
-def captured_names(node: Node) -> list[str]:
-    """Return the names of outer values that the node's subgraphs read, in order."""
-    names: dict[str, None] = {}
-    for attr in node.attributes.values():
-        graphs = attr.value if isinstance(attr.value, (list, tuple)) else [attr.value]
-        for graph in graphs:
-            if isinstance(graph, onnx_ir.Graph):
-                names.update(dict.fromkeys(_free_names(graph)))
-    return list(names)
-
-
-def _free_names(graph: onnx_ir.Graph) -> list[str]:
-    own = {str(v.name) for v in (*graph.inputs, *graph.initializers.values())}
-    free: list[str] = []
-    for node in graph:
-        used = [str(v.name) for v in node.inputs if v is not None and v.name]
-        free.extend(name for name in (*used, *captured_names(node)) if name not in own)
-        own.update(str(v.name) for v in node.outputs)
-    free.extend(str(v.name) for v in graph.outputs if str(v.name) not in own)
-    return free
-
-
-def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, list[str]]:
-    """Return a kernel made of the reference implementation, and the outer names it reads.
+def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, list[Value]]:
+    """Return a kernel made of the reference implementation, and the outer values it reads.
 
     Args:
         node: A node of a standard domain.
@@ -60,7 +39,8 @@ def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, l
     """
     if node.op_type in _REFUSED:
         raise NoFallbackError(_REFUSED[node.op_type])
-    outer = captured_names(node)
+    captured = captured_values(node)
+    outer = [str(value.name) for value in captured]
     proto = onnx_ir.to_proto(node)
     del proto.input[:], proto.output[:]
     inputs = [f"__in{i}" if v is not None else "" for i, v in enumerate(node.inputs)]
@@ -88,4 +68,4 @@ def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, l
         arrays = [np.asarray(v) if isinstance(v, np.generic) else v for v in values]
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
-    return run, outer
+    return run, captured

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.fusible import Stage, StageRun
+from qonnx_hub.executor.kernels.fusible import FusibleStage, StageRun
 from qonnx_hub.executor.kernels.spec import Array, Kernel
-from qonnx_hub.executor.threads import share
+from qonnx_hub.executor.threads import parallel_for
 from qonnx_hub_ir.errors import ExecutionError, failure
 
 BLOCK = 65536
@@ -42,7 +42,7 @@ class Link:
         node: Operator and name, for messages.
     """
 
-    stage: Stage
+    stage: FusibleStage
     kernel: Kernel
     others: tuple[Any, ...]
     node: str
@@ -72,7 +72,7 @@ def build_chain(links: Sequence[Link], *, reuse: bool) -> Kernel:
             return _one_by_one(links, x)
         y = x if reuse and x.flags.writeable else np.empty_like(x)
         if len(blocks) > _SHARED_BLOCKS:
-            share(lambda: functools.partial(_do, x, y), blocks)
+            parallel_for(lambda: functools.partial(_do, x, y), blocks)
             return y
         for block in blocks:
             _do(x, y, block)
@@ -90,7 +90,7 @@ def _do(x: Array, y: Array, part: _Part) -> None:
         source = target
 
 
-def _without_needless(stages: Sequence[Stage]) -> list[Stage]:
+def _without_needless(stages: Sequence[FusibleStage]) -> list[FusibleStage]:
     """Return the stages without a Relu whose reader clips at zero itself."""
     following = [*stages[1:], None]
     return [
@@ -110,7 +110,7 @@ def _one_by_one(links: Sequence[Link], x: Array) -> Array:
     return x
 
 
-def _blocks(stages: Sequence[Stage], shape: tuple[int, ...]) -> _Prepared:
+def _blocks(stages: Sequence[FusibleStage], shape: tuple[int, ...]) -> _Prepared:
     """Return how to go through an array of this shape; nothing where a stage does not fit."""
     shaped = [_fitted(stage, shape) for stage in stages]
     if len(shape) < 1 or math.prod(shape) == 0 or any(c is None for c in shaped):
@@ -122,7 +122,7 @@ def _blocks(stages: Sequence[Stage], shape: tuple[int, ...]) -> _Prepared:
     ]
 
 
-def _fitted(stage: Stage, shape: tuple[int, ...]) -> tuple[Array, ...] | None:
+def _fitted(stage: FusibleStage, shape: tuple[int, ...]) -> tuple[Array, ...] | None:
     """Return the constants with the rank of the data; ``None`` where they would enlarge it."""
     rank, fitted = len(shape), []
     for constant in stage.constants:

@@ -14,66 +14,17 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub.executor.control_flow import build_control, is_control
-from qonnx_hub.executor.fallback import NoFallbackError, build_fallback, captured_names
+from qonnx_hub.executor.fallback import NoFallbackError, build_fallback
 from qonnx_hub.executor.fusion import Link, build_chain
 from qonnx_hub.executor.kernels import kernel_table
 from qonnx_hub.executor.kernels.fusible import STAGES
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
-from qonnx_hub.executor.plan import Plan, Step
-from qonnx_hub.executor.program import compile_program
-from qonnx_hub_ir import dialect
+from qonnx_hub.executor.plan import Plan, Step, compile_program
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
+from qonnx_hub_ir.graph.subgraphs import bodies, captured_values
+from qonnx_hub_ir.operators import Buffer
 from qonnx_hub_ir.verify import label
-
-_MAKES_FRESH_BUFFERS = frozenset(
-    {
-        *(
-            "Abs",
-            "Add",
-            "BatchNormalization",
-            "BipolarQuant",
-            "Ceil",
-            "Clip",
-            "Concat",
-            "Conv",
-        ),
-        *("Div", "Exp", "Floor", "Gemm", "MatMul", "Max", "Min", "Mul", "Neg", "Pow", "Quant"),
-        *("Relu", "Round", "Sqrt", "Sub", "Where"),
-    }
-)
-"""Operators whose kernels never return a view of an input. Only what they make, and only they
-read, may be overwritten in place."""
-
-_MAY_RETURN_VIEWS = frozenset(
-    {
-        *("Cast", "CastLike", "BitCast", "Dropout", "Expand", "Flatten", "Gather", "Identity"),
-        *(
-            "DepthToSpace",
-            "MaxPool",
-            "OptionalGetElement",
-            "Reshape",
-            "Resize",
-            "Slice",
-            "SpaceToDepth",
-            "Split",
-            "Squeeze",
-            "Transpose",
-            "Unsqueeze",
-        ),
-    }
-)
-"""Operators whose kernels may return an input, or a view of it."""
-
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 
 
 def make_plan(
@@ -142,7 +93,6 @@ class _Planner:
         self.shapes: dict[Node, Value] = {}
         self.checked: frozenset[Value] = frozenset()
         self.slots: dict[Value, int] = {}
-        self.by_name: dict[str, Value] = {}
         self.constants: dict[Value, Any] = {}
         self.jobs: list[_Job] = []
         self.gaps: list[Gap] = []
@@ -167,8 +117,6 @@ class _Planner:
     def _add(self, value: Value) -> None:
         # Slot 0 stands for "not connected".
         self.slots[value] = len(self.slots) + 1
-        if value.name:
-            self.by_name[value.name] = value
 
     def _plan_node(self, node: Node) -> None:
         for value in node.outputs:
@@ -186,7 +134,7 @@ class _Planner:
             self.constants[node.outputs[0]] = np.asarray(kernel(known))
             return
         ready = all(v in self.constants for v in reads)
-        if ready and node.op_type not in _RANDOM and not self.gaps:
+        if ready and not operators.is_random(node) and not self.gaps:
             self._compute_now(node, kernel, inputs)
             return
         self.jobs.append(_Job(kernel, inputs, node, self._link(node, kernel)))
@@ -221,15 +169,14 @@ class _Planner:
         if is_control(node):
             return build_control(node, self._subplan)
         factory = kernel_table().get((node.domain, node.op_type))
-        if factory is not None and not _has_subgraph(node):
+        if factory is not None and not bodies(node):
             try:
                 return factory(self._spec(node)), []
             except Unserved:
                 pass
         if node.domain not in dialect.STANDARD_DOMAINS:
             raise NoFallbackError("no kernel for this operator")
-        kernel, names = build_fallback(node, self.imports)
-        return kernel, [self.by_name[name] for name in names]
+        return build_fallback(node, self.imports)
 
     def _spec(self, node: Node) -> KernelSpec:
         return KernelSpec(
@@ -252,7 +199,7 @@ class _Planner:
             if value is not None
             and self.readers.get(value) == 1
             and (producer := value.producer()) is not None
-            and producer.op_type in _MAKES_FRESH_BUFFERS
+            and operators.buffer_of(producer) is Buffer.FRESH
             and value not in self.constants
         )
 
@@ -346,7 +293,8 @@ class _Planner:
         """Return names of values whose arrays the caller must not get as they are."""
         shared: set[Value] = {*self.given, *self.constants}
         for node in (job.node for job in self.jobs):
-            views = node.op_type in _MAY_RETURN_VIEWS or _has_subgraph(node)
+            # A kernel that is not known to make fresh arrays may return a view.
+            views = operators.buffer_of(node) is not Buffer.FRESH
             if views and any(value in shared for value in node.inputs):
                 shared.update(node.outputs)
         return frozenset(str(value.name) for value in shared if str(value.name) in named)
@@ -371,15 +319,10 @@ def _count_readers(graph: Graph, outputs: Sequence[Value]) -> dict[Value, int]:
     count: dict[Value, int] = {}
     for value in outputs:
         count[value] = count.get(value, 0) + 1
-    captured: set[str] = set()
     for node in graph:
-        captured.update(captured_names(node))
-        for read in node.inputs:
+        for read in (*node.inputs, *captured_values(node)):
             if read is not None:
                 count[read] = count.get(read, 0) + 1
-    for value in list(count):
-        if value.name in captured:
-            count[value] += 1
     return count
 
 
@@ -392,11 +335,6 @@ def _in_order(value: Any) -> Any:
     if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
         return value.copy(order="C")
     return value
-
-
-def _has_subgraph(node: Node) -> bool:
-    kinds = (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS)
-    return any(attr.type in kinds for attr in node.attributes.values())
 
 
 def _python_value(attr: onnx_ir.Attr) -> Any:

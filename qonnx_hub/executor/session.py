@@ -11,12 +11,12 @@ from onnx_ir import Model
 
 from qonnx_hub.executor.batch_axis import Batcher, batcher_of, join_parts, sample_count
 from qonnx_hub.executor.blas import limited_to
-from qonnx_hub.executor.execute import execute
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.plan import Plan
+from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub.executor.planner import make_plan
-from qonnx_hub.executor.threads import default_threads, run_all, team_of
-from qonnx_hub.executor.tiles import CONVOLUTIONS, pieces_of
+from qonnx_hub.executor.threads import default_threads, parallel_map, use_threads
+from qonnx_hub.executor.tiles import pieces_of
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import facts_of
 
@@ -169,7 +169,7 @@ class Session:
 
         ``None`` where a shape is open, or where threads share the larger operations.
         """
-        if any(node.op_type in CONVOLUTIONS for node in self._model.graph):
+        if any(operators.is_convolution(n, any_layout=True) for n in self._model.graph):
             return None
         plain: dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] = {}
         for name, shape in self._shapes.items():
@@ -190,7 +190,7 @@ class Session:
 
     def _together(self, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
         """Run with threads that share the larger operations."""
-        with team_of(self._team()):
+        with use_threads(self._team()):
             return run()
 
     def _team(self) -> int:
@@ -214,7 +214,7 @@ class Session:
             {name: array[at : at + piece] for name, array in arrays.items()}
             for at in range(0, total, piece)
         ]
-        pieces = run_all(lambda cut: execute(plan, cut), cuts, self._team())
+        pieces = parallel_map(lambda cut: execute(plan, cut), cuts, self._team())
         return _joined(pieces, plan, self._batcher)
 
     def _plan_for(self, all_tensors: bool) -> Plan:

@@ -37,7 +37,7 @@ def default_threads() -> int:
 
 
 @contextmanager
-def team_of(threads: int) -> Iterator[None]:
+def use_threads(threads: int) -> Iterator[None]:
     """Let operations of this thread use so many threads, the matrix library one."""
     with limited_to(1):
         before = getattr(_here, "threads", 1)
@@ -48,7 +48,7 @@ def team_of(threads: int) -> Iterator[None]:
             _here.threads = before
 
 
-def share(make: Callable[[], Callable[[T], None]], parts: Iterable[T]) -> None:
+def parallel_for(make: Callable[[], Callable[[T], None]], parts: Iterable[T]) -> None:
     """Do all parts, on this thread and on those of the team that are free.
 
     Args:
@@ -92,7 +92,7 @@ def _finish(futures: Sequence[Future[Any]]) -> None:
             future.exception()
 
 
-def run_all(run: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+def parallel_map(run: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
     """Return what ``run`` gives for each item, in order.
 
     Args:
@@ -113,8 +113,8 @@ def run_all(run: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
 
         return one
 
-    with team_of(threads):
-        share(make, range(len(items)))
+    with use_threads(threads):
+        parallel_for(make, range(len(items)))
     return results
 
 

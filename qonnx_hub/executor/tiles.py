@@ -13,16 +13,13 @@ from dataclasses import dataclass
 
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub_ir import operators
+
 PIECE_BYTES = 8 << 20
 """What the largest output of a product may take in one piece."""
 
 PIECE_PRODUCTS = 100_000_000
 """Multiplications that are worth a thread: some milliseconds."""
-
-CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-"""Operators that threads share."""
-
-_PRODUCTS = CONVOLUTIONS | {"Gemm", "MatMul"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,9 @@ def pieces_of(model: Model, file_batch: int) -> Pieces | None:
     """
     largest = products = 0
     for node in model.graph:
-        elements = _elements(node.outputs[0]) if node.op_type in _PRODUCTS else None
+        elements = (
+            _elements(node.outputs[0]) if operators.is_product(node, any_layout=True) else None
+        )
         if elements is not None:
             largest = max(largest, elements)
             products += elements * _depth(node)
@@ -82,6 +81,6 @@ def _depth(node: Node) -> int:
     """Return about how many products make one element of a layer's output."""
     shape = None if node.inputs[1] is None else node.inputs[1].shape
     sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
-    if node.op_type in CONVOLUTIONS:
+    if operators.is_convolution(node, any_layout=True):
         return max(1, math.prod(sizes[1:]))
     return max(1, math.prod(sizes) // max(sizes[-1:], default=1)) if sizes else 1

@@ -13,7 +13,7 @@ import pytest
 import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub.executor import blas, tiles
-from qonnx_hub.executor import threads as team
+from qonnx_hub.executor import threads as pool
 from qonnx_hub_ir.errors import UsageError
 
 
@@ -83,8 +83,8 @@ def test_no_thread_at_all_is_a_usage_error(session_of) -> None:
 
 def test_all_parts_are_done_once_and_by_whoever_is_free() -> None:
     done: list[int] = []
-    with team.team_of(3):
-        team.share(lambda: done.append, range(50))
+    with pool.use_threads(3):
+        pool.parallel_for(lambda: done.append, range(50))
     assert sorted(done) == list(range(50))
 
 
@@ -100,28 +100,28 @@ def test_a_failure_in_another_thread_is_raised_here() -> None:
 
         return work
 
-    with team.team_of(2), pytest.raises(ValueError, match="part"):
-        team.share(make, range(2))
+    with pool.use_threads(2), pytest.raises(ValueError, match="part"):
+        pool.parallel_for(make, range(2))
 
 
 def test_parts_inside_a_part_stay_on_its_thread() -> None:
     def inner() -> set[int]:
         threads: set[int] = set()
-        team.share(lambda: lambda _: threads.add(threading.get_ident()), range(20))
+        pool.parallel_for(lambda: lambda _: threads.add(threading.get_ident()), range(20))
         return threads
 
-    assert all(len(t) == 1 for t in team.run_all(lambda _: inner(), range(6), 2))
+    assert all(len(t) == 1 for t in pool.parallel_map(lambda _: inner(), range(6), 2))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_makes_threads_of_its_own() -> None:
-    with team.team_of(2):
-        team.share(lambda: lambda _: None, range(4))
+    with pool.use_threads(2):
+        pool.parallel_for(lambda: lambda _: None, range(4))
     child = os.fork()
     if child == 0:
-        with team.team_of(2):
-            team.share(lambda: lambda _: None, range(4))
+        with pool.use_threads(2):
+            pool.parallel_for(lambda: lambda _: None, range(4))
         os._exit(0)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:

@@ -18,7 +18,7 @@ import numpy as np
 from qonnx_hub.executor.kernels._depthwise import Depthwise
 from qonnx_hub.executor.kernels._window import Index, Placement, Shape, padded, spatial
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.threads import share
+from qonnx_hub.executor.threads import parallel_for
 
 Algorithm = Callable[[Array, "Filters"], Array]
 
@@ -127,7 +127,7 @@ def _pointwise(x: Array, filters: Filters, place: Placement) -> Array:
 
         return work
 
-    share(make, parts)
+    parallel_for(make, parts)
     return y.reshape(samples, group * outputs, *place.out)
 
 
@@ -174,7 +174,7 @@ def _by_columns(x: Array, filters: Filters, place: Placement) -> Array:
 
         return work
 
-    share(make, itertools.product(range(x.shape[0]), rows))
+    parallel_for(make, itertools.product(range(x.shape[0]), rows))
     return y
 
 
@@ -242,7 +242,7 @@ def _stacked(x: Array, filters: Filters, place: Placement) -> Array:
 
         return work
 
-    share(make, itertools.product(range(x.shape[0]), rows))
+    parallel_for(make, itertools.product(range(x.shape[0]), rows))
     return y.reshape(x.shape[0], outputs, *place.out)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._window import Index, Placement, Shape, spatial
 from qonnx_hub.executor.kernels.spec import Array
-from qonnx_hub.executor.threads import share
+from qonnx_hub.executor.threads import parallel_for
 
 BLOCK_BYTES = 128 << 10
 """Size of one copied run of all channels of a block; several of them fit into the cache."""
@@ -147,7 +147,7 @@ class Depthwise:
             for part in parts:
                 work(part)
         else:
-            share(make, parts)
+            parallel_for(make, parts)
         return y.reshape(samples, channels * multiplier, *self.out)
 
     def _block(

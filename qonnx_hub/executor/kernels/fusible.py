@@ -25,7 +25,7 @@ StageRun = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class FusibleStage:
     """One node of a chain.
 
     Attributes:
@@ -45,21 +45,21 @@ class Stage:
     is_relu: bool = False
 
 
-StageMaker = Callable[[KernelSpec], "Stage | None"]
+StageMaker = Callable[[KernelSpec], "FusibleStage | None"]
 
 
-def _relu(spec: KernelSpec) -> Stage | None:
+def _relu(spec: KernelSpec) -> FusibleStage | None:
     zero = np.zeros((), dtype=np.float32)
-    return Stage(lambda x, out: np.maximum(x, zero, out=out), is_relu=True)
+    return FusibleStage(lambda x, out: np.maximum(x, zero, out=out), is_relu=True)
 
 
-def _affine(spec: KernelSpec) -> Stage | None:
+def _affine(spec: KernelSpec) -> FusibleStage | None:
     known = folded_constants(spec)
     if known is None or spec.num_outputs != 1 or spec.attr("training_mode", 0):
         return None
     if known[0].dtype != FLOAT32:
         return None
-    return Stage(_multiply_add, known, per_channel=True)
+    return FusibleStage(_multiply_add, known, per_channel=True)
 
 
 def _multiply_add(x: Array, out: Array, factor: Array, offset: Array) -> Array:
@@ -68,25 +68,25 @@ def _multiply_add(x: Array, out: Array, factor: Array, offset: Array) -> Array:
 
 
 def _arithmetic(ufunc: np.ufunc) -> StageMaker:
-    def make(spec: KernelSpec) -> Stage | None:
+    def make(spec: KernelSpec) -> FusibleStage | None:
         known = [spec.constant(0), spec.constant(1)]
         data = 0 if known[0] is None else 1
         constant = known[1 - data]
         if known[data] is not None or constant is None or constant.dtype != FLOAT32:
             return None
         if data == 0:
-            return Stage(lambda x, out, c: ufunc(x, c, out=out), (constant,))
-        return Stage(lambda x, out, c: ufunc(c, x, out=out), (constant,), data=1)
+            return FusibleStage(lambda x, out, c: ufunc(x, c, out=out), (constant,))
+        return FusibleStage(lambda x, out, c: ufunc(c, x, out=out), (constant,), data=1)
 
     return make
 
 
-def _quantizer(spec: KernelSpec) -> Stage | None:
+def _quantizer(spec: KernelSpec) -> FusibleStage | None:
     known = [spec.constant(index) for index in range(1, len(spec.present))]
     if any(value is None or value.size != 1 for value in known):
         return None
     quant = dialect.make_quantizer(spec.op_type, spec.attributes, known, spec.name)
-    return Stage(compile_float32(quant), not_below_zero=_clips_at_zero(quant))
+    return FusibleStage(compile_float32(quant), not_below_zero=_clips_at_zero(quant))
 
 
 def _clips_at_zero(quant: Any) -> bool:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from onnx_ir import Graph, Model, Node, Value
 
+from qonnx_hub_ir import operators
+
 BLOCKED = "com.microsoft.nchwc"
 """Domain of the operators on blocks; files with them are made by onnxruntime itself."""
-
-_ALIKE = frozenset({"Clip", "DequantizeLinear", "QuantizeLinear"})
 
 _WHOLE_BLOCKS = 16
 """Largest block in use: where it divides the channels, blocks hold nothing else."""
@@ -70,7 +70,8 @@ def _steps_after(value: Value) -> list[Node]:
     while len(value.uses()) == 1 and not value.is_graph_output():
         (usage,) = value.uses()
         node = usage.node
-        if node.domain != "" or node.op_type not in _ALIKE or node.inputs[0] is not value:
+        alike = operators.is_qdq(node) or operators.is_elementwise(node)
+        if node.domain != "" or not alike or node.inputs[0] is not value:
             break
         if not all(v is None or _is_single(v) for v in node.inputs[1:]):
             break
