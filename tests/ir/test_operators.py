@@ -199,3 +199,78 @@ def test_what_a_node_inserts_is_known(op_type, given, attributes, expected):
 def test_a_constant_that_is_computed_is_not_known():
     given = [np.ones(2, np.float32), np.array([1, 1]), np.float32(3)]
     assert operators.inserted_constant(make_node("Pad", given, fed=(0, 2))) is None
+
+
+def test_questions_about_pools_know_the_layout():
+    x = np.ones((1, 2, 2, 1), np.float32)
+    first = make_node("MaxPool", [x], fed=[0], kernel_shape=[1, 1])
+    last = make_node(
+        "MaxPool", [x], fed=[0], domain=dialect.CHANNELS_LAST_DOMAIN, kernel_shape=[1, 1]
+    )
+    norm = make_node("GlobalLpPool", [x], fed=[0])
+    assert operators.is_max_pool(first)
+    assert not operators.is_max_pool(last)
+    assert operators.is_max_pool(last, any_layout=True)
+    assert not operators.is_global_pool(norm)
+    assert operators.is_global_pool(make_node("GlobalMaxPool", [x], fed=[0]))
+    assert operators.has_channels_last_form(first)
+    assert not operators.has_channels_last_form(last)
+    assert not operators.has_channels_last_form(norm)
+
+
+def test_a_max_pool_with_indices_does_not_keep_samples_apart():
+    x = np.ones((2, 1, 2, 2), np.float32)
+    node = make_node("MaxPool", [x], fed=[0], kernel_shape=[1, 1])
+    assert operators.batch_rule(node) is Batch.FIRST_INPUT
+    node.resize_outputs(2)
+    assert operators.batch_rule(node) is Batch.UNKNOWN
+    assert list(operators.value_outputs(node)) == [node.outputs[0]]
+
+
+def test_inputs_are_data_parameters_or_settings():
+    x = np.ones((1, 2, 2), np.float32)
+    where = make_node("Where", [x > 0, x, x], fed=[0, 1, 2])
+    concat = make_node("Concat", [x, x, x], fed=[0, 1, 2], axis=0)
+    gather = make_node("Gather", [x, np.array([0])], fed=[0])
+    assert operators.data_inputs(where) == (1, 2)
+    assert operators.setting_inputs(where) == (0,)
+    assert operators.data_inputs(concat) == (0, 1, 2)
+    assert operators.input_role(concat, 2) == "data"
+    assert operators.setting_inputs(gather) == (1,)
+    assert operators.input_role(gather, 1) == "indices"
+    assert operators.moves_first(gather)
+    assert not operators.moves_first(where)
+    assert not operators.moves_first(concat)
+
+
+def test_roundings_extremes_and_grids():
+    x = np.ones(3, np.float32)
+
+    def holding(question):
+        names = sorted(
+            operators.names(lambda row: row.elementwise is True and row.name != "Cast")
+        )
+        return {name for name in names if question(make_node(name, [x, x, x], fed=[0, 1, 2]))}
+
+    assert holding(operators.rounds) == {"Round", "Floor", "Ceil"}
+    assert holding(operators.is_extreme) == {"Max", "Min"}
+    assert holding(operators.clamps) == {"Relu", "Clip", "Max", "Min"}
+    assert holding(operators.keeps_grid) == {"Identity", "Relu", "Max", "Min", "Where"}
+    assert holding(operators.keeps_step) == {
+        *("Identity", "Relu", "Max", "Min", "Where", "Abs", "Neg")
+    }
+    assert holding(operators.is_affine) == {"Add", "Sub", "Mul", "Div"}
+
+
+def test_quantizers_of_equal_steps_are_told_from_the_others():
+    x = np.ones(3, np.float32)
+
+    def uniform(name, domain=dialect.DOMAIN):
+        return operators.is_uniform_quantizer(make_node(name, [x], fed=[0], domain=domain))
+
+    assert uniform("Quant")
+    assert uniform("BipolarQuant")
+    assert not uniform("FloatQuant")
+    assert not uniform("Trunc")
+    assert not uniform("QuantizeLinear", "")
+    assert not uniform("Quant", "")

@@ -46,6 +46,12 @@ def _scatter_moves(node: Node) -> Moves | None:
     return Moves.PERMUTES | Moves.SELECTS if plain else None
 
 
+def _reversal_moves(node: Node) -> Moves | None:
+    # The document wants two axes; what one axis would mean is not said.
+    two = attribute(node, "time_axis", 0) != attribute(node, "batch_axis", 1)
+    return Moves.PERMUTES if two else None
+
+
 def _movement(name: str, inputs: str, moves: Any, **traits: Any) -> Operator:
     return row("", Family.MOVEMENT, name, inputs, moves=moves, **traits)
 
@@ -68,7 +74,7 @@ OPERATORS: tuple[Operator, ...] = (
     _movement("Transpose", "data", Moves.PERMUTES, **_VIEW),
     _movement("DepthToSpace", "data", Moves.PERMUTES, **_CHANNELS),
     _movement("SpaceToDepth", "data", Moves.PERMUTES, **_CHANNELS),
-    _movement("ReverseSequence", "data -lengths", Moves.PERMUTES),
+    _movement("ReverseSequence", "data -lengths", _reversal_moves),
     _movement("Concat", "data*", Moves.PERMUTES, buffer=Buffer.FRESH, changed=(4,)),
     _movement(
         *("Split", "data -split", Moves.SELECTS),
@@ -118,7 +124,8 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     *rows("", Family.OTHER, "Shape Size", "data", shape_only=True, is_whole=True),
     *rows("", Family.OTHER, "NonZero", "data", is_whole=True),
-    row("", Family.OTHER, "Unique", "data", moves=Moves.PERMUTES | Moves.SELECTS),
+    # Which elements Unique keeps, and where, depends on all of them.
+    row("", Family.OTHER, "Unique", "data"),
     row(
         *("", Family.OTHER, "TopK", "data -k"),
         selects_by_order=True,
