@@ -20,7 +20,7 @@ from qonnx_hub_adapters.brevitas.quantizer_sites import (
     QuantizerProxy,
 )
 from qonnx_hub_adapters.torch_common.framework import first_line, quiet
-from qonnx_hub_adapters.torch_common.modules import array_of
+from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap, SourceError
@@ -71,7 +71,7 @@ class QuantizerForm:
 
 
 def _array(value: Any) -> Array:
-    return array_of(plain(value)).astype(np.float32)
+    return floats_of(plain(value))
 
 
 def read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:

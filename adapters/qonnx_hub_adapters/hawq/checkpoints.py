@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,26 @@ import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub_adapters.hawq import modules
-from qonnx_hub_adapters.hawq.bit_configs import BitConfig, read_bits
-from qonnx_hub_adapters.hawq.formulas import act_candidates, weight_candidates
+from qonnx_hub_adapters.hawq.bit_widths import (
+    BitConfig,
+    act_candidates,
+    in_words,
+    read_bits,
+    weight_candidates,
+)
 from qonnx_hub_adapters.hawq.layers import (
     ACT,
     BN_CONV,
     SCALE_BUFFERS,
     WITH_WEIGHTS,
     find_layers,
-    is_module,
     kind_of,
-    unwrapped,
 )
-from qonnx_hub_adapters.hawq.mlp_checkpoints import trace_chain
-from qonnx_hub_adapters.hawq.options import Settings
-from qonnx_hub_adapters.hawq.recorded_calls import array_of
-from qonnx_hub_adapters.protocol import ImportOptions
+from qonnx_hub_adapters.hawq.mlp_checkpoints import import_chain
+from qonnx_hub_adapters.hawq.options import HawqOptions
+from qonnx_hub_adapters.torch_common.framework import require_torch
+from qonnx_hub_adapters.torch_common.modules import floats_of, is_module, unwrapped
+from qonnx_hub_adapters.torch_common.weights import read_state, without_wrapper
 from qonnx_hub_ir.errors import SourceError, UsageError
 from qonnx_hub_ir.quantizers import Array
 
@@ -48,7 +52,7 @@ _DERIVED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Checkpoint:
     """The numbers of a checkpoint.
 
     Attributes:
@@ -78,71 +82,60 @@ def is_checkpoint(source: object) -> bool:
         return False
 
 
-def import_checkpoint(source: object, options: ImportOptions, settings: Settings) -> Model:
+def import_checkpoint(source: object, args: Sequence[Any], options: HawqOptions) -> Model:
     """Return a checkpoint as a verified IR model.
+
+    Args:
+        source: Path of its file.
+        args: Sample inputs, for the module that the builder makes.
+        options: The adapter's options.
 
     Raises:
         UsageError: Neither a builder nor a chain is given, or both are.
         SourceError: The file cannot be read, or does not fit the builder or the chain.
     """
-    if (settings.builder is None) == (settings.chain is None):
+    if (options.builder is None) == (options.chain is None):
         raise UsageError(
             "a checkpoint holds no topology: give the option builder (a callable that makes "
             "the module) or chain (the layers of a multi-layer perceptron in order)"
         )
-    state = read_state(str(source))
-    if settings.chain is not None:
-        arrays = {name: array_of(tensor) for name, tensor in state.tensors.items()}
-        return trace_chain(arrays, state.path, state.complete, settings)
-    return _built(state, options, settings)
-
-
-def read_state(path: str) -> State:
-    """Return the numbers of a checkpoint file.
-
-    Raises:
-        SourceError: It is missing, cut off, or no checkpoint.
-    """
-    torch = modules.torch_module()
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SourceError(f"'{path}' cannot be read: {error}") from error
-    except Exception as error:  # the unpickler raises whatever the bytes lead it into
-        raise SourceError(f"'{path}' is no checkpoint, or it is cut off: {error}") from error
-    if not isinstance(found, Mapping):
-        raise SourceError(f"'{path}' holds a {type(found).__name__}, no state")
-    tables = found.get("state_dict", found)
-    complete = True
-    if all(isinstance(value, Mapping) for value in tables.values()):
-        # HAWQ's own quantized checkpoint: one table for each kind of buffer.
-        tables = {name: value for table in tables.values() for name, value in table.items()}
-        complete = False
-    tensors = {str(k): v for k, v in tables.items() if hasattr(v, "untyped_storage")}
-    if not any(name.endswith(_MARK.decode()) for name in tensors):
-        raise SourceError(f"'{path}' holds no QuantAct: it is no checkpoint of HAWQ's")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return State(path, tensors, complete)
-
-
-def _built(state: State, options: ImportOptions, settings: Settings) -> Model:
+    state = read_checkpoint(str(source))
+    if options.chain is not None:
+        arrays = {k: floats_of(v) for k, v in state.tensors.items()}
+        return import_chain(arrays, state.path, options, complete=state.complete)
     if not state.complete:
         raise SourceError(
             f"'{state.path}' holds integers and scales only: no module can be loaded from it; "
             "use the training checkpoint, or the option chain"
         )
-    module = settings.builder() if settings.builder is not None else None
+    module = options.builder() if options.builder is not None else None
     if not is_module(module):
         raise UsageError(f"the builder made a {type(module).__name__}, not a torch module")
     module = unwrapped(module)
     layers = find_layers(module)
     acts = frozenset(name for name, layer in layers.items() if kind_of(layer) == ACT)
-    bits = read_bits(settings.bits, acts)
+    bits = read_bits(options.bits, acts)
     _apply(bits, layers)
     load_state(module, state)
     _cross_check(layers, bits, state.path)
-    return modules.import_module(module, options.args, settings)
+    return modules.import_module(module, args, options)
+
+
+def read_checkpoint(path: str) -> Checkpoint:
+    """Return the numbers of a checkpoint file.
+
+    Raises:
+        SourceError: It is missing, cut off, or no checkpoint.
+    """
+    tables = read_state(path, require_torch("hawq"))
+    # HAWQ's own quantized checkpoint has one table for each kind of buffer.
+    complete = not all(isinstance(value, Mapping) for value in tables.values())
+    if not complete:
+        tables = {name: value for table in tables.values() for name, value in table.items()}
+    tensors = {str(k): v for k, v in tables.items() if hasattr(v, "untyped_storage")}
+    if not any(name.endswith(_MARK.decode()) for name in tensors):
+        raise SourceError(f"'{path}' holds no QuantAct: it is no checkpoint of HAWQ's")
+    return Checkpoint(path, without_wrapper(tensors), complete)
 
 
 def _apply(bits: BitConfig, layers: Mapping[str, Any]) -> None:
@@ -160,7 +153,7 @@ def _apply(bits: BitConfig, layers: Mapping[str, Any]) -> None:
             setattr(layers[name], attribute, value)
 
 
-def load_state(module: Any, state: State) -> None:
+def load_state(module: Any, state: Checkpoint) -> None:
     """Put a checkpoint's numbers into a module that was made for it.
 
     Scales are saved in other shapes than fresh modules have, and layers with dots in their
@@ -170,44 +163,37 @@ def load_state(module: Any, state: State) -> None:
         SourceError: Numbers that have no place, or places without numbers.
     """
     places = {
-        f"{owner}.{name}" if owner else name: table for owner, name, table in _places(module)
+        f"{owner}.{name}".removeprefix("."): (table, name)
+        for owner, child in module.named_modules()
+        for table in (child._parameters, child._buffers)
+        for name in table
     }
     problems = []
     for key, tensor in state.tensors.items():
-        name = key.rpartition(".")[2]
         if key not in places:
-            if name not in _DERIVED:
+            if key.rpartition(".")[2] not in _DERIVED:
                 problems.append(f"'{key}' has no place in the module")
             continue
-        own = places[key][name]
+        table, name = places[key]
+        own = table[name]
         if name in _DERIVED or own is None:
-            places[key][name] = tensor.clone()
+            table[name] = tensor.clone()
         elif own.shape != tensor.shape:
             problems.append(
                 f"'{key}' is {list(tensor.shape)}, the module has {list(own.shape)}"
             )
         else:
             own.data = tensor.clone().to(own.dtype)
-    missing = [
-        key
-        for key, table in places.items()
-        if key not in state.tensors
-        and key.rpartition(".")[2] not in _DERIVED
-        and table[key.rpartition(".")[2]] is not None
+    problems += [
+        f"'{key}' is not in the checkpoint"
+        for key, (table, name) in places.items()
+        if key not in state.tensors and name not in _DERIVED and table[name] is not None
     ]
-    problems += [f"'{key}' is not in the checkpoint" for key in missing]
     if problems:
         raise SourceError(
             f"'{state.path}' does not fit the module that the builder made: "
             + "; ".join(problems)
         )
-
-
-def _places(module: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for owner, child in module.named_modules():
-        for table in (child._parameters, child._buffers):
-            for name in table:
-                yield owner, name, table
 
 
 def _cross_check(layers: Mapping[str, Any], given: BitConfig, path: str) -> None:
@@ -224,7 +210,7 @@ def _cross_check(layers: Mapping[str, Any], given: BitConfig, path: str) -> None
     for name, said in wrong:
         if name in given:
             warnings.warn(
-                f"'{path}': layer '{name}' {said}; the bits given are used", stacklevel=6
+                f"'{path}': layer '{name}' {said}; the bits given are used", stacklevel=5
             )
     refused = [f"layer '{name}' {said}" for name, said in wrong if name not in given]
     if refused:
@@ -237,29 +223,28 @@ def _cross_check(layers: Mapping[str, Any], given: BitConfig, path: str) -> None
 def _contradiction(layer: Any, kind: str) -> str | None:
     """Return what the saved scale says against the layer's bit width, ``None`` if nothing."""
     if kind == ACT:
-        scale = array_of(layer.act_scaling_factor)
+        scale = floats_of(layer.act_scaling_factor)
         if layer.full_precision_flag or not bool(np.all(scale > 0)):
             return None
-        found = act_candidates(array_of(layer.x_min), array_of(layer.x_max), scale)
+        found = act_candidates(floats_of(layer.x_min), floats_of(layer.x_max), scale)
         if not found or (layer.activation_bit, layer.quant_mode) in found:
             return None
-        words = " or ".join(f"{mode} {bits} bit" for bits, mode in found)
-        return f"is {layer.quant_mode} {layer.activation_bit} bit, its scale says {words}"
+        own = f"{layer.quant_mode} {layer.activation_bit} bit"
+        return f"is {own}, its scale says {in_words(found)}"
     if kind not in WITH_WEIGHTS or layer.weight_percentile:
         return None
-    scale = array_of(getattr(layer, SCALE_BUFFERS[kind]))
+    scale = floats_of(getattr(layer, SCALE_BUFFERS[kind]))
     if not bool(np.all(scale > 0)):
         return None
-    weight = _folded(layer) if kind == BN_CONV else array_of(layer.weight)
+    weight = _folded(layer) if kind == BN_CONV else floats_of(layer.weight)
     candidates = weight_candidates(weight, scale, per_channel=bool(layer.per_channel))
     if not candidates or layer.weight_bit in candidates:
         return None
-    words = " or ".join(map(str, candidates))
-    return f"has {layer.weight_bit} bit weights, their scale says {words} bit"
+    return f"has {layer.weight_bit} bit weights, their scale says {in_words(candidates)} bit"
 
 
 def _folded(layer: Any) -> Array:
     bn = layer.bn
-    deviation = np.sqrt(array_of(bn.running_var) + np.float32(bn.eps))
-    factor = array_of(bn.weight) / deviation
-    return np.asarray(array_of(layer.conv.weight) * factor.reshape(-1, 1, 1, 1))
+    deviation = np.sqrt(floats_of(bn.running_var) + np.float32(bn.eps))
+    factor = floats_of(bn.weight) / deviation
+    return np.asarray(floats_of(layer.conv.weight) * factor.reshape(-1, 1, 1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx.reference.op_run import OpRun
 from onnx_ir import Model
 
 from qonnx_hub_adapters.hawq.assembly import Assembled
-from qonnx_hub_adapters.hawq.trace_data import ActCall, Trace
+from qonnx_hub_adapters.hawq.trace_data import ActCall, ForwardTrace
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
@@ -62,7 +62,9 @@ class Quant(OpRun):
         return (quantize(x, quantizer),)
 
 
-def evaluate(model: Model, feeds: Mapping[str, Array], names: Sequence[str]) -> list[Array]:
+def evaluate(
+    model: Model, feeds: Mapping[str, Array], names: Iterable[str]
+) -> dict[str, Array]:
     """Return values of a model by name, computed by ONNX's reference evaluator.
 
     Args:
@@ -70,16 +72,16 @@ def evaluate(model: Model, feeds: Mapping[str, Array], names: Sequence[str]) -> 
         feeds: Input name -> array.
         names: The values wanted.
     """
-    proto = onnx_ir.to_proto(model)
+    proto, wanted = onnx_ir.to_proto(model), list(dict.fromkeys(names))
     del proto.graph.output[:]
-    proto.graph.output.extend(helper.make_value_info(n, onnx.TypeProto()) for n in names)
+    proto.graph.output.extend(helper.make_value_info(n, onnx.TypeProto()) for n in wanted)
     with np.errstate(all="ignore"):
         answers = ReferenceEvaluator(proto, new_ops=[Quant]).run(None, dict(feeds))
-    return [np.asarray(answer) for answer in answers]
+    return {name: np.asarray(one) for name, one in zip(wanted, answers, strict=True)}
 
 
 def compare(
-    assembled: Assembled, trace: Trace, feeds: Mapping[str, Array], *, open_batch: bool
+    assembled: Assembled, trace: ForwardTrace, feeds: Mapping[str, Array], *, open_batch: bool
 ) -> tuple[LayerDifference, ...]:
     """Return one entry per QuantAct call.
 
@@ -92,20 +94,15 @@ def compare(
     calls = [call for call in trace.calls if isinstance(call, ActCall)]
     if not calls:
         return ()
-    count = _sample_count(feeds) if open_batch else None
-    names = [assembled.names[call.output.index] for call in calls]
+    largest = max(int(value[0].size) for value in feeds.values())
+    count = max(1, _ELEMENTS // max(1, largest)) if open_batch else None
     given = {name: value[:count] for name, value in feeds.items()}
-    computed = evaluate(assembled.model, given, list(dict.fromkeys(names)))
-    by_name = dict(zip(dict.fromkeys(names), computed, strict=True))
+    names = [assembled.names[call.output] for call in calls]
+    computed = evaluate(assembled.model, given, names)
     return tuple(
-        _difference(call, by_name[name], trace.recorded[call.output.index][:count])
+        _difference(call, computed[name], trace.recorded[call.output][:count])
         for call, name in zip(calls, names, strict=True)
     )
-
-
-def _sample_count(feeds: Mapping[str, Array]) -> int:
-    largest = max(value[0].size for value in feeds.values())
-    return max(1, _ELEMENTS // max(1, int(largest)))
 
 
 def _difference(call: ActCall, computed: Array, recorded: Array) -> LayerDifference:

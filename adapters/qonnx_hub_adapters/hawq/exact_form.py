@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import onnx_ir
-from onnx_ir import Value
+from onnx_ir import DataType, Value
 
 from qonnx_hub_adapters.hawq.graph import GraphWriter
 from qonnx_hub_adapters.hawq.trace_data import (
@@ -16,9 +13,10 @@ from qonnx_hub_adapters.hawq.trace_data import (
     PlainCall,
     PoolCall,
     Ref,
-    Requantization,
+    SourceGrid,
     WeightCall,
 )
+from qonnx_hub_ir.graph.constants import channel_shape
 from qonnx_hub_ir.quantizers import Array, Rounding
 
 _MANTISSA_BITS = 31
@@ -45,28 +43,27 @@ def dyadic_multiplier(source: Array, target: Array) -> Array:
     return np.asarray(np.ldexp(whole, exponent - _MANTISSA_BITS), dtype=np.float64)
 
 
-def emit_exact(writer: GraphWriter, call: Call) -> None:
-    """Write one call into the graph."""
+def emit_exact(writer: GraphWriter, call: Call) -> Value:
+    """Write one call into the graph; return its value."""
     if isinstance(call, ActCall):
-        _act(writer, call)
-    elif isinstance(call, WeightCall):
-        _weights(writer, call)
-    elif isinstance(call, PoolCall):
-        emit_pool(writer, call)
-    elif call.op_type == "BatchNormalization":
-        _batch_norm(writer, call)
-    else:
-        emit_plain(writer, call)
+        return _act(writer, call)
+    if isinstance(call, WeightCall):
+        return _weights(writer, call)
+    if isinstance(call, PoolCall):
+        return emit_pool(writer, call)
+    if call.op_type == "BatchNormalization":
+        return _batch_norm(writer, call)
+    return emit_plain(writer, call)
 
 
-def emit_plain(writer: GraphWriter, call: PlainCall) -> None:
+def emit_plain(writer: GraphWriter, call: PlainCall) -> Value:
     """Write a call outside of HAWQ's layers into the graph."""
     inputs = [writer.operand(call.layer, operand) for operand in call.inputs]
     known = {name: value for name, value in call.attributes.items() if name != RANK}
-    writer.set(call.output, writer.op(call.layer, call.op_type, inputs, **known))
+    return writer.op(call.layer, call.op_type, inputs, **known)
 
 
-def _batch_norm(writer: GraphWriter, call: PlainCall) -> None:
+def _batch_norm(writer: GraphWriter, call: PlainCall) -> Value:
     """Write a batch norm as torch computes it on processors with fused multiply-add.
 
     That is one float32 product per channel and one float32 sum, each rounded once; in float64
@@ -79,56 +76,48 @@ def _batch_norm(writer: GraphWriter, call: PlainCall) -> None:
     if not isinstance(x, Ref):
         raise ValueError(f"layer '{layer}': a batch norm of a constant")  # noqa: TRY004
     epsilon = np.float32(call.attributes["epsilon"])
+    # torch's own rounding: not the factor and offset that other adapters share.
     factor = np.asarray(
         np.float32(1.0) / np.sqrt(variance + epsilon) * scale, dtype=np.float32
-    )
-    offset = shift.astype(np.float64) - mean.astype(np.float64) * factor.astype(np.float64)
-    value = writer.get(x)
-    rank = int(call.attributes[RANK])
-    wide = _cast(writer, f"{layer}/Wide", value, onnx_ir.DataType.DOUBLE)
-    columns = (1, -1, *(1,) * (rank - 2))
-    scaled = writer.op(
-        f"{layer}/Mul", "Mul", [wide, factor.astype(np.float64).reshape(columns)]
-    )
-    rounded = offset.astype(np.float32).astype(np.float64).reshape(columns)
+    ).astype(np.float64)
+    offset = (shift.astype(np.float64) - mean.astype(np.float64) * factor).astype(np.float32)
+    columns = channel_shape(int(call.attributes[RANK]))
+    wide = writer.cast(f"{layer}/Wide", writer.values[x], DataType.DOUBLE)
+    scaled = writer.op(f"{layer}/Mul", "Mul", [wide, factor.reshape(columns)])
+    rounded = offset.astype(np.float64).reshape(columns)
     total = writer.op(f"{layer}/Add", "Add", [scaled, rounded])
-    writer.set(call.output, _cast(writer, layer, total, onnx_ir.DataType.FLOAT))
+    return writer.cast(layer, total, DataType.FLOAT)
 
 
-def emit_pool(writer: GraphWriter, call: PoolCall) -> None:
+def emit_pool(writer: GraphWriter, call: PoolCall) -> Value:
     """Write an average whose fraction is dropped toward zero."""
-    layer, x = call.layer, writer.get(call.x)
-    codes = writer.op(f"{layer}/Div", "Div", [x, call.scale])
+    layer = call.layer
+    codes = writer.op(f"{layer}/Div", "Div", [writer.values[call.x], call.scale])
     whole = writer.op(f"{layer}/Round", "Round", [codes])
     mean = writer.op(f"{layer}/Mean", call.op_type, [whole], **call.attributes)
     raised = writer.op(f"{layer}/Add", "Add", [mean, AVERAGE_EPSILON])
-    unit = np.ones((), dtype=np.float32)
-    kept = writer.quant(
-        f"{layer}/Integers", raised, unit, INTEGER_BITS, rounding=Rounding.DOWN
-    )
-    writer.set(call.output, writer.op(layer, "Mul", [kept, call.scale]))
+    kept = writer.integers(f"{layer}/Integers", raised, INTEGER_BITS, rounding=Rounding.DOWN)
+    return writer.op(layer, "Mul", [kept, call.scale])
 
 
-def _act(writer: GraphWriter, call: ActCall) -> None:
-    layer, x = call.layer, writer.get(call.x)
+def _act(writer: GraphWriter, call: ActCall) -> Value:
+    layer, x = call.layer, writer.values[call.x]
+    if call.source is not None and call.identity is not None:
+        codes = _residual(writer, call, call.source, call.identity)
+        return writer.op(layer, "Mul", [codes, call.scale])
     if call.source is None:
         reciprocal = np.asarray(np.float32(1.0) / call.scale, dtype=np.float32)
         scaled = writer.op(f"{layer}/Scaled", "Mul", [x, reciprocal])
-        codes = writer.integers(f"{layer}/Integers", scaled, call.bits, signed=call.signed)
-    elif call.identity is None:
-        moved = _requantized(writer, layer, x, call.source, call.scale)
-        narrow = _cast(writer, f"{layer}/Narrow", moved, onnx_ir.DataType.FLOAT)
-        codes = writer.integers(f"{layer}/Integers", narrow, call.bits, signed=call.signed)
     else:
-        codes = _residual(writer, call, call.source, call.identity)
-    writer.set(call.output, writer.op(layer, "Mul", [codes, call.scale]))
+        moved = _requantized(writer, layer, x, call.source, call.scale)
+        scaled = writer.cast(f"{layer}/Narrow", moved, DataType.FLOAT)
+    codes = writer.integers(f"{layer}/Integers", scaled, call.bits, signed=call.signed)
+    return writer.op(layer, "Mul", [codes, call.scale])
 
 
-def _residual(
-    writer: GraphWriter, call: ActCall, source: Requantization, identity: Ref
-) -> Value:
+def _residual(writer: GraphWriter, call: ActCall, source: SourceGrid, identity: Ref) -> Value:
     """Write both branches of a sum on one grid. HAWQ does not clamp them."""
-    layer, beside, x = call.layer, writer.get(identity), writer.get(call.x)
+    layer, beside, x = call.layer, writer.values[identity], writer.values[call.x]
     if call.identity_source is None:
         raise ValueError(f"layer '{layer}': the residual branch has no scale")
     branch = _requantized(
@@ -137,54 +126,36 @@ def _residual(
     rest = writer.op(f"{layer}/Sub", "Sub", [x, beside])
     main = _requantized(writer, f"{layer}/main", rest, source, call.scale)
     total = writer.op(f"{layer}/Sum", "Add", [branch, main])
-    return _cast(writer, f"{layer}/Narrow", total, onnx_ir.DataType.FLOAT)
+    return writer.cast(f"{layer}/Narrow", total, DataType.FLOAT)
 
 
 def _requantized(
-    writer: GraphWriter, name: str, x: Value, source: Requantization, target: Array
+    writer: GraphWriter, name: str, x: Value, source: SourceGrid, target: Array
 ) -> Value:
     """Return the float64 integers of ``x`` on the target's grid."""
     x = writer.op(f"{name}/DivAct", "Div", [x, source.act_scale])
     if np.any(source.weight_scale != 1):
         x = writer.op(f"{name}/DivWeight", "Div", [x, source.weight_scale])
     whole = writer.op(f"{name}/Round", "Round", [x])
-    wide = _cast(writer, f"{name}/Wide", whole, onnx_ir.DataType.DOUBLE)
-    scaled = writer.op(
-        f"{name}/Rescale", "Mul", [wide, dyadic_multiplier(source.grid, target)]
-    )
+    wide = writer.cast(f"{name}/Wide", whole, DataType.DOUBLE)
+    multiplier = dyadic_multiplier(source.step, target)
+    scaled = writer.op(f"{name}/Rescale", "Mul", [wide, multiplier])
     return writer.op(f"{name}/RoundWide", "Round", [scaled])
 
 
-def _cast(writer: GraphWriter, name: str, x: Value, to: Any) -> Value:
-    return writer.op(name, "Cast", [x], to=int(to))
-
-
-def _weights(writer: GraphWriter, call: WeightCall) -> None:
+def _weights(writer: GraphWriter, call: WeightCall) -> Value:
     layer = call.layer
-    codes = writer.op(f"{layer}/Div", "Div", [writer.get(call.x), call.act_scale])
-    weight, bias = integer_parameters(writer, call)
+    codes = writer.op(f"{layer}/Div", "Div", [writer.values[call.x], call.act_scale])
+    weight = writer.constant(f"{layer}/weight", call.stored_weight)
+    inputs = [codes, writer.integers(f"{layer}/weight_quant", weight, call.bits)]
+    if call.bias is not None:
+        bias = writer.constant(f"{layer}/bias", call.bias)
+        inputs.append(writer.integers(f"{layer}/bias_quant", bias, call.bias_bits))
     if call.attributes is not None:
-        inputs = [codes, weight] if bias is None else [codes, weight, bias]
         total = writer.op(f"{layer}/Conv", "Conv", inputs, **call.attributes)
     else:
-        total = writer.op(f"{layer}/MatMul", "MatMul", [codes, weight])
-        if bias is not None:
-            total = writer.op(f"{layer}/Add", "Add", [total, bias])
+        total = writer.op(f"{layer}/MatMul", "MatMul", inputs[:2])
+        if call.bias is not None:
+            total = writer.op(f"{layer}/Add", "Add", [total, inputs[2]])
         total = writer.op(f"{layer}/Round", "Round", [total])
-    writer.set(call.output, writer.op(layer, "Mul", [total, call.out_scale]))
-
-
-def stored_weight(call: WeightCall) -> Array:
-    """Return the integer weights as the operator takes them: (in, out) for MatMul."""
-    return call.weight if call.attributes is not None else np.ascontiguousarray(call.weight.T)
-
-
-def integer_parameters(writer: GraphWriter, call: WeightCall) -> tuple[Value, Value | None]:
-    """Return quantized integer weights and biases of step one."""
-    layer = call.layer
-    weight = writer.constant(f"{layer}/weight", stored_weight(call))
-    weight = writer.integers(f"{layer}/weight_quant", weight, call.bits)
-    if call.bias is None or call.bias_bits is None:
-        return weight, None
-    bias = writer.constant(f"{layer}/bias", call.bias)
-    return weight, writer.integers(f"{layer}/bias_quant", bias, call.bias_bits)
+    return writer.op(layer, "Mul", [total, call.out_scale])

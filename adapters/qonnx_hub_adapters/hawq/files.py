@@ -18,7 +18,6 @@ import onnx
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hawq.folding import FoldScales
-from qonnx_hub_adapters.hawq.options import Settings
 from qonnx_hub_adapters.onnx_reader import describe, is_onnx, read_model
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import UsageError
@@ -67,8 +66,15 @@ def _contains(path: Path, text: bytes) -> bool:
         return m.find(text) >= 0
 
 
-def import_file(source: object, settings: Settings) -> Model:
+def import_file(
+    source: object, act_bits: Mapping[str, int] | int | None, *, fold: bool
+) -> Model:
     """Return an ONNX file of HAWQ's exporter as a verified IR model.
+
+    Args:
+        source: The file, or its model.
+        act_bits: Bit widths of the lost activation quantizers, by layer or for all.
+        fold: Pull Div and Mul into the scales of the quantizers.
 
     Raises:
         SourceError: It cannot be read.
@@ -76,13 +82,13 @@ def import_file(source: object, settings: Settings) -> Model:
     """
     model = read_model(source)
     layers = list(_layers(model.graph))
-    if settings.act_bits is not None:
-        _insert(model.graph, layers, settings.act_bits)
+    if act_bits is not None:
+        _insert(model.graph, layers, act_bits)
         run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
     elif layers and not any(_quantizes_activations(node) for node in model.graph):
         names = ", ".join(layer.name for layer in layers)
         warnings.warn(f"{describe(source)} {LOST.format(layers=names)}", stacklevel=4)
-    if settings.fold_scales:
+    if fold:
         run_passes(model, [FoldScales(), DropUnused(), NameNodes(), InferShapes()])
     require_valid(model, describe(source))
     return model

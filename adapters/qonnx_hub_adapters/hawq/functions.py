@@ -22,7 +22,6 @@ class FunctionCall:
     """A torch function that was called on traced values.
 
     Attributes:
-        name: The function's name.
         args: Positional arguments.
         kwargs: Keyword arguments.
         result: The tensor it returned.
@@ -30,7 +29,6 @@ class FunctionCall:
         emit: ``emit(operator, *inputs, **attributes)`` adds an operator and returns its value.
     """
 
-    name: str
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     result: Any
@@ -65,16 +63,33 @@ class FunctionCall:
             raise UntraceableError(f"a constant of type {array.dtype.name}")
         return np.array(array, dtype=np.float32)
 
-    def traced(self, position: int = 0, name: str = "input") -> Ref:
-        """Return an argument that must be a traced value.
+    @property
+    def x(self) -> Ref:
+        """The first argument, which must be a traced value.
 
         Raises:
             UntraceableError: It is a constant.
         """
-        found = self.find(self.get(position, name))
+        found = self.find(self.get(0, "input"))
         if found is None:
-            raise UntraceableError(f"argument '{name}' is a constant")
+            raise UntraceableError("argument 'input' is a constant")
         return found
+
+    def constant(self, value: Any) -> Array:
+        """Return an argument that must be a constant.
+
+        Raises:
+            UntraceableError: It is a traced value, or no float32.
+        """
+        operand = value if isinstance(value, np.ndarray) else self.operand(value)
+        if isinstance(operand, Ref):
+            raise UntraceableError("a computed value where a constant is needed")
+        return operand
+
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Spatial sizes of the first argument and of the result."""
+        return tuple(self.args[0].shape)[2:], tuple(self.result.shape)[2:]
 
 
 Handler: TypeAlias = Callable[[FunctionCall], Ref]
@@ -88,25 +103,30 @@ def _floats(value: float) -> Array:
     return np.asarray(value, dtype=np.float32)
 
 
-def _identity(call: FunctionCall) -> Ref:
-    return call.traced()
+def refuse(call: FunctionCall) -> Ref:
+    """Refuse a function that no handler knows.
+
+    Raises:
+        UntraceableError: Always.
+    """
+    raise UntraceableError("has no ONNX form here")
 
 
 def _converted(call: FunctionCall) -> Ref:
     given = call.args[0]
     if call.result.dtype != given.dtype:
         raise UntraceableError(f"a conversion to {call.result.dtype}")
-    return call.traced()
+    return call.x
 
 
 def _dropout(call: FunctionCall) -> Ref:
     if call.get(2, "training", True):
         raise UntraceableError("dropout in training mode")
-    return call.traced()
+    return call.x
 
 
 def _one_input(op_type: str) -> Handler:
-    return lambda call: call.emit(op_type, call.traced())
+    return lambda call: call.emit(op_type, call.x)
 
 
 def _arithmetic(op_type: str, *, swapped: bool = False) -> Handler:
@@ -125,31 +145,24 @@ def _clip(call: FunctionCall, low: Any, high: Any) -> Ref:
         raise UntraceableError("a clamp with one limit only")
     if hasattr(low, "detach") or hasattr(high, "detach"):
         raise UntraceableError("a clamp with tensors as limits")
-    return call.emit("Clip", call.traced(), _floats(low), _floats(high))
+    return call.emit("Clip", call.x, _floats(low), _floats(high))
 
 
-def _hardtanh(call: FunctionCall) -> Ref:
-    return _clip(call, call.get(1, "min_val", -1.0), call.get(2, "max_val", 1.0))
-
-
-def _clamp(call: FunctionCall) -> Ref:
-    return _clip(call, call.get(1, "min"), call.get(2, "max"))
+def _clamp(low: str, high: str, defaults: tuple[Any, Any] = (None, None)) -> Handler:
+    return lambda call: _clip(
+        call, call.get(1, low, defaults[0]), call.get(2, high, defaults[1])
+    )
 
 
 def _leaky_relu(call: FunctionCall) -> Ref:
     slope = float(call.get(1, "negative_slope", 0.01))
-    return call.emit("LeakyRelu", call.traced(), alpha=slope)
-
-
-def _silu(call: FunctionCall) -> Ref:
-    x = call.traced()
-    return call.emit("Mul", x, call.emit("Sigmoid", x))
+    return call.emit("LeakyRelu", call.x, alpha=slope)
 
 
 def _gelu(call: FunctionCall) -> Ref:
     if call.kwargs.get("approximate", "none") != "none":
         raise UntraceableError("the tanh approximation of gelu")
-    x = call.traced()
+    x = call.x
     curve = call.emit("Erf", call.emit("Mul", x, _floats(math.sqrt(0.5))))
     share = call.emit("Add", curve, _floats(1.0))
     return call.emit("Mul", call.emit("Mul", x, _floats(0.5)), share)
@@ -160,7 +173,7 @@ def _softmax(op_type: str) -> Handler:
         axis = call.get(1, "dim")
         if axis is None or call.kwargs.get("dtype") is not None:
             raise UntraceableError("a softmax without dim, or with a dtype")
-        return call.emit(op_type, call.traced(), axis=int(axis))
+        return call.emit(op_type, call.x, axis=int(axis))
 
     return handle
 
@@ -175,26 +188,26 @@ def _reshaped(call: FunctionCall) -> Ref:
     before = tuple(call.args[0].shape)
     after = tuple(call.result.shape)
     if before == after:
-        return call.traced()
+        return call.x
     if len(after) == 2 and before[0] == after[0]:
-        return call.emit("Flatten", call.traced(), axis=1)
+        return call.emit("Flatten", call.x, axis=1)
     # Zero stands for the input's own size: the batch stays open.
     shape = (0, *after[1:]) if after and before[:1] == after[:1] else after
-    return call.emit("Reshape", call.traced(), _integers(shape))
+    return call.emit("Reshape", call.x, _integers(shape))
 
 
 def _permuted(call: FunctionCall) -> Ref:
     given = call.get(1, "dims")
     order = given if isinstance(given, (tuple, list)) else call.args[1:]
     perm = [int(axis) % call.result.ndim for axis in order]
-    return call.emit("Transpose", call.traced(), perm=perm)
+    return call.emit("Transpose", call.x, perm=perm)
 
 
 def _transposed(call: FunctionCall) -> Ref:
     perm = list(range(call.result.ndim))
     first, second = int(call.get(1, "dim0")), int(call.get(2, "dim1"))
     perm[first], perm[second] = perm[second], perm[first]
-    return call.emit("Transpose", call.traced(), perm=perm)
+    return call.emit("Transpose", call.x, perm=perm)
 
 
 def _mean(call: FunctionCall) -> Ref:
@@ -205,7 +218,7 @@ def _mean(call: FunctionCall) -> Ref:
     rank = call.args[0].ndim
     keep = int(bool(call.get(2, "keepdim", False)))
     ordered = sorted(int(axis) % rank for axis in axes)
-    return call.emit("ReduceMean", call.traced(), _integers(ordered), keepdims=keep)
+    return call.emit("ReduceMean", call.x, _integers(ordered), keepdims=keep)
 
 
 def _batch_norm(call: FunctionCall) -> Ref:
@@ -216,16 +229,9 @@ def _batch_norm(call: FunctionCall) -> Ref:
     size = tuple(mean.shape)
     scale = np.ones(size, dtype=np.float32) if scale is None else scale
     shift = np.zeros(size, dtype=np.float32) if shift is None else shift
-    numbers = [_constant(call, value) for value in (scale, shift, mean, variance)]
+    numbers = [call.constant(value) for value in (scale, shift, mean, variance)]
     settings = {"epsilon": float(call.get(7, "eps", 1e-5)), RANK: call.args[0].ndim}
-    return call.emit("BatchNormalization", call.traced(), *numbers, **settings)
-
-
-def _constant(call: FunctionCall, value: Any) -> Array:
-    operand = value if isinstance(value, np.ndarray) else call.operand(value)
-    if isinstance(operand, Ref):
-        raise UntraceableError("a computed value where a constant is needed")
-    return operand
+    return call.emit("BatchNormalization", call.x, *numbers, **settings)
 
 
 def several(value: Any, count: int) -> list[int]:
@@ -273,14 +279,13 @@ def _max_pool(call: FunctionCall) -> Ref:
     if call.get(6, "return_indices", False):
         raise UntraceableError("max pooling with indices")
     attributes = window_attributes(
-        tuple(call.args[0].shape)[2:],
-        tuple(call.result.shape)[2:],
+        *call.sizes,
         call.get(1, "kernel_size"),
         call.get(2, "stride"),
         call.get(3, "padding", 0),
         call.get(4, "dilation", 1),
     )
-    return call.emit("MaxPool", call.traced(), **attributes)
+    return call.emit("MaxPool", call.x, **attributes)
 
 
 def average_attributes(
@@ -302,17 +307,14 @@ def average_attributes(
 
 
 def _average_pool(call: FunctionCall) -> Ref:
-    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
-    defaults = (None, None, 0, False, True)
     settings = {
-        name: call.get(position, name, default)
-        for position, (name, default) in enumerate(zip(names, defaults, strict=True), start=1)
+        "kernel_size": call.get(1, "kernel_size"),
+        "stride": call.get(2, "stride"),
+        "padding": call.get(3, "padding", 0),
+        "count_include_pad": call.get(5, "count_include_pad", True),
+        "divisor_override": call.get(6, "divisor_override"),
     }
-    settings["divisor_override"] = call.get(6, "divisor_override")
-    before, after = tuple(call.args[0].shape)[2:], tuple(call.result.shape)[2:]
-    return call.emit(
-        "AveragePool", call.traced(), **average_attributes(before, after, settings)
-    )
+    return call.emit("AveragePool", call.x, **average_attributes(*call.sizes, settings))
 
 
 def adaptive_window(before: Sequence[int], after: Sequence[int]) -> tuple[str, dict[str, Any]]:
@@ -330,16 +332,15 @@ def adaptive_window(before: Sequence[int], after: Sequence[int]) -> tuple[str, d
 
 
 def _adaptive_average(call: FunctionCall) -> Ref:
-    before, after = tuple(call.args[0].shape)[2:], tuple(call.result.shape)[2:]
-    op_type, attributes = adaptive_window(before, after)
-    return call.emit(op_type, call.traced(), **attributes)
+    op_type, attributes = adaptive_window(*call.sizes)
+    return call.emit(op_type, call.x, **attributes)
 
 
 def _linear(call: FunctionCall) -> Ref:
-    weight = _constant(call, call.get(1, "weight"))
-    y = call.emit("MatMul", call.traced(), np.ascontiguousarray(weight.T))
+    weight = call.constant(call.get(1, "weight"))
+    y = call.emit("MatMul", call.x, np.ascontiguousarray(weight.T))
     bias = call.get(2, "bias")
-    return y if bias is None else call.emit("Add", y, _constant(call, bias))
+    return y if bias is None else call.emit("Add", y, call.constant(bias))
 
 
 def conv_attributes(
@@ -367,7 +368,7 @@ def conv_attributes(
 
 
 def _convolution(call: FunctionCall) -> Ref:
-    weight = _constant(call, call.get(1, "weight"))
+    weight = call.constant(call.get(1, "weight"))
     bias = call.get(2, "bias")
     attributes = conv_attributes(
         weight.shape[2:],
@@ -376,23 +377,23 @@ def _convolution(call: FunctionCall) -> Ref:
         call.get(5, "dilation", 1),
         call.get(6, "groups", 1),
     )
-    inputs = [weight] if bias is None else [weight, _constant(call, bias)]
-    return call.emit("Conv", call.traced(), *inputs, **attributes)
+    inputs = [weight] if bias is None else [weight, call.constant(bias)]
+    return call.emit("Conv", call.x, *inputs, **attributes)
 
 
 HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys(("clone", "contiguous", "detach", "data", "alias"), _identity),
+    **dict.fromkeys(("clone", "contiguous", "detach", "data", "alias"), lambda call: call.x),
     **dict.fromkeys(("to", "float", "type", "type_as", "cpu"), _converted),
     **dict.fromkeys(("dropout", "dropout2d", "feature_dropout", "dropout_"), _dropout),
     **dict.fromkeys(("relu", "relu_"), _one_input("Relu")),
-    **dict.fromkeys(("hardtanh", "hardtanh_"), _hardtanh),
+    **dict.fromkeys(("hardtanh", "hardtanh_"), _clamp("min_val", "max_val", (-1.0, 1.0))),
     **dict.fromkeys(("relu6", "relu6_"), lambda call: _clip(call, 0.0, 6.0)),
-    **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
+    **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp("min", "max")),
     **dict.fromkeys(("leaky_relu", "leaky_relu_"), _leaky_relu),
     **dict.fromkeys(("sigmoid", "sigmoid_"), _one_input("Sigmoid")),
     **dict.fromkeys(("tanh", "tanh_"), _one_input("Tanh")),
     **dict.fromkeys(("neg", "__neg__"), _one_input("Neg")),
-    "silu": _silu,
+    "silu": lambda call: call.emit("Mul", call.x, call.emit("Sigmoid", call.x)),
     "gelu": _gelu,
     "softmax": _softmax("Softmax"),
     "log_softmax": _softmax("LogSoftmax"),

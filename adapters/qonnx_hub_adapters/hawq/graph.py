@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Value
+from onnx_ir import DataType, Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hawq.trace_data import Operand, Ref
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
 
 OPSET = 19
@@ -23,51 +24,45 @@ class GraphWriter:
 
     A layer's last value carries the layer's name, as name and as provenance; the values inside
     of a layer are called "layer/Role".
+
+    Attributes:
+        graph: The graph.
+        values: Traced value -> the graph's value.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, outputs: Sequence[str]) -> None:
+        """Begin a graph.
+
+        Args:
+            name: Its name.
+            outputs: Names of its outputs; no other value gets one of them.
+        """
         imports = {"": OPSET, dialect.DOMAIN: dialect.DOMAIN_VERSION}
         self.graph = Graph([], [], nodes=[], opset_imports=imports, name=name)
-        self._values: dict[int, Value] = {}
-        self._taken: set[str] = set()
-
-    def name(self, wanted: str) -> str:
-        """Return a name that no other value has."""
-        free, count = wanted, 1
-        while free in self._taken:
-            free, count = f"{wanted}_{count}", count + 1
-        self._taken.add(free)
-        return free
+        self.values: dict[Ref, Value] = {}
+        self._outputs = outputs
+        self._taken = set(outputs)
 
     def input(self, ref: Ref, name: str, shape: Sequence[int | str]) -> None:
         """Add a float32 input of the graph."""
         value = Value(
-            name=self.name(name),
+            name=free_name(name, self._taken),
             shape=onnx_ir.Shape(shape),
-            type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT),
+            type=onnx_ir.TensorType(DataType.FLOAT),
         )
         value.metadata_props[dialect.PROVENANCE] = name
         self.graph.inputs.append(value)
-        self._values[ref.index] = value
-
-    def set(self, ref: Ref, value: Value) -> None:
-        """Say which value of the graph a traced value is."""
-        self._values[ref.index] = value
-
-    def get(self, ref: Ref) -> Value:
-        """Return the value of the graph that a traced value is."""
-        return self._values[ref.index]
+        self.values[ref] = value
 
     def constant(self, name: str, array: Array) -> Value:
         """Return an initializer of that name."""
-        return dialect.add_initializer(
-            self.graph, self.name(name), np.ascontiguousarray(array)
-        )
+        free = free_name(name, self._taken)
+        return dialect.add_initializer(self.graph, free, np.ascontiguousarray(array))
 
     def operand(self, layer: str, operand: Operand) -> Value:
         """Return a traced value, or a constant as an initializer."""
         if isinstance(operand, Ref):
-            return self.get(operand)
+            return self.values[operand]
         return self.constant(f"{layer}/constant", operand.copy())
 
     def op(
@@ -81,16 +76,18 @@ class GraphWriter:
             inputs: Values and constants.
             **attributes: Attributes of the operator.
         """
-        own = self.name(name)
+        own = free_name(name, self._taken)
         values = [
             self.constant(f"{name}/{op_type.lower()}_{index}", one)
             if isinstance(one, np.ndarray)
             else one
             for index, one in enumerate(inputs)
         ]
-        node = onnx_ir.node(op_type, values, attributes or None, name=own)
-        self.graph.append(node)
-        return self._finished(node.outputs[0], own)
+        return self._append(onnx_ir.node(op_type, values, attributes or None, name=own))
+
+    def cast(self, name: str, x: Value, to: DataType) -> Value:
+        """Return the output of a new Cast."""
+        return self.op(name, "Cast", [x], to=int(to))
 
     def quant(
         self,
@@ -103,33 +100,41 @@ class GraphWriter:
         rounding: Rounding = Rounding.ROUND,
     ) -> Value:
         """Return the output of a new ``Quant`` node: zero point zero, the full range."""
-        own = self.name(name)
+        own = free_name(name, self._taken)
         zero = np.zeros((), dtype=np.float32)
         width = np.asarray(bits, dtype=np.float32)
         quantizer = IntQuant(scale, zero, width, signed=signed, rounding=rounding)
-        node = dialect.quantizer_node(x, quantizer, own, self.graph)
-        self.graph.append(node)
-        return self._finished(node.outputs[0], own)
+        return self._append(dialect.quantizer_node(x, quantizer, own, self.graph))
 
-    def integers(self, name: str, x: Value, bits: int, *, signed: bool = True) -> Value:
+    def integers(
+        self,
+        name: str,
+        x: Value,
+        bits: int,
+        *,
+        signed: bool = True,
+        rounding: Rounding = Rounding.ROUND,
+    ) -> Value:
         """Return the output of a ``Quant`` node of step one: rounded and clamped."""
-        return self.quant(name, x, np.ones((), dtype=np.float32), bits, signed=signed)
+        unit = np.ones((), dtype=np.float32)
+        return self.quant(name, x, unit, bits, signed=signed, rounding=rounding)
 
-    @staticmethod
-    def _finished(value: Value, name: str) -> Value:
-        value.name = name
-        value.metadata_props[dialect.PROVENANCE] = name
+    def _append(self, node: Node) -> Value:
+        self.graph.append(node)
+        value = node.outputs[0]
+        value.name = node.name
+        value.metadata_props[dialect.PROVENANCE] = str(node.name)
         return value
 
-    def finish(self, outputs: Sequence[Value], names: Sequence[str]) -> Model:
+    def finish(self, outputs: Sequence[Ref]) -> Model:
         """Return the model with these outputs.
 
         An output that is an input, a constant or an output already gets a node of its own.
         """
-        for value, name in zip(outputs, names, strict=True):
-            own = value
-            if value.producer() is None or value.is_graph_output():
-                own = self.op(f"{name}/Identity", "Identity", [value])
+        for ref, name in zip(outputs, self._outputs, strict=True):
+            own = self.values[ref]
+            if own.producer() is None or own.is_graph_output():
+                own = self.op(f"{name}/Identity", "Identity", [own])
             own.name = name
             self.graph.outputs.append(own)
         return Model(self.graph, ir_version=IR_VERSION)

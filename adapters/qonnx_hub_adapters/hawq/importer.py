@@ -6,11 +6,12 @@ from pathlib import Path
 
 from onnx_ir import Model
 
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.hawq import modules
 from qonnx_hub_adapters.hawq.checkpoints import import_checkpoint, is_checkpoint
 from qonnx_hub_adapters.hawq.files import import_file, is_hawq_file
-from qonnx_hub_adapters.hawq.layers import find_layers, is_module
-from qonnx_hub_adapters.hawq.options import read_settings
+from qonnx_hub_adapters.hawq.layers import find_layers
+from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.onnx_reader import describe, is_onnx
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
@@ -20,6 +21,7 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
+from qonnx_hub_adapters.torch_common.modules import is_module
 from qonnx_hub_ir.errors import SourceError
 
 INFO = AdapterInfo(
@@ -58,14 +60,14 @@ class HawqImporter:
             UnsupportedGraphError: Layers without an exact form; all of them are listed.
             UsageError: An option that does not exist.
         """
-        settings = read_settings(options)
+        own = read_own_options(HawqOptions, self.info.name, options)
         if is_module(source):
-            return modules.import_module(source, options.args, settings)
+            return modules.import_module(source, options.args, own)
         if is_onnx(source):
-            return import_file(source, settings)
+            return import_file(source, own.act_bits, fold=own.fold_scales)
         if not isinstance(source, (str, Path)):
             raise SourceError(f"{describe(source)} is no HAWQ model")
-        return import_checkpoint(source, options, settings)
+        return import_checkpoint(source, options.args, own)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the frozen module's own answer; ``None`` for files."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qonnx_hub_adapters.torch_common.modules import classes_from, unwrapped
 from qonnx_hub_ir.errors import Gap
 
 ACT, LINEAR, CONV, BN_CONV = "QuantAct", "QuantLinear", "QuantConv2d", "QuantBnConv2d"
@@ -42,21 +43,6 @@ SCALE_BUFFERS: Mapping[str, str] = {
 _LARGEST_BITS = 32
 
 
-def is_module(source: object) -> bool:
-    """Return whether the source is a torch module, without importing torch."""
-    return any(
-        kind.__name__ == "Module" and kind.__module__ == "torch.nn.modules.module"
-        for kind in type(source).__mro__
-    )
-
-
-def unwrapped(module: Any) -> Any:
-    """Return the module inside of DataParallel wrappers."""
-    while type(module).__name__ in {"DataParallel", "DistributedDataParallel"}:
-        module = module.module
-    return module
-
-
 def named_kind(module: object) -> str:
     """Return the HAWQ class whose name the module's class or a base of it has, or ""."""
     names = (kind.__name__ for kind in type(module).__mro__)
@@ -65,8 +51,7 @@ def named_kind(module: object) -> str:
 
 def look_alike(module: object) -> str:
     """Return why a module with the name of a HAWQ layer is none; "" where it is one."""
-    roots = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
-    if "brevitas" in roots:
+    if classes_from(module, "brevitas"):
         return "is a Brevitas layer"
     kind = named_kind(module)
     missing = sorted(name for name in _NEEDED[kind] if not hasattr(module, name))

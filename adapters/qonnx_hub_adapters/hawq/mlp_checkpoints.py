@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub_adapters.hawq.assembly import assemble
-from qonnx_hub_adapters.hawq.bit_configs import BitConfig, read_bits
-from qonnx_hub_adapters.hawq.formulas import (
+from qonnx_hub_adapters.hawq.bit_widths import (
     ASYMMETRIC,
     SYMMETRIC,
+    BitConfig,
     act_candidates,
+    in_words,
+    read_bits,
     scale_of,
     smallest_bits,
     symmetric_integers,
     weight_candidates,
+    weight_range,
 )
-from qonnx_hub_adapters.hawq.options import Settings
+from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.hawq.trace_data import (
     RANK,
     ActCall,
     Call,
+    ForwardTrace,
     Operand,
     PlainCall,
     Ref,
-    Requantization,
-    Trace,
+    SourceGrid,
     WeightCall,
 )
 from qonnx_hub_ir.errors import SourceError, UsageError
@@ -42,65 +46,71 @@ _OPERATORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "softmax": ("Softmax", {"axis": 1}),
     "log_softmax": ("LogSoftmax", {"axis": 1}),
 }
+_NOT_NEGATIVE = frozenset({"relu", "sigmoid", "softmax"})
 _EPSILON = 1e-5
 """What torch's batch norm adds to the variance by default; a checkpoint does not say."""
 
 
-def trace_chain(
-    state: Mapping[str, Array], path: str, complete: bool, settings: Settings
+def import_chain(
+    state: Mapping[str, Array], path: str, options: HawqOptions, *, complete: bool
 ) -> Model:
     """Return a chain of layers as a verified IR model.
 
     Args:
         state: The checkpoint's numbers by dotted name.
         path: Its file, for messages.
-        complete: Whether the trained weights and ranges are in it.
-        settings: With the chain, and how it is to be read.
+        options: With the chain, and how it is to be read.
+        complete: Whether the trained weights and ranges are in the checkpoint.
 
     Raises:
         UsageError: A layer that neither the checkpoint nor this function knows.
         SourceError: Bit widths that can neither be recovered nor were given.
     """
-    names = list(settings.chain or ())
+    names = list(options.chain or ())
     acts = frozenset(name for name in names if f"{name}.act_scaling_factor" in state)
-    bits = read_bits(settings.bits, acts)
+    bits = read_bits(options.bits, acts)
     unknown = sorted(set(bits) - set(names))
     if unknown:
         raise UsageError(f"bits name layers outside of the chain: {', '.join(unknown)}")
-    chain = _Chain(state, path, complete, bits, settings.weight_scales)
+    chain = _Chain(state, path, complete, bits, options.weight_scales)
     for name in names:
         chain.add(name)
     inputs = (("x", (1, chain.features)),)
-    trace = Trace(inputs, tuple(chain.calls), (chain.value,), {}, {})
+    trace = ForwardTrace(inputs, tuple(chain.calls), (chain.value,), {}, {})
     for note in chain.notes:
         warnings.warn(note, stacklevel=5)
-    merge = settings.merge_requant
-    return assemble(trace, settings.mode, name="chain", open_batch=True, merge=merge).model
+    merge = options.merge_requant
+    return assemble(trace, options.mode, name="chain", open_batch=True, merge=merge).model
 
 
+@dataclass(slots=True)
 class _Chain:
-    """The calls so far, and what the last ones leave behind."""
+    """The calls so far, and what the last ones leave behind.
 
-    def __init__(
-        self,
-        state: Mapping[str, Array],
-        path: str,
-        complete: bool,
-        bits: BitConfig,
-        weight_scales: bool | None,
-    ) -> None:
-        self.state = state
-        self.path = path
-        self.complete = complete
-        self.bits = bits
-        self.weight_scales = weight_scales
-        self.calls: list[Call] = []
-        self.notes: list[str] = []
-        self.value = Ref(0)
-        self.features = 0
-        self._act_scale: Array | None = None
-        self._weight_scale: Array | None = None
-        self._not_negative = False
+    Attributes:
+        state: The checkpoint's numbers by dotted name.
+        path: Its file, for messages.
+        complete: Whether the trained weights and ranges are in it.
+        bits: What the user gave.
+        weight_scales: Whether a QuantAct is told the scale of the weights, where known.
+        calls: The calls so far.
+        notes: Sentences that a user should read.
+        value: What the last call makes.
+        features: Size of the input.
+    """
+
+    state: Mapping[str, Array]
+    path: str
+    complete: bool
+    bits: BitConfig
+    weight_scales: bool | None
+    calls: list[Call] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    value: Ref = field(default_factory=lambda: Ref(0))
+    features: int = 0
+    _act_scale: Array | None = None
+    _weight_scale: Array | None = None
+    _not_negative: bool = False
 
     def add(self, name: str) -> None:
         """Add the next layer."""
@@ -113,7 +123,7 @@ class _Chain:
         elif name in _OPERATORS:
             op_type, attributes = _OPERATORS[name]
             self._append(PlainCall(name, op_type, (self.value,), self._next(), attributes))
-            self._not_negative = name in {"relu", "sigmoid", "softmax"}
+            self._not_negative = name in _NOT_NEGATIVE
         else:
             raise UsageError(
                 f"'{self.path}' has no layer '{name}', and no operator is called so; "
@@ -139,7 +149,7 @@ class _Chain:
         bits, mode, scale = self._act_settings(name)
         source = None
         if self._act_scale is not None:
-            source = Requantization(self._act_scale, self._requantized_weights(name))
+            source = SourceGrid(self._act_scale, self._requantized_weights(name))
         signed = mode == SYMMETRIC
         self._append(ActCall(name, self.value, self._next(), bits, signed, scale, source))
         self._act_scale, self._weight_scale = scale, None
@@ -195,10 +205,9 @@ class _Chain:
             return found[0]
         if len(found) == 2 and low >= 0 and self._not_negative:
             return next(one for one in found if one[1] == ASYMMETRIC)
-        words = " or ".join(f"{mode} {bits} bit" for bits, mode in found) or "no bit width"
         raise SourceError(
-            f"layer '{name}': its range and scale in '{self.path}' tell {words}; give the bit "
-            "width with the option bits"
+            f"layer '{name}': its range and scale in '{self.path}' tell {in_words(found)}; "
+            "give the bit width with the option bits"
         )
 
     def _add_linear(self, name: str) -> None:
@@ -235,15 +244,13 @@ class _Chain:
         if bits is None:
             found = weight_candidates(weight, scale, per_channel=per_channel)
             if len(found) != 1:
-                words = " or ".join(map(str, found)) or "no bit width"
                 raise SourceError(
-                    f"layer '{name}': weights and scale in '{self.path}' tell {words}; give "
-                    "the bit width with the option bits"
+                    f"layer '{name}': weights and scale in '{self.path}' tell "
+                    f"{in_words(found)}; give the bit width with the option bits"
                 )
             bits = found[0]
-        rows = weight.min(axis=1), weight.max(axis=1)
-        low, high = rows if per_channel else (rows[0].min(), rows[1].max())
-        scale = scale_of(low, high, int(bits), SYMMETRIC).reshape(-1)
+        low, high = weight_range(weight, per_channel=per_channel)
+        scale = scale_of(low, high, int(bits), SYMMETRIC)
         codes = symmetric_integers(weight, scale.reshape(-1, 1), int(bits))
         if not np.array_equal(codes, saved):
             self._stale(name, "weight_integer", bits)

@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qonnx_hub_adapters.adapter_options import read_own_options
-from qonnx_hub_adapters.hawq.assembly import EXACT, MODES
-from qonnx_hub_adapters.protocol import ImportOptions
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_adapters.torch_common.options import EXACT, require_mode
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class HawqOptions:
     """How to read a HAWQ model.
 
     Attributes:
@@ -30,6 +27,9 @@ class Settings:
             settings (layer -> {name: value}), or the path of a hawq-jet-tagging yaml.
         act_bits: For ONNX files: bit widths of the lost activation quantizers.
         fold_scales: For ONNX files: pull Div and Mul into the scales of the quantizers.
+
+    Raises:
+        UsageError: A mode that does not exist.
     """
 
     mode: str = EXACT
@@ -42,14 +42,6 @@ class Settings:
     act_bits: Mapping[str, int] | int | None = None
     fold_scales: bool = False
 
-
-def read_settings(options: ImportOptions) -> Settings:
-    """Return the adapter's options out of those of the call.
-
-    Raises:
-        UsageError: An option or a mode that does not exist.
-    """
-    settings = read_own_options(Settings, "hawq", options)
-    if settings.mode not in MODES:
-        raise UsageError(f"mode '{settings.mode}' is none of {', '.join(MODES)}")
-    return settings
+    def __post_init__(self) -> None:
+        """Refuse unknown modes."""
+        require_mode(self.mode)

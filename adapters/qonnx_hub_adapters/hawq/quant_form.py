@@ -14,12 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx_ir import Value
 
-from qonnx_hub_adapters.hawq.exact_form import (
-    INTEGER_BITS,
-    emit_plain,
-    emit_pool,
-    stored_weight,
-)
+from qonnx_hub_adapters.hawq.exact_form import INTEGER_BITS, emit_plain, emit_pool
 from qonnx_hub_adapters.hawq.graph import GraphWriter
 from qonnx_hub_adapters.hawq.trace_data import (
     ActCall,
@@ -27,21 +22,20 @@ from qonnx_hub_adapters.hawq.trace_data import (
     PlainCall,
     PoolCall,
     Ref,
-    Requantization,
+    SourceGrid,
     WeightCall,
 )
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
 
-_KEEPS_GRID = frozenset({"Relu", "MaxPool", "Flatten", "Reshape", "Transpose", "Identity"})
 _LARGEST_EXACT = 2.0**22
-_MOVES_CHANNELS = frozenset({"Flatten", "Reshape", "Transpose"})
 
 
 class QuantForm:
     """Writes calls as ``Quant`` nodes; knows on which grid each value lies."""
 
-    def __init__(self, shapes: Mapping[int, Sequence[int]], *, merge: bool = True) -> None:
+    def __init__(self, shapes: Mapping[Ref, Sequence[int]], *, merge: bool = True) -> None:
         """Begin a graph.
 
         Args:
@@ -50,125 +44,112 @@ class QuantForm:
         """
         self._shapes = shapes
         self._merge = merge
-        self._grids: dict[int, Array] = {}
-        self._sums: dict[int, tuple[Ref, Ref]] = {}
+        self._grids: dict[Ref, Array] = {}
+        self._sums: dict[Ref, tuple[Ref, Ref]] = {}
 
-    def emit(self, writer: GraphWriter, call: Call) -> None:
-        """Write one call into the graph."""
+    def emit(self, writer: GraphWriter, call: Call) -> Value:
+        """Write one call into the graph; return its value."""
         if isinstance(call, ActCall):
-            self._act(writer, call)
-        elif isinstance(call, WeightCall):
-            self._weights(writer, call)
-        elif isinstance(call, PoolCall):
-            emit_pool(writer, call)
-            self._grids[call.output.index] = call.scale
-        else:
-            emit_plain(writer, call)
-            self._follow(call)
+            self._grids[call.output] = call.scale
+            return self._act(writer, call)
+        if isinstance(call, WeightCall):
+            return self._weights(writer, call)
+        if isinstance(call, PoolCall):
+            self._grids[call.output] = call.scale
+            return emit_pool(writer, call)
+        value = emit_plain(writer, call)
+        self._follow(call, value)
+        return value
 
-    def _follow(self, call: PlainCall) -> None:
+    def _follow(self, call: PlainCall, value: Value) -> None:
         """Note what a torch function leaves of the grid of its inputs."""
         refs = [operand for operand in call.inputs if isinstance(operand, Ref)]
+        node = value.producer()
+        if node is None or not refs:
+            return
         if call.op_type == "Add" and len(refs) == 2:
-            self._sums[call.output.index] = (refs[0], refs[1])
+            self._sums[call.output] = (refs[0], refs[1])
+        grid = self._grids.get(refs[0])
         if call.op_type == "Concat":
-            self._join(call, refs)
-        grid = self._grids.get(refs[0].index) if refs else None
-        if call.op_type not in _KEEPS_GRID or grid is None:
-            return
-        if grid.size == 1 or call.op_type not in _MOVES_CHANNELS:
-            self._grids[call.output.index] = grid
+            grid = self._joined(call, refs)
+        elif not operators.keeps_grid(node) or len(refs) > 1:
+            grid = None
+        # Steps by channel do not survive a change of the axes.
+        keeps_channels = call.op_type == "Concat" or not operators.moves_values(node)
+        if grid is not None and (grid.size == 1 or keeps_channels):
+            self._grids[call.output] = grid
 
-    def _join(self, call: PlainCall, refs: Sequence[Ref]) -> None:
-        """Note the grids of branches along their channels, where all are known."""
-        shapes = [self._shapes.get(ref.index, ()) for ref in refs]
-        grids = [self._grids.get(ref.index) for ref in refs]
+    def _joined(self, call: PlainCall, refs: Sequence[Ref]) -> Array | None:
+        """Return the grids of branches along their channels, where all are known."""
         if call.attributes["axis"] != 1 or len(refs) != len(call.inputs):
-            return
+            return None
         parts = []
-        for grid, shape in zip(grids, shapes, strict=True):
+        for ref in refs:
+            grid, shape = self._grids.get(ref), self._shapes.get(ref, ())
             if grid is None or len(shape) != 4 or grid.size not in {1, shape[1]}:
-                return
+                return None
             parts.append(np.broadcast_to(grid.reshape(-1), (shape[1],)))
-        self._grids[call.output.index] = np.concatenate(parts).reshape(1, -1, 1, 1)
+        return np.concatenate(parts).reshape(1, -1, 1, 1)
 
-    def _lies_on(self, ref: Ref, grid: Array) -> bool:
-        known = self._grids.get(ref.index)
-        if known is None or not self._merge:
-            return False
-        first, second = np.broadcast_arrays(known, grid)
-        return bool(np.array_equal(first, second))
+    def _on_source(
+        self, writer: GraphWriter, name: str, ref: Ref, source: SourceGrid
+    ) -> Value:
+        """Return a value on the source grid: as it is where it is known to lie there."""
+        x, known = writer.values[ref], self._grids.get(ref)
+        if known is not None and self._merge:
+            first, second = np.broadcast_arrays(known, source.step)
+            if np.array_equal(first, second):
+                return x
+        return writer.quant(f"{name}/SourceGrid", x, source.step, INTEGER_BITS)
 
-    def _act(self, writer: GraphWriter, call: ActCall) -> None:
-        layer, x = call.layer, writer.get(call.x)
+    def _act(self, writer: GraphWriter, call: ActCall) -> Value:
+        layer, x = call.layer, writer.values[call.x]
         if call.source is not None and call.identity is not None:
-            value = self._residual(writer, call, call.source, call.identity)
-        else:
-            if call.source is not None and not self._lies_on(call.x, call.source.grid):
-                grid = call.source.grid
-                x = writer.quant(f"{layer}/SourceGrid", x, grid, INTEGER_BITS)
-            value = writer.quant(layer, x, call.scale, call.bits, signed=call.signed)
-        writer.set(call.output, value)
-        self._grids[call.output.index] = call.scale
+            return self._residual(writer, call, call.source, call.identity)
+        if call.source is not None:
+            x = self._on_source(writer, layer, call.x, call.source)
+        return writer.quant(layer, x, call.scale, call.bits, signed=call.signed)
 
     def _residual(
-        self, writer: GraphWriter, call: ActCall, source: Requantization, identity: Ref
+        self, writer: GraphWriter, call: ActCall, source: SourceGrid, identity: Ref
     ) -> Value:
         layer = call.layer
         if call.identity_source is None:
             raise ValueError(f"layer '{layer}': the residual branch has no scale")
-        beside = self._branch(writer, call, "identity", identity, call.identity_source)
-        operands = self._sums.get(call.x.index, ())
+        beside = self._on_source(writer, f"{layer}/identity", identity, call.identity_source)
+        beside = writer.quant(f"{layer}/identity/TargetGrid", beside, call.scale, INTEGER_BITS)
+        operands = self._sums.get(call.x, ())
         main = [ref for ref in operands if ref != identity]
         if len(operands) == 2 and len(main) == 1:
             # The sum is x + identity: x itself is what HAWQ gets back by subtracting.
-            rest = self._branch(writer, call, "main", main[0], source)
+            rest = self._on_source(writer, f"{layer}/main", main[0], source)
         else:
-            x = writer.op(f"{layer}/Sub", "Sub", [writer.get(call.x), writer.get(identity)])
-            rest = self._moved(writer, f"{layer}/main", x, source.grid, call.scale)
+            both = [writer.values[call.x], writer.values[identity]]
+            rest = writer.op(f"{layer}/Sub", "Sub", both)
+            rest = writer.quant(f"{layer}/main/SourceGrid", rest, source.step, INTEGER_BITS)
+        rest = writer.quant(f"{layer}/main/TargetGrid", rest, call.scale, INTEGER_BITS)
         return writer.op(layer, "Add", [beside, rest])
 
-    def _branch(
-        self, writer: GraphWriter, call: ActCall, role: str, ref: Ref, source: Requantization
-    ) -> Value:
-        name, x = f"{call.layer}/{role}", writer.get(ref)
-        grid = None if self._lies_on(ref, source.grid) else source.grid
-        return self._moved(writer, name, x, grid, call.scale)
-
-    @staticmethod
-    def _moved(
-        writer: GraphWriter, name: str, x: Value, grid: Array | None, scale: Array
-    ) -> Value:
-        if grid is not None:
-            x = writer.quant(f"{name}/SourceGrid", x, grid, INTEGER_BITS)
-        return writer.quant(f"{name}/TargetGrid", x, scale, INTEGER_BITS)
-
-    def _weights(self, writer: GraphWriter, call: WeightCall) -> None:
-        layer, x = call.layer, writer.get(call.x)
-        is_conv = call.attributes is not None
+    def _weights(self, writer: GraphWriter, call: WeightCall) -> Value:
+        layer, is_conv = call.layer, call.attributes is not None
         shape = (-1, *(1,) * (call.weight.ndim - 1)) if is_conv else (1, -1)
         weight = _quantized(
-            writer, f"{layer}/weight", stored_weight(call), call.weight_scale, shape, call.bits
+            writer, f"{layer}/weight", call.stored_weight, call.weight_scale, shape, call.bits
         )
-        bias = None
-        if call.bias is not None and call.bias_bits is not None:
-            steps = call.out_scale.reshape(-1)
-            bias = _quantized(writer, f"{layer}/bias", call.bias, steps, (-1,), call.bias_bits)
-        if is_conv:
-            inputs = [x, weight] if bias is None else [x, weight, bias]
-            value = writer.op(layer, "Conv", inputs, **(call.attributes or {}))
-        elif bias is None:
-            value = writer.op(layer, "MatMul", [x, weight])
-        else:
-            total = writer.op(f"{layer}/MatMul", "MatMul", [x, weight])
-            value = writer.op(layer, "Add", [total, bias])
-        writer.set(call.output, value)
-        if self._on(call.x, call.act_scale):
-            self._grids[call.output.index] = call.out_scale
-
-    def _on(self, ref: Ref, scale: Array) -> bool:
-        known = self._grids.get(ref.index)
-        return known is not None and known.size == 1 and bool(np.all(scale == known))
+        inputs = [writer.values[call.x], weight]
+        if call.bias is not None:
+            steps, bits = call.out_scale.reshape(-1), call.bias_bits
+            name = f"{layer}/bias"
+            inputs.append(_quantized(writer, name, call.bias, steps, (-1,), bits))
+        known = self._grids.get(call.x)
+        if known is not None and known.size == 1 and np.all(call.act_scale == known):
+            self._grids[call.output] = call.out_scale
+        if call.attributes is not None:
+            return writer.op(layer, "Conv", inputs, **call.attributes)
+        if call.bias is None:
+            return writer.op(layer, "MatMul", inputs)
+        total = writer.op(f"{layer}/MatMul", "MatMul", inputs[:2])
+        return writer.op(layer, "Add", [total, inputs[2]])
 
 
 def _quantized(
@@ -185,10 +166,6 @@ def _quantized(
     return writer.quant(f"{name}_quant", stored, steps, bits)
 
 
-def _beside(values: Array, direction: float) -> Array:
-    return np.asarray(np.nextafter(values, np.float32(direction)), dtype=np.float32)
-
-
 def on_grid(codes: Array, scale: Array, name: str) -> Array:
     """Return float32 values that quantize to these integers.
 
@@ -202,8 +179,8 @@ def on_grid(codes: Array, scale: Array, name: str) -> Array:
     found = exact.copy()
     missing = np.ones(exact.shape, dtype=np.bool_)
     slack = np.where(np.abs(codes) < _LARGEST_EXACT, np.float32(0), np.spacing(np.abs(codes)))
-    for direction in (0.0, np.inf, -np.inf):
-        values = exact if not direction else _beside(exact, direction)
+    beside = [np.nextafter(exact, np.float32(end)) for end in (np.inf, -np.inf)]
+    for values in (exact, *beside):
         fits = missing & (np.abs(np.rint(values / scale) - codes) <= slack)
         found[fits] = values[fits]
         missing &= ~fits

@@ -11,41 +11,31 @@ from qonnx_hub_adapters.hawq.layers import ACT, BN_CONV, WITH_WEIGHTS, kind_of
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
-class _Saved:
-    """One module's attributes, and the numbers in its buffers.
+@contextlib.contextmanager
+def preserved(model: Any) -> Iterator[None]:
+    """Put back every attribute and buffer of the module and its children at the end.
 
     Buffers are both replaced (HAWQ's scales) and written into (its ranges), so the tensors are
     remembered as well as what they hold. Nothing is deep-copied: HAWQ's buffers may hang on an
     autograd graph, which refuses that.
     """
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.attributes = dict(module.__dict__)
-        self.tables = {name: dict(module.__dict__[name]) for name in _TABLES}
-        buffers = [value for value in self.tables["_buffers"].values() if value is not None]
-        self.numbers = [(value, value.detach().clone()) for value in buffers]
-
-    def restore(self) -> None:
-        self.module.__dict__.clear()
-        self.module.__dict__.update(self.attributes)
-        for name, entries in self.tables.items():
-            table = self.module.__dict__[name]
-            table.clear()
-            table.update(entries)
-        for value, numbers in self.numbers:
-            value.detach().copy_(numbers)
-
-
-@contextlib.contextmanager
-def preserved(model: Any) -> Iterator[None]:
-    """Put back every attribute and buffer of the module and its children at the end."""
-    saved = [_Saved(module) for module in model.modules()]
+    saved = []
+    for module in model.modules():
+        tables = {name: dict(module.__dict__[name]) for name in _TABLES}
+        buffers = [value for value in tables["_buffers"].values() if value is not None]
+        numbers = [(value, value.detach().clone()) for value in buffers]
+        saved.append((module.__dict__, dict(module.__dict__), tables, numbers))
     try:
         yield
     finally:
-        for one in saved:
-            one.restore()
+        for own, attributes, tables, numbers in saved:
+            own.clear()
+            own.update(attributes)
+            for name, entries in tables.items():
+                own[name].clear()
+                own[name].update(entries)
+            for value, kept in numbers:
+                value.detach().copy_(kept)
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ Operand: TypeAlias = Ref | Array
 
 
 @dataclass(frozen=True, slots=True)
-class Requantization:
-    """From one integer grid to another, in the fixed-point arithmetic of HAWQ.
+class SourceGrid:
+    """The grid of integers that HAWQ's fixed-point arithmetic requantizes from.
 
     Attributes:
         act_scale: Scale of the activation that came before, shaped for broadcasting.
@@ -38,8 +38,8 @@ class Requantization:
     weight_scale: Array
 
     @property
-    def grid(self) -> Array:
-        """The step of the source grid, rounded once to float32 as HAWQ does."""
+    def step(self) -> Array:
+        """Its step, rounded once to float32 as HAWQ does."""
         wide = self.act_scale.astype(np.float64) * self.weight_scale.astype(np.float64)
         return np.asarray(wide.astype(np.float32))
 
@@ -66,9 +66,9 @@ class ActCall:
     bits: int
     signed: bool
     scale: Array
-    source: Requantization | None = None
+    source: SourceGrid | None = None
     identity: Ref | None = None
-    identity_source: Requantization | None = None
+    identity_source: SourceGrid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class WeightCall:
         weight_scale: Their steps: (1,) or (out,).
         bits: Their bit width.
         bias: Integer biases as float32, (out,); ``None`` without.
-        bias_bits: Their bit width.
+        bias_bits: Their bit width; 0 without.
         act_scale: What the input is divided by, shaped for broadcasting.
         out_scale: What the sums are multiplied with, shaped for broadcasting.
         attributes: Attributes of ``Conv``; ``None`` for a linear layer.
@@ -96,10 +96,17 @@ class WeightCall:
     weight_scale: Array
     bits: int
     bias: Array | None
-    bias_bits: int | None
+    bias_bits: int
     act_scale: Array
     out_scale: Array
     attributes: Mapping[str, Any] | None = None
+
+    @property
+    def stored_weight(self) -> Array:
+        """The integer weights as the operator takes them: (in, out) for MatMul."""
+        if self.attributes is not None:
+            return self.weight
+        return np.ascontiguousarray(self.weight.T)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,7 @@ Call: TypeAlias = ActCall | WeightCall | PoolCall | PlainCall
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class ForwardTrace:
     """One forward pass.
 
     Attributes:
@@ -154,13 +161,13 @@ class Trace:
         calls: In order.
         outputs: The model's outputs.
         shapes: Shape of each traced value.
-        recorded: Output of each QuantAct call, and of the model, by value number.
+        recorded: Output of each QuantAct call, and of the model.
         notes: Sentences that a user should read.
     """
 
     inputs: tuple[tuple[str, tuple[int, ...]], ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
-    shapes: Mapping[int, tuple[int, ...]]
-    recorded: Mapping[int, Array]
+    shapes: Mapping[Ref, tuple[int, ...]]
+    recorded: Mapping[Ref, Array]
     notes: tuple[str, ...] = ()

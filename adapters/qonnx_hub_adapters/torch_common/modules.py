@@ -73,6 +73,11 @@ def array_of(tensor: Any) -> Array:
     return np.array(tensor.detach().cpu().numpy())
 
 
+def floats_of(tensor: Any) -> Array:
+    """Return a tensor's numbers as a float32 array of its own."""
+    return array_of(tensor).astype(np.float32)
+
+
 def input_names(module: Any, count: int) -> list[str]:
     """Return the names of the inputs: those of the parameters of ``forward``."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from qonnx_hub import api
+from qonnx_hub_adapters.hawq.comparison import read_differences
 from qonnx_hub_adapters.hawq.exact_form import dyadic_multiplier
-from qonnx_hub_adapters.hawq.modules import compare_modes
 from qonnx_hub_ir import dialect
 from tests.adapters.hawq import hawq_standin as standin
 from tests.adapters.hawq.conversion import load, run
@@ -144,10 +144,15 @@ def test_joined_branches_lie_on_the_grids_of_both(layers):
     assert steps.reshape(-1).tolist() == scales
 
 
+def compare_modes(module, x, **options):
+    """Which layers differ between the two modes on a sample, and by how much."""
+    return read_differences(load(module, x, mode="quant", **options))
+
+
 @pytest.mark.parametrize("net", NETS)
 def test_the_modes_are_compared_layer_by_layer(net):
     module = calibrated(net, standin)
-    report = compare_modes(module, (sample(net),))
+    report = compare_modes(module, sample(net))
     names = [n for n, part in module.named_modules() if type(part).__name__ == "QuantAct"]
     assert sorted(one.layer for one in report) == sorted(names)
     assert all(one.elements > 0 for one in report)
@@ -156,13 +161,13 @@ def test_the_modes_are_compared_layer_by_layer(net):
 
 def test_a_difference_between_the_modes_is_counted():
     module = calibrated(JetTagger, standin)
-    report = compare_modes(module, (sample(JetTagger),), merge_requant=False)
+    report = compare_modes(module, sample(JetTagger), merge_requant=False)
     assert all(one.differing == 0 for one in report)
     # Of 12 bit and more, x times 1/s is not always rounded as x divided by s; one step of the
     # input then moves whole sums of the next layer.
     torch.manual_seed(3)
     wide = calibrate(Wide(standin), torch.randn(64, 64))
-    first, second = compare_modes(wide, (torch.randn(4096, 64),))
+    first, second = compare_modes(wide, torch.randn(4096, 64))
     assert (first.layer, second.layer) == ("quant_input", "out")
     assert first.steps == 1
     assert 0 < first.differing < 1e-4 * first.elements
