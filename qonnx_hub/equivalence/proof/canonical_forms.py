@@ -15,12 +15,14 @@ The equalities used:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub.equivalence.proof.scalar_functions import code_bounds
 from qonnx_hub.equivalence.proof.value_numbering import NumberedSide, plain_signature
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     IntQuant,
@@ -28,10 +30,6 @@ from qonnx_hub_ir.quantizers import (
     integer_bounds,
     single_value,
 )
-
-_NOTHING = frozenset({"Dropout", "Identity"})
-_MOVES_NOTHING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-_ARITHMETIC = frozenset({"Add", "Div", "Max", "Min", "Mul", "Sub"})
 
 _ROUNDERS = {Rounding.ROUND: "Round", Rounding.CEIL: "Ceil", Rounding.FLOOR: "Floor"}
 
@@ -46,7 +44,7 @@ def is_transparent(node: Node) -> bool:
     if node.op_type == "Cast":
         value = node.inputs[0]
         return value is not None and value.dtype == node.attributes["to"].value
-    return node.op_type in _NOTHING
+    return operators.is_identity(node)
 
 
 def leaves_nan_out(numbered: NumberedSide, node: Node) -> bool:
@@ -63,20 +61,22 @@ def expression_number(numbered: NumberedSide, node: Node) -> int:
     """
     if is_transparent(node):
         return numbered.number(node.inputs[0])
-    found = None
-    if dialect.is_quantizer(node):
-        found = _quantizer(numbered, node)
-    elif node.domain not in dialect.STANDARD_DOMAINS:
-        found = None
-    elif node.op_type in _MOVES_NOTHING:
-        found = _reshaped(numbered, node)
-    elif node.op_type == "Gemm":
-        found = _product(numbered, node)
-    elif node.op_type in _ARITHMETIC and len(node.inputs) == 2:
-        found = _arithmetic(numbered, node)
-    elif node.op_type == "DequantizeLinear":
-        found = _requantized(numbered, node)
+    rule = _rule(node)
+    found = None if rule is None else rule(numbered, node)
     return numbered.expression(node) if found is None else found
+
+
+def _rule(node: Node) -> Callable[[NumberedSide, Node], int | None] | None:
+    if dialect.is_quantizer(node):
+        return _quantizer
+    if node.domain not in dialect.STANDARD_DOMAINS:
+        return None
+    if operators.reshapes(node):
+        return _reshaped
+    chooses = operators.selects_by_order(node) and operators.is_elementwise(node)
+    if len(node.inputs) == 2 and (operators.is_affine(node) or chooses):
+        return _arithmetic
+    return {"DequantizeLinear": _requantized, "Gemm": _product}.get(node.op_type)
 
 
 def _make(numbered: NumberedSide, op_type: str, *inputs: int) -> int:
@@ -111,14 +111,13 @@ def _with_shape(numbered: NumberedSide, number: int, dims: tuple[int, ...]) -> i
 
 def _product(numbered: NumberedSide, node: Node) -> int | None:
     """Return a Gemm without factors as a product and a sum."""
-    given = {name: attr.value for name, attr in node.attributes.items()}
     addend = node.inputs[2] if len(node.inputs) > 2 else None
-    if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0:
+    if attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0:
         return None
-    if addend is not None and given.get("beta", 1.0) != 1.0:
+    if addend is not None and attribute(node, "beta", 1.0) != 1.0:
         return None
     left, right = numbered.number(node.inputs[0]), numbered.number(node.inputs[1])
-    if given.get("transB", 0):
+    if attribute(node, "transB", 0):
         right = _transposed(numbered, node.inputs[1])
     product = _make(numbered, "MatMul", left, right)
     if addend is None:
@@ -264,11 +263,12 @@ def _requantized(numbered: NumberedSide, node: Node) -> int | None:
         return None
     x, own_scale = quantize.inputs[0], quantize.inputs[1]
     zero, own_zero = _zero_point(numbered, node), _zero_point(numbered, quantize)
-    ends = code_bounds(numbered.side, codes)
+    ends = _code_bounds(numbered, codes)
     if zero is None or zero != own_zero or ends is None or x is None or own_scale is None:
         return None
     same = numbered.number(scale) == numbered.number(own_scale)
-    if not same or not _is_float32(x) or _element_count(scale) != 1 or x.shape is None:
+    dims = _fixed_shape(scale)
+    if not same or not _is_float32(x) or dims is None or set(dims) - {1} or x.shape is None:
         return None
     unit = _operand(numbered, scale, len(x.shape))
     t = _make(numbered, "Div", numbered.number(x), unit)
@@ -277,9 +277,28 @@ def _requantized(numbered: NumberedSide, node: Node) -> int | None:
     return _make(numbered, "Mul", t, unit)
 
 
-def _element_count(value: Value) -> int | None:
-    dims = _fixed_shape(value)
-    return None if dims is None else int(np.prod(dims, dtype=np.int64))
+def _code_bounds(numbered: NumberedSide, codes: Value) -> tuple[int, int] | None:
+    """Return the lowest and the highest code that a value may hold, by its type and a Clip.
+
+    Returns:
+        ``None`` where the value holds no integers, or a bound is computed at run time.
+    """
+    kind, node = codes.dtype, codes.producer()
+    if kind is None or not kind.is_integer():
+        return None
+    bounds = integer_bounds(int(kind.bitwidth), signed=kind.is_signed(), narrow=False)
+    limits = int(bounds[0]), int(bounds[1])
+    if node is None or node.op_type != "Clip":
+        return limits
+    ends = list(limits)
+    for index, value in enumerate(node.inputs[1:3]):
+        if value is None:
+            continue
+        constant = numbered.side.constants.get(value)
+        if constant is None:
+            return None
+        ends[index] = sorted((limits[0], int(constant.reshape(())), limits[1]))[1]
+    return ends[0], ends[1]
 
 
 def _zero_point(numbered: NumberedSide, node: Node) -> int | None:

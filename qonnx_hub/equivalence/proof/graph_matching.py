@@ -18,12 +18,13 @@ from qonnx_hub.equivalence.proof.canonical_forms import (
     leaves_nan_out,
 )
 from qonnx_hub.equivalence.proof.certificate import Counterexample, QuantizerProof
+from qonnx_hub.equivalence.proof.intervals import is_coarse
 from qonnx_hub.equivalence.proof.scalar_equality import (
     Outcome,
     compare_functions,
     difference_on_probes,
 )
-from qonnx_hub.equivalence.proof.scalar_functions import Region, Side, is_coarse, layout_of
+from qonnx_hub.equivalence.proof.scalar_functions import Region, Side, layout_of
 from qonnx_hub.equivalence.proof.step_functions import differs
 from qonnx_hub.equivalence.proof.value_numbering import (
     NumberedSide,
@@ -31,13 +32,11 @@ from qonnx_hub.equivalence.proof.value_numbering import (
     Signature,
     since_version,
 )
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.verify import label
 
 _SOURCES_TRIED = 3
 """Starting points of a function that are tried, from the nearest on."""
-
-_SWAPPABLE = frozenset({"Add", "Mul"})
 
 _FLOATS = frozenset({"float16", "float32", "float64"})
 
@@ -499,7 +498,7 @@ def _ancestors(model: Model) -> set[Value]:
 
 def _orders(node: Node) -> Iterator[Sequence[Value | None]]:
     yield node.inputs
-    if node.op_type in _SWAPPABLE and node.domain in dialect.STANDARD_DOMAINS:
+    if operators.is_commutative(node) and len(node.inputs) == 2:
         yield tuple(reversed(node.inputs))
 
 

@@ -22,7 +22,8 @@ import onnx_ir
 from onnx_ir import Node
 
 from qonnx_hub.executor.kernels.spec import Kernel
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import Array, FloatQuant
 
 LOG_ULPS = 16
@@ -68,19 +69,15 @@ def enclose_step(node: Node, run: Kernel, arguments: Sequence[Argument]) -> Encl
     """
     boxes = [index for index, given in enumerate(arguments) if isinstance(given, Enclosure)]
     corners = _corners(run, arguments, boxes)
-    points = np.logical_and.reduce([_box(arguments, i).is_point() for i in boxes])
+    points = np.logical_and.reduce(
+        [given.is_point() for given in arguments if isinstance(given, Enclosure)]
+    )
     rule = _rule(node, arguments)
     if rule is None:
         return Enclosure(corners[0], corners[0], points)
     low, high, known = rule(corners, arguments)
     low, high = (np.where(points, corners[0], end) for end in (low, high))
     return Enclosure(low, high, np.asarray(points | known))
-
-
-def _box(arguments: Sequence[Argument], index: int) -> Enclosure:
-    given = arguments[index]
-    assert isinstance(given, Enclosure)
-    return given
 
 
 def _corners(run: Kernel, arguments: Sequence[Argument], boxes: Sequence[int]) -> list[Array]:
@@ -108,10 +105,13 @@ def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
         return _monotone if _quantizer_is_monotone(node, arguments) else None
     if node.domain not in dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}:
         return None
-    condition = _MONOTONE.get(node.op_type)
+    if node.op_type in _SPECIAL:
+        return _SPECIAL[node.op_type] if _on_floats(node, arguments) else None
+    condition = _CONDITIONS.get(node.op_type)
     if condition is not None:
         return _monotone if condition(node, arguments) else None
-    return _SPECIAL.get(node.op_type) if _on_floats(node, arguments) else None
+    keeps_order = operators.is_monotone(node) and operators.order_is_exact(node)
+    return _monotone if keeps_order else None
 
 
 def _monotone(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
@@ -159,12 +159,7 @@ def _product(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
 
 def _quotient(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
     low, high, known = _monotone(corners, arguments)
-    return low, high, known & ~_holds_zero(arguments[1])
-
-
-def _reciprocal(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
-    low, high, known = _monotone(corners, arguments)
-    return low, high, known & ~_holds_zero(arguments[0])
+    return low, high, known & ~_holds_zero(arguments[-1])
 
 
 def _magnitude(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
@@ -190,51 +185,40 @@ def _equality(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds
 
 def _choice(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
     """Return the chosen input's bounds; both inputs' where the condition is open."""
-    condition, x, y = arguments
-    (x_low, x_high), (y_low, y_high) = _ends(x), _ends(y)
-    never, ever = _ends(condition)
+    (never, ever), (x_low, x_high), (y_low, y_high) = (_ends(a) for a in arguments)
+    condition_known, x_known, y_known = (
+        a.known if isinstance(a, Enclosure) else np.ones((), dtype=np.bool_) for a in arguments
+    )
     shape = corners[0].shape
     yes, no = np.broadcast_to(never, shape), np.broadcast_to(~ever, shape)
-    decided = _known(condition) & (yes | no)
-    either = _known(condition) & _known(x) & _known(y)
+    decided = condition_known & (yes | no)
+    either = condition_known & x_known & y_known
     low = np.where(yes, x_low, np.where(no, y_low, np.minimum(x_low, y_low)))
     high = np.where(yes, x_high, np.where(no, y_high, np.maximum(x_high, y_high)))
-    chosen = np.where(yes, _known(x), _known(y))
     either = either & ~_is_nan(low) & ~_is_nan(high)
-    return low, high, np.where(decided, chosen, either)
+    return low, high, np.where(decided, np.where(yes, x_known, y_known), either)
 
 
-def _known(given: Argument) -> Array:
-    return given.known if isinstance(given, Enclosure) else np.ones((), dtype=np.bool_)
-
-
-_SPECIAL: Mapping[str, Rule] = {
+_SPECIAL: Mapping[str, Rule | None] = {
     "Abs": _magnitude,
     "Div": _quotient,
     "Equal": _equality,
     "Log": _logarithm,
     "Mul": _product,
-    "Reciprocal": _reciprocal,
+    "Pow": None,
+    "Reciprocal": _quotient,
     "Where": _choice,
+    "Xor": None,
 }
+"""Operators with a rule of their own for floats; ``None``: only points pass."""
 
 Condition = Callable[[Node, Sequence[Argument]], bool]
-
-
-def _always(node: Node, arguments: Sequence[Argument]) -> bool:
-    return True
 
 
 def _on_floats(node: Node, arguments: Sequence[Argument]) -> bool:
     """Return whether no input holds integers, which wrap; the condition of Where may."""
     values = arguments[1:] if node.op_type == "Where" else arguments
     return all(_ends(given)[0].dtype.kind == "f" for given in values if given is not None)
-
-
-def _attribute_not_negative(node: Node, arguments: Sequence[Argument]) -> bool:
-    # All three have a positive slope unless the node says otherwise.
-    attribute = node.attributes.get("alpha")
-    return attribute is None or float(attribute.value) >= 0
 
 
 def _slope_not_negative(node: Node, arguments: Sequence[Argument]) -> bool:
@@ -263,8 +247,7 @@ def _gain_is_plain(node: Node, arguments: Sequence[Argument]) -> bool:
     if numbers is None or len(numbers) != 4:
         return False
     gain, _, _, variance = numbers
-    epsilon = node.attributes.get("epsilon")
-    spread = variance + (1e-5 if epsilon is None else float(epsilon.value))
+    spread = variance + float(attribute(node, "epsilon", 1e-5))
     # An infinite factor would make NaN of a zero that no corner is.
     return bool(np.all(spread > 1e-30) and np.all(np.abs(gain) < 1e20))
 
@@ -304,41 +287,34 @@ def _quantizer_is_monotone(node: Node, arguments: Sequence[Argument]) -> bool:
     return bool(np.all(1.0 - bias - mantissa >= -100) and np.all(mantissa >= 0))
 
 
-_MONOTONE: Mapping[str, Condition] = {
-    **dict.fromkeys(
-        (
-            "And",
-            "Ceil",
-            "Clip",
-            "Dropout",
-            "Floor",
-            "Greater",
-            "GreaterOrEqual",
-            "Identity",
-            "Less",
-        ),
-        _always,
-    ),
-    **dict.fromkeys(
-        ("LessOrEqual", "Max", "Min", "Not", "Or", "Relu", "Round", "Sign"), _always
-    ),
-    **dict.fromkeys(("Add", "Mean", "Neg", "Sqrt", "Sub", "Sum"), _on_floats),
-    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), _scale_is_plain),
+_CONDITIONS: Mapping[str, Condition] = {
+    "Add": _on_floats,
     "BatchNormalization": _gain_is_plain,
-    **dict.fromkeys(("HardSigmoid", "LeakyRelu", "ThresholdedRelu"), _attribute_not_negative),
     "Cast": _cast_keeps_order,
+    "DequantizeLinear": _scale_is_plain,
+    "Mean": _on_floats,
+    "Neg": _on_floats,
     "PRelu": _slope_not_negative,
+    "QuantizeLinear": _scale_is_plain,
+    "Sub": _on_floats,
+    "Sum": _on_floats,
 }
-"""Operators that are monotone in each input by itself, and when."""
+"""When an operator is monotone in each input by itself, where that depends on values that are
+known here and not in the graph, such as constants that are computed."""
 
-POINTWISE = frozenset(_MONOTONE) | frozenset(_SPECIAL) | {"Pow", "Xor"}
-"""Standard operators that treat every element by itself: those with a rule, and a few that
-only points pass."""
-
-COARSE = frozenset(
-    {
-        *("Cast", "Ceil", "Floor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-        *("QuantizeLinear", "Round", "Sign"),
-    }
+POINTWISE = (
+    frozenset(_CONDITIONS)
+    | frozenset(_SPECIAL)
+    | operators.names(
+        lambda row: row.elementwise and (row.order_is_exact or row.is_identity is not False)
+    )
 )
-"""Those among them of which at least one is in every quantizer that is written out."""
+"""Standard operators that treat every element by itself: with a rule, or for points only."""
+
+
+def is_coarse(node: Node) -> bool:
+    """Return whether a pointwise operator makes few values out of many.
+
+    At least one such operator is in every quantizer that is written out.
+    """
+    return operators.is_piecewise_constant(node) or node.op_type == "Cast"

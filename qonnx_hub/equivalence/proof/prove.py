@@ -20,11 +20,8 @@ from qonnx_hub.equivalence.proof.counterexamples import find_feeds
 from qonnx_hub.equivalence.proof.graph_matching import Alignment, paired
 from qonnx_hub.equivalence.proof.intervals import LOG_ULPS
 from qonnx_hub.equivalence.proof.scalar_functions import Side
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
-
-_TELLS_ZEROS_APART = frozenset({"BitCast", "Div", "Pow", "Reciprocal"})
-"""Operators whose answer may depend on the sign of a zero."""
 
 
 def prove_models(a: Model, b: Model) -> Certificate:
@@ -130,7 +127,10 @@ def _assumptions(alignment: Alignment) -> Iterator[str]:
 
 def _may_tell(node: Node, side: Side) -> bool:
     """Return whether the sign of a computed zero can matter to the node."""
-    if node.op_type not in _TELLS_ZEROS_APART:
+    if not operators.tells_zeros_apart(node):
         return False
-    place = node.inputs[1] if node.op_type == "Div" else node.inputs[0]
+    if operators.has_subgraphs(node):
+        return True
+    # Division by a zero; the first operand of all others.
+    place = node.inputs[1] if operators.multiplies(node) else node.inputs[0]
     return place is not None and place not in side.constants

@@ -6,8 +6,7 @@ which others. A :class:`Region` is such a function, run with the executor's own 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,22 +14,20 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.proof.intervals import (
-    COARSE,
     POINTWISE,
     Argument,
     Enclosure,
     enclose_step,
+    is_coarse,
 )
 from qonnx_hub.executor.plan import Plan, Step
 from qonnx_hub.executor.planner import make_plan
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quantizers import Array, integer_bounds
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.quantizers import Array
 
 _LONGEST_CHAIN = 48
 """Steps back that a pointwise function may have; written-out minifloats need about thirty."""
-
-_BY_CHANNEL = {"BatchNormalization": 1}
-_BY_AXIS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 class Side:
@@ -54,15 +51,11 @@ class Side:
         self._steps = self._steps_by_node()
         self._order = {node: index for index, node in enumerate(model.graph)}
         self._chains: dict[Value, tuple[Value, ...]] = {}
-        for value in self._values():
+        made = (value for node in model.graph for value in node.outputs if value.name)
+        for value in (*model.graph.initializers.values(), *made):
             held = self.plan.initial[self.slot(value)]
             if isinstance(held, np.ndarray):
                 self.constants[value] = held
-
-    def _values(self) -> list[Value]:
-        graph = self.model.graph
-        made = [value for node in graph for value in node.outputs if value.name]
-        return [*graph.initializers.values(), *made]
 
     def slot(self, value: Value) -> int:
         """Return where the plan keeps a value."""
@@ -113,8 +106,7 @@ class Side:
         )
         if not pointwise or len(node.outputs) != 1 or node not in self._steps:
             return False
-        training = node.attributes.get("training_mode")
-        if training is not None and training.value:
+        if attribute(node, "training_mode", 0):
             return False
         sources = self.sources(node)
         return bool(sources) and all(
@@ -139,11 +131,6 @@ class Side:
         return sorted(found, key=self._order.__getitem__)
 
 
-def is_coarse(node: Node) -> bool:
-    """Return whether a pointwise operator makes few values out of many."""
-    return dialect.is_quantizer(node) or node.op_type in COARSE
-
-
 def _dims(value: Value) -> tuple[Any, ...] | None:
     if value.shape is None:
         return None
@@ -154,7 +141,7 @@ def _is_single(node: Node, position: int, constant: Array) -> bool:
     """Return whether a constant is one number to the operator, whatever the data's rank."""
     if position and (dialect.is_quantizer(node) or node.op_type == "Clip"):
         return constant.size == 1
-    return constant.ndim == 0 or (node.op_type in _BY_AXIS and constant.shape == (1,))
+    return constant.ndim == 0 or (operators.is_qdq(node) and constant.shape == (1,))
 
 
 def _fits(node: Node, position: int, constant: Array) -> bool:
@@ -174,56 +161,19 @@ def _parameter_axes(node: Node, constant: Array, dims: Sequence[Any]) -> dict[in
     Returns:
         ``None`` where the parameter does not fit the operator.
     """
-    rank = len(dims)
-    if node.op_type in _BY_CHANNEL:
-        return {_BY_CHANNEL[node.op_type]: len(constant)} if rank > 1 else None
-    if node.op_type in _BY_AXIS:
-        return _quantizing_axes(node, constant, dims)
-    offset = rank - constant.ndim
-    return {offset + i: size for i, size in enumerate(constant.shape) if size != 1}
-
-
-def _quantizing_axes(
-    node: Node, constant: Array, dims: Sequence[Any]
-) -> dict[int, int] | None:
-    given = {name: attr.value for name, attr in node.attributes.items()}
-    axis, block = int(given.get("axis", 1)) % len(dims), int(given.get("block_size", 0))
-    if not block:
+    rank, channels = len(dims), operators.channel_axis(node)
+    if channels is not None:
+        return {channels: len(constant)} if rank > 1 else None
+    if not operators.is_qdq(node):
+        offset = rank - constant.ndim
+        return {offset + i: size for i, size in enumerate(constant.shape) if size != 1}
+    if not attribute(node, "block_size", 0):
+        axis = int(attribute(node, "axis", 1)) % rank
         return {axis: len(constant)} if constant.ndim == 1 else None
-    if constant.ndim != len(dims) or not all(isinstance(d, int) for d in dims):
+    if constant.ndim != rank or not all(isinstance(d, int) for d in dims):
         return None
     # A blocked parameter has to meet the data's own shape: no axis is free.
-    return {i: int(dims[i]) for i in range(len(dims))}
-
-
-def integer_limits(dtype: Any) -> tuple[int, int] | None:
-    """Return lowest and highest value of an integer type of any width; else ``None``."""
-    kind = re.fullmatch(r"(u?)int(\d+)", np.dtype(dtype).name)
-    if kind is None:
-        return None
-    low, high = integer_bounds(int(kind[2]), signed=not kind[1], narrow=False)
-    return int(low), int(high)
-
-
-def code_bounds(side: Side, codes: Value) -> tuple[int, int] | None:
-    """Return the lowest and the highest code that a value may hold, by its type and a Clip.
-
-    Returns:
-        ``None`` where the value holds no integers, or a bound is computed at run time.
-    """
-    limits = None if codes.dtype is None else integer_limits(codes.dtype.numpy())
-    node = codes.producer()
-    if limits is None or node is None or node.op_type != "Clip":
-        return limits
-    ends = list(limits)
-    for index, value in enumerate(node.inputs[1:3]):
-        if value is None:
-            continue
-        constant = side.constants.get(value)
-        if constant is None:
-            return None
-        ends[index] = sorted((limits[0], int(constant.reshape(())), limits[1]))[1]
-    return ends[0], ends[1]
+    return {i: int(dims[i]) for i in range(rank)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +258,7 @@ class Region:
 
     Attributes:
         channels: How many elements behave differently.
+        nodes: The nodes, in order.
     """
 
     def __init__(self, side: Side, source: Value, target: Value, layout: Layout) -> None:
@@ -320,67 +271,56 @@ class Region:
             layout: From :func:`layout_of`, for this function and those compared with it.
         """
         self._layout = layout
-        self._nodes = side.nodes_between(source, target)
-        self._steps = [side.step(node) for node in self._nodes]
+        self.nodes = side.nodes_between(source, target)
+        self._steps = [side.step(node) for node in self.nodes]
         self._source, self._target = side.slot(source), side.slot(target)
         read = {slot for step in self._steps for slot in step.inputs}
         initial = side.plan.initial
         self._constants = {slot: initial[slot] for slot in read if initial[slot] is not None}
         self.channels = layout.channels
 
-    @property
-    def nodes(self) -> Sequence[Node]:
-        """The nodes, in order."""
-        return tuple(self._nodes)
-
     def is_coarse(self) -> bool:
         """Return whether some operator inside makes few values out of many."""
-        return any(is_coarse(node) for node in self._nodes)
+        return any(is_coarse(node) for node in self.nodes)
 
     def uses(self, op_type: str) -> bool:
         """Return whether an operator of that name is inside."""
-        return any(node.op_type == op_type for node in self._nodes)
+        return any(node.op_type == op_type for node in self.nodes)
 
     def __call__(self, rows: Array) -> Array:
         """Return what the function makes of ``rows``, both of shape (channels, n)."""
+        (values,) = self._by_column(self._run, rows)
+        return values
+
+    def enclose(self, low: Array, high: Array) -> Enclosure:
+        """Return what the function can be between ``low`` and ``high``: (channels, n) each."""
+        return Enclosure(*self._by_column(self._enclose, low, high))
+
+    def _by_column(self, run: Callable[..., list[Array]], *rows: Array) -> list[Array]:
+        """Return answers on all rows at once; column by column where no axis is free."""
         with np.errstate(all="ignore"):
-            if self._is_rigid():
-                columns = [self._run(rows[:, [i]]) for i in range(rows.shape[1])]
-                return np.concatenate(columns, axis=1)
-            return self._run(rows)
+            if not self._layout.rank or self._layout.free_axis() is not None:
+                return run(*rows)
+            columns = [run(*(row[:, [i]] for row in rows)) for i in range(rows[0].shape[1])]
+        return [np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True)]
 
-    def _is_rigid(self) -> bool:
-        return bool(self._layout.rank) and self._layout.free_axis() is None
-
-    def _run(self, rows: Array) -> Array:
+    def _run(self, rows: Array) -> list[Array]:
         values: dict[int, Any] = {self._source: self._layout.spread(rows)}
         for step in self._steps:
             args = [values[s] if s in values else self._constants.get(s) for s in step.inputs]
             values[step.outputs[0]] = step.run(*args)
-        return self._layout.gathered(np.asarray(values[self._target]), rows.shape[1])
+        return [self._layout.gathered(np.asarray(values[self._target]), rows.shape[1])]
 
-    def enclose(self, low: Array, high: Array) -> Enclosure:
-        """Return what the function can be between ``low`` and ``high``: (channels, n) each."""
-        with np.errstate(all="ignore"):
-            if not self._is_rigid():
-                return self._enclose(low, high)
-            parts = [self._enclose(low[:, [i]], high[:, [i]]) for i in range(low.shape[1])]
-        columns = [(part.low, part.high, part.known) for part in parts]
-        return Enclosure(
-            *(np.concatenate(column, axis=1) for column in zip(*columns, strict=True))
-        )
-
-    def _enclose(self, low: Array, high: Array) -> Enclosure:
+    def _enclose(self, low: Array, high: Array) -> list[Array]:
         known = np.ones(low.shape, dtype=np.bool_)
         spread = [self._layout.spread(part) for part in (low, high, known)]
         boxes: dict[int, Argument] = {self._source: Enclosure(*spread)}
-        for node, step in zip(self._nodes, self._steps, strict=True):
+        for node, step in zip(self.nodes, self._steps, strict=True):
             args = [boxes[s] if s in boxes else self._constants.get(s) for s in step.inputs]
             boxes[step.outputs[0]] = enclose_step(node, step.run, args)
         result = boxes[self._target]
         assert isinstance(result, Enclosure)
-        rows = (
+        return [
             self._layout.gathered(np.broadcast_to(part, spread[0].shape), low.shape[1])
             for part in (result.low, result.high, result.known)
-        )
-        return Enclosure(*rows)
+        ]

@@ -18,27 +18,11 @@ from onnx import helper
 from onnx_ir import Node, Value
 
 from qonnx_hub.equivalence.proof.scalar_functions import Side
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.quantizers import Array
 
-_COMMUTATIVE = frozenset({"Add", "And", "Equal", "Max", "Min", "Mul", "Or", "Sum", "Xor"})
-
-_CHANGED = frozenset({"Attention", "DFT", "GridSample", "QuantizeLinear", "Range"})
-"""Operators whose meaning depends on the opset, from 19 on: by a new default, a new rule of
-arithmetic, an attribute that became an input."""
-
-_RANDOM = frozenset(
-    {
-        *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
-        *("RandomUniform", "RandomUniformLike"),
-    }
-)
-
-_WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
-    "BatchNormalization": frozenset({"momentum"}),
-    "Dropout": frozenset({"seed"}),
-}
-"""Attributes that say nothing about inference."""
+_OLDEST = 20
+"""Models are raised to opset 19: an operator is as it was if no later opset changed it."""
 
 _NEUTRAL: Mapping[str, Any] = {"auto_pad": "NOTSET", "dilations": 1, "pads": 0, "strides": 1}
 """Attributes that may be left out when they hold this, or only this."""
@@ -59,9 +43,10 @@ class Numbering:
             signature: From :func:`signature_of`.
             inputs: Numbers of its inputs, 0 for one that is left out.
         """
-        operator = signature[1]
-        ordered = sorted(inputs) if operator in _COMMUTATIVE else inputs
-        return self._number((signature, *ordered))
+        row = operators.find(str(signature[0]), str(signature[1]))
+        # Of operators that add any number of values, two may change places.
+        commutes = row.commutative is True or (row.commutative and len(inputs) == 2)
+        return self._number((signature, *(sorted(inputs) if commutes else inputs)))
 
     def of_output(self, operator: str, first: int, index: int) -> int:
         """Return the number of an operator's further output, by that of its first one."""
@@ -113,13 +98,13 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
     Returns:
         ``None`` for an operator that cannot be compared: it is random, or holds a graph.
     """
-    if node.op_type in _RANDOM:
+    if operators.is_random(node):
         return None
     attributes: dict[str, Hashable] = {}
     for name, attr in node.attributes.items():
         if attr.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
             return None
-        if name not in _WITHOUT_EFFECT.get(node.op_type, ()):
+        if name not in operators.without_effect(node):
             attributes[name] = _plain(attr.value)
     defaults = _defaults(node, imports)
     spoken = {
@@ -127,7 +112,7 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
         for name, value in attributes.items()
         if not (name in defaults and defaults[name] == value) and not _is_neutral(name, value)
     }
-    version = since_version(node, imports) if node.op_type in _CHANGED else 0
+    version = since_version(node, imports) if operators.changed_since(node, _OLDEST) else 0
     outputs = sum(bool(value.name) for value in node.outputs)
     domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
     return (domain, node.op_type, version, frozenset(spoken), outputs)

@@ -34,9 +34,9 @@ CALLS = {
     "Floor": [["box"]],
     "Greater": [["box", 0.0], ["box", "box"]],
     "GreaterOrEqual": [["box", 0.0]],
-    "HardSigmoid": [["box"]],
+    "HardSigmoid": [["box"], ["box", {"alpha": -0.3}]],
     "Identity": [["box"]],
-    "LeakyRelu": [["box"]],
+    "LeakyRelu": [["box"], ["box", {"alpha": -0.5}]],
     "Less": [["box", 0.0]],
     "LessOrEqual": [["box", "box"]],
     "Log": [["box"]],
@@ -53,11 +53,12 @@ CALLS = {
     "Reciprocal": [["box"]],
     "Relu": [["box"]],
     "Round": [["box"]],
+    "Shrink": [["box"], ["box", {"bias": 1.0}], ["box", {"bias": -1.0, "lambd": 2.0}]],
     "Sign": [["box"]],
     "Sqrt": [["box"]],
     "Sub": [["box", "box"]],
     "Sum": [["box", "box"]],
-    "ThresholdedRelu": [["box", {"alpha": 0.5}]],
+    "ThresholdedRelu": [["box", {"alpha": 0.5}], ["box", {"alpha": -0.5}]],
     "Where": [["bool", "box", "box"], ["bool", 1.0, np.nan]],
     "Xor": [["bool", "bool"]],
 }
@@ -215,6 +216,34 @@ def test_zero_inside_times_infinity_is_not_vouched_for(factor):
     endless = Enclosure(np.array([1.0], dtype=FLOAT), np.array([np.inf], dtype=FLOAT), true)
     second = endless if factor == "box" else constants[1]
     assert not enclose_step(node, run, [around_zero, second]).known[0]
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes"),
+    [
+        ("LeakyRelu", {"alpha": -0.5}),
+        ("ThresholdedRelu", {"alpha": -0.5}),
+        ("Shrink", {"bias": 1.0}),
+        ("Cast", {"to": TensorProto.INT8}),
+    ],
+)
+def test_what_turns_back_inside_is_not_vouched_for(op_type, attributes):
+    node, run, _ = single_step(op_type, ["box", attributes])
+    true = np.ones(1, dtype=np.bool_)
+    box = Enclosure(np.array([-1.0], dtype=FLOAT), np.array([300.0], dtype=FLOAT), true)
+    assert not enclose_step(node, run, [box]).known[0]
+
+
+@pytest.mark.parametrize(
+    ("gain", "variance"), [(1.0, 1e-38), (1e30, 1.0)], ids=["tiny variance", "huge gain"]
+)
+def test_a_factor_that_may_overflow_is_not_vouched_for(gain, variance):
+    # Zero times infinity is NaN, and no corner of the box meets it.
+    call = ["box", [gain], [0.0], [0.0], [variance], {"epsilon": 0.0}]
+    node, run, constants = single_step("BatchNormalization", call)
+    true = np.ones(1, dtype=np.bool_)
+    box = Enclosure(np.array([-1.0], dtype=FLOAT), np.array([1.0], dtype=FLOAT), true)
+    assert not enclose_step(node, run, [box, *constants[1:]]).known[0]
 
 
 def test_channels_keep_their_own_parameters():

@@ -435,3 +435,26 @@ def test_a_quantizer_in_both_models_needs_no_table():
 def test_a_proven_certificate_counts_as_true():
     model = residual()
     assert prove_models(model, model.clone())
+
+
+@pytest.mark.parametrize(
+    ("op_type", "count", "proven"),
+    [
+        ("Sum", 2, True),
+        ("Sum", 3, False),
+        ("Max", 3, True),
+        ("Add", 2, True),
+        ("Sub", 2, False),
+    ],
+)
+def test_operands_that_change_places_are_equal_where_no_rounding_can_differ(
+    op_type, count, proven
+):
+    # 1 + 1e8 - 1e8 is 0 from the left and 1 from the right: three terms have an order.
+    names = [f"x{index}" for index in range(count)]
+    inputs = dict.fromkeys(names, (1,))
+    pair = [
+        read_model(model_of([make_node(op_type, order, ["y"])], inputs, ["y"], {}))
+        for order in (names, names[::-1])
+    ]
+    assert prove_models(*pair).proven is proven
