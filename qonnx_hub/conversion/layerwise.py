@@ -11,22 +11,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx_ir import Model, Value
+from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.graph_slices import CUT, cut_at
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds, Importer, ShowsLayers
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
 
 _NOISE = 1e-5
 """Relative difference that another order of float32 summation explains."""
-
-_ONE_BY_ONE = frozenset(
-    {"Mul", "Div", "Add", "Sub", "Round", "Floor", "Ceil", "Clip", "Min", "Max", "Relu"}
-)
-"""Operators between a sum and its quantizer that keep elements apart, and their order."""
 
 
 def differs_by_ties_only(
@@ -128,10 +123,15 @@ def _sums_before(model: Model, quantizers: Collection[str]) -> dict[str, str]:
 
 def _only_moving_input(value: Value | None, moving: Collection[str]) -> Value | None:
     node = None if value is None else value.producer()
-    if node is None or node.domain or node.op_type not in _ONE_BY_ONE:
+    if node is None or node.domain or not _is_in_order(node):
         return None
     inputs = [one for one in node.inputs if one is not None and one.name in moving]
     return inputs[0] if len(inputs) == 1 else None
+
+
+def _is_in_order(node: Node) -> bool:
+    """Return whether a node keeps each element, and the order of what it makes of them."""
+    return operators.is_affine(node) or operators.rounds(node) or operators.clamps(node)
 
 
 def _moved(values: Array, sign: int) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of, named_values
 from qonnx_hub_ir.quantizers import Array
 
@@ -43,13 +43,13 @@ def work_per_sample(model: Model) -> int:
 
 
 def _products(node: Node) -> int:
-    if node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"} or len(node.inputs) < 2:
+    if not operators.is_product(node) or len(node.inputs) < 2:
         return 0
     weight, out = node.inputs[1], node.outputs[0]
     if weight is None or weight.shape is None or out.shape is None:
         return 0
     size = math.prod(d for d in weight.shape if isinstance(d, int))
-    if node.op_type in {"Gemm", "MatMul"}:
+    if operators.is_matrix_product(node):
         return size
     places = math.prod(d for d in list(out.shape)[2:] if isinstance(d, int))
     return size * places

@@ -9,21 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Model, Node, SymbolicDim, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis import ValueInfo
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.verify import label
-
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
-NOT_COUNTED = frozenset(
-    {
-        *("Attention", "ConvInteger", "DeformConv", "Einsum", "GRU", "LSTM"),
-        *("MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN"),
-    }
-)
-"""Operators that multiply as well, and are named in a note instead."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,11 +39,6 @@ class Products:
     macs: int
     nonzero_macs: int
     outputs: int
-
-
-def is_layer(node: Node) -> bool:
-    """Return whether a node is one of the operators that are counted."""
-    return node.op_type in LAYERS and node.domain in dialect.STANDARD_DOMAINS
 
 
 class _Sizes:
@@ -107,7 +92,7 @@ def count_products(
     found = [
         _count(node, static, infos, sizes)
         for node in model.graph
-        if is_layer(node) and node.outputs[0] not in static
+        if operators.is_product(node) and node.outputs[0] not in static
     ]
     if sizes.gaps:
         raise UnsupportedGraphError("products cannot be counted:", sizes.gaps)
@@ -123,7 +108,7 @@ def _count(
     data, stored = (right, left) if left in static else (left, right)
     outputs = math.prod(sizes.of(node.outputs[0], node))
     shape = sizes.of(right, node)
-    if node.op_type in {"Conv", "ConvTranspose"}:
+    if operators.is_convolution(node):
         # Each weight meets every place of the output, or of the input where it is spread.
         spread = left if node.op_type == "ConvTranspose" else node.outputs[0]
         places = sizes.of(spread, node)
@@ -162,8 +147,10 @@ def static_values(model: Model) -> set[Value]:
 def notes_on(model: Model) -> list[str]:
     """Return a sentence for each kind of operator whose products are not counted."""
     nodes = list(model.graph.all_nodes())
-    left = [label(node) for node in nodes if node.op_type in NOT_COUNTED]
-    inner = [label(n) for n in nodes if is_layer(n) and n.graph is not model.graph]
+    products = [node for node in nodes if operators.has_products(node)]
+    left = [label(node) for node in products if not operators.is_product(node)]
+    counted = [node for node in products if operators.is_product(node)]
+    inner = [label(node) for node in counted if node.graph is not model.graph]
     notes = [f"not counted: {', '.join(left)}"] if left else []
     if inner:
         notes.append(f"not counted, inside of a branch or a loop: {', '.join(inner)}")

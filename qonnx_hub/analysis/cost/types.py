@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, is_bipolar, single_value
@@ -42,16 +42,15 @@ class Datatype:
 
 FLOAT32 = Datatype("FLOAT32", 32)
 
-_MOVES = frozenset(
+_TOOL_MOVES = frozenset(
     {
         *("Clip", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
         *("GlobalMaxPool", "Identity", "MaxPool", "Pad", "Reshape", "ScatterElements"),
         *("ScatterND", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
     }
 )
-_SUMS = frozenset({"Add", "Conv", "Gemm", "MatMul", "Mul", "Sub"})
-
-_KEEPS_MINIFLOATS = (_MOVES - {"Clip"}) | {"Dropout", "Relu"}
+_TOOL_SUMS = frozenset({"Add", "Conv", "Gemm", "MatMul", "Mul", "Sub"})
+"""What the qonnx tool takes for movements and for sums: its table, not that of operators."""
 
 _ANNOTATION = "quant_parameter_tensor_names"
 """Where an IR value keeps the file's quantization annotation."""
@@ -77,8 +76,10 @@ def needed_types(order: list[Node], infos: Mapping[Value, ValueInfo]) -> dict[Va
         source = node.inputs[0] if node.inputs else None
         if dialect.is_quantizer(node) and node.op_type == "FloatQuant":
             minifloats[node.outputs[0]] = _minifloat(node)
-        elif node.op_type in _KEEPS_MINIFLOATS and source in minifloats:
-            minifloats[node.outputs[0]] = minifloats[source]
+        elif operators.keeps_grid(node) and source in minifloats:
+            kind, flowing = minifloats[source], operators.data_inputs(node)
+            if all(minifloats.get(v) == kind for k in flowing if (v := node.inputs[k])):
+                minifloats[node.outputs[0]] = kind
     return {**types, **minifloats}
 
 
@@ -149,9 +150,9 @@ def _tool_type(
         return FLOAT32 if rule is None else rule(node, constants)
     if node.op_type == "Sign":
         return Datatype("BIPOLAR", 1)
-    if node.op_type in _SUMS:
+    if node.op_type in _TOOL_SUMS:
         return _sum_type(node, known)
-    if node.op_type in _MOVES or _is_nearest(node):
+    if node.op_type in _TOOL_MOVES or _is_nearest(node):
         return known[0] if known else FLOAT32
     if node.op_type == "QuantizeLinear":
         return _element_type(node.outputs[0], "INT")
@@ -162,8 +163,7 @@ def _tool_type(
 
 def _is_nearest(node: Node) -> bool:
     mode = node.attributes.get("mode")
-    kind = "nearest" if mode is None else mode.value
-    return node.op_type in {"Resize", "Upsample"} and kind == "nearest"
+    return operators.resizes(node) and (mode is None or mode.value == "nearest")
 
 
 def _sum_type(node: Node, known: list[Datatype]) -> Datatype:

@@ -17,26 +17,30 @@ from qonnx_hub.equivalence.diagnosis.isolation import Edit, Side
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Reason
 from qonnx_hub.equivalence.graph_slices import quantizer_nodes, reroute
 from qonnx_hub.equivalence.inputs.batches import Feeds
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import named_values
 from qonnx_hub_ir.quantizers import Array
 
 _UNIT = 2.0**-24
 """Half the distance of float32 numbers around one, relative."""
 
-_SUMS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_MOVES = frozenset(
-    {
-        *("AveragePool", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Expand"),
-        *("Flatten", "Gather", "GlobalAveragePool", "MaxPool", "Pad", "Reshape", "Resize"),
-        *("Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze", "Upsample"),
-    }
-)
-"""Operators whose attributes say which values go where."""
-
-_QUANTIZING = frozenset({"Cast", "Clip", "DequantizeLinear", "QuantizeLinear"})
-_NO_MEANING = frozenset({"Identity", "Constant", "Dropout"})
 _BORDER = 3
+
+
+def _places(node: Node) -> bool:
+    """Return whether the attributes of a node say which values go where."""
+    moves = operators.moves_or_inserts(node) and not operators.is_identity(node)
+    return moves or operators.pool_of(node, any_layout=True) is not None
+
+
+def _computes(node: Node) -> bool:
+    return not operators.is_identity(node) and node.op_type != "Constant"
+
+
+def _quantizes(node: Node) -> bool:
+    """Return whether a node may be a part of a quantizer."""
+    parts = operators.is_qdq(node) or operators.clamps(node) or node.op_type == "Cast"
+    return parts or dialect.is_quantizer(node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,13 @@ def noise_of(piece: Piece) -> float:
 
 
 def _noise_after(node: Node, noise: float, piece: Piece, values: dict[str, Array]) -> float:
-    if dialect.is_quantizer(node) or node.op_type in _NO_MEANING:
+    if dialect.is_quantizer(node) or not _computes(node):
         return noise
     out = _largest(values.get(str(node.outputs[0].name)))
     sources = [_value_of(v, piece, values) for v in node.inputs]
     constants = [piece.a.constant(v) for v in node.inputs]
     reads = max((_largest(s) for s in sources if s is not None), default=0.0)
-    if node.op_type in _SUMS:
+    if operators.is_product(node):
         weights = constants[1] if len(constants) > 1 else None
         if weights is None:
             other = sources[1] if len(sources) > 1 else None
@@ -146,7 +150,7 @@ def _noise_after(node: Node, noise: float, piece: Piece, values: dict[str, Array
         length, gain = _sum_of_weights(node, weights)
         data = _largest(sources[0])
         return noise * gain + 8 * _UNIT * math.sqrt(length) * data * gain + 4 * _UNIT * out
-    if node.op_type in {"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"}:
+    if operators.sums_elements(node):
         count = 1.0 if sources[0] is None else sources[0].size / max(piece.ours.size, 1)
         size = reads if node.op_type != "ReduceSum" else reads * count
         return noise * max(count, 1.0) + 8 * _UNIT * math.sqrt(max(count, 1.0)) * size
@@ -157,19 +161,20 @@ def _noise_after(node: Node, noise: float, piece: Piece, values: dict[str, Array
             gain = float(np.max(np.abs(scale) / np.sqrt(variance.astype(np.float64) + 1e-12)))
         shift = _largest(constants[2]) + gain * _largest(constants[3])
         return noise * gain + 8 * _UNIT * (gain * reads + shift)
-    if node.op_type in {"Mul", "Div"}:
+    if operators.multiplies(node):
         gain = max((_largest(c) for c in constants if c is not None), default=1.0)
         if node.op_type == "Div" and constants[1] is not None:
             smallest = float(np.min(np.abs(constants[1])))
             gain = 1.0 / smallest if smallest else 1.0
         return noise * max(gain, 1e-30) + 4 * _UNIT * out
-    return noise + 8 * _UNIT * max(out, reads if node.op_type in {"Add", "Sub", "Sum"} else 0)
+    sums = operators.adds(node) or node.op_type == "Sum"
+    return noise + 8 * _UNIT * max(out, reads if sums else 0)
 
 
 def _sum_of_weights(node: Node, weights: Array) -> tuple[int, float]:
     """Return (terms of a sum, largest sum of magnitudes) over the weights' outputs."""
     w = np.abs(weights.astype(np.float64))
-    if node.op_type in {"Conv", "ConvTranspose"} and w.ndim > 1:
+    if operators.is_convolution(node) and w.ndim > 1:
         sums = w.reshape(w.shape[0], -1).sum(axis=1)
         return int(np.prod(w.shape[1:], dtype=np.int64)), float(sums.max(initial=0.0))
     if w.ndim < 2:
@@ -273,9 +278,9 @@ def _suspects(piece: Piece) -> Iterator[_Suspect]:
 def _partners(a: Sequence[Node], b: Sequence[Node]) -> list[tuple[Node, Node]]:
     """Return the nodes that stand for each other: same operators in the same order."""
     keeps: tuple[Callable[[Node], bool], ...] = (
-        lambda n: n.op_type not in _NO_MEANING,
-        lambda n: n.op_type not in _NO_MEANING | _QUANTIZING and not dialect.is_quantizer(n),
-        lambda n: n.op_type in _SUMS | {"BatchNormalization"},
+        _computes,
+        lambda n: _computes(n) and not _quantizes(n),
+        lambda n: operators.is_product(n) or n.op_type == "BatchNormalization",
     )
     for keep in keeps:
         first, second = [n for n in a if keep(n)], [n for n in b if keep(n)]
@@ -292,7 +297,8 @@ def _other_attributes(ours: Node, theirs: Node) -> Iterator[_Suspect]:
     words = ", ".join(
         f"{n} {_attribute(ours, n)} against {_attribute(theirs, n)}" for n in changed
     )
-    cause = Cause.LAYOUT if ours.op_type in _MOVES else Cause.OPERATOR
+    in_place = _places(ours) or operators.is_product(ours)
+    cause = Cause.LAYOUT if in_place else Cause.OPERATOR
     target = str(theirs.outputs[0].name)
 
     def mend(model: Model) -> None:
@@ -342,7 +348,7 @@ def _put(node: Node, index: int, array: Array) -> Edit:
 
 def _constant_reason(node: Node, index: int, x: Array, y: Array) -> Reason:
     what = f"{node.op_type} '{node.name}', input {index}"
-    if node.op_type in _MOVES - _SUMS:
+    if _places(node):
         return Reason(Cause.LAYOUT, f"{what}: {x.tolist()} against {y.tolist()}")
     if x.shape != y.shape:
         return Reason(Cause.WEIGHTS, f"{what}: shape {x.shape} against {y.shape}")
@@ -373,9 +379,7 @@ def _moved(piece: Piece) -> Iterator[tuple[Reason, str | None]]:
 def _extra_moves(piece: Piece) -> list[str]:
     kinds = [n.op_type for n in piece.nodes_a]
     return [
-        str(n.outputs[0].name)
-        for n in piece.nodes_b
-        if n.op_type in _MOVES - _SUMS and n.op_type not in kinds
+        str(n.outputs[0].name) for n in piece.nodes_b if _places(n) and n.op_type not in kinds
     ]
 
 
@@ -389,8 +393,7 @@ def _by_place(piece: Piece) -> Iterator[Reason]:
         if not differs[places].any():
             yield Reason(Cause.LAYOUT, "only values at the border differ: padding")
     moves = [
-        [n.op_type for n in nodes if n.op_type in _MOVES - _SUMS]
-        for nodes in (piece.nodes_a, piece.nodes_b)
+        [n.op_type for n in nodes if _places(n)] for nodes in (piece.nodes_a, piece.nodes_b)
     ]
     if piece.b is not None and moves[0] != moves[1]:
         words = (

@@ -14,7 +14,7 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
 
@@ -23,10 +23,6 @@ _MOST_SAMPLES = 64
 _FEWEST_SAMPLES = 2
 _SAMPLES_WITH_CORNERS = 16
 _MOST_TIES = 1 << 12
-
-_MOVES_VALUES = frozenset(
-    {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +229,7 @@ def _first_quantizers(value: Value, affine: _Affine) -> Iterable[tuple[Node, _Af
     for node, index in value.uses():
         if dialect.is_quantizer(node) and index == 0:
             yield node, affine
-        elif node.op_type in _MOVES_VALUES and node.domain == "" and index == 0:
+        elif operators.moves_axes(node) and index == 0:
             yield from _first_quantizers(node.outputs[0], affine)
         else:
             step = _affine_step(node, index, affine)
@@ -242,7 +238,7 @@ def _first_quantizers(value: Value, affine: _Affine) -> Iterable[tuple[Node, _Af
 
 
 def _affine_step(node: Node, index: int, affine: _Affine) -> _Affine | None:
-    if node.domain != "" or node.op_type not in {"Add", "Sub", "Mul", "Div"}:
+    if not operators.is_affine(node):
         return None
     other = dialect.constant_value(node.inputs[1 - index])
     number = single_value(other)
