@@ -192,7 +192,11 @@ def _quantizers() -> Iterator[Net]:
             "BipolarQuant", {"x": x}, {"s": scale}, domain=QONNX, label=f"Bipolar {name}"
         )
     given = {"s": f32(0.5), "z": f32(0), "i": f32(8), "o": f32(5)}
-    yield net("Trunc", {"x": x}, given, domain=QONNX, rounding_mode="FLOOR")
+    for scale in (0.5, 0.1):
+        given["s"] = f32(scale)
+        yield net(
+            "Trunc", {"x": x}, given, domain=QONNX, rounding_mode="FLOOR", label=f"{scale}"
+        )
     steps = {"t": f32([[-1, 0, 2], [0, 1, 2], [-3, -2, -1]])}
     for low, high in ((1.0, 0.0), (-2.0, 3.0)):
         yield net(

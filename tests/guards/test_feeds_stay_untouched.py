@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir
 
 import qonnx_hub as qh
-from tests.guards.variants import Variant, all_variants, loaded
+from tests.guards.variants import Variant, all_variants, loaded, with_constants
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -50,18 +50,6 @@ def behind_buffers(model: onnx_ir.Model) -> onnx_ir.Model:
             for node, position in usages:
                 node.replace_input_with(position, back.outputs[0])
     return copy
-
-
-def with_constants(
-    model: onnx_ir.Model, feeds: Arrays, moving: int
-) -> tuple[onnx_ir.Model, dict[str, np.ndarray]]:
-    """Return a copy with all but the first inputs as initializers, and its feeds."""
-    copy = model.clone()
-    for value in list(copy.graph.inputs)[moving:]:
-        value.const_value = onnx_ir.tensor(feeds[str(value.name)], name=value.name)
-        copy.graph.inputs.remove(value)
-        copy.graph.register_initializer(value)
-    return copy, {str(v.name): feeds[str(v.name)] for v in copy.graph.inputs}
 
 
 def bits(arrays: Arrays) -> dict[str, object]:

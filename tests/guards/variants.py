@@ -113,6 +113,18 @@ def loaded(variant: Variant) -> onnx_ir.Model | None:
             return None
 
 
+def with_constants(
+    model: onnx_ir.Model, feeds: Mapping[str, np.ndarray], moving: int
+) -> tuple[onnx_ir.Model, dict[str, np.ndarray]]:
+    """Return a copy with all but the first inputs as initializers, and its feeds."""
+    copy = model.clone()
+    for value in list(copy.graph.inputs)[moving:]:
+        value.const_value = onnx_ir.tensor(feeds[str(value.name)], name=value.name)
+        copy.graph.inputs.remove(value)
+        copy.graph.register_initializer(value)
+    return copy, {str(v.name): feeds[str(v.name)] for v in copy.graph.inputs}
+
+
 def answer(variant: Variant, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
     """Return the outputs for some inputs, ``None`` where the operator refuses them."""
     model = loaded(variant)

@@ -41,9 +41,11 @@ def fold_batch_norm(
         variance: Divided by its root.
         epsilon: Added to the variance.
     """
-    inverse = np.reciprocal(np.sqrt(variance + _number(epsilon, variance)))
-    factor = inverse * scale
-    return factor, bias - mean * factor
+    # Statistics may have no finite factor; whoever reads the outputs sees that.
+    with np.errstate(all="ignore"):
+        inverse = np.reciprocal(np.sqrt(variance + _number(epsilon, variance)))
+        factor = inverse * scale
+        return factor, bias - mean * factor
 
 
 def folded_constants(spec: KernelSpec) -> tuple[Array, Array] | None:

@@ -7,7 +7,7 @@ import onnx_ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, defs
 from onnx.helper import make_node
 
 from qonnx_hub.equivalence.proof.intervals import POINTWISE, Enclosure, enclose_step
@@ -24,19 +24,29 @@ CALLS = {
     "Abs": [["box"]],
     "Add": [["box", 0.3], ["box", "box"]],
     "And": [["bool", "bool"]],
-    "BatchNormalization": [["box", [-1.5], [0.2], [0.1], [2.0]]],
-    "Cast": [["box", {"to": TensorProto.INT32}], ["bool", {"to": TensorProto.FLOAT}]],
+    "BatchNormalization": [
+        ["box", [-1.5], [0.2], [0.1], [2.0]],
+        ["box", [0.0], [0.2], [0.1], [2.0]],
+        ["box", [1e30], [0.2], [0.1], [0.0], {"epsilon": 0.0}],
+    ],
+    "Cast": [
+        ["box", {"to": TensorProto.INT32}],
+        ["box", {"to": TensorProto.UINT8}],
+        ["box", {"to": TensorProto.BOOL}],
+        ["box", {"to": TensorProto.FLOAT16}],
+        ["bool", {"to": TensorProto.FLOAT}],
+    ],
     "Ceil": [["box"]],
-    "Clip": [["box", -1.0, 2.0]],
+    "Clip": [["box", -1.0, 2.0], ["box", 2.0, -1.0]],
     "Div": [["box", -0.3], [1.0, "box"], ["box", "box"]],
     "Dropout": [["box"]],
     "Equal": [["box", 0.5], ["box", "box"]],
     "Floor": [["box"]],
     "Greater": [["box", 0.0], ["box", "box"]],
     "GreaterOrEqual": [["box", 0.0]],
-    "HardSigmoid": [["box"], ["box", {"alpha": -0.3}]],
+    "HardSigmoid": [["box"], ["box", {"alpha": -0.5}], ["box", {"beta": -0.5}]],
     "Identity": [["box"]],
-    "LeakyRelu": [["box"], ["box", {"alpha": -0.5}]],
+    "LeakyRelu": [["box"], ["box", {"alpha": -0.5}], ["box", {"alpha": 0.0}]],
     "Less": [["box", 0.0]],
     "LessOrEqual": [["box", "box"]],
     "Log": [["box"]],
@@ -49,11 +59,18 @@ CALLS = {
     "Or": [["bool", "bool"]],
     "PRelu": [["box", 0.1], ["box", -0.1]],
     "Pow": [[2.0, "box"]],
-    "QuantizeLinear": [["box", 0.3]],
+    "QuantizeLinear": [["box", 0.3], ["box", -0.3]],
     "Reciprocal": [["box"]],
     "Relu": [["box"]],
     "Round": [["box"]],
-    "Shrink": [["box"], ["box", {"bias": 1.0}], ["box", {"bias": -1.0, "lambd": 2.0}]],
+    "Shrink": [
+        ["box"],
+        ["box", {"bias": 1.0}],
+        ["box", {"bias": -1.0, "lambd": 2.0}],
+        ["box", {"lambd": -0.5}],
+        ["box", {"bias": 0.25, "lambd": -0.5}],
+        ["box", {"bias": -0.25, "lambd": -0.5}],
+    ],
     "Sign": [["box"]],
     "Sqrt": [["box"]],
     "Sub": [["box", "box"]],
@@ -62,6 +79,16 @@ CALLS = {
     "Where": [["bool", "box", "box"], ["bool", 1.0, np.nan]],
     "Xor": [["bool", "bool"]],
 }
+
+SIGNS = {
+    (op_type, name)
+    for op_type, calls in CALLS.items()
+    for call in calls
+    if isinstance(call[-1], dict)
+    for name, value in call[-1].items()
+    if value < 0
+}
+"""(operator, attribute) of what is tried below zero."""
 
 FROM_INTEGERS = {"DequantizeLinear"}
 
@@ -135,6 +162,35 @@ def require_inside(enclosure, values):
 
 def test_every_operator_that_counts_as_pointwise_is_tried_here():
     assert set(CALLS) | FROM_INTEGERS == POINTWISE
+
+
+def test_every_number_that_may_be_negative_is_tried_below_zero():
+    of_floats = {
+        (op_type, name)
+        for op_type in POINTWISE
+        for name, attribute in defs.get_schema(op_type).attributes.items()
+        if attribute.type == defs.OpSchema.AttrType.FLOAT
+    }
+    no_signs = {("BatchNormalization", "epsilon"), ("BatchNormalization", "momentum")}
+    assert of_floats - no_signs == SIGNS
+
+
+@pytest.mark.parametrize(
+    ("gain", "variance", "known"),
+    [
+        (1.0, 2e-30, True),
+        (1.0, 5e-31, False),
+        (9e19, 1.0, True),
+        (-2e20, 1.0, False),
+    ],
+)
+def test_a_normalization_of_hardly_any_variance_is_not_vouched_for(gain, variance, known):
+    # Its factor comes near infinity, and infinity times zero is not a number.
+    call = ["box", [gain], [0.0], [0.0], [variance], {"epsilon": 0.0}]
+    node, run, constants = single_step("BatchNormalization", call)
+    ends = [np.array([[end]], dtype=FLOAT) for end in (-1.0, 1.0)]
+    box = Enclosure(*ends, np.ones((1, 1), dtype=np.bool_))
+    assert bool(enclose_step(node, run, [box, *constants[1:]]).known[0, 0]) == known
 
 
 @pytest.mark.parametrize("op_type", sorted(CALLS))
