@@ -15,7 +15,9 @@ of a tie may be one step away from onnxruntime's.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,11 +39,6 @@ def _is_known(spec: KernelSpec, *positions: int) -> bool:
     return all(spec.constant(i) is not None or not spec.has_input(i) for i in positions)
 
 
-def _require_bytes(x: Array, op_type: str) -> None:
-    if x.dtype not in BYTES:
-        raise TypeError(f"{op_type} takes int8 or uint8, not {x.dtype}")
-
-
 def _single(parameter: Array | None, default: float) -> Array:
     """Return a scale or zero point of a whole tensor as a float64 scalar.
 
@@ -55,12 +52,30 @@ def _single(parameter: Array | None, default: float) -> Array:
     return parameter.reshape(()).astype(FLOAT64)
 
 
-def _levels(x: Array, zero_point: Array | None) -> Array:
-    """Return 8-bit ``x`` minus its zero point, float64."""
-    y = x.astype(FLOAT64)
-    if zero_point is not None and zero_point.any():
-        y -= _single(zero_point, 0.0)
-    return y
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """An 8-bit tensor with its scale and zero point, as a node lists them.
+
+    Attributes:
+        codes: int8 or uint8.
+        scale: Of the whole tensor.
+        zero_point: Of the whole tensor; ``None`` where it is left out.
+    """
+
+    codes: Array
+    scale: Array
+    zero_point: Array | None
+
+    def __post_init__(self) -> None:
+        if self.codes.dtype not in BYTES:
+            raise TypeError(f"takes int8 or uint8, not {self.codes.dtype}")
+
+    def levels(self) -> Array:
+        """Return codes minus zero point, float64."""
+        y = self.codes.astype(FLOAT64)
+        if self.zero_point is not None and self.zero_point.any():
+            y -= _single(self.zero_point, 0.0)
+        return y
 
 
 def _saturated(whole: Array, dtype: np.dtype[Any]) -> Array:
@@ -93,118 +108,30 @@ def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> Callabl
             significand has no more bits than that of the output scale times a code.
     """
 
-    def factory(spec: KernelSpec) -> Kernel:
-        def kernel(
-            a: Array,
-            a_scale: Array,
-            a_zero: Array | None,
-            b: Array,
-            b_scale: Array,
-            b_zero: Array | None,
-            y_scale: Array,
-            y_zero: Array | None = None,
-        ) -> Array:
-            _require_bytes(a, spec.op_type)
-            left, right = _levels(a, a_zero), _levels(b, b_zero)
-            value = combine(left, _single(a_scale, 1.0), right, _single(b_scale, 1.0))
-            quotient = np.asarray(value / _single(y_scale, 1.0))
-            return _codes_of_sum(quotient, y_zero, a.dtype)
+    def kernel(*inputs: Any) -> Array:
+        a, b = _Operand(*inputs[:3]), _Operand(*inputs[3:6])
+        y_scale, y_zero = [*inputs[6:], None][:2]
+        value = combine(a.levels(), _single(a.scale, 1.0), b.levels(), _single(b.scale, 1.0))
+        quotient = np.asarray(value / _single(y_scale, 1.0))
+        return _codes_of_sum(quotient, y_zero, a.codes.dtype)
 
-        return kernel
-
-    return factory
+    return lambda spec: kernel
 
 
 _add = _pairwise(lambda a, a_scale, b, b_scale: a * a_scale + b * b_scale)
 _mul = _pairwise(lambda a, a_scale, b, b_scale: a * b * a_scale * b_scale)
 
-
-def _average_pool(spec: KernelSpec) -> Kernel:
-    if spec.attr("channels_last", 0):
-        raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
-    place_on, include = placement_of(spec), bool(spec.attr("count_include_pad", 0))
-
-    def kernel(
-        x: Array,
-        x_scale: Array,
-        x_zero: Array | None,
-        y_scale: Array,
-        y_zero: Array | None = None,
-    ) -> Array:
-        _require_bytes(x, spec.op_type)
-        place = place_on(x.shape[2:])
-        total = window_total(_levels(x, x_zero), place) * _single(x_scale, 1.0)
-        total /= window_count(place, include).astype(FLOAT64) * _single(y_scale, 1.0)
-        return _codes_of_sum(total, y_zero, x.dtype)
-
-    return kernel
+_OfOne = Callable[[_Operand, Array, Array | None], Array]
+"""(operand, output scale, output zero point) -> codes."""
 
 
-def _mean(spec: KernelSpec) -> Kernel:
-    """Build QLinearReduceMean, and QLinearGlobalAveragePool, which has no axes."""
-    if spec.attr("channels_last", 0):
-        raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
-    axes, keeps = spec.attr("axes"), bool(spec.attr("keepdims", 1))
-
-    def kernel(
-        x: Array,
-        x_scale: Array,
-        x_zero: Array | None,
-        y_scale: Array,
-        y_zero: Array | None = None,
-    ) -> Array:
-        _require_bytes(x, spec.op_type)
-        over = tuple(range(2, x.ndim)) if axes is None else tuple(int(a) for a in axes)
-        total = x.sum(axis=over, keepdims=keeps, dtype=np.int64).astype(FLOAT64)
-        count = x.size / max(total.size, 1)
-        total -= count * _single(x_zero, 0.0)
-        total *= _single(x_scale, 1.0)
-        quotient = np.asarray(total / (count * _single(y_scale, 1.0)))
-        return _codes(quotient, y_zero, x.dtype)
-
-    return kernel
-
-
-def _every_code(dtype: np.dtype[Any]) -> Array:
-    return np.arange(256, dtype=np.uint8).view(dtype)
-
-
-def _dequantized(codes: Array, scale: Array, zero_point: Array | None) -> Array:
-    """Return float32 values of codes, as DequantizeLinear gives them."""
-    levels = codes.astype(FLOAT32) - _single(zero_point, 0.0).astype(FLOAT32)
-    return np.asarray(levels * scale.reshape(()).astype(FLOAT32))
-
-
-def _quantized(
-    value: Array, scale: Array, zero_point: Array | None, dtype: np.dtype[Any]
-) -> Array:
-    """Return the codes of float32 values, as QuantizeLinear gives them."""
-    quotient = np.asarray(value / scale.reshape(()).astype(FLOAT32))
-    return _codes(quotient, zero_point, dtype)
-
-
-def _table(
-    x: Array,
-    x_scale: Array,
-    x_zero: Array | None,
-    y_scale: Array,
-    y_zero: Array | None,
-    function: Callable[[Array], Array],
-) -> Array:
-    """Return the code of each code: ``quantize(function(dequantize(code)))``, (256,)."""
-    values = function(_dequantized(_every_code(x.dtype), x_scale, x_zero))
-    return _quantized(values, y_scale, y_zero, x.dtype)
-
-
-def _looked_up(table: Array, x: Array) -> Array:
-    return np.asarray(table[x.view(np.uint8)])
-
-
-def _elementwise(function: Callable[[KernelSpec], Callable[[Array], Array]]) -> Any:
-    """Return the factory of a function of one 8-bit tensor: a table of 256 codes."""
+def _of_one(make: Callable[[KernelSpec], _OfOne]) -> Callable[[KernelSpec], Kernel]:
+    """Return the factory of an operator of one 8-bit tensor."""
 
     def factory(spec: KernelSpec) -> Kernel:
-        apply = function(spec)
+        if spec.attr("channels_last", 0):
+            raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
+        compute = make(spec)
 
         def kernel(
             x: Array,
@@ -213,13 +140,63 @@ def _elementwise(function: Callable[[KernelSpec], Callable[[Array], Array]]) -> 
             y_scale: Array,
             y_zero: Array | None = None,
         ) -> Array:
-            _require_bytes(x, spec.op_type)
-            table = _table(x, x_scale, x_zero, y_scale, y_zero, apply)
-            return _looked_up(table, np.ascontiguousarray(x))
+            return compute(_Operand(x, x_scale, x_zero), y_scale, y_zero)
 
         return kernel
 
     return factory
+
+
+def _average_pool(spec: KernelSpec) -> _OfOne:
+    place_on, include = placement_of(spec), bool(spec.attr("count_include_pad", 0))
+
+    def compute(x: _Operand, y_scale: Array, y_zero: Array | None) -> Array:
+        place = place_on(x.codes.shape[2:])
+        total = window_total(x.levels(), place) * _single(x.scale, 1.0)
+        total /= window_count(place, include).astype(FLOAT64) * _single(y_scale, 1.0)
+        return _codes_of_sum(total, y_zero, x.codes.dtype)
+
+    return compute
+
+
+def _mean(spec: KernelSpec) -> _OfOne:
+    """Build QLinearReduceMean, and QLinearGlobalAveragePool, which has no axes."""
+    axes, keeps = spec.attr("axes"), bool(spec.attr("keepdims", 1))
+
+    def compute(x: _Operand, y_scale: Array, y_zero: Array | None) -> Array:
+        over = tuple(range(2, x.codes.ndim)) if axes is None else tuple(int(a) for a in axes)
+        total = x.codes.sum(axis=over, keepdims=keeps, dtype=np.int64).astype(FLOAT64)
+        count = x.codes.size / max(total.size, 1)
+        total -= count * _single(x.zero_point, 0.0)
+        total *= _single(x.scale, 1.0)
+        quotient = np.asarray(total / (count * _single(y_scale, 1.0)))
+        return _codes(quotient, y_zero, x.codes.dtype)
+
+    return compute
+
+
+def _recoded(
+    x: _Operand,
+    y_scale: Array,
+    y_zero: Array | None,
+    function: Callable[[Array], Array] = lambda x: x,
+) -> Array:
+    """Return ``quantize(function(dequantize(x)))``, looked up in a table of all 256 codes."""
+    codes = np.arange(256, dtype=np.uint8).view(x.codes.dtype)
+    levels = codes.astype(FLOAT32) - _single(x.zero_point, 0.0).astype(FLOAT32)
+    values = function(np.asarray(levels * x.scale.reshape(()).astype(FLOAT32)))
+    quotient = np.asarray(values / y_scale.reshape(()).astype(FLOAT32))
+    table = _codes(quotient, y_zero, x.codes.dtype)
+    return np.asarray(table[np.ascontiguousarray(x.codes).view(np.uint8)])
+
+
+def _elementwise(function: Callable[[KernelSpec], Callable[[Array], Array]]) -> Any:
+    """Return the factory of a function of one 8-bit tensor."""
+
+    def make(spec: KernelSpec) -> _OfOne:
+        return functools.partial(_recoded, function=function(spec))
+
+    return _of_one(make)
 
 
 def _leaky(spec: KernelSpec) -> Callable[[Array], Array]:
@@ -232,66 +209,41 @@ def _sigmoid(spec: KernelSpec) -> Callable[[Array], Array]:
     return lambda x: one / (one + np.exp(-x))
 
 
-def _same(x: Array) -> Array:
-    return x
-
-
 def _concat(spec: KernelSpec) -> Kernel:
     axis = int(spec.attr("axis"))
 
-    def kernel(y_scale: Array, y_zero: Array, *operands: Array) -> Array:
-        parts = []
-        for first in range(0, len(operands), 3):
-            x, scale, zero = operands[first : first + 3]
-            _require_bytes(x, spec.op_type)
-            table = _table(x, scale, zero, y_scale, y_zero, _same)
-            parts.append(_looked_up(table, np.ascontiguousarray(x)))
-        return np.concatenate(parts, axis=axis)
+    def kernel(y_scale: Array, y_zero: Array, *inputs: Any) -> Array:
+        operands = [_Operand(*inputs[at : at + 3]) for at in range(0, len(inputs), 3)]
+        return np.concatenate([_recoded(x, y_scale, y_zero) for x in operands], axis=axis)
 
     return kernel
 
 
 def _where(spec: KernelSpec) -> Kernel:
-    def kernel(
-        condition: Array,
-        x: Array,
-        x_scale: Array,
-        x_zero: Array,
-        y: Array,
-        y_scale: Array,
-        y_zero: Array,
-        z_scale: Array,
-        z_zero: Array,
-    ) -> Array:
-        _require_bytes(x, spec.op_type)
-        ours = _table(x, x_scale, x_zero, z_scale, z_zero, _same)
-        others = _table(y, y_scale, y_zero, z_scale, z_zero, _same)
-        chosen = (np.ascontiguousarray(x), np.ascontiguousarray(y))
-        return np.where(condition, _looked_up(ours, chosen[0]), _looked_up(others, chosen[1]))
+    def kernel(condition: Array, *inputs: Any) -> Array:
+        chosen = (_recoded(_Operand(*inputs[at : at + 3]), *inputs[6:]) for at in (0, 3))
+        return np.where(condition, *chosen)
 
     return kernel
 
 
-def _softmax(spec: KernelSpec) -> Kernel:
+def _softmax(spec: KernelSpec) -> _OfOne:
     flat = int(spec.attr("opset")) < 13
     axis = int(spec.attr("axis", 1 if flat else -1))
 
-    def kernel(
-        x: Array, x_scale: Array, x_zero: Array | None, y_scale: Array, y_zero: Array
-    ) -> Array:
-        _require_bytes(x, spec.op_type)
+    def compute(x: _Operand, y_scale: Array, y_zero: Array | None) -> Array:
         # A zero point would cancel: only distances from the largest level count.
-        levels = x.astype(FLOAT64)
-        over = axis % x.ndim
+        levels = x.codes.astype(FLOAT64)
+        over = axis % levels.ndim
         # Before opset 13 all axes from that one on are one.
-        axes = tuple(range(over, x.ndim)) if flat else (over,)
+        axes = tuple(range(over, levels.ndim)) if flat else (over,)
         levels -= levels.max(axis=axes, keepdims=True)
-        powers = np.exp(levels * _single(x_scale, 1.0))
+        powers = np.exp(levels * _single(x.scale, 1.0))
         shares = powers / powers.sum(axis=axes, keepdims=True)
         quotient = np.asarray(shares / _single(y_scale, 1.0))
-        return _codes(quotient, y_zero, x.dtype)
+        return _codes(quotient, y_zero, x.codes.dtype)
 
-    return kernel
+    return compute
 
 
 def _gemm(spec: KernelSpec) -> Kernel:
@@ -381,15 +333,15 @@ KERNELS: KernelTable = {
     (_DOMAIN, "QGemm"): served(_gemm, "alpha", "transA", "transB"),
     (_DOMAIN, "QLinearAdd"): served(_add),
     (_DOMAIN, "QLinearAveragePool"): served(
-        _average_pool, "ceil_mode", "channels_last", "count_include_pad", *ATTRIBUTES
+        _of_one(_average_pool), "ceil_mode", "channels_last", "count_include_pad", *ATTRIBUTES
     ),
     (_DOMAIN, "QLinearConcat"): served(_concat, "axis"),
-    (_DOMAIN, "QLinearGlobalAveragePool"): served(_mean, "channels_last"),
+    (_DOMAIN, "QLinearGlobalAveragePool"): served(_of_one(_mean), "channels_last"),
     (_DOMAIN, "QLinearLeakyRelu"): served(_elementwise(_leaky), "alpha"),
     (_DOMAIN, "QLinearMul"): served(_mul),
-    (_DOMAIN, "QLinearReduceMean"): served(_mean, "axes", "keepdims"),
+    (_DOMAIN, "QLinearReduceMean"): served(_of_one(_mean), "axes", "keepdims"),
     (_DOMAIN, "QLinearSigmoid"): served(_elementwise(_sigmoid)),
-    (_DOMAIN, "QLinearSoftmax"): served(_softmax, "axis", "opset"),
+    (_DOMAIN, "QLinearSoftmax"): served(_of_one(_softmax), "axis", "opset"),
     (_DOMAIN, "QLinearWhere"): served(_where),
     (_DOMAIN, "QuantizeLinear"): STANDARD["", "QuantizeLinear"],
 }
