@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,24 +12,12 @@ from onnx_ir import Model
 
 from qonnx_hub.equivalence.runners.sides import ORT_OPTIMIZED, OrtRunner
 from qonnx_hub.io.model_files import in_one_message
+from qonnx_hub.io.registry import lint_targets
 from qonnx_hub_adapters.dependencies import is_installed
-from qonnx_hub_adapters.lint import finn as finn_rules
-from qonnx_hub_adapters.lint import hls4ml as hls4ml_acceptance
-from qonnx_hub_adapters.lint import onnxruntime
-from qonnx_hub_adapters.lint import qonnx as qonnx_acceptance
-from qonnx_hub_adapters.lint.finding import Finding, Severity, of_model
+from qonnx_hub_adapters.lint.finding import LintFinding, Severity
+from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx
-from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, UsageError
-
-_ON_THE_IR: Mapping[str, Callable[[Model], list[Finding]]] = {
-    "hls4ml": hls4ml_acceptance.find,
-    "finn": finn_rules.find,
-    "qonnx": qonnx_acceptance.find,
-}
-
-TARGETS = (*_ON_THE_IR, "ort")
-"""Tools that a model can be held against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +32,10 @@ class LintReport:
 
     source: str
     target: str
-    findings: tuple[Finding, ...]
+    findings: tuple[LintFinding, ...]
 
     @property
-    def errors(self) -> tuple[Finding, ...]:
+    def errors(self) -> tuple[LintFinding, ...]:
         """Return what the target refuses or computes wrongly."""
         return tuple(finding for finding in self.findings if finding.is_error)
 
@@ -72,22 +59,35 @@ def lint_model(source: Any, model: Model, target: str, name: str) -> LintReport:
     Args:
         source: What was loaded; an ONNX file is looked at as it lies, too.
         model: It as IR.
-        target: One of :data:`TARGETS`.
+        target: One of :func:`lint_targets`.
         name: How the report calls it.
 
     Raises:
+        AdapterConflictError: Two distributions claim one target.
         UsageError: There is no such target.
     """
-    if target not in TARGETS:
-        raise UsageError(f"nothing is known of '{target}'; there are: {', '.join(TARGETS)}")
+    registry = lint_targets()
+    if target not in registry.names():
+        known = ", ".join(registry.names())
+        raise UsageError(f"nothing is known of '{target}'; there are: {known}")
+    table: LintTarget = registry.load(target)
     raw = _as_it_lies(source)
+    written = model if raw is None else raw
+    found = [*find(table.file_rules, written), *find(table.rules, model)]
     if target == "ort":
-        written = model if raw is None else raw
-        return LintReport(name, target, tuple(_on_onnxruntime(written)))
-    found = _ON_THE_IR[target](model)
-    if raw is not None:
-        found = [*_spelling(raw, target), *found]
+        found.extend(_on_onnxruntime(written, found))
     return LintReport(name, target, tuple(found))
+
+
+def lint_rules() -> list[tuple[str, LintRule]]:
+    """Return every rule with its target, in the order in which they are applied.
+
+    Raises:
+        AdapterConflictError: Two distributions claim one target.
+    """
+    registry = lint_targets()
+    tables: list[tuple[str, LintTarget]] = [(n, registry.load(n)) for n in registry.names()]
+    return [(n, rule) for n, table in tables for rule in (*table.file_rules, *table.rules)]
 
 
 def _as_it_lies(source: Any) -> Model | None:
@@ -99,33 +99,14 @@ def _as_it_lies(source: Any) -> Model | None:
     return None
 
 
-def _spelling(raw: Model, target: str) -> list[Finding]:
-    """Return what a target makes of names that other tools give the same operators."""
-    found = []
-    for node in raw.graph.all_nodes():
-        alias = node.op_type in dialect.OPERATOR_ALIASES
-        if alias and target == "finn":
-            found.append(
-                Finding(
-                    Severity.REFUSED,
-                    node.name or "",
-                    node.op_type,
-                    f"is called {node.op_type}",
-                    "FINN looks for Quant by name and leaves the node in the graph",
-                    finn_rules.EXPORT,
-                )
-            )
-    return found
-
-
-def _on_onnxruntime(written: Model) -> list[Finding]:
-    found = onnxruntime.find(written)
+def _on_onnxruntime(written: Model, found: list[LintFinding]) -> list[LintFinding]:
+    """Return what onnxruntime itself says of a file in which the rules find no error."""
     if any(finding.is_error for finding in found) or not is_installed("onnxruntime"):
-        return found
+        return []
     try:
         OrtRunner(in_one_message(written), "the file", optimize=ORT_OPTIMIZED).ready()
     except HubError as error:
         text = " ".join(str(error).split())
         reason, remedy = "is not loaded with default options", "convert it with --to qcdq"
-        found.append(of_model(Severity.REFUSED, reason, text, remedy))
-    return found
+        return [LintFinding(Severity.REFUSED, "", "model", reason, text, remedy)]
+    return []

@@ -12,13 +12,35 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+def _list_rules(asked: bool) -> None:
+    """Print every rule and end."""
+    if not asked:
+        return
+    from qonnx_hub.analysis.lint import lint_rules
+
+    for target, rule in lint_rules():
+        texts = f"{rule.reason}: {rule.effect}; {rule.remedy}"
+        typer.echo(f"{target}: {rule.severity.value}: {rule.scope.name}: {texts}")
+    raise typer.Exit
+
+
 def command(
     source: Source,
     target: Annotated[
-        str, typer.Option("--target", metavar="TOOL", help="hls4ml, finn, ort or qonnx.")
+        str,
+        typer.Option("--target", metavar="TOOL", help="hls4ml, finn, qonnx, ort, ..."),
     ],
     from_: From = None,
     json: Json = None,
+    list_: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=_list_rules,
+            is_eager=True,
+            help="List the rules of every tool.",
+        ),
+    ] = False,
 ) -> None:
     """List what a tool would refuse or compute wrongly, and what to do about it."""
     from qonnx_hub import api

@@ -29,8 +29,17 @@ EXPORTERS: Mapping[str, str] = {
     "hls4ml": "qonnx_hub_adapters.hls4ml.exporter:Hls4mlExporter",
 }
 
+LINT_TARGETS: Mapping[str, str] = {
+    "hls4ml": "qonnx_hub_adapters.lint.hls4ml:TARGET",
+    "finn": "qonnx_hub_adapters.lint.finn:TARGET",
+    "qonnx": "qonnx_hub_adapters.lint.qonnx:TARGET",
+    "ort": "qonnx_hub_adapters.lint.onnxruntime:TARGET",
+}
+"""Name -> table of rules, a ``LintTarget``."""
+
 IMPORTER_GROUP = "qonnx_hub.importers"
 EXPORTER_GROUP = "qonnx_hub.exporters"
+LINT_GROUP = "qonnx_hub.lint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class Registry:
     """The adapters of one kind, by name; classes are imported when asked for.
 
     Attributes:
-        kind: "importer" or "exporter", for messages.
+        kind: "importer", "exporter" or "lint target", for messages.
         locations: Name -> "module:class".
     """
 
@@ -55,12 +64,20 @@ class Registry:
         Raises:
             UnknownAdapterError: There is none.
         """
+        return self.load(name)()
+
+    def load(self, name: str) -> Any:
+        """Return what is registered under that name.
+
+        Raises:
+            UnknownAdapterError: There is none.
+        """
         location = self.locations.get(name)
         if location is None:
             known = ", ".join(self.locations)
             raise UnknownAdapterError(f"no {self.kind} is called '{name}'; there are: {known}")
         module, _, attribute = location.partition(":")
-        return getattr(importlib.import_module(module), attribute)()
+        return getattr(importlib.import_module(module), attribute)
 
 
 def importers() -> Registry:
@@ -79,6 +96,15 @@ def exporters() -> Registry:
         AdapterConflictError: Another distribution claims a name that is taken.
     """
     return Registry("exporter", _merged("exporter", EXPORTERS, EXPORTER_GROUP))
+
+
+def lint_targets() -> Registry:
+    """Return all tools that models can be held against.
+
+    Raises:
+        AdapterConflictError: Another distribution claims a name that is taken.
+    """
+    return Registry("lint target", _merged("lint target", LINT_TARGETS, LINT_GROUP))
 
 
 def _merged(kind: str, own: Mapping[str, str], group: str) -> dict[str, str]:

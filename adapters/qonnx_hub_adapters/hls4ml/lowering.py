@@ -29,7 +29,7 @@ from qonnx_hub_ir.passes import (
 
 Rule = Callable[[Context, Node], Term]
 
-_RULES: Mapping[str, Rule] = {
+RULES: Mapping[str, Rule] = {
     "Add": pointwise.lower_arithmetic,
     "AveragePool": pooling.lower_average_pool,
     "BatchNormalization": pointwise.lower_normalization,
@@ -66,6 +66,7 @@ _RULES: Mapping[str, Rule] = {
     "Trunc": pointwise.lower_quantizer,
     "Unsqueeze": data_movement.lower_reshape,
 }
+"""Operator -> what writes it; Softmax and Resize are told apart before."""
 
 _MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand"})
 """Operators whose further inputs are sizes, not data."""
@@ -215,7 +216,7 @@ def _overlaps(pool: Node) -> bool:
 
 
 def _lowered(context: Context, node: Node) -> Term:
-    rule = _RULES.get(node.op_type)
+    rule = RULES.get(node.op_type)
     if node.op_type == "Softmax":
         return _lower_softmax(context, node)
     if node.op_type == "Resize":

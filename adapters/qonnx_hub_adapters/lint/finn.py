@@ -7,334 +7,341 @@ branch after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
-from onnx_ir import Model, Node
+from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.lint.finding import Finding, Severity, of_model, refused, wrong
-from qonnx_hub_ir import dialect
+from qonnx_hub_adapters.lint.finding import Severity
+from qonnx_hub_adapters.lint.rules import (
+    ACTIVATIONS,
+    INPUTS,
+    MODEL,
+    NODES,
+    QUANTIZERS,
+    WEIGHTS,
+    Answer,
+    LintRule,
+    LintScope,
+    LintTarget,
+    anywhere,
+    has_no_constant,
+    has_several_widths,
+    high_rank,
+    integers,
+    is_one_signed_bit,
+    operator,
+    quantizer_nodes,
+    reader_count,
+    unknown_operators,
+)
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import (
     array,
-    is_constant,
+    attribute,
+    input_of,
     is_weight,
     known,
-    moved_axes,
     producer,
-    quantizers,
-    rank_of,
     readers,
 )
+from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
 
 EXPORT = "export with --to qonnx --profile finn, which does this"
+
+MOST_BITS = 8
+"""Activation bits up to which FINN makes thresholds."""
 
 WEIGHT_READERS = frozenset(
     {"MatMul", "Conv", "Add", "Sub", "Mul", "Div", "Gather", "ConvTranspose", "Gemm"}
 )
 """Operators through which FINN carries an integer weight."""
 
-MOST_BITS = 8
-"""Activation bits up to which FINN makes thresholds."""
+_LAYERS = frozenset(
+    {
+        *("AveragePool", "BatchNormalization", "Concat", "Constant", "Dropout", "Flatten"),
+        *("GlobalAveragePool", "Identity", "Im2Col", "MaxPool", "MultiThreshold", "Pad"),
+        *("Relu", "Reshape", "Resize", "Selu", "Shape", "Split", "Squeeze", "TopK"),
+        *("Transpose", "Unsqueeze", "Upsample"),
+    }
+)
+"""Further operators that have a layer in FINN, or are moved out of the way."""
 
 
-def find(model: Model) -> list[Finding]:
-    """Return everything about an IR model that FINN does not take as it is."""
-    found: list[Finding] = []
-    for rule in _MODEL_RULES:
-        found.extend(rule(model))
-    for node in quantizers(model):
-        for node_rule in _QUANTIZER_RULES:
-            found.extend(node_rule(node))
-    for node in model.graph:
-        for node_rule in _NODE_RULES:
-            found.extend(node_rule(node))
+def _takes(node: Node) -> bool:
+    """Return whether FINN's conversion knows a node, or quantizers' rules do."""
+    return dialect.is_quantizer(node) or node.op_type in WEIGHT_READERS | _LAYERS
+
+
+def _batch(value: Value) -> Answer:
+    first = None if not value.shape else value.shape[0]
+    return (first,) if first != 1 else False
+
+
+def _only_bipolar(model: Model) -> bool:
+    return {node.op_type for node in quantizer_nodes(model)} == {"BipolarQuant"}
+
+
+def _ties(model: Model) -> int:
+    quants = [dialect.read_quantizer(n) for n in quantizer_nodes(model) if not is_weight(n)]
+    return sum(isinstance(q, IntQuant) and q.rounding is Rounding.ROUND for q in quants)
+
+
+def _is_dynamic(node: Node) -> bool:
+    quant = dialect.read_quantizer(node)
+    is_float = isinstance(quant, FloatQuant)
+    return not is_float and any(one is None for one in dialect.parameters(quant))
+
+
+def _many_bits(node: Node) -> int:
+    """Return the bits of an activation that gets no thresholds; 0 where it gets some."""
+    quant = integers(node)
+    if quant is None or array(quant.bits).size != 1:
+        return 0
+    bits = float(array(quant.bits).reshape(-1)[0])
+    return int(bits) if bits > MOST_BITS else 0
+
+
+def _has_zero_point(node: Node) -> bool:
+    zero = getattr(dialect.read_quantizer(node), "zero_point", None)
+    return zero is not None and bool(np.any(array(zero) != 0))
+
+
+def _other_rounding(node: Node) -> str:
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, IntQuant) or quant.rounding is Rounding.ROUND:
+        return ""
+    return str(quant.rounding)
+
+
+def _is_scaled_bipolar(node: Node) -> bool:
+    quant = known(node)
+    return isinstance(quant, BipolarQuant) and bool(np.any(array(quant.scale) != 1))
+
+
+def _levels(node: Node) -> IntQuant | None:
+    """Return the quantizer of an activation of more than one signed bit."""
+    quant = integers(node)
+    single = quant is not None and quant.signed and np.any(array(quant.bits) == 1)
+    return None if single else quant
+
+
+def _follows_relu(node: Node) -> bool:
+    before = producer(node.inputs[0])
+    return before is not None and before.op_type == "Relu"
+
+
+def _is_signed_behind_relu(node: Node) -> bool:
+    quant = _levels(node)
+    return quant is not None and _follows_relu(node) and quant.signed
+
+
+def _is_narrow_behind_relu(node: Node) -> bool:
+    quant = _levels(node)
+    return quant is not None and _follows_relu(node) and quant.narrow and not quant.signed
+
+
+def _unsigned_behind(node: Node) -> str:
+    quant, before = _levels(node), producer(node.inputs[0])
+    if quant is None or quant.signed or _follows_relu(node):
+        return ""
+    return "the graph's input" if before is None else before.op_type
+
+
+def _is_reshaped(node: Node) -> bool:
+    shape = node.outputs[0].shape
+    channels = shape is None or (len(shape) > 2 and shape[1] != 1)
+    return channels and any(operators.reshapes(one) for one in readers(node.outputs[0]))
+
+
+def _foreign_readers(node: Node) -> list[str]:
+    """Return the operators that read a weight and do not fold it.
+
+    A Transpose of a weight that leads to a product does, as Brevitas writes it.
+    """
+    found = []
+    for reader in readers(node.outputs[0]):
+        behind = readers(reader.outputs[0]) if reader.op_type == "Transpose" else []
+        ends = behind or [reader]
+        if not all(end.op_type in WEIGHT_READERS for end in ends):
+            found.append(reader.op_type)
     return found
 
 
-def _batch(model: Model) -> Iterator[Finding]:
-    for value in model.graph.inputs:
-        first = None if not value.shape else value.shape[0]
-        if first != 1:
-            yield Finding(
-                Severity.REFUSED,
-                str(value.name),
-                "input",
-                f"has the batch {first}",
-                "FINN's layers are generated for static shapes of one sample",
-                EXPORT,
-            )
-
-
-def _only_bipolar(model: Model) -> Iterator[Finding]:
-    names = {node.op_type for node in quantizers(model)}
-    if names == {"BipolarQuant"}:
-        yield of_model(
-            Severity.NOTE,
-            "holds no quantizer but BipolarQuant",
-            "the builder's step_qonnx_to_finn does not know that name and skips the model",
-            "call ConvertQONNXtoFINN before the builder",
-        )
-
-
-def _ties(model: Model) -> Iterator[Finding]:
-    rounding = [
-        n
-        for n in quantizers(model)
-        if isinstance(q := dialect.read_quantizer(n), IntQuant)
-        and q.rounding is Rounding.ROUND
-        and not is_weight(n)
-    ]
-    if rounding:
-        yield of_model(
-            Severity.NOTE,
-            f"{len(rounding)} activation quantizers round ties to even",
-            "MultiThreshold takes every tie upward: on exact ties FINN is one step above",
-            "compare with FINN on inputs beside the ties, not on them",
-        )
-
-
-def _channels_last(node: Node) -> Iterator[Finding]:
-    if node.domain == dialect.CHANNELS_LAST_DOMAIN:
-        yield refused(
-            node,
-            "works on channels-last data",
-            "FINN expects NCHW and standard operators here and lays out channels itself",
-            EXPORT,
-        )
-
-
-def _zero_point(node: Node) -> Iterator[Finding]:
-    quant = dialect.read_quantizer(node)
-    zero = getattr(quant, "zero_point", None)
-    if zero is not None and np.any(array(zero) != 0):
-        yield refused(
-            node,
-            "has a zero point other than 0",
-            "ValueError: Only Quant nodes with zero-point == 0 are supported",
-            "train with symmetric quantizers; an exact rewriting does not exist",
-        )
-
-
-def _rounding(node: Node) -> Iterator[Finding]:
-    quant = dialect.read_quantizer(node)
-    if isinstance(quant, IntQuant) and quant.rounding is not Rounding.ROUND:
-        yield wrong(
-            node,
-            f"rounds with {quant.rounding.value}",
-            "FINN never reads rounding_mode and rounds to nearest",
-            "retrain with ROUND, or express the mode with standard operators before Quant",
-        )
-
-
-def _parameters(node: Node) -> Iterator[Finding]:
-    quant = dialect.read_quantizer(node)
-    if isinstance(quant, FloatQuant):
-        reason, effect = "is a minifloat", "no handler: the node stays in the graph"
-        yield refused(node, reason, effect, "use integer quantizers")
-    elif any(parameter is None for parameter in dialect.parameters(quant)):
-        yield refused(
-            node,
-            "has parameters computed at run time",
-            "thresholds are made of constants",
-            "freeze scale, zero point and bit width",
-        )
-    elif isinstance(quant, IntQuant):
-        yield from _bits(node, quant)
-
-
-def _bits(node: Node, quant: IntQuant) -> Iterator[Finding]:
-    bits = array(quant.bits)
-    if bits.size > 1:
-        yield refused(
-            node, "has several bit widths", "one datatype per tensor", "use one bit width"
-        )
-    elif float(bits.reshape(-1)[0]) > MOST_BITS and not is_weight(node):
-        yield refused(
-            node,
-            f"has {int(bits.reshape(-1)[0])} bits",
-            f"more than {MOST_BITS} bits: a warning, and the node stays in the graph",
-            f"quantize activations to at most {MOST_BITS} bits",
-        )
-
-
-def _activation(node: Node) -> Iterator[Finding]:
-    if is_weight(node):
-        return
+def _row_scales(node: Node) -> list[str]:
+    """Return an entry for each MatMul that reads a weight with one scale per row."""
     quant = known(node)
-    before = producer(node.inputs[0])
-    op = "the graph's input" if before is None else before.op_type
-    if isinstance(quant, BipolarQuant):
-        if np.any(array(quant.scale) != 1):
-            yield refused(
-                node,
-                "is bipolar with a scale other than 1",
-                "ValueError: only a scale of 1 is supported",
-                EXPORT,
-            )
-        return
-    if quant is None or (quant.signed and np.any(array(quant.bits) == 1)):
-        return
-    relu = before is not None and before.op_type == "Relu"
-    if relu and (quant.signed or quant.narrow):
-        yield refused(
-            node,
-            "follows a Relu and is signed or narrow",
-            "ValueError: FINN expects an unsigned, not narrow Quant behind Relu",
-            EXPORT if quant.signed else "use the full unsigned range",
-        )
-    elif not relu and not quant.signed:
-        yield refused(
-            node,
-            f"is unsigned behind {op}",
-            "ValueError: signed must be 1 behind anything but Relu",
-            EXPORT,
-        )
+    shape = () if quant is None else array(quant.scale).shape
+    by_row = len(shape) > 1 and shape[-2] > 1
+    return [n.op_type for n in readers(node.outputs[0]) if by_row and n.op_type == "MatMul"]
 
 
-def _one_signed_bit(node: Node) -> Iterator[Finding]:
-    quant = known(node)
-    if isinstance(quant, IntQuant) and quant.signed and np.all(array(quant.bits) == 1):
-        yield wrong(
-            node,
-            "is signed with 1 bit",
-            "FINN takes the levels -1 and 0 of two's complement, not -1 and +1",
-            EXPORT,
-        )
-
-
-def _moved(node: Node) -> Iterator[Finding]:
-    if is_weight(node):
-        return
-    after = readers(node.outputs[0])
-    shape = node.outputs[0].shape
-    channels = shape is None or (len(shape) > 2 and shape[1] != 1)
-    if channels and any(moved_axes(reader) for reader in after):
-        yield refused(
-            node,
-            "is reshaped behind the quantizer",
-            "MultiThreshold takes channels on axis 1 and fails on the new shape",
-            EXPORT,
-        )
-
-
-def _weight(node: Node) -> Iterator[Finding]:
-    if not is_weight(node):
-        return
-    after = readers(node.outputs[0])
-    if len(after) > 1:
-        yield refused(
-            node,
-            f"is read by {len(after)} nodes",
-            "ValueError: a weight quantizer has one consumer",
-            EXPORT,
-        )
-    for reader in after:
-        if reader.op_type not in WEIGHT_READERS and not _is_turned_weight(reader):
-            yield refused(
-                node,
-                f"is a weight read by {reader.op_type}",
-                "weights are folded into " + ", ".join(sorted(WEIGHT_READERS)) + " only",
-                "put the quantizer directly before the product",
-            )
-    yield from _weight_scale(node, after)
-
-
-def _is_turned_weight(reader: Node) -> bool:
-    """Return whether a Transpose of a weight leads to a product, as Brevitas writes it."""
-    after = readers(reader.outputs[0]) if reader.op_type == "Transpose" else []
-    return bool(after) and all(node.op_type in WEIGHT_READERS for node in after)
-
-
-def _weight_scale(node: Node, after: list[Node]) -> Iterator[Finding]:
-    quant = known(node)
-    if quant is None or array(quant.scale).size == 1:
-        return
-    shape = array(quant.scale).shape
-    rows = shape[-2] if len(shape) > 1 else 1
-    for reader in after:
-        if reader.op_type == "MatMul" and rows > 1:
-            yield refused(
-                node,
-                "has one scale per row of a MatMul's weight",
-                "an invalid graph: scales can only move behind the product per column",
-                "use one scale per output channel",
-            )
-
-
-def _bias(node: Node) -> Iterator[Finding]:
-    if node.op_type not in {"Conv", "Gemm", "ConvTranspose"} or len(node.inputs) < 3:
-        return
-    bias = node.inputs[2]
-    made_by = producer(bias)
-    if made_by is not None and dialect.is_quantizer(made_by):
-        yield refused(
-            node,
-            "has a quantized bias",
-            "extract_conv_bias: cannot reshape array of size 1",
-            EXPORT,
-        )
-
-
-def _trunc(node: Node) -> Iterator[Finding]:
+def _is_other_trunc(node: Node) -> bool:
     quant = dialect.read_quantizer(node)
-    if isinstance(quant, Trunc) and not _is_pool_trunc(node, quant):
-        yield refused(
-            node,
-            "is no Trunc behind AveragePool and Mul",
-            "only AveragePool (square) -> Mul by its window -> Trunc (FLOOR) is read",
-            "use an average pool that truncates",
-        )
+    return not (isinstance(quant, Trunc) and _is_pool_trunc(node, quant))
 
 
 def _is_pool_trunc(node: Node, quant: Trunc) -> bool:
-    if quant.rounding is not Rounding.FLOOR:
-        return False
     mul = producer(node.inputs[0])
-    if mul is None or mul.op_type != "Mul":
+    if quant.rounding is not Rounding.FLOOR or mul is None or mul.op_type != "Mul":
         return False
     factors = [dialect.constant_value(value) for value in mul.inputs]
     pools = [producer(v) for v, f in zip(mul.inputs, factors, strict=True) if f is None]
     if len(pools) != 1 or pools[0] is None or pools[0].op_type != "AveragePool":
         return False
-    pool = pools[0].attributes
-    kernel = list(pool["kernel_shape"].value) if "kernel_shape" in pool else []
-    strides = list(pool["strides"].value) if "strides" in pool else [1, 1]
-    pads = list(pool["pads"].value) if "pads" in pool else [0]
+    kernel = list(attribute(pools[0], "kernel_shape", ()))
+    strides = list(attribute(pools[0], "strides", (1, 1)))
     factor = next(f for f in factors if f is not None)
     square = len(kernel) == 2 and kernel[0] == kernel[1] and strides == kernel
-    window = factor.ndim == 0 and bool(factor == kernel[0] ** 2)
-    return square and not any(pads) and window
+    window = square and factor.ndim == 0 and bool(factor == kernel[0] ** 2)
+    return window and not any(attribute(pools[0], "pads", (0,)))
 
 
-def _matmul(node: Node) -> Iterator[Finding]:
-    if node.op_type != "MatMul" or node.domain != "":
-        return
-    if (rank_of(node.inputs[0]) or 2) > 2:
-        yield refused(
-            node,
-            f"multiplies data of rank {rank_of(node.inputs[0])}",
+def _has_quantized_bias(node: Node) -> bool:
+    position = operators.bias_input(node)
+    bias = None if position is None else producer(input_of(node, position))
+    return bias is not None and dialect.is_quantizer(bias)
+
+
+_REFUSED, _WRONG, _NOTE = Severity.REFUSED, Severity.WRONG, Severity.NOTE
+_MATMUL = replace(operator("MatMul"), holds=lambda n: n.op_type == "MatMul" and not n.domain)
+_MINIFLOATS = replace(QUANTIZERS, name="FloatQuant", holds=lambda n: n.op_type == "FloatQuant")
+_TRUNCS = replace(QUANTIZERS, name="Trunc", holds=lambda node: node.op_type == "Trunc")
+_ALIASES = LintScope(
+    "other names of Quant", every_node, lambda node: node.op_type in dialect.OPERATOR_ALIASES
+)
+
+TARGET = LintTarget(
+    "FINN 0.10: ConvertQONNXtoFINN",
+    remedy=EXPORT,
+    file_rules=(
+        LintRule(
+            *(_REFUSED, _ALIASES, lambda node: node.op_type, "is called {}"),
+            "FINN looks for Quant by name and leaves the node in the graph",
+        ),
+    ),
+    rules=(
+        LintRule(
+            *(_REFUSED, INPUTS, _batch, "has the batch {}"),
+            "FINN's layers are generated for static shapes of one sample",
+        ),
+        LintRule(
+            *(_NOTE, MODEL, _only_bipolar, "holds no quantizer but BipolarQuant"),
+            "the builder's step_qonnx_to_finn does not know that name and skips the model",
+            "call ConvertQONNXtoFINN before the builder",
+        ),
+        LintRule(
+            *(_NOTE, MODEL, _ties, "{} activation quantizers round ties to even"),
+            "MultiThreshold takes every tie upward: on exact ties FINN is one step above",
+            "compare with FINN on inputs beside the ties, not on them",
+        ),
+        LintRule(
+            *(_REFUSED, _MINIFLOATS, anywhere, "is a minifloat"),
+            "no handler: the node stays in the graph",
+            "use integer quantizers",
+        ),
+        LintRule(
+            *(_REFUSED, QUANTIZERS, _is_dynamic, "has parameters computed at run time"),
+            "thresholds are made of constants",
+            "freeze scale, zero point and bit width",
+        ),
+        LintRule(
+            *(_REFUSED, QUANTIZERS, has_several_widths, "has several bit widths"),
+            "one datatype per tensor",
+            "use one bit width",
+        ),
+        LintRule(
+            *(_REFUSED, ACTIVATIONS, _many_bits, "has {} bits"),
+            f"more than {MOST_BITS} bits: a warning, and the node stays in the graph",
+            f"quantize activations to at most {MOST_BITS} bits",
+        ),
+        LintRule(
+            *(_REFUSED, QUANTIZERS, _has_zero_point, "has a zero point other than 0"),
+            "ValueError: Only Quant nodes with zero-point == 0 are supported",
+            "train with symmetric quantizers; an exact rewriting does not exist",
+        ),
+        LintRule(
+            *(_WRONG, QUANTIZERS, _other_rounding, "rounds with {}"),
+            "FINN never reads rounding_mode and rounds to nearest",
+            "retrain with ROUND, or express the mode with standard operators before Quant",
+        ),
+        LintRule(
+            *(_WRONG, QUANTIZERS, is_one_signed_bit, "is signed with 1 bit"),
+            "FINN takes the levels -1 and 0 of two's complement, not -1 and +1",
+        ),
+        LintRule(
+            *(_REFUSED, ACTIVATIONS, _is_scaled_bipolar),
+            "is bipolar with a scale other than 1",
+            "ValueError: only a scale of 1 is supported",
+        ),
+        LintRule(
+            *(_REFUSED, ACTIVATIONS, _is_signed_behind_relu),
+            "follows a Relu and is signed or narrow",
+            "ValueError: FINN expects an unsigned, not narrow Quant behind Relu",
+        ),
+        LintRule(
+            *(_REFUSED, ACTIVATIONS, _is_narrow_behind_relu),
+            "follows a Relu and is signed or narrow",
+            "ValueError: FINN expects an unsigned, not narrow Quant behind Relu",
+            "use the full unsigned range",
+        ),
+        LintRule(
+            *(_REFUSED, ACTIVATIONS, _unsigned_behind, "is unsigned behind {}"),
+            "ValueError: signed must be 1 behind anything but Relu",
+        ),
+        LintRule(
+            *(_REFUSED, ACTIVATIONS, _is_reshaped, "is reshaped behind the quantizer"),
+            "MultiThreshold takes channels on axis 1 and fails on the new shape",
+        ),
+        LintRule(
+            *(_REFUSED, WEIGHTS, reader_count, "is read by {} nodes"),
+            "ValueError: a weight quantizer has one consumer",
+        ),
+        LintRule(
+            *(_REFUSED, WEIGHTS, _foreign_readers, "is a weight read by {}"),
+            f"weights are folded into {', '.join(sorted(WEIGHT_READERS))} only",
+            "put the quantizer directly before the product",
+        ),
+        LintRule(
+            *(_REFUSED, WEIGHTS, _row_scales, "has one scale per row of a MatMul's weight"),
+            "an invalid graph: scales can only move behind the product per column",
+            "use one scale per output channel",
+        ),
+        LintRule(
+            *(_REFUSED, _TRUNCS, _is_other_trunc, "is no Trunc behind AveragePool and Mul"),
+            "only AveragePool (square) -> Mul by its window -> Trunc (FLOOR) is read",
+            "use an average pool that truncates",
+        ),
+        LintRule(
+            *(_REFUSED, NODES, lambda n: n.domain == dialect.CHANNELS_LAST_DOMAIN),
+            "works on channels-last data",
+            "FINN expects NCHW and standard operators here and lays out channels itself",
+        ),
+        LintRule(
+            *(_REFUSED, NODES, _has_quantized_bias, "has a quantized bias"),
+            "extract_conv_bias: cannot reshape array of size 1",
+        ),
+        LintRule(
+            *(_REFUSED, _MATMUL, high_rank, "multiplies data of rank {}"),
             "MultiThreshold takes channels on axis 1; shapes of MatMul do not fit",
             "flatten to (1, features) before the product",
-        )
-    if not any(is_constant(value) for value in node.inputs):
-        yield refused(
-            node,
+        ),
+        LintRule(
+            *(_REFUSED, _MATMUL, has_no_constant),
             "multiplies two activations",
             "FINN's matrix unit has one constant operand",
             "there is no layer for it",
-        )
-
-
-_QUANTIZER_RULES: tuple[Callable[[Node], Iterator[Finding]], ...] = (
-    _parameters,
-    _zero_point,
-    _rounding,
-    _one_signed_bit,
-    _activation,
-    _moved,
-    _weight,
-    _trunc,
+        ),
+        unknown_operators(
+            lambda node: _takes(node) or node.domain not in dialect.STANDARD_DOMAINS,
+            severity=_NOTE,
+            reason="is no operator that FINN 0.10 converts",
+            effect="the node stays in the graph, and a build needs a layer for it",
+            remedy="leave it to the host, or give FINN a layer",
+        ),
+        unknown_operators(
+            lambda node: _takes(node) or node.domain in dialect.STANDARD_DOMAINS
+        ),
+    ),
 )
-_NODE_RULES: tuple[Callable[[Node], Iterator[Finding]], ...] = (_channels_last, _bias, _matmul)
-_MODEL_RULES: tuple[Callable[[Model], Iterator[Finding]], ...] = (_batch, _only_bipolar, _ties)

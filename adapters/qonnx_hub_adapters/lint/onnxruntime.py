@@ -4,92 +4,121 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 from onnx_ir import DataType, Model, Node
 
-from qonnx_hub_adapters.lint.finding import Finding, Severity, note, of_model, refused
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.queries import readers
+from qonnx_hub_adapters.lint.finding import Severity
+from qonnx_hub_adapters.lint.rules import (
+    MODEL,
+    Answer,
+    LintRule,
+    LintScope,
+    LintTarget,
+    all_nodes,
+    anywhere,
+    unknown_operators,
+)
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import input_of, producer, readers
+from qonnx_hub_ir.graph.subgraphs import every_node
 
-_OWN_DOMAINS = dialect.STANDARD_DOMAINS | {"com.microsoft", "ai.onnx.ml"}
+_OWN_DOMAINS = dialect.STANDARD_DOMAINS | {dialect.ONNXRUNTIME_DOMAIN, "ai.onnx.ml"}
 _SIGNED_BUG_OPSET = 21
 
 
-def find(model: Model) -> list[Finding]:
-    """Return everything about a model, as it lies in its file, that onnxruntime does not run.
-
-    Args:
-        model: The file's graph, not normalized.
-    """
+def _calls(model: Model) -> Iterator[Node]:
+    """Yield the nodes that call no function of the file."""
     defined = {(f.domain, f.name) for f in model.functions.values()}
-    opset = model.opset_imports.get("", 1)
-    found: list[Finding] = []
-    for node in model.graph.all_nodes():
-        if node.domain not in _OWN_DOMAINS and (node.domain, node.op_type) not in defined:
-            found.append(_foreign(node))
-        found.extend(_signed_codes(node, opset))
-        found.extend(_scale_shape(node))
-    found.extend(_fusions(model))
-    return found
+    return (n for n in every_node(model) if (n.domain, n.op_type) not in defined)
 
 
-def _foreign(node: Node) -> Finding:
-    remedy = "convert it with --to qcdq, or export with --to qonnx --self-contained"
-    return refused(
-        node,
-        f"is of domain {node.domain}",
-        f"Fatal error: {node.domain}:{node.op_type} is not a registered function/op",
-        remedy,
-    )
+def _nodes_of_new_files(model: Model) -> Iterator[Node]:
+    """Yield all nodes of a file whose opset has the failure with signed bytes."""
+    if model.opset_imports.get("", 1) >= _SIGNED_BUG_OPSET:
+        yield from model.graph.all_nodes()
 
 
-def _signed_codes(node: Node, opset: int) -> Iterator[Finding]:
-    """Give the failure of QDQ fusion on signed bytes in front of MaxPool and Transpose."""
-    if node.op_type not in {"MaxPool", "Transpose"} or opset < _SIGNED_BUG_OPSET:
-        return
-    before = node.inputs[0].producer() if node.inputs and node.inputs[0] else None
-    after = [r for r in readers(node.outputs[0]) if r.op_type == "QuantizeLinear"]
+def moves_codes_wrongly(node: Node) -> bool:
+    """Return whether onnxruntime fuses an operator with the QDQ pair around it for uint8 only.
+
+    With signed bytes at opset 21 or higher, such a file is not loaded.
+    """
+    return operators.transposes(node) or node.op_type == "MaxPool"
+
+
+def _moves_signed_codes(node: Node) -> bool:
+    """Return whether a node moves signed bytes between DequantizeLinear and a quantizer."""
+    before = producer(input_of(node, 0))
+    after = any(one.op_type == "QuantizeLinear" for one in readers(node.outputs[0]))
     if before is None or before.op_type != "DequantizeLinear" or not after:
-        return
+        return False
     codes = before.inputs[0]
-    if codes is not None and codes.dtype == DataType.INT8:
-        yield refused(
-            node,
-            f"moves signed bytes at opset {opset}",
+    return codes is not None and codes.dtype == DataType.INT8
+
+
+def _scale_shape(node: Node) -> Answer:
+    scale = dialect.constant_value(node.inputs[1])
+    return (scale.shape,) if scale is not None and scale.ndim > 1 and scale.size == 1 else ()
+
+
+def _first_byte_product(model: Model) -> Iterator[Node]:
+    products = (n for n in model.graph.all_nodes() if operators.is_integer_product(n))
+    return (node for node in (next(products, None),) if node is not None)
+
+
+TARGET = LintTarget(
+    "onnxruntime with default options",
+    file_rules=(
+        LintRule(
+            Severity.REFUSED,
+            LintScope("foreign operator", _calls, lambda n: n.domain not in _OWN_DOMAINS),
+            lambda node: (node.domain, node.op_type),
+            "is of domain {0}",
+            "Fatal error: {0}:{1} is not a registered function/op",
+            "convert it with --to qcdq, or export with --to qonnx --self-contained",
+        ),
+        unknown_operators(
+            lambda node: (
+                node.domain not in dialect.STANDARD_DOMAINS
+                or operators.is_known(operators.of(node))
+            ),
+            _calls,
+            reason="is no operator of ONNX that these rules know",
+            effect="onnxruntime may not have it",
+            remedy="load the file in the onnxruntime that will run it",
+        ),
+        LintRule(
+            Severity.REFUSED,
+            LintScope("MaxPool, Transpose", _nodes_of_new_files, moves_codes_wrongly),
+            _moves_signed_codes,
+            f"moves signed bytes at opset {_SIGNED_BUG_OPSET} or higher",
             "output_dtype INT8 does not match y_zero_point type UINT8",
             "write it with --opset 20 or lower, or set session.qdqisint8allowed=1",
-        )
-
-
-def _scale_shape(node: Node) -> Iterator[Finding]:
-    if node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
-        return
-    scale = dialect.constant_value(node.inputs[1])
-    if scale is not None and scale.ndim > 1 and scale.size == 1:
-        yield refused(
-            node,
-            f"has a scale of shape {tuple(np.shape(scale))}",
+        ),
+        LintRule(
+            Severity.REFUSED,
+            LintScope("QuantizeLinear, DequantizeLinear", all_nodes, operators.is_qdq),
+            _scale_shape,
+            "has a scale of shape {}",
             "fails when it runs: scale must be a scalar or a vector",
             "convert the file with --to qcdq, which writes a scalar",
-        )
-
-
-def _fusions(model: Model) -> Iterator[Finding]:
-    if any(node.op_type == "DequantizeLinear" for node in model.graph.all_nodes()):
-        yield of_model(
+        ),
+        LintRule(
             Severity.NOTE,
+            MODEL,
+            lambda model: any(n.op_type == "DequantizeLinear" for n in all_nodes(model)),
             "holds DequantizeLinear",
             "the default session computes Q, DQ and the layers between in integers: results "
             "can be a step away",
             "set session.disable_quant_qdq=1 where numbers must be equal",
-        )
-    for node in model.graph.all_nodes():
-        if node.op_type in {"QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}:
-            yield note(
-                node,
-                "multiplies bytes",
-                "processors without VNNI add pairs of full 8x8-bit products in 16 bits and "
-                "saturate",
-                "keep weights or activations at 7 bits, or use unsigned weights",
-            )
-            return
+        ),
+        LintRule(
+            Severity.NOTE,
+            LintScope("the first integer product", _first_byte_product),
+            anywhere,
+            "multiplies bytes",
+            "processors without VNNI add pairs of full 8x8-bit products in 16 bits and "
+            "saturate",
+            "keep weights or activations at 7 bits, or use unsigned weights",
+        ),
+    ),
+)

@@ -3,90 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from onnx_ir import Model, Node
+from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.lint.finding import Finding, Severity, refused, wrong
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.queries import quantizers
+from qonnx_hub_adapters.lint.finding import Severity
+from qonnx_hub_adapters.lint.rules import (
+    INPUTS,
+    QUANTIZERS,
+    Answer,
+    LintRule,
+    LintScope,
+    LintTarget,
+    all_nodes,
+    anywhere,
+    unknown_operators,
+)
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.quantizers import BipolarQuant, Rounding
 
 EXPORT = "export with --to qonnx, which does this"
 
 _DOMAINS = dialect.STANDARD_DOMAINS | {dialect.DOMAIN, dialect.CHANNELS_LAST_DOMAIN}
+_CONV_ATTRIBUTES = ("kernel_shape", "strides", "pads", "dilations", "group")
 
 
-def find(model: Model) -> list[Finding]:
-    """Return everything about an IR model that the package does not execute as it is."""
-    found = list(_inputs(model))
-    for node in model.graph.all_nodes():
-        found.extend(_domain(node))
-        found.extend(_window(node))
-    for node in quantizers(model):
-        found.extend(_rounding(node))
-    found.extend(_channels_last_version(model))
-    return found
+def _has_symbolic_size(value: Value) -> bool:
+    return value.shape is not None and not all(isinstance(d, int) for d in value.shape)
 
 
-def _inputs(model: Model) -> Iterator[Finding]:
-    for value in model.graph.inputs:
-        if value.shape is not None and not all(isinstance(d, int) for d in value.shape):
-            yield Finding(
-                Severity.REFUSED,
-                str(value.name),
-                "input",
-                "has a symbolic size",
-                "it is taken for 0, and execution fails on the shape",
-                "fix the batch: qonnx-hub transform --pass change_batch:batch=1",
-            )
+def _is_last(node: Node, op_type: str) -> bool:
+    return node.op_type == op_type and node.domain == dialect.CHANNELS_LAST_DOMAIN
 
 
-def _domain(node: Node) -> Iterator[Finding]:
-    if node.domain not in _DOMAINS:
-        yield refused(
-            node,
-            f"is of domain {node.domain}",
+def _missing_attributes(node: Node) -> Answer:
+    """Answer with the attributes that a node leaves out, and the first of them."""
+    missing = [name for name in _CONV_ATTRIBUTES if name not in node.attributes]
+    return (", ".join(missing), missing[0]) if missing else False
+
+
+def _unknown_rounding(node: Node) -> str:
+    quant: Any = dialect.read_quantizer(node)
+    if isinstance(quant, BipolarQuant) or dialect.is_known_to_qonnx(quant.rounding):
+        return ""
+    return str(Rounding(quant.rounding))
+
+
+def _old_pools(model: Model) -> Iterator[Node]:
+    """Yield the channels-last pools that run under an opset that is too old for them."""
+    if model.opset_imports.get(dialect.CHANNELS_LAST_DOMAIN, 11) < 11:
+        yield from (n for n in model.graph.all_nodes() if _is_last(n, "MaxPool"))
+
+
+TARGET = LintTarget(
+    "the qonnx package 1.0",
+    rules=(
+        LintRule(
+            *(Severity.REFUSED, INPUTS, _has_symbolic_size, "has a symbolic size"),
+            "it is taken for 0, and execution fails on the shape",
+            "fix the batch: qonnx-hub transform --pass change_batch:batch=1",
+        ),
+        LintRule(
+            Severity.REFUSED,
+            LintScope("foreign operator", all_nodes, lambda n: n.domain not in _DOMAINS),
+            lambda node: node.domain,
+            "is of domain {}",
             "Exception: Op-type not found in custom op registry",
             "convert the file to QONNX first",
-        )
-
-
-def _window(node: Node) -> Iterator[Finding]:
-    if node.op_type != "Conv":
-        return
-    needed = ("kernel_shape", "strides", "pads", "dilations", "group")
-    missing = [name for name in needed if name not in node.attributes]
-    channels_last = node.domain == dialect.CHANNELS_LAST_DOMAIN
-    if missing and channels_last:
-        yield refused(
-            node,
-            f"leaves out {', '.join(missing)}",
-            f"Exception: Required attribute {missing[0]} unspecified",
+        ),
+        unknown_operators(
+            lambda n: n.domain not in _DOMAINS or operators.is_known(operators.of(n)),
+            all_nodes,
+            reason="is no operator that these rules know in its domain",
+            effect="the registry of the package may not have it",
+        ),
+        LintRule(
+            Severity.REFUSED,
+            LintScope("Conv, channels last", all_nodes, lambda n: _is_last(n, "Conv")),
+            _missing_attributes,
+            "leaves out {0}",
+            "Exception: Required attribute {1} unspecified",
             EXPORT,
-        )
-
-
-def _rounding(node: Node) -> Iterator[Finding]:
-    quant = dialect.read_quantizer(node)
-    if isinstance(quant, BipolarQuant) or dialect.is_known_to_qonnx(quant.rounding):
-        return
-    yield refused(
-        node,
-        f"rounds with {Rounding(quant.rounding).value}",
-        "ValueError: Could not resolve rounding mode",
-        EXPORT,
-    )
-
-
-def _channels_last_version(model: Model) -> Iterator[Finding]:
-    version = model.opset_imports.get(dialect.CHANNELS_LAST_DOMAIN, 11)
-    if version >= 11:
-        return
-    for node in model.graph.all_nodes():
-        if node.domain == dialect.CHANNELS_LAST_DOMAIN and node.op_type == "MaxPool":
-            yield wrong(
-                node,
-                f"runs under opset {version}, which the file imports for its domain",
-                "INVALID_GRAPH where ceil_mode or dilations are given, ignored otherwise",
-                EXPORT,
-            )
+        ),
+        LintRule(
+            *(Severity.REFUSED, QUANTIZERS, _unknown_rounding, "rounds with {}"),
+            "ValueError: Could not resolve rounding mode",
+            EXPORT,
+        ),
+        LintRule(
+            *(Severity.WRONG, LintScope("MaxPool, channels last", _old_pools), anywhere),
+            "runs under an opset below 11, which the file imports for its domain",
+            "INVALID_GRAPH where ceil_mode or dilations are given, ignored otherwise",
+            EXPORT,
+        ),
+    ),
+)

@@ -9,6 +9,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.lint import finn
+from qonnx_hub_adapters.lint.rules import find
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap, PassError
 from qonnx_hub_ir.graph.queries import (
@@ -64,7 +65,7 @@ def gaps(prepared: Model) -> list[Gap]:
     """Return what FINN would still refuse or compute wrongly in a prepared model."""
     return [
         Gap(one.node, one.op, f"{one.reason} ({one.effect})", one.remedy)
-        for one in finn.find(prepared)
+        for one in find(finn.TARGET.rules, prepared)
         if one.is_error
     ]
 

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub_adapters.lint import finn
+from qonnx_hub_adapters.lint.rules import find
 from qonnx_hub_ir.errors import NotExactError, UsageError
 from tests.support import DOMAIN, model_of, needs_shared, quant_node, shared_models
 
@@ -182,7 +183,7 @@ def test_nets_become_files_without_a_finding(name, tmp_path) -> None:
     report = qh.convert(NETS[name](), path, profile="finn")
     assert report.check is not None
     assert report.check.outputs[0].differing == 0
-    assert [f for f in finn.find(qh.load(path)) if f.is_error] == []
+    assert [f for f in find(finn.TARGET.rules, qh.load(path)) if f.is_error] == []
 
 
 # Minifloats; a bipolar quantizer behind Relu; products of rank 3: FINN takes none of them.
@@ -205,7 +206,7 @@ def test_public_models_become_files_that_qonnx_executes(path, tmp_path) -> None:
     assert report.check is not None
     assert report.check.outputs[0].differing == 0
     model = qh.load(written)
-    assert [f for f in finn.find(model) if f.is_error] == []
+    assert [f for f in find(finn.TARGET.rules, model) if f.is_error] == []
     value = model.graph.inputs[0]
     rng = np.random.default_rng(0)
     x = (rng.integers(-64, 64, [int(d) for d in value.shape or ()]) / 64).astype(np.float32)
