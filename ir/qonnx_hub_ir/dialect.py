@@ -208,7 +208,19 @@ def read_quantizer(node: Node) -> Quantizer:
     """
     if not is_quantizer(node):
         raise ValueError(f"{node.domain}::{node.op_type} is not a quantizer")
-    known = [constant_value(value) for value in node.inputs[1:]]
+    return quantizer_with(node, [constant_value(value) for value in node.inputs[1:]])
+
+
+def quantizer_with(node: Node, known: Sequence[Parameter]) -> Quantizer:
+    """Return what a canonical quantizer node says, given its parameters.
+
+    Args:
+        node: The node.
+        known: Parameters in input order, ``None`` where they are not known.
+
+    Raises:
+        SourceError: An unknown rounding mode.
+    """
     given = {name: attr.value for name, attr in node.attributes.items()}
     return make_quantizer(node.op_type, given, known, node.name or "")
 
@@ -352,7 +364,10 @@ def known_shape(tensor: onnx_ir.TensorProtocol) -> onnx_ir.Shape:
 
 def add_initializer(graph: Graph, name: str, array: Array) -> Value:
     """Return a new initializer of the graph that holds ``array`` under a free name."""
-    tensor = onnx_ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+    plain = np.ascontiguousarray(array).reshape(array.shape)
+    # The constructor is much faster than the function, which asks what kind of thing it gets.
+    is_text = plain.dtype.kind in "OSU"
+    tensor = onnx_ir.tensor(plain) if is_text else onnx_ir.Tensor(plain)
     return register_tensor(graph, name, tensor)
 
 

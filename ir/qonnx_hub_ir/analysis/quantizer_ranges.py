@@ -47,9 +47,7 @@ _LARGEST_BITS = 53
 def _quantizer(site: Site) -> Quantizer | None:
     """Return the quantizer if all its parameters are known and its scale is positive."""
     known = [site.array(k) for k in range(1, len(site.inputs))]
-    given = {name: attr.value for name, attr in site.node.attributes.items()}
-    where = site.node.name or ""
-    quant = dialect.make_quantizer(site.node.op_type, given, known, where)
+    quant = dialect.quantizer_with(site.node, known)
     values = dialect.parameters(quant)
     if any(value is None or not np.all(np.isfinite(value)) for value in values):
         return None

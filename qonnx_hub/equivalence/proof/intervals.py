@@ -277,8 +277,7 @@ def _quantizer_is_monotone(node: Node, arguments: Sequence[Argument]) -> bool:
     if _numbers(arguments) is None:
         return False
     known = [given for given in arguments[1:] if isinstance(given, np.ndarray)]
-    given = {name: attr.value for name, attr in node.attributes.items()}
-    quant = dialect.make_quantizer(node.op_type, given, known, node.name or "")
+    quant = dialect.quantizer_with(node, known)
     if not np.all(np.asarray(quant.scale) > 0):
         return False
     if not isinstance(quant, FloatQuant):
