@@ -15,12 +15,13 @@ The equalities used:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub.equivalence.proof.value_numbering import NumberedSide, plain_signature
+from qonnx_hub.equivalence.proof.proof_model import ProofModel
+from qonnx_hub.equivalence.proof.value_numbering import plain_signature
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import (
@@ -47,26 +48,26 @@ def is_transparent(node: Node) -> bool:
     return operators.is_identity(node)
 
 
-def leaves_nan_out(numbered: NumberedSide, node: Node) -> bool:
+def leaves_nan_out(model: ProofModel, node: Node) -> bool:
     """Return whether the node's number rests on an equality that NaN is left out of."""
-    return node.op_type == "DequantizeLinear" and _requantized(numbered, node) is not None
+    return node.op_type == "DequantizeLinear" and _requantized(model, node) is not None
 
 
-def expression_number(numbered: NumberedSide, node: Node) -> int:
+def expression_number(model: ProofModel, node: Node) -> int:
     """Return the number of a node's first output, by what it computes.
 
     Args:
-        numbered: The model.
+        model: The model.
         node: The node; its inputs have numbers.
     """
     if is_transparent(node):
-        return numbered.number(node.inputs[0])
+        return model.number(node.inputs[0])
     rule = _rule(node)
-    found = None if rule is None else rule(numbered, node)
-    return numbered.expression(node) if found is None else found
+    found = None if rule is None else rule(model, node)
+    return model.expression(node) if found is None else found
 
 
-def _rule(node: Node) -> Callable[[NumberedSide, Node], int | None] | None:
+def _rule(node: Node) -> Callable[[ProofModel, Node], int | None] | None:
     if dialect.is_quantizer(node):
         return _quantizer
     if node.domain not in dialect.STANDARD_DOMAINS:
@@ -79,12 +80,12 @@ def _rule(node: Node) -> Callable[[NumberedSide, Node], int | None] | None:
     return {"DequantizeLinear": _requantized, "Gemm": _product}.get(node.op_type)
 
 
-def _make(numbered: NumberedSide, op_type: str, *inputs: int) -> int:
-    return numbered.numbering.of_expression(plain_signature(op_type), inputs)
+def _make(model: ProofModel, op_type: str, *inputs: int, **attributes: Hashable) -> int:
+    return model.numbering.of_expression(plain_signature(op_type, **attributes), inputs)
 
 
-def _scalar(numbered: NumberedSide, number: float) -> int:
-    return numbered.numbering.of_constant(np.array(number, dtype=np.float32))
+def _scalar(model: ProofModel, number: float) -> int:
+    return model.numbering.of_constant(np.array(number, dtype=np.float32))
 
 
 def _fixed_shape(value: Value | None) -> tuple[int, ...] | None:
@@ -94,88 +95,78 @@ def _fixed_shape(value: Value | None) -> tuple[int, ...] | None:
     return dims if len(dims) == len(value.shape) else None
 
 
-def _reshaped(numbered: NumberedSide, node: Node) -> int | None:
+def _reshaped(model: ProofModel, node: Node) -> int | None:
     dims = _fixed_shape(node.outputs[0])
     if dims is None:
         return None
-    whole = numbered.number(node.inputs[0])
+    whole = model.number(node.inputs[0])
     if dims == _fixed_shape(node.inputs[0]):
         return whole
-    return _with_shape(numbered, whole, dims)
+    return _make(model, "Reshape", whole, shape=dims)
 
 
-def _with_shape(numbered: NumberedSide, number: int, dims: tuple[int, ...]) -> int:
-    signature = plain_signature("Reshape", shape=dims)
-    return numbered.numbering.of_expression(signature, [number])
-
-
-def _product(numbered: NumberedSide, node: Node) -> int | None:
+def _product(model: ProofModel, node: Node) -> int | None:
     """Return a Gemm without factors as a product and a sum."""
     addend = node.inputs[2] if len(node.inputs) > 2 else None
     if attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0:
         return None
     if addend is not None and attribute(node, "beta", 1.0) != 1.0:
         return None
-    left, right = numbered.number(node.inputs[0]), numbered.number(node.inputs[1])
+    left, right = model.number(node.inputs[0]), model.number(node.inputs[1])
     if attribute(node, "transB", 0):
-        right = _transposed(numbered, node.inputs[1])
-    product = _make(numbered, "MatMul", left, right)
+        stored = model.constants.get(node.inputs[1]) if node.inputs[1] else None
+        right = (
+            _make(model, "Transpose", right, perm=(1, 0))
+            if stored is None
+            else model.numbering.of_constant(stored.T)
+        )
+    product = _make(model, "MatMul", left, right)
     if addend is None:
         return product
-    return _make(numbered, "Add", product, _operand(numbered, addend, 2))
+    return _make(model, "Add", product, _operand(model, addend, 2))
 
 
-def _transposed(numbered: NumberedSide, matrix: Value | None) -> int:
-    constant = None if matrix is None else numbered.side.constants.get(matrix)
-    if constant is not None:
-        return numbered.numbering.of_constant(constant.T)
-    signature = plain_signature("Transpose", perm=(1, 0))
-    return numbered.numbering.of_expression(signature, [numbered.number(matrix)])
-
-
-def _arithmetic(numbered: NumberedSide, node: Node) -> int | None:
+def _arithmetic(model: ProofModel, node: Node) -> int | None:
     left, right = node.inputs
     if left is None or right is None or left.shape is None or right.shape is None:
         return None
     return _make(
-        numbered,
+        model,
         node.op_type,
-        _operand(numbered, left, len(right.shape)),
-        _operand(numbered, right, len(left.shape)),
+        _operand(model, left, len(right.shape)),
+        _operand(model, right, len(left.shape)),
     )
 
 
-def _operand(numbered: NumberedSide, value: Value, rank: int) -> int:
+def _operand(model: ProofModel, value: Value, rank: int) -> int:
     """Return the number of an operand; a single element stands for a scalar.
 
     Args:
-        numbered: The model.
+        model: The model.
         value: The operand.
         rank: Rank of the other operand: one element of a higher rank would add axes.
     """
-    constant = numbered.side.constants.get(value)
+    constant = model.constants.get(value)
     if constant is not None:
         single = constant.size == 1 and 0 < constant.ndim <= rank
         return (
-            numbered.numbering.of_constant(constant.reshape(()))
+            model.numbering.of_constant(constant.reshape(()))
             if single
-            else numbered.number(value)
+            else model.number(value)
         )
     dims = _fixed_shape(value)
     if not dims or set(dims) != {1} or len(dims) > rank:
-        return numbered.number(value)
-    return _with_shape(numbered, numbered.number(value), ())
+        return model.number(value)
+    return _make(model, "Reshape", model.number(value), shape=())
 
 
-def _quantizer(numbered: NumberedSide, node: Node) -> int | None:
+def _quantizer(model: ProofModel, node: Node) -> int | None:
     """Return a quantizer by its formula, where its levels cannot be listed."""
-    constants = numbered.side.constants
-    known = [constants.get(value) if value else None for value in node.inputs[1:]]
-    given = {name: attr.value for name, attr in node.attributes.items()}
-    quant = dialect.make_quantizer(node.op_type, given, known, node.name or "")
+    known = [model.constants.get(value) if value else None for value in node.inputs[1:]]
+    quant = dialect.quantizer_with(node, known)
     is_listed = all(values is not None for values in known)
     if isinstance(quant, BipolarQuant) and not is_listed:
-        return _sign(numbered, node)
+        return _sign(model, node)
     if not isinstance(quant, IntQuant):
         return None
     bits = single_value(quant.bits)
@@ -184,76 +175,76 @@ def _quantizer(numbered: NumberedSide, node: Node) -> int | None:
     channels = max(values.size for values in known if values is not None)
     if is_listed and 2**bits * channels <= _LISTED_LEVELS:
         return None
-    return _formula(numbered, node, quant, bits)
+    return _formula(model, node, quant, bits)
 
 
 def _is_float32(value: Value | None) -> bool:
     return value is not None and value.dtype is not None and value.dtype.name == "FLOAT"
 
 
-def _sign(numbered: NumberedSide, node: Node) -> int | None:
+def _sign(model: ProofModel, node: Node) -> int | None:
     if not _is_float32(node.inputs[0]) or not _is_float32(node.inputs[1]):
         return None
-    scale = numbered.number(node.inputs[1])
-    zero = _scalar(numbered, 0.0)
-    positive = _make(numbered, "GreaterOrEqual", numbered.number(node.inputs[0]), zero)
-    return _make(numbered, "Where", positive, scale, _make(numbered, "Neg", scale))
+    scale = model.number(node.inputs[1])
+    zero = _scalar(model, 0.0)
+    positive = _make(model, "GreaterOrEqual", model.number(node.inputs[0]), zero)
+    return _make(model, "Where", positive, scale, _make(model, "Neg", scale))
 
 
-def _formula(numbered: NumberedSide, node: Node, quant: IntQuant, bits: float) -> int | None:
+def _formula(model: ProofModel, node: Node, quant: IntQuant, bits: float) -> int | None:
     """Return divide, add, clamp, round, subtract, multiply, without what does nothing."""
-    scale = _parameter(numbered, node, 1)
-    zero = _parameter(numbered, node, 2)
+    scale = _parameter(model, node, 1)
+    zero = _parameter(model, node, 2)
     if scale is None or zero is None or not _is_float32(node.inputs[0]):
         return None
     is_unit, is_zero = single_value(quant.scale) == 1, single_value(quant.zero_point) == 0
-    t = numbered.number(node.inputs[0])
+    t = model.number(node.inputs[0])
     if not is_unit:
-        t = _make(numbered, "Div", t, scale)
+        t = _make(model, "Div", t, scale)
     if not is_zero:
-        t = _make(numbered, "Add", t, zero)
+        t = _make(model, "Add", t, zero)
     low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
-    t = _make(numbered, "Clip", t, _scalar(numbered, low), _scalar(numbered, high))
-    rounded = _rounded(numbered, t, quant.rounding)
+    t = _make(model, "Clip", t, _scalar(model, low), _scalar(model, high))
+    rounded = _rounded(model, t, quant.rounding)
     if rounded is None:
         return None
-    t = rounded if is_zero else _make(numbered, "Sub", rounded, zero)
-    return t if is_unit else _make(numbered, "Mul", t, scale)
+    t = rounded if is_zero else _make(model, "Sub", rounded, zero)
+    return t if is_unit else _make(model, "Mul", t, scale)
 
 
-def _rounded(numbered: NumberedSide, t: int, mode: Rounding) -> int | None:
+def _rounded(model: ProofModel, t: int, mode: Rounding) -> int | None:
     """Return rounded values: by an operator, or by rounding the magnitude."""
     if mode in _ROUNDERS:
-        return _make(numbered, _ROUNDERS[mode], t)
-    size, half = _make(numbered, "Abs", t), _scalar(numbered, 0.5)
+        return _make(model, _ROUNDERS[mode], t)
+    size, half = _make(model, "Abs", t), _scalar(model, 0.5)
     if mode is Rounding.HALF_UP:
-        size = _make(numbered, "Floor", _make(numbered, "Add", size, half))
+        size = _make(model, "Floor", _make(model, "Add", size, half))
     elif mode is Rounding.HALF_DOWN:
-        size = _make(numbered, "Ceil", _make(numbered, "Sub", size, half))
+        size = _make(model, "Ceil", _make(model, "Sub", size, half))
     elif mode in (Rounding.DOWN, Rounding.UP):
-        size = _make(numbered, "Floor" if mode is Rounding.DOWN else "Ceil", size)
+        size = _make(model, "Floor" if mode is Rounding.DOWN else "Ceil", size)
     else:
         return None
-    return _make(numbered, "Mul", size, _make(numbered, "Sign", t))
+    return _make(model, "Mul", size, _make(model, "Sign", t))
 
 
-def _parameter(numbered: NumberedSide, node: Node, index: int) -> int | None:
+def _parameter(model: ProofModel, node: Node, index: int) -> int | None:
     """Return the number of a scale or zero point as the formula uses it, in float32."""
     value, x = node.inputs[index], node.inputs[0]
     assert value is not None
-    constant = numbered.side.constants.get(value)
+    constant = model.constants.get(value)
     if constant is not None:
         array = constant.astype(np.float32)
-        return numbered.numbering.of_constant(array.reshape(()) if array.size == 1 else array)
+        return model.numbering.of_constant(array.reshape(()) if array.size == 1 else array)
     if not _is_float32(value) or x is None or x.shape is None:
         return None
-    return _operand(numbered, value, len(x.shape))
+    return _operand(model, value, len(x.shape))
 
 
-def _requantized(numbered: NumberedSide, node: Node) -> int | None:
+def _requantized(model: ProofModel, node: Node) -> int | None:
     """Return QuantizeLinear, Clip, DequantizeLinear with one run-time scale as a formula."""
     codes, scale = node.inputs[0], node.inputs[1]
-    if codes is None or scale is None or scale in numbered.side.constants:
+    if codes is None or scale is None or scale in model.constants:
         return None
     clip = codes.producer()
     quantize = clip
@@ -262,22 +253,22 @@ def _requantized(numbered: NumberedSide, node: Node) -> int | None:
     if quantize is None or quantize.op_type != "QuantizeLinear":
         return None
     x, own_scale = quantize.inputs[0], quantize.inputs[1]
-    zero, own_zero = _zero_point(numbered, node), _zero_point(numbered, quantize)
-    ends = _code_bounds(numbered, codes)
+    zero, own_zero = _zero_point(model, node), _zero_point(model, quantize)
+    ends = _code_bounds(model, codes)
     if zero is None or zero != own_zero or ends is None or x is None or own_scale is None:
         return None
-    same = numbered.number(scale) == numbered.number(own_scale)
+    same = model.number(scale) == model.number(own_scale)
     dims = _fixed_shape(scale)
     if not same or not _is_float32(x) or dims is None or set(dims) - {1} or x.shape is None:
         return None
-    unit = _operand(numbered, scale, len(x.shape))
-    t = _make(numbered, "Div", numbered.number(x), unit)
-    low, high = (_scalar(numbered, float(end - zero)) for end in ends)
-    t = _make(numbered, "Round", _make(numbered, "Clip", t, low, high))
-    return _make(numbered, "Mul", t, unit)
+    unit = _operand(model, scale, len(x.shape))
+    t = _make(model, "Div", model.number(x), unit)
+    low, high = (_scalar(model, float(end - zero)) for end in ends)
+    t = _make(model, "Round", _make(model, "Clip", t, low, high))
+    return _make(model, "Mul", t, unit)
 
 
-def _code_bounds(numbered: NumberedSide, codes: Value) -> tuple[int, int] | None:
+def _code_bounds(model: ProofModel, codes: Value) -> tuple[int, int] | None:
     """Return the lowest and the highest code that a value may hold, by its type and a Clip.
 
     Returns:
@@ -294,19 +285,19 @@ def _code_bounds(numbered: NumberedSide, codes: Value) -> tuple[int, int] | None
     for index, value in enumerate(node.inputs[1:3]):
         if value is None:
             continue
-        constant = numbered.side.constants.get(value)
+        constant = model.constants.get(value)
         if constant is None:
             return None
         ends[index] = sorted((limits[0], int(constant.reshape(())), limits[1]))[1]
     return ends[0], ends[1]
 
 
-def _zero_point(numbered: NumberedSide, node: Node) -> int | None:
+def _zero_point(model: ProofModel, node: Node) -> int | None:
     """Return the node's one zero point; ``None`` unless it is constant."""
     value = node.inputs[2] if len(node.inputs) > 2 else None
     if value is None:
         return 0
-    constant = numbered.side.constants.get(value)
+    constant = model.constants.get(value)
     if constant is None or constant.size != 1 or constant.dtype.kind not in "iu":
         return None
     return int(constant.reshape(()))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from qonnx_hub.equivalence.proof.step_functions import Difference
+from qonnx_hub.equivalence.proof.step_functions import Mismatch
+from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -31,28 +31,8 @@ class QuantizerProof:
     channels: int
     equal: bool
     thresholds: int
-    counterexample: Difference | None = None
+    counterexample: Mismatch | None = None
     nan_equal: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the proof as plain data, fit for JSON."""
-        found = self.counterexample
-        return {
-            "a": self.name_a,
-            "b": self.name_b,
-            "channels": self.channels,
-            "equal": self.equal,
-            "thresholds": self.thresholds,
-            "counterexample": None
-            if found is None
-            else {
-                "input": _number(found.input),
-                "value_a": _number(found.value_a),
-                "value_b": _number(found.value_b),
-                "channel": found.channel,
-            },
-            "nan_equal": self.nan_equal,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +53,6 @@ class Counterexample:
     input_value: float | None
     value_a: float
     value_b: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counterexample as plain data, fit for JSON."""
-        feeds = None
-        if self.feeds is not None:
-            feeds = {
-                name: {
-                    "dtype": array.dtype.name,
-                    "shape": list(array.shape),
-                    "values": [_number(value) for value in array.reshape(-1).tolist()],
-                }
-                for name, array in self.feeds.items()
-            }
-        return {
-            "layer": self.layer,
-            "feeds": feeds,
-            "input_value": None if self.input_value is None else _number(self.input_value),
-            "value_a": _number(self.value_a),
-            "value_b": _number(self.value_b),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,20 +81,17 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the certificate as plain data, fit for JSON."""
-        return {
-            "proven": self.proven,
-            "matched": self.matched,
-            "quantizers": [proof.to_dict() for proof in self.quantizers],
-            "assumptions": list(self.assumptions),
-            "unmatched": list(self.unmatched),
-            "counterexample": None
-            if self.counterexample is None
-            else self.counterexample.to_dict(),
-        }
-
-
-def _number(value: Any) -> Any:
-    """Return a number that strict JSON can say: infinities and NaN become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+        data = asdict(self)
+        for proof in data["quantizers"]:
+            proof.update(a=proof.pop("name_a"), b=proof.pop("name_b"))
+        if self.counterexample is not None and self.counterexample.feeds is not None:
+            data["counterexample"]["feeds"] = {
+                name: {
+                    "dtype": array.dtype.name,
+                    "shape": array.shape,
+                    "values": array.reshape(-1),
+                }
+                for name, array in self.counterexample.feeds.items()
+            }
+        plain_data: dict[str, Any] = plain(data)
+        return plain_data

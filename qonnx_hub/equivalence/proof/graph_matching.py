@@ -7,7 +7,7 @@ did not: one difference does not hide the next.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -17,17 +17,16 @@ from qonnx_hub.equivalence.proof.canonical_forms import (
     is_transparent,
     leaves_nan_out,
 )
-from qonnx_hub.equivalence.proof.certificate import Counterexample, QuantizerProof
+from qonnx_hub.equivalence.proof.findings import Findings
 from qonnx_hub.equivalence.proof.intervals import is_coarse
+from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.scalar_equality import (
-    Outcome,
+    ScalarComparison,
     compare_functions,
     difference_on_probes,
 )
-from qonnx_hub.equivalence.proof.scalar_functions import Region, Side, layout_of
-from qonnx_hub.equivalence.proof.step_functions import differs
+from qonnx_hub.equivalence.proof.scalar_functions import ScalarFunction, layout_of
 from qonnx_hub.equivalence.proof.value_numbering import (
-    NumberedSide,
     Numbering,
     Signature,
     since_version,
@@ -49,33 +48,8 @@ def paired(a: Sequence[Value], b: Sequence[Value]) -> list[tuple[Value, Value]]:
     return list(zip(a, b, strict=True))
 
 
-@dataclass(slots=True)
-class Findings:
-    """What a walk over both models has brought to light so far.
-
-    Attributes:
-        proofs: Quantizers compared, by their outputs in both models.
-        unmatched: What has no counterpart or could not be decided.
-        counterexample: The first difference.
-        reworded: Operators of two opset versions that were taken for the same.
-        respelled: Operators that were taken for others: "Gemm as MatMul".
-        supposed: Values of the second model that are only supposed to have a counterpart.
-        taken: Nodes of the first model that have one.
-        margins: Whether an enclosure rests on the accuracy of a logarithm.
-    """
-
-    proofs: dict[tuple[Value, Value], QuantizerProof] = field(default_factory=dict)
-    unmatched: list[str] = field(default_factory=list)
-    counterexample: Counterexample | None = None
-    reworded: set[str] = field(default_factory=set)
-    respelled: set[str] = field(default_factory=set)
-    supposed: set[Value] = field(default_factory=set)
-    taken: set[Node] = field(default_factory=set)
-    margins: bool = False
-
-
 @dataclass(frozen=True, slots=True)
-class Function:
+class FunctionPair:
     """A pair of functions of one number, one in each model, that start at equal values.
 
     Attributes:
@@ -91,16 +65,16 @@ class Function:
     source: Value
 
 
-class Alignment:
+class GraphMatching:
     """Two models whose values have numbers, equal ones where they are equal.
 
     Attributes:
-        a: The first model, from the first walk on.
-        b: The second model, likewise.
+        a: The first model.
+        b: The second model.
         findings: What the last walk found.
     """
 
-    def __init__(self, a: Side, b: Side) -> None:
+    def __init__(self, a: ProofModel, b: ProofModel) -> None:
         """Start with nothing known.
 
         Args:
@@ -108,20 +82,21 @@ class Alignment:
             b: The second model, with as many inputs and outputs.
         """
         # What a walk finds starts afresh with each; comparisons are kept.
-        self._sides = a, b
-        self._outcomes: dict[Function, Outcome | None] = {}
+        self.a, self.b = a, b
+        self._outcomes: dict[FunctionPair, ScalarComparison | None] = {}
         self._merges: dict[Value, Value] = {}
         self._needed = _ancestors(b.model)
 
     def _begin(self) -> None:
         numbering = Numbering()
-        self.a, self.b = (NumberedSide(side, numbering) for side in self._sides)
+        self.a.renumber(numbering)
+        self.b.renumber(numbering)
         self.findings = Findings()
         self._holders: dict[int, list[Value]] = {}
         self._functions: dict[int, list[tuple[Value, Value]]] = {}
         self._nodes: dict[Signature, list[Node]] = {}
-        models = [side.model.graph.inputs for side in self._sides]
-        for position, (one, other) in enumerate(paired(*models)):
+        inputs = paired(self.a.model.graph.inputs, self.b.model.graph.inputs)
+        for position, (one, other) in enumerate(inputs):
             number = numbering.of_input(position)
             self.a.set_number(one, number)
             self.b.set_number(other, number)
@@ -136,12 +111,12 @@ class Alignment:
         number = expression_number(self.a, node) if same is None else self.a.number(same)
         self.a.set_outputs(node, number)
         for value in node.outputs:
-            if value not in self.a.side.constants:
+            if value not in self.a.constants:
                 self._holders.setdefault(self.a.number(value), []).append(value)
         signature = self.a.signature(node)
         if signature is not None:
             self._nodes.setdefault(signature, []).append(node)
-        for source in self.a.side.chain(out):
+        for source in self.a.chain(out):
             self._functions.setdefault(self.a.number(source), []).append((out, source))
 
     def walk(self) -> bool:
@@ -159,7 +134,7 @@ class Alignment:
             self.b.set_outputs(node, self._find_number(node))
             if any(value in self.findings.supposed for value in node.inputs):
                 self.findings.supposed.update(node.outputs)
-        for one, other in paired(*(side.model.graph.outputs for side in self._sides)):
+        for one, other in paired(self.a.model.graph.outputs, self.b.model.graph.outputs):
             self._compare_outputs(one, other)
         self._note_weights()
         return len(self._merges) > known
@@ -168,7 +143,7 @@ class Alignment:
         """Return how many values of the second model equal one of the first."""
         return sum(
             value in self._needed
-            and value not in self.b.side.constants
+            and value not in self.b.constants
             and value not in self.findings.supposed
             and self._is_known(value)
             for node in self.b.nodes()
@@ -177,7 +152,7 @@ class Alignment:
 
     def _is_known(self, value: Value | None) -> bool:
         """Return whether the first model holds the value too, as far as is supposed."""
-        if value is None or value in self.b.side.constants:
+        if value is None or value in self.b.constants:
             return True
         return self.b.number(value) in self._holders
 
@@ -186,7 +161,7 @@ class Alignment:
         if first in self._holders:
             self._note_same(node, first)
             return first
-        if self.b.side.chain(node.outputs[0]):
+        if self.b.chain(node.outputs[0]):
             return self._equal_function(node.outputs[0]) or first
         return expression_number(self.b, node) if self._pair_up(node) else first
 
@@ -204,101 +179,86 @@ class Alignment:
         if dialect.is_quantizer(node) or dialect.is_quantizer(partner):
             one, other = partner.outputs[0], node.outputs[0]
             nan_equal = not leaves_nan_out(self.a, partner) ^ leaves_nan_out(self.b, node)
-            channels = _channels(partner, self.a.side)
-            self._record(one, other, channels, Outcome(nan_equal=nan_equal))
-
-    def _is_fixed(self, value: Value | None) -> bool:
-        return value is not None and value in self.b.side.constants
+            channels = _channels(partner, self.a)
+            self.findings.record(one, other, channels, ScalarComparison(nan_equal=nan_equal))
 
     def _note_weights(self) -> None:
         """Record the quantizers of the first model whose results the second one stores."""
-        stored = {self.b.number(value): value for value in self.b.side.constants}
-        for node in self.a.side.model.graph:
+        stored = {self.b.number(value): value for value in self.b.constants}
+        for node in self.a.model.graph:
             one = node.outputs[0]
-            if not dialect.is_quantizer(node) or one not in self.a.side.constants:
+            if not dialect.is_quantizer(node) or one not in self.a.constants:
                 continue
             other = stored.get(self.a.number(one))
             if other is not None and other not in self.findings.supposed:
-                channels = _channels(node, self.a.side)
-                self._record(one, other, channels, Outcome())
-
-    def _record(self, one: Value, other: Value, channels: int, outcome: Outcome) -> None:
-        proof = QuantizerProof(
-            _node_name(one),
-            _node_name(other),
-            channels,
-            equal=outcome.equal,
-            thresholds=outcome.thresholds,
-            counterexample=outcome.difference,
-            nan_equal=outcome.nan_equal,
-        )
-        self.findings.proofs.setdefault((one, other), proof)
+                channels = _channels(node, self.a)
+                self.findings.record(one, other, channels, ScalarComparison())
 
     def _equal_function(self, target: Value) -> int | None:
         """Return the number of a value of the first model that is the same function.
 
         The functions start at values that are equal in both models and quantize.
         """
-        known = [source for source in self.b.side.chain(target) if self._is_known(source)]
+        known = [source for source in self.b.chain(target) if self._is_known(source)]
         for source in known[:_SOURCES_TRIED]:
             equal: list[Value] = []
             for one, start in self._functions.get(self.b.number(source), ()):
-                function = Function(one, start, target, source)
-                if self._is_equal(function):
-                    self._note_equal(function)
+                pair = FunctionPair(one, start, target, source)
+                if self._is_equal(pair):
+                    self._note_equal(pair)
                     equal.append(one)
-            if equal:
-                self._merge(equal)
-                return self.a.number(equal[0])
+            if not equal:
+                continue
+            # Values of the first model that equal each other may make more match.
+            for later in equal[1:]:
+                if self.a.number(later) != self.a.number(equal[0]):
+                    self._merges[later] = equal[0]
+            return self.a.number(equal[0])
         return None
 
-    def _merge(self, equal: Sequence[Value]) -> None:
-        """Remember that values of the first model equal each other."""
-        for later in equal[1:]:
-            if self.a.number(later) != self.a.number(equal[0]):
-                self._merges[later] = equal[0]
-
-    def _is_equal(self, function: Function) -> bool:
+    def _is_equal(self, pair: FunctionPair) -> bool:
         """Return whether both functions quantize and are proven equal."""
-        if function not in self._outcomes:
-            self._outcomes[function] = None
-            regions = self._regions(function)
-            dtype = float_type(function.start)
+        if pair not in self._outcomes:
+            self._outcomes[pair] = None
+            compared = self._scalar_functions(pair)
             if (
-                regions is not None
-                and dtype is not None
-                and all(region.is_coarse() for region in regions)
-                and difference_on_probes(*regions, dtype) is None
+                compared is not None
+                and compared[0].is_coarse()
+                and compared[1].is_coarse()
+                and difference_on_probes(*compared) is None
             ):
-                self._outcomes[function] = compare_functions(*regions, dtype)
-        outcome = self._outcomes[function]
+                self._outcomes[pair] = compare_functions(*compared)
+        outcome = self._outcomes[pair]
         return outcome is not None and outcome.equal
 
-    def _note_equal(self, function: Function) -> None:
-        regions, outcome = self._regions(function), self._outcomes[function]
-        assert regions is not None
+    def _note_equal(self, pair: FunctionPair) -> None:
+        compared, outcome = self._scalar_functions(pair), self._outcomes[pair]
+        assert compared is not None
         assert outcome is not None
-        self.findings.margins |= any(region.uses("Log") for region in regions)
-        self._record(function.one, function.other, regions[0].channels, outcome)
-        producer = function.one.producer()
+        f, g, _ = compared
+        self.findings.margins |= f.uses("Log") or g.uses("Log")
+        self.findings.record(pair.one, pair.other, f.channels, outcome)
+        producer = pair.one.producer()
         if producer is not None:
             self.findings.taken.add(producer)
 
-    def _regions(self, function: Function) -> tuple[Region, Region] | None:
-        """Return both functions over one layout; ``None`` if they cannot be compared."""
-        one, start, other, source = (
-            function.one,
-            function.start,
-            function.other,
-            function.source,
-        )
-        if one.dtype != other.dtype or float_type(start) is None:
+    def _scalar_functions(
+        self, pair: FunctionPair
+    ) -> tuple[ScalarFunction, ScalarFunction, np.dtype[np.generic]] | None:
+        """Return both functions over one layout, and the type of their input.
+
+        Returns:
+            ``None`` if they cannot be compared.
+        """
+        dtype = float_type(pair.start)
+        if pair.one.dtype != pair.other.dtype or dtype is None:
             return None
-        a, b = self._sides
-        layout = layout_of([(a, start, one), (b, source, other)])
+        ends = ((self.a, pair.start, pair.one), (self.b, pair.source, pair.other))
+        layout = layout_of(ends)
         if layout is None:
             return None
-        return Region(a, start, one, layout), Region(b, source, other, layout)
+        f, g = (ScalarFunction(*end, layout) for end in ends)
+        return f, g, dtype
 
     def _pair_up(self, node: Node) -> bool:
         """Suppose that a node is the likeliest node of the first model; compare its inputs.
@@ -332,7 +292,7 @@ class Alignment:
         for one, other in zip(partner.inputs, inputs, strict=True):
             if self.a.number(one) == self.b.number(other):
                 score += 4
-                related |= not self._is_fixed(other)
+                related |= other not in self.b.constants
                 continue
             if one is None or other is None:
                 return None
@@ -347,34 +307,38 @@ class Alignment:
         return score if related else None
 
     def _have_same_form(self, one: Value, other: Value) -> bool:
-        first, second = self.a.side.constants.get(one), self.b.side.constants.get(other)
+        first, second = self.a.constants.get(one), self.b.constants.get(other)
         if first is None or second is None:
             return False
         return first.shape == second.shape and first.dtype == second.dtype
 
-    def _common(self, one: Value, other: Value) -> Function | None:
+    def _common(self, one: Value, other: Value) -> FunctionPair | None:
         """Return two values as functions of the nearest equal values, if they are."""
-        if one in self.a.side.constants or other in self.b.side.constants:
+        if one in self.a.constants or other in self.b.constants:
             return None
-        starts = {self.a.number(v): v for v in reversed((one, *self.a.side.chain(one)))}
-        for source in (other, *self.b.side.chain(other)):
+        starts = {self.a.number(v): v for v in reversed((one, *self.a.chain(one)))}
+        for source in (other, *self.b.chain(other)):
             start = starts.get(self.b.number(source))
             if start is not None:
-                function = Function(one, start, other, source)
-                if self._regions(function) is not None:
-                    return function
+                pair = FunctionPair(one, start, other, source)
+                if self._scalar_functions(pair) is not None:
+                    return pair
         return None
 
     def _settle(self, one: Value, other: Value) -> None:
         """Compare two values that should be equal, and go on as if they were."""
         if self.a.number(one) == self.b.number(other):
             return
-        if one in self.a.side.constants:
+        if one in self.a.constants:
             self._report_constants(*self._stored_difference(one, other))
             self.findings.supposed.add(other)
         else:
             self._report_functions(one, other)
         self.b.set_number(other, self.a.number(one))
+
+    def _report_constants(self, one: Value, other: Value) -> None:
+        first, second = self.a.constants[one], self.b.constants[other]
+        self.findings.refute_constants(one, first, other, second)
 
     def _stored_difference(self, one: Value, other: Value) -> tuple[Value, Value]:
         """Return the constants that make two computed constants differ, as far as they go."""
@@ -401,46 +365,30 @@ class Alignment:
             and self.a.number(one) != self.b.number(other)
         ]
 
-    def _report_constants(self, one: Value, other: Value) -> None:
-        first, second = self.a.side.constants[one], self.b.side.constants[other]
-        index = np.unravel_index(int(np.argmax(differs(first, second))), first.shape)
-        place = [int(i) for i in index]
-        self.findings.unmatched.append(
-            f"constant '{other.name}' is {second[index]} at {place}, "
-            f"'{one.name}' is {first[index]}"
-        )
-        if first.dtype.kind in "fiub" and self.findings.counterexample is None:
-            self.findings.counterexample = Counterexample(
-                _layer(one), None, None, float(first[index]), float(second[index])
-            )
-
     def _report_functions(self, one: Value, other: Value) -> None:
-        function = self._common(one, other)
-        assert function is not None
-        regions, dtype = self._regions(function), float_type(function.start)
-        assert regions is not None
-        assert dtype is not None
-        outcome = compare_functions(*regions, dtype)
-        self._outcomes[function] = outcome
+        pair = self._common(one, other)
+        assert pair is not None
+        compared = self._scalar_functions(pair)
+        assert compared is not None
+        outcome = compare_functions(*compared)
+        self._outcomes[pair] = outcome
         if outcome.equal:
-            self._note_equal(function)
+            self._note_equal(pair)
             return
         self.findings.supposed.add(other)
-        if self._blame_constant(function):
+        if self._blame_constant(pair):
             return
-        self._record(one, other, regions[0].channels, outcome)
+        self.findings.record(one, other, compared[0].channels, outcome)
         found = outcome.difference
         if found is None:
             self.findings.unmatched.append(f"'{other.name}': {outcome.doubt}")
-        elif self.findings.counterexample is None:
-            self.findings.counterexample = Counterexample(
-                _layer(one), None, found.input, found.value_a, found.value_b
-            )
+        else:
+            self.findings.refute(one, found.input, found.value_a, found.value_b)
 
-    def _blame_constant(self, function: Function) -> bool:
+    def _blame_constant(self, pair: FunctionPair) -> bool:
         """Report a constant of an operator before the quantizer, if that is what differs."""
-        b = self.b.side
-        for node in b.nodes_between(function.source, function.other):
+        b = self.b
+        for node in b.nodes_between(pair.source, pair.other):
             if self._is_known(node.outputs[0]) or is_coarse(node):
                 continue
             for partner in self._nodes.get(self.b.signature(node) or (), ()):
@@ -510,16 +458,7 @@ def float_type(value: Value) -> np.dtype[np.generic] | None:
     return dtype if dtype.name in _FLOATS else None
 
 
-def _channels(node: Node, side: Side) -> int:
+def _channels(node: Node, side: ProofModel) -> int:
     """Return the most values that a parameter of a quantizer has."""
     parameters = (side.constants.get(value) for value in node.inputs[1:] if value is not None)
     return max((array.size for array in parameters if array is not None), default=1)
-
-
-def _node_name(value: Value) -> str:
-    node = value.producer()
-    return str(value.name) if node is None else node.name or str(value.name)
-
-
-def _layer(value: Value) -> str:
-    return value.metadata_props.get(dialect.PROVENANCE) or _node_name(value)

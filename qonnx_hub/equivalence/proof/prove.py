@@ -17,9 +17,9 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.proof.certificate import Certificate
 from qonnx_hub.equivalence.proof.counterexamples import find_feeds
-from qonnx_hub.equivalence.proof.graph_matching import Alignment, paired
+from qonnx_hub.equivalence.proof.graph_matching import GraphMatching, paired
 from qonnx_hub.equivalence.proof.intervals import LOG_ULPS
-from qonnx_hub.equivalence.proof.scalar_functions import Side
+from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
@@ -41,7 +41,7 @@ def prove_models(a: Model, b: Model) -> Certificate:
     reason = _different_interface(a, b)
     if reason:
         return Certificate(False, 0, (), (), (reason,))
-    certificate = _certify(Side(_lowered(a)), Side(_lowered(b)))
+    certificate = _certify(ProofModel(_lowered(a)), ProofModel(_lowered(b)))
     found = certificate.counterexample
     if found is None:
         return certificate
@@ -85,24 +85,24 @@ def _shapes_agree(one: Value, other: Value) -> bool:
     )
 
 
-def _certify(a: Side, b: Side) -> Certificate:
-    alignment = Alignment(a, b)
+def _certify(a: ProofModel, b: ProofModel) -> Certificate:
+    matching = GraphMatching(a, b)
     # Two values of one model that are found equal may make more of the other model match.
-    while alignment.walk():
+    while matching.walk():
         pass
-    found = alignment.findings
+    found = matching.findings
     return Certificate(
         proven=not any(value in found.supposed for value in b.model.graph.outputs),
-        matched=alignment.count_matched(),
+        matched=matching.count_matched(),
         quantizers=tuple(found.proofs.values()),
-        assumptions=tuple(_assumptions(alignment)),
+        assumptions=tuple(_assumptions(matching)),
         unmatched=tuple(found.unmatched),
         counterexample=found.counterexample,
     )
 
 
-def _assumptions(alignment: Alignment) -> Iterator[str]:
-    found = alignment.findings
+def _assumptions(matching: GraphMatching) -> Iterator[str]:
+    found = matching.findings
     yield "the operators that both models share are computed by the same kernels"
     yield "inputs have the shapes that the models declare"
     on_nan = [proof.name_b for proof in found.proofs.values() if not proof.nan_equal]
@@ -117,15 +117,13 @@ def _assumptions(alignment: Alignment) -> Iterator[str]:
         yield f"these operators of the two models compute the same: {names}"
     if found.margins:
         yield f"a float32 logarithm is off by less than {LOG_ULPS} units in the last place"
-    telling = {
-        node.op_type for node in alignment.b.nodes() if _may_tell(node, alignment.b.side)
-    }
+    telling = {node.op_type for node in matching.b.nodes() if _may_tell(node, matching.b)}
     if telling:
         names = ", ".join(sorted(telling))
         yield f"no operator is fed with a zero whose sign it tells and differs: {names}"
 
 
-def _may_tell(node: Node, side: Side) -> bool:
+def _may_tell(node: Node, model: ProofModel) -> bool:
     """Return whether the sign of a computed zero can matter to the node."""
     if not operators.tells_zeros_apart(node):
         return False
@@ -133,4 +131,4 @@ def _may_tell(node: Node, side: Side) -> bool:
         return True
     # Division by a zero; the first operand of all others.
     place = node.inputs[1] if operators.multiplies(node) else node.inputs[0]
-    return place is not None and place not in side.constants
+    return place is not None and place not in model.constants

@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.equivalence.proof.intervals import Enclosure
-from qonnx_hub.equivalence.proof.scalar_functions import Region
+from qonnx_hub.equivalence.proof.scalar_functions import ScalarFunction
 from qonnx_hub.equivalence.proof.step_functions import (
-    Difference,
+    Mismatch,
     StepFunction,
     TooManyLevelsError,
     differs,
     find_steps,
     first_difference,
-    key_range,
-    keys_of,
     packed,
-    values_of,
 )
 from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
 
 MOST_SPLITS = 1 << 21
 """Intervals that may be looked into before a proof is given up: some seconds of work."""
@@ -31,7 +29,7 @@ _PROBES = 129
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScalarComparison:
     """What comparing two functions found.
 
     Attributes:
@@ -42,7 +40,7 @@ class Outcome:
     """
 
     thresholds: int = 0
-    difference: Difference | None = None
+    difference: Mismatch | None = None
     nan_equal: bool = True
     doubt: str = ""
 
@@ -52,7 +50,7 @@ class Outcome:
         return self.difference is None and not self.doubt
 
 
-def difference_on_probes(f: Region, g: Region, dtype: Any) -> Difference | None:
+def difference_on_probes(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> Mismatch | None:
     """Return the smallest of some hundred inputs of all sizes on which two functions part."""
     lowest, highest = key_range(dtype)
     even = np.linspace(lowest, highest, _PROBES).astype(np.int64)
@@ -66,10 +64,10 @@ def difference_on_probes(f: Region, g: Region, dtype: Any) -> Difference | None:
         return None
     place, channel = (int(i) for i in np.unravel_index(apart[0], of_f.T.shape))
     value_f, value_g = of_f[channel, place], of_g[channel, place]
-    return Difference(float(probes[place]), float(value_f), float(value_g), channel)
+    return Mismatch(float(probes[place]), float(value_f), float(value_g), channel)
 
 
-def compare_functions(f: Region, g: Region, dtype: Any) -> Outcome:
+def compare_functions(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> ScalarComparison:
     """Return whether two functions are equal on every float, with the proof's size.
 
     Their tables are found by bisection and compared. Then the enclosures of both show, segment
@@ -91,24 +89,28 @@ def compare_functions(f: Region, g: Region, dtype: Any) -> Outcome:
     nan_equal = not bool(np.any(differs(table.at_nan, other.at_nan)))
     difference = first_difference(table, other)
     if difference is not None and _is_real(f, g, difference, dtype):
-        return Outcome(table.count, difference, nan_equal)
+        return ScalarComparison(table.count, difference, nan_equal)
     difference, doubt = _confirm(f, g, table)
-    return Outcome(table.count, difference, nan_equal, doubt)
+    return ScalarComparison(table.count, difference, nan_equal, doubt)
 
 
-def _unlisted(f: Region, g: Region, dtype: Any, reason: str) -> Outcome:
+def _unlisted(
+    f: ScalarFunction, g: ScalarFunction, dtype: Any, reason: str
+) -> ScalarComparison:
     """Return what probes say of functions that have no table."""
     difference = difference_on_probes(f, g, dtype)
-    return Outcome(0, difference, doubt="" if difference is not None else reason)
+    return ScalarComparison(0, difference, doubt="" if difference is not None else reason)
 
 
-def _is_real(f: Region, g: Region, difference: Difference, dtype: Any) -> bool:
+def _is_real(f: ScalarFunction, g: ScalarFunction, difference: Mismatch, dtype: Any) -> bool:
     """Return whether the functions part there: tables of what turns back may be wrong."""
     rows = np.full((f.channels, 1), difference.input, dtype=dtype)
     return bool(differs(f(rows), g(rows))[difference.channel, 0])
 
 
-def _confirm(f: Region, g: Region, table: StepFunction) -> tuple[Difference | None, str]:
+def _confirm(
+    f: ScalarFunction, g: ScalarFunction, table: StepFunction
+) -> tuple[Mismatch | None, str]:
     """Return a difference inside of the table's segments, or why there may be one."""
     channel, low, high = table.channel, table.start, table.stops()
     looked_into = 0
@@ -117,7 +119,7 @@ def _confirm(f: Region, g: Region, table: StepFunction) -> tuple[Difference | No
         for start in range(0, channel.size, _CHUNK):
             part = slice(start, start + _CHUNK)
             found = _look(f, g, channel[part], low[part], high[part], table.dtype)
-            if isinstance(found, Difference):
+            if isinstance(found, Mismatch):
                 return found, ""
             open_[part] = found
         looked_into += int(np.count_nonzero(open_))
@@ -131,8 +133,8 @@ def _confirm(f: Region, g: Region, table: StepFunction) -> tuple[Difference | No
 
 
 def _look(
-    f: Region, g: Region, channel: Array, low: Array, high: Array, dtype: Any
-) -> Difference | Array:
+    f: ScalarFunction, g: ScalarFunction, channel: Array, low: Array, high: Array, dtype: Any
+) -> Mismatch | Array:
     """Return which intervals stay undecided, or an input on which the functions part."""
     ends = (values_of(low, dtype), values_of(high, dtype))
     back, rows = packed(f.channels, channel, ends)
@@ -144,7 +146,7 @@ def _look(
         return np.asarray(~decided)
     index = int(np.flatnonzero(apart)[0])
     key = np.clip(keys_of(np.zeros(1, dtype=dtype)), low[index], high[index])
-    return Difference(
+    return Mismatch(
         float(values_of(key, dtype)[0]),
         float(level_f[index]),
         float(level_g[index]),

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.quantizers import Array
-from qonnx_hub_ir.thresholds import key_range as key_range
-from qonnx_hub_ir.thresholds import keys_of as keys_of
-from qonnx_hub_ir.thresholds import values_of as values_of
+from qonnx_hub_ir.thresholds import key_range, values_of
 
 Function = Callable[[Array], Array]
 """``f(x)`` of shape (channels, n): row ``c`` is what channel ``c`` makes of row ``c`` of x."""
@@ -34,7 +32,8 @@ class TooManyLevelsError(HubError):
     """A function has more levels than a table may have."""
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mismatch:
     """An input on which two functions part.
 
     Attributes:
@@ -170,13 +169,7 @@ def _bisect(
             np.concatenate([at_low, at_middle]),
             np.concatenate([at_middle, at_high]),
         )
-    return _joined(found, answers.dtype)
-
-
-def _joined(found: list[tuple[Array, Array, Array]], dtype: Any) -> tuple[Array, Array, Array]:
-    none = np.zeros(0, dtype=np.int64)
-    parts = [(none, none, np.zeros(0, dtype=dtype)), *found]
-    channel, start, level = (np.concatenate(column) for column in zip(*parts, strict=True))
+    channel, start, level = (np.concatenate(column) for column in zip(*found, strict=True))
     return channel, start, level
 
 
@@ -223,7 +216,7 @@ def evaluate(
     return np.asarray(function(rows)[back])
 
 
-def first_difference(a: StepFunction, b: StepFunction) -> Difference | None:
+def first_difference(a: StepFunction, b: StepFunction) -> Mismatch | None:
     """Return an input on which two tables part, the one nearest to zero; ``None`` if equal.
 
     Infinities and zeros are inputs like others. NaN is not: see ``at_nan``.
@@ -235,7 +228,7 @@ def first_difference(a: StepFunction, b: StepFunction) -> Difference | None:
         raise ValueError(
             f"{a.channels} channels of {a.dtype} against {b.channels} of {b.dtype}"
         )
-    best: tuple[float, Difference] | None = None
+    best: tuple[float, Mismatch] | None = None
     for channel in _channels_that_differ(a, b):
         found = _nearest(a, b, channel)
         if best is None or found[0] < best[0]:
@@ -256,7 +249,7 @@ def _channels_that_differ(a: StepFunction, b: StepFunction) -> list[int]:
     ]
 
 
-def _nearest(a: StepFunction, b: StepFunction, channel: int) -> tuple[float, Difference]:
+def _nearest(a: StepFunction, b: StepFunction, channel: int) -> tuple[float, Mismatch]:
     """Return the differing input nearest to zero in a channel that has one."""
     in_a, in_b = a.channel == channel, b.channel == channel
     starts_a, starts_b = a.start[in_a], b.start[in_b]
@@ -269,7 +262,7 @@ def _nearest(a: StepFunction, b: StepFunction, channel: int) -> tuple[float, Dif
     keys = np.clip(0, merged[apart], stops[apart])
     values = values_of(keys, a.dtype)
     index = int(np.argmin(np.abs(values)))
-    difference = Difference(
+    difference = Mismatch(
         float(values[index]),
         float(level_a[apart][index]),
         float(level_b[apart][index]),

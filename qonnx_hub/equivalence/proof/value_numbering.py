@@ -8,16 +8,15 @@ they share gets one number without being searched for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx.defs
 import onnx_ir
 from onnx import helper
-from onnx_ir import Node, Value
+from onnx_ir import Node
 
-from qonnx_hub.equivalence.proof.scalar_functions import Side
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.quantizers import Array
 
@@ -155,68 +154,3 @@ def _is_neutral(name: str, value: Hashable) -> bool:
     if isinstance(value, tuple):
         return neutral is not None and all(item == neutral for item in value)
     return neutral is not None and value == neutral
-
-
-class NumberedSide:
-    """A model whose values have numbers.
-
-    Attributes:
-        side: The model.
-        imports: Domain -> opset version of the model.
-        numbering: The table that both models share.
-    """
-
-    def __init__(self, side: Side, numbering: Numbering) -> None:
-        """Start with nothing numbered.
-
-        Args:
-            side: The model.
-            numbering: The table that both models share.
-        """
-        self.side = side
-        self.imports = dict(side.model.opset_imports)
-        self.numbering = numbering
-        self._numbers: dict[Value, int] = {}
-        self._signatures: dict[Node, Signature | None] = {}
-
-    def number(self, value: Value | None) -> int:
-        """Return the number of a value; 0 stands for an input that is left out."""
-        if value is None:
-            return 0
-        if value not in self._numbers:
-            constant = self.side.constants.get(value)
-            # Only inputs that the other model does not have, and what the plan leaves out.
-            unknown = self.numbering.new
-            self._numbers[value] = (
-                unknown() if constant is None else self.numbering.of_constant(constant)
-            )
-        return self._numbers[value]
-
-    def set_number(self, value: Value, number: int) -> None:
-        """Give a value a number."""
-        self._numbers[value] = number
-
-    def signature(self, node: Node) -> Signature | None:
-        """Return what the node computes, apart from its inputs; ``None`` if not comparable."""
-        if node not in self._signatures:
-            self._signatures[node] = signature_of(node, self.imports)
-        return self._signatures[node]
-
-    def expression(self, node: Node) -> int:
-        """Return the number of a node's first output, by what the node says it computes."""
-        signature = self.signature(node)
-        if signature is None:
-            return self.numbering.new()
-        return self.numbering.of_expression(signature, [self.number(v) for v in node.inputs])
-
-    def set_outputs(self, node: Node, first: int) -> None:
-        """Give all outputs of a node their numbers."""
-        for index, value in enumerate(node.outputs):
-            if value not in self.side.constants:
-                self._numbers[value] = self.numbering.of_output(node.op_type, first, index)
-
-    def nodes(self) -> Iterator[Node]:
-        """Yield the nodes that depend on the model's inputs, in order."""
-        for node in self.side.model.graph:
-            if any(value not in self.side.constants for value in node.outputs):
-                yield node

@@ -11,9 +11,10 @@ from onnx import TensorProto, defs
 from onnx.helper import make_node
 
 from qonnx_hub.equivalence.proof.intervals import POINTWISE, Enclosure, enclose_step
-from qonnx_hub.equivalence.proof.scalar_functions import Region, Side, layout_of
-from qonnx_hub.equivalence.proof.step_functions import keys_of, values_of
+from qonnx_hub.equivalence.proof.proof_model import ProofModel
+from qonnx_hub.equivalence.proof.scalar_functions import ScalarFunction, layout_of
 from qonnx_hub_adapters.onnx_reader import read_model
+from qonnx_hub_ir.thresholds import keys_of, values_of
 from tests.support import DOMAIN, model_of, quant_node
 
 FLOAT = np.float32
@@ -116,7 +117,7 @@ def single_step(op_type, call):
             constants[name] = np.asarray(item, dtype=FLOAT)
         names.append(name)
     nodes.append(make_node(op_type, names, ["y"], name="it", **attributes))
-    side = Side(onnx_ir.from_proto(model_of(nodes, inputs, ["y"], constants)))
+    side = ProofModel(onnx_ir.from_proto(model_of(nodes, inputs, ["y"], constants)))
     node = next(n for n in side.model.graph if n.name == "it")
     return node, side.step(node).run, [side.constants.get(v) for v in node.inputs]
 
@@ -215,11 +216,11 @@ def test_no_value_leaves_its_enclosure(op_type, ends):
 
 
 def region_of(nodes, constants, shape=(1, 4)):
-    side = Side(read_model(model_of(nodes, {"x": shape}, ["y"], constants)))
+    side = ProofModel(read_model(model_of(nodes, {"x": shape}, ["y"], constants)))
     source, target = side.model.graph.inputs[0], side.model.graph.outputs[0]
     layout = layout_of([(side, source, target)])
     assert layout is not None
-    return Region(side, source, target, layout)
+    return ScalarFunction(side, source, target, layout)
 
 
 def test_a_point_is_what_the_operator_makes_of_it():

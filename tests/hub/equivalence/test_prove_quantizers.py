@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from onnx.helper import make_node
 
 from qonnx_hub.equivalence.proof.prove import prove_models
-from qonnx_hub.equivalence.proof.step_functions import key_range, keys_of, values_of
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
 from tests.support import DOMAIN, model_of, quant_node
 
 FLOAT = np.float32

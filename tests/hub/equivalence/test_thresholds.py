@@ -11,12 +11,10 @@ from qonnx_hub.equivalence.proof.step_functions import (
     TooManyLevelsError,
     find_steps,
     first_difference,
-    key_range,
-    keys_of,
-    values_of,
 )
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding, integer_bounds
 from qonnx_hub_ir.semantics import quantize
+from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
 
 STRETCH = 1 << 20
 FLOAT = np.float32
