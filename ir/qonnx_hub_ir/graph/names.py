@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from onnx_ir import Graph
+from collections.abc import Sequence
 
-from qonnx_hub_ir.graph.subgraphs import own_values
+from onnx_ir import Graph, Model, Value
+
+from qonnx_hub_ir.graph.subgraphs import every_value, own_values
 
 
 def free_name(name: str, taken: set[str]) -> str:
@@ -26,3 +28,13 @@ def value_names(graph: Graph) -> set[str]:
 def node_names(graph: Graph) -> set[str]:
     """Return the names of all nodes of a graph and of the bodies inside it."""
     return {str(node.name) for node in graph.all_nodes()}
+
+
+def rename_values(model: Model, names: Sequence[tuple[Value, str]]) -> None:
+    """Give values new names, which may be names that others of them have now."""
+    taken = {str(value.name) for value in every_value(model)} | {name for _, name in names}
+    for count, (value, _) in enumerate(names):
+        # For a moment nobody has any of the names.
+        value.name = free_name(f"unnamed_{count}", taken)
+    for value, name in names:
+        value.name = name

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model, Node, SymbolicDim, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import constant_shape
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 
-PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
+PRODUCTS = operators.names(lambda row: row.product is not None and not row.product.is_integer)
 
 Dims = tuple[int | str | None, ...]
 """Sizes: numbers, names of symbolic sizes, ``None`` where nothing is known."""
@@ -66,6 +66,21 @@ def rank_of(value: Value | None) -> int | None:
     shape = constant_shape(value)
     sizes = dims(value) if shape is None else shape
     return None if sizes is None else len(sizes)
+
+
+def weight_axes(node: Node) -> tuple[int, int] | None:
+    """Return the axes of a layer's weight along its output and its input channels.
+
+    An axis counts from the end where it is negative; ``None`` for what is no layer.
+    """
+    if node.op_type == "Conv" and node.domain == dialect.CHANNELS_LAST_DOMAIN:
+        return (0, -1)
+    if is_standard(node, "Gemm"):
+        return (0, 1) if attribute(node, "transB", 0) else (1, 0)
+    return _WEIGHT_AXES.get(node.op_type) if node.domain == "" else None
+
+
+_WEIGHT_AXES = {"Conv": (0, 1), "ConvTranspose": (1, 0), "MatMul": (-1, -2)}
 
 
 def fits_into(shape: tuple[int, ...], target: Dims | None) -> bool:

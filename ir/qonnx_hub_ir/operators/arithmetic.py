@@ -115,7 +115,8 @@ OPERATORS: tuple[Operator, ...] = (
         monotone=_div_directions,
         order_is_exact=True,
         arithmetic=Arithmetic.MULTIPLIES,
-        tells_zeros_apart=True,
+        # By a constant, the sign of a zero decides about signs of zeros only.
+        tells_zeros_apart=lambda node: constant(node, 1) is None,
     ),
     _binary("Pow", _FRESH, tells_zeros_apart=True),
     row("", Family.ARITHMETIC, "Mod", "left right", **_BROADCAST),

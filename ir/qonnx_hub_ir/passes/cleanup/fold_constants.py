@@ -12,33 +12,10 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.rewriting import replace_value
 from qonnx_hub_ir.quantizers import Array
-
-_NOT_FOLDED = frozenset(
-    {
-        # They carry the quantization that this project is about.
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        # A different answer at every run.
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        # Not a tensor function of their inputs alone.
-        "If",
-        "Loop",
-        "Scan",
-        # Their results are no tensors.
-        "Optional",
-        "SequenceConstruct",
-        "SplitToSequence",
-    }
-)
 
 _LARGEST_GROWTH = 1 << 16
 """A fold may not make more elements than this out of fewer: an Expand is cheaper as a node."""
@@ -74,13 +51,16 @@ class FoldConstants(InPlacePass):
 
 
 def _is_constant(node: Node) -> bool:
-    if node.domain != "" or node.op_type in _NOT_FOLDED or not node.inputs:
+    row = operators.of(node)
+    # Quantization is what this project is about; sequences are no tensors; the others are no
+    # function of the inputs alone, or give another answer at every run.
+    stays = row.quantizes or row.subgraphs or row.no_tensors or operators.is_random(node)
+    if node.domain != "" or not node.inputs or stays or operators.is_qdq(node):
         return False
-    known = (
+    return all(
         value is None or (value.is_initializer() and not value.is_graph_input())
         for value in node.inputs
     )
-    return all(known)
 
 
 def _compute(node: Node, opset: int) -> list[Array] | None:
@@ -116,18 +96,11 @@ def _compute(node: Node, opset: int) -> list[Array] | None:
 
 def _replace(graph: onnx_ir.Graph, output: Value, array: Array) -> None:
     if output.is_graph_output():
-        # A graph output keeps its Value; an Identity would hide that it is constant.
-        _replace_output(graph, output, array)
-        return
-    if not output.uses():
-        return
-    constant = dialect.add_initializer(graph, f"{output.name}_folded", array)
-    constant.metadata_props.update(output.metadata_props)
-    output.replace_all_uses_with(constant)
-
-
-def _replace_output(graph: onnx_ir.Graph, output: Value, array: Array) -> None:
-    name = str(output.name)
-    output.name = f"{name}_unfolded"
-    constant = dialect.add_initializer(graph, name, array)
-    output.replace_all_uses_with(constant, replace_graph_outputs=True)
+        # The initializer becomes the output; an Identity would hide that it is constant.
+        name = str(output.name)
+        output.name = f"{name}_unfolded"
+        constant = dialect.add_initializer(graph, name, array)
+        output.replace_all_uses_with(constant, replace_graph_outputs=True)
+    elif output.uses():
+        constant = dialect.add_initializer(graph, f"{output.name}_folded", array)
+        replace_value(output, constant, keep_name=False, keep_type=False)

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.queries import attribute, dims, fits_into
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.permutations import identity, perm_of
+from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of
 from qonnx_hub_ir.graph.rewriting import bypass
-from qonnx_hub_ir.lowering import im2col
-
-_TELLS_ZEROS_APART = frozenset({"Atan2", "BitCast", "Div", "Pow", "Reciprocal"})
-"""Standard operators for which -0.0 and 0.0 are different inputs."""
+from qonnx_hub_ir.graph.subgraphs import every_node
+from qonnx_hub_ir.operators import Operator
 
 
 @dataclass(frozen=True)
@@ -37,58 +36,29 @@ class RemoveIdentity(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         modified = False
-        finder = _Finder(model)
-        for graph in (model.graph, *model.graph.subgraphs()):
-            modified |= _clean(graph, finder)
+        zeros_differ: bool | None = None
+        for node in every_node(model, functions=False):
+            rule = _RULES.get(node.op_type) if node.domain == "" and node.inputs else None
+            same = None if rule is None else rule(node)
+            if same is None:
+                continue
+            if _adds_plain_zero(node):
+                if zeros_differ is None:
+                    zeros_differ = any(map(_tells_zeros_apart, model.graph.all_nodes()))
+                if zeros_differ:
+                    continue
+            modified |= bypass(node, same)
         return PassResult(model, modified=modified)
 
 
-def _clean(graph: Graph, finder: _Finder) -> bool:
-    modified = False
-    for node in list(graph):
-        same = finder.same_as_output(node)
-        if same is not None:
-            modified |= bypass(node, same)
-    return modified
-
-
-class _Finder:
-    """Finds the input that a node returns unchanged."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self._zeros_differ: bool | None = None
-
-    def same_as_output(self, node: Node) -> Value | None:
-        if node.domain != "" or not node.inputs:
-            return None
-        rule = _RULES.get(node.op_type)
-        found = None if rule is None else rule(node)
-        if found is None or not _adds_plain_zero(node) or not self.zeros_differ:
-            return found
-        return None
-
-    @property
-    def zeros_differ(self) -> bool:
-        """Whether anything in the model tells -0.0 from 0.0."""
-        if self._zeros_differ is None:
-            self._zeros_differ = any(map(_tells_apart, self._model.graph.all_nodes()))
-        return self._zeros_differ
-
-
-def _tells_apart(node: Node) -> bool:
-    if node.domain != "":
-        ours = dialect.is_quantizer(node) or dialect.is_thresholds(node)
-        ours |= im2col.is_im2col(node)
-        return not ours and node.domain != dialect.CHANNELS_LAST_DOMAIN
-    if node.op_type == "Div":
-        return dialect.constant_value(node.inputs[1]) is None
-    return node.op_type in _TELLS_ZEROS_APART
+def _tells_zeros_apart(node: Node) -> bool:
+    # The nodes inside of its graphs are asked themselves.
+    return operators.tells_zeros_apart(node) and not operators.has_subgraphs(node)
 
 
 def _adds_plain_zero(node: Node) -> bool:
     """Return whether the node turns -0.0 into 0.0, by adding 0.0 or subtracting -0.0."""
-    if node.op_type not in {"Add", "Sub"}:
+    if not operators.adds(node):
         return False
     for value in node.inputs[1:] if node.op_type == "Sub" else node.inputs:
         known = dialect.constant_value(value)
@@ -105,11 +75,7 @@ def _first(node: Node) -> Value | None:
 def _dropout(node: Node) -> Value | None:
     if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
         return None
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        training = dialect.constant_value(node.inputs[2])
-        if training is None or bool(np.any(training)):
-            return None
-    return node.inputs[0]
+    return node.inputs[0] if operators.is_identity(node) else None
 
 
 def _neutral(number: int, *, either: bool) -> Callable[[Node], Value | None]:
@@ -130,21 +96,16 @@ def _neutral(number: int, *, either: bool) -> Callable[[Node], Value | None]:
 
 def _same_shape(node: Node) -> Value | None:
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
-    if before is None or before != after or None in before:
-        return None
-    return node.inputs[0]
+    return None if before is None or before != after or None in before else node.inputs[0]
 
 
 def _transpose(node: Node) -> Value | None:
-    perm = attribute(node, "perm", None)
-    if perm is None:
-        rank = dims(node.inputs[0])
-        return node.inputs[0] if rank is not None and len(rank) < 2 else None
-    return node.inputs[0] if list(perm) == sorted(perm) else None
+    perm = perm_of(node)
+    return node.inputs[0] if perm is not None and perm == identity(len(perm)) else None
 
 
 def _pad(node: Node) -> Value | None:
-    pads = dialect.constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
+    pads = dialect.constant_value(input_of(node, 1))
     return node.inputs[0] if pads is not None and not np.any(pads) else None
 
 
@@ -154,11 +115,18 @@ def _cast(node: Node) -> Value | None:
     return source if same else None
 
 
+def _joins(row: Operator) -> bool:
+    """Return whether an operator makes one value of any number of them, and of one itself."""
+    return row.inputs.is_variadic and bool(row.elementwise or row.moves is not None)
+
+
 def _single(node: Node) -> Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
 _RULES: Mapping[str, Callable[[Node], Value | None]] = {
+    # Concat, Sum, Max, Min, Mean
+    **{row.name: _single for row in operators.where(_joins)},
     "Identity": _first,
     "Dropout": _dropout,
     "Mul": _neutral(1, either=True),
@@ -171,5 +139,4 @@ _RULES: Mapping[str, Callable[[Node], Value | None]] = {
     "Expand": _same_shape,
     "Pad": _pad,
     "Cast": _cast,
-    **dict.fromkeys(("Concat", "Max", "Mean", "Min", "Sum"), _single),
 }

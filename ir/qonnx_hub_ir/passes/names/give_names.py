@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.names import free_name
-from qonnx_hub_ir.graph.subgraphs import every_value
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.names import free_name, rename_values
 
 
 @dataclass(frozen=True)
@@ -65,40 +64,13 @@ def _name_tensors(model: Model) -> bool:
     for node in model.graph.all_nodes():
         for index, value in enumerate(node.inputs):
             if value is not None and value.is_initializer() and value not in kept:
-                wanted.setdefault(value, f"{node.name}_{_role(node, index)}")
+                role = operators.input_role(node, index) or f"param{index}"
+                wanted.setdefault(value, f"{node.name}_{role}")
         for index, value in enumerate(node.outputs):
             if value.name and value not in kept:
                 wanted[value] = f"{node.name}_out{index}"
     fresh = {value: free_name(name, taken) for value, name in wanted.items()}
-    modified = any(value.name != name for value, name in fresh.items())
-    if not modified:
+    if all(value.name == name for value, name in fresh.items()):
         return False
-    everyone = {str(value.name) for value in every_value(model)} | taken
-    for count, value in enumerate(fresh):
-        # Old and new names overlap: for a moment nobody has any of them.
-        value.name = free_name(f"unnamed_{count}", everyone)
-    for value, name in fresh.items():
-        value.name = name
-        if value.const_value is not None:
-            value.const_value.name = name
+    rename_values(model, list(fresh.items()))
     return True
-
-
-_ROLES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), ("left", "weight", "bias")),
-    "BatchNormalization": ("data", "gamma", "beta", "mean", "variance"),
-    "Reshape": ("data", "shape"),
-    "PRelu": ("data", "slope"),
-    "Clip": ("data", "lowest", "highest"),
-}
-
-
-def _role(node: Node, index: int) -> str:
-    """Return what an input is to a node."""
-    if dialect.is_quantizer(node):
-        names = ("values", *dialect.input_names(node)[1:])
-    elif dialect.is_thresholds(node):
-        names = ("values", "thresholds")
-    else:
-        names = _ROLES.get(node.op_type, ())
-    return names[index].replace(" ", "_") if index < len(names) else f"param{index}"

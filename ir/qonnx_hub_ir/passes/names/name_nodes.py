@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
+from qonnx_hub_ir.graph.names import node_names
+
 
 @dataclass(frozen=True)
 class NameNodes(InPlacePass):
@@ -18,22 +20,16 @@ class NameNodes(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        nodes = list(model.graph.all_nodes())
-        taken = {node.name for node in nodes}
+        taken = node_names(model.graph)
         used: set[str] = set()
-        counters: dict[str, int] = {}
         modified = False
-        for node in nodes:
-            if node.name and node.name not in used:
-                used.add(node.name)
-                continue
-            stem = node.name or node.op_type
-            count = counters.get(stem, 0)
-            while f"{stem}_{count}" in taken:
-                count += 1
-            counters[stem] = count + 1
-            node.name = f"{stem}_{count}"
-            taken.add(node.name)
+        for node in model.graph.all_nodes():
+            if not node.name or node.name in used:
+                stem, count = node.name or node.op_type, 0
+                while f"{stem}_{count}" in taken:
+                    count += 1
+                node.name = f"{stem}_{count}"
+                taken.add(node.name)
+                modified = True
             used.add(node.name)
-            modified = True
         return PassResult(model, modified=modified)

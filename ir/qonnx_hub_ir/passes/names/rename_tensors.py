@@ -12,7 +12,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.names import free_name
+from qonnx_hub_ir.graph.names import rename_values
 from qonnx_hub_ir.graph.subgraphs import every_value
 
 
@@ -48,14 +48,7 @@ class RenameTensors(InPlacePass):
             for value in every_value(model)
             if self.names.get(str(value.name), value.name) != value.name
         ]
-        taken = {str(value.name) for value in every_value(model)} | set(self.names.values())
-        for count, (value, _) in enumerate(changed):
-            # Names may be exchanged: for a moment nobody has any of them.
-            value.name = free_name(f"renamed_{count}", taken)
-        for value, name in changed:
-            value.name = name
-            if value.const_value is not None:
-                value.const_value.name = name
+        rename_values(model, changed)
         return PassResult(model, modified=bool(changed))
 
 

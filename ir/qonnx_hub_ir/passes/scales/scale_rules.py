@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.affine import PendingAffine, is_scalar, product, same
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.builder import copy_node
+from qonnx_hub_ir.graph.constants import (
+    along_channels,
+    constant_shape,
+    full_rank,
+    is_constant_tree,
+    shape_of_constant,
+)
 from qonnx_hub_ir.graph.permutations import perm_of
-from qonnx_hub_ir.graph.queries import attribute, dims, only_reader, rank_of
+from qonnx_hub_ir.graph.queries import (
+    attribute,
+    dims,
+    input_of,
+    is_standard,
+    only_reader,
+    producer,
+    rank_of,
+    weight_axes,
+)
 from qonnx_hub_ir.lowering import im2col
+from qonnx_hub_ir.operators import Family, Operator, Pool, always_moves
 from qonnx_hub_ir.passes.scales.scale_walk import PendingScales, Rule, constant_for
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
 _LAST = dialect.CHANNELS_LAST_DOMAIN
-_MOVES = (
-    *("Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split"),
-    *("Squeeze", "Tile", "Unsqueeze"),
-)
-"""Operators that only move values about."""
-
-_LINEAR = frozenset({"Conv", "MatMul"})
+Key = tuple[str, str]
+"""Domain and name of an operator."""
 
 
 def find_wanted(graph: Graph) -> set[Value]:
     """Return the values that a linear layer reads, or that a factor can reach one from."""
     wanted: set[Value] = set()
     for node in reversed(graph):
-        key = (node.domain, node.op_type)
-        if node.op_type in _LINEAR and key in RULES:
+        rule = RULES.get((node.domain, node.op_type))
+        if rule in (_conv, _matmul):
             wanted.update(v for v in node.inputs[:2] if v is not None)
+        elif rule is None or dialect.is_quantizer(node) or not node.outputs:
             continue
-        passes = key in RULES and not dialect.is_quantizer(node)
-        if passes and node.outputs and node.outputs[0] in wanted:
+        elif node.outputs[0] in wanted:
             wanted.update(v for v in node.inputs if v is not None)
     return wanted
 
@@ -46,8 +59,8 @@ def weight_scale(node: Node, *, exact: bool) -> Array | None:
 
     It is one for all, of shape (), or one per output channel, of the weight's rank.
     """
-    weight = node.inputs[1]
-    quantizer = None if weight is None else weight.producer()
+    weight = None if weight_axes(node) is None else node.inputs[1]
+    quantizer = producer(weight)
     if weight is None or quantizer is None or not is_constant_tree(weight):
         return None
     quant = dialect.read_quantizer(quantizer)
@@ -60,20 +73,14 @@ def weight_scale(node: Node, *, exact: bool) -> Array | None:
         return None
     if scale.size == 1:
         return scale.reshape(())
-    rank = len(shape_of_constant(weight))
-    sizes: tuple[int, ...] = (1,) * (rank - scale.ndim) + scale.shape
-    axis = _output_axis(node, rank)
-    others = [size for index, size in enumerate(sizes) if index != axis]
-    return scale.reshape(sizes) if all(size == 1 for size in others) else None
+    full = full_rank(scale, len(shape_of_constant(weight)))
+    return full if _differs_by_output(node, full) else None
 
 
-def _output_axis(node: Node, rank: int) -> int:
-    """Return the axis of a weight that runs over output channels."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return rank - 1
+def _differs_by_output(node: Node, array: Array) -> bool:
+    """Return whether an array of a weight's rank differs along its output channels only."""
+    axes = weight_axes(node)
+    return axes is not None and array.size == array.shape[axes[0]]
 
 
 def _unit_weight(scales: PendingScales, node: Node, scale: Array) -> Value:
@@ -86,16 +93,10 @@ def _unit_weight(scales: PendingScales, node: Node, scale: Array) -> Value:
         return scales.units[quantizer]
     target = quantizer
     if not only_reader(weight):
-        target = Node(
-            quantizer.domain,
-            quantizer.op_type,
-            quantizer.inputs,
-            list(quantizer.attributes.values()),
-            num_outputs=1,
-            name=scales.claim_node(f"{quantizer.name}_unit"),
-        )
+        name = scales.node_name(f"{quantizer.name}_unit")
+        target = copy_node(quantizer, quantizer.inputs, name=name)
         target.outputs[0].name = scales.claim_value(f"{weight.name}_unit")
-        target.outputs[0].type, target.outputs[0].shape = weight.type, weight.shape
+        target.outputs[0].metadata_props.clear()
         node.prepend(target)
     data = target.inputs[0]
     known = dialect.constant_value(data)
@@ -130,16 +131,34 @@ def _weight_factor(scales: PendingScales, node: Node) -> Array | None:
     """
     pending = _input_factor(scales, node, 1)
     if pending is not None and pending.factor is not None:
-        axis = _output_axis(node, pending.factor.ndim)
-        sizes = [size for i, size in enumerate(pending.factor.shape) if i != axis]
-        if pending.factor.size > 1 and any(size != 1 for size in sizes):
+        factor = pending.factor
+        if factor.size > 1 and not _differs_by_output(node, factor):
             return None
         node.replace_input_with(1, pending.value)
-        return pending.factor
+        return factor
     scale = weight_scale(node, exact=scales.exact) if scales.weights else None
     if scale is not None:
         node.replace_input_with(1, _unit_weight(scales, node, scale))
     return scale
+
+
+def _linear(
+    scales: PendingScales, node: Node, left: PendingAffine | None, right: Array | None
+) -> bool:
+    """Let a layer work on what is stored; its output is to be scaled by both factors."""
+    if left is None and right is None:
+        return False
+    if left is not None:
+        node.replace_input_with(0, left.value)
+    else:
+        scales.feed(node, 0, node)
+    if right is None:
+        scales.feed(node, 1, node)
+    elif right.size > 1:
+        last = node.domain == _LAST or is_standard(node, "MatMul")
+        right = along_channels(right, len(dims(node.outputs[0]) or ()), last=last)
+    scales.put(node.outputs[0], product(None if left is None else left.factor, right))
+    return True
 
 
 def _matmul(scales: PendingScales, node: Node) -> bool:
@@ -148,64 +167,35 @@ def _matmul(scales: PendingScales, node: Node) -> bool:
     if left is not None and not is_scalar(left.factor):
         left = None
     fits = second is not None and rank >= second
-    right = _weight_factor(scales, node) if fits else None
-    if left is None and right is None:
-        return False
-    if left is not None:
-        node.replace_input_with(0, left.value)
-    else:
-        scales.feed(node, 0, node)
-    if right is None:
-        scales.feed(node, 1, node)
-    elif right.size > 1:
-        right = right.reshape((1,) * (rank - 1) + (-1,))
-    scales.put(node.outputs[0], product(None if left is None else left.factor, right))
-    return True
+    return _linear(scales, node, left, _weight_factor(scales, node) if fits else None)
 
 
 def _conv(scales: PendingScales, node: Node) -> bool:
     rank = len(dims(node.outputs[0]) or ())
-    if rank < 3 or (len(node.inputs) > 2 and node.inputs[2] is not None):
+    if rank < 3 or input_of(node, 2) is not None:
         return False
     left = _input_factor(scales, node, 0)
     if left is not None and not _passes_conv(left.factor, node, rank):
         left = None
-    right = _weight_factor(scales, node)
-    if left is None and right is None:
-        return False
-    if left is not None:
-        node.replace_input_with(0, left.value)
-    else:
-        scales.feed(node, 0, node)
-    if right is None:
-        scales.feed(node, 1, node)
-    elif right.size > 1:
-        last = node.domain == _LAST
-        shape = (1,) * (rank - 1) + (-1,) if last else (1, -1) + (1,) * (rank - 2)
-        right = right.reshape(shape)
-    scales.put(node.outputs[0], product(None if left is None else left.factor, right))
-    return True
+    return _linear(scales, node, left, _weight_factor(scales, node))
 
 
 def _passes_conv(factor: Array | None, node: Node, rank: int) -> bool:
     """Return whether a factor of the input is one of the output."""
     if is_scalar(factor):
         return True
-    weight = node.inputs[1]
-    known = () if weight is None or not is_constant_tree(weight) else shape_of_constant(weight)
-    if not known or int(attribute(node, "group", 1)) != known[0]:
+    known, axes = constant_shape(node.inputs[1]), weight_axes(node)
+    if not known or axes is None or int(attribute(node, "group", 1)) != known[0]:
         return False
-    inner = known[-1] if node.domain == _LAST else known[1]
-    return inner == 1 and _per_channel(factor, node, rank)
+    return known[axes[1]] == 1 and _per_channel(factor, node, rank)
 
 
 def _per_channel(array: Array | None, node: Node, rank: int) -> bool:
     """Return whether an array varies along the channels only, or not at all."""
     if array is None or array.size == 1:
         return True
-    axis = array.ndim - 1 if node.domain == _LAST else 1
-    others = [size for index, size in enumerate(array.shape) if index != axis]
-    return array.ndim == rank and all(size == 1 for size in others)
+    axis = -1 if node.domain == _LAST else 1
+    return array.ndim == rank and array.shape[axis] == array.size
 
 
 def _affine(scales: PendingScales, node: Node) -> bool:
@@ -215,7 +205,7 @@ def _affine(scales: PendingScales, node: Node) -> bool:
     if parts is None:
         return node.op_type == "Add" and _sum(scales, node)
     value, constant = parts
-    if node.op_type in {"Div", "Mul"}:
+    if operators.multiplies(node):
         return _factor(scales, node, value, constant)
     before = scales.place(value)
     offset = -constant if node.op_type == "Sub" else constant
@@ -231,7 +221,7 @@ def _value_and_constant(node: Node) -> tuple[Value, Array] | None:
     if left is None or right is None or dims(output) is None:
         return None
     orders = ((left, right), (right, left))
-    for value, other in orders[: 2 if node.op_type in {"Add", "Mul"} else 1]:
+    for value, other in orders[: 2 if operators.is_commutative(node) else 1]:
         constant = constant_for(output, other)
         if constant is not None and dims(value) == dims(output):
             return value, constant
@@ -381,7 +371,9 @@ def _quantizer(scales: PendingScales, node: Node) -> bool:
     if source is None or is_constant_tree(output) or output not in scales.wanted:
         return False
     quant = dialect.read_quantizer(node)
-    if not isinstance(quant, (BipolarQuant, IntQuant)) or not _is_single(quant.scale):
+    if not isinstance(quant, (BipolarQuant, IntQuant)) or quant.scale is None:
+        return False
+    if quant.scale.size != 1:
         return False
     scale = np.asarray(quant.scale, dtype=np.float32).reshape(())
     pending = scales.place(source)
@@ -392,17 +384,13 @@ def _quantizer(scales: PendingScales, node: Node) -> bool:
         return False
     if isinstance(quant, BipolarQuant):
         alone = pending.offset is None and pending.positive
-        found = pending.value if alone else scales.get(source, node)
+        found = pending.value if alone else scales.restored(source, node)
     else:
         found = _divided(scales, node, pending, source, scale)
     node.replace_input_with(0, found)
     node.replace_input_with(1, scales.one())
     scales.put(output, None if unit else scale)
     return True
-
-
-def _is_single(array: Array | None) -> bool:
-    return array is not None and array.size == 1
 
 
 def _divided(
@@ -421,7 +409,7 @@ def _divided(
             divisor = np.asarray(scale / factor, dtype=np.float32)
         if _is_sound(divisor):
             return _quotient(scales, node, pending.value, divisor)
-    return _quotient(scales, node, scales.get(source, node), scale)
+    return _quotient(scales, node, scales.restored(source, node), scale)
 
 
 def _is_sound(factor: Array | None) -> bool:
@@ -436,22 +424,34 @@ def _quotient(scales: PendingScales, node: Node, value: Value, divisor: Array) -
     return fresh.outputs[0]
 
 
-def _both(names: tuple[str, ...], rule: Rule) -> dict[tuple[str, str], Rule]:
-    return {(domain, name): rule for name in names for domain in ("", _LAST)}
+def _all(rule: Rule, test: Callable[[Operator], Any]) -> dict[Key, Rule]:
+    """Return a rule for all operators, standard and channels-last ones, that pass a test."""
+    rows = (*operators.where(test), *operators.where(test, domain=_LAST))
+    return {(row.domain, row.name): rule for row in rows}
 
 
-RULES: Mapping[tuple[str, str], Rule] = {
-    **{("", name): _SCALAR for name in _MOVES},
-    **{("", name): _affine for name in ("Add", "Div", "Mul", "Sub")},
-    **{("", name): _elementwise for name in ("LeakyRelu", "Relu")},
-    **{("", name): _REDUCE_MAX for name in ("ReduceMax",)},
-    **{("", name): _ZEROS_ADDED for name in ("ReduceMean", "ReduceSum")},
-    **_both(("Conv",), _conv),
-    **_both(("AveragePool", "GlobalAveragePool"), _POOL_MEAN),
-    **_both(("GlobalMaxPool", "MaxPool"), _POOL_MAX),
+def _moves_first(row: Operator) -> bool:
+    """Return whether an operator moves elements of its first input, whatever they are."""
+    if row.is_identity:
+        return True
+    return row.family is Family.MOVEMENT and always_moves(row) and row.inputs.data == (0,)
+
+
+RULES: Mapping[Key, Rule] = {
+    **_all(_SCALAR, _moves_first),
+    **_all(_affine, lambda row: row.arithmetic),
+    **_all(_POOL_MEAN, lambda row: row.pool is Pool.AVERAGE),
+    **_all(_POOL_MAX, lambda row: row.pool is Pool.MAX),
     ("", "Concat"): _concat,
+    ("", "Conv"): _conv,
+    (_LAST, "Conv"): _conv,
+    ("", "LeakyRelu"): _elementwise,
     ("", "MatMul"): _matmul,
     ("", "Pad"): _pad,
+    ("", "ReduceMax"): _REDUCE_MAX,
+    ("", "ReduceMean"): _ZEROS_ADDED,
+    ("", "ReduceSum"): _ZEROS_ADDED,
+    ("", "Relu"): _elementwise,
     ("", "Resize"): _resize,
     ("", "Transpose"): _transpose,
     (dialect.DOMAIN, "BipolarQuant"): _quantizer,

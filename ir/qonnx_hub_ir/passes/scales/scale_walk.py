@@ -8,59 +8,53 @@ go on with the value as it is stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.affine import PendingAffine
+from qonnx_hub_ir.graph.constants import full_rank
+from qonnx_hub_ir.graph.deferral import DeferredRewrite
 from qonnx_hub_ir.graph.names import free_name, value_names
-from qonnx_hub_ir.graph.queries import dims, is_standard
+from qonnx_hub_ir.graph.queries import dims, fits_into, is_read
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
-
-AFFINE = ("Add", "Div", "Mul", "Sub")
-
 
 Rule = Callable[["PendingScales", Node], bool]
 """Handles one node; returns False where it cannot go on with what is stored, having changed
 nothing. Then the node gets its inputs as they were."""
 
 
-@dataclass
-class PendingScales:
+class PendingScales(DeferredRewrite[PendingAffine]):
     """The state of one walk.
 
     Attributes:
-        model: The model, changed in place.
-        rules: (domain, operator) -> rule.
         exact: Move only what no rounding depends on: factors that are powers of two.
         weights: Whether the scales of weights come out.
         wanted: Values that a linear layer reads, directly or through operators that a factor
             can pass: where they come from a quantizer, its scale comes out.
+        units: Quantizers of weights -> the value with scale 1 that took their place.
     """
 
-    model: Model
-    rules: Mapping[tuple[str, str], Rule]
-    exact: bool
-    weights: bool
-    wanted: set[Value]
-    modified: bool = False
-    places: dict[Value, PendingAffine] = field(default_factory=dict)
-    units: dict[Node, Value] = field(default_factory=dict)
-    _applied: dict[Value, Value] = field(default_factory=dict)
-    _provenance: dict[Value, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        model: Model,
+        rules: Mapping[tuple[str, str], Rule],
+        *,
+        exact: bool,
+        weights: bool,
+        wanted: set[Value],
+    ) -> None:
+        """Start with nothing pending."""
+        super().__init__(model, rules)
+        self.exact, self.weights, self.wanted = exact, weights, wanted
+        self.units: dict[Node, Value] = {}
+        self._applied: dict[Value, Value] = {}
+        self._provenance: dict[Value, str] = {}
         self._taken = value_names(self.graph)
         self._names = {str(node.name) for node in self.graph}
         self._one: Value | None = None
-
-    @property
-    def graph(self) -> Graph:
-        """Return the graph that is walked over."""
-        return self.model.graph
 
     def place(self, value: Value) -> PendingAffine:
         """Return what is pending for a value."""
@@ -87,7 +81,7 @@ class PendingScales:
             self._one = dialect.add_initializer(self.graph, "unit_scale", array)
         return self._one
 
-    def claim_node(self, name: str) -> str:
+    def node_name(self, name: str) -> str:
         """Return a name that no node has."""
         return free_name(name, self._names)
 
@@ -97,7 +91,7 @@ class PendingScales:
 
     def node(self, op_type: str, value: Value, constant: Array, label: str) -> Node:
         """Return a new node, not inserted, that applies a constant to a value."""
-        name = self.claim_node(f"{label}_{op_type.lower()}")
+        name = self.node_name(f"{label}_{op_type.lower()}")
         held = dialect.add_initializer(
             self.graph, self.claim_value(f"{name}_constant"), constant
         )
@@ -107,7 +101,7 @@ class PendingScales:
         output.type, output.shape = value.type, value.shape
         return fresh
 
-    def get(self, value: Value, before: Node | None) -> Value:
+    def restored(self, value: Value, before: Node | None) -> Value:
         """Return a logical value, applied before a node, or at the end of the graph."""
         pending = self.places.get(value)
         if pending is None or pending.written:
@@ -159,51 +153,14 @@ class PendingScales:
             found = fresh.outputs[0]
         return found
 
-    def keep(self, node: Node) -> None:
-        """Give a node its inputs as they were."""
-        for index in range(len(node.inputs)):
-            self.feed(node, index, node)
-
-    def feed(self, node: Node, index: int, before: Node) -> None:
-        """Give a node one input as it was."""
-        value = node.inputs[index]
-        if value is None or value not in self.places:
-            return
-        found = self.get(value, before)
-        if found is not value:
-            node.replace_input_with(index, found)
-
-    def walk(self, captured: Mapping[Node, list[tuple[Node, int]]]) -> None:
-        """Visit every node in order, then give the graph its outputs as they were."""
-        for node in list(self.graph):
-            for user, index in captured.get(node, ()):
-                self.feed(user, index, node)
-            rule = self.rules.get((node.domain, node.op_type))
-            if rule is None or not rule(self, node):
-                self.keep(node)
+    def finish(self) -> None:
+        """Give the graph its outputs as they were, and drop nodes that nobody reads."""
+        names = [str(value.name) for value in self.graph.outputs]
         for index, value in enumerate(list(self.graph.outputs)):
-            found = self.get(value, None)
-            if found is not value:
-                self.graph.outputs[index] = self._exposed(value, found)
-
-    def _exposed(self, value: Value, found: Value) -> Value:
-        """Return what becomes a graph output in a value's place, under its name."""
-        if not (found.is_graph_input() or found.is_graph_output()):
-            return found
-        copy = onnx_ir.node("Identity", [found], name=self.claim_node(f"{value.name}_copy"))
-        self.graph.append(copy)
-        output, name = copy.outputs[0], value.name
-        output.type, output.shape = found.type, found.shape
-        value.name = self.claim_value(f"{name}_before")
-        output.name = name
-        return output
-
-    def sweep(self) -> None:
-        """Remove the nodes of constants that nobody reads any more."""
+            self.expose(index, names[index], self.restored(value, None))
         for node in reversed(list(self.graph)):
-            if not is_standard(node, *AFFINE) or node.outputs[0] not in self.places:
-                continue
-            if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+            result = node.outputs[0]
+            if operators.is_affine(node) and result in self.places and not is_read(result):
                 self.graph.remove(node, safe=True)
                 self.modified = True
 
@@ -226,7 +183,5 @@ def constant_for(value: Value, constant: Value | None) -> Array | None:
         return array.reshape(()) if shape is None or array.ndim <= len(shape) else None
     if shape is None or array.ndim > len(shape):
         return None
-    sizes: tuple[int, ...] = (1,) * (len(shape) - array.ndim) + array.shape
-    full = array.reshape(sizes)
-    fits = all(own in (1, size) for own, size in zip(sizes, shape, strict=True))
-    return full if fits else None
+    full = full_rank(array, len(shape))
+    return full if fits_into(full.shape, shape) else None

@@ -8,11 +8,10 @@ import numpy as np
 from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
-from qonnx_hub_ir.graph.queries import attribute, is_standard
-from qonnx_hub_ir.graph.subgraphs import captured_reads
+from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard, producer
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.gemm_to_matmul import GemmToMatmul
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
@@ -75,9 +74,11 @@ class Streamline(InPlacePass):
         read = read_initializers(graph)
         modified = self.weights and _bring_scales_to_layers(model, exact=self.exact)
         wanted = find_wanted(graph) if self.activations else set()
-        scales = PendingScales(model, RULES, self.exact, self.weights, wanted)
-        scales.walk(captured_reads(graph))
-        scales.sweep()
+        scales = PendingScales(
+            model, RULES, exact=self.exact, weights=self.weights, wanted=wanted
+        )
+        scales.walk()
+        scales.finish()
         modified |= scales.modified
         if modified:
             drop_unread(graph, read)
@@ -93,35 +94,26 @@ def _bring_scales_to_layers(model: Model, *, exact: bool) -> bool:
 
 
 def _moves_scaled_weight(node: Node) -> bool:
-    source = node.inputs[0] if node.inputs else None
-    quantizer = None if source is None else source.producer()
-    if not is_standard(node, "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"):
-        return False
+    quantizer = producer(input_of(node, 0))
     if quantizer is None or not dialect.is_quantizer(quantizer):
         return False
-    known = [dialect.constant_value(value) for value in quantizer.inputs]
-    if any(array is None for array in known) or len(known) < 2 or known[1] is None:
+    if not (operators.reshapes(node) or operators.transposes(node)):
         return False
-    return bool(np.any(known[1] != 1))
+    known = [dialect.constant_value(value) for value in quantizer.inputs]
+    if any(array is None for array in known):
+        return False
+    return bool(np.any(np.asarray(known[1]) != 1))
 
 
 def _split_layers(model: Model, *, exact: bool) -> bool:
     """Split layers whose weight has a scale to take out, and a bias that is in its way."""
     gemms, convs = [], []
     for node in model.graph:
-        if node.op_type == "Gemm" and node.domain == "":
-            plain = attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
-            if plain and _has_scale(node, exact):
-                gemms.append(str(node.name))
+        if weight_scale(node, exact=exact) is None:
             continue
-        biased = node.op_type == "Conv" and len(node.inputs) > 2 and node.inputs[2] is not None
-        if biased and _has_scale(node, exact):
+        if node.op_type == "Conv" and input_of(node, 2) is not None:
             convs.append(str(node.name))
+        elif is_standard(node, "Gemm") and attribute(node, "beta", 1.0) == 1.0:
+            gemms += [] if attribute(node, "transA", 0) else [str(node.name)]
     modified = bool(convs) and ExtractBias(only=tuple(convs))(model).modified
     return (bool(gemms) and GemmToMatmul(only=tuple(gemms))(model).modified) or modified
-
-
-def _has_scale(node: Node, exact: bool) -> bool:
-    return node.domain in {"", dialect.CHANNELS_LAST_DOMAIN} and (
-        weight_scale(node, exact=exact) is not None
-    )
