@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.constants import constant_shape
+from qonnx_hub_ir.graph.queries import attribute, dims, input_of, weight_axes
 from qonnx_hub_ir.passes.channels.channel_plan import (
     ChannelPlan,
     Kept,
@@ -25,17 +26,15 @@ Made = list[tuple[Value, Kept]]
 
 def output_channels(node: Node) -> int | None:
     """Return how many output channels a layer has; ``None`` where its weight is computed."""
-    weight = node.inputs[1] if len(node.inputs) > 1 else None
-    if weight is None or not is_constant_tree(weight):
+    shape, axes = constant_shape(input_of(node, 1)), weight_axes(node)
+    if (
+        shape is None
+        or axes is None
+        or (operators.is_matrix_product(node) and len(shape) != 2)
+    ):
         return None
-    shape = shape_of_constant(weight)
-    if node.op_type == "Conv":
-        return shape[0]
-    if node.op_type == "ConvTranspose":
-        return shape[1] * int(attribute(node, "group", 1))
-    if node.op_type == "Gemm":
-        return shape[0] if attribute(node, "transB", 0) else shape[1]
-    return shape[-1] if len(shape) == 2 else None
+    groups = int(attribute(node, "group", 1)) if node.op_type == "ConvTranspose" else 1
+    return shape[axes[0]] * groups
 
 
 def _conv(node: Node, plan: ChannelPlan) -> Made:
@@ -45,7 +44,7 @@ def _conv(node: Node, plan: ChannelPlan) -> Made:
     group = int(attribute(node, "group", 1))
     if group != 1:
         return _depthwise(node, plan, kept, named, group)
-    into, out = (1, 0) if node.op_type == "Conv" else (0, 1)
+    out, into = weight_axes(node) or (0, 1)
     rank = required_rank(node, node.inputs[1])
     if kept is not None:
         plan.take(node, 1, into, kept.mask, rank)
@@ -59,8 +58,7 @@ def _conv(node: Node, plan: ChannelPlan) -> Made:
 def _depthwise(
     node: Node, plan: ChannelPlan, kept: Kept | None, named: Array | None, group: int
 ) -> Made:
-    weight = node.inputs[1]
-    shape = () if weight is None or not is_constant_tree(weight) else shape_of_constant(weight)
+    shape = constant_shape(node.inputs[1]) or ()
     if node.op_type != "Conv" or len(shape) < 2 or shape[1] != 1 or shape[0] % group:
         raise refuse(node, f"its {group} groups of channels belong together")
     copies = shape[0] // group
@@ -76,7 +74,7 @@ def _depthwise(
 
 
 def _take_bias(node: Node, plan: ChannelPlan, mask: Array) -> None:
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
+    if input_of(node, 2) is not None:
         plan.take(node, 2, 0, mask, 1)
 
 
@@ -84,16 +82,16 @@ def _gemm(node: Node, plan: ChannelPlan) -> Made:
     kept, named = plan.of(node, 0), plan.named.get(node)
     if attribute(node, "transA", 0):
         raise refuse(node, "its input is transposed")
-    out = 0 if attribute(node, "transB", 0) else 1
+    out, into = weight_axes(node) or (1, 0)
     if kept is not None:
         require_axis(node, kept, 1)
-        plan.take(node, 1, 1 - out, kept.mask, 2)
+        plan.take(node, 1, into, kept.mask, 2)
     if plan.of(node, 1) is not None or plan.of(node, 2) is not None:
         raise refuse(node, "its weight or bias is computed at run time")
     if named is None:
         return []
     plan.take(node, 1, out, named, 2)
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
+    if input_of(node, 2) is not None:
         plan.take(node, 2, 1, named, 2)
     return [(node.outputs[0], Kept(1, named))]
 

@@ -11,7 +11,7 @@ from onnx_ir import Graph, Node, Value
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.queries import dims, input_of
 from qonnx_hub_ir.graph.rearrange import Rearranger, taking
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.verify import label
@@ -48,12 +48,12 @@ class ChannelPlan:
     graph: Graph
     named: dict[Node, Array]
     kept: dict[Value, Kept] = field(default_factory=dict)
-    edits: list[Callable[[], None]] = field(default_factory=list)
+    edits: list[Callable[[], object]] = field(default_factory=list)
     _rearrange: Rearranger | None = None
 
     def of(self, node: Node, index: int) -> Kept | None:
         """Return the channels kept of an input."""
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         return None if value is None else self.kept.get(value)
 
     def take(self, node: Node, index: int, axis: int, mask: Array, rank: int) -> None:
@@ -102,14 +102,6 @@ class ChannelPlan:
             if index >= len(node.inputs):
                 node.resize_inputs(index + 1)
             node.replace_input_with(index, value)
-
-        self.edits.append(edit)
-
-    def drop_attribute(self, node: Node, name: str) -> None:
-        """ChannelPlan to take an attribute away, where a node has it."""
-
-        def edit() -> None:
-            node.attributes.pop(name, None)
 
         self.edits.append(edit)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from onnx_ir import Node
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import is_constant_tree
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.permutations import perm_of
+from qonnx_hub_ir.graph.queries import Dims, attribute, dims, input_of
+from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.passes.channels.channel_layers import Made
 from qonnx_hub_ir.passes.channels.channel_plan import (
     ChannelPlan,
@@ -22,6 +25,18 @@ from qonnx_hub_ir.passes.channels.channel_plan import (
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.thresholds import channel_axis
 
+Rule = Callable[[Node, ChannelPlan], Made]
+"""Returns what is left of a node's outputs; plans what its parameters lose."""
+
+
+def _one(rule: Callable[[Node, ChannelPlan, Kept], Kept]) -> Rule:
+    """Return the rule of operators whose first input alone may lose channels."""
+
+    def checked(node: Node, plan: ChannelPlan) -> Made:
+        return [(node.outputs[0], rule(node, plan, _data(node, plan)))]
+
+    return checked
+
 
 def _data(node: Node, plan: ChannelPlan) -> Kept:
     """Return what is kept of the first input, the only one that may lose channels."""
@@ -31,33 +46,21 @@ def _data(node: Node, plan: ChannelPlan) -> Kept:
     return kept
 
 
+def _rank(node: Node) -> int:
+    return required_rank(node, node.inputs[0])
+
+
+def _constant(node: Node, index: int) -> Array | None:
+    value = input_of(node, index)
+    known = dialect.constant_value(value)
+    if known is None and value is not None:
+        raise refuse(node, f"its input {index} is computed at run time")
+    return known
+
+
 def _unary(node: Node, plan: ChannelPlan) -> Made:
     kept = _data(node, plan)
     return [(value, kept) for value in node.outputs]
-
-
-def _quantizer(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    for index in range(1, len(node.inputs)):
-        plan.take(node, index, kept.axis, kept.mask, rank)
-    return [(node.outputs[0], kept)]
-
-
-def _thresholds(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    axis = channel_axis(str(attribute(node, "data_layout", "")), rank)
-    if axis == kept.axis:
-        plan.take(node, 1, 0, kept.mask, 2)
-    return [(node.outputs[0], kept)]
-
-
-def _per_channel(node: Node, plan: ChannelPlan) -> Made:
-    """Normalization: parameters have one value per channel."""
-    kept = _data(node, plan)
-    require_axis(node, kept, 1)
-    for index in range(1, len(node.inputs)):
-        plan.take(node, index, 0, kept.mask, 1)
-    return [(node.outputs[0], kept)]
 
 
 def _spatial(node: Node, plan: ChannelPlan) -> Made:
@@ -66,90 +69,120 @@ def _spatial(node: Node, plan: ChannelPlan) -> Made:
     return [(value, kept) for value in node.outputs if value.name]
 
 
+def _quantizer(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    for index in range(1, len(node.inputs)):
+        plan.take(node, index, kept.axis, kept.mask, _rank(node))
+    return kept
+
+
+def _thresholds(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    if channel_axis(str(attribute(node, "data_layout", "")), _rank(node)) == kept.axis:
+        plan.take(node, 1, 0, kept.mask, 2)
+    return kept
+
+
+def _per_channel(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    """Normalization: parameters have one value per channel."""
+    require_axis(node, kept, 1)
+    for index in range(1, len(node.inputs)):
+        plan.take(node, index, 0, kept.mask, 1)
+    return kept
+
+
 def _elementwise(node: Node, plan: ChannelPlan) -> Made:
     """Operands are aligned at their last axes; all must keep the same channels."""
-    rank = max(required_rank(node, value) for value in node.inputs)
-    found: Kept | None = None
-    for index, value in enumerate(node.inputs):
+    ranks = [0 if value is None else required_rank(node, value) for value in node.inputs]
+    rank, found = max(ranks), None
+    for index, own in enumerate(ranks):
         kept = plan.of(node, index)
         if kept is None:
             continue
-        lifted = Kept(kept.axis + rank - required_rank(node, value), kept.mask)
+        lifted = Kept(kept.axis + rank - own, kept.mask)
         if found is not None and not found.equals(lifted):
             raise refuse(node, "its operands keep different channels; give them one mask")
         found = lifted
     if found is None:
         raise refuse(node, "none of its operands is known to lose channels")
-    for index in range(len(node.inputs)):
-        if plan.of(node, index) is None:
-            _take_operand(node, plan, index, found, rank)
+    for index, value in enumerate(node.inputs):
+        if plan.of(node, index) is not None or value is None:
+            continue
+        if is_constant_tree(value):
+            plan.take(node, index, found.axis, found.mask, rank)
+            continue
+        sizes = dims(value) or ()
+        place = found.axis - (rank - len(sizes))
+        if place >= 0 and sizes[place] != 1:
+            raise refuse(
+                node, f"its operand '{value.name}' keeps all channels; give both one mask"
+            )
     return [(node.outputs[0], found)]
 
 
-def _take_operand(node: Node, plan: ChannelPlan, index: int, kept: Kept, rank: int) -> None:
-    value = node.inputs[index]
-    if is_constant_tree(value):
-        plan.take(node, index, kept.axis, kept.mask, rank)
-        return
-    sizes = dims(value) or ()
-    place = kept.axis - (rank - len(sizes))
-    if place >= 0 and sizes[place] != 1:
-        name = "" if value is None else value.name
-        raise refuse(node, f"its operand '{name}' keeps all channels; give both one mask")
-
-
-def _along_other_axis(default: int) -> Callable[[Node, ChannelPlan], Made]:
+def _along_other_axis(default: int) -> Rule:
     """Return the rule of operators that combine the elements along one axis."""
 
-    def rule(node: Node, plan: ChannelPlan) -> Made:
-        kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-        if int(attribute(node, "axis", default)) % rank == kept.axis:
+    def rule(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+        if int(attribute(node, "axis", default)) % _rank(node) == kept.axis:
             raise refuse(node, "it combines the values of all channels")
-        return [(node.outputs[0], kept)]
+        return kept
 
-    return rule
+    return _one(rule)
 
 
-def _reduce(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    given = _constant(node, 1)
-    axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
+def _without_axes(node: Node, kept: Kept, axes: set[int], reason: str) -> Kept:
+    """Return what is kept once some axes are gone, which must not be that of the channels."""
     if kept.axis in axes:
-        raise refuse(node, "it combines the values of all channels")
-    if attribute(node, "keepdims", 1):
-        return [(node.outputs[0], kept)]
-    before = sum(axis < kept.axis for axis in axes)
-    return [(node.outputs[0], Kept(kept.axis - before, kept.mask))]
+        raise refuse(node, reason)
+    return Kept(kept.axis - sum(axis < kept.axis for axis in axes), kept.mask)
 
 
-def _constant(node: Node, index: int) -> Array | None:
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return None
-    known = dialect.constant_value(value)
-    if known is None:
-        raise refuse(node, f"its input {index} is computed at run time")
-    return known
+def _reduce(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    rank, given = _rank(node), _constant(node, 1)
+    axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
+    left = _without_axes(node, kept, axes, "it combines the values of all channels")
+    return kept if attribute(node, "keepdims", 1) else left
 
 
-def _pad(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    pads = _constant(node, 1)
+def _squeeze(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    axes = _constant(node, 1)
+    if axes is None:
+        raise refuse(node, "which axes it removes depends on their sizes")
+    gone = {int(a) % _rank(node) for a in axes.reshape(-1)}
+    return _without_axes(node, kept, gone, "it removes their axis")
+
+
+def _unsqueeze(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    axes = _constant(node, 1)
+    if axes is None:
+        raise refuse(node, "the axes that it adds are not known")
+    total = _rank(node) + axes.size
+    added = {int(a) % total for a in axes.reshape(-1)}
+    return Kept([axis for axis in range(total) if axis not in added][kept.axis], kept.mask)
+
+
+def _transpose(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    perm = perm_of(node)
+    if perm is None:
+        raise refuse(node, "the rank of its input is not known")
+    return Kept(perm.index(kept.axis), kept.mask)
+
+
+def _pad(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    rank, pads = _rank(node), _constant(node, 1)
     if pads is None or pads.size != 2 * rank or pads[kept.axis] or pads[rank + kept.axis]:
         raise refuse(node, "it adds channels")
-    return [(node.outputs[0], kept)]
+    return kept
 
 
-def _resize(node: Node, plan: ChannelPlan) -> Made:
-    kept = _data(node, plan)
+def _resize(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
     require_axis(node, kept, 1)
     scales, sizes = _constant(node, 2), _constant(node, 3)
     if scales is not None and scales.size > 1 and scales[1] == 1:
-        return [(node.outputs[0], kept)]
+        return kept
     if sizes is None or sizes.size < 2 or int(sizes[1]) != kept.mask.size:
         raise refuse(node, "it does not keep the channels apart")
     plan.set_constant(node, 3, _replaced(sizes, 1, kept.mask), "sizes")
-    return [(node.outputs[0], kept)]
+    return kept
 
 
 def _replaced(sizes: Array, place: int, mask: Array) -> Array:
@@ -158,12 +191,20 @@ def _replaced(sizes: Array, place: int, mask: Array) -> Array:
     return changed
 
 
-def _flatten(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    axis = int(attribute(node, "axis", 1)) % (rank + 1)
+def _slice(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    starts, axes = _constant(node, 1), _constant(node, 3)
+    count = 0 if starts is None else starts.size
+    touched = range(count) if axes is None else [int(a) % _rank(node) for a in axes.flat]
+    if kept.axis in touched:
+        raise refuse(node, "it chooses among the channels")
+    return kept
+
+
+def _flatten(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    axis = int(attribute(node, "axis", 1)) % (_rank(node) + 1)
     if kept.axis < axis:
         raise refuse(node, "it joins them with the axes before")
-    return [(node.outputs[0], _joined(node, kept, axis))]
+    return _joined(node, kept, axis)
 
 
 def _joined(node: Node, kept: Kept, first: int) -> Kept:
@@ -177,8 +218,7 @@ def _joined(node: Node, kept: Kept, first: int) -> Kept:
     return Kept(first, np.tile(np.repeat(kept.mask, inner), outer))
 
 
-def _reshape(node: Node, plan: ChannelPlan) -> Made:
-    kept = _data(node, plan)
+def _reshape(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
     target = _constant(node, 1)
     if before is None or after is None or target is None or attribute(node, "allowzero", 0):
@@ -188,18 +228,15 @@ def _reshape(node: Node, plan: ChannelPlan) -> Made:
         raise refuse(node, f"they cannot be followed from {list(before)} to {list(after)}")
     if int(target[made.axis]) > 0:
         plan.set_constant(node, 1, _replaced(target, made.axis, made.mask), "shape")
-    return [(node.outputs[0], made)]
+    return made
 
 
-def _reshaped(
-    node: Node, kept: Kept, before: tuple[object, ...], after: tuple[object, ...]
-) -> Kept | None:
+def _reshaped(node: Node, kept: Kept, before: Dims, after: Dims) -> Kept | None:
     axis = kept.axis
     if len(after) > axis and before[1 : axis + 1] == after[1 : axis + 1]:
         same_batch = before[0] == after[0] is not None
-        return (
-            kept if same_batch or _equal_size(before[axis + 1 :], after[axis + 1 :]) else None
-        )
+        behind = [_size(sizes[axis + 1 :]) for sizes in (before, after)]
+        return kept if same_batch or behind[0] == behind[1] is not None else None
     first = len(after) - 1
     if not 1 <= first <= axis or before[1:first] != after[1:first]:
         return None
@@ -207,45 +244,15 @@ def _reshaped(
     return joined if joined.mask.size == after[first] else None
 
 
-def _equal_size(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    """Return whether known sizes have the same product."""
-    numbers = [[size for size in sizes if isinstance(size, int)] for sizes in (one, other)]
-    known = len(numbers[0]) == len(one) and len(numbers[1]) == len(other)
-    return known and math.prod(numbers[0]) == math.prod(numbers[1])
-
-
-def _transpose(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    perm = list(attribute(node, "perm", range(rank - 1, -1, -1)))
-    return [(node.outputs[0], Kept(perm.index(kept.axis), kept.mask))]
-
-
-def _squeeze(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    axes = _constant(node, 1)
-    if axes is None:
-        raise refuse(node, "which axes it removes depends on their sizes")
-    gone = {int(a) % rank for a in axes.reshape(-1)}
-    if kept.axis in gone:
-        raise refuse(node, "it removes their axis")
-    before = sum(axis < kept.axis for axis in gone)
-    return [(node.outputs[0], Kept(kept.axis - before, kept.mask))]
-
-
-def _unsqueeze(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    axes = _constant(node, 1)
-    if axes is None:
-        raise refuse(node, "the axes that it adds are not known")
-    added = {int(a) % (rank + axes.size) for a in axes.reshape(-1)}
-    own = [axis for axis in range(rank + axes.size) if axis not in added]
-    return [(node.outputs[0], Kept(own[kept.axis], kept.mask))]
+def _size(sizes: Dims) -> int | None:
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return math.prod(numbers) if len(numbers) == len(sizes) else None
 
 
 def _concat(node: Node, plan: ChannelPlan) -> Made:
     parts = [plan.of(node, index) for index in range(len(node.inputs))]
     known = [part for part in parts if part is not None]
-    axis = int(attribute(node, "axis", 0)) % required_rank(node, node.inputs[0])
+    axis = int(attribute(node, "axis", 0)) % _rank(node)
     if any(part.axis != axis for part in known):
         if len(known) < len(parts) or not all(part.equals(known[0]) for part in known):
             raise refuse(node, "its inputs keep different channels; give them one mask")
@@ -260,7 +267,7 @@ def _concat(node: Node, plan: ChannelPlan) -> Made:
 
 
 def _split(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
+    kept, rank = _data(node, plan), _rank(node)
     if int(attribute(node, "axis", 0)) % rank != kept.axis:
         return [(value, kept) for value in node.outputs]
     sizes = [(dims(value) or (None,) * rank)[kept.axis] for value in node.outputs]
@@ -272,61 +279,36 @@ def _split(node: Node, plan: ChannelPlan) -> Made:
     if not left.all():
         raise refuse(node, "one of its parts would be empty")
     plan.set_constant(node, 1, left, "split")
-    plan.drop_attribute(node, "num_outputs")
+    plan.edits.append(lambda: node.attributes.pop("num_outputs", None))
     pairs = zip(node.outputs, masks, strict=True)
     return [(value, Kept(kept.axis, mask)) for value, mask in pairs]
 
 
-def _slice(node: Node, plan: ChannelPlan) -> Made:
-    kept, rank = _data(node, plan), required_rank(node, node.inputs[0])
-    starts, axes = _constant(node, 1), _constant(node, 3)
-    count = 0 if starts is None else starts.size
-    touched = range(count) if axes is None else [int(a) % rank for a in axes.reshape(-1)]
-    if kept.axis in touched:
-        raise refuse(node, "it chooses among the channels")
-    return [(node.outputs[0], kept)]
+def _all(rule: Rule, **traits: Any) -> dict[str, Rule]:
+    """Return a rule for every standard operator with these traits."""
+    return {row.name: rule for row in operators.where(**traits)}
 
 
-def _shape(node: Node, plan: ChannelPlan) -> Made:
-    return []
-
-
-RULES: Mapping[str, Callable[[Node, ChannelPlan], Made]] = {
-    **dict.fromkeys(
-        (
-            *("Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor"),
-            *("Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log", "Mish"),
-            *("Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
-            *("Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu"),
-        ),
-        _unary,
-    ),
-    **dict.fromkeys(sorted(dialect.QUANTIZERS), _quantizer),
-    **dict.fromkeys(
-        (
-            *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less"),
-            *("LessOrEqual", "Max", "Mean", "Min", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum"),
-            "Where",
-        ),
-        _elementwise,
-    ),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), _per_channel),
-    **dict.fromkeys(
-        ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool"), _spatial
-    ),
-    **dict.fromkeys(("LogSoftmax", "Softmax"), _along_other_axis(-1)),
-    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"), _reduce),
+RULES: Mapping[str, Rule] = {
+    **_all(_elementwise, elementwise=True),
+    **_all(_unary, test=lambda row: row.elementwise and len(row.inputs.roles) == 1),
+    **_all(_unary, test=lambda row: row.is_identity),
+    **dict.fromkeys(sorted(dialect.QUANTIZERS), _one(_quantizer)),
+    **_all(_one(_per_channel), is_per_channel=True),
+    **_all(_spatial, test=lambda row: row.pool),
+    **_all(_along_other_axis(-1), family=Family.SOFTMAX),
+    **_all(_one(_reduce), test=lambda row: row.axes_input, family=Family.REDUCTION),
     "Concat": _concat,
-    "Flatten": _flatten,
-    "MultiThreshold": _thresholds,
-    "Pad": _pad,
-    "Reshape": _reshape,
-    "Resize": _resize,
-    "Shape": _shape,
-    "Slice": _slice,
+    "Flatten": _one(_flatten),
+    "MultiThreshold": _one(_thresholds),
+    "Pad": _one(_pad),
+    "Reshape": _one(_reshape),
+    "Resize": _one(_resize),
+    "Shape": lambda node, plan: [],
+    "Slice": _one(_slice),
     "Split": _split,
-    "Squeeze": _squeeze,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Squeeze": _one(_squeeze),
+    "Transpose": _one(_transpose),
+    "Unsqueeze": _one(_unsqueeze),
 }
 """Operator -> what is left of the channels behind it."""

@@ -14,7 +14,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes.channels.channel_layers import LAYERS, output_channels
-from qonnx_hub_ir.passes.channels.channel_plan import ChannelPlan, Kept, refuse
+from qonnx_hub_ir.passes.channels.channel_plan import ChannelPlan, refuse
 from qonnx_hub_ir.passes.channels.channel_rules import RULES
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 from qonnx_hub_ir.quantizers import Array
@@ -60,10 +60,8 @@ class PruneChannels(InPlacePass):
             _follow(node, plan)
         for edit in plan.edits:
             edit()
-        for node in model.graph:
-            for value in node.outputs:
-                if value in plan.kept:
-                    value.shape = None
+        for value in plan.kept:
+            value.shape = None
         InferShapes()(model)
         return PassResult(model, modified=True)
 
@@ -138,13 +136,9 @@ def _follow(node: Node, plan: ChannelPlan) -> None:
             raise refuse(node, "no rule says which channels are left behind it")
         made = rule(node, plan)
     for value, kept in made:
-        _record(node, value, kept, plan)
-
-
-def _record(node: Node, value: Value, kept: Kept, plan: ChannelPlan) -> None:
-    if value.is_graph_output():
-        raise refuse(node, f"the output '{value.name}' of the model would lose channels")
-    for usage in value.uses():
-        if usage.node.graph is not plan.graph:
-            raise refuse(usage.node, "it reads the channels from inside of a subgraph")
-    plan.kept[value] = kept
+        if value.is_graph_output():
+            raise refuse(node, f"the output '{value.name}' of the model would lose channels")
+        for usage in value.uses():
+            if usage.node.graph is not plan.graph:
+                raise refuse(usage.node, "it reads the channels from inside of a subgraph")
+        plan.kept[value] = kept
