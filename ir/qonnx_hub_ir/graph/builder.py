@@ -10,6 +10,7 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array, Quantizer
 
@@ -136,6 +137,25 @@ class Emitter:
             self._quantizers += 1
             name = f"{self.node.name}_quant{number}"
         return self.insert(dialect.quantizer_node(x, quant, name, self.graph, dynamic))
+
+    def scaled(
+        self, levels: Value, scale: Array | None, zero: Array | None, like: Value | None = None
+    ) -> Value:
+        """Return ``(levels - zero) * scale``, without operators that would do nothing.
+
+        Args:
+            levels: Codes, or anything else.
+            scale: A quantizer's scale; ``None`` for 1.
+            zero: Its zero point; ``None`` for 0.
+            like: A value whose type and shape the difference has.
+        """
+        if zero is not None and np.any(zero):
+            offset = self.constant("zero_point", without_extra_axes(zero))
+            levels = self.add("Sub", [levels, offset], like)
+        if scale is not None and np.any(scale != 1):
+            factor = self.constant("scale", without_extra_axes(scale))
+            levels = self.add("Mul", [levels, factor])
+        return levels
 
     def replace_with(self, value: Value) -> None:
         """Put ``value`` in the place of the node; see :func:`rewriting.replace_node`."""

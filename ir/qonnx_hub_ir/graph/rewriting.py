@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
@@ -108,3 +110,17 @@ def bypass(node: Node, value: Value) -> bool:
     replace_value(old, value, keep_name=False, keep_type=False, keep_metadata=False)
     graph.remove(node, safe=True)
     return True
+
+
+def rewrite_nodes(graph: Graph, rule: Callable[[Node], bool], *, bodies: bool = True) -> bool:
+    """Apply a rule to every node; return whether it changed anything.
+
+    Args:
+        graph: A graph; nodes that the rule adds are not visited, the visited one may go.
+        rule: Changes the graph at one node; returns whether it did.
+        bodies: Whether nodes inside of If, Loop and Scan are visited too.
+    """
+    modified = False
+    for node in list(graph.all_nodes() if bodies else graph):
+        modified |= rule(node)
+    return modified

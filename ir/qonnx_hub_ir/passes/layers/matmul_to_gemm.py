@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.queries import dims, is_standard, only_reader
-from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.rewriting import replace_node, rewrite_nodes
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,11 @@ class MatmulToGemm(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = False
-        for node in list(model.graph):
-            if is_standard(node, "MatMul") and _is_of_matrices(node):
-                modified |= self._join(model.graph, node)
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified=rewrite_nodes(model.graph, self._join, bodies=False))
 
-    def _join(self, graph: Graph, node: Node) -> bool:
+    def _join(self, node: Node) -> bool:
+        if not is_standard(node, "MatMul") or not _is_of_matrices(node):
+            return False
         adding = _bias_behind(node)
         if adding is None and not self.plain:
             return False
@@ -53,8 +51,8 @@ class MatmulToGemm(InPlacePass):
         node.resize_inputs(3)
         add, bias = adding
         node.replace_input_with(2, bias)
-        quantizer = bias.producer()
-        if quantizer is not None and quantizer.graph is graph:
+        quantizer, graph = bias.producer(), node.graph
+        if quantizer is not None and graph is not None and quantizer.graph is graph:
             # It may stand behind the product; its inputs are constants.
             graph.remove(quantizer)
             graph.insert_before(node, quantizer)

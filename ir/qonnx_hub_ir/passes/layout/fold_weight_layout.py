@@ -10,7 +10,8 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import drop_unread, squeezed
-from qonnx_hub_ir.graph.queries import attribute, only_reader
+from qonnx_hub_ir.graph.queries import attribute, only_reader, producer
+from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -30,20 +31,17 @@ class FoldWeightLayout(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = False
-        for node in list(model.graph):
-            if operators.reshapes(node) or operators.transposes(node):
-                modified |= _fold(model.graph, node)
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified=rewrite_nodes(model.graph, _fold, bodies=False))
 
 
-def _fold(graph: Graph, move: Node) -> bool:
-    source = move.inputs[0]
-    quantizer = None if source is None else source.producer()
+def _fold(move: Node) -> bool:
+    if not (operators.reshapes(move) or operators.transposes(move)):
+        return False
+    quantizer, graph = producer(move.inputs[0]), move.graph
     if quantizer is None or not dialect.is_quantizer(quantizer):
         return False
     # A graph output would lose its name to the new quantizer's.
-    if move.outputs[0].is_graph_output():
+    if not isinstance(graph, Graph) or move.outputs[0].is_graph_output():
         return False
     arrays = [dialect.constant_value(value) for value in quantizer.inputs]
     extra = [dialect.constant_value(value) for value in move.inputs[1:]]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Graph, Model, Node
+from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import without_extra_axes
-from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.rewriting import replace_node, rewrite_nodes
+from qonnx_hub_ir.passes.quantizers.integer_type import integer_type
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -66,13 +66,18 @@ class FoldQuantizedConstants(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        write = _write_integers if self.form == "integers" else _write_floats
-        modified = False
-        for node in list(model.graph.all_nodes()):
-            found = _read(node)
-            if found is not None and isinstance(node.graph, Graph):
-                modified |= write(Emitter(node), *found)
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified=rewrite_nodes(model.graph, self._fold))
+
+    def _fold(self, node: Node) -> bool:
+        found = _read(node)
+        if found is None:
+            return False
+        if self.form == "integers":
+            return _write_integers(Emitter(node), *found)
+        # An initializer keeps its own name.
+        value = Emitter(node).constant("quantized", quantize(*found))
+        replace_node(node, value, keep_name=False, keep_type=False)
+        return True
 
 
 def _read(node: Node) -> tuple[Array, Quantizer] | None:
@@ -87,14 +92,6 @@ def _read(node: Node) -> tuple[Array, Quantizer] | None:
     return (values, quant) if known else None
 
 
-def _write_floats(emit: Emitter, values: Array, quant: Quantizer) -> bool:
-    folded = quantize(values, quant)
-    # An initializer keeps its own name.
-    value = emit.constant("quantized", folded)
-    replace_node(emit.node, value, keep_name=False, keep_type=False)
-    return True
-
-
 def _write_integers(emit: Emitter, values: Array, quant: Quantizer) -> bool:
     if not isinstance(quant, (IntQuant, BipolarQuant)) or np.isnan(values).any():
         return False
@@ -105,11 +102,7 @@ def _write_integers(emit: Emitter, values: Array, quant: Quantizer) -> bool:
     value = emit.constant("integers", codes.astype(np.float32))
     value.meta["quant_parameter_tensor_names"] = {"finn_datatype": kind}
     zero = None if isinstance(quant, BipolarQuant) else quant.zero_point
-    if zero is not None and np.any(zero):
-        value = emit.add("Sub", [value, emit.constant("zero_point", without_extra_axes(zero))])
-    scale = np.asarray(quant.scale)
-    if np.any(scale != 1):
-        value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
+    value = emit.scaled(value, quant.scale, zero)
     computed = value.producer() is not None
     replace_node(emit.node, value, keep_name=computed, keep_type=computed)
     return True
@@ -125,5 +118,4 @@ def _type_of(quant: IntQuant | BipolarQuant) -> str | None:
         return None
     if quant.narrow and quant.signed and single_value(quant.bits) == 2:
         return "TERNARY"
-    bits = int(widest)
-    return "BINARY" if bits == 1 else f"{'' if quant.signed else 'U'}INT{bits}"
+    return integer_type(int(widest), signed=quant.signed)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, is_standard
+from qonnx_hub_ir.graph.constants import full_rank
+from qonnx_hub_ir.graph.names import node_names
+from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, is_standard, only_reader
+from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
 from qonnx_hub_ir.thresholds import channel_axis, find_thresholds
 
@@ -40,12 +43,12 @@ class MultithresholdToQuant(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = False
-        names = {str(node.name) for node in model.graph.all_nodes()}
-        for node in list(model.graph.all_nodes()):
-            if dialect.is_thresholds(node):
-                modified |= _replace(node, names)
-        return PassResult(model, modified=modified)
+        names = node_names(model.graph)
+
+        def replace(node: Node) -> bool:
+            return dialect.is_thresholds(node) and _replace(node, names)
+
+        return PassResult(model, modified=rewrite_nodes(model.graph, replace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,9 @@ class _Levels:
 
 
 def _replace(node: Node, names: set[str]) -> bool:
-    graph, x = node.graph, node.inputs[0]
-    table, shape = dialect.constant_value(node.inputs[1]), dims(x)
-    if table is None or shape is None or x is None or not isinstance(graph, Graph):
+    x, table = node.inputs[0], dialect.constant_value(node.inputs[1])
+    shape = dims(x)
+    if table is None or shape is None or x is None:
         return False
     if x.dtype != onnx_ir.DataType.FLOAT or table.dtype != np.float32 or len(shape) < 2:
         return False
@@ -78,31 +81,23 @@ def _replace(node: Node, names: set[str]) -> bool:
     for levels in _readings(node):
         quant = _matching(np.sort(table, axis=1), levels, axis, len(shape))
         if quant is not None:
-            _write(graph, node, x, levels, quant, names)
+            _write((node, *levels.nodes), x, quant, names)
             return True
     return False
 
 
 def _write(
-    graph: Graph,
-    node: Node,
-    x: Value,
-    levels: _Levels,
-    quant: IntQuant | BipolarQuant,
-    names: set[str],
+    chain: tuple[Node, ...], x: Value, quant: IntQuant | BipolarQuant, names: set[str]
 ) -> None:
-    chain = (node, *levels.nodes)
-    emit = Emitter(chain[-1])
-    name = str(node.name)
+    name = str(chain[0].name)
     plain = name.removesuffix(f"_{dialect.THRESHOLDS}")
     if plain and plain not in names:
         names.add(plain)
         name = plain
-    fresh = dialect.quantizer_node(x, quant, name, graph)
-    chain[-1].prepend(fresh)
-    emit.replace_with(fresh.outputs[0])
+    emit = Emitter(chain[-1])
+    emit.replace_with(emit.quantizer(x, quant, name=name))
     for used in reversed(chain[:-1]):
-        graph.remove(used, safe=True)
+        emit.graph.remove(used, safe=True)
 
 
 def _readings(node: Node) -> Iterator[_Levels]:
@@ -113,11 +108,11 @@ def _readings(node: Node) -> Iterator[_Levels]:
         return
     none, one = np.zeros((), dtype=np.float32), np.ones((), dtype=np.float32)
     zero, nodes = none, []
-    found = _only_reader(node.outputs[0], "Sub")
+    found = _constant_behind(node.outputs[0], "Sub")
     if found is not None:
         zero, after = found
         nodes.append(after)
-    found = _only_reader((node, *nodes)[-1].outputs[0], "Mul")
+    found = _constant_behind((node, *nodes)[-1].outputs[0], "Mul")
     if found is not None and bool(np.all(found[0] > 0)):
         yield _Levels(int(low), int(width), zero, found[0], (*nodes, found[1]))
     if nodes:
@@ -125,12 +120,11 @@ def _readings(node: Node) -> Iterator[_Levels]:
     yield _Levels(int(low), int(width), none, one, ())
 
 
-def _only_reader(value: Value, op_type: str) -> tuple[Array, Node] | None:
+def _constant_behind(value: Value, op_type: str) -> tuple[Array, Node] | None:
     """Return the constant and the node, where one such node alone reads the value."""
-    uses = tuple(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
+    if not only_reader(value):
         return None
-    node, index = uses[0].node, uses[0].idx
+    ((node, index),) = value.uses()
     if not is_standard(node, op_type) or (op_type == "Sub" and index != 0):
         return None
     known = dialect.constant_value(node.inputs[1 - index])
@@ -145,10 +139,9 @@ def _matching(
     table: Array, levels: _Levels, axis: int, rank: int
 ) -> IntQuant | BipolarQuant | None:
     """Return the quantizer whose thresholds are those of the table, in every channel."""
-    columns = [_column(values, axis, rank) for values in (levels.scale, levels.zero)]
-    if columns[0] is None or columns[1] is None:
+    scale, zero = (_column(values, axis, rank) for values in (levels.scale, levels.zero))
+    if scale is None or zero is None:
         return None
-    scale, zero = columns[0], columns[1]
     steps = table.shape[1]
     if levels.width == 2 and (levels.low, steps) != (-1, 1):
         return None
@@ -159,22 +152,20 @@ def _matching(
             width = np.asarray(bits, dtype=np.float32)
             tried = IntQuant(scale, zero, width, signed, narrow, mode)
             found = find_thresholds(tried, levels.low, steps)
-            if np.array_equal(np.broadcast_to(found, _joint(found, table)), table):
+            if len(found) in (1, len(table)) and np.array_equal(
+                np.broadcast_to(found, table.shape), table
+            ):
                 return IntQuant(levels.scale, levels.zero, width, signed, narrow, mode)
     return None
-
-
-def _joint(found: Array, table: Array) -> tuple[int, ...]:
-    """Return the table's shape where the found one broadcasts to it, else its own."""
-    return table.shape if len(found) in (1, len(table)) else found.shape
 
 
 def _column(values: Array, axis: int, rank: int) -> Array | None:
     """Return a parameter as (channels, 1) or (); ``None`` if it differs along other axes."""
     if values.size == 1:
         return values.reshape(())
-    full = values.reshape((1,) * (rank - values.ndim) + values.shape)
-    return values.reshape(-1, 1) if full.shape[axis] == values.size else None
+    return (
+        values.reshape(-1, 1) if full_rank(values, rank).shape[axis] == values.size else None
+    )
 
 
 def _ranges(levels: _Levels, steps: int) -> Iterator[tuple[int, bool, bool]]:

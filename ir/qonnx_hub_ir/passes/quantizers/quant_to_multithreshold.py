@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.rewriting import rewrite_nodes
+from qonnx_hub_ir.passes.quantizers.integer_type import integer_type
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -65,21 +67,15 @@ class QuantToMultithreshold(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = False
-        for node in list(model.graph.all_nodes()):
-            modified |= self._replace(node)
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified=rewrite_nodes(model.graph, self._replace))
 
     def _replace(self, node: Node) -> bool:
-        quant = self._readable(node)
-        if quant is None:
-            return False
-        x = node.inputs[0]
+        quant, x = self._readable(node), node.inputs[0] if node.inputs else None
         shape = dims(x)
-        if x is None or shape is None or len(shape) < 2:
+        if quant is None or x is None or shape is None or len(shape) < 2:
             return False
         place = _channels(quant, len(shape))
-        if place is None or not isinstance(node.graph, Graph):
+        if place is None:
             return False
         form = threshold_form(quant)
         steps = find_thresholds(_flattened(quant), form.low, form.steps)
@@ -89,9 +85,7 @@ class QuantToMultithreshold(InPlacePass):
 
     def _readable(self, node: Node) -> IntQuant | BipolarQuant | None:
         """Return what a node says, where that can be said with thresholds."""
-        if not dialect.is_quantizer(node) or node.op_type not in {"Quant", "BipolarQuant"}:
-            return None
-        x = node.inputs[0]
+        x = node.inputs[0] if dialect.is_quantizer(node) else None
         if x is None or x.dtype != onnx_ir.DataType.FLOAT or x.is_initializer():
             return None
         quant = dialect.read_quantizer(node)
@@ -100,11 +94,8 @@ class QuantToMultithreshold(InPlacePass):
         known = dialect.parameters(quant)
         if any(value is None or not np.all(np.isfinite(value)) for value in known):
             return None
-        if isinstance(quant, IntQuant):
-            bits = single_value(quant.bits)
-            if bits is None or bits > self.max_bits:
-                return None
-        return quant
+        bits = 1 if isinstance(quant, BipolarQuant) else single_value(quant.bits)
+        return quant if bits is not None and bits <= self.max_bits else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +121,7 @@ def threshold_form(quant: IntQuant | BipolarQuant) -> ThresholdForm:
         return ThresholdForm(-1, 1, 2, "BIPOLAR")
     bits = int(single_value(quant.bits) or 0)
     low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
-    name = "BINARY" if bits == 1 else f"{'' if quant.signed else 'U'}INT{bits}"
+    name = integer_type(bits, signed=quant.signed)
     return ThresholdForm(int(low), int(high - low), 1, name)
 
 
@@ -149,7 +140,7 @@ def _channels(quant: IntQuant | BipolarQuant, rank: int) -> int | None:
     return places.pop()
 
 
-def _scale_and_zero(quant: IntQuant | BipolarQuant) -> tuple[Parameter, ...]:
+def _scale_and_zero(quant: IntQuant | BipolarQuant) -> tuple[Parameter, Parameter]:
     zero = None if isinstance(quant, BipolarQuant) else quant.zero_point
     return quant.scale, zero
 
@@ -180,23 +171,16 @@ def _write(
     steps: Array,
     layout: str,
 ) -> None:
-    node = emit.node
-    attributes = [
-        onnx_ir.AttrString("out_dtype", form.out_dtype),
-        onnx_ir.AttrFloat32("out_scale", float(form.width)),
-        onnx_ir.AttrFloat32("out_bias", float(form.low)),
-        onnx_ir.AttrString("data_layout", layout),
-    ]
-    table = emit.constant("thresholds", steps)
-    name = f"{node.name}_{dialect.THRESHOLDS}"
-    count = Node(dialect.DOMAIN, dialect.THRESHOLDS, [x, table], attributes, name=name)
-    value = count.outputs[0]
+    name = f"{emit.node.name}_{dialect.THRESHOLDS}"
+    attributes: dict[str, Any] = {
+        "out_dtype": form.out_dtype,
+        "out_scale": float(form.width),
+        "out_bias": float(form.low),
+        "data_layout": layout,
+    }
+    inputs, domain = [x, emit.constant("thresholds", steps)], dialect.DOMAIN
+    count = onnx_ir.node(dialect.THRESHOLDS, inputs, attributes, domain=domain, name=name)
+    value = emit.insert(count)
     value.name, value.type, value.shape = f"{name}_out", x.type, x.shape
-    node.prepend(count)
     scale, zero = _scale_and_zero(quant)
-    if zero is not None and np.any(zero):
-        offset = emit.constant("zero_point", without_extra_axes(zero))
-        value = emit.add("Sub", [value, offset], x)
-    if scale is not None and np.any(scale != 1):
-        value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
-    emit.replace_with(value)
+    emit.replace_with(emit.scaled(value, scale, zero, x))

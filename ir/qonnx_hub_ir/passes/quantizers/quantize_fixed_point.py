@@ -11,28 +11,18 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import HubError, PassError
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import is_standard, readers
+from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import IntQuant, Rounding
 
 _MOST_BITS = 24
 """Widest numbers whose every value is a float32."""
 
-_PARAMETRIC = frozenset(
-    {"Add", "Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul", "PRelu", "Sub"}
-)
-"""Operators whose constant operands are weights."""
-
-_STAYS_ON_GRID = frozenset(
-    {
-        *("Concat", "DepthToSpace", "DequantizeLinear", "Dropout", "Expand", "Flatten"),
-        *("Gather", "GatherElements", "GatherND", "GlobalMaxPool", "Identity", "Max"),
-        *("MaxPool", "Min", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape", "Slice"),
-        *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
-    }
-)
-"""Operators whose results are values that they were given, or 0."""
+_PARTS = ("weight", "bias", "result")
 
 Format = tuple[int, ...]
 """(W, I): all bits, and those before the point, the sign among them."""
@@ -81,7 +71,8 @@ class QuantizeFixedPoint(InPlacePass):
         """Refuse formats that are none, and names without a node."""
         names = {str(node.name) for node in model.graph}
         names.update(str(value.name) for value in model.graph.inputs)
-        asked = [*(_node_of(name, names) for name in self.layers), *self.skip]
+        parts = {f"{name}:{part}": name for name in names for part in _PARTS}
+        asked = [*(parts.get(name, name) for name in self.layers), *self.skip]
         missing = [name for name in asked if name not in names]
         if missing:
             raise PassError(f"no node or input is called {', '.join(missing)}")
@@ -103,11 +94,7 @@ class QuantizeFixedPoint(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         graph = model.graph
-        modified = False
-        for node in list(graph):
-            if node.domain == "" and node.name not in self.skip and _is_moving(node):
-                modified |= self._quantize_operands(graph, node)
-                modified |= self._quantize_result(graph, node)
+        modified = rewrite_nodes(graph, self._quantize_node, bodies=False)
         for value in graph.inputs:
             if value.name not in self.skip:
                 modified |= self._quantize_input(graph, value)
@@ -115,36 +102,49 @@ class QuantizeFixedPoint(InPlacePass):
             model.opset_imports.setdefault(dialect.DOMAIN, dialect.DOMAIN_VERSION)
         return PassResult(model, modified=modified)
 
+    def _quantize_node(self, node: Node) -> bool:
+        computes = any(
+            v is not None and dialect.constant_tensor(v) is None for v in node.inputs
+        )
+        if node.domain != "" or node.name in self.skip or not computes:
+            return False
+        operands = self._quantize_operands(node)
+        return self._quantize_result(node) or operands
+
     def _quantizer(self, name: str, part: str) -> IntQuant:
         given = self.layers.get(f"{name}:{part}", self.layers.get(name, self._default))
         return fixed_point(given[0], given[1], Rounding(self.rounding.upper()))
 
-    def _quantize_operands(self, graph: Graph, node: Node) -> bool:
-        if node.op_type not in _PARAMETRIC:
+    def _quantize_operands(self, node: Node) -> bool:
+        if not (
+            operators.is_product(node)
+            or operators.is_affine(node)
+            or is_standard(node, "PRelu")
+        ):
             return False
-        modified = False
+        emit, modified = Emitter(node), False
         for index, value in enumerate(node.inputs):
             if value is None or value.dtype != onnx_ir.DataType.FLOAT:
                 continue
             if dialect.constant_tensor(value) is None:
                 continue
             part = "bias" if index == 2 else "weight"
-            name, quant = f"{node.name}_{part}_quant", self._quantizer(str(node.name), part)
-            fresh = dialect.quantizer_node(value, quant, name, graph)
-            fresh.outputs[0].metadata_props.update(value.metadata_props)
-            node.prepend(fresh)
-            node.replace_input_with(index, fresh.outputs[0])
+            quant = self._quantizer(str(node.name), part)
+            fresh = emit.quantizer(value, quant, name=f"{node.name}_{part}_quant")
+            fresh.metadata_props.update(value.metadata_props)
+            node.replace_input_with(index, fresh)
             modified = True
         return modified
 
-    def _quantize_result(self, graph: Graph, node: Node) -> bool:
+    def _quantize_result(self, node: Node) -> bool:
         value = node.outputs[0]
-        if node.op_type in _STAYS_ON_GRID or not _wants_quantizer(value):
+        if _stays_on_grid(node) or not _wants_quantizer(value):
             return False
         name, quant = f"{node.name}_result_quant", self._quantizer(str(node.name), "result")
+        graph = Emitter(node).graph
         fresh = dialect.quantizer_node(value, quant, name, graph)
         node.append(fresh)
-        _let_others_read(graph, value, fresh)
+        _let_others_read(graph, value, fresh.outputs[0])
         return True
 
     def _quantize_input(self, graph: Graph, value: Value) -> bool:
@@ -155,9 +155,7 @@ class QuantizeFixedPoint(InPlacePass):
             value, self._quantizer(str(value.name), "result"), name, graph
         )
         graph.insert_before(graph[0], fresh)
-        for usage in tuple(value.uses()):
-            if usage.node is not fresh and not dialect.is_quantizer(usage.node):
-                usage.node.replace_input_with(usage.idx, fresh.outputs[0])
+        _let_others_read(graph, value, fresh.outputs[0])
         return True
 
 
@@ -174,34 +172,30 @@ def fixed_point(bits: int, integer_bits: int, rounding: Rounding = Rounding.ROUN
     return IntQuant(scale, zero, np.asarray(bits, dtype=np.float32), rounding=rounding)
 
 
-def _node_of(name: str, names: set[str]) -> str:
-    """Return the node that an entry of ``layers`` means."""
-    if name in names:
-        return name
-    node, _, part = name.rpartition(":")
-    return node if part in {"weight", "bias", "result"} else name
-
-
-def _is_moving(node: Node) -> bool:
-    """Return whether a node reads anything that is not constant."""
-    return any(v is not None and dialect.constant_tensor(v) is None for v in node.inputs)
+def _stays_on_grid(node: Node) -> bool:
+    """Return whether results are values that the node was given, or inserted constants."""
+    dequantizes = operators.is_qdq(node) and not operators.of(node).quantizes
+    return (
+        operators.keeps_values(node)
+        or operators.inserts(node)
+        or dequantizes
+        or is_standard(node, "Relu")
+    )
 
 
 def _wants_quantizer(value: Value) -> bool:
     """Return whether anything but quantizers reads a float32 value."""
     if value.dtype != onnx_ir.DataType.FLOAT:
         return False
-    readers = [usage.node for usage in value.uses()]
-    return value.is_graph_output() or not all(map(dialect.is_quantizer, readers))
+    return value.is_graph_output() or not all(map(dialect.is_quantizer, readers(value)))
 
 
-def _let_others_read(graph: Graph, value: Value, fresh: Node) -> None:
-    """Let all readers of a value but quantizers read its quantizer, outputs included."""
-    result = fresh.outputs[0]
+def _let_others_read(graph: Graph, value: Value, result: Value) -> None:
+    """Let all readers of a value but quantizers read ``result``, graph outputs included."""
     for usage in tuple(value.uses()):
         if not dialect.is_quantizer(usage.node):
             usage.node.replace_input_with(usage.idx, result)
-    if not value.is_graph_output():
+    if not value.is_graph_output() or value.is_graph_input():
         return
     name = value.name
     graph.outputs[:] = [result if output is value else output for output in graph.outputs]

@@ -10,7 +10,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.value_sets import MOST_VALUES, ValueSets
-from qonnx_hub_ir.graph.rewriting import bypass
+from qonnx_hub_ir.graph.rewriting import bypass, rewrite_nodes
 from qonnx_hub_ir.quantizers import Array, Quantizer, is_bipolar
 from qonnx_hub_ir.semantics import quantize
 
@@ -37,12 +37,12 @@ class RemoveRedundantQuant(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         sets = ValueSets()
-        modified = False
-        for node in list(model.graph.all_nodes()):
+
+        def remove(node: Node) -> bool:
             value = _redundant(node, sets)
-            if value is not None:
-                modified |= bypass(node, value)
-        return PassResult(model, modified=modified)
+            return value is not None and bypass(node, value)
+
+        return PassResult(model, modified=rewrite_nodes(model.graph, remove))
 
 
 def _redundant(node: Node, sets: ValueSets) -> Value | None:

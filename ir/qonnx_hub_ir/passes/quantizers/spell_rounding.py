@@ -10,7 +10,7 @@ from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.lowering.quantizer_operators import write_rounded
 from qonnx_hub_ir.quantizers import IntQuant, Parameter, Rounding, is_bipolar
 
@@ -56,10 +56,9 @@ def can_be_spelled_out(node: Node) -> bool:
 
 
 def _spell_out(node: Node) -> None:
-    graph = node.graph
     x, scale, zero, bits = node.inputs
-    if not isinstance(graph, onnx_ir.Graph) or x is None or scale is None or zero is None:
-        raise ValueError(f"'{node.name}' is not a complete quantizer of a graph")
+    if x is None or scale is None or zero is None:
+        raise ValueError(f"'{node.name}' is not a complete quantizer")
     quant = dialect.read_quantizer(node)
     mode = onnx_ir.AttrString("rounding_mode", str(Rounding.ROUND))
     if not isinstance(quant, IntQuant) or is_bipolar(quant):
@@ -71,16 +70,9 @@ def _spell_out(node: Node) -> None:
     t = emit.add("Add", [emit.add("Div", [x, scale]), zero])
     rounded = write_rounded(emit, quant, t)
     on_grid = emit.add("Mul", [emit.add("Sub", [rounded, zero]), scale])
-    attributes = {**node.attributes, "rounding_mode": mode}
-    clamp = Node(
-        node.domain,
-        node.op_type,
-        [on_grid, scale, zero, bits],
-        attributes.values(),
-        name=node.name,
-    )
-    node.prepend(clamp)
-    emit.replace_with(clamp.outputs[0])
+    clamp = copy_node(node, [on_grid, scale, zero, bits], name=str(node.name))
+    clamp.attributes["rounding_mode"] = mode
+    emit.replace_with(emit.insert(clamp))
 
 
 def _as_float32(emit: Emitter, label: str, value: Value, known: Parameter) -> Value:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.constants import without_extra_axes
-from qonnx_hub_ir.quantizers import Array, IntQuant
+from qonnx_hub_ir.graph.rewriting import rewrite_nodes
+from qonnx_hub_ir.quantizers import IntQuant
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,14 @@ class ExtractScale(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        modified = False
-        for node in list(model.graph.all_nodes()):
-            modified |= _extract(node)
-        return PassResult(model, modified=modified)
+        return PassResult(model, modified=rewrite_nodes(model.graph, _extract))
 
 
 def _extract(node: Node) -> bool:
     if not dialect.is_quantizer(node) or node.op_type == "Trunc":
         return False
-    x, graph = node.inputs[0], node.graph
-    if x is None or x.dtype != onnx_ir.DataType.FLOAT or not isinstance(graph, Graph):
+    x = node.inputs[0]
+    if x is None or x.dtype != onnx_ir.DataType.FLOAT:
         return False
     quant = dialect.read_quantizer(node)
     zero = quant.zero_point if isinstance(quant, IntQuant) else np.zeros((), dtype=np.float32)
@@ -54,45 +52,26 @@ def _extract(node: Node) -> bool:
         return False
     if not np.any(quant.scale != 1) and not np.any(zero):
         return False
-    _write(Emitter(node), node, x, quant.scale, zero)
+    emit, value = Emitter(node), x
+    if np.any(quant.scale != 1) and node.op_type != "BipolarQuant":
+        factor = emit.constant("scale", without_extra_axes(quant.scale))
+        value = emit.add("Div", [value, factor], x)
+    if np.any(zero):
+        offset = emit.constant("zero_point", without_extra_axes(zero))
+        value = emit.add("Add", [value, offset], x)
+    codes = _unit_quantizer(emit, node, value)
+    emit.replace_with(emit.scaled(codes, quant.scale, zero, x))
     return True
 
 
-def _write(emit: Emitter, node: Node, x: Value, scale: Array, zero: Array) -> None:
-    has_scale, has_zero = bool(np.any(scale != 1)), bool(np.any(zero))
-    divides = has_scale and node.op_type != "BipolarQuant"
-    value = x
-    if divides:
-        factor = emit.constant("scale", without_extra_axes(scale))
-        value = emit.add("Div", [value, factor], x)
-    if has_zero:
-        offset = emit.constant("zero_point", without_extra_axes(zero))
-        value = emit.add("Add", [value, offset], x)
-    inner = _unit_quantizer(emit, node, value)
-    node.prepend(inner)
-    value = inner.outputs[0]
-    if has_zero:
-        offset = emit.constant("zero_point", without_extra_axes(zero))
-        value = emit.add("Sub", [value, offset], x)
-    if has_scale:
-        value = emit.add("Mul", [value, emit.constant("scale", without_extra_axes(scale))])
-    emit.replace_with(value)
-
-
-def _unit_quantizer(emit: Emitter, node: Node, x: Value) -> Node:
-    """Return the node with scale 1 and zero point 0, on another input."""
+def _unit_quantizer(emit: Emitter, node: Node, x: Value) -> Value:
+    """Return the output of the node with scale 1 and zero point 0, on another input."""
     one = emit.constant("unit_scale", np.ones((), dtype=np.float32))
     inputs: list[Value | None] = [x, one, *node.inputs[2:]]
     if node.op_type == "Quant":
         inputs[2] = emit.constant("no_zero_point", np.zeros((), dtype=np.float32))
-    fresh = Node(
-        node.domain,
-        node.op_type,
-        inputs,
-        list(node.attributes.values()),
-        num_outputs=1,
-        name=node.name,
-    )
+    fresh = copy_node(node, inputs, name=str(node.name))
     out = fresh.outputs[0]
     out.name, out.type, out.shape = f"{node.name}_codes", x.type, x.shape
-    return fresh
+    out.metadata_props.clear()
+    return emit.insert(fresh)
