@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
+    channel_shape,
+    constant_shape,
     drop_unread,
-    is_constant_tree,
     read_initializers,
-    shape_of_constant,
 )
-from qonnx_hub_ir.graph.queries import attribute, rank_of
+from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of
 from qonnx_hub_ir.graph.rearrange import Rearranger
 from qonnx_hub_ir.quantizers import Array
-
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 @dataclass(frozen=True)
@@ -47,54 +44,49 @@ class ExtractBias(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         graph = model.graph
-        wanted = None if self.only is None else frozenset(self.only)
         found = [
             node
             for node in graph
-            if _has_bias(node) and (wanted is None or node.name in wanted)
+            if _has_bias(node) and (self.only is None or node.name in self.only)
         ]
         if not found:
             return PassResult(model, modified=False)
         read = read_initializers(graph)
         rearranger = Rearranger(graph)
         for node in found:
-            _extract(graph, node, rearranger)
+            _extract(node, rearranger)
         drop_unread(graph, read)
         return PassResult(model, modified=True)
 
 
 def _has_bias(node: Node) -> bool:
-    if node.op_type not in _LAYERS or len(node.inputs) < 3 or node.inputs[2] is None:
+    if not operators.is_product(node, any_layout=True) or input_of(node, 2) is None:
         return False
-    if node.op_type == "Gemm":
-        return node.domain == "" and attribute(node, "beta", 1.0) == 1.0
-    known = node.domain == "" or node.domain == dialect.CHANNELS_LAST_DOMAIN
-    return known and rank_of(node.inputs[1]) is not None
+    if operators.is_matrix_product(node):
+        return bool(attribute(node, "beta", 1.0) == 1.0)
+    return rank_of(node.inputs[1]) is not None
 
 
-def _extract(graph: Graph, node: Node, rearranger: Rearranger) -> None:
+def _extract(node: Node, rearranger: Rearranger) -> None:
     bias, output = node.inputs[2], node.outputs[0]
     if bias is None:
         return
     emit = Emitter(node)
-    summand = bias if node.op_type == "Gemm" else _aligned(emit, node, bias, rearranger)
+    matrix = operators.is_matrix_product(node)
+    summand = bias if matrix else _aligned(emit, node, bias, rearranger)
     node.resize_inputs(2)
-    usages = [(usage.node, usage.idx) for usage in output.uses()]
-    name = output.name
-    total = emit.add("Add", [output, summand])
+    name, usages = output.name, [(usage.node, usage.idx) for usage in output.uses()]
+    total = emit.add("Add", [output, summand], output)
     adding = total.producer()
-    if adding is None:
-        raise ValueError(f"'{total.name}' has no producer")
-    graph.remove(adding)
-    graph.insert_after(node, adding)
-    total.type, total.shape = output.type, output.shape
+    if adding is not None:
+        emit.graph.remove(adding)
+        emit.graph.insert_after(node, adding)
     total.metadata_props.update(output.metadata_props)
     output.metadata_props.pop(dialect.PROVENANCE, None)
     for user, index in usages:
         user.replace_input_with(index, total)
-    for index, value in enumerate(graph.outputs):
-        if value is output:
-            graph.outputs[index] = total
+    outputs = emit.graph.outputs
+    outputs[:] = [total if value is output else value for value in outputs]
     output.name = f"{node.name}_without_bias"
     total.name = name
 
@@ -103,12 +95,11 @@ def _aligned(emit: Emitter, node: Node, bias: Value, rearranger: Rearranger) -> 
     """Return a bias (C,) with its axis where the channels of the output are."""
     rank = rank_of(node.inputs[1]) or 0
     last = node.domain == dialect.CHANNELS_LAST_DOMAIN
-    shape = (1,) * (rank - 1) + (-1,) if last else (1, -1) + (1,) * (rank - 2)
+    shape = channel_shape(rank, last=last)
 
     def reshaped(array: Array) -> Array:
         return array.reshape(shape)
 
-    if is_constant_tree(bias) and len(shape_of_constant(bias)) == 1:
+    if len(constant_shape(bias) or ()) == 1:
         return rearranger(bias, reshaped, shape, node, 1)
-    sizes = emit.constant("bias_shape", np.array(shape, dtype=np.int64))
-    return emit.add("Reshape", [bias, sizes])
+    return emit.add("Reshape", [bias, emit.integers("bias_shape", shape)])

@@ -10,13 +10,21 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.affine import batchnorm_affine, batchnorm_parameters
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import along_channels, drop_unread, read_initializers
-from qonnx_hub_ir.graph.queries import attribute, dims, only_reader, rank_of
-from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.queries import (
+    attribute,
+    dims,
+    input_of,
+    only_reader,
+    producer,
+    rank_of,
+    weight_axes,
+)
+from qonnx_hub_ir.graph.rewriting import replace_node, rewrite_nodes
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -56,27 +64,25 @@ class FoldBatchnorm(InPlacePass):
         """Return the model, changed in place."""
         graph = model.graph
         read = read_initializers(graph)
-        modified = False
-        for node in list(graph):
-            folded = _factor_and_offset(node)
-            if folded is None:
-                continue
-            if not (self.weights and _fold_into_layer(graph, node, *folded)):
-                _write_affine(graph, node, *folded)
-            modified = True
-        if modified:
-            drop_unread(graph, read)
-            if not any(node.domain == dialect.CHANNELS_LAST_DOMAIN for node in graph):
-                model.opset_imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
-        return PassResult(model, modified=modified)
+        if not rewrite_nodes(graph, self._replace, bodies=False):
+            return PassResult(model, modified=False)
+        drop_unread(graph, read)
+        if not any(node.domain == dialect.CHANNELS_LAST_DOMAIN for node in graph):
+            model.opset_imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
+        return PassResult(model, modified=True)
+
+    def _replace(self, node: Node) -> bool:
+        folded = _factor_and_offset(node)
+        if folded is None:
+            return False
+        if not (self.weights and _fold_into_layer(node, *folded)):
+            _write_affine(node, *folded)
+        return True
 
 
 def _factor_and_offset(node: Node) -> tuple[Array, Array] | None:
     """Return factor and offset, (C,) each, of a BatchNormalization that can be replaced."""
-    if node.op_type != "BatchNormalization" or node.domain not in {
-        "",
-        dialect.CHANNELS_LAST_DOMAIN,
-    }:
+    if node.op_type != "BatchNormalization" or not operators.of(node).is_per_channel:
         return None
     if any(v.name for v in node.outputs[1:]) or (rank_of(node.inputs[0]) or 0) < 2:
         return None
@@ -87,7 +93,7 @@ def _factor_and_offset(node: Node) -> tuple[Array, Array] | None:
     return factor.reshape(-1), offset.reshape(-1)
 
 
-def _write_affine(graph: Graph, node: Node, factor: Array, offset: Array) -> None:
+def _write_affine(node: Node, factor: Array, offset: Array) -> None:
     rank = len(dims(node.inputs[0]) or ())
     last = node.domain == dialect.CHANNELS_LAST_DOMAIN
     columns = [along_channels(values, rank, last=last) for values in (factor, offset)]
@@ -97,25 +103,41 @@ def _write_affine(graph: Graph, node: Node, factor: Array, offset: Array) -> Non
     emit.replace_with(emit.add("Add", [scaled, emit.constant("offset", columns[1])]))
 
 
-def _fold_into_layer(graph: Graph, node: Node, factor: Array, offset: Array) -> bool:
+def _fold_into_layer(node: Node, factor: Array, offset: Array) -> bool:
     """Fold into the layer before; return whether that was possible."""
     source = node.inputs[0]
-    layer = None if source is None else source.producer()
-    if source is None or layer is None or layer.graph is not graph or not only_reader(source):
+    layer = producer(source)
+    if source is None or layer is None or layer.graph is not node.graph:
         return False
-    last = node.domain == dialect.CHANNELS_LAST_DOMAIN
-    if layer.op_type == "Conv" and layer.domain == node.domain:
-        return _fold_into_conv(graph, node, layer, factor, offset)
-    if layer.domain != "" or last or len(dims(source) or ()) != 2:
+    axes = weight_axes(layer)
+    if axes is None or not only_reader(source) or layer.op_type == "ConvTranspose":
         return False
-    if layer.op_type == "MatMul":
-        return _fold_into_matmul(graph, node, layer, factor, offset)
-    if layer.op_type == "Gemm":
-        return _fold_into_gemm(graph, node, layer, factor, offset)
-    return False
+    convolves = operators.is_convolution(layer, any_layout=True)
+    if layer.domain != node.domain or (not convolves and rank_of(source) != 2):
+        return False
+    weight, bias = layer.inputs[1], input_of(layer, 2)
+    known = _own_weight(weight, rank=0 if convolves else 2)
+    if weight is None or known is None or known.dtype != factor.dtype:
+        return False
+    before = np.zeros_like(offset) if bias is None else dialect.constant_value(bias)
+    if before is None or known.shape[axes[0]] != factor.size:
+        return False
+    if attribute(layer, "beta", 1.0) != 1.0 or (before.ndim > 1 and before.shape[0] != 1):
+        return False
+    along = [1] * known.ndim
+    along[axes[0]] = -1
+    _set(weight, known * factor.reshape(along))
+    emit = Emitter(node)
+    if operators.bias_input(layer) is None:
+        added = emit.constant("offset", offset.reshape(1, -1))
+        emit.replace_with(emit.add("Add", [source, added]))
+        return True
+    _set_bias(emit.graph, layer, before * factor + offset)
+    replace_node(node, source)
+    return True
 
 
-def _own_weight(value: Value | None, rank: int = 0) -> Array | None:
+def _own_weight(value: Value | None, rank: int) -> Array | None:
     """Return the array of a float weight that has one reader and no quantizer."""
     array = dialect.constant_value(value)
     if value is None or array is None or not only_reader(value):
@@ -131,25 +153,8 @@ def _set(value: Value, array: Array) -> None:
     value.shape = dialect.known_shape(tensor)
 
 
-def _fold_into_conv(
-    graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
-) -> bool:
-    weight = layer.inputs[1]
-    known = _own_weight(weight)
-    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
-    before = np.zeros_like(offset) if bias is None else dialect.constant_value(bias)
-    if weight is None or known is None or before is None or known.dtype != factor.dtype:
-        return False
-    if known.shape[0] != factor.size:
-        return False
-    _set(weight, known * factor.reshape(-1, *(1,) * (known.ndim - 1)))
-    _set_bias(graph, layer, before * factor + offset)
-    replace_node(node, layer.outputs[0])
-    return True
-
-
 def _set_bias(graph: Graph, layer: Node, array: Array) -> None:
-    old = layer.inputs[2] if len(layer.inputs) > 2 else None
+    old = input_of(layer, 2)
     if old is not None and old.is_initializer() and only_reader(old):
         _set(old, array)
         return
@@ -157,40 +162,3 @@ def _set_bias(graph: Graph, layer: Node, array: Array) -> None:
         layer.resize_inputs(3)
     fresh = dialect.add_initializer(graph, f"{layer.name}_bias", array)
     layer.replace_input_with(2, fresh)
-
-
-def _fold_into_matmul(
-    graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
-) -> bool:
-    weight = layer.inputs[1]
-    known = _own_weight(weight, rank=2)
-    if weight is None or known is None or known.dtype != factor.dtype:
-        return False
-    if known.shape[1] != factor.size:
-        return False
-    _set(weight, known * factor)
-    emit = Emitter(node)
-    emit.replace_with(
-        emit.add("Add", [layer.outputs[0], emit.constant("offset", offset.reshape(1, -1))])
-    )
-    return True
-
-
-def _fold_into_gemm(
-    graph: Graph, node: Node, layer: Node, factor: Array, offset: Array
-) -> bool:
-    weight = layer.inputs[1]
-    known = _own_weight(weight, rank=2)
-    bias = layer.inputs[2] if len(layer.inputs) > 2 else None
-    before = np.zeros_like(offset) if bias is None else dialect.constant_value(bias)
-    if weight is None or known is None or before is None or known.dtype != factor.dtype:
-        return False
-    if attribute(layer, "beta", 1.0) != 1.0 or (before.ndim > 1 and before.shape[0] != 1):
-        return False
-    turned = bool(attribute(layer, "transB", 0))
-    if known.shape[0 if turned else 1] != factor.size:
-        return False
-    _set(weight, known * (factor.reshape(-1, 1) if turned else factor))
-    _set_bias(graph, layer, before * factor + offset)
-    replace_node(node, layer.outputs[0])
-    return True

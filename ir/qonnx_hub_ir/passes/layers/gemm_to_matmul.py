@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
+    constant_shape,
     drop_unread,
-    is_constant_tree,
     read_initializers,
-    shape_of_constant,
 )
-from qonnx_hub_ir.graph.queries import attribute, is_standard
+from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard
 from qonnx_hub_ir.graph.rearrange import Rearranger, transposing
 
 
@@ -48,20 +47,19 @@ class GemmToMatmul(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         graph = model.graph
-        wanted = None if self.only is None else frozenset(self.only)
         found = [
             node
             for node in graph
             if is_standard(node, "Gemm")
             and _is_float(node)
-            and (wanted is None or node.name in wanted)
+            and (self.only is None or node.name in self.only)
         ]
         if not found:
             return PassResult(model, modified=False)
         read = read_initializers(graph)
         rearranger = Rearranger(graph)
         for node in found:
-            _split(graph, node, rearranger)
+            _split(node, rearranger)
         drop_unread(graph, read)
         return PassResult(model, modified=True)
 
@@ -73,22 +71,22 @@ def _is_float(node: Node) -> bool:
     return any(dtype is not None and dtype.is_floating_point() for dtype in dtypes)
 
 
-def _split(graph: Graph, node: Node, rearranger: Rearranger) -> None:
+def _split(node: Node, rearranger: Rearranger) -> None:
     emit = Emitter(node)
     left = _turned(emit, node, 0, "transA", rearranger)
     right = _turned(emit, node, 1, "transB", rearranger)
     output = node.outputs[0]
-    result = emit.add("MatMul", [left, right])
+    result = emit.add("MatMul", [left, right], output)
     product = result.producer()
     alpha, beta = (float(attribute(node, name, 1.0)) for name in ("alpha", "beta"))
     if alpha != 1.0:
-        result.type, result.shape = output.type, output.shape
-        result = emit.add("Mul", [result, emit.constant("alpha", _factor(node, alpha))])
-    summand = node.inputs[2] if len(node.inputs) > 2 else None
+        result = emit.add(
+            "Mul", [result, emit.constant("alpha", _factor(node, alpha))], output
+        )
+    summand = input_of(node, 2)
     if summand is not None and beta != 0.0:
         if beta != 1.0:
-            summand = _scaled(emit, summand, _factor(node, beta), beta)
-        result.type, result.shape = output.type, output.shape
+            summand = _scaled(emit, summand, _factor(node, beta))
         result = emit.add("Add", [result, summand])
     name = node.name
     emit.replace_with(result)
@@ -102,7 +100,7 @@ def _factor(node: Node, value: float) -> np.ndarray:
     return np.asarray(value, dtype=dtype)
 
 
-def _scaled(emit: Emitter, summand: Value, factor: np.ndarray, beta: float) -> Value:
+def _scaled(emit: Emitter, summand: Value, factor: np.ndarray) -> Value:
     known = dialect.constant_value(summand)
     if known is None:
         return emit.add("Mul", [summand, emit.constant("beta", factor)])
@@ -116,7 +114,7 @@ def _turned(
     value = node.inputs[index]
     if value is None or not attribute(node, flag, 0):
         return value
-    if is_constant_tree(value) and len(shape_of_constant(value)) == 2:
+    if len(constant_shape(value) or ()) == 2:
         return rearranger(value, transposing((1, 0)), (1, 0), node, 2)
     turned = emit.add("Transpose", [value], perm=[1, 0])
     turned.type = value.type

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
+    constant_shape,
     drop_unread,
-    is_constant_tree,
     read_initializers,
     shape_of_constant,
 )
+from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.graph.rearrange import Rearranger
 from qonnx_hub_ir.lowering.im2col import IM2COL, Windows
@@ -32,8 +33,6 @@ from qonnx_hub_ir.quantizers import (
     is_bipolar,
     single_value,
 )
-
-_FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class LowerConvToMatmul(InPlacePass):
         read = read_initializers(graph)
         rearranger = Rearranger(graph)
         for node, plan in found:
-            _lower(graph, node, plan, rearranger)
+            _lower(node, plan, rearranger)
         drop_unread(graph, read)
         used = {node.domain for node in graph}
         if dialect.DOMAIN in used:
@@ -113,13 +112,13 @@ def _plan(node: Node) -> _Plan | None:
     if node.op_type != "Conv" or (node.domain != "" and not last):
         return None
     shape, weight = dims(node.inputs[0]), node.inputs[1]
-    if shape is None or len(shape) != 4 or weight is None or not is_constant_tree(weight):
+    known = constant_shape(weight)
+    if shape is None or len(shape) != 4 or weight is None or known is None:
         return None
     sizes = shape[1:] if last else (*shape[2:], shape[1])
     height, width, channels = sizes
     if not (isinstance(height, int) and isinstance(width, int) and isinstance(channels, int)):
         return None
-    known = shape_of_constant(weight)
     outputs, kernel = known[0], known[1:3] if last else known[2:]
     group = int(attribute(node, "group", 1))
     pads = explicit_pads(node, (height, width), kernel)
@@ -189,7 +188,7 @@ def _matrix(plan: _Plan, array: Array, *, blocks: bool) -> Array:
     return np.transpose(wide.reshape(outputs, -1))
 
 
-def _weight(graph: Graph, node: Node, plan: _Plan, rearranger: Rearranger) -> Value:
+def _weight(node: Node, plan: _Plan, rearranger: Rearranger) -> Value:
     value = node.inputs[1]
     if value is None:
         raise ValueError(f"'{node.name}' has no weight")
@@ -206,15 +205,17 @@ def _weight(graph: Graph, node: Node, plan: _Plan, rearranger: Rearranger) -> Va
     return rearranger(value, to_matrix, key, node, len(full))
 
 
-def _lower(graph: Graph, node: Node, plan: _Plan, rearranger: Rearranger) -> None:
+def _lower(node: Node, plan: _Plan, rearranger: Rearranger) -> None:
     output = node.outputs[0]
-    weight = _weight(graph, node, plan, rearranger)
+    weight = _weight(node, plan, rearranger)
     emit = Emitter(node)
     shape = dims(node.inputs[0]) or (None,)
     rows, columns = (plan.windows.size(plan.size[axis], axis) for axis in (0, 1))
     value = node.inputs[0]
     if not plan.last:
-        value = _typed(emit.add("Transpose", [value], perm=_LAST), output, shape[0], plan.size)
+        value = _typed(
+            emit.add("Transpose", [value], perm=to_last(4)), output, shape[0], plan.size
+        )
     if not plan.pointwise:
         value = _windows(emit, node, value, plan)
         depth = plan.size[2] * plan.windows.kernel[0] * plan.windows.kernel[1]
@@ -226,7 +227,7 @@ def _lower(graph: Graph, node: Node, plan: _Plan, rearranger: Rearranger) -> Non
     maker = product.producer()
     if not plan.last:
         _typed(product, output, shape[0], (rows, columns, plan.outputs))
-        product = emit.add("Transpose", [product], perm=_FIRST)
+        product = emit.add("Transpose", [product], perm=to_first(4))
     name = node.name
     emit.replace_with(product)
     if maker is not None:
@@ -242,37 +243,24 @@ def _typed(
 
 
 def _windows(emit: Emitter, node: Node, value: Value | None, plan: _Plan) -> Value:
-    height, width, channels = plan.size
-    windows = plan.windows
-    fresh = onnx_ir.node(
-        IM2COL,
-        [value],
-        {
-            "stride": list(windows.stride),
-            "kernel_size": list(windows.kernel),
-            "input_shape": f"(1,{height},{width},{channels})",
-            "pad_amount": list(windows.pads),
-            "pad_value": 0,
-            "depthwise": int(plan.group == channels == plan.outputs),
-            "dilations": list(windows.dilations),
-        },
-        domain=dialect.DOMAIN,
-        name=f"{node.name}_Im2Col",
-    )
-    fresh.outputs[0].name = f"{node.name}_Im2Col_out"
-    emit.node.prepend(fresh)
-    return fresh.outputs[0]
+    (height, width, channels), windows = plan.size, plan.windows
+    attributes: dict[str, Any] = {
+        "stride": list(windows.stride),
+        "kernel_size": list(windows.kernel),
+        "input_shape": f"(1,{height},{width},{channels})",
+        "pad_amount": list(windows.pads),
+        "pad_value": 0,
+        "depthwise": int(plan.group == channels == plan.outputs),
+        "dilations": list(windows.dilations),
+    }
+    name = f"{node.name}_Im2Col"
+    fresh = onnx_ir.node(IM2COL, [value], attributes, domain=dialect.DOMAIN, name=name)
+    fresh.outputs[0].name = f"{name}_out"
+    return emit.insert(fresh)
 
 
 def _strided(emit: Emitter, value: Value | None, plan: _Plan) -> Value:
-    largest = np.iinfo(np.int64).max
-    return emit.add(
-        "Slice",
-        [
-            value,
-            emit.constant("starts", np.array([0, 0], dtype=np.int64)),
-            emit.constant("ends", np.array([largest, largest], dtype=np.int64)),
-            emit.constant("axes", np.array([1, 2], dtype=np.int64)),
-            emit.constant("steps", np.array(plan.windows.stride, dtype=np.int64)),
-        ],
-    )
+    largest = int(np.iinfo(np.int64).max)
+    bounds = {"starts": (0, 0), "ends": (largest, largest), "axes": (1, 2)}
+    bounds["steps"] = plan.windows.stride
+    return emit.add("Slice", [value, *(emit.integers(n, b) for n, b in bounds.items())])

@@ -8,8 +8,8 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
-from qonnx_hub_ir.graph.queries import dims, is_standard, only_reader
+from qonnx_hub_ir.graph.constants import constant_shape
+from qonnx_hub_ir.graph.queries import dims, is_standard, only_reader, rank_of
 from qonnx_hub_ir.graph.rewriting import replace_node, rewrite_nodes
 
 
@@ -61,12 +61,8 @@ class MatmulToGemm(InPlacePass):
 
 
 def _is_of_matrices(node: Node) -> bool:
-    for value in node.inputs:
-        known = dims(value)
-        if value is not None and is_constant_tree(value):
-            known = shape_of_constant(value)
-        if known is None or len(known) != 2:
-            return False
+    if any(rank_of(value) != 2 for value in node.inputs):
+        return False
     dtype = node.outputs[0].dtype or (node.inputs[0].dtype if node.inputs[0] else None)
     return dtype is not None and dtype.is_floating_point()
 
@@ -81,9 +77,7 @@ def _bias_behind(node: Node) -> tuple[Node, Value] | None:
     if not is_standard(add, "Add") or add.graph is not node.graph:
         return None
     bias = add.inputs[1 - usage.idx]
-    if bias is None or not is_constant_tree(bias):
-        return None
-    shape = shape_of_constant(bias)
-    if len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
+    shape = constant_shape(bias)
+    if bias is None or shape is None or len(shape) > 2 or (len(shape) == 2 and shape[0] != 1):
         return None
     return (add, bias) if not shape or shape[-1] in (1, columns) else None
