@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx_ir
@@ -15,6 +14,7 @@ from onnx_ir.passes.common import (
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.lowering.functions import is_known
 
 _LOWEST_IR_VERSION = 4
@@ -49,10 +49,9 @@ class NormalizeDialect(InPlacePass):
         """Return the model, changed in place."""
         defined = _take_quantizer_functions(model)
         modified = bool(defined)
-        for graph in _graphs(model):
-            for node in graph:
-                if node.op_identifier() not in model.functions:
-                    modified |= _normalize_node(node)
+        for node in every_node(model):
+            if node.op_identifier() not in model.functions:
+                modified |= _normalize_node(node)
         _check_meaning(model, defined)
         modified |= _normalize_imports(model)
         modified |= RemoveInitializersFromInputsPass()(model).modified
@@ -65,22 +64,9 @@ class NormalizeDialect(InPlacePass):
         return PassResult(model, modified=modified)
 
 
-def _graphs(model: Model) -> Iterator[Graph | onnx_ir.Function]:
-    yield model.graph
-    yield from model.graph.subgraphs()
-    for function in model.functions.values():
-        yield function
-        yield from function.subgraphs()
-
-
 def _take_quantizer_functions(model: Model) -> list[onnx_ir.Function]:
     """Remove the functions that define operators of the dialect, and return them."""
-    ours = [
-        key
-        for key in model.functions
-        if _canonical_domain(key[0]) in {dialect.DOMAIN, dialect.CHANNELS_LAST_DOMAIN}
-        and _is_ours(_canonical_domain(key[0]), key[1])
-    ]
+    ours = [key for key in model.functions if _is_ours(_canonical_domain(key[0]), key[1])]
     return [model.functions.pop(key) for key in ours]
 
 
@@ -89,12 +75,8 @@ def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
     for function in defined:
         op_type = dialect.OPERATOR_ALIASES.get(function.name, function.name)
         domain = _canonical_domain(function.domain)
-        nodes = [
-            node
-            for graph in _graphs(model)
-            for node in graph
-            if (node.domain, node.op_type) == (domain, op_type)
-        ]
+        key = (domain, op_type)
+        nodes = [n for n in every_node(model) if (n.domain, n.op_type) == key]
         if not is_known(function, nodes):
             raise SourceError(
                 f"the file defines {function.domain}::{function.name} by a function of its "
@@ -107,7 +89,8 @@ def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
 def _is_ours(domain: str, op_type: str) -> bool:
     if domain == dialect.CHANNELS_LAST_DOMAIN:
         return op_type in dialect.CHANNELS_LAST_OPERATORS
-    return dialect.OPERATOR_ALIASES.get(op_type, op_type) in dialect.QUANTIZERS
+    name = dialect.OPERATOR_ALIASES.get(op_type, op_type)
+    return domain == dialect.DOMAIN and name in dialect.QUANTIZERS
 
 
 def _canonical_domain(domain: str) -> str:
@@ -166,7 +149,7 @@ def _normalize_imports(model: Model) -> bool:
     before = dict(imports)
     if "ai.onnx" in imports:
         imports.setdefault("", imports.pop("ai.onnx"))
-    used = {node.domain for graph in _graphs(model) for node in graph}
+    used = {node.domain for node in every_node(model)}
     for alias in dialect.DOMAIN_ALIASES - used:
         imports.pop(alias, None)
     if dialect.DOMAIN in used:
@@ -183,14 +166,12 @@ def _normalize_imports(model: Model) -> bool:
 
 def _drop_constant_outputs(graph: Graph) -> bool:
     real = [v for v in graph.outputs if not v.is_initializer()]
-    dropped = [
+    kept = [
         v
         for v in graph.outputs
-        if v.is_initializer() and v.const_value is not None and v.const_value.size == 1
+        if v in real or v.const_value is None or v.const_value.size != 1
     ]
-    if not real or not dropped:
+    if not real or len(kept) == len(graph.outputs):
         return False
-    kept = [v for v in graph.outputs if v not in dropped]
-    graph.outputs.clear()
-    graph.outputs.extend(kept)
+    graph.outputs[:] = kept
     return True

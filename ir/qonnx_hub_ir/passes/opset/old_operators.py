@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Node
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.graph.queries import attribute, is_standard, rank_of
+from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
-
-_ALIGNING = frozenset({"Add", "Sub", "Mul", "Div", "Pow"})
-_RESIZING = frozenset({"Upsample", "Resize"})
 
 
 def prepare(model: Model, version: int) -> None:
@@ -44,14 +43,23 @@ def prepare(model: Model, version: int) -> None:
         InferShapes()(model)
     for node in standard:
         if node.op_type == "BatchNormalization":
-            _forget_training(node, version)
-        elif node.op_type in _ALIGNING and version < 7:
-            _align_to_axis(node)
-        elif node.op_type == "PRelu" and version < 7:
-            _align_slope(node)
-        elif node.op_type == "Hardmax" and version < 13:
-            _check_hardmax(node)
-        elif node.op_type == "Resize" and version < 11:
+            node.attributes.pop("consumed_inputs", None)  # which buffers may be overwritten
+            if version >= 7 and attribute(node, "is_test", 0):
+                del node.attributes["is_test"]
+        elif version < 7 and _aligns(node):
+            _align(node, node.attributes.pop("axis").value)
+        elif version < 7 and node.op_type == "PRelu":
+            slope = node.inputs[1]
+            if slope is not None and slope.shape is not None and list(slope.shape) != [1]:
+                _align(node, 1)
+        elif version < 13 and node.op_type == "Hardmax":
+            axis, rank = attribute(node, "axis", 1), rank_of(node.inputs[0])
+            if axis != -1 and (rank is None or axis != rank - 1):
+                raise SourceError(
+                    f"Hardmax '{node.name}' flattens the axes from {axis} on, which no opset "
+                    "above 12 does; write it with a newer opset"
+                )
+        elif version < 11 and node.op_type == "Resize":
             _check_shrinking(node)
 
 
@@ -65,8 +73,10 @@ def settle(graph: Graph, original: Graph, version: int) -> None:
     """
     if version >= 11:
         return
-    before = [n for n in original.all_nodes() if n.domain == "" and n.op_type in _RESIZING]
-    after = [n for n in graph.all_nodes() if n.domain == "" and n.op_type == "Resize"]
+    before, after = (
+        [node for node in one.all_nodes() if is_standard(node, "Resize", "Upsample")]
+        for one in (original, graph)
+    )
     for old, new in zip(before, after, strict=True):
         new.name, new.outputs[0].name = old.name, old.outputs[0].name
         new.replace_input_with(1, None)  # a region of interest, which this mode does not read
@@ -76,36 +86,20 @@ def settle(graph: Graph, original: Graph, version: int) -> None:
         new.attributes["nearest_mode"] = onnx_ir.AttrString("nearest_mode", "floor")
 
 
+def _aligns(node: Node) -> bool:
+    """Return whether the second operand of arithmetic is aligned to an axis."""
+    return operators.of(node).family is Family.ARITHMETIC and "axis" in node.attributes
+
+
 def _needs_ranks(node: Node, version: int) -> bool:
-    if version >= 7:
-        return node.op_type == "Hardmax" and version < 13
-    return node.op_type in {"Hardmax", "PRelu"} or (
-        node.op_type in _ALIGNING and "axis" in node.attributes
-    )
-
-
-def _forget_training(node: Node, version: int) -> None:
-    node.attributes.pop("consumed_inputs", None)  # which buffers may be overwritten
-    is_test = node.attributes.get("is_test")
-    if version >= 7 and is_test is not None and is_test.value:
-        del node.attributes["is_test"]
-
-
-def _align_to_axis(node: Node) -> None:
-    axis = node.attributes.pop("axis", None)
-    if axis is not None:
-        _align(node, axis.value)
-
-
-def _align_slope(node: Node) -> None:
-    slope = node.inputs[1]
-    if slope is not None and slope.shape is not None and list(slope.shape) != [1]:
-        _align(node, 1)
+    if node.op_type == "Hardmax":
+        return version < 13
+    return version < 7 and (node.op_type == "PRelu" or _aligns(node))
 
 
 def _align(node: Node, axis: int) -> None:
     """Append axes to the second input until its first one meets ``axis`` of the other."""
-    second, (rank, own_rank) = node.inputs[1], (_rank(value) for value in node.inputs[:2])
+    second, (rank, own_rank) = node.inputs[1], (rank_of(value) for value in node.inputs[:2])
     if second is None or rank is None or own_rank is None:
         raise SourceError(
             f"{node.op_type} '{node.name}' aligns its inputs at axis {axis}, but their ranks "
@@ -124,20 +118,9 @@ def _align(node: Node, axis: int) -> None:
     node.replace_input_with(1, result)
 
 
-def _check_hardmax(node: Node) -> None:
-    given = node.attributes.get("axis")
-    axis, rank = 1 if given is None else given.value, _rank(node.inputs[0])
-    if axis != -1 and (rank is None or axis != rank - 1):
-        raise SourceError(
-            f"Hardmax '{node.name}' flattens the axes from {axis} on, which no opset above 12 "
-            "does; write it with a newer opset"
-        )
-
-
 def _check_shrinking(node: Node) -> None:
     scales = dialect.constant_value(node.inputs[1])
-    mode = node.attributes.get("mode")
-    if scales is None or (mode is not None and mode.value != "nearest"):
+    if scales is None or attribute(node, "mode", "nearest") != "nearest":
         return
     shrinking = np.asarray(scales, dtype=np.float64)
     step = 1.0 / shrinking[shrinking < 1]
@@ -146,7 +129,3 @@ def _check_shrinking(node: Node) -> None:
             f"Resize '{node.name}' shrinks by a factor that is no whole number; which element "
             "it takes is not defined below opset 11; write it with a newer opset"
         )
-
-
-def _rank(value: Value | None) -> int | None:
-    return len(value.shape) if value is not None and value.shape is not None else None

@@ -15,6 +15,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.detach_weights import attach_weights, detach_weights
+from qonnx_hub_ir.graph.subgraphs import own_values
 from qonnx_hub_ir.passes.opset import old_operators
 
 OPSET = 19
@@ -47,7 +48,7 @@ class RaiseOpset(InPlacePass):
             modified = "" not in model.opset_imports
             model.opset_imports[""] = version
             return PassResult(model, modified=modified)
-        if _uses_standard_operators(model):
+        if any(node.domain == "" for node in model.graph.all_nodes()):
             model.graph = _convert(model, version, self.opset)
         model.opset_imports[""] = self.opset
         if dialect.CHANNELS_LAST_DOMAIN in model.opset_imports:
@@ -55,10 +56,6 @@ class RaiseOpset(InPlacePass):
         needed = helper.find_min_ir_version_for([helper.make_opsetid("", self.opset)])
         model.ir_version = max(model.ir_version, needed)
         return PassResult(model, modified=True)
-
-
-def _uses_standard_operators(model: Model) -> bool:
-    return any(node.domain == "" for node in model.graph.all_nodes())
 
 
 def _convert(model: Model, version: int, target: int) -> Graph:
@@ -93,7 +90,5 @@ def _restore_metadata(graph: Graph, original: Graph) -> None:
 
 
 def _values(graph: Graph) -> Iterator[Value]:
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph.all_nodes():
-        yield from node.outputs
+    for one in (graph, *graph.subgraphs()):
+        yield from own_values(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,20 +12,19 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.constants import drop_unread, known_integers, read_initializers
+from qonnx_hub_ir.graph.queries import Dims, attribute, dims
+from qonnx_hub_ir.operators import Batch
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
 _PROBES = (7919, 104729)
 """Batches that stand for any: an axis as long as either of these primes is the batch."""
 
-_ALONG_AN_AXIS = {"CumSum": 0, "Hardmax": -1, "LogSoftmax": -1, "Softmax": -1, "TopK": -1}
-"""Operators that keep the shape and mix what lies along an axis -> the default of that."""
-
-_TIME_FIRST = frozenset({"GRU", "LSTM", "RNN"})
+_TARGETS = {"Reshape": 1, "Expand": 1, "Resize": 3}
+"""Operators with a shape among their inputs -> its position."""
 
 
 @dataclass(frozen=True)
@@ -113,24 +113,23 @@ def _change(model: Model, old: int | str | None, new: int | str, size: int) -> N
 
 def _name_axes(model: Model, size: int, new: int | str) -> None:
     """Write the new batch into the shapes that were inferred for another size."""
+    if isinstance(new, int):
+        return
     graph = model.graph
     for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
-        known = dims(value)
-        if known is not None:
-            value.shape = onnx_ir.Shape([_named(axis, size, new) for axis in known])
-
-
-def _named(axis: int | str | None, size: int, new: int | str) -> int | str | None:
-    if isinstance(new, int) or not _is_batch(axis, size):
-        return axis
-    return new if axis == size else None
+        sizes: list[int | str | None] = list(dims(value) or ())
+        if value.shape is not None:
+            for place, axis in enumerate(sizes):
+                if _is_batch(axis, size):
+                    sizes[place] = new if axis == size else None
+            value.shape = onnx_ir.Shape(sizes)
 
 
 def _change_target(
     graph: Graph, node: Node, old: int | str | None, new: int | str, size: int
 ) -> None:
     """Change a constant shape in which the batch is written."""
-    position = {"Reshape": 1, "Expand": 1, "Resize": 3}.get(node.op_type)
+    position = _TARGETS.get(node.op_type)
     if node.domain != "" or position is None or len(node.inputs) <= position:
         return
     target = dialect.constant_value(node.inputs[position])
@@ -165,25 +164,19 @@ def _change_target(
 
 
 def _keeps_first_axis(
-    source: tuple[int | str | None, ...] | None,
-    made: tuple[int | str | None, ...] | None,
-    target: np.ndarray,
-    old: int | str | None,
+    source: Dims | None, made: Dims | None, target: np.ndarray, old: int | str | None
 ) -> bool:
     """Return whether a Reshape only rearranges what is behind the first axis."""
-    if not source or source[0] != old:
-        return False
-    if int(target[0]) == 0:
+    if not source or source[0] != old or int(target[0]) == 0:
         return False
     if isinstance(old, int):
         becomes = made[0] if made else None
         return int(target[0]) == old or (int(target[0]) == -1 and becomes == old)
-    behind = source[1:]
     rest = [int(size) for size in target[1:]]
-    known = [size for size in behind if isinstance(size, int)]
-    if int(target[0]) != -1 or len(known) != len(behind) or min(rest, default=1) < 1:
+    known = [size for size in source[1:] if isinstance(size, int)]
+    if int(target[0]) != -1 or len(known) != len(source) - 1 or min(rest, default=1) < 1:
         return False
-    return int(np.prod(known, dtype=np.int64)) == int(np.prod(rest, dtype=np.int64))
+    return math.prod(known) == math.prod(rest)
 
 
 def _require_apart(probe: Model, size: int) -> None:
@@ -204,33 +197,30 @@ def _carried(model: Model) -> set[Value]:
     """Return the values that depend on an input other than through a shape."""
     carried: set[Value] = set(model.graph.inputs)
     for node in model.graph:
-        if node.op_type in {"Shape", "Size"} and node.domain == "":
-            continue
-        if any(value in carried for value in node.inputs if value is not None):
+        if not operators.reads_shape_only(node) and any(v in carried for v in node.inputs):
             carried.update(node.outputs)
     return carried
 
 
 def _mixes(node: Node, carried: set[Value], size: int) -> Iterator[str]:
-    if node.domain != "" or not any(v in carried for v in node.inputs if v is not None):
+    if node.domain != "" or not any(v in carried for v in node.inputs):
         return
-    if node.op_type in _ALONG_AN_AXIS:
-        rank = len(dims(node.inputs[0]) or ())
-        axis = int(attribute(node, "axis", _ALONG_AN_AXIS[node.op_type]))
-        if node.op_type == "CumSum":
-            known = dialect.constant_value(node.inputs[1])
-            axis = 0 if known is None else int(known.reshape(-1)[0])
-        if rank and axis % rank == 0:
-            yield "works along the batch"
+    sizes, axis = dims(node.inputs[0]) or (), None
+    if operators.of(node).batch is Batch.OTHER_AXIS:
+        axis = int(attribute(node, "axis", operators.default_axis(node) or 0))
+    elif operators.input_role(node, 1) == "axis":
+        axis = (known_integers(node.inputs[1]) or [0])[0]
+    if axis is not None and sizes and axis % len(sizes) == 0:
+        yield "works along the batch"
     if node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0):
         yield "takes its statistics from the batch"
-    if node.op_type in _TIME_FIRST and (dims(node.inputs[0]) or (None,))[0] == size:
+    if operators.is_recurrent(node) and (*sizes, None)[0] == size:
         yield "reads its input as one sequence along the first axis"
-    if node.op_type in _TIME_FIRST and any(
+    if operators.is_recurrent(node) and any(
         dialect.constant_value(value) is not None for value in node.inputs[5:7]
     ):
         yield "starts from a constant state, which has the batch in its shape"
-    if node.op_type in {"If", "Loop", "Scan"}:
+    if operators.has_subgraphs(node):
         yield "has graphs inside it: what they do with the batch is not looked into"
 
 

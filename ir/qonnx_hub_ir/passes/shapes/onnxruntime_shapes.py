@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.queries import attribute, input_of
 from qonnx_hub_ir.lowering import onnxruntime_operators
 
 _FLOAT = int(onnx_ir.DataType.FLOAT)
@@ -55,21 +57,23 @@ def stand_in(node: Node) -> None:
     An operator without a rule is left as it is, and tells nothing of what it makes.
     """
     twin = _twin_of(node)
-    channels_last = node.attributes.get("channels_last")
-    if twin is None or (channels_last is not None and channels_last.value):
+    if twin is None or attribute(node, "channels_last", 0):
         return
-    operands = [node.inputs[index] for index in twin.operands]
-    if any(operand is None for operand in operands):
+    operands = [value for index in twin.operands if (value := node.inputs[index]) is not None]
+    if len(operands) < len(twin.operands):
         return
-    inputs = [_cast(node, operand) for operand in operands if operand is not None]
+    stem = node.outputs[0].name
+    inputs = [
+        _inserted(node, f"{stem}_{value.name}_float", "Cast", [value], {"to": _FLOAT})
+        for value in operands
+    ]
     if node.op_type == "QLinearReduceMean":
-        inputs.append(_axes(node))
-    attributes = [node.attributes[name] for name in twin.kept if name in node.attributes]
-    result = Node("", twin.op_type, inputs, attributes, num_outputs=1)
-    result.outputs[0].name = f"{node.outputs[0].name}_float"
-    node.prepend(result)
-    last: list[Value | None] = [result.outputs[0]]
-    is_float = twin.like is None or (node.op_type == "QGemm" and _input(node, 7) is None)
+        axes = np.array(attribute(node, "axes", ()), dtype=np.int64)
+        assert isinstance(node.graph, onnx_ir.Graph), "functions are inlined on import"
+        inputs.append(dialect.add_initializer(node.graph, f"{stem}_axes", axes))
+    kept = {name: node.attributes[name].value for name in twin.kept if name in node.attributes}
+    last: list[Value | None] = [_inserted(node, f"{stem}_float", twin.op_type, inputs, kept)]
+    is_float = twin.like is None or (node.op_type == "QGemm" and input_of(node, 7) is None)
     if not is_float and twin.like is not None:
         last.append(node.inputs[twin.like])
     node.attributes.clear()
@@ -77,6 +81,16 @@ def stand_in(node: Node) -> None:
     node.resize_inputs(len(last))
     for index, value in enumerate(last):
         node.replace_input_with(index, value)
+
+
+def _inserted(
+    node: Node, name: str, op_type: str, inputs: Sequence[Value], attributes: dict[str, Any]
+) -> Value:
+    """Return the output, of that name, of a new node in front of another."""
+    fresh = onnx_ir.node(op_type, inputs, attributes)
+    fresh.outputs[0].name = name
+    node.prepend(fresh)
+    return fresh.outputs[0]
 
 
 def _twin_of(node: Node) -> _Twin | None:
@@ -89,21 +103,3 @@ def _twin_of(node: Node) -> _Twin | None:
         # What is chosen from broadcasts with the condition, as in a sum of all three.
         return _Twin("Sum", (0, 1, 4), 1)
     return _TWINS.get(node.op_type)
-
-
-def _input(node: Node, index: int) -> Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _cast(node: Node, value: Value) -> Value:
-    attribute = onnx_ir.AttrInt64("to", _FLOAT)
-    cast = Node("", "Cast", [value], [attribute], num_outputs=1)
-    cast.outputs[0].name = f"{node.outputs[0].name}_{value.name}_float"
-    node.prepend(cast)
-    return cast.outputs[0]
-
-
-def _axes(node: Node) -> Value:
-    axes = np.array(node.attributes["axes"].value, dtype=np.int64)
-    assert isinstance(node.graph, onnx_ir.Graph), "functions are inlined on import"
-    return dialect.add_initializer(node.graph, f"{node.outputs[0].name}_axes", axes)
