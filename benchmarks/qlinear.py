@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir
 
 import qonnx_hub as qh
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qlinear.exporter import QlinearExporter
 
 BUDGET = 0.5
@@ -79,7 +79,7 @@ def ort_call(message: bytes, feeds: dict[str, Any]) -> Callable[[], list[Any]] |
 def row(name: str, source: Any, batch: int, dialect: str) -> dict[str, Any]:
     model = qh.load(source, from_="qonnx")
     start = time.perf_counter()
-    artifact = QlinearExporter().export(model, ExportOptions(dialect=dialect))
+    artifact = QlinearExporter().export(model, export_options(dialect=dialect))
     seconds = time.perf_counter() - start
     feeds = feed_of(model, batch)
     proto = onnx_ir.to_proto(artifact.model)

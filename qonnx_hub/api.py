@@ -33,6 +33,7 @@ from qonnx_hub_adapters.protocol import (
     ImportOptions,
     Prepares,
     QuantizerRecord,
+    export_options,
 )
 from qonnx_hub_ir import dialect as ir_dialect
 from qonnx_hub_ir.passes import ChangeLayout
@@ -168,13 +169,14 @@ def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) 
         model: An IR model.
         path: The file to write; for forms that are folders, the folder.
         format: Name of the form.
-        **options: Fields of :class:`~qonnx_hub_adapters.protocol.ExportOptions`.
+        **options: ``opset``, ``allow_lossy``, and what only the form's exporter takes, as
+            ``encoding`` and ``stored_weights`` of "qcdq".
 
     Raises:
         NotExactError: The form cannot say the model exactly; every reason is listed.
     """
     exporter = registry.find_exporter(format)
-    artifact = exporter.export(model, ExportOptions(**options))
+    artifact = exporter.export(model, export_options(**options))
     beside = has_external_data(model)
     write_artifact(artifact, path, exporter.info.folder, external=beside)
     return artifact
@@ -242,17 +244,17 @@ def convert(
     own_result = None if feeds is None else check_source(importer, source, model, feeds, label)
     if ChangeLayout(layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
-    options = ExportOptions(
-        opset,
-        allow_lossy,
-        encoding,
-        stored_weights,
-        dialect,
-        profile,
-        self_contained,
-        target_options or {},
-    )
     exporter = registry.find_exporter(to)
+    own: dict[str, Any] = {
+        "encoding": encoding,
+        "stored_weights": stored_weights,
+        "dialect": dialect,
+    }
+    extra = {name: own[name] for name in exporter.info.option_names if name in own}
+    asked = {"profile": profile, "self_contained": self_contained}
+    extra |= {name: value for name, value in asked.items() if value}
+    extra |= target_options or {}
+    options = ExportOptions(opset=opset, allow_lossy=allow_lossy, extra=extra)
     artifact = exporter.export(model, options)
     notes.extend(artifact.notes)
     result, ort_result, message = None, None, None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub_adapters.protocol import ExportOptions
-from qonnx_hub_ir.errors import HubError, NotExactError, UsageError
+from qonnx_hub_ir.errors import HubError, NotExactError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
@@ -45,24 +44,6 @@ def check(model: Model) -> None:
         onnx.checker.check_model(without_weights(model))
     except onnx.checker.ValidationError as error:
         raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
-
-
-def refuse_options(form: str, options: ExportOptions, *taken: str) -> None:
-    """Refuse the options that not every exporter has, except those that this one takes.
-
-    Args:
-        form: Its name, for the message.
-        options: What the caller asked for.
-        taken: Names among "profile", "self_contained" and "extra".
-
-    Raises:
-        UsageError: An option that would have no effect.
-    """
-    for name in ("profile", "self_contained", "extra"):
-        value = getattr(options, name)
-        if value and name not in taken:
-            words = ", ".join(value) if name == "extra" else name.replace("_", "-")
-            raise UsageError(f"the form '{form}' has no option '{words}'")
 
 
 def require_opset(asked: int | None, needed: int, reason: str) -> int:

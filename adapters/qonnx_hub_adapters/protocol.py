@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -75,6 +75,7 @@ class AdapterInfo:
         suffixes: File suffixes that it reads or writes, with the dot.
         support: Feature -> support; what is not listed is UNKNOWN.
         folder: For a form that is a folder, the name of the model in it; else empty.
+        options: The dataclass of the options that only this adapter has, if there are any.
     """
 
     name: str
@@ -84,6 +85,12 @@ class AdapterInfo:
     suffixes: tuple[str, ...] = ()
     support: Mapping[Feature, Support] = field(default_factory=dict)
     folder: str = ""
+    options: type[Any] | None = None
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """Names of the options that only this adapter has, as its dataclass lists them."""
+        return () if self.options is None else tuple(f.name for f in fields(self.options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,31 +110,26 @@ class ImportOptions:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
     """How to write a target.
 
     Attributes:
         opset: Standard opset of the file; the exporter's choice by default.
         allow_lossy: Write what is not exact as well, where a near form exists.
-        encoding: Which encodings of quantizers an exporter may use, for those that have
-            several.
-        weights: How integer weights are stored, for exporters that store integers.
-        dialect: Operators of integer products: standard ones only ("onnx"), or onnxruntime's
-            own as well ("ort"), for exporters that have both.
-        profile: Whose rules beyond the form's own the file shall keep, such as "finn".
-        self_contained: Define every operator of the form within the file.
-        extra: Options that only this exporter has, by name.
+        extra: Options that only this exporter has, by name; see :attr:`AdapterInfo.options`.
     """
 
     opset: int | None = None
     allow_lossy: bool = False
-    encoding: str = "auto"
-    weights: str = "int8"
-    dialect: str = "onnx"
-    profile: str = ""
-    self_contained: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def export_options(
+    *, opset: int | None = None, allow_lossy: bool = False, **extra: Any
+) -> ExportOptions:
+    """Return the options of an export, those that only its exporter has among them."""
+    return ExportOptions(opset=opset, allow_lossy=allow_lossy, extra=extra)
 
 
 @dataclass(frozen=True, slots=True)

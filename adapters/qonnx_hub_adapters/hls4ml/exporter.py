@@ -13,7 +13,7 @@ from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, is_turned, lower, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
-from qonnx_hub_adapters.onnx_writer import finish, raise_to, refuse_options
+from qonnx_hub_adapters.onnx_writer import finish, raise_to
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -63,7 +63,6 @@ class Hls4mlExporter:
             NotExactError: With all gaps, or an opset below the model's own.
             UsageError: An option that does not exist.
         """
-        refuse_options(self.info.name, options, "extra")
         inputs = tuple(str(value.name) for value in model.graph.inputs)
         wishes = read_options(options.extra, inputs)
         lowered = lower(

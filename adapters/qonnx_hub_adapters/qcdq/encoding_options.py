@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qonnx_hub_adapters.adapter_options import require_choice
 from qonnx_hub_adapters.protocol import Bound
 from qonnx_hub_adapters.qcdq.linear import Writer
 
@@ -12,6 +13,28 @@ LOWEST_OPSET = 19
 
 ENCODINGS = ("auto", "qcdq", "qdq", "float")
 WEIGHTS = ("int8", "int4", "int2", "float")
+
+
+@dataclass(frozen=True, slots=True)
+class QcdqOptions:
+    """How quantizers are written.
+
+    Attributes:
+        encoding: "auto", or only forms with integer Clip ("qcdq"), without it ("qdq"), or of
+            float operators ("float").
+        stored_weights: Narrowest integer type of stored weights; "float" stores no integers.
+
+    Raises:
+        UsageError: An encoding or a storage of weights that does not exist.
+    """
+
+    encoding: str = "auto"
+    stored_weights: str = "int8"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown values."""
+        require_choice("encoding", self.encoding, ENCODINGS)
+        require_choice("storage of weights", self.stored_weights, WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx_ir
 from onnx_ir import Model, Node
 
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
-from qonnx_hub_adapters.onnx_writer import finish, raise_to, refuse_options
+from qonnx_hub_adapters.onnx_writer import finish, raise_to
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -17,16 +18,15 @@ from qonnx_hub_adapters.protocol import (
     Support,
 )
 from qonnx_hub_adapters.qcdq.encoding_options import (
-    ENCODINGS,
     LOWEST_OPSET,
-    WEIGHTS,
     Encoding,
+    QcdqOptions,
     Wishes,
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
-from qonnx_hub_ir.errors import NotExactError, UsageError
+from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.passes import LowerChannelsLast
 
@@ -49,6 +49,7 @@ INFO = AdapterInfo(
         Feature.TRUNC: Support.EXACT,
         Feature.CHANNELS_LAST: Support.EXACT,
     },
+    options=QcdqOptions,
 )
 
 
@@ -69,30 +70,18 @@ class QcdqExporter:
             NotExactError: With all gaps, or an opset that is too low.
             UsageError: An encoding or a storage of weights that does not exist.
         """
-        refuse_options(self.info.name, options)
-        _check_options(options)
+        own = read_own_options(QcdqOptions, self.info.name, options)
         copy = model.clone()
         LowerChannelsLast()(copy)
-        chosen, opset = _choose_all(copy, options)
+        chosen, opset = _choose_all(copy, options, own)
         records = [_encode(copy.graph, node, encoding) for node, encoding in chosen]
         copy.opset_imports.pop(dialect.DOMAIN, None)
         raise_to(copy, opset)
         return Artifact(finish(copy), tuple(records), notes=_notes(chosen))
 
 
-def _check_options(options: ExportOptions) -> None:
-    if options.encoding not in ENCODINGS:
-        raise UsageError(
-            f"unknown encoding '{options.encoding}'; there are: {', '.join(ENCODINGS)}"
-        )
-    if options.weights not in WEIGHTS:
-        raise UsageError(
-            f"unknown storage of weights '{options.weights}'; there are: {', '.join(WEIGHTS)}"
-        )
-
-
 def _choose_all(
-    model: Model, options: ExportOptions
+    model: Model, options: ExportOptions, own: QcdqOptions
 ) -> tuple[list[tuple[Node, Encoding]], int]:
     """Return an encoding for every quantizer, and the standard opset they need together.
 
@@ -107,7 +96,7 @@ def _choose_all(
     opset = max(opset, options.opset or 0)
     while True:
         wishes = Wishes(
-            options.encoding, options.weights, opset, options.opset, options.allow_lossy
+            own.encoding, own.stored_weights, opset, options.opset, options.allow_lossy
         )
         choices = [(node, choose(node, wishes)) for node in _quantizers(model)]
         gaps = [choice for _, choice in choices if isinstance(choice, Gap)]

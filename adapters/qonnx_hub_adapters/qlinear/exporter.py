@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from onnx_ir import Model, Node
 
+from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
-from qonnx_hub_adapters.onnx_writer import refuse_options
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -17,16 +17,37 @@ from qonnx_hub_adapters.protocol import (
     Gap,
     Support,
 )
+from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.integer_values import Form, Steps, choose_form, read_steps
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, Rewriter
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
 DIALECTS = ("onnx", "ort")
+
+
+@dataclass(frozen=True, slots=True)
+class QlinearOptions(QcdqOptions):
+    """How integer layers are written, and as in :class:`QcdqOptions` what is left in float.
+
+    Attributes:
+        dialect: Operators of integer products: standard ones only ("onnx"), or onnxruntime's
+            own as well ("ort").
+
+    Raises:
+        UsageError: A value that does not exist.
+    """
+
+    dialect: str = "onnx"
+
+    def __post_init__(self) -> None:
+        """Refuse unknown values."""
+        QcdqOptions.__post_init__(self)
+        require_choice("dialect", self.dialect, DIALECTS)
+
 
 INFO = AdapterInfo(
     name="qlinear",
@@ -47,6 +68,7 @@ INFO = AdapterInfo(
         Feature.TRUNC: Support.EXACT,
         Feature.CHANNELS_LAST: Support.BOUNDED,
     },
+    options=QlinearOptions,
 )
 """Bounded is what runs in integers: exact where the source's own float sums are (scales that
 are powers of two), else within one step, for the source rounds and integers do not."""
@@ -72,19 +94,17 @@ class QlinearExporter:
             NotExactError: With all gaps, or an opset that is too low.
             UsageError: A dialect that does not exist.
         """
-        refuse_options(self.info.name, options)
-        if options.dialect not in DIALECTS:
-            raise UsageError(
-                f"unknown dialect '{options.dialect}'; there are: {', '.join(DIALECTS)}"
-            )
+        own = read_own_options(QlinearOptions, self.info.name, options)
         copy = model.clone()
         run_passes(copy, [LowerChannelsLast(), InferShapes()])
         order = [node.name or "" for node in copy.graph.all_nodes() if _is_quantizer(node)]
-        rewriter = Rewriter(copy, _form(copy, options), allow_lossy=options.allow_lossy)
+        rewriter = Rewriter(
+            copy, _form(copy, options.opset, own), allow_lossy=options.allow_lossy
+        )
         layers, records = rewriter.run()
         if any(node.domain == CONTRIB for node in copy.graph):
             copy.opset_imports[CONTRIB] = 1
-        rest = QcdqExporter().export(copy, _for_the_rest(options))
+        rest = QcdqExporter().export(copy, _for_the_rest(options, own))
         known = {record.node: record for record in rest.quantizers} | records
         for name, bound in rewriter.bounds.items():
             known[name] = replace(
@@ -107,23 +127,24 @@ def _take_codes(model: Model) -> dict[str, CodesOf]:
     return found
 
 
-def _for_the_rest(options: ExportOptions) -> ExportOptions:
+def _for_the_rest(options: ExportOptions, own: QlinearOptions) -> ExportOptions:
     """Return the options for float layers: float weights, unless narrower ones are asked for.
 
     Where a float layer reads DequantizeLinear, onnxruntime's default options round its bias.
     """
-    return replace(options, weights="float") if options.weights == "int8" else options
+    stored = "float" if own.stored_weights == "int8" else own.stored_weights
+    return replace(options, extra={"encoding": own.encoding, "stored_weights": stored})
 
 
 def _is_quantizer(node: Node) -> bool:
     return dialect.is_quantizer(node)
 
 
-def _form(model: Model, options: ExportOptions) -> Form:
+def _form(model: Model, opset: int | None, own: QlinearOptions) -> Form:
     steps = [read_steps(node) for node in model.graph if _is_activation(node)]
-    opset = max(model.opset_imports[""], options.opset or 0)
+    newest = max(model.opset_imports[""], opset or 0)
     known = [s for s in steps if isinstance(s, Steps)]
-    return choose_form(known, opset, contrib=options.dialect == "ort")
+    return choose_form(known, newest, contrib=own.dialect == "ort")
 
 
 def _is_activation(node: Node) -> bool:

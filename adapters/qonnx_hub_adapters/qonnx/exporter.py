@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx_ir import Model, Node
 
-from qonnx_hub_adapters.onnx_writer import check, finish, raise_to, refuse_options
+from qonnx_hub_adapters.adapter_options import read_own_options
+from qonnx_hub_adapters.onnx_writer import check, finish, raise_to
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
@@ -13,6 +14,7 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qonnx import finn_profile as finn
 from qonnx_hub_adapters.qonnx.importer import INFO
+from qonnx_hub_adapters.qonnx.options import QonnxOptions
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
@@ -46,10 +48,10 @@ class QonnxExporter:
         Raises:
             NotExactError: With all gaps, or an opset below the model's own.
         """
-        refuse_options(self.info.name, options, "self_contained", "profile")
+        own = read_own_options(QonnxOptions, self.info.name, options)
         notes: tuple[str, ...] = ()
-        if options.profile:
-            model, notes = _in_profile(model, options.profile)
+        if own.profile:
+            model, notes = _in_profile(model, own.profile)
         gaps = self.gaps(model)
         if gaps:
             raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
@@ -63,7 +65,7 @@ class QonnxExporter:
             truncs = [n for n in _quantizers(copy) if n.op_type == "Trunc"]
             newest = max((_trunc_version(node) for node in truncs), default=1)
             copy.opset_imports[dialect.DOMAIN] = newest
-        if options.self_contained:
+        if own.self_contained:
             _define_operators(copy)
         return Artifact(copy, records, notes)
 

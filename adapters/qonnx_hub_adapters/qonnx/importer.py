@@ -13,12 +13,14 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
+from qonnx_hub_adapters.qonnx.options import QonnxOptions
 
 INFO = AdapterInfo(
     name="qonnx",
     summary="ONNX with Quant, BipolarQuant, FloatQuant, Trunc nodes (Brevitas, FINN, hls4ml)",
     suffixes=SUFFIXES,
     support=dict.fromkeys(Feature, Support.EXACT),
+    options=QonnxOptions,
 )
 
 

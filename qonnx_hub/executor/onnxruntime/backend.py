@@ -26,7 +26,7 @@ from qonnx_hub.executor.kernels.spec import Array
 from qonnx_hub.executor.onnxruntime.layout import quantize_in_blocks
 from qonnx_hub.io.model_files import fits_one_message, in_one_message, write_model
 from qonnx_hub_adapters.dependencies import require
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq import linear
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir import dialect
@@ -117,7 +117,7 @@ def lower_for_ort(model: Model) -> Model:
     nodes = [node for node in copy.graph.all_nodes() if dialect.is_quantizer(node)]
     for node in nodes:
         _lower_activation(node)
-    return QcdqExporter().export(copy, ExportOptions(encoding="float")).model
+    return QcdqExporter().export(copy, export_options(encoding="float")).model
 
 
 def _joined(pieces: list[dict[str, Array]], unit: int) -> dict[str, Array]:

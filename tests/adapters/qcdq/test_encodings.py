@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import qonnx_hub as qh
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import ExportOptions, export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.quantizers import FloatQuant, IntQuant, Rounding, Trunc, integer_bounds
@@ -67,7 +67,7 @@ def _answers(
     model: Any, x: np.ndarray, **options: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the exported file's answers on our executor and on onnxruntime."""
-    artifact = QcdqExporter().export(model, ExportOptions(**options))
+    artifact = QcdqExporter().export(model, export_options(**options))
     assert all(record.exact for record in artifact.quantizers)
     message = artifact.to_proto()
     ours = Session(qh.load(message, "qonnx")).run({"x": x})["y"]
@@ -152,7 +152,7 @@ def test_a_forced_encoding_is_exact_or_refused(quant: IntQuant, encoding: str) -
     if QcdqExporter().gaps(model):
         raise AssertionError("the exporter's own choice has no gaps")
     try:
-        QcdqExporter().export(model, ExportOptions(encoding=encoding))
+        QcdqExporter().export(model, export_options(encoding=encoding))
     except NotExactError as error:
         assume(not error.gaps)
         raise
@@ -173,7 +173,7 @@ def test_a_weight_keeps_its_values(quant: IntQuant, stored: str) -> None:
     nodes = [node, helper.make_node("Add", ["y", "x"], ["sum"])]
     constants = {"s": quant.scale, "z": quant.zero_point, "b": quant.bits, "w": weight}
     model = qh.load(model_of(nodes, {"x": (1, CHANNELS)}, ["sum"], constants))
-    message = QcdqExporter().export(model, ExportOptions(weights=stored)).to_proto()
+    message = QcdqExporter().export(model, export_options(stored_weights=stored)).to_proto()
     feeds = {"x": np.zeros((1, CHANNELS), dtype=np.float32)}
     expected = quantize(weight, quant)
     np.testing.assert_array_equal(
@@ -324,7 +324,7 @@ def test_four_bit_weights_are_packed() -> None:
     nodes = [quant_node("w", "q"), helper.make_node("MatMul", ["x", "q"], ["y"])]
     constants = {"s": 1.0, "z": 0.0, "b": 4.0, "w": weight}
     model = qh.load(model_of(nodes, {"x": ("N", 32)}, ["y"], constants))
-    small = QcdqExporter().export(model, ExportOptions(weights="int4"))
+    small = QcdqExporter().export(model, export_options(stored_weights="int4"))
     (stored,) = [
         v
         for v in small.model.graph.initializers.values()
@@ -342,16 +342,16 @@ def test_an_opset_below_the_need_of_a_node_names_it() -> None:
     quant = _plain(4)
     with pytest.raises(NotExactError, match=r"opset 21"):
         QcdqExporter().export(
-            _model(quant, ("N", CHANNELS)), ExportOptions(opset=19, encoding="qdq")
+            _model(quant, ("N", CHANNELS)), export_options(opset=19, encoding="qdq")
         )
 
 
 def test_unknown_options_are_a_usage_error() -> None:
     model = _model(_plain(4), ("N", CHANNELS))
     with pytest.raises(UsageError, match="unknown encoding 'best'"):
-        QcdqExporter().export(model, ExportOptions(encoding="best"))
+        QcdqExporter().export(model, export_options(encoding="best"))
     with pytest.raises(UsageError, match="unknown storage of weights 'int3'"):
-        QcdqExporter().export(model, ExportOptions(weights="int3"))
+        QcdqExporter().export(model, export_options(stored_weights="int3"))
 
 
 def test_thresholds_are_refused_with_the_way_back() -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import ExportOptions, export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.exporter import QlinearExporter
 from qonnx_hub_ir.errors import NotExactError
@@ -75,7 +75,7 @@ def test_a_quantizer_in_a_body_is_written_as_well(
 ) -> None:
     build, more = CASES[case]
     model = read_model(build())
-    written = exporter.export(model, ExportOptions(encoding=encoding)).model
+    written = exporter.export(model, export_options(encoding=encoding)).model
     assert not [node for node in written.graph.all_nodes() if node.domain == DOMAIN]
     feeds = {"x": X, **more}
     np.testing.assert_array_equal(

@@ -9,7 +9,7 @@ import pytest
 from onnx.helper import make_node
 from onnx_ir import Model
 
-from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
+from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions, export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
 from qonnx_hub_adapters.qonnx.importer import QonnxImporter
@@ -31,7 +31,7 @@ def quantizer_in(model: Model) -> Quantizer:
 
 def there_and_back(proto: Any, **options: Any) -> tuple[Quantizer, Quantizer]:
     model = QonnxImporter().load(proto, ImportOptions())
-    written = QcdqExporter().export(model, ExportOptions(**options)).to_proto()
+    written = QcdqExporter().export(model, export_options(**options)).to_proto()
     assert not any(node.domain == DOMAIN for node in written.graph.node)
     back = QcdqImporter().load(written, ImportOptions())
     return quantizer_in(model), quantizer_in(back)

@@ -15,7 +15,7 @@ from onnx_ir import Model
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_adapters.protocol import Artifact, ExportOptions
+from qonnx_hub_adapters.protocol import Artifact, export_options
 from qonnx_hub_adapters.qlinear.exporter import QlinearExporter
 from tests.support import model_of, quant_node
 
@@ -62,7 +62,7 @@ def net() -> Net:
 
 
 def export(model: Model, **options: Any) -> Artifact:
-    return QlinearExporter().export(model, ExportOptions(**options))
+    return QlinearExporter().export(model, export_options(**options))
 
 
 def ops(artifact: Artifact) -> list[str]:

@@ -400,7 +400,7 @@ def test_a_function_with_another_constant_is_refused() -> None:
 
 
 def test_other_forms_have_no_such_option() -> None:
-    with pytest.raises(UsageError, match="self-contained"):
+    with pytest.raises(UsageError, match="no option self_contained"):
         qh.convert(small_net(), None, "qcdq", self_contained=True, check=False)
 
 

@@ -14,7 +14,7 @@ import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.analysis import accumulators
 from tests.support import DOMAIN, SHARED, model_of, needs_shared, quant_node
@@ -302,7 +302,7 @@ def test_the_same_layer_in_qcdq_has_the_same_accumulator(weights):
         group=4,
         weight_scale=np.array([0.5, 1, 2, 4], dtype=FLOAT).reshape(4, 1, 1, 1),
     )
-    encoded = QcdqExporter().export(model, ExportOptions(weights=weights)).model
+    encoded = QcdqExporter().export(model, export_options(stored_weights=weights)).model
     one, other = single(model), single(encoded)
     assert (one.low, one.high, one.bits) == (other.low, other.high, other.bits)
     assert one.float32_exact == other.float32_exact

@@ -10,7 +10,7 @@ import pytest
 import qonnx_hub as qh
 from qonnx_hub.equivalence.comparison.compare import Verdict
 from qonnx_hub.io.registry import find_exporter
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import export_options
 
 MODELS = Path(__file__).resolve().parents[4] / "shared" / "models"
 FORMS = [
@@ -23,8 +23,8 @@ FORMS = [
 
 
 def exported(model, form, encoding, weights):
-    options = ExportOptions(encoding=encoding, weights=weights)
-    return onnx_ir.to_proto(find_exporter(form).export(model, options).model)
+    own = {} if form == "qonnx" else {"encoding": encoding, "stored_weights": weights}
+    return onnx_ir.to_proto(find_exporter(form).export(model, export_options(**own)).model)
 
 
 @pytest.mark.parametrize("form", FORMS, ids="-".join)

@@ -12,7 +12,7 @@ from onnx.helper import make_node
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import ExportOptions, export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.errors import NotExactError
 from tests.support import DOMAIN, SHARED, corpus, model_of, needs_shared, quant_node
@@ -27,7 +27,7 @@ def zoo(name):
 
 
 def exported(model, encoding="auto"):
-    return QcdqExporter().export(model, ExportOptions(encoding=encoding)).model
+    return QcdqExporter().export(model, export_options(encoding=encoding)).model
 
 
 def with_constant(model, name, change):

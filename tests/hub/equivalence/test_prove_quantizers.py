@@ -11,7 +11,7 @@ from onnx.helper import make_node
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
 from tests.support import DOMAIN, model_of, quant_node
@@ -46,7 +46,7 @@ def qcdq_model(scale, zero, low, high, shape=(1, 4)):
 
 
 def exported(model, encoding="auto", **options):
-    return QcdqExporter().export(model, ExportOptions(encoding=encoding, **options)).model
+    return QcdqExporter().export(model, export_options(encoding=encoding, **options)).model
 
 
 def run(model, values, shape=(1, 4)):
