@@ -1,15 +1,14 @@
 """What operators that treat every element by itself make of ranges and grids.
 
 Add, Sub, Mul and Div are rounded correctly and keep order in each input, so that the float
-answers on the ends are the range, with no margin. Functions such as Tanh are computed
-differently by every library: their ranges have a margin.
+answers on the ends are the range, with no margin.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,10 +37,6 @@ from qonnx_hub_ir.analysis.rule_context import (
 from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between, of_constant
 from qonnx_hub_ir.quantizers import Array
 
-_FUNCTION_MARGIN = 2.0**-18
-"""Margin around functions, relative to the largest magnitude: far above the error of any
-single-precision library."""
-
 _TOP = np.array(np.inf, dtype=np.float64)
 
 Corners = Callable[[Array, Array], Array]
@@ -52,21 +47,20 @@ def _corner_range(site: Site, how: Corners, a: ValueInfo, b: ValueInfo) -> Value
     ends_a = rounded_outward(a.low, a.high, site.float_type)
     ends_b = rounded_outward(b.low, b.high, site.float_type)
     with np.errstate(all="ignore"):
-        corners = [how(x, y).astype(np.float64) for x in ends_a for y in ends_b]
+        low, high = _extent(how, ends_a, ends_b)
     # Infinity minus infinity, zero times infinity: what lies between can be anything.
-    lows = [np.where(np.isnan(corner), -np.inf, corner) for corner in corners]
-    highs = [np.where(np.isnan(corner), np.inf, corner) for corner in corners]
-    return between(_lowest(lows), _highest(highs))
+    return between(
+        np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    )
 
 
-def _lowest(arrays: Sequence[Array]) -> Array:
-    """Return the lowest of arrays that broadcast together."""
-    return np.asarray(functools.reduce(np.minimum, arrays))
-
-
-def _highest(arrays: Sequence[Array]) -> Array:
-    """Return the highest of arrays that broadcast together."""
-    return np.asarray(functools.reduce(np.maximum, arrays))
+def _extent(
+    how: Corners, a: tuple[Array, Array], b: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """Return the lowest and the highest of all combinations of ends; NaN if one is NaN."""
+    corners = [how(x, y) for x, y in itertools.product(a, b)]
+    low, high = functools.reduce(np.minimum, corners), functools.reduce(np.maximum, corners)
+    return np.asarray(low), np.asarray(high)
 
 
 def _point(info: ValueInfo) -> Array | None:
@@ -162,34 +156,22 @@ def _product_grid(site: Site, a: Grid | None, b: Grid | None) -> Grid | None:
         return None
     if not in_reach(a.magnitude.astype(np.float64) * b.magnitude):
         return None
-    corners = [x * y for x, y in itertools.product((a.low, a.high), (b.low, b.high))]
-    scale = np.asarray(a.scale * b.scale)
+    ends = _extent(np.multiply, (a.low, a.high), (b.low, b.high))
     exact = a.exact and b.exact and product_is_exact(a.scale, b.scale)
-    found = Grid(scale, ZERO, _lowest(corners), _highest(corners), exact)
-    return found.held_by(site.float_type)
+    return Grid(np.asarray(a.scale * b.scale), ZERO, *ends, exact).held_by(site.float_type)
 
 
-def _add(site: Site) -> ValueInfo | None:
-    return added(site, site.info(0), site.info(1)) if site.is_float else _whole(site, np.add)
-
-
-def _multiply(site: Site) -> ValueInfo | None:
-    if not site.is_float:
-        return _whole(site, np.multiply)
-    return multiplied(site, site.info(0), site.info(1))
-
-
-def _whole(site: Site, how: Corners) -> ValueInfo | None:
-    """Return the range of integer arithmetic, where nothing can wrap."""
+def _arithmetic(
+    site: Site, of_floats: Callable[[Site, ValueInfo, ValueInfo], ValueInfo], how: Corners
+) -> ValueInfo | None:
+    """Return the range of a sum or product; of integers only where nothing can wrap."""
     a, b = site.info(0), site.info(1)
-    if (
-        site.dtype is None
-        or site.dtype.kind not in "iu"
-        or not (a.is_bounded and b.is_bounded)
-    ):
+    if site.is_float:
+        return of_floats(site, a, b)
+    bounded = a.is_bounded and b.is_bounded
+    if site.dtype is None or site.dtype.kind not in "iu" or not bounded:
         return None
-    corners = [how(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
-    low, high = _lowest(corners), _highest(corners)
+    low, high = _extent(how, (a.low, a.high), (b.low, b.high))
     limits = np.iinfo(site.dtype)
     largest = min(float(limits.max), 2.0**52)
     if np.any(low < max(float(limits.min), -(2.0**52))) or np.any(high > largest):
@@ -356,161 +338,23 @@ def _absolute(site: Site) -> ValueInfo | None:
     return within_grid(between(low, np.maximum(*ends), grid))
 
 
-def _to_whole(how: Callable[[Array], Array]) -> Callable[[Site], ValueInfo | None]:
-    def rule(site: Site) -> ValueInfo | None:
-        x = site.info(0)
-        low, high = how(x.low), how(x.high)
-        if not site.is_float or not x.is_bounded:
-            return between(low, high)
-        if np.any(largest_magnitude(low, high) >= 2.0**53):
-            return between(low, high)
-        return between(low, high, whole_numbers(low, high))
-
-    return rule
-
-
-def _increasing(
-    how: Callable[[Site, Array], Array], lowest: float = -np.inf, highest: float = np.inf
-) -> Callable[[Site], ValueInfo | None]:
-    """Return the rule of a function that keeps order, with the limits that it never passes."""
-
-    def rule(site: Site) -> ValueInfo | None:
-        if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
-            return between(lowest, highest)
-        x = site.info(0)
-        with np.errstate(all="ignore"):
-            low, high = how(site, x.low), how(site, x.high)
-        low, high = (
-            np.where(np.isnan(low), -np.inf, low),
-            np.where(np.isnan(high), np.inf, high),
-        )
-        reach = largest_magnitude(low, high)
-        margin = _FUNCTION_MARGIN * np.maximum(np.where(np.isfinite(reach), reach, 1.0), 1.0)
-        found = widened(low, high, margin)
-        return between(np.maximum(found.low, lowest), np.minimum(found.high, highest))
-
-    return rule
-
-
-def _sigmoid(site: Site, x: Array) -> Array:
-    return np.asarray(1.0 / (1.0 + np.exp(-x)))
-
-
-def _hard_sigmoid(site: Site, x: Array) -> Array:
-    alpha, beta = float(site.attr("alpha", 0.2)), float(site.attr("beta", 0.5))
-    return np.clip(alpha * x + beta, 0.0, 1.0) if alpha > 0 else np.full_like(x, np.nan)
-
-
-def _elu(site: Site, x: Array) -> Array:
-    alpha = float(site.attr("alpha", 1.0))
-    return np.where(x < 0, alpha * np.expm1(x), x) if alpha >= 0 else np.full_like(x, np.nan)
-
-
-def _softsign(site: Site, x: Array) -> Array:
-    return np.where(np.isinf(x), np.sign(x), x / (1.0 + np.abs(x)))
-
-
-def _hard_swish(site: Site) -> ValueInfo | None:
-    """Return the range of ``x * clip(x / 6 + 0.5, 0, 1)``, which is lowest at -1.5."""
-    x = site.info(0)
-    if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
-        return None
-    finite = [np.clip(end, -4.0, np.inf) for end in (x.low, x.high)]
-    with np.errstate(all="ignore"):
-        ends = [end * np.clip(end / 6 + 0.5, 0.0, 1.0) for end in finite]
-    turns = (x.low <= -1.5) & (x.high >= -1.5)
-    low = np.where(turns, -0.375, np.minimum(*ends))
-    high = np.maximum(*ends)
-    reach = np.maximum(np.where(np.isfinite(high), np.abs(high), 1.0), 1.0)
-    return widened(low, high, _FUNCTION_MARGIN * reach)
-
-
-def _batch_normalization(site: Site) -> ValueInfo | None:
-    arrays = [site.array(k) for k in range(1, 5)]
-    shape = site.shapes[0]
-    if not site.is_float or shape is None or len(shape) < 2 or site.attr("training_mode", 0):
-        return None
-    known = [a.astype(np.float64) for a in arrays if a is not None]
-    if len(known) != 4 or not all(bool(np.all(np.isfinite(a))) for a in known):
-        return None
-    place = (1, -1, *(1,) * (len(shape) - 2))
-    gain, shift, mean, variance = (a.reshape(place) for a in known)
-    spread = variance + float(site.attr("epsilon", 1e-5))
-    if not bool(np.all(spread > 0)):
-        return None
-    x, factor = site.info(0), gain / np.sqrt(spread)
-    with np.errstate(all="ignore"):
-        corners = [
-            np.nan_to_num((end - mean) * factor, nan=0.0, posinf=np.inf, neginf=-np.inf)
-            for end in (x.low, x.high)
-        ]
-        # No library's order of operations is known: each of a handful rounds once.
-        reach = (x.magnitude + np.abs(mean)) * np.abs(factor)
-        margin = 16 * site.rounding_unit * (np.nan_to_num(reach) + np.abs(shift))
-    found = widened(np.minimum(*corners) + shift, np.maximum(*corners) + shift, margin)
-    grid = None if x.grid is None else scaled_grid(site, x.grid, factor)
-    if grid is not None:
-        offset = np.asarray(grid.offset + (shift - mean * factor))
-        grid = replace(grid, offset=offset, exact=False)
-    return replace(found, grid=grid)
-
-
-def _cast(site: Site) -> ValueInfo | None:
-    x, target = site.info(0), site.dtype
-    if target is None:
-        return None
-    if site.is_float:
-        with np.errstate(all="ignore"):
-            low = x.low.astype(target).astype(np.float64)
-            high = x.high.astype(target).astype(np.float64)
-        grid = x.grid
-        return between(low, high, None if grid is None else grid.held_by(site.float_type))
-    if target.kind not in "iu":
-        return None
-    limits = np.iinfo(target)
-    # Beyond its limits a type wraps, or not, as the library likes.
-    if np.any(x.low <= limits.min - 1.0) or np.any(x.high >= limits.max + 1.0):
-        return None
-    low, high = np.trunc(x.low), np.trunc(x.high)
-    if np.any(largest_magnitude(low, high) >= 2.0**53):
-        return None
-    return between(low, high, whole_numbers(low, high))
-
-
 RULES: RuleTable = {
     "Abs": _absolute,
-    "Add": _add,
-    "BatchNormalization": _batch_normalization,
-    "Cast": _cast,
-    "Ceil": _to_whole(np.ceil),
+    "Add": lambda site: _arithmetic(site, added, np.add),
     "Clip": _clip,
     "Div": _divide,
-    "Elu": _increasing(_elu),
-    "Erf": lambda site: between(-1.0, 1.0),
-    "Exp": _increasing(lambda site, x: np.exp(x), lowest=0.0),
-    "Floor": _to_whole(np.floor),
-    "HardSwish": _hard_swish,
-    "HardSigmoid": _increasing(_hard_sigmoid, 0.0, 1.0),
     "LeakyRelu": lambda site: _leaky(
         site, np.array(site.attr("alpha", 0.01), dtype=np.float32).astype(np.float64)
     ),
-    "Log": _increasing(lambda site, x: np.log(np.maximum(x, 0.0))),
     "Max": lambda site: _extreme(site, np.maximum),
     "Min": lambda site: _extreme(site, np.minimum),
-    "Mul": _multiply,
+    "Mul": lambda site: _arithmetic(site, multiplied, np.multiply),
     "Neg": lambda site: negated(site.info(0)) if site.is_float else None,
     "PRelu": lambda site: _leaky(site, _point(site.info(1))),
     "Relu": lambda site: clipped(site.info(0), ZERO, _TOP),
-    "Round": _to_whole(np.rint),
-    "Sigmoid": _increasing(_sigmoid, 0.0, 1.0),
-    "Sign": _to_whole(np.sign),
-    "Softplus": _increasing(lambda site, x: np.logaddexp(0.0, x), lowest=0.0),
-    "Softsign": _increasing(_softsign, -1.0, 1.0),
-    "Sqrt": _increasing(lambda site, x: np.sqrt(np.maximum(x, 0.0)), lowest=0.0),
     "Sub": lambda site: (
         added(site, site.info(0), negated(site.info(1))) if site.is_float else None
     ),
     "Sum": _sum,
-    "Tanh": _increasing(lambda site, x: np.tanh(x), -1.0, 1.0),
     "Where": lambda site: union(site.info(1), site.info(2)),
 }

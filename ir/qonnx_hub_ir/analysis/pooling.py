@@ -159,11 +159,9 @@ RULES: RuleTable = {
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _keep,
-    "LogSoftmax": lambda site: between(-np.inf, 0.0),
     "MaxPool": _keep,
     "ReduceMax": _reduce_extreme,
     "ReduceMean": lambda site: _reduce(site, is_mean=True),
     "ReduceMin": _reduce_extreme,
     "ReduceSum": lambda site: _reduce(site, is_mean=False),
-    "Softmax": lambda site: between(0.0, 1.0),
 }

@@ -15,6 +15,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import (
     data_movement,
     dense_layers,
+    functions,
     pointwise,
     pooling,
     quantizer_ranges,
@@ -47,12 +48,13 @@ InputRange: TypeAlias = "tuple[float, float] | str | IntegerType | ValueInfo"
 
 STANDARD_RULES: Mapping[str, Rule] = {
     **pointwise.RULES,
+    **functions.RULES,
     **data_movement.RULES,
     **pooling.RULES,
     **dense_layers.RULES,
     **quantizer_ranges.RULES,
 }
-"""Rules of the standard operators. What has none can be anything of its type."""
+"""Rules of the standard operators. What has none can be anything within its bounds."""
 
 _TYPE_NAME = re.compile(r"(?P<kind>U?INT)(?P<bits>[1-9][0-9]?)")
 
@@ -251,7 +253,7 @@ def _rule(node: Node) -> Rule | None:
     if node.domain == dialect.DOMAIN:
         return quantizer_ranges.CUSTOM_RULES.get(node.op_type)
     if node.domain in dialect.STANDARD_DOMAINS:
-        return STANDARD_RULES.get(node.op_type)
+        return STANDARD_RULES.get(node.op_type, functions.bounded)
     return None
 
 

@@ -1,0 +1,168 @@
+"""What functions of one value make of ranges and grids: activations, roundings, conversions.
+
+Functions such as Tanh are computed differently by every library: their ranges have a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.analysis.grids import whole_numbers
+from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
+from qonnx_hub_ir.analysis.pointwise import scaled_grid
+from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened
+from qonnx_hub_ir.analysis.value_info import ValueInfo, between
+from qonnx_hub_ir.graph.affine import batchnorm_affine
+from qonnx_hub_ir.quantizers import Array
+
+_FUNCTION_MARGIN = 2.0**-18
+"""Margin around functions, relative to the largest magnitude: far above the error of any
+single-precision library."""
+
+
+def _to_whole(how: Callable[[Array], Array]) -> Callable[[Site], ValueInfo | None]:
+    def rule(site: Site) -> ValueInfo | None:
+        x = site.info(0)
+        low, high = how(x.low), how(x.high)
+        if not site.is_float or not x.is_bounded:
+            return between(low, high)
+        if np.any(largest_magnitude(low, high) >= 2.0**53):
+            return between(low, high)
+        return between(low, high, whole_numbers(low, high))
+
+    return rule
+
+
+def _increasing(how: Callable[[Site, Array], Array]) -> Callable[[Site], ValueInfo | None]:
+    """Return the rule of a function that keeps order; the table knows what it never passes."""
+
+    def rule(site: Site) -> ValueInfo | None:
+        lowest, highest = operators.bounds(site.node) or (-np.inf, np.inf)
+        if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
+            return between(lowest, highest)
+        x = site.info(0)
+        with np.errstate(all="ignore"):
+            low, high = how(site, x.low), how(site, x.high)
+        low, high = (
+            np.where(np.isnan(low), -np.inf, low),
+            np.where(np.isnan(high), np.inf, high),
+        )
+        reach = largest_magnitude(low, high)
+        margin = _FUNCTION_MARGIN * np.maximum(np.where(np.isfinite(reach), reach, 1.0), 1.0)
+        found = widened(low, high, margin)
+        return between(np.maximum(found.low, lowest), np.minimum(found.high, highest))
+
+    return rule
+
+
+def bounded(site: Site) -> ValueInfo | None:
+    """Return what an operator never leaves, whatever its input is."""
+    found = operators.bounds(site.node)
+    if found is None or not site.is_float:
+        return None
+    ends = np.array(found, dtype=np.float64)
+    # Half of pi is no float: what a library takes for it may lie beyond.
+    margin = np.where(ends.astype(np.float16) == ends, 0.0, _FUNCTION_MARGIN * np.abs(ends))
+    return widened(ends[0], ends[1], margin[0] + margin[1])
+
+
+def _hard_sigmoid(site: Site, x: Array) -> Array:
+    alpha, beta = float(site.attr("alpha", 0.2)), float(site.attr("beta", 0.5))
+    return np.clip(alpha * x + beta, 0.0, 1.0) if alpha > 0 else np.full_like(x, np.nan)
+
+
+def _elu(site: Site, x: Array) -> Array:
+    alpha = float(site.attr("alpha", 1.0))
+    return np.where(x < 0, alpha * np.expm1(x), x) if alpha >= 0 else np.full_like(x, np.nan)
+
+
+def _hard_swish(site: Site) -> ValueInfo | None:
+    """Return the range of ``x * clip(x / 6 + 0.5, 0, 1)``, which is lowest at -1.5."""
+    x = site.info(0)
+    if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
+        return None
+    finite = [np.clip(end, -4.0, np.inf) for end in (x.low, x.high)]
+    with np.errstate(all="ignore"):
+        ends = [end * np.clip(end / 6 + 0.5, 0.0, 1.0) for end in finite]
+    turns = (x.low <= -1.5) & (x.high >= -1.5)
+    low = np.where(turns, -0.375, np.minimum(*ends))
+    high = np.maximum(*ends)
+    reach = np.maximum(np.where(np.isfinite(high), np.abs(high), 1.0), 1.0)
+    return widened(low, high, _FUNCTION_MARGIN * reach)
+
+
+def _batch_normalization(site: Site) -> ValueInfo | None:
+    arrays = [site.array(k) for k in range(1, 5)]
+    shape = site.shapes[0]
+    if not site.is_float or shape is None or len(shape) < 2 or site.attr("training_mode", 0):
+        return None
+    known = [a.astype(np.float64) for a in arrays if a is not None]
+    if len(known) != 4 or not all(bool(np.all(np.isfinite(a))) for a in known):
+        return None
+    place = (1, -1, *(1,) * (len(shape) - 2))
+    gain, shift, mean, variance = (a.reshape(place) for a in known)
+    epsilon = float(site.attr("epsilon", 1e-5))
+    if not bool(np.all(variance + epsilon > 0)):
+        return None
+    x, (factor, added) = site.info(0), batchnorm_affine(gain, shift, mean, variance, epsilon)
+    with np.errstate(all="ignore"):
+        corners = [
+            np.nan_to_num((end - mean) * factor, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            for end in (x.low, x.high)
+        ]
+        # No library's order of operations is known: each of a handful rounds once.
+        reach = (x.magnitude + np.abs(mean)) * np.abs(factor)
+        margin = 16 * site.rounding_unit * (np.nan_to_num(reach) + np.abs(shift))
+    found = widened(np.minimum(*corners) + shift, np.maximum(*corners) + shift, margin)
+    grid = None if x.grid is None else scaled_grid(site, x.grid, factor)
+    if grid is not None:
+        grid = replace(grid, offset=np.asarray(grid.offset + added), exact=False)
+    return replace(found, grid=grid)
+
+
+def _cast(site: Site) -> ValueInfo | None:
+    x, target = site.info(0), site.dtype
+    if target is None:
+        return None
+    if site.is_float:
+        with np.errstate(all="ignore"):
+            low = x.low.astype(target).astype(np.float64)
+            high = x.high.astype(target).astype(np.float64)
+        grid = x.grid
+        return between(low, high, None if grid is None else grid.held_by(site.float_type))
+    if target.kind not in "iu":
+        return None
+    limits = np.iinfo(target)
+    # Beyond its limits a type wraps, or not, as the library likes.
+    if np.any(x.low <= limits.min - 1.0) or np.any(x.high >= limits.max + 1.0):
+        return None
+    low, high = np.trunc(x.low), np.trunc(x.high)
+    if np.any(largest_magnitude(low, high) >= 2.0**53):
+        return None
+    return between(low, high, whole_numbers(low, high))
+
+
+RULES: RuleTable = {
+    "BatchNormalization": _batch_normalization,
+    "Cast": _cast,
+    "Ceil": _to_whole(np.ceil),
+    "Elu": _increasing(_elu),
+    "Exp": _increasing(lambda site, x: np.exp(x)),
+    "Floor": _to_whole(np.floor),
+    "HardSigmoid": _increasing(_hard_sigmoid),
+    "HardSwish": _hard_swish,
+    "Log": _increasing(lambda site, x: np.log(np.maximum(x, 0.0))),
+    "Round": _to_whole(np.rint),
+    "Sigmoid": _increasing(lambda site, x: np.asarray(1.0 / (1.0 + np.exp(-x)))),
+    "Sign": _to_whole(np.sign),
+    "Softplus": _increasing(lambda site, x: np.logaddexp(0.0, x)),
+    "Softsign": _increasing(
+        lambda site, x: np.where(np.isinf(x), np.sign(x), x / (1.0 + np.abs(x)))
+    ),
+    "Sqrt": _increasing(lambda site, x: np.sqrt(np.maximum(x, 0.0))),
+    "Tanh": _increasing(lambda site, x: np.tanh(x)),
+}
