@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ _LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layer:
+class DenseLayer:
     """A dense operator with constant weights.
 
     Attributes:
@@ -45,7 +46,7 @@ class Layer:
     axis: int
 
 
-def read_layer(site: Site) -> Layer | None:
+def read_layer(site: Site) -> DenseLayer | None:
     """Return a MatMul, Gemm, Conv or ConvTranspose as sums; ``None`` if its weights move."""
     reader = _READERS.get(site.node.op_type)
     return reader(site) if reader is not None and site.is_float else None
@@ -61,30 +62,28 @@ def _layer(site: Site) -> ValueInfo | None:
     return collapsed(found) if rank is None else placed(found, layer.axis, rank)
 
 
-def _usable(constant: Constant | None) -> bool:
-    if constant is None or constant.values.size == 0:
-        return False
-    return bool(np.all(np.isfinite(constant.values.astype(np.float64))))
+def _weights(site: Site, index: int, least_rank: int = 1) -> Constant | None:
+    """Return the constant at an input, if it has elements, all finite, and so many axes."""
+    constant = site.info(index).constant
+    if constant is None or constant.values.size == 0 or constant.values.ndim < least_rank:
+        return None
+    return constant if bool(np.all(np.isfinite(constant.values.astype(np.float64)))) else None
 
 
-def _matmul(site: Site) -> Layer | None:
+def _matmul(site: Site) -> DenseLayer | None:
     left, right = site.info(0), site.info(1)
-    before = site.shapes[0 if right.constant is not None else 1]
-    if (left.constant is None) == (right.constant is None) or before is None:
+    is_right = right.constant is not None
+    before, constant = site.shapes[0 if is_right else 1], _weights(site, int(is_right))
+    if (left.constant is not None) == is_right or before is None or len(before) < 2:
         return None
-    if right.constant is not None:
-        if not _usable(right.constant) or right.constant.values.ndim != 2 or len(before) < 2:
-            return None
-        count, outputs = right.constant.values.shape
-        weights = arranged(right.constant, (1, 0), (outputs, 1, count))
-        return Layer(channels_on(left, len(before) - 1), _plain(weights), None, -1)
-    if not _usable(left.constant) or left.constant is None or left.constant.values.ndim != 2:
+    if constant is None or constant.values.ndim != 2:
         return None
-    if len(before) < 2:
-        return None
-    outputs, count = left.constant.values.shape
-    weights = arranged(left.constant, (0, 1), (outputs, 1, count))
-    return Layer(channels_on(right, len(before) - 2), _plain(weights), None, -2)
+    order = (1, 0) if is_right else (0, 1)
+    outputs, count = (constant.values.shape[k] for k in order)
+    terms = _plain(arranged(constant, order, (outputs, 1, count)))
+    if is_right:
+        return DenseLayer(channels_on(left, len(before) - 1), terms, None, -1)
+    return DenseLayer(channels_on(right, len(before) - 2), terms, None, -2)
 
 
 def _plain(weights: Constant) -> Terms:
@@ -94,12 +93,11 @@ def _plain(weights: Constant) -> Terms:
     return Terms(weights, inputs, np.ones((1, 1), dtype=np.bool_))
 
 
-def _gemm(site: Site) -> Layer | None:
-    x, weights = site.info(0), site.info(1).constant
-    if x.constant is not None or not _usable(weights) or weights is None:
+def _gemm(site: Site) -> DenseLayer | None:
+    x, weights = site.info(0), _weights(site, 1)
+    if x.constant is not None or weights is None:
         return None
-    is_turned = bool(site.attr("transB", 0))
-    order = (0, 1) if is_turned else (1, 0)
+    order = (0, 1) if site.attr("transB", 0) else (1, 0)
     outputs, count = (weights.values.shape[k] for k in order)
     factor = float(site.attr("alpha", 1.0))
     table = scaled(arranged(weights, order, (outputs, 1, count)), factor)
@@ -107,23 +105,21 @@ def _gemm(site: Site) -> Layer | None:
     if not known:
         return None
     axis = 0 if site.attr("transA", 0) else 1
-    return Layer(channels_on(x, axis), _plain(table), bias, 1)
+    return DenseLayer(channels_on(x, axis), _plain(table), bias, 1)
 
 
 def _bias(site: Site, outputs: int, factor: float = 1.0) -> tuple[Constant | None, bool]:
     """Return the bias per output, and whether it is known at all."""
     if not site.has(2) or factor == 0.0:
         return None, True
-    constant = site.info(2).constant
-    if constant is None or not _usable(constant):
-        return None, False
-    flat = flat_bias(constant, outputs)
+    constant = _weights(site, 2, least_rank=0)
+    flat = None if constant is None else flat_bias(constant, outputs)
     return (None, False) if flat is None else (scaled(flat, factor), True)
 
 
-def _conv(site: Site) -> Layer | None:
-    x, weights = site.info(0), site.info(1).constant
-    if not _usable(weights) or weights is None or weights.values.ndim < 3:
+def _conv(site: Site) -> DenseLayer | None:
+    x, weights = site.info(0), _weights(site, 1, least_rank=3)
+    if weights is None:
         return None
     outputs, per_group, *kernel = weights.values.shape
     taps = int(np.prod(kernel))
@@ -136,14 +132,13 @@ def _conv(site: Site) -> Layer | None:
     bias, known = _bias(site, outputs)
     if not known:
         return None
-    patterns = _patterns(site, tuple(kernel), _conv_taps)
-    terms = Terms(table, inputs[:, None, :], patterns)
-    return Layer(channels_on(x, 1), terms, bias, 1)
+    terms = Terms(table, inputs[:, None, :], _patterns(site, tuple(kernel)))
+    return DenseLayer(channels_on(x, 1), terms, bias, 1)
 
 
-def _conv_transpose(site: Site) -> Layer | None:
-    x, weights = site.info(0), site.info(1).constant
-    if not _usable(weights) or weights is None or weights.values.ndim < 3:
+def _conv_transpose(site: Site) -> DenseLayer | None:
+    x, weights = site.info(0), _weights(site, 1, least_rank=3)
+    if weights is None:
         return None
     channels, per_group, *kernel = weights.values.shape
     groups = int(site.attr("group", 1))
@@ -158,8 +153,8 @@ def _conv_transpose(site: Site) -> Layer | None:
     bias, known = _bias(site, groups * per_group)
     if not known:
         return None
-    patterns = _patterns(site, tuple(kernel), _transposed_taps)
-    return Layer(channels_on(x, 1), Terms(table, inputs[:, None, :], patterns), bias, 1)
+    terms = Terms(table, inputs[:, None, :], _patterns(site, tuple(kernel)))
+    return DenseLayer(channels_on(x, 1), terms, bias, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,26 +178,21 @@ class _Side:
     before: int
 
 
-def _conv_taps(side: _Side) -> Array:
-    """Return which taps of each output lie inside of the input, bool (outputs, taps)."""
-    outputs, taps = np.arange(side.out), np.arange(side.kernel)
-    place = outputs[:, None] * side.stride - side.before + taps * side.dilation
-    return np.asarray((place >= 0) & (place < side.size))
-
-
-def _transposed_taps(side: _Side) -> Array:
-    """Return which taps of each output meet an input of a transposed convolution."""
-    outputs, taps = np.arange(side.out), np.arange(side.kernel)
-    place = outputs[:, None] + side.before - taps * side.dilation
+def _taps(side: _Side, *, is_transposed: bool) -> Array:
+    """Return which taps of each output meet an element of the input, bool (outputs, taps)."""
+    outputs, taps = np.arange(side.out)[:, None], np.arange(side.kernel)
+    if not is_transposed:
+        place = outputs * side.stride - side.before + taps * side.dilation
+        return np.asarray((place >= 0) & (place < side.size))
+    place = outputs + side.before - taps * side.dilation
     inside = (place >= 0) & (place < side.size * side.stride)
     return np.asarray(inside & (place % side.stride == 0))
 
 
-def _patterns(site: Site, kernel: tuple[int, ...], taps_of: object) -> Array | None:
+def _patterns(site: Site, kernel: tuple[int, ...]) -> Array | None:
     """Return all different sets of taps that count at some place, bool (patterns, taps)."""
     rank = len(kernel)
-    is_transposed = taps_of is _transposed_taps
-    strides = tuple(site.attr("strides") or (1,) * rank)
+    is_transposed = site.node.op_type == "ConvTranspose"
     pads = tuple(site.attr("pads") or (0,) * (2 * rank))
     auto = site.attr("auto_pad", "NOTSET")
     padded = auto.startswith("SAME") or (auto == "NOTSET" and any(pads))
@@ -211,43 +201,37 @@ def _patterns(site: Site, kernel: tuple[int, ...], taps_of: object) -> Array | N
     if is_transposed and (auto != "NOTSET" or site.attr("output_shape")):
         # Libraries disagree about which side gets the odd element.
         return None
-    sides = _sides(site, kernel, strides, pads if auto == "NOTSET" else None)
+    sides = _sides(site, kernel, pads if auto == "NOTSET" else None)
     if sides is None:
         return None
-    rows = [np.unique(taps_of(side), axis=0) for side in sides]  # type: ignore[operator]
+    rows = [np.unique(_taps(side, is_transposed=is_transposed), axis=0) for side in sides]
     if np.prod([len(row) for row in rows]) > _MOST_PATTERNS:
         return None
-    found = []
-    for choice in itertools.product(*rows):
-        pattern = choice[0]
-        for row in choice[1:]:
-            pattern = (pattern[:, None] & row[None, :]).reshape(-1)
-        found.append(pattern)
+    found = [
+        functools.reduce(lambda one, other: (one[:, None] & other).reshape(-1), choice)
+        for choice in itertools.product(*rows)
+    ]
     return np.array(found, dtype=np.bool_)
 
 
 def _sides(
-    site: Site, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...] | None
+    site: Site, kernel: tuple[int, ...], pads: tuple[int, ...] | None
 ) -> list[_Side] | None:
-    rank = len(kernel)
-    dilations = tuple(site.attr("dilations") or (1,) * rank)
+    strides, dilations = (
+        tuple(site.attr(name) or (1,) * len(kernel)) for name in ("strides", "dilations")
+    )
     sizes, outs = _inner(site.shapes[0]), _inner(site.shape)
     if sizes is None or outs is None:
         return None
     sides = []
-    for k in range(rank):
-        before = pads[k] if pads is not None else None
-        if before is None:
-            total = _total_padding(sizes[k], outs[k], kernel[k], strides[k], dilations[k])
-            is_upper = site.attr("auto_pad") == "SAME_UPPER"
-            before = total // 2 if is_upper else total - total // 2
-        sides.append(_Side(sizes[k], outs[k], kernel[k], strides[k], dilations[k], before))
+    for k, (size, out, taps) in enumerate(zip(sizes, outs, kernel, strict=True)):
+        if pads is not None:
+            before = pads[k]
+        else:
+            total = max((out - 1) * strides[k] + (taps - 1) * dilations[k] + 1 - size, 0)
+            before = total // 2 if site.attr("auto_pad") == "SAME_UPPER" else -(-total // 2)
+        sides.append(_Side(size, out, taps, strides[k], dilations[k], before))
     return sides
-
-
-def _total_padding(size: int, out: int, kernel: int, stride: int, dilation: int) -> int:
-    reach = (kernel - 1) * dilation + 1
-    return max((out - 1) * stride + reach - size, 0)
 
 
 def _inner(shape: Shape) -> list[int] | None:

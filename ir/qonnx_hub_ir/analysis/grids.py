@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,9 +19,13 @@ LARGEST_INTEGER = 2.0**62
 _LARGEST_RATIO = 1 << 16
 """Two scales have a common one only if each is at most this many times as large."""
 
-_DIGITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
-_SMALLEST_EXPONENT = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
-_LARGEST_EXPONENT = {"float16": 15, "bfloat16": 127, "float32": 127, "float64": 1023}
+_FLOATS = {
+    "float16": (11, -14, 15),
+    "bfloat16": (8, -126, 127),
+    "float32": (24, -126, 127),
+    "float64": (53, -1022, 1023),
+}
+"""Float type -> digits of its significand, smallest and largest exponent of normal numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +136,12 @@ def lowest_bit(values: Array) -> Array:
 
 def digits_of(dtype: np.dtype[np.generic]) -> int:
     """Return the digits of a float type's significand; 0 for other types."""
-    return _DIGITS.get(dtype.name, 0)
+    return _FLOATS[dtype.name][0] if dtype.name in _FLOATS else 0
 
 
 def largest_of(dtype: np.dtype[np.generic]) -> float:
     """Return a magnitude that a float type holds, and below which nothing overflows."""
-    return float(2.0 ** _LARGEST_EXPONENT[dtype.name])
+    return float(2.0 ** _FLOATS[dtype.name][2])
 
 
 def holds(dtype: np.dtype[np.generic], magnitude: Array, *parts: Array) -> bool:
@@ -147,17 +152,12 @@ def holds(dtype: np.dtype[np.generic], magnitude: Array, *parts: Array) -> bool:
         magnitude: Bound of the magnitude of all sums, partial ones included.
         *parts: The numbers of which all terms are whole multiples.
     """
-    digits = digits_of(dtype)
-    if not digits:
+    if dtype.name not in _FLOATS:
         return False
-    units = [lowest_bit(part) for part in parts]
-    unit = units[0]
-    for other in units[1:]:
-        unit = np.minimum(unit, other)
-    smallest = 2.0 ** _SMALLEST_EXPONENT[dtype.name]
-    largest = 2.0 ** _LARGEST_EXPONENT[dtype.name]
+    digits, smallest, largest = (2.0**power for power in _FLOATS[dtype.name])
+    unit = functools.reduce(np.minimum, [lowest_bit(part) for part in parts])
     with np.errstate(all="ignore"):
-        fits = (magnitude <= unit * 2.0**digits) & (magnitude < largest) & (unit >= smallest)
+        fits = (magnitude <= unit * digits) & (magnitude < largest) & (unit >= smallest)
     return bool(np.all(fits))
 
 
@@ -176,17 +176,8 @@ def common_scale(*scales: Array) -> Array | None:
         float64, or ``None`` where the scales have no common one that is worth having.
     """
     arrays = np.broadcast_arrays(*[np.asarray(s, dtype=np.float64) for s in scales])
-    first = arrays[0]
-    smallest = np.minimum.reduce(arrays)
-    if all(_is_multiple(array, smallest) for array in arrays):
-        return np.asarray(smallest, dtype=np.float64)
-    columns = np.stack([array.reshape(-1) for array in arrays], axis=1)
-    rows, places = np.unique(columns, axis=0, return_inverse=True)
-    found = [_common_divisor(row) for row in rows]
-    if any(number is None for number in found):
-        return None
-    values = np.array(found, dtype=np.float64)[places.reshape(-1)]
-    return np.asarray(values.reshape(first.shape), dtype=np.float64)
+    found = common_scale_along(np.stack(arrays), (0,))
+    return None if found is None else np.asarray(found[0])
 
 
 def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
@@ -198,12 +189,12 @@ def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
     smallest = scales.min(axis=axes, keepdims=True)
     if _is_multiple(scales, smallest):
         return np.asarray(smallest, dtype=np.float64)
-    moved = np.moveaxis(scales, axes, range(len(axes)))
-    columns = moved.reshape(-1, first.size)
-    found = [_common_divisor(np.unique(columns[:, k])) for k in range(first.size)]
+    columns = np.moveaxis(scales, axes, range(len(axes))).reshape(-1, first.size)
+    different, places = np.unique(columns, axis=1, return_inverse=True)
+    found = [_common_divisor(np.unique(column)) for column in different.T]
     if any(number is None for number in found):
         return None
-    return np.array(found, dtype=np.float64).reshape(first.shape)
+    return np.array(found, dtype=np.float64)[places.reshape(-1)].reshape(first.shape)
 
 
 def _is_multiple(scale: Array, unit: Array) -> bool:

@@ -22,7 +22,7 @@ from qonnx_hub_ir.analysis.grids import (
     product_is_exact,
     whole_multiples,
 )
-from qonnx_hub_ir.analysis.integer_sums import sum_range
+from qonnx_hub_ir.analysis.integer_sums import SumRange, sum_range
 from qonnx_hub_ir.analysis.rule_context import Site, within_grid
 from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between
 from qonnx_hub_ir.quantizers import Array
@@ -44,22 +44,7 @@ class Terms:
     patterns: Array | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sums:
-    """What the sums of a layer reach, per output channel, int64 or float64 of shape (C,).
-
-    Attributes:
-        low: Lowest sum.
-        high: Highest sum.
-        magnitude: Largest sum of magnitudes.
-    """
-
-    low: Array
-    high: Array
-    magnitude: Array
-
-
-def summed(terms: Terms, weights: Array, low: Array, high: Array) -> Sums:
+def summed(terms: Terms, weights: Array, low: Array, high: Array) -> SumRange:
     """Return the range of the sums of weights times inputs.
 
     Args:
@@ -78,9 +63,9 @@ def summed(terms: Terms, weights: Array, low: Array, high: Array) -> Sums:
     lows, highs = found.low.reshape(shape), found.high.reshape(shape)
     magnitude = found.magnitude.reshape(shape).sum(axis=1)
     if terms.patterns is None:
-        return Sums(lows.sum(axis=1), highs.sum(axis=1), magnitude)
+        return SumRange(lows.sum(axis=1), highs.sum(axis=1), magnitude)
     mask = terms.patterns.astype(lows.dtype)
-    return Sums((lows @ mask.T).min(axis=1), (highs @ mask.T).max(axis=1), magnitude)
+    return SumRange((lows @ mask.T).min(axis=1), (highs @ mask.T).max(axis=1), magnitude)
 
 
 def _of_inputs(end: Array, inputs: Array, shape: tuple[int, ...]) -> Array:
@@ -157,7 +142,7 @@ def _bias_steps(bias: Constant, scale: Array) -> Array | None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Products:
+class ProductSums:
     """The integer sums of a layer without its bias: ``value = sum * scale + offset``.
 
     Attributes:
@@ -169,13 +154,13 @@ class Products:
     """
 
     weights: Array
-    sums: Sums
+    sums: SumRange
     scale: Array
     offset: Array
     exact: bool
 
 
-def product_grid(x: ValueInfo, terms: Terms) -> Products | None:
+def product_grid(x: ValueInfo, terms: Terms) -> ProductSums | None:
     """Return the integer sums of a layer without its bias; ``None`` without a common grid."""
     constant, grid = terms.constant, x.grid
     if grid is None or constant.integers is None or constant.scale is None:
@@ -210,7 +195,7 @@ def product_grid(x: ValueInfo, terms: Terms) -> Products | None:
     flat = scale.reshape(-1)
     if bool(np.all(flat == flat[0])):
         flat = flat[0].reshape(())
-    return Products(weights, sums, flat, np.asarray(offset), exact)
+    return ProductSums(weights, sums, flat, np.asarray(offset), exact)
 
 
 def placed(info: ValueInfo, axis: int, rank: int) -> ValueInfo:

@@ -139,18 +139,15 @@ class ValueInfo:
             ``ap_ufixed<W, I>``, or ``None`` where the values lie on no exact binary grid of
             at most 64 bits.
         """
-        if self.grid is None or not self.grid.exact:
+        grid = self.grid
+        if grid is None or not grid.exact:
             return None
-        return _fixed_point(self.grid)
-
-
-def _fixed_point(grid: Grid) -> tuple[int, int, bool] | None:
-    unit = float(min(lowest_bit(grid.scale).min(), lowest_bit(grid.offset).min()))
-    low, high = (float(end) for end in (grid.ends()[0].min(), grid.ends()[1].max()))
-    if max(-low, high) / unit >= 2.0**63:
-        return None
-    bits, signed = bits_of_range(int(low / unit), int(high / unit))
-    return bits, bits + int(math.log2(unit)), signed
+        unit = float(min(lowest_bit(grid.scale).min(), lowest_bit(grid.offset).min()))
+        low, high = (float(end) for end in (grid.ends()[0].min(), grid.ends()[1].max()))
+        if max(-low, high) / unit >= 2.0**63:
+            return None
+        bits, signed = bits_of_range(int(low / unit), int(high / unit))
+        return bits, bits + int(math.log2(unit)), signed
 
 
 def unbounded() -> ValueInfo:
@@ -189,18 +186,18 @@ def of_type(datatype: IntegerType) -> ValueInfo:
 
 def of_constant(constant: Constant) -> ValueInfo:
     """Return what is known about a constant, channel by channel where one axis is enough."""
-    values = constant.values
-    if values.size == 0 or values.dtype.kind not in "iuf" or not _all_finite(values):
+    values, grid = constant.values, None
+    if values.size == 0 or values.dtype.kind not in "iuf":
+        return replace(unbounded(), constant=constant)
+    wide = values.astype(np.float64)
+    if not bool(np.all(np.isfinite(wide))):
         return replace(unbounded(), constant=constant)
     if constant.integers is None:
         constant = _with_plain_grid(constant)
-    wide = values.astype(np.float64)
-    grid = _grid_of(constant)
+    if constant.integers is not None and constant.scale is not None:
+        ends = (constant.integers, constant.integers)
+        grid = Grid(constant.scale, ZERO, *ends, constant.exact, constant.declared)
     return settled(ValueInfo(wide, wide, grid, constant), values.shape)
-
-
-def _all_finite(values: Array) -> bool:
-    return bool(np.all(np.isfinite(values.astype(np.float64))))
 
 
 def _with_plain_grid(constant: Constant) -> Constant:
@@ -214,13 +211,6 @@ def _with_plain_grid(constant: Constant) -> Constant:
         return constant
     scale = np.array(unit, dtype=np.float64)
     return replace(constant, integers=integers.astype(np.int64), scale=scale)
-
-
-def _grid_of(constant: Constant) -> Grid | None:
-    if constant.integers is None or constant.scale is None:
-        return None
-    ends = (constant.integers, constant.integers)
-    return Grid(constant.scale, ZERO, *ends, constant.exact, constant.declared)
 
 
 def settled(info: ValueInfo, shape: Shape) -> ValueInfo:

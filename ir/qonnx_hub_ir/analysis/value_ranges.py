@@ -41,7 +41,6 @@ from qonnx_hub_ir.analysis.value_info import (
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
-from qonnx_hub_ir.quantizers import Array
 
 InputRange: TypeAlias = "tuple[float, float] | str | IntegerType | ValueInfo"
 """What is said about an input: its ends, or its type, such as "UINT8" or "FLOAT32"."""
@@ -163,17 +162,11 @@ def _initializer(value: Value) -> ValueInfo:
     array = dialect.constant_value(value)
     if array is None:
         return of_elements(value)
-    if array.dtype.kind not in "iufb" or array.dtype.names is not None:
-        return _of_packed(value, array)
-    return of_constant(Constant(np.asarray(array)))
-
-
-def _of_packed(value: Value, array: Array) -> ValueInfo:
-    """Return an initializer of a type that numpy alone does not have, such as int4."""
-    kind = value.dtype
-    if kind is not None and kind.is_integer():
-        return of_constant(Constant(array.astype(np.int64)))
-    return unbounded()
+    if array.dtype.kind in "iufb" and array.dtype.names is None:
+        return of_constant(Constant(np.asarray(array)))
+    # numpy alone does not have the type: int4 and its like.
+    is_integer = value.dtype is not None and value.dtype.is_integer()
+    return of_constant(Constant(array.astype(np.int64))) if is_integer else unbounded()
 
 
 def of_elements(value: Value) -> ValueInfo:
@@ -262,14 +255,10 @@ def outputs_of(site: Site) -> list[ValueInfo]:
     node, rule = site.node, _rule(site.node)
     # Infinite ends are what unbounded inputs have; what becomes of them is looked at.
     with np.errstate(all="ignore"):
-        found = None if rule is None or not _has_inputs(site) else rule(site)
+        found = rule(site) if rule is not None and site.has(0) else None
     infos = [] if found is None else [found] if isinstance(found, ValueInfo) else list(found)
     infos += [unbounded()] * (len(node.outputs) - len(infos))
     return [_of_output(info, value) for info, value in zip(infos, node.outputs, strict=True)]
-
-
-def _has_inputs(site: Site) -> bool:
-    return bool(site.inputs) and site.inputs[0] is not None
 
 
 def _within_floats(info: ValueInfo, dtype: np.dtype[Any] | None) -> ValueInfo:
