@@ -10,13 +10,12 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.lint import finn
 from qonnx_hub_adapters.lint.rules import find
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, PassError
 from qonnx_hub_ir.graph.queries import (
     array,
     is_weight,
     known,
-    moved_axes,
     producer,
     quantizers,
     readers,
@@ -133,7 +132,11 @@ def _flatten_first(node: Node) -> None:
     reader = after[0]
     moved = reader.outputs[0]
     # A graph output would lose its name to what stands behind it.
-    if not moved_axes(reader) or reader.inputs[0] is not out or moved.is_graph_output():
+    if (
+        not operators.reshapes(reader)
+        or reader.inputs[0] is not out
+        or moved.is_graph_output()
+    ):
         return
     reader.replace_input_with(0, source)
     moved.replace_all_uses_with(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,6 @@ from onnx_ir import Model, Node, SymbolicDim, Value
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import constant_shape
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
-
-PRODUCTS = operators.names(lambda row: row.product is not None and not row.product.is_integer)
 
 Dims = tuple[int | str | None, ...]
 """Sizes: numbers, names of symbolic sizes, ``None`` where nothing is known."""
@@ -59,6 +58,12 @@ def dims(value: Value | None) -> Dims | None:
     if value is None or value.shape is None:
         return None
     return tuple(d.value if isinstance(d, SymbolicDim) else d for d in value.shape)
+
+
+def element_count(sizes: Dims) -> int | None:
+    """Return the product of sizes; ``None`` where one of them is not a number."""
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return math.prod(numbers) if len(numbers) == len(sizes) else None
 
 
 def rank_of(value: Value | None) -> int | None:
@@ -117,24 +122,15 @@ def is_constant(value: Value | None) -> bool:
         if dialect.constant_tensor(value) is not None:
             return True
         node = value.producer()
-        if node is None or not (dialect.is_quantizer(node) or _only_moves(node)):
+        if node is None or not (dialect.is_quantizer(node) or operators.moves_axes(node)):
             return False
         value = node.inputs[0]
     return False
 
 
-def _only_moves(node: Node) -> bool:
-    return moved_axes(node) or is_standard(node, "Transpose", "Identity")
-
-
 def is_weight(node: Node) -> bool:
     """Return whether a quantizer's data is constant."""
     return is_constant(node.inputs[0])
-
-
-def moved_axes(node: Node) -> bool:
-    """Return whether a node only moves or renames elements."""
-    return is_standard(node, "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def made_of_sizes(model: Model) -> set[Value]:

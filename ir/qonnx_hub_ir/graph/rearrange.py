@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,13 @@ from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import copy_node
-from qonnx_hub_ir.graph.constants import full_rank, is_constant_tree, is_single
+from qonnx_hub_ir.graph.constants import (
+    drop_unread,
+    full_rank,
+    is_constant_tree,
+    is_single,
+    read_initializers,
+)
 from qonnx_hub_ir.graph.queries import only_reader
 from qonnx_hub_ir.quantizers import Array
 
@@ -108,3 +114,17 @@ class Rearranger:
             in_place = alone and only_reader(value)
             self._done[known] = self._array(value, change, rank, in_place)
         return self._done[known]
+
+
+def rearrange_at(
+    graph: Graph, nodes: Sequence[Node], rule: Callable[[Node, Rearranger], None]
+) -> bool:
+    """Apply a rule that rearranges constants to nodes, and drop what is not read any more.
+
+    Returns whether there were any nodes.
+    """
+    read, rearranger = read_initializers(graph), Rearranger(graph)
+    for node in nodes:
+        rule(node, rearranger)
+    drop_unread(graph, read if nodes else ())
+    return bool(nodes)

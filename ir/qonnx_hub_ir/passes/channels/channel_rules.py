@@ -12,7 +12,7 @@ from onnx_ir import Node
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import is_constant_tree
 from qonnx_hub_ir.graph.permutations import perm_of
-from qonnx_hub_ir.graph.queries import Dims, attribute, dims, input_of
+from qonnx_hub_ir.graph.queries import Dims, attribute, dims, element_count, input_of
 from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.passes.channels.channel_layers import Made
 from qonnx_hub_ir.passes.channels.channel_plan import (
@@ -235,18 +235,13 @@ def _reshaped(node: Node, kept: Kept, before: Dims, after: Dims) -> Kept | None:
     axis = kept.axis
     if len(after) > axis and before[1 : axis + 1] == after[1 : axis + 1]:
         same_batch = before[0] == after[0] is not None
-        behind = [_size(sizes[axis + 1 :]) for sizes in (before, after)]
+        behind = [element_count(sizes[axis + 1 :]) for sizes in (before, after)]
         return kept if same_batch or behind[0] == behind[1] is not None else None
     first = len(after) - 1
     if not 1 <= first <= axis or before[1:first] != after[1:first]:
         return None
     joined = _joined(node, kept, first)
     return joined if joined.mask.size == after[first] else None
-
-
-def _size(sizes: Dims) -> int | None:
-    numbers = [size for size in sizes if isinstance(size, int)]
-    return math.prod(numbers) if len(numbers) == len(sizes) else None
 
 
 def _concat(node: Node, plan: ChannelPlan) -> Made:

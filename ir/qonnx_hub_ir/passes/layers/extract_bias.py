@@ -12,11 +12,9 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
     channel_shape,
     constant_shape,
-    drop_unread,
-    read_initializers,
 )
 from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of
-from qonnx_hub_ir.graph.rearrange import Rearranger
+from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -49,14 +47,7 @@ class ExtractBias(InPlacePass):
             for node in graph
             if _has_bias(node) and (self.only is None or node.name in self.only)
         ]
-        if not found:
-            return PassResult(model, modified=False)
-        read = read_initializers(graph)
-        rearranger = Rearranger(graph)
-        for node in found:
-            _extract(node, rearranger)
-        drop_unread(graph, read)
-        return PassResult(model, modified=True)
+        return PassResult(model, modified=rearrange_at(graph, found, _extract))
 
 
 def _has_bias(node: Node) -> bool:

@@ -14,11 +14,9 @@ from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
     constant_shape,
-    drop_unread,
-    read_initializers,
 )
 from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard
-from qonnx_hub_ir.graph.rearrange import Rearranger, transposing
+from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at, transposing
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,7 @@ class GemmToMatmul(InPlacePass):
             and _is_float(node)
             and (self.only is None or node.name in self.only)
         ]
-        if not found:
-            return PassResult(model, modified=False)
-        read = read_initializers(graph)
-        rearranger = Rearranger(graph)
-        for node in found:
-            _split(node, rearranger)
-        drop_unread(graph, read)
-        return PassResult(model, modified=True)
+        return PassResult(model, modified=rearrange_at(graph, found, _split))
 
 
 def _is_float(node: Node) -> bool:

@@ -15,13 +15,11 @@ from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
     constant_shape,
-    drop_unread,
-    read_initializers,
     shape_of_constant,
 )
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, dims
-from qonnx_hub_ir.graph.rearrange import Rearranger
+from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
 from qonnx_hub_ir.lowering.im2col import IM2COL, Windows
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
@@ -65,15 +63,11 @@ class LowerConvToMatmul(InPlacePass):
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
         graph = model.graph
-        found = [(node, plan) for node in graph if (plan := _plan(node)) is not None]
-        if not found:
+        plans = {node: plan for node in graph if (plan := _plan(node)) is not None}
+        if not plans:
             return PassResult(model, modified=False)
-        ExtractBias(only=tuple(str(node.name) for node, _ in found))(model)
-        read = read_initializers(graph)
-        rearranger = Rearranger(graph)
-        for node, plan in found:
-            _lower(node, plan, rearranger)
-        drop_unread(graph, read)
+        ExtractBias(only=tuple(str(node.name) for node in plans))(model)
+        rearrange_at(graph, list(plans), lambda node, r: _lower(node, plans[node], r))
         used = {node.domain for node in graph}
         if dialect.DOMAIN in used:
             model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION

@@ -137,17 +137,6 @@ def _renamed(perm: Perm, axes: Iterable[int]) -> Array:
     return np.array([inverse(perm)[axis % len(perm)] for axis in axes], dtype=np.int64)
 
 
-def _replace(engine: Relayout, node: Node, index: int, fresh: Array) -> None:
-    """Give a node another constant input, unless it has that already."""
-    old = dialect.constant_value(input_of(node, index))
-    if old is not None and np.array_equal(old, fresh):
-        return
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    label = engine.node_name(f"{node.name}_input{index}")
-    node.replace_input_with(index, dialect.add_initializer(engine.graph, label, fresh))
-
-
 def _one_axis(default: int) -> Rule:
     """Return the rule of operators that work along an axis; some may drop it."""
 
@@ -198,7 +187,7 @@ def _over_axes(engine: Relayout, node: Node) -> bool:
         return _carry(engine, node, perm, () if keeps else perm)
     renamed = np.sort(_renamed(perm, axes))
     if given is None:
-        _replace(engine, node, 1, renamed)
+        engine.set_constant(node, 1, renamed)
     else:
         node.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed.tolist())
     return _carry(engine, node, perm, () if keeps else (axis % len(perm) for axis in axes))
@@ -212,7 +201,7 @@ def _slice(engine: Relayout, node: Node) -> bool:
         axes = list(range(len(starts)))
     if perm is None or axes is None:
         return False
-    _replace(engine, node, 3, _renamed(perm, axes))
+    engine.set_constant(node, 3, _renamed(perm, axes))
     return _carry(engine, node, perm)
 
 
@@ -222,7 +211,7 @@ def _pad(engine: Relayout, node: Node) -> bool:
     perm, axes = _layout(engine, node), known_integers(node.inputs[3])
     if perm is None or axes is None or known_integers(node.inputs[1]) is None:
         return False
-    _replace(engine, node, 3, _renamed(perm, axes))
+    engine.set_constant(node, 3, _renamed(perm, axes))
     return _carry(engine, node, perm)
 
 
@@ -248,7 +237,7 @@ def _per_axis(counts: Mapping[int, int]) -> Rule:
         for index, array in arrays.items():
             if array is not None and array.size:
                 runs = array.reshape(counts[index], rank)
-                _replace(engine, node, index, runs[:, list(perm)].reshape(-1))
+                engine.set_constant(node, index, runs[:, list(perm)].reshape(-1))
         return _carry(engine, node, perm)
 
     return rule

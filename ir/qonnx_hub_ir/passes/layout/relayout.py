@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
@@ -30,12 +31,14 @@ from qonnx_hub_ir.graph.queries import (
     Dims,
     attribute,
     dims,
+    input_of,
     is_read,
     is_standard,
     only_reader,
     rank_of,
 )
 from qonnx_hub_ir.graph.rearrange import Rearranger, transposing
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,17 @@ class Relayout(DeferredRewrite[Stored]):
             before.prepend(node)
         self.modified = True
         return node.outputs[0]
+
+    def set_constant(self, node: Node, index: int, array: Array, label: str = "") -> None:
+        """Give a node another constant input, unless it has that already."""
+        old = dialect.constant_value(input_of(node, index))
+        if old is not None and np.array_equal(old, array):
+            return
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        name = self.node_name(f"{node.name}_{label or f'input{index}'}")
+        node.replace_input_with(index, dialect.add_initializer(self.graph, name, array))
+        self.modified = True
 
     def restored(self, value: Value, before: Node | None) -> Value:
         """Return a logical value as it was."""

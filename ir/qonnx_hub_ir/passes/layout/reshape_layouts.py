@@ -9,9 +9,16 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.constants import constant_shape
 from qonnx_hub_ir.graph.permutations import Perm
-from qonnx_hub_ir.graph.queries import Dims, dims, rank_of
+from qonnx_hub_ir.graph.queries import (
+    Dims,
+    attribute,
+    dims,
+    element_count,
+    rank_of,
+    weight_axes,
+)
 from qonnx_hub_ir.graph.rearrange import Rearrange, taking
 from qonnx_hub_ir.passes.layout.relayout import Relayout, logical_sizes
 from qonnx_hub_ir.quantizers import Array
@@ -19,44 +26,31 @@ from qonnx_hub_ir.quantizers import Array
 
 def flatten(engine: Relayout, node: Node) -> bool:
     """Flatten (N, C, *size) to (N, features): the features come in another order."""
-    source, output = node.inputs[0], node.outputs[0]
-    axis = node.attributes.get("axis")
-    if source is None or (axis is not None and int(axis.value) != 1):
+    source = node.inputs[0]
+    if source is None or int(attribute(node, "axis", 1)) != 1:
         return False
     perm = engine.place(source).perm
-    if perm is None or perm[0] != 0:
-        return False
-    return _merge(engine, node, source, output, perm)
+    return perm is not None and perm[0] == 0 and _merge(engine, node, source, perm)
 
 
 def reshape(engine: Relayout, node: Node) -> bool:
     """Reshape that merges all axes but the first, or that keeps the order of elements."""
-    source, output = node.inputs[0], node.outputs[0]
-    if source is None or _has_zero(node):
+    source, target = node.inputs[0], dialect.constant_value(node.inputs[1])
+    if source is None or target is None or attribute(node, "allowzero", 0):
         return False
-    perm, wanted = engine.place(source).perm, engine.demand(output)
-    before = logical_sizes(engine, source)
-    after = dims(output) or ()
-    if not before or not after:
+    perm, wanted = engine.place(source).perm, engine.demand(node.outputs[0])
+    before, after = logical_sizes(engine, source), dims(node.outputs[0])
+    if not before or not after or (perm is None and wanted is None):
         return False
-    if perm is None and wanted is None:
-        return False
-    if _same_order(before, perm) and _same_order(after, wanted):
-        return _reshape_stored(engine, node, source, after, wanted)
-    if perm is not None and _same_order(before, perm):
-        return _reshape_stored(engine, node, source, after, None)
+    if _same_order(before, perm):
+        if not _same_order(after, wanted):
+            wanted = None
+        if perm is not None or wanted is not None:
+            return _reshape_stored(engine, node, source, after, wanted)
     if perm is None or perm[0] != 0 or len(after) != 2:
         return False
-    if any(not isinstance(size, int) for size in before[1:]):
-        return False
-    if after[1] != math.prod(int(size) for size in before[1:] if isinstance(size, int)):
-        return False
-    return _merge(engine, node, source, output, perm)
-
-
-def _has_zero(node: Node) -> bool:
-    attr = node.attributes.get("allowzero")
-    return dialect.constant_value(node.inputs[1]) is None or bool(attr and attr.value)
+    count = element_count(before[1:])
+    return count is not None and after[1] == count and _merge(engine, node, source, perm)
 
 
 def _same_order(sizes: Dims, perm: Perm | None) -> bool:
@@ -74,51 +68,39 @@ def _reshape_stored(
     stored = engine.place(source)
     sizes = after if wanted is None else [after[axis] for axis in wanted]
     first = (dims(stored.value) or ())[0]
-    numbers = [_number(size, index, first) for index, size in enumerate(sizes)]
+    numbers = [size if isinstance(size, int) else -1 for size in sizes]
+    if numbers[0] == -1 and sizes[0] == first is not None:
+        numbers[0] = 0
     if numbers.count(-1) > 1:
         return False
     if stored.value is not source:
         node.replace_input_with(0, stored.value)
         engine.modified = True
-    if node.op_type == "Reshape":
-        given = dialect.constant_value(node.inputs[1])
-        if wanted is not None or (given is not None and 0 in given):
-            label = engine.node_name(f"{node.name}_shape")
-            array = np.array(numbers, dtype=np.int64)
-            node.replace_input_with(1, dialect.add_initializer(engine.graph, label, array))
-            engine.modified = True
+    given = dialect.constant_value(node.inputs[1])
+    if wanted is not None or (given is not None and 0 in given):
+        engine.set_constant(node, 1, np.array(numbers, dtype=np.int64), "shape")
     engine.put(node.outputs[0], wanted)
     return True
 
 
-def _number(size: int | str | None, index: int, first: int | str | None) -> int:
-    if isinstance(size, int):
-        return size
-    return 0 if index == 0 and size == first and size is not None else -1
-
-
-def _merge(engine: Relayout, node: Node, source: Value, output: Value, perm: Perm) -> bool:
+def _merge(engine: Relayout, node: Node, source: Value, perm: Perm) -> bool:
     """Merge the axes in the order in which they are stored, if all readers can do with it."""
     sizes = logical_sizes(engine, source)
-    if not _same_order(sizes, perm):
+    if _same_order(sizes, perm):
+        if node.op_type == "Reshape":
+            return False
+    else:
         inner = [size for size in sizes[1:] if isinstance(size, int)]
         if len(inner) != len(sizes) - 1:
             return False
-        order = _feature_order(inner, perm)
-        if not FeatureOrder(engine, output, order).apply():
+        # For each feature as it will be stored, where it is now.
+        places = np.arange(math.prod(inner), dtype=np.int64).reshape(1, *inner)
+        order = np.transpose(places, perm).reshape(-1)
+        if not FeatureOrder(engine, node.outputs[0], order).apply():
             return False
-    elif node.op_type == "Reshape":
-        return False
     node.replace_input_with(0, engine.get(source, perm, node))
     engine.modified = True
     return True
-
-
-def _feature_order(inner: list[int], perm: Perm) -> Array:
-    """Return, for each feature as it is stored, where it was: int64 of shape (features,)."""
-    count = int(np.prod(inner, dtype=np.int64))
-    places = np.arange(count, dtype=np.int64).reshape(1, *inner)
-    return np.transpose(places, perm).reshape(-1)
 
 
 class FeatureOrder:
@@ -160,28 +142,20 @@ class FeatureOrder:
         for other, value in enumerate(node.inputs):
             if value is None or other == index:
                 continue
-            if not is_constant_tree(value) or len(shape_of_constant(value)) > 2:
+            shape = constant_shape(value)
+            if shape is None or len(shape) > 2:
                 return False
-            shape = shape_of_constant(value)
             if shape and shape[-1] != 1:
                 self._plan.append((node, other, 1))
         self._values.append(node.outputs[0])
         return True
 
     def _reach_product(self, node: Node) -> bool:
-        weight = node.inputs[1]
-        if (
-            weight is None
-            or not is_constant_tree(weight)
-            or len(shape_of_constant(weight)) != 2
-        ):
+        shape, axes = constant_shape(node.inputs[1]), weight_axes(node)
+        if shape is None or len(shape) != 2 or axes is None or attribute(node, "transA", 0):
             return False
-        flips = {name: node.attributes.get(name) for name in ("transA", "transB")}
-        if flips["transA"] is not None and flips["transA"].value:
-            return False
-        turned = flips["transB"] is not None and bool(flips["transB"].value)
-        axis = 1 if turned else 0
-        if shape_of_constant(weight)[axis] != self.order.size:
+        axis = axes[1] % 2
+        if shape[axis] != self.order.size:
             return False
         self._plan.append((node, 1, axis))
         return True
@@ -224,9 +198,7 @@ def unsqueeze(engine: Relayout, node: Node) -> bool:
     if stored is None and wanted == tuple(range(total)):
         return False
     node.replace_input_with(0, engine.get(source, stored, node))
-    label = engine.node_name(f"{node.name}_axes")
-    array = np.array(where, dtype=np.int64)
-    node.replace_input_with(1, dialect.add_initializer(engine.graph, label, array))
+    engine.set_constant(node, 1, np.array(where, dtype=np.int64), "axes")
     engine.modified = True
     engine.put(output, wanted)
     return True

@@ -117,13 +117,9 @@ def _turn_global_pool(engine: Relayout, node: Node, perm: Perm) -> bool:
     source = node.inputs[0]
     if source is None:
         return False
-    axes = np.arange(1, len(perm) - 1, dtype=np.int64)
-    label = engine.node_name(f"{node.name}_axes")
-    constant = dialect.add_initializer(engine.graph, label, axes)
     node.op_type = _GLOBAL_POOLS[node.op_type]
-    node.resize_inputs(2)
     node.replace_input_with(0, engine.get(source, perm, node))
-    node.replace_input_with(1, constant)
+    engine.set_constant(node, 1, np.arange(1, len(perm) - 1, dtype=np.int64), "axes")
     node.attributes["keepdims"] = onnx_ir.AttrInt64("keepdims", 1)
     engine.put(node.outputs[0], perm)
     return True

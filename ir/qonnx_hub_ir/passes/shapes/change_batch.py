@@ -16,7 +16,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.constants import drop_unread, known_integers, read_initializers
-from qonnx_hub_ir.graph.queries import Dims, attribute, dims
+from qonnx_hub_ir.graph.queries import Dims, attribute, dims, element_count
 from qonnx_hub_ir.operators import Batch
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
@@ -173,10 +173,9 @@ def _keeps_first_axis(
         becomes = made[0] if made else None
         return int(target[0]) == old or (int(target[0]) == -1 and becomes == old)
     rest = [int(size) for size in target[1:]]
-    known = [size for size in source[1:] if isinstance(size, int)]
-    if int(target[0]) != -1 or len(known) != len(source) - 1 or min(rest, default=1) < 1:
+    if int(target[0]) != -1 or min(rest, default=1) < 1:
         return False
-    return math.prod(known) == math.prod(rest)
+    return element_count(source[1:]) == math.prod(rest)
 
 
 def _require_apart(probe: Model, size: int) -> None:
