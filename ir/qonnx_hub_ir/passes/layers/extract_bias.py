@@ -1,4 +1,4 @@
-"""The bias of a layer said as an Add behind it."""
+"""The bias of a layer as an Add behind it."""
 
 from __future__ import annotations
 

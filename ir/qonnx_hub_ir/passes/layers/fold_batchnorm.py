@@ -1,4 +1,4 @@
-"""Batch normalization said as a product and a sum, or taken into the layer before it."""
+"""Batch normalization as a product and a sum, or taken into the layer before it."""
 
 from __future__ import annotations
 

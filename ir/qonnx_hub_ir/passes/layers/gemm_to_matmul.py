@@ -1,4 +1,4 @@
-"""Gemm said as MatMul and Add."""
+"""Gemm as MatMul and Add."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _scaled(emit: Emitter, summand: Value, factor: np.ndarray) -> Value:
 def _turned(
     emit: Emitter, node: Node, index: int, flag: str, rearranger: Rearranger
 ) -> Value | None:
-    """Return a factor as MatMul wants it."""
+    """Return a factor as MatMul takes it."""
     value = node.inputs[index]
     if value is None or not attribute(node, flag, 0):
         return value

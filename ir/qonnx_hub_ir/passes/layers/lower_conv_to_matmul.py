@@ -1,4 +1,4 @@
-"""Convolutions said as matrix products of windows."""
+"""Convolutions as matrix products of windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MatMul of matrices, and the bias behind it, said as Gemm."""
+"""MatMul of matrices, and the bias behind it, as Gemm."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LAYOUTS = ("keep", "nchw", "nhwc")
 
 @dataclass(frozen=True)
 class ChangeLayout(InPlacePass):
-    """Turn a model's image inputs and outputs to channels first, or to channels last.
+    """Convert a model's image inputs and outputs to channels first, or to channels last.
 
     Before -> after (``nchw``, a model that takes its images channels last)::
 
@@ -30,13 +30,13 @@ class ChangeLayout(InPlacePass):
         y = Conv(x[N, C, H, W], w)
 
     A Transpose is put at each end, and those that meet their inverse inside are cancelled. An
-    end is of rank 4, and in the other layout already where the graph turns it that way
+    end is of rank 4, and in the other layout already where the graph transposes it that way
     first. Does not fire with ``keep``.
 
     Attributes:
         layout: "nchw", "nhwc" or "keep".
-        inputs: Names of the inputs to turn; all of rank 4 by default.
-        outputs: Names of the outputs to turn; all of rank 4 by default.
+        inputs: Names of the inputs to convert; all of rank 4 by default.
+        outputs: Names of the outputs to convert; all of rank 4 by default.
 
     Raises:
         PassError: No such layout, or a name that is no input or output of rank 4.
@@ -58,9 +58,9 @@ class ChangeLayout(InPlacePass):
         inputs = _chosen(list(model.graph.inputs), self.inputs, "input")
         outputs = _chosen(list(model.graph.outputs), self.outputs, "output")
         for value in inputs:
-            _turn_input(model, value, wanted)
+            _transpose_input(model, value, wanted)
         for value in outputs:
-            _turn_output(model, value, wanted)
+            _transpose_output(model, value, wanted)
         for step in (SinkTransposes(), FoldWeightLayout(), DropUnused(), InferShapes()):
             step(model)
         return PassResult(model, modified=bool(inputs or outputs))
@@ -79,7 +79,7 @@ def _chosen(values: list[Value], names: tuple[str, ...] | None, kind: str) -> li
     return [images[name] for name in names]
 
 
-def _turn_input(model: Model, value: Value, perm: Perm) -> None:
+def _transpose_input(model: Model, value: Value, perm: Perm) -> None:
     usages = [(usage.node, usage.idx) for usage in value.uses()]
     node = transpose_node(value, inverse(perm), f"{value.name}_layout")
     node.outputs[0].name, node.outputs[0].shape = f"{value.name}_turned", value.shape
@@ -93,7 +93,7 @@ def _turn_input(model: Model, value: Value, perm: Perm) -> None:
         user.replace_input_with(index, node.outputs[0])
 
 
-def _turn_output(model: Model, value: Value, perm: Perm) -> None:
+def _transpose_output(model: Model, value: Value, perm: Perm) -> None:
     graph, name = model.graph, value.name
     node = transpose_node(value, perm, f"{name}_layout")
     fresh = node.outputs[0]

@@ -1,4 +1,4 @@
-"""How each operator goes along when its input is stored in another layout."""
+"""How each operator computes when its input is stored in another layout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def passing_inputs(node: Node) -> Iterable[Value]:
 
 
 def _chosen(engine: Relayout, node: Node, values: list[Value]) -> Perm | None:
-    """Return the layout in which a node computes: what its readers want, else what it gets.
+    """Return the layout in which a node computes: what its readers require, else its inputs'.
 
     Where inputs come in several layouts, the commonest wins, then the first.
     """
@@ -102,7 +102,7 @@ def _concat(engine: Relayout, node: Node) -> bool:
 def _layout(engine: Relayout, node: Node, *, keeps_rank: bool = True) -> Perm | None:
     """Return the layout for a node whose first input decides.
 
-    Without the rank, what the readers want does not fit the input.
+    Where the rank changes, what the readers require does not fit the input.
     """
     source = node.inputs[0]
     if source is None or is_constant_tree(source):
@@ -269,4 +269,4 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("", "Transpose"): pass_by,
     ("", "Unsqueeze"): unsqueeze,
 }
-"""What goes along with a layout, and how. What is not listed gets its inputs as they were."""
+"""Operators that compute in any layout. What is not listed gets its inputs as they were."""

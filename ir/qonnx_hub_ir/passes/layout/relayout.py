@@ -1,8 +1,8 @@
-"""One walk that gives every value of a graph the layout that its readers want.
+"""One walk that gives every value of a graph the layout that its readers require.
 
 A value of the graph as it was (its *logical* value) is stored as ``transpose(logical, perm)``,
-or as it is where ``perm`` is ``None``. Transposes become a bookkeeping entry, and are written
-only where somebody insists on another order of axes.
+or as it is where ``perm`` is ``None``. A Transpose is noted, and written only where a reader
+requires another order of axes.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ Rule = Callable[["Relayout", Node], bool]
 """Handles one node and sets its outputs; returns False where it cannot, having changed
 nothing."""
 
-Wish = Callable[[Node], Perm | None]
-"""The layout in which a node wants its first input; ``None`` where it does not care."""
+Requirement = Callable[[Node], Perm | None]
+"""The layout that a node requires of its first input; ``None`` where any will do."""
 
 
 class Relayout(DeferredRewrite[Stored]):
     """The state of one walk over a graph.
 
     Attributes:
-        target: The permutation to the wanted layout, by rank.
-        wish: Which layout a node insists on.
+        target: The permutation to the target layout, by rank.
+        required: The layout that a node requires of its first input.
         passing: Operators that hand the layout of their output on to their first input, or to
             all of them.
-        demands: The one layout that the readers of a value want; ``None`` for several.
+        demands: The one layout that the readers of a value require; ``None`` for several.
         inputs: Names of the graph inputs that have another layout now.
         outputs: Likewise of the outputs.
     """
@@ -74,13 +74,13 @@ class Relayout(DeferredRewrite[Stored]):
         self,
         model: Model,
         target: Callable[[int], Perm],
-        wish: Wish,
+        required: Requirement,
         rules: Mapping[tuple[str, str], Rule],
         passing: Callable[[Node], Iterable[Value]],
     ) -> None:
-        """Ask every reader, from the outputs up, which layout it wants."""
+        """Find which layouts readers require, from the outputs up."""
         super().__init__(model, rules)
-        self.target, self.wish, self.passing = target, wish, passing
+        self.target, self.required, self.passing = target, required, passing
         self.demands = _find_demands(self)
         self.inputs: list[str] = []
         self.outputs: list[str] = []
@@ -94,7 +94,7 @@ class Relayout(DeferredRewrite[Stored]):
         return self.places.get(value) or Stored(value)
 
     def demand(self, value: Value) -> Perm | None:
-        """Return the one layout that readers want; ``None`` for none, several, or as it is."""
+        """Return the one layout that readers require; ``None`` for none or several."""
         return simplified(self.demands.get(value))
 
     def get(self, value: Value, perm: Perm | None, before: Node | None) -> Value:
@@ -107,7 +107,7 @@ class Relayout(DeferredRewrite[Stored]):
             return self.constant(stored.value, _step(stored.perm, perm), before, len(perm))
         move = _step(stored.perm, perm)
         key = (stored.value, move)
-        if perm is not None and stored.perm is None and self._turn_maker(value, perm):
+        if perm is not None and stored.perm is None and self._transpose_parts(value, perm):
             return value
         if key not in self._transposed:
             self._transposed[key] = self._write(value, stored, perm, before)
@@ -118,8 +118,8 @@ class Relayout(DeferredRewrite[Stored]):
         self.modified = True
         return self.rearranger(value, transposing(perm), perm, reader, rank)
 
-    def _turn_maker(self, value: Value, perm: Perm) -> bool:
-        """Turn the constants from which a node makes a weight; return whether that was done.
+    def _transpose_parts(self, value: Value, perm: Perm) -> bool:
+        """Transpose the constants from which a node makes a weight; return whether it did.
 
         Such weights are integers with a scale: a product of constants, or dequantized.
         """
@@ -136,10 +136,10 @@ class Relayout(DeferredRewrite[Stored]):
         if dequantizes:
             if "block_size" in node.attributes:
                 return False
-            turned = inverse(perm)[int(attribute(node, "axis", 1)) % rank]
-            node.attributes["axis"] = onnx_ir.AttrInt64("axis", turned)
-        moved = node.inputs[:1] if dequantizes else node.inputs
-        for index, one in enumerate(moved):
+            moved = inverse(perm)[int(attribute(node, "axis", 1)) % rank]
+            node.attributes["axis"] = onnx_ir.AttrInt64("axis", moved)
+        parts = node.inputs[:1] if dequantizes else node.inputs
+        for index, one in enumerate(parts):
             if one is not None:
                 node.replace_input_with(index, self.constant(one, perm, node, rank))
         value.shape = permuted(value.shape, perm)
@@ -198,8 +198,8 @@ class Relayout(DeferredRewrite[Stored]):
         output.shape = permuted(output.shape, perm)
         self.modified = True
 
-    def turn_inputs(self) -> None:
-        """Turn the graph inputs whose readers all want them in the wanted layout."""
+    def transpose_inputs(self) -> None:
+        """Transpose the graph inputs whose readers all require the target layout."""
         for value in self.graph.inputs:
             perm = self.demand(value)
             if perm is not None and perm == self.target(len(perm)):
@@ -207,7 +207,7 @@ class Relayout(DeferredRewrite[Stored]):
                 self.put(value, perm)
 
     def sweep(self) -> None:
-        """Remove the Transposes that nobody reads any more."""
+        """Remove the Transposes without readers."""
         for node in reversed(list(self.graph)):
             if perm_of(node) is None or node.outputs[0] not in self.places:
                 continue
@@ -215,18 +215,18 @@ class Relayout(DeferredRewrite[Stored]):
                 self.graph.remove(node, safe=True)
                 self.modified = True
 
-    def finish(self, turn: bool) -> None:
-        """Give the graph its outputs, in their old layout, or turned where they are stored so.
+    def finish(self, *, keep_target: bool) -> None:
+        """Give the graph its outputs, in their old layout or in the target layout.
 
         Args:
-            turn: Whether an output that is stored in the wanted layout stays so.
+            keep_target: Whether an output that is stored in the target layout stays so.
         """
         for index, output in enumerate(list(self.graph.outputs)):
             stored = self.places.get(output)
             if stored is None:
                 continue
             name, found, perm = str(output.name), stored.value, stored.perm
-            if turn and perm is not None and perm == self.target(len(perm)):
+            if keep_target and perm is not None and perm == self.target(len(perm)):
                 self.outputs.append(name)
             elif perm is not None:
                 found = self._write(output, stored, None, None)
@@ -261,7 +261,7 @@ def _step(have: Perm | None, want: Perm | None) -> Perm:
 
 
 def _find_demands(engine: Relayout) -> dict[Value, Perm | None]:
-    """Return which layout the readers of every value want, walking from the outputs up."""
+    """Return the layout that the readers of each value require, from the outputs up."""
     demands: dict[Value, Perm | None] = {}
 
     def ask(value: Value | None, perm: Perm) -> None:
@@ -273,7 +273,7 @@ def _find_demands(engine: Relayout) -> dict[Value, Perm | None]:
         demands[value] = perm
 
     for node in reversed(engine.graph):
-        wanted = engine.wish(node)
+        wanted = engine.required(node)
         if wanted is not None:
             ask(node.inputs[0], wanted)
             continue

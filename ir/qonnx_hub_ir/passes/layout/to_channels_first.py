@@ -1,4 +1,4 @@
-"""Channels go first, in the whole graph."""
+"""The whole graph, channels first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.effects import Effect
-from qonnx_hub_ir.passes.layout.window_layouts import becomes_first, ends_last, turn_first
+from qonnx_hub_ir.passes.layout.window_layouts import (
+    becomes_first,
+    convert_to_first,
+    ends_last,
+)
 
 
 @dataclass(frozen=True)
 class ToChannelsFirst(InPlacePass):
-    """Turn a graph of images from channels last to channels first, in standard operators.
+    """Convert a graph of images from channels last to channels first, in standard operators.
 
     Before -> after::
 
@@ -22,12 +26,12 @@ class ToChannelsFirst(InPlacePass):
         x[N, C, H, W];  y = Conv(Quant(x, scale[1, C, 1, 1]), w[O, I, H, W])
 
     The reverse of :class:`ToChannelsLast`, with the same rules and the same remark on sums. It
-    fires on operators of the channels-last domain, and on images that are turned right at an
-    input or an output of a graph with convolutions or pools.
+    fires on operators of the channels-last domain, and on images that are transposed
+    right at an input or an output of a graph with convolutions or pools.
 
     Attributes:
-        inputs: Turn the graph inputs too whose readers want it; else a Transpose follows them.
-        outputs: Turn the graph outputs too; else a Transpose stands before them.
+        inputs: Convert the graph inputs whose readers require it; else a Transpose follows.
+        outputs: Convert the graph outputs too; else a Transpose stands before them.
     """
 
     effect: ClassVar[Effect] = Effect.SIGNATURE
@@ -40,5 +44,5 @@ class ToChannelsFirst(InPlacePass):
         fires = any(becomes_first(node) for node in model.graph)
         if not fires and not ends_last(model, inputs=self.inputs, outputs=self.outputs):
             return PassResult(model, modified=False)
-        turned = turn_first(model, inputs=self.inputs, outputs=self.outputs)
+        turned = convert_to_first(model, inputs=self.inputs, outputs=self.outputs)
         return PassResult(model, modified=turned.modified)

@@ -17,8 +17,8 @@ from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.operator_layouts import RULES, passing_inputs
 from qonnx_hub_ir.passes.layout.relayout import (
     Relayout,
+    Requirement,
     Rule,
-    Wish,
     logical_sizes,
     used_domains,
 )
@@ -55,16 +55,16 @@ def becomes_first(node: Node) -> bool:
     return node.domain == _LAST and spatial_rank(node) is not None
 
 
-def wished_last(node: Node) -> Perm | None:
-    """Return the layout in which a node reads its input once all is channels last."""
+def required_last(node: Node) -> Perm | None:
+    """Return the layout that a node requires of its input once all is channels last."""
     if becomes_last(node):
         rank = spatial_rank(node)
         return None if rank is None else to_last(rank)
     return _as_it_is(node)
 
 
-def wished_first(node: Node) -> Perm | None:
-    """Return the layout in which a node reads its input once all is channels first."""
+def required_first(node: Node) -> Perm | None:
+    """Return the layout that a node requires of its input once all is channels first."""
     if becomes_first(node):
         rank = spatial_rank(node)
         return None if rank is None or rank < 3 else to_first(rank)
@@ -77,33 +77,33 @@ def _as_it_is(node: Node) -> Perm | None:
     return None if rank is None or rank < 3 else identity(rank)
 
 
-def _turn_last(engine: Relayout, node: Node) -> bool:
+def _make_channels_last(engine: Relayout, node: Node) -> bool:
     if not becomes_last(node):
         return False
-    perm = wished_last(node)
+    perm = required_last(node)
     if perm is None:
         return False
     if node.op_type in _GLOBAL_POOLS:
-        return _turn_global_pool(engine, node, perm)
+        return _reduce_instead_of_pooling(engine, node, perm)
     _spell_out_window(engine, node, len(perm))
-    _turn_operands(engine, node, perm)
+    _transpose_operands(engine, node, perm)
     node.domain = _LAST
     return True
 
 
-def _turn_first(engine: Relayout, node: Node) -> bool:
+def _make_channels_first(engine: Relayout, node: Node) -> bool:
     if not becomes_first(node):
         return False
-    perm = wished_first(node)
+    perm = required_first(node)
     node.domain = ""
     engine.modified = True
     if perm is None:
         return False
-    _turn_operands(engine, node, perm)
+    _transpose_operands(engine, node, perm)
     return True
 
 
-def _turn_operands(engine: Relayout, node: Node, perm: Perm) -> None:
+def _transpose_operands(engine: Relayout, node: Node, perm: Perm) -> None:
     for index in range(2 if node.op_type == "Conv" else 1):
         value = node.inputs[index]
         if value is not None:
@@ -112,7 +112,7 @@ def _turn_operands(engine: Relayout, node: Node, perm: Perm) -> None:
     engine.modified = True
 
 
-def _turn_global_pool(engine: Relayout, node: Node, perm: Perm) -> bool:
+def _reduce_instead_of_pooling(engine: Relayout, node: Node, perm: Perm) -> bool:
     """The channels-last domain has no global pools: a reduction takes their place."""
     source = node.inputs[0]
     if source is None:
@@ -126,7 +126,7 @@ def _turn_global_pool(engine: Relayout, node: Node, perm: Perm) -> bool:
 
 
 def _spell_out_window(engine: Relayout, node: Node, rank: int) -> None:
-    """Write the attributes of windows that readers of channels-last files insist on."""
+    """Write the attributes of windows that readers of channels-last files require."""
     if node.op_type == "BatchNormalization":
         return
     spatial, given = rank - 2, node.attributes
@@ -161,41 +161,41 @@ def _default(node: Node, name: str, numbers: list[int]) -> None:
     node.attributes.setdefault(name, onnx_ir.AttrInt64s(name, numbers))
 
 
-def turn_last(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
+def convert_to_last(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
     """Make every operator that has a channels-last form one; return the walk that did it.
 
     Args:
         model: The model, changed in place.
-        inputs: Whether graph inputs are turned too.
-        outputs: Whether graph outputs are.
+        inputs: Whether graph inputs change their layout too.
+        outputs: Whether graph outputs do.
     """
     keys = [("", name) for name in (*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS)]
-    rules = {**RULES, **dict.fromkeys(keys, _turn_last)}
-    return _turn(model, to_last, wished_last, rules, inputs, outputs)
+    rules = {**RULES, **dict.fromkeys(keys, _make_channels_last)}
+    return _convert(model, to_last, required_last, rules, inputs, outputs)
 
 
-def turn_first(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
-    """Make every channels-last operator a standard one; see :func:`turn_last`."""
+def convert_to_first(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
+    """Make every channels-last operator a standard one; see :func:`convert_to_last`."""
     keys = [(_LAST, name) for name in dialect.CHANNELS_LAST_OPERATORS]
-    rules = {**RULES, **dict.fromkeys(keys, _turn_first)}
-    return _turn(model, to_first, wished_first, rules, inputs, outputs)
+    rules = {**RULES, **dict.fromkeys(keys, _make_channels_first)}
+    return _convert(model, to_first, required_first, rules, inputs, outputs)
 
 
-def _turn(
+def _convert(
     model: Model,
     target: Callable[[int], Perm],
-    wish: Wish,
+    required: Requirement,
     rules: Mapping[tuple[str, str], Rule],
     inputs: bool,
     outputs: bool,
 ) -> Relayout:
     read = read_initializers(model.graph)
     FoldWeightLayout()(model)
-    engine = Relayout(model, target, wish, rules, passing_inputs)
+    engine = Relayout(model, target, required, rules, passing_inputs)
     if inputs:
-        engine.turn_inputs()
+        engine.transpose_inputs()
     engine.walk()
-    engine.finish(outputs)
+    engine.finish(keep_target=outputs)
     engine.sweep()
     drop_unread(model.graph, read)
     used_domains(model)
@@ -206,7 +206,7 @@ def ends_last(model: Model, *, inputs: bool, outputs: bool) -> bool:
     """Return whether inputs or outputs are channels last around channels-first operators."""
     if not any(_as_it_is(node) is not None for node in model.graph):
         return False
-    engine = Relayout(model, to_first, wished_first, RULES, passing_inputs)
+    engine = Relayout(model, to_first, required_first, RULES, passing_inputs)
     asked = [(value, engine.demand(value)) for value in model.graph.inputs]
     if inputs and any(perm == to_first(len(perm)) for _, perm in asked if perm is not None):
         return True

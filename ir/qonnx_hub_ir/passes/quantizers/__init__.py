@@ -1,1 +1,1 @@
-"""Quantizers: said in another form, put in, stored, or taken out."""
+"""Quantizers: in another form, inserted, stored, or removed."""

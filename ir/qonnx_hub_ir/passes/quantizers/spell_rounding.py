@@ -1,4 +1,4 @@
-"""Rounding modes without a QONNX name are spelled out in standard operators."""
+"""Rounding modes without a QONNX name are lowered to standard operators."""
 
 from __future__ import annotations
 
