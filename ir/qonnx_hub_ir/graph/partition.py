@@ -116,7 +116,12 @@ def merge_models(
             )
     for key, function in b.functions.items():
         a.functions.setdefault(key, function)
-    _require_free_signature(a, b, pairs)
+    fed, fed_by = {entry for _, entry in pairs}, {out for out, _ in pairs}
+    ours = [*a.graph.inputs, *(v for v in a.graph.outputs if v not in fed_by)]
+    theirs = [*(v for v in b.graph.inputs if v not in fed), *b.graph.outputs]
+    both = sorted({str(v.name) for v in ours} & {str(v.name) for v in theirs})
+    if both:
+        raise PassError(f"both models have inputs or outputs called {', '.join(both)}")
     _move(a, b, pairs)
     return a
 
@@ -152,15 +157,6 @@ def _fits(out: Value, entry: Value) -> bool:
     return len(given) == len(wanted) and all(
         one == other for one, other in sizes if isinstance(one, int) and isinstance(other, int)
     )
-
-
-def _require_free_signature(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:
-    fed, fed_by = {entry for _, entry in pairs}, {out for out, _ in pairs}
-    ours = [*a.graph.inputs, *(v for v in a.graph.outputs if v not in fed_by)]
-    theirs = [*(v for v in b.graph.inputs if v not in fed), *b.graph.outputs]
-    both = sorted({str(v.name) for v in ours} & {str(v.name) for v in theirs})
-    if both:
-        raise PassError(f"both models have inputs or outputs called {', '.join(both)}")
 
 
 def _move(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:

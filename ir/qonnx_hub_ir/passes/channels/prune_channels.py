@@ -78,7 +78,13 @@ def _named_layers(model: Model, masks: Mapping[str, Array]) -> dict[Node, Array]
             raise PassError(f"'{name}' is no layer whose channels can be removed; {known} are")
         if node in named:
             raise PassError(f"two masks are given for '{node.name}'")
-        mask = _as_mask(name, given)
+        array = np.asarray(given)
+        if array.ndim != 1 or not np.all((array == 0) | (array == 1)):
+            raise PassError(
+                f"the mask of '{name}' must be one truth value per channel, not an array of "
+                f"shape {array.shape} and type {array.dtype.name}"
+            )
+        mask = array.astype(np.bool_)
         channels = output_channels(node)
         if channels is None:
             raise refuse(
@@ -95,16 +101,6 @@ def _named_layers(model: Model, masks: Mapping[str, Array]) -> dict[Node, Array]
         if not mask.all():
             named[node] = mask
     return named
-
-
-def _as_mask(name: str, given: Array) -> Array:
-    array = np.asarray(given)
-    if array.ndim != 1 or not np.all((array == 0) | (array == 1)):
-        raise PassError(
-            f"the mask of '{name}' must be one truth value per channel, not an array of shape "
-            f"{array.shape} and type {array.dtype.name}"
-        )
-    return array.astype(np.bool_)
 
 
 def _readers_of_weights(graph: Graph) -> dict[str, Node]:

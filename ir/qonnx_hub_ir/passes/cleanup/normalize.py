@@ -47,7 +47,8 @@ class NormalizeDialect(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        defined = _take_quantizer_functions(model)
+        ours = [key for key in model.functions if _is_ours(_canonical_domain(key[0]), key[1])]
+        defined = [model.functions.pop(key) for key in ours]
         modified = bool(defined)
         for node in every_node(model):
             if node.op_identifier() not in model.functions:
@@ -62,12 +63,6 @@ class NormalizeDialect(InPlacePass):
             model.ir_version = _LOWEST_IR_VERSION
             modified = True
         return PassResult(model, modified=modified)
-
-
-def _take_quantizer_functions(model: Model) -> list[onnx_ir.Function]:
-    """Remove the functions that define operators of the dialect, and return them."""
-    ours = [key for key in model.functions if _is_ours(_canonical_domain(key[0]), key[1])]
-    return [model.functions.pop(key) for key in ours]
 
 
 def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:

@@ -11,10 +11,9 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.permutations import identity, perm_of
-from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of
+from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of, is_read
 from qonnx_hub_ir.graph.rewriting import bypass
 from qonnx_hub_ir.graph.subgraphs import every_node
-from qonnx_hub_ir.operators import Operator
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,6 @@ def _adds_plain_zero(node: Node) -> bool:
     return False
 
 
-def _first(node: Node) -> Value | None:
-    return node.inputs[0]
-
-
-def _dropout(node: Node) -> Value | None:
-    if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
-        return None
-    return node.inputs[0] if operators.is_identity(node) else None
-
-
 def _neutral(number: int, *, either: bool) -> Callable[[Node], Value | None]:
     """Return a rule for two inputs, one of which must be ``number`` everywhere."""
 
@@ -94,49 +83,56 @@ def _neutral(number: int, *, either: bool) -> Callable[[Node], Value | None]:
     return rule
 
 
-def _same_shape(node: Node) -> Value | None:
-    before, after = dims(node.inputs[0]), dims(node.outputs[0])
-    return None if before is None or before != after or None in before else node.inputs[0]
+def _unchanged_if(test: Callable[[Node], bool]) -> Callable[[Node], Value | None]:
+    """Return the rule of operators that return their first input where a test holds."""
+    return lambda node: node.inputs[0] if test(node) else None
 
 
-def _transpose(node: Node) -> Value | None:
+def _drops_nothing(node: Node) -> bool:
+    return operators.is_identity(node) and not any(map(is_read, node.outputs[1:]))
+
+
+def _keeps_shape(node: Node) -> bool:
+    before = dims(node.inputs[0])
+    return before is not None and None not in before and before == dims(node.outputs[0])
+
+
+def _keeps_axes(node: Node) -> bool:
     perm = perm_of(node)
-    return node.inputs[0] if perm is not None and perm == identity(len(perm)) else None
+    return perm is not None and perm == identity(len(perm))
 
 
-def _pad(node: Node) -> Value | None:
+def _pads_nothing(node: Node) -> bool:
     pads = dialect.constant_value(input_of(node, 1))
-    return node.inputs[0] if pads is not None and not np.any(pads) else None
+    return pads is not None and not np.any(pads)
 
 
-def _cast(node: Node) -> Value | None:
+def _keeps_type(node: Node) -> bool:
     source = node.inputs[0]
-    same = source is not None and source.dtype == attribute(node, "to", None)
-    return source if same else None
+    return source is not None and source.dtype == attribute(node, "to", None)
 
 
-def _joins(row: Operator) -> bool:
-    """Return whether an operator makes one value of any number of them, and of one itself."""
-    return row.inputs.is_variadic and bool(row.elementwise or row.moves is not None)
-
-
-def _single(node: Node) -> Value | None:
-    return node.inputs[0] if len(node.inputs) == 1 else None
+def _has_one_input(node: Node) -> bool:
+    return len(node.inputs) == 1
 
 
 _RULES: Mapping[str, Callable[[Node], Value | None]] = {
     # Concat, Sum, Max, Min, Mean
-    **{row.name: _single for row in operators.where(_joins)},
-    "Identity": _first,
-    "Dropout": _dropout,
+    **{
+        row.name: _unchanged_if(_has_one_input)
+        for row in operators.where(lambda row: row.inputs.is_variadic)
+        if row.elementwise or row.moves is not None
+    },
+    "Identity": _unchanged_if(_drops_nothing),
+    "Dropout": _unchanged_if(_drops_nothing),
     "Mul": _neutral(1, either=True),
     "Div": _neutral(1, either=False),
     "Add": _neutral(0, either=True),
     "Sub": _neutral(0, either=False),
-    "Transpose": _transpose,
-    "Reshape": _same_shape,
-    "Flatten": _same_shape,
-    "Expand": _same_shape,
-    "Pad": _pad,
-    "Cast": _cast,
+    "Transpose": _unchanged_if(_keeps_axes),
+    "Reshape": _unchanged_if(_keeps_shape),
+    "Flatten": _unchanged_if(_keeps_shape),
+    "Expand": _unchanged_if(_keeps_shape),
+    "Pad": _unchanged_if(_pads_nothing),
+    "Cast": _unchanged_if(_keeps_type),
 }

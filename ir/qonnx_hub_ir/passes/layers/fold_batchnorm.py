@@ -17,7 +17,6 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import along_channels, drop_unread, read_initializers
 from qonnx_hub_ir.graph.queries import (
     attribute,
-    dims,
     input_of,
     only_reader,
     producer,
@@ -75,8 +74,14 @@ class FoldBatchnorm(InPlacePass):
         folded = _factor_and_offset(node)
         if folded is None:
             return False
-        if not (self.weights and _fold_into_layer(node, *folded)):
-            _write_affine(node, *folded)
+        if self.weights and _fold_into_layer(node, *folded):
+            return True
+        rank, last = rank_of(node.inputs[0]) or 0, node.domain == dialect.CHANNELS_LAST_DOMAIN
+        factor, offset = (along_channels(values, rank, last=last) for values in folded)
+        emit = Emitter(node)
+        inputs = [node.inputs[0], emit.constant("factor", factor)]
+        scaled = emit.add("Mul", inputs, node.outputs[0])
+        emit.replace_with(emit.add("Add", [scaled, emit.constant("offset", offset)]))
         return True
 
 
@@ -93,16 +98,6 @@ def _factor_and_offset(node: Node) -> tuple[Array, Array] | None:
     return factor.reshape(-1), offset.reshape(-1)
 
 
-def _write_affine(node: Node, factor: Array, offset: Array) -> None:
-    rank = len(dims(node.inputs[0]) or ())
-    last = node.domain == dialect.CHANNELS_LAST_DOMAIN
-    columns = [along_channels(values, rank, last=last) for values in (factor, offset)]
-    emit = Emitter(node)
-    inputs = [node.inputs[0], emit.constant("factor", columns[0])]
-    scaled = emit.add("Mul", inputs, node.outputs[0])
-    emit.replace_with(emit.add("Add", [scaled, emit.constant("offset", columns[1])]))
-
-
 def _fold_into_layer(node: Node, factor: Array, offset: Array) -> bool:
     """Fold into the layer before; return whether that was possible."""
     source = node.inputs[0]
@@ -116,8 +111,10 @@ def _fold_into_layer(node: Node, factor: Array, offset: Array) -> bool:
     if layer.domain != node.domain or (not convolves and rank_of(source) != 2):
         return False
     weight, bias = layer.inputs[1], input_of(layer, 2)
-    known = _own_weight(weight, rank=0 if convolves else 2)
-    if weight is None or known is None or known.dtype != factor.dtype:
+    known = dialect.constant_value(weight)
+    if weight is None or known is None or not only_reader(weight):
+        return False
+    if known.dtype != factor.dtype or not (convolves or known.ndim == 2):
         return False
     before = np.zeros_like(offset) if bias is None else dialect.constant_value(bias)
     if before is None or known.shape[axes[0]] != factor.size:
@@ -135,16 +132,6 @@ def _fold_into_layer(node: Node, factor: Array, offset: Array) -> bool:
     _set_bias(emit.graph, layer, before * factor + offset)
     replace_node(node, source)
     return True
-
-
-def _own_weight(value: Value | None, rank: int) -> Array | None:
-    """Return the array of a float weight that has one reader and no quantizer."""
-    array = dialect.constant_value(value)
-    if value is None or array is None or not only_reader(value):
-        return None
-    if array.dtype not in (np.float32, np.float64) or (rank and array.ndim != rank):
-        return None
-    return array
 
 
 def _set(value: Value, array: Array) -> None:

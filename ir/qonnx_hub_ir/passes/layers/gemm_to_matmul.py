@@ -64,8 +64,8 @@ def _is_float(node: Node) -> bool:
 
 def _split(node: Node, rearranger: Rearranger) -> None:
     emit = Emitter(node)
-    left = _turned(emit, node, 0, "transA", rearranger)
-    right = _turned(emit, node, 1, "transB", rearranger)
+    left = _transposed(emit, node, 0, "transA", rearranger)
+    right = _transposed(emit, node, 1, "transB", rearranger)
     output = node.outputs[0]
     result = emit.add("MatMul", [left, right], output)
     product = result.producer()
@@ -76,8 +76,12 @@ def _split(node: Node, rearranger: Rearranger) -> None:
         )
     summand = input_of(node, 2)
     if summand is not None and beta != 0.0:
-        if beta != 1.0:
-            summand = _scaled(emit, summand, _factor(node, beta))
+        known, factor = dialect.constant_value(summand), _factor(node, beta)
+        if beta != 1.0 and known is None:
+            summand = emit.add("Mul", [summand, emit.constant("beta", factor)])
+        elif beta != 1.0 and known is not None:
+            scaled = (known * factor).astype(known.dtype, copy=False)
+            summand = emit.constant("scaled_bias", scaled)
         result = emit.add("Add", [result, summand])
     name = node.name
     emit.replace_with(result)
@@ -91,14 +95,7 @@ def _factor(node: Node, value: float) -> np.ndarray:
     return np.asarray(value, dtype=dtype)
 
 
-def _scaled(emit: Emitter, summand: Value, factor: np.ndarray) -> Value:
-    known = dialect.constant_value(summand)
-    if known is None:
-        return emit.add("Mul", [summand, emit.constant("beta", factor)])
-    return emit.constant("scaled_bias", (known * factor).astype(known.dtype, copy=False))
-
-
-def _turned(
+def _transposed(
     emit: Emitter, node: Node, index: int, flag: str, rearranger: Rearranger
 ) -> Value | None:
     """Return a factor as MatMul takes it."""

@@ -215,7 +215,11 @@ def _lower(node: Node, plan: _Plan, rearranger: Rearranger) -> None:
         depth = plan.size[2] * plan.windows.kernel[0] * plan.windows.kernel[1]
         _typed(value, output, shape[0], (rows, columns, depth))
     elif plan.windows.stride != (1, 1):
-        value = _strided(emit, value, plan)
+        largest = int(np.iinfo(np.int64).max)
+        bounds = {"starts": (0, 0), "ends": (largest, largest), "axes": (1, 2)}
+        bounds["steps"] = plan.windows.stride
+        limits = [emit.integers(name, numbers) for name, numbers in bounds.items()]
+        value = emit.add("Slice", [value, *limits])
         _typed(value, output, shape[0], (rows, columns, plan.size[2]))
     product = emit.add("MatMul", [value, weight])
     maker = product.producer()
@@ -251,10 +255,3 @@ def _windows(emit: Emitter, node: Node, value: Value | None, plan: _Plan) -> Val
     fresh = onnx_ir.node(IM2COL, [value], attributes, domain=dialect.DOMAIN, name=name)
     fresh.outputs[0].name = f"{name}_out"
     return emit.insert(fresh)
-
-
-def _strided(emit: Emitter, value: Value | None, plan: _Plan) -> Value:
-    largest = int(np.iinfo(np.int64).max)
-    bounds = {"starts": (0, 0), "ends": (largest, largest), "axes": (1, 2)}
-    bounds["steps"] = plan.windows.stride
-    return emit.add("Slice", [value, *(emit.integers(n, b) for n, b in bounds.items())])

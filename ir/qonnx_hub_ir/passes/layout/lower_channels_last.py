@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import copy_node, transpose_node
-from qonnx_hub_ir.graph.permutations import Perm, to_first, to_last
+from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.graph.rewriting import replace_node
 
@@ -64,13 +64,14 @@ def _lower(node: Node) -> None:
     if rank == 2:
         node.domain = ""
         return
-    moved = 2 if node.op_type == "Conv" else 1
-    for index in range(moved):
+    for index in range(2 if node.op_type == "Conv" else 1):
         value = node.inputs[index]
         if value is not None:
-            node.replace_input_with(
-                index, _transposed(value, to_first(rank), f"{node.name}_in{index}", node)
-            )
+            name = f"{node.name}_in{index}"
+            move = transpose_node(value, to_first(rank), f"{name}_to_first")
+            move.outputs[0].name = f"{name}_channels_first"
+            node.prepend(move)
+            node.replace_input_with(index, move.outputs[0])
     fresh = copy_node(node, node.inputs, name=str(node.name))
     fresh.domain, out = "", fresh.outputs[0]
     out.name, out.shape = f"{node.outputs[0].name}_channels_first", None
@@ -79,10 +80,3 @@ def _lower(node: Node) -> None:
     back = transpose_node(out, to_last(rank), f"{node.name}_to_last")
     fresh.append(back)
     replace_node(node, back.outputs[0])
-
-
-def _transposed(value: Value, perm: Perm, name: str, before: Node) -> Value:
-    node = transpose_node(value, perm, f"{name}_to_first")
-    node.outputs[0].name = f"{name}_channels_first"
-    before.prepend(node)
-    return node.outputs[0]

@@ -72,7 +72,11 @@ class Streamline(InPlacePass):
         """Return the model, changed in place."""
         graph = model.graph
         read = read_initializers(graph)
-        modified = self.weights and _bring_scales_to_layers(model, exact=self.exact)
+        modified = False
+        if self.weights:
+            if any(map(_moves_scaled_weight, graph)):
+                modified = FoldWeightLayout()(model).modified
+            modified |= _split_layers(model, exact=self.exact)
         wanted = find_wanted(graph) if self.activations else set()
         scales = PendingScales(
             model, RULES, exact=self.exact, weights=self.weights, wanted=wanted
@@ -83,14 +87,6 @@ class Streamline(InPlacePass):
         if modified:
             drop_unread(graph, read)
         return PassResult(model, modified=modified)
-
-
-def _bring_scales_to_layers(model: Model, *, exact: bool) -> bool:
-    """Remove what stands between a weight's scale and the place behind its layer."""
-    modified = False
-    if any(_moves_scaled_weight(node) for node in model.graph):
-        modified = FoldWeightLayout()(model).modified
-    return _split_layers(model, exact=exact) or modified
 
 
 def _moves_scaled_weight(node: Node) -> bool:

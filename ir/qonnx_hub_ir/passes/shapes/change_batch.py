@@ -180,7 +180,12 @@ def _keeps_first_axis(
 
 def _require_apart(probe: Model, size: int) -> None:
     """Raise unless the first axis of every output is the batch that was tried."""
-    carried = _carried(probe)
+    # Values that depend on an input other than through a shape.
+    carried: set[Value | None] = set(probe.graph.inputs)
+    for node in probe.graph:
+        if not operators.reads_shape_only(node) and any(v in carried for v in node.inputs):
+            carried.update(node.outputs)
+    carried.discard(None)
     for node in probe.graph:
         for reason in _mixes(node, carried, size):
             raise PassError(f"{node.op_type} '{node.name}' {reason}")
@@ -192,16 +197,7 @@ def _require_apart(probe: Model, size: int) -> None:
             )
 
 
-def _carried(model: Model) -> set[Value]:
-    """Return the values that depend on an input other than through a shape."""
-    carried: set[Value] = set(model.graph.inputs)
-    for node in model.graph:
-        if not operators.reads_shape_only(node) and any(v in carried for v in node.inputs):
-            carried.update(node.outputs)
-    return carried
-
-
-def _mixes(node: Node, carried: set[Value], size: int) -> Iterator[str]:
+def _mixes(node: Node, carried: set[Value | None], size: int) -> Iterator[str]:
     if node.domain != "" or not any(v in carried for v in node.inputs):
         return
     sizes, axis = dims(node.inputs[0]) or (), None
@@ -223,7 +219,7 @@ def _mixes(node: Node, carried: set[Value], size: int) -> Iterator[str]:
         yield "has graphs inside it: what they do with the batch is not looked into"
 
 
-def _blame(model: Model, carried: set[Value], size: int) -> str:
+def _blame(model: Model, carried: set[Value | None], size: int) -> str:
     """Return a sentence that names the first node at which the batch is lost."""
     for node in model.graph:
         known = [dims(value) or () for value in (*node.inputs[:1], *node.outputs[:1])]
