@@ -44,21 +44,14 @@ _LARGEST_BITS = 53
 """Integers of more bits are not followed."""
 
 
-def _quantizer(site: Site) -> Quantizer | None:
-    """Return the quantizer if all its parameters are known and its scale is positive."""
-    known = [site.array(k) for k in range(1, len(site.inputs))]
+def _quantize(site: Site) -> ValueInfo | None:
+    x, known = site.info(0), [site.array(k) for k in range(1, len(site.inputs))]
     quant = dialect.quantizer_with(site.node, known)
     values = dialect.parameters(quant)
     if any(value is None or not np.all(np.isfinite(value)) for value in values):
         return None
-    return quant if bool(np.all(np.asarray(quant.scale) > 0)) else None
-
-
-def _quantize(site: Site) -> ValueInfo | None:
-    quant = _quantizer(site)
-    if quant is None or not site.is_float:
+    if not site.is_float or not np.all(np.asarray(quant.scale) > 0):
         return None
-    x = site.info(0)
     try:
         if x.constant is not None:
             return of_quantized_constant(x.constant.values, quant, site.float_type)

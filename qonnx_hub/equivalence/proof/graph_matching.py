@@ -411,7 +411,8 @@ class GraphMatching:
         )
         if not reasons:
             self.findings.unmatched.append(
-                f"output '{other.name}' is something else of the first model than '{one.name}'"
+                f"output '{other.name}' equals another value of the first model than "
+                f"'{one.name}'"
             )
 
     def _strangers(self, output: Value) -> Iterator[str]:

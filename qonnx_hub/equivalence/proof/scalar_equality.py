@@ -88,8 +88,11 @@ def compare_functions(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> Scala
         return _unlisted(f, g, dtype, str(error))
     nan_equal = not bool(np.any(differs(table.at_nan, other.at_nan)))
     difference = first_difference(table, other)
-    if difference is not None and _is_real(f, g, difference, dtype):
-        return ScalarComparison(table.count, difference, nan_equal)
+    if difference is not None:
+        # The tables of functions that are not monotone may be wrong.
+        rows = np.full((f.channels, 1), difference.input, dtype=dtype)
+        if differs(f(rows), g(rows))[difference.channel, 0]:
+            return ScalarComparison(table.count, difference, nan_equal)
     difference, doubt = _confirm(f, g, table)
     return ScalarComparison(table.count, difference, nan_equal, doubt)
 
@@ -100,12 +103,6 @@ def _unlisted(
     """Return what probes say of functions that have no table."""
     difference = difference_on_probes(f, g, dtype)
     return ScalarComparison(0, difference, doubt="" if difference is not None else reason)
-
-
-def _is_real(f: ScalarFunction, g: ScalarFunction, difference: Mismatch, dtype: Any) -> bool:
-    """Return whether the functions part there: tables of what turns back may be wrong."""
-    rows = np.full((f.channels, 1), difference.input, dtype=dtype)
-    return bool(differs(f(rows), g(rows))[difference.channel, 0])
 
 
 def _confirm(

@@ -62,7 +62,6 @@ class StepFunction:
         level: What the function is from there on.
         channels: How many channels there are.
         at_nan: What each channel makes of NaN.
-        at_zeros: What each channel makes of -0.0 and 0.0: shape (channels, 2).
         dtype: Type of the input.
     """
 
@@ -71,7 +70,6 @@ class StepFunction:
     level: Array
     channels: int
     at_nan: Array
-    at_zeros: Array
     dtype: Any
 
     @property
@@ -79,13 +77,17 @@ class StepFunction:
         """Number of thresholds: values at which a channel changes its level."""
         return len(self.start) - self.channels
 
+    def segments(self, channel: int) -> slice:
+        """Return which segments are those of a channel."""
+        return slice(*np.searchsorted(self.channel, [channel, channel + 1]))
+
     def thresholds(self, channel: int = 0) -> Array:
         """Return the first value of each level of a channel but the lowest."""
-        return values_of(self.start[self.channel == channel][1:], self.dtype)
+        return values_of(self.start[self.segments(channel)][1:], self.dtype)
 
     def levels(self, channel: int = 0) -> Array:
         """Return the levels of a channel, from minus infinity on."""
-        return np.asarray(self.level[self.channel == channel])
+        return np.asarray(self.level[self.segments(channel)])
 
     def stops(self) -> Array:
         """Return the key of the last value of each segment."""
@@ -131,7 +133,6 @@ def find_steps(
         level=level[order],
         channels=channels,
         at_nan=answers[:, 4],
-        at_zeros=answers[:, 1:3],
         dtype=np.dtype(dtype),
     )
 
@@ -228,44 +229,28 @@ def first_difference(a: StepFunction, b: StepFunction) -> Mismatch | None:
         raise ValueError(
             f"{a.channels} channels of {a.dtype} against {b.channels} of {b.dtype}"
         )
-    best: tuple[float, Mismatch] | None = None
-    for channel in _channels_that_differ(a, b):
-        found = _nearest(a, b, channel)
-        if best is None or found[0] < best[0]:
-            best = found
-    return None if best is None else best[1]
+    same = np.array_equal(a.channel, b.channel) and np.array_equal(a.start, b.start)
+    if same and not np.any(differs(a.level, b.level)):
+        return None
+    found = [_nearest(a, b, channel) for channel in range(a.channels)]
+    apart = [mismatch for mismatch in found if mismatch is not None]
+    return min(apart, key=lambda mismatch: abs(mismatch.input), default=None)
 
 
-def _channels_that_differ(a: StepFunction, b: StepFunction) -> list[int]:
-    same = len(a.start) == len(b.start) and np.array_equal(a.channel, b.channel)
-    if same:
-        apart = (a.start != b.start) | differs(a.level, b.level)
-        return [int(c) for c in np.unique(a.channel[apart])]
-    return [
-        c
-        for c in range(a.channels)
-        if not np.array_equal(a.start[a.channel == c], b.start[b.channel == c])
-        or np.any(differs(a.levels(c), b.levels(c)))
-    ]
-
-
-def _nearest(a: StepFunction, b: StepFunction, channel: int) -> tuple[float, Mismatch]:
-    """Return the differing input nearest to zero in a channel that has one."""
-    in_a, in_b = a.channel == channel, b.channel == channel
-    starts_a, starts_b = a.start[in_a], b.start[in_b]
-    merged = np.union1d(starts_a, starts_b)
+def _nearest(a: StepFunction, b: StepFunction, channel: int) -> Mismatch | None:
+    """Return the differing input of a channel that is nearest to zero."""
+    in_a, in_b = a.segments(channel), b.segments(channel)
+    merged = np.union1d(a.start[in_a], b.start[in_b])
     stops = np.append(merged[1:] - 1, key_range(a.dtype)[1])
-    level_a = a.level[in_a][np.searchsorted(starts_a, merged, side="right") - 1]
-    level_b = b.level[in_b][np.searchsorted(starts_b, merged, side="right") - 1]
-    apart = differs(level_a, level_b)
-    # The point of a segment nearest to zero is zero itself or one of its ends.
-    keys = np.clip(0, merged[apart], stops[apart])
-    values = values_of(keys, a.dtype)
-    index = int(np.argmin(np.abs(values)))
-    difference = Mismatch(
-        float(values[index]),
-        float(level_a[apart][index]),
-        float(level_b[apart][index]),
-        channel,
+    level_a, level_b = (
+        table.level[part][np.searchsorted(table.start[part], merged, side="right") - 1]
+        for table, part in ((a, in_a), (b, in_b))
     )
-    return abs(difference.input), difference
+    apart = differs(level_a, level_b)
+    if not np.any(apart):
+        return None
+    # The point of a segment nearest to zero is zero itself or one of its ends.
+    values = values_of(np.clip(0, merged[apart], stops[apart]), a.dtype)
+    index = int(np.argmin(np.abs(values)))
+    made, other = float(level_a[apart][index]), float(level_b[apart][index])
+    return Mismatch(float(values[index]), made, other, channel)
