@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_ir.analysis.float_error import REORDERED
 from qonnx_hub_ir.errors import SourceError, UsageError
 
 MIRROR_VARIABLE = "QONNX_HUB_ZOO"
 """Environment variable that names a mirror."""
-
-_CLOSE = 1e-5
-"""What float arithmetic in another order may change, relative to the largest output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +282,7 @@ def _compared(found: ZooCheck, path: Path, recorded: Path) -> ZooCheck:
         values=int(distance.size),
         different=int(np.count_nonzero(distance)),
         largest=largest,
-        equal=bool(largest <= _CLOSE * reach),
+        equal=bool(largest <= REORDERED * reach),
     )
 
 
