@@ -303,6 +303,38 @@ def test_a_factor_that_may_overflow_is_not_vouched_for(gain, variance):
     assert not enclose_step(node, run, [box, *constants[1:]]).known[0]
 
 
+def enclosed_by(op_type, parameters, ends=(-1.0, 1.0), **attributes):
+    """Return what a quantizer makes of any value between two ends."""
+    names = ["x", *parameters]
+    quantizer = make_node(op_type, names, ["y"], "it", domain=DOMAIN, **attributes)
+    constants = {name: FLOAT(value) for name, value in parameters.items()}
+    model = onnx_ir.from_proto(model_of([quantizer], {"x": (1,)}, ["y"], constants))
+    low, high = (np.array([end], dtype=FLOAT) for end in ends)
+    box = Enclosure(low, high, np.ones(1, dtype=np.bool_))
+    with np.errstate(all="ignore"):
+        side = ProofModel(model)
+        node = next(iter(side.model.graph))
+        arguments = [box, *(side.constants[v] for v in node.inputs[1:])]
+        return enclose_step(node, side.step(node).run, arguments)
+
+
+@pytest.mark.parametrize("scale", [0.0, np.inf, np.nan])
+def test_a_quantizer_without_a_scale_is_not_vouched_for(scale):
+    # Both ends divided by zero are infinite and clamped; zero divided by zero is no number.
+    given = {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
+    assert not enclosed_by("Quant", {"s": scale, "z": 0.0, "b": 4.0}, **given).known[0]
+    assert enclosed_by("Quant", {"s": 0.5, "z": 0.0, "b": 4.0}, **given).known[0]
+
+
+@pytest.mark.parametrize(("bias", "known"), [(98.0, True), (99.0, False)])
+def test_minifloats_near_the_smallest_floats_are_not_vouched_for(bias, known):
+    # With three bits of mantissa, the smallest step is 2^(1 - bias - 3).
+    parameters = {"s": 1.0, "e": 8.0, "m": 3.0, "bias": bias, "top": 1e30}
+    given = {"has_inf": 0, "has_nan": 0, "has_subnormal": 1, "saturation": 1}
+    found = enclosed_by("FloatQuant", parameters, rounding_mode="ROUND", **given)
+    assert bool(found.known[0]) == known
+
+
 def test_channels_keep_their_own_parameters():
     scale = np.array([[0.5, 1.0, 2.0, 4.0]], dtype=FLOAT)
     region = region_of([quant_node("x", "y")], {"s": scale, "z": 0.0, "b": 8.0})
