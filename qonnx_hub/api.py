@@ -17,11 +17,11 @@ from qonnx_hub.conversion.validation import (
     check_source,
     feeds_for_check,
 )
-from qonnx_hub.equivalence.check import How
+from qonnx_hub.equivalence.check import CheckOptions
 from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
-from qonnx_hub.equivalence.request import Request, check_request, make_side
+from qonnx_hub.equivalence.request import check_request, make_side
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
@@ -377,8 +377,14 @@ def check(
         UsageError: The models cannot be compared.
         HubError: As in :func:`load` and :func:`run`.
     """
-    how = How(
+    options = CheckOptions(
         tolerance=make_tolerance(atol, rtol, lsb),
+        level=level,
+        inputs=inputs,
+        samples=samples,
+        seed=seed,
+        ranges=ranges or {},
+        boundary=boundary,
         mapping=mapping,
         labels=labels,
         score=score,
@@ -387,10 +393,9 @@ def check(
         executor=executor,
         progress=progress,
     )
-    request = Request(inputs, samples, seed, ranges or {}, boundary, level, how)
     one, other = (_with_sample(source, args) for source in (a, b))
     first = make_side(one, "numpy", _unverified, label or _label(a))
-    return check_request(first, make_side(other, backend, _unverified, _label(b)), request)
+    return check_request(first, make_side(other, backend, _unverified, _label(b)), options)
 
 
 def _with_sample(source: Any, args: tuple[Any, ...]) -> Any:

@@ -16,7 +16,6 @@ from qonnx_hub.cli.options import (
     Seed,
     console,
     fit_names,
-    read_arrays,
     sample_inputs,
     write_json,
 )
@@ -186,6 +185,8 @@ def _feeds(inputs: Path | None, data: Path | None, names: list[str]) -> dict[str
     if inputs is not None and data is not None:
         _usage("--inputs and --data both give inputs; leave one out")
     if inputs is not None:
+        from qonnx_hub.io.arrays import read_arrays
+
         return fit_names(read_arrays(inputs), names)
     if data is None:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,30 +49,6 @@ def write_json(text: str, target: str | None) -> None:
     from qonnx_hub.io.atomic import write_text
 
     write_text(target, text + "\n")
-
-
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Return the arrays of an .npz file by name.
-
-    Raises:
-        UsageError: The file is missing, is no .npz file, or holds nothing.
-    """
-    import zipfile
-
-    import numpy as np
-
-    from qonnx_hub_ir.errors import UsageError
-
-    if not path.exists():
-        raise UsageError(f"'{path}' does not exist")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"'{path}' is not an .npz file of plain arrays: {error}") from error
-    if not arrays:
-        raise UsageError(f"'{path}' holds no arrays")
-    return arrays
 
 
 def fit_names(arrays: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Source, fit_names, read_arrays
+from qonnx_hub.cli.options import From, Source, fit_names
 
 
 def command(
@@ -35,6 +35,7 @@ def command(
     """Run a model on given inputs."""
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
+    from qonnx_hub.io.arrays import read_arrays
 
     model = api.load_to_run(source, from_)
     names = [str(v.name) for v in model.graph.inputs]

@@ -10,19 +10,20 @@ and once with integers that are all equally likely, for which the predicted shar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 
-from qonnx_hub.equivalence.inputs.batches import batch_length
+from qonnx_hub.equivalence.comparison.compare import differs, distances
+from qonnx_hub.equivalence.graph_slices import GraphSlice
+from qonnx_hub.equivalence.inputs.batches import batch_length, cut_feeds
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.protocol import Artifact, Bound, CodesOf, QuantizerRecord
+from qonnx_hub_adapters.protocol import Artifact, Bound, CodesOf, Feeds, QuantizerRecord
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis.float_error import reordering_error
+from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding, is_bipolar
-
-Feeds = Mapping[str, Array]
 
 _MOST_RUNS = 16
 """Runs of the file's own batch, or of as many samples where it leaves that open."""
@@ -37,9 +38,6 @@ _FEW = 8
 
 _UNKNOWN_SHARE = 0.01
 """Share allowed where none was predicted: values next to a tie are fewer."""
-
-_ROUNDING = 1e-5
-"""Difference relative to the largest value that another order of float32 sums explains."""
 
 _TIES_AT_HALVES = frozenset({Rounding.ROUND, Rounding.HALF_UP, Rounding.HALF_DOWN})
 """Modes whose levels meet half-way between whole numbers; the others' meet at them."""
@@ -106,7 +104,7 @@ def _by_chance(expected: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Floats:
+class _FloatOutput:
     """How an output without a quantizer of its own compares, in floats.
 
     Attributes:
@@ -128,15 +126,11 @@ class _Floats:
             "than float rounding explains"
         )
 
-    def added(self, reference: Array, ours: Array) -> _Floats:
+    def added(self, reference: Array, ours: Array) -> _FloatOutput:
         """Return it with one more batch."""
-        finite = np.abs(reference[np.isfinite(reference)]).astype(np.float64)
-        limit = _ROUNDING * float(finite.max(initial=0.0))
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(reference.astype(np.float64) - ours) > limit
-        apart |= np.isnan(reference) != np.isnan(ours)
-        beyond = self.beyond + int(np.count_nonzero(apart & (reference != ours)))
-        return _Floats(self.name, self.count + int(ours.size), beyond)
+        beyond = distances(reference, ours) > reordering_error([reference])
+        found = int(np.count_nonzero(beyond))
+        return _FloatOutput(self.name, self.count + int(ours.size), self.beyond + found)
 
 
 def broken_bounds(model: Model, artifact: Artifact, written: Model, feeds: Feeds) -> list[str]:
@@ -149,74 +143,50 @@ def broken_bounds(model: Model, artifact: Artifact, written: Model, feeds: Feeds
         feeds: Inputs of the source; a part of them is used.
     """
     pairs = _pairs(model, artifact, written)
+    paired = [pair.output for pair in pairs.values()]
     seen = {name: Observation(pair.record) for name, pair in pairs.items()}
-    floats = _float_outputs(model, written, pairs)
-    ours = {pair.output: pair.input for pair in pairs.values()}
-    file = Session(_forced(written, ours))
-    reference = Session(model)
-    for batch in _batches(model, feeds):
-        values = reference.run(batch, all_tensors=True)
-        own = {pair.input: pair.integers(values[name]) for name, pair in pairs.items()}
-        made = file.run({**batch, **own})
-        for name, pair in pairs.items():
-            seen[name] = _added(seen[name], pair, own[pair.input], made[pair.output], values)
-        for name, one in floats.items():
-            floats[name] = one.added(values[one.name], made[name])
-    if any(pair.bound.share is not None for pair in pairs.values()):
-        _spread_evenly(model, file, pairs, feeds, seen)
-    found = [one.problem() for one in seen.values()]
-    found += [one.problem() for one in floats.values()]
-    return [problem for problem in found if problem]
-
-
-def _drawn(rng: np.random.Generator, codes: CodesOf, shape: tuple[int, ...]) -> Array:
-    return rng.integers(codes.low, codes.high + 1, shape)
-
-
-def _spread_evenly(
-    model: Model,
-    file: Session,
-    pairs: Mapping[str, _Pair],
-    feeds: Feeds,
-    seen: dict[str, Observation],
-) -> None:
-    """Add what both sides make of integers that are all equally likely."""
-    source = Session(_forced(model, {name: pair.input for name, pair in pairs.items()}))
-    rng, plain = np.random.default_rng(0), Session(model)
-    for batch in _batches(model, feeds):
-        shapes = plain.run(batch, all_tensors=True)
-        drawn = {
-            name: _drawn(rng, pair.codes, shapes[name].shape)
-            for name, pair in pairs.items()
-            if pair.codes is not None
-        }
-        floats = {pairs[name].input: pairs[name].values(x) for name, x in drawn.items()}
-        whole = {pairs[name].input: pairs[name].stored(x) for name, x in drawn.items()}
-        rest = {pair.input: shapes[name] for name, pair in pairs.items() if pair.codes is None}
-        values = source.run({**batch, **floats, **rest})
-        made = file.run({**batch, **whole, **rest})
-        for name, pair in pairs.items():
-            expected = pair.integers(values[name])
-            differing = int(np.count_nonzero(expected != made[pair.output]))
-            one = seen[name]
-            seen[name] = replace(
-                one,
-                even=one.even + expected.size,
-                differing_even=one.differing_even + differing,
-            )
-
-
-def _float_outputs(
-    model: Model, written: Model, pairs: Mapping[str, _Pair]
-) -> dict[str, _Floats]:
-    """Return what is compared in floats, by its name in the file."""
     ends = zip(model.graph.outputs, written.graph.outputs, strict=True)
-    paired = {pair.output for pair in pairs.values()}
-    return {
-        str(theirs.name): _Floats(str(ours.name))
+    floats = {
+        str(theirs.name): _FloatOutput(str(ours.name))
         for ours, theirs in ends
         if str(ours.name) not in pairs and str(theirs.name) not in paired
     }
+    file = GraphSlice(written, paired, [*paired, *floats], keep_shapes=True)
+    reference = Session(model)
+    spread = any(pair.bound.share is not None for pair in pairs.values())
+    source = GraphSlice(model, pairs, list(pairs), keep_shapes=True) if spread else None
+    rng = np.random.default_rng(0)
+    length = fixed_batch(model) or min(_SAMPLES, batch_length(model))
+    for batch in cut_feeds(feeds, length, _MOST_RUNS):
+        values = reference.run(batch, all_tensors=True)
+        own = {pair.output: pair.integers(values[name]) for name, pair in pairs.items()}
+        made = file.run(own, batch)
+        for name, pair in pairs.items():
+            seen[name] = _added(seen[name], pair, own[pair.output], made[pair.output], values)
+        for name, one in floats.items():
+            floats[name] = one.added(values[one.name], made[name])
+        if source is None:
+            continue
+        # The same with integers that are all equally likely.
+        given, stored = {}, {}
+        for name, pair in pairs.items():
+            given[name] = stored[pair.output] = values[name]
+            if pair.codes is not None:
+                low, high = pair.codes.low, pair.codes.high
+                drawn = rng.integers(low, high + 1, values[name].shape)
+                given[name], stored[pair.output] = pair.values(drawn), pair.stored(drawn)
+        expected, made = source.run(given, batch), file.run(stored, batch)
+        for name, pair in pairs.items():
+            whole = pair.integers(expected[name])
+            differing = int(np.count_nonzero(whole != made[pair.output]))
+            seen[name] = replace(
+                seen[name],
+                even=seen[name].even + whole.size,
+                differing_even=seen[name].differing_even + differing,
+            )
+    problems = [one.problem() for one in seen.values()]
+    problems += [one.problem() for one in floats.values()]
+    return [problem for problem in problems if problem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +208,6 @@ class _Pair:
     output: str
     codes: CodesOf | None
     dtype: np.dtype[np.generic]
-
-    @property
-    def input(self) -> str:
-        """Name of the input that stands in the value's place behind it."""
-        return f"{self.output}_given"
 
     @property
     def bound(self) -> Bound:
@@ -275,8 +240,9 @@ class _Pair:
 def _pairs(model: Model, artifact: Artifact, written: Model) -> dict[str, _Pair]:
     """Return the pairs by the name of the source's value; none of them is constant."""
     records = {record.node: record for record in artifact.quantizers}
-    values = {str(v.name): v for node in written.graph for v in node.outputs}
+    values = facts_of(written).values
     pairs: dict[str, _Pair] = {}
+    taken: set[str] = set()
     for node in model.graph:
         record = records.get(node.name or "")
         if record is None or not dialect.is_quantizer(node):
@@ -287,71 +253,31 @@ def _pairs(model: Model, artifact: Artifact, written: Model) -> dict[str, _Pair]
         codes = artifact.codes.get(name)
         target = name if codes is None else codes.value
         value = values.get(target)
-        known = isinstance(quant, (IntQuant, BipolarQuant)) and quant.scale is not None
-        if not known or not isinstance(quant, (IntQuant, BipolarQuant)):
+        if not isinstance(quant, (IntQuant, BipolarQuant)) or quant.scale is None:
             continue
-        if value is None or value.dtype is None or value.shape is None:
+        if value is None or value.dtype is None or value.shape is None or target in taken:
             continue
-        if dialect.constant_tensor(node.inputs[0]) is not None:
-            continue
-        if target not in {pair.output for pair in pairs.values()}:
+        if dialect.constant_tensor(node.inputs[0]) is None:
+            taken.add(target)
             dtype = np.dtype(value.dtype.numpy())
             pairs[name] = _Pair(record, node, quant, target, codes, dtype)
     return pairs
 
 
-def _forced(model: Model, inputs: Mapping[str, str]) -> Model:
-    """Return a copy in which given values stand behind quantizers.
-
-    Args:
-        model: The source or the file.
-        inputs: Name of a value -> name of the input that its readers get instead. The value
-            itself becomes an output.
-    """
-    copy = model.clone()
-    values = {str(v.name): v for node in copy.graph for v in node.outputs}
-    for name, given_name in inputs.items():
-        value = values[name]
-        given = Value(name=given_name, type=value.type, shape=value.shape)
-        for usage in list(value.uses()):
-            usage.node.replace_input_with(usage.idx, given)
-        copy.graph.inputs.append(given)
-        if not value.is_graph_output():
-            copy.graph.outputs.append(value)
-    return copy
-
-
-def _batches(model: Model, feeds: Feeds) -> Iterator[dict[str, Array]]:
-    sizes = {str(v.name): v.shape[0] for v in model.graph.inputs if v.shape and len(v.shape)}
-    most = min(_SAMPLES, batch_length(model))
-    steps = {name: s if isinstance(s, int) else most for name, s in sizes.items()}
-    for run in range(_MOST_RUNS):
-        batch = {
-            name: feed[run * steps[name] : (run + 1) * steps[name]] if name in steps else feed
-            for name, feed in feeds.items()
-        }
-        if any(part.size == 0 for part in batch.values()):
-            return
-        yield batch
-        if not steps:
-            return
-
-
 def _added(
     seen: Observation, pair: _Pair, reference: Array, ours: Array, values: Feeds
 ) -> Observation:
-    differs = reference != ours
-    if reference.dtype.kind == "f":
-        differs &= ~(np.isnan(reference) & np.isnan(ours))
-    count = int(np.count_nonzero(differs))
+    differing = differs(reference, ours)
+    count = int(np.count_nonzero(differing))
     steps, astray = seen.steps, seen.astray
     if count:
-        distance = np.abs(reference.astype(np.float64) - ours.astype(np.float64))
+        distance = distances(reference, ours)
         if pair.codes is None:
             distance = distance / pair.scale.astype(np.float64)
-        steps = max(steps, float(np.nan_to_num(distance[differs], nan=np.inf).max()))
+        steps = max(steps, float(distance[differing].max()))
         if pair.bound.near is not None:
-            astray += int(np.count_nonzero(differs & ~_is_near(pair, pair.bound.near, values)))
+            near = _is_near(pair, pair.bound.near, values)
+            astray += int(np.count_nonzero(differing & ~near))
     return replace(
         seen,
         count=seen.count + int(ours.size),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.error_bounds import broken_bounds
 from qonnx_hub.conversion.layerwise import differs_by_ties_only
-from qonnx_hub.equivalence.check import How, check_runners
+from qonnx_hub.equivalence.check import CheckOptions, check_runners
 from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub.equivalence.inputs.batches import count_samples, cut_feeds
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (
@@ -25,18 +26,23 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import fits_one_message, weight_bytes
 from qonnx_hub_adapters.dependencies import is_installed
-from qonnx_hub_adapters.protocol import Artifact, Importer, ImportOptions, ShowsLayers
+from qonnx_hub_adapters.protocol import (
+    Artifact,
+    Feeds,
+    Importer,
+    ImportOptions,
+    ShowsLayers,
+)
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis.float_error import REORDERED, reordering_error
 from qonnx_hub_ir.errors import HubError, UsageError
+from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
 _INPUTS = "generated: random, ties, limits"
 
 _RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 """What onnxruntime runs without anything added."""
-
-_NOISE = 1e-5
-"""Relative difference that another order of float32 summation explains."""
 
 FLIPPED_SHARE = 0.01
 """Share of outputs that may lie beyond the noise: sums on a rounding tie of an inner quantizer
@@ -82,7 +88,7 @@ def feeds_for_check(
 
 
 def check_source(
-    importer: Importer, source: Any, model: Model, feeds: Mapping[str, Array], label: str
+    importer: Importer, source: Any, model: Model, feeds: Feeds, label: str
 ) -> CheckResult | None:
     """Return how the IR compares to the live model it came from; ``None`` for files.
 
@@ -97,12 +103,10 @@ def check_source(
         ExecutorRunner(model, "its IR"),
         feeds,
         inputs=_INPUTS,
-        how=How(summation_noise(answer.values()), layers=False),
+        options=CheckOptions(summation_noise(answer.values()), level="output"),
     )
-    flipped = sum(output.beyond for output in result.outputs)
-    compared = sum(output.count for output in result.outputs)
     bounded = dialect.BOUNDED in model.metadata_props
-    if not result and not bounded and flipped > FLIPPED_SHARE * compared:
+    if not result and not bounded and not explained_by_ties(result):
         if differs_by_ties_only(importer, source, model, _batches(model, feeds)):
             return result
         layer = _first_layer(importer, source, model, feeds)
@@ -115,9 +119,7 @@ def check_source(
     return result
 
 
-def _first_layer(
-    importer: Importer, source: Any, model: Model, feeds: Mapping[str, Array]
-) -> str:
+def _first_layer(importer: Importer, source: Any, model: Model, feeds: Feeds) -> str:
     """Return the first layer whose values differ from the live model's; "" if none shows."""
     if not isinstance(importer, ShowsLayers):
         return ""
@@ -130,32 +132,22 @@ def _first_layer(
             ours, own = computed.get(str(value.name)), shown.get(layer)
             if ours is None or own is None or ours.shape != own.shape:
                 continue
-            if _is_unlike(ours, own):
+            beyond = ~(np.abs(ours - own) <= reordering_error([own])) & (ours != own)
+            if np.count_nonzero(beyond) > FLIPPED_SHARE * own.size:
                 return layer
     return ""
 
 
-def _is_unlike(ours: Array, own: Array) -> bool:
-    limit = summation_noise([own]).atol
-    differing = ~(np.abs(ours - own) <= limit) & (ours != own)
-    return int(np.count_nonzero(differing)) > FLIPPED_SHARE * own.size
-
-
-def _batches(model: Model, feeds: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-    """Yield the first batches of the feeds, of the file's own size."""
-    first = _first_batch(model, feeds)
-    unit, total = (
-        min((len(f) for f in some.values() if f.ndim), default=1) for some in (first, feeds)
-    )
-    for start in range(0, min(total, _LOCATED_BATCHES * unit), unit):
-        yield {n: f[start : start + unit] if f.ndim else f for n, f in feeds.items()}
+def _batches(model: Model, feeds: Feeds, most: int = _LOCATED_BATCHES) -> Iterator[Feeds]:
+    """Give the first batches of the feeds, each of the file's own size."""
+    return cut_feeds(feeds, fixed_batch(model) or max(count_samples(feeds), 1), most)
 
 
 def check_artifact(
     model: Model,
     artifact: Artifact,
     message: onnx.ModelProto,
-    feeds: Mapping[str, Array],
+    feeds: Feeds,
     label: str,
     to: str,
 ) -> tuple[CheckResult, CheckResult | None]:
@@ -176,7 +168,7 @@ def check_artifact(
     """
     source, made = ExecutorRunner(model, label), artifact.compared or artifact.model
     # One sample can be zero everywhere, and say nothing about magnitudes.
-    measured = feeds if artifact.reordered else _first_batch(model, feeds)
+    measured = feeds if artifact.reordered else next(_batches(model, feeds))
     noise = summation_noise(source.outputs(measured).values())
     exact = all(record.exact for record in artifact.quantizers)
     # Read as it stands, node by node: an importer would turn encodings into quantizers.
@@ -186,11 +178,9 @@ def check_artifact(
         ExecutorRunner(written, f"{to} file"),
         feeds,
         inputs=_INPUTS,
-        how=How(Tolerance() if exact and not artifact.reordered else noise),
+        options=CheckOptions(Tolerance() if exact and not artifact.reordered else noise),
     )
-    flipped = sum(output.beyond for output in result.outputs)
-    compared = sum(output.count for output in result.outputs)
-    tolerated = artifact.reordered and flipped <= FLIPPED_SHARE * compared
+    tolerated = artifact.reordered and explained_by_ties(result)
     if not result and exact and not tolerated:
         raise ConversionError(
             f"the {to} form of {label} computes something else: "
@@ -208,7 +198,7 @@ def check_artifact(
 
 
 def _on_onnxruntime(
-    source: ExecutorRunner, file: OrtRunner, feeds: Mapping[str, Array], noise: Tolerance
+    source: ExecutorRunner, file: OrtRunner, feeds: Feeds, noise: Tolerance
 ) -> CheckResult | None:
     message = file.source
     assert isinstance(message, onnx.ModelProto)
@@ -227,21 +217,16 @@ def _on_onnxruntime(
         file,
         feeds,
         inputs=_INPUTS,
-        how=How(noise, layers=False),
+        options=CheckOptions(noise, level="output"),
     )
 
 
-def _first_batch(model: Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Return as many samples of the feeds as the file's own batch holds."""
-    sizes = {str(v.name): v.shape[0] for v in model.graph.inputs if v.shape and len(v.shape)}
-    return {
-        name: feed[:size] if isinstance(size := sizes.get(name), int) else feed
-        for name, feed in feeds.items()
-    }
+def explained_by_ties(result: CheckResult) -> bool:
+    """Return whether no more values are out of bounds than lie on a rounding tie."""
+    beyond = sum(output.beyond for output in result.outputs)
+    return beyond <= FLIPPED_SHARE * sum(output.count for output in result.outputs)
 
 
 def summation_noise(outputs: Iterable[Array]) -> Tolerance:
     """Return what another order of summation explains, with one step on a rounding tie."""
-    numbers = [np.abs(y[np.isfinite(y)]) for y in outputs if y.dtype.kind == "f"]
-    largest = max((float(n.max(initial=0)) for n in numbers), default=0.0)
-    return Tolerance(atol=_NOISE * largest, rtol=_NOISE, lsb=1)
+    return Tolerance(atol=reordering_error(outputs), rtol=REORDERED, lsb=1)

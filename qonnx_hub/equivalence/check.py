@@ -1,4 +1,4 @@
-"""Running both sides of a check and comparing what they say."""
+"""Running both sides of a check and comparing what they answer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.comparison.batched import Comparing, Found, Progress, compare_all
+from qonnx_hub.equivalence.comparison.batched import (
+    BatchResult,
+    ComparisonSpec,
+    Progress,
+    compare_all,
+)
 from qonnx_hub.equivalence.comparison.compare import (
     ORDER,
     Tally,
@@ -20,22 +26,22 @@ from qonnx_hub.equivalence.comparison.compare import (
 )
 from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
 from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, diagnose
-from qonnx_hub.equivalence.diagnosis.minimize import find_failing_input
-from qonnx_hub.equivalence.diagnosis.quantizer_causes import Finding
-from qonnx_hub.equivalence.diagnosis.unobserved import find_latent
+from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_input
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Explanation
+from qonnx_hub.equivalence.diagnosis.unobserved import find_unobserved
+from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
-    Batch,
     GivenInputs,
     InputSource,
+    SampleBatch,
     file_batch,
     read_batches,
     run_length,
 )
+from qonnx_hub.equivalence.inputs.boundary import Coverage
 from qonnx_hub.equivalence.reports.report import (
     CheckResult,
-    Coverage,
     Divergence,
-    FailingInput,
     LayerRow,
     QuantizerRow,
     describe_environment,
@@ -52,27 +58,34 @@ LEVELS = ("output", "layer", "proof")
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class CheckOptions:
     """How a check is done.
 
     Attributes:
         tolerance: What counts as within bounds.
-        layers: Compare inner values, find the first that differs, and why.
-        explain: Look for the cause and the smallest failing input.
+        level: "output"; "layer": inner values as well, the first that differs, and why; or
+            "proof".
+        inputs: Input name -> array; generated where there are none.
+        samples: Samples to generate.
+        seed: Seed of the generated values.
+        ranges: Input name -> (lowest, highest) generated value.
+        boundary: Steer further inputs to the thresholds of inner quantizers.
         mapping: Tensor or layer of the reference -> tensor of the other side.
         labels: The right class of every sample.
         score: Count predictions.
         golden: Folder for the reference's answers.
         workers: Processes to spread the batches over.
         executor: Spreads the batches instead.
-        progress: Told after each batch.
-        seed: Seed of the generated inputs, for the report.
-        coverage: Thresholds that the inputs meet, for the report.
+        progress: Called after each batch.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
-    layers: bool = True
-    explain: bool = True
+    level: str = "layer"
+    inputs: Mapping[str, Array] | None = None
+    samples: int | None = None
+    seed: int = 0
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    boundary: bool = True
     mapping: Mapping[str, str] | None = None
     labels: Array | None = None
     score: bool = False
@@ -80,238 +93,191 @@ class How:
     workers: int = 0
     executor: Executor | None = None
     progress: Progress | None = None
-    seed: int | None = None
-    coverage: tuple[Coverage, ...] = ()
 
 
 def check_runners(
-    a: Runner,
-    b: Runner,
-    feeds: Mapping[str, Array],
-    *,
-    inputs: str,
-    how: How,
+    a: Runner, b: Runner, feeds: Mapping[str, Array], *, inputs: str, options: CheckOptions
 ) -> CheckResult:
     """Return how side ``b`` compares to side ``a`` on given feeds; see :func:`check_sides`."""
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(a.model or b.model, unit)
-    return check_sides(a, b, GivenInputs(feeds, length, inputs), how)
+    return check_sides(a, b, GivenInputs(feeds, length, inputs), options)
 
 
-def check_sides(a: Runner, b: Runner, source: InputSource, how: How) -> CheckResult:
+def check_sides(
+    a: Runner,
+    b: Runner,
+    source: InputSource,
+    options: CheckOptions,
+    *,
+    seed: int | None = None,
+    coverage: tuple[Coverage, ...] = (),
+) -> CheckResult:
     """Return how side ``b`` compares to side ``a``, the reference.
 
     Args:
         a: The reference side.
         b: The other side.
         source: Inputs by the names of ``a``.
-        how: What to compare, and how strictly.
+        options: What to compare, and how strictly; what they say of inputs is not looked at.
+        seed: Seed of the inputs, for the report.
+        coverage: Thresholds that the inputs meet, for the report.
 
     Raises:
         UsageError: The sides cannot be compared, or nothing would be.
         HubError: A side fails.
     """
-    model = a.model or b.model
-    pairs = match_tensors(a, b, layers=how.layers, mapping=how.mapping)
-    step = {} if model is None else dict(facts_of(model).steps)
+    layers, model = options.level != "output", a.model or b.model
+    pairs = match_tensors(a, b, layers=layers, mapping=options.mapping)
+    steps = {} if model is None else dict(facts_of(model).steps)
     if a.model is None:
-        step = {p.a: step[p.b] for p in (*pairs.layers, *pairs.outputs) if p.b in step}
-    what = Comparing(pairs, step, how.tolerance, how.score or how.labels is not None)
-    writer = None if how.golden is None else GoldenWriter(how.golden, a.label, a.model)
+        steps = {p.a: steps[p.b] for p in (*pairs.layers, *pairs.outputs) if p.b in steps}
+    score = options.score or options.labels is not None
+    spec = ComparisonSpec(pairs, steps, options.tolerance, score)
+    writer = None
+    if options.golden is not None:
+        writer = GoldenWriter(options.golden, a.label, a.model)
     found = compare_all(
         a,
         b,
-        what,
+        spec,
         source,
-        labels=how.labels,
+        labels=options.labels,
         golden=writer,
-        workers=how.workers,
-        executor=how.executor,
-        progress=how.progress,
+        workers=options.workers,
+        executor=options.executor,
+        progress=options.progress,
     )
-    return _conclude(a, b, what, source, how, found)
-
-
-def _conclude(
-    a: Runner, b: Runner, what: Comparing, source: InputSource, how: How, found: Found
-) -> CheckResult:
-    inner = len(what.pairs.layers)
-    missing = [
-        p.a for k, p in enumerate(what.all_pairs) if k >= inner and k not in found.tallies
+    compared = _summaries(spec, found)
+    outputs = tuple(compared[pair] for pair in pairs.outputs)
+    notes = [*pairs.notes]
+    notes += [
+        f"not compared: layer '{spec.all_pairs[k].source}' has shape {list(x)} in the "
+        f"reference, {list(y)} in the other side"
+        for k, (x, y) in found.skipped.items()
     ]
-    if missing:
-        raise UsageError(f"output {', '.join(missing)} holds nothing that can be compared")
-    rows = [
-        LayerRow(pair.source, _compare(what, k, found.tallies[k]), None, pair.constant)
-        for k, pair in enumerate(what.all_pairs)
-        if k in found.tallies
-    ]
-    outputs = tuple(_compare(what, k, t) for k, t in found.tallies.items() if k >= inner)
-    outputs = tuple(
-        _compare(what, k, found.tallies[k]) for k in range(inner, len(what.all_pairs))
-    )
-    verdict = max((c.verdict for c in outputs), key=ORDER.index)
-    notes = [*what.pairs.notes, *_shape_notes(what, found)]
-    first = _first(rows) if how.layers else None
-    diagnosis, failing = None, None
-    if how.explain and how.layers and first is not None:
-        diagnosis, failing, more = _explain(a, b, what, source, found)
+    different = [p for p, c in compared.items() if c.verdict is Verdict.DIFFERENT]
+    diagnosis, failing = Diagnosis((), {}), None
+    unobserved: list[Explanation] = []
+    if layers and different:
+        diagnosis, failing, more = _explain(a, b, spec, source, found)
         notes += more
-    latent: list[Finding] = []
-    if how.explain and how.layers and first is None:
-        start = Batch(0, 0, source.feeds(0))
-        latent = find_latent(a, b, what.all_pairs, start)
-        notes += [_latent_words(finding) for finding in latent]
-    if diagnosis is not None:
-        rows = _with_isolated(rows, what, found, diagnosis)
+    elif layers:
+        unobserved = find_unobserved(a, b, spec.all_pairs, SampleBatch(0, 0, source.feeds(0)))
+        notes += [_describe_unobserved(one) for one in unobserved]
+    rows = [
+        LayerRow(
+            pair.source, comparison, _summary(spec, pair, diagnosis.isolated), pair.constant
+        )
+        for pair, comparison in compared.items()
+    ]
+    first = [Divergence(pair.source, compared[pair]) for pair in different[:1]]
     return CheckResult(
         a=a.label,
         b=b.label,
-        verdict=verdict,
+        verdict=max((c.verdict for c in outputs), key=ORDER.index),
         outputs=outputs,
         samples=source.samples,
         inputs=source.description,
-        layers=sum(k < inner for k in found.tallies),
-        first_divergence=first,
+        layers=sum(k < len(pairs.layers) for k in found.tallies),
+        first_divergence=first[0] if layers and first else None,
         notes=tuple(notes),
-        findings=() if diagnosis is None else diagnosis.findings,
-        layer_rows=tuple(rows) if how.layers else (),
-        latent=tuple(latent),
+        findings=diagnosis.findings,
+        layer_rows=tuple(rows) if layers else (),
+        latent=tuple(unobserved),
         failing=failing,
-        coverage=how.coverage,
+        coverage=coverage,
         score=found.score,
         quantizers=list_quantizers(a.model),
-        seed=how.seed,
+        seed=seed,
         environment=describe_environment(),
     )
 
 
-def _latent_words(finding: Finding) -> str:
-    ours, theirs = finding.values or (0.0, 0.0)
+def _summaries(spec: ComparisonSpec, found: BatchResult) -> dict[Pair, TensorComparison]:
+    """Return what was compared, in the order of the reference.
+
+    Raises:
+        UsageError: An output is not among it.
+    """
+    tallies = {pair: found.tallies.get(k) for k, pair in enumerate(spec.all_pairs)}
+    missing = [pair.a for pair in spec.pairs.outputs if tallies[pair] is None]
+    if missing:
+        raise UsageError(f"output {', '.join(missing)} holds nothing that can be compared")
+    known = {pair: tally for pair, tally in tallies.items() if tally is not None}
+    summaries = {pair: _summary(spec, pair, known) for pair in known}
+    return {pair: summary for pair, summary in summaries.items() if summary is not None}
+
+
+def _summary(
+    spec: ComparisonSpec, pair: Pair, tallies: Mapping[Pair, Tally]
+) -> TensorComparison | None:
+    if pair not in tallies:
+        return None
+    return summarize(tallies[pair], pair.a, pair.b, spec.steps.get(pair.a))
+
+
+def _describe_unobserved(one: Explanation) -> str:
+    ours, theirs = one.values or (0.0, 0.0)
     return (
-        f"no input shows it, but quantizer '{finding.layer}' differs ({finding.cause}: "
-        f"{finding.words}): of {finding.operand!r} it makes {ours!r}, the other {theirs!r}"
+        f"no input shows it, but quantizer '{one.layer}' differs ({one.cause}: {one.words}): "
+        f"it makes {ours!r} of {one.operand!r}, the other {theirs!r}"
     )
-
-
-def _compare(what: Comparing, k: int, found: Tally) -> TensorComparison:
-    pair = what.all_pairs[k]
-    return summarize(found, pair.a, pair.b, what.steps.get(pair.a))
-
-
-def _shape_notes(what: Comparing, found: Found) -> list[str]:
-    return [
-        f"not compared: layer '{what.all_pairs[k].source}' has shape {list(x)} in the "
-        f"reference, {list(y)} in the other side"
-        for k, (x, y) in found.skipped.items()
-    ]
-
-
-def _first(rows: list[LayerRow]) -> Divergence | None:
-    for row in rows:
-        if row.comparison.verdict is Verdict.DIFFERENT:
-            return Divergence(row.source, row.comparison)
-    return None
-
-
-def _with_isolated(
-    rows: list[LayerRow], what: Comparing, found: Found, diagnosis: Diagnosis
-) -> list[LayerRow]:
-    known = [k for k in range(len(what.all_pairs)) if k in found.tallies]
-    return [
-        LayerRow(
-            row.source,
-            row.comparison,
-            _compare(what, k, diagnosis.isolated[k]) if k in diagnosis.isolated else None,
-            row.constant,
-        )
-        for k, row in zip(known, rows, strict=True)
-    ]
 
 
 def _explain(
-    a: Runner, b: Runner, what: Comparing, source: InputSource, found: Found
-) -> tuple[Diagnosis | None, FailingInput | None, list[str]]:
+    a: Runner, b: Runner, spec: ComparisonSpec, source: InputSource, found: BatchResult
+) -> tuple[Diagnosis, FailingInput | None, list[str]]:
     """Return causes, the smallest failing input, and what stands in the way of either."""
-    failing = next(
-        k
-        for k in range(len(what.all_pairs))
-        if k in found.tallies and found.tallies[k].first_batch is not None
+    unknown = Diagnosis((), {})
+    pairs = spec.all_pairs
+    failing, index = next(
+        (k, tally.first_batch)
+        for k, tally in sorted(found.tallies.items())
+        if tally.first_batch is not None
     )
-    index = found.tallies[failing].first_batch or 0
     batch = next(batch for batch in read_batches(source) if batch.index == index)
-    pair = what.all_pairs[failing]
-    pairs = what.all_pairs
     if a.model is None:
-        return None, None, ["the cause is not looked for: the reference has no graph"]
-    reference: Runner = a
+        return unknown, None, ["the cause is not looked for: the reference has no graph"]
     notes: list[str] = []
-    if a.is_record or not a.inner_names():
-        reference, failing, pairs, notes = _stand_in(a, b, what, batch)
-        if failing < 0:
-            return None, None if a.is_record else _smallest(a, b, pair, batch), notes
-    diagnosis = diagnose(reference, b, pairs, failing, batch)
-    watched = pairs[failing]
-    if watched.constant:
-        watched = next(
-            (p for p in pairs[failing:] if not p.constant and _differs(p, what, found)),
-            watched,
-        )
-    return diagnosis, _smallest(reference, b, watched, batch), notes
-
-
-def _differs(pair: Pair, what: Comparing, found: Found) -> bool:
-    if pair not in what.all_pairs:
-        return True
-    tally = found.tallies.get(what.all_pairs.index(pair))
-    return tally is not None and tally.beyond > 0
-
-
-def _smallest(a: Runner, b: Runner, pair: Pair, batch: Batch) -> FailingInput | None:
-    return None if pair.constant else find_failing_input(a, b, pair, batch)
-
-
-def _stand_in(
-    a: Runner, b: Runner, what: Comparing, batch: Batch
-) -> tuple[Runner, int, tuple[Pair, ...], list[str]]:
-    """Return the executor in the place of a side that shows its outputs only."""
-    model = a.model
-    if model is None:
-        raise UsageError(f"{a.label} has no graph")
-    stand_in = ExecutorRunner(model, f"the IR of {a.label}")
-    outputs = list(dict.fromkeys(p.a for p in what.pairs.outputs))
-    own, theirs = a.answer(batch, outputs), stand_in.answer(batch, outputs)
-    same = all(
-        own[n].shape == theirs[n].shape and (own[n] == theirs[n]).all() for n in outputs
-    )
-    if not same:
-        return (
-            stand_in,
-            -1,
-            (),
-            [
+    if a.input_names is None or not a.inner_names():
+        # The executor stands in for a side that shows its outputs only.
+        stand_in = ExecutorRunner(a.model, f"the IR of {a.label}")
+        names = list(dict.fromkeys(p.a for p in spec.pairs.outputs))
+        own, theirs = a.answer(batch, names), stand_in.answer(batch, names)
+        notes = [f"layers are those of the IR of {a.label}, whose outputs equal its own"]
+        inner = ComparisonSpec(match_tensors(stand_in, b, layers=True), {}, spec.tolerance)
+        again = BatchResult({}, {})
+        if all(np.array_equal(own[name], theirs[name]) for name in names):
+            again = compare_all(stand_in, b, inner, GivenInputs(batch.feeds, batch.samples))
+        else:
+            notes = [
                 f"{a.label} differs from its own IR on the executor: the difference is not in "
                 f"{b.label} alone; check the IR against it first"
-            ],
-        )
-    pairs = match_tensors(stand_in, b, layers=True)
-    inner = Comparing(pairs, {}, what.tolerance)
-    found = compare_all(stand_in, b, inner, GivenInputs(batch.feeds, batch.samples))
-    positions = [k for k in sorted(found.tallies) if found.tallies[k].beyond]
-    note = f"layers are those of the IR of {a.label}, whose outputs equal its own"
-    return stand_in, positions[0] if positions else -1, inner.all_pairs, [note]
+            ]
+        beyond = [k for k in sorted(again.tallies) if again.tallies[k].beyond]
+        if not beyond:
+            is_record = a.input_names is None
+            smallest = None if is_record else find_failing_input(a, b, pairs[failing], batch)
+            return unknown, smallest, notes
+        a, pairs, found, failing = stand_in, inner.all_pairs, again, beyond[0]
+    watched = pairs[failing]
+    if watched.constant:
+        # No input shows a stored value: the first value that it changes is watched.
+        differing = [pairs[k] for k in sorted(found.tallies) if found.tallies[k].beyond]
+        watched = next((p for p in differing if not p.constant), watched)
+    diagnosis = diagnose(a, b, pairs, failing, batch)
+    return diagnosis, find_failing_input(a, b, watched, batch), notes
 
 
 def list_quantizers(model: Model | None) -> tuple[QuantizerRow, ...]:
     """Return the quantizers of a model, in order."""
-    if model is None:
-        return ()
     return tuple(
         QuantizerRow(
-            str(node.outputs[0].metadata_props.get(dialect.PROVENANCE) or node.name),
+            source_layer(node),
             describe_quantizer(dialect.read_quantizer(node)),
             dialect.constant_value(node.inputs[0]) is not None,
         )
-        for node in model.graph
+        for node in (() if model is None else model.graph)
         if dialect.is_quantizer(node)
     )

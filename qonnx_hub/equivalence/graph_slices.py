@@ -1,14 +1,15 @@
-"""Graphs cut to measure: other outputs, pieces between values, nodes taken out."""
+"""Slices of graphs: other outputs, values given from outside, the nodes between values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of, named_values
 from qonnx_hub_ir.quantizers import Array
@@ -38,21 +39,14 @@ def work_per_sample(model: Model) -> int:
 
     Eight products of a convolution or matrix product count as one element.
     """
-    products = sum(_products(node) for node in model.graph)
+    products = 0
+    for node in filter(operators.is_product, model.graph):
+        weight, out = node.inputs[1], node.outputs[0]
+        if weight is None or weight.shape is None or out.shape is None:
+            continue
+        places = [] if operators.is_matrix_product(node) else list(out.shape)[2:]
+        products += math.prod(d for d in (*weight.shape, *places) if isinstance(d, int))
     return elements_per_sample(model) + products // 8
-
-
-def _products(node: Node) -> int:
-    if not operators.is_product(node) or len(node.inputs) < 2:
-        return 0
-    weight, out = node.inputs[1], node.outputs[0]
-    if weight is None or weight.shape is None or out.shape is None:
-        return 0
-    size = math.prod(d for d in weight.shape if isinstance(d, int))
-    if operators.is_matrix_product(node):
-        return size
-    places = math.prod(d for d in list(out.shape)[2:] if isinstance(d, int))
-    return size * places
 
 
 def with_outputs(model: Model, names: Sequence[str]) -> Model:
@@ -70,46 +64,51 @@ def cut_at(
     given: Collection[str],
     wanted: Sequence[str],
     constants: Mapping[str, Array] = {},
+    *,
+    keep_shapes: bool = False,
 ) -> Model:
     """Return a copy in which the given values are inputs, and the wanted ones are outputs.
 
     Every reader of a given value reads a new input of the name ``value + CUT`` instead; the
-    value itself is still computed, so that it can be wanted as well. Shapes of inputs are left
-    open. What nothing wanted needs is left out.
+    value itself is still computed, so that it can be wanted as well. What nothing wanted needs
+    is left out.
 
     Args:
         model: The graph; it is not changed.
         given: Names of values that become inputs.
         wanted: Names of values that become outputs.
         constants: Names of values that are replaced by these arrays instead.
+        keep_shapes: Whether the copy declares the shapes of the model; it takes any otherwise.
     """
     copy = with_outputs(model, wanted)
     values = named_values(copy)
-    for value in copy.graph.inputs:
-        value.shape = None
     for name in given:
-        if name not in values:
-            continue
-        value = values[name]
-        entry = Value(name=name + CUT, type=value.type)
-        reroute(value, entry)
-        copy.graph.inputs.append(entry)
+        if name in values:
+            value = values[name]
+            entry = Value(name=name + CUT, type=value.type, shape=value.shape)
+            reroute(value, entry)
+            copy.graph.inputs.append(entry)
     for name, array in constants.items():
         reroute(values[name], _initializer(copy, name + CUT, array))
-    _remove_unused(copy)
-    for node in copy.graph:
-        for value in node.outputs:
+    outputs = set(copy.graph.outputs)
+    for node in reversed(list(copy.graph)):
+        if not any(v in outputs or v.uses() for v in node.outputs):
+            copy.graph.remove(node, safe=True)
+    copy.graph.inputs[:] = [v for v in copy.graph.inputs if v.uses() or v in outputs]
+    if not keep_shapes:
+        made = (value for node in copy.graph for value in node.outputs)
+        for value in (*copy.graph.inputs, *made):
             value.shape = None
     return copy
 
 
-def _remove_unused(model: Model) -> None:
-    outputs = set(model.graph.outputs)
-    for node in reversed(list(model.graph)):
-        if not any(v in outputs or v.uses() for v in node.outputs):
-            model.graph.remove(node, safe=True)
-    needed = [v for v in model.graph.inputs if v.uses() or v in outputs]
-    model.graph.inputs[:] = needed
+def slice_feeds(model: Model, given: Mapping[str, Array], feeds: Feeds) -> dict[str, Array]:
+    """Return the inputs of a slice, out of given values by name and the graph's own inputs."""
+    names = (str(value.name) for value in model.graph.inputs)
+    return {
+        name: given[name.removesuffix(CUT)] if name.endswith(CUT) else feeds[name]
+        for name in names
+    }
 
 
 def _initializer(model: Model, name: str, array: Array) -> Value:
@@ -131,49 +130,40 @@ def reroute(value: Value, target: Value) -> None:
         node.replace_input_with(index, target)
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The piece of a graph between values that are known and one that is wanted.
+class GraphSlice:
+    """A slice of a graph, made ready to run many times; see :func:`cut_at`."""
 
-    Attributes:
-        nodes: Its nodes, in the graph's order.
-        entries: The known values that it reads.
-        constants: The initializers that it reads.
-    """
+    def __init__(
+        self,
+        model: Model,
+        given: Collection[str],
+        wanted: Sequence[str],
+        *,
+        keep_shapes: bool = False,
+    ) -> None:
+        """Cut the graph and plan the slice."""
+        self._model = cut_at(model, given, wanted, keep_shapes=keep_shapes)
+        self._session = Session(self._model)
 
-    nodes: tuple[Node, ...]
-    entries: tuple[str, ...]
-    constants: tuple[Value, ...]
+    def run(self, given: Mapping[str, Array], feeds: Feeds) -> dict[str, Array]:
+        """Return the wanted values, out of given ones by name and the graph's own inputs."""
+        return self._session.run(slice_feeds(self._model, given, feeds))
 
 
-def segment_of(model: Model, wanted: str, known: Collection[str]) -> Segment:
-    """Return what computes a value from the nearest known values and inputs of the graph."""
+def nodes_between(model: Model, known: Collection[str], wanted: str) -> tuple[Node, ...]:
+    """Return the nodes that compute a value from the nearest known values and the inputs."""
     values = facts_of(model).values
-    if wanted not in values:
-        return Segment((), (wanted,), ())
-    nodes: dict[Node, None] = {}
-    entries: dict[str, None] = {}
-    constants: dict[Value, None] = {}
-    stack = [values[wanted].producer()]
+    nodes: set[Node] = set()
+    stack = [values[wanted].producer()] if wanted in values else []
     while stack:
         node = stack.pop()
         if node is None or node in nodes:
             continue
-        nodes[node] = None
-        for value in node.inputs:
-            if value is None:
-                continue
-            producer = value.producer()
-            if producer is None and not value.is_graph_input():
-                constants[value] = None
-            elif producer is None or value.name in known:
-                entries[str(value.name)] = None
-            else:
-                stack.append(producer)
-    ordered = tuple(node for node in model.graph if node in nodes)
-    return Segment(ordered, tuple(entries), tuple(constants))
+        nodes.add(node)
+        stack += [v.producer() for v in node.inputs if v is not None and v.name not in known]
+    return tuple(node for node in model.graph if node in nodes)
 
 
-def quantizer_nodes(nodes: Iterable[Node]) -> list[Node]:
-    """Return the quantizers among the nodes."""
-    return [node for node in nodes if dialect.is_quantizer(node)]
+def source_layer(node: Node) -> str:
+    """Return the source layer that a node's result stands for, or the node's own name."""
+    return str(node.outputs[0].metadata_props.get(dialect.PROVENANCE) or node.name)

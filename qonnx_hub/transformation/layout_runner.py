@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx_ir import Model, SymbolicDim, Value
 
-from qonnx_hub.equivalence.inputs.batches import Batch
+from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub_ir.quantizers import Array
 
@@ -43,10 +43,12 @@ class TurnedRunner(ExecutorRunner):
 
     turns: Turns
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
         feeds = _turned(batch.feeds, self.turns.inputs)
-        found = ExecutorRunner.answer(self, Batch(batch.index, batch.start, feeds), names)
+        found = ExecutorRunner.answer(
+            self, SampleBatch(batch.index, batch.start, feeds), names
+        )
         return _turned(found, self.turns.outputs)
 
 

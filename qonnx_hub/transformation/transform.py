@@ -17,7 +17,7 @@ from qonnx_hub.conversion.validation import (
     feeds_for_check,
     summation_noise,
 )
-from qonnx_hub.equivalence.check import How, check_runners
+from qonnx_hub.equivalence.check import CheckOptions, check_runners
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import file_batch
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
@@ -174,7 +174,9 @@ def _compare(
     rounds = any(record.effect is Effect.ROUNDING for record in changing)
     loose = bool(values) or rounds or turns.moves or unit != file_batch(before)
     tolerance = summation_noise(a.outputs(feeds).values()) if loose else Tolerance()
-    result = check_runners(a, b, feeds, inputs=_INPUTS, how=How(tolerance, layers=False))
+    result = check_runners(
+        a, b, feeds, inputs=_INPUTS, options=CheckOptions(tolerance, level="output")
+    )
     if values:
         names = ", ".join(sorted(values))
         notes.append(f"the values may differ: {names} changes them by intention")

@@ -1,25 +1,24 @@
-"""Comparing batch by batch, in this process or in many: constant memory, the same result."""
+"""Comparison batch by batch, in one process or in several, in constant memory."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir
 
 from qonnx_hub.equivalence.comparison.compare import Tally, Tolerance, aligned, tally
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs
-from qonnx_hub.equivalence.inputs.batches import Batch, InputSource, read_batches
+from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_batches
 from qonnx_hub.equivalence.runners.recorded import GoldenWriter
-from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, renamed
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, for_side
 from qonnx_hub_ir.errors import ExecutionError, UsageError
 from qonnx_hub_ir.quantizers import Array
 
@@ -28,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparing:
+class ComparisonSpec:
     """What is compared, and how strictly.
 
     Attributes:
@@ -82,11 +81,11 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What some batches showed.
+class BatchResult:
+    """What the comparison of one batch, or of several, gave.
 
     Attributes:
-        tallies: Position in :attr:`Comparing.all_pairs` -> numbers.
+        tallies: Position in :attr:`ComparisonSpec.all_pairs` -> numbers.
         skipped: Position -> both shapes, where they do not fit.
         score: Predictions, where they are counted.
     """
@@ -95,7 +94,7 @@ class Found:
     skipped: dict[int, tuple[tuple[int, ...], tuple[int, ...]]]
     score: Score | None = None
 
-    def __add__(self, later: Found) -> Found:
+    def __add__(self, later: BatchResult) -> BatchResult:
         """Return what both runs showed."""
         tallies = dict(self.tallies)
         for index, more in later.tallies.items():
@@ -103,17 +102,17 @@ class Found:
         score = later.score if self.score is None else self.score
         if self.score is not None and later.score is not None:
             score = self.score + later.score
-        return Found(tallies, {**self.skipped, **later.skipped}, score)
+        return BatchResult(tallies, {**self.skipped, **later.skipped}, score)
 
 
 def compare_batch(
     a: Runner,
     b: Runner,
-    what: Comparing,
-    batch: Batch,
+    what: ComparisonSpec,
+    batch: SampleBatch,
     labels: Array | None = None,
     golden: GoldenWriter | None = None,
-) -> Found:
+) -> BatchResult:
     """Return what one batch shows.
 
     Raises:
@@ -126,13 +125,13 @@ def compare_batch(
         if batch.index == 0 or not pair.constant
     ]
     first = a.answer(batch, list(dict.fromkeys(p.a for _, p in wanted)))
-    there = Batch(batch.index, batch.start, renamed(batch.feeds, b))
-    second = b.answer(there, list(dict.fromkeys(p.b for _, p in wanted)))
+    second = b.answer(for_side(batch, b), list(dict.fromkeys(p.b for _, p in wanted)))
     inner = len(what.pairs.layers)
     tallies, skipped = {}, {}
     for k, pair in wanted:
         x, y = first.get(pair.a), second.get(pair.b)
-        if x is None or y is None or not (_has_numbers(x) and _has_numbers(y)):
+        # A sequence or a missing optional value is no array.
+        if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
             continue
         fitted = aligned(x, y)
         if fitted is None and k >= inner:
@@ -149,7 +148,7 @@ def compare_batch(
             x,
             fitted,
             tolerance=what.tolerance.of(pair.a, pair.source, pair.b),
-            step=_fitting_step(what.steps.get(pair.a), x),
+            step=what.steps.get(pair.a),
             batch=batch.index,
             start=0 if pair.constant else batch.start,
         )
@@ -160,21 +159,7 @@ def compare_batch(
     if what.score:
         pair = what.pairs.outputs[0]
         score = score_predictions(first[pair.a], second[pair.b], labels)
-    return Found(tallies, skipped, score)
-
-
-def _has_numbers(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
-
-
-def _fitting_step(step: Array | None, x: Array) -> Array | None:
-    if step is None:
-        return None
-    try:
-        fits = np.broadcast_shapes(step.shape, x.shape) == x.shape
-    except ValueError:
-        fits = False
-    return step if fits else None
+    return BatchResult(tallies, skipped, score)
 
 
 def score_predictions(a: Array, b: Array, labels: Array | None) -> Score:
@@ -205,7 +190,7 @@ def _predictions(scores: Array) -> Array:
 def compare_all(
     a: Runner,
     b: Runner,
-    what: Comparing,
+    what: ComparisonSpec,
     source: InputSource,
     *,
     labels: Array | None = None,
@@ -213,7 +198,7 @@ def compare_all(
     workers: int = 0,
     executor: Executor | None = None,
     progress: Progress | None = None,
-) -> Found:
+) -> BatchResult:
     """Return what all batches show together, the same for any number of workers.
 
     Args:
@@ -230,86 +215,50 @@ def compare_all(
     Raises:
         UsageError: Nothing could be compared, or the sides cannot be sent to workers.
     """
-    parts: Iterator[tuple[Batch, Found]]
-    if golden is not None or (executor is None and workers < 2):
-        parts = (
+    with contextlib.ExitStack() as stack:
+        pool, waiting = executor, max(workers, 8)
+        if golden is None and executor is None and workers > 1:
+            # Threads of runtimes do not survive a fork.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            waiting = workers
+        parts: Iterator[tuple[SampleBatch, BatchResult]] = (
             (batch, compare_batch(a, b, what, batch, _part(labels, batch), golden))
             for batch in read_batches(source)
         )
-        found = _add_up(parts, source.samples, progress)
-    elif executor is not None:
-        parts = _spread(executor, a, b, what, source, labels, max(workers, 8))
-        found = _add_up(parts, source.samples, progress)
-    else:
-        # Threads of runtimes do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            parts = _spread(pool, a, b, what, source, labels, workers)
-            found = _add_up(parts, source.samples, progress)
+        if golden is None and pool is not None:
+            parts = _spread(pool, a, b, what, source, labels, waiting)
+        found, done = BatchResult({}, {}), 0
+        for batch, part in parts:
+            found = found + part
+            done += batch.samples
+            if progress is not None:
+                progress(done, source.samples)
     if golden is not None:
         golden.finish(source)
     if not found.tallies:
-        raise UsageError("no tensors could be compared: nothing is known")
+        raise UsageError("no tensors could be compared")
     return found
 
 
-def _part(labels: Array | None, batch: Batch) -> Array | None:
+def _part(labels: Array | None, batch: SampleBatch) -> Array | None:
     return None if labels is None else labels[batch.start : batch.start + batch.samples]
-
-
-def _add_up(
-    parts: Iterator[tuple[Batch, Found]], total: int, progress: Progress | None
-) -> Found:
-    found, done = Found({}, {}), 0
-    for batch, part in parts:
-        found = found + part
-        done += batch.samples
-        if progress is not None:
-            progress(done, total)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """A side as it travels to a worker."""
-
-    kind: str
-    label: str
-    model: bytes | str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def runner(self) -> Runner:
-        model = self.model
-        source = onnx.load_from_string(model) if isinstance(model, bytes) else model
-        if self.kind == "ort":
-            return OrtRunner(source, self.label, **self.options)
-        if isinstance(source, str):
-            raise UsageError(f"{self.label} does not travel as a path")
-        return ExecutorRunner(onnx_ir.from_proto(source), self.label)
-
-
-def _pack(side: Runner) -> _Side:
-    if isinstance(side, ExecutorRunner):
-        return _Side("executor", side.label, onnx_ir.to_proto(side.model).SerializeToString())
-    if isinstance(side, OrtRunner):
-        message = isinstance(side.source, onnx.ModelProto)
-        model = side.source.SerializeToString() if message else str(side.source)  # type: ignore[union-attr]
-        # One process per core is enough: more threads would only fight for the cores.
-        return _Side("ort", side.label, model, {"optimize": side.optimize, "threads": 1})
-    raise UsageError(f"{side.label} cannot be sent to workers; leave the workers out")
 
 
 def _spread(
     pool: Executor,
     a: Runner,
     b: Runner,
-    what: Comparing,
+    what: ComparisonSpec,
     source: InputSource,
     labels: Array | None,
     workers: int,
-) -> Iterator[tuple[Batch, Found]]:
-    job = pickle.dumps((_pack(a), _pack(b), what))
-    waiting: deque[tuple[Batch, Future[Found]]] = deque()
+) -> Iterator[tuple[SampleBatch, BatchResult]]:
+    for side in (a, b):
+        if type(side) not in (ExecutorRunner, OrtRunner):
+            raise UsageError(f"{side.label} cannot be sent to workers; leave the workers out")
+    job = pickle.dumps((a, b, what))
+    waiting: deque[tuple[SampleBatch, Future[BatchResult]]] = deque()
     try:
         for batch in read_batches(source):
             future = pool.submit(_work, job, batch, _part(labels, batch))
@@ -327,12 +276,12 @@ def _spread(
             future.cancel()
 
 
-def _work(job: bytes, batch: Batch, labels: Array | None) -> Found:
-    a, b, what = _prepared(job)
-    return compare_batch(a, b, what, batch, labels)
+def _work(job: bytes, batch: SampleBatch, labels: Array | None) -> BatchResult:
+    return compare_batch(*_unpacked(job), batch, labels)
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(job: bytes) -> tuple[Runner, Runner, Comparing]:
-    a, b, what = pickle.loads(job)
-    return a.runner(), b.runner(), what
+def _unpacked(job: bytes) -> tuple[Runner, Runner, ComparisonSpec]:
+    """Return a job's parts; a worker gets the same job for every batch."""
+    found: tuple[Runner, Runner, ComparisonSpec] = pickle.loads(job)
+    return found

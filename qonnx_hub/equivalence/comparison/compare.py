@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.quantizers import Array
 
 _MOST_SINGLE_STEPS = 8
-_HARDLY_A_STEP = 1e-3
+"""Differences of fewer steps are counted one by one, larger ones by powers of two."""
+
+_NEGLIGIBLE_STEPS = 1e-3
+"""Differences below are float noise on a grid, not steps."""
 
 
 class Verdict(str, Enum):
@@ -162,9 +166,11 @@ class Tally:
             histogram[steps] = histogram.get(steps, 0) + count
         steps_seen = [x for x in (self.lsb, later.lsb) if x is not None]
         first = self.first_batch if self.first_batch is not None else later.first_batch
-        shape = self.shape
+        shape, worst = self.shape, self.worst
         if shape and later.shape:
             shape = (shape[0] + later.shape[0], *shape[1:])
+        if worst is None or (later.worst is not None and later.worst.size > worst.size):
+            worst = later.worst
         return Tally(
             shape=shape,
             count=self.count + later.count,
@@ -175,14 +181,8 @@ class Tally:
             lsb=max(steps_seen) if steps_seen else None,
             histogram=histogram,
             first_batch=first,
-            worst=_larger(self.worst, later.worst),
+            worst=worst,
         )
-
-
-def _larger(a: Worst | None, b: Worst | None) -> Worst | None:
-    if a is None or b is None:
-        return a or b
-    return b if b.size > a.size else a
 
 
 def tally(
@@ -200,29 +200,32 @@ def tally(
         a: The reference.
         b: The other array.
         tolerance: What counts as within bounds.
-        step: Step size of the tensor's quantizer, broadcastable to ``a``.
+        step: Step size of the tensor's quantizer; nothing is counted in steps where it does
+            not broadcast to ``a``.
         batch: Index of the batch.
         start: Index of the batch's first sample in the whole run.
     """
-    known = step is not None
+    if step is not None and not _broadcasts(step, a):
+        step = None
     if a.dtype == b.dtype and np.array_equal(a, b):
-        size = _magnitude(a)
-        histogram = {0: int(a.size)} if known else {}
-        zero = 0.0 if known else None
-        return Tally(a.shape, a.size, 0, 0, size, 0.0, zero, histogram, None, None)
+        histogram = {} if step is None else {0: int(a.size)}
+        zero = None if step is None else 0.0
+        return Tally(
+            a.shape, a.size, 0, 0, largest_magnitude(a), 0.0, zero, histogram, None, None
+        )
     equal, difference, reference = _differences(a, b)
     with np.errstate(all="ignore"):
         bound = tolerance.atol + tolerance.rtol * np.abs(reference)
         outside = ~equal & ~(difference <= bound)
         relative = np.where(equal, 0.0, difference / np.abs(reference))
         relative = np.where(np.isnan(relative), np.inf, relative)
-    steps, histogram = None, {}
+    apart, histogram = None, {}
     if step is not None:
-        steps = difference / np.asarray(step, dtype=np.float64)
-        histogram = _histogram(steps)
+        apart = difference / np.asarray(step, dtype=np.float64)
+        histogram = _histogram(apart)
         if tolerance.lsb is not None:
             # A step is a float32 number: a whole number of them is met up to its rounding.
-            outside &= ~(steps <= tolerance.lsb * (1 + 1e-6))
+            outside &= ~(apart <= tolerance.lsb * (1 + 1e-6))
     beyond = int(np.count_nonzero(outside))
     differing = int(equal.size - np.count_nonzero(equal))
     return Tally(
@@ -230,13 +233,33 @@ def tally(
         count=int(a.size),
         differing=differing,
         beyond=beyond,
-        magnitude=_magnitude(reference),
+        magnitude=largest_magnitude(reference),
         relative=float(relative.max()),
-        lsb=None if steps is None else float(steps.max()),
+        lsb=None if apart is None else float(apart.max()),
         histogram=histogram,
         first_batch=batch if beyond else None,
         worst=_worst(a, b, difference, batch, start) if differing else None,
     )
+
+
+def _broadcasts(step: Array, x: Array) -> bool:
+    try:
+        return np.broadcast_shapes(step.shape, x.shape) == x.shape
+    except ValueError:
+        return False
+
+
+def differs(a: Array, b: Array) -> Array:
+    """Return where two arrays hold different values: NaN equals NaN, -0.0 equals 0.0."""
+    return np.asarray((a != b) & ~((a != a) & (b != b)))
+
+
+def distances(a: Array, b: Array) -> Array:
+    """Return how far apart two arrays are, element by element, as float64.
+
+    Infinity against a number and NaN against anything are infinitely far apart.
+    """
+    return _differences(a, b)[1]
 
 
 def _differences(a: Array, b: Array) -> tuple[Array, Array, Array]:
@@ -252,7 +275,8 @@ def _differences(a: Array, b: Array) -> tuple[Array, Array, Array]:
     return equal, np.where(np.isnan(difference), np.inf, difference), reference
 
 
-def _magnitude(a: Array) -> float:
+def largest_magnitude(a: Array) -> float:
+    """Return the largest finite magnitude of an array; 0 where it holds no numbers."""
     if a.dtype.kind not in "fiub" or a.size == 0:
         return 0.0
     largest = max(abs(float(a.max())), abs(float(a.min())))
@@ -331,44 +355,11 @@ class TensorComparison:
             return "exact"
         where = f"at {self.differing} of {self.count}"
         if self.max_lsb is not None and np.isfinite(self.max_lsb):
-            if self.max_lsb < _HARDLY_A_STEP:
-                return f"less than {_HARDLY_A_STEP} LSB apart {where}"
+            if self.max_lsb < _NEGLIGIBLE_STEPS:
+                return f"less than {_NEGLIGIBLE_STEPS} LSB apart {where}"
             # As many steps as it takes: 0.99999994 of a step is one.
             return f"within {np.ceil(self.max_lsb - 1e-6):.0f} LSB {where}"
         return f"differs {where}, by {self.max_abs:.6g} at most"
-
-
-def compare_tensors(
-    a: Array,
-    b: Array,
-    *,
-    name: str,
-    other: str,
-    tolerance: Tolerance,
-    step: Array | None = None,
-) -> TensorComparison:
-    """Return how ``b`` compares to the reference ``a``.
-
-    Args:
-        a: The reference.
-        b: The other array.
-        name: Name of ``a``.
-        other: Name of ``b``.
-        tolerance: What counts as within bounds.
-        step: Step size of the tensor's quantizer, broadcastable to ``a``.
-
-    Raises:
-        UsageError: The shapes differ, or there is nothing to compare.
-    """
-    if a.shape != b.shape:
-        raise UsageError(
-            f"'{name}' has shape {list(a.shape)}, '{other}' has {list(b.shape)}: "
-            f"they cannot be compared"
-        )
-    if a.size == 0:
-        raise UsageError(f"'{name}' is empty: nothing would be compared")
-    found = tally(a, b, tolerance=tolerance.of(name, other), step=step)
-    return summarize(found, name, other, step)
 
 
 def summarize(found: Tally, name: str, other: str, step: Array | None) -> TensorComparison:
@@ -376,6 +367,9 @@ def summarize(found: Tally, name: str, other: str, step: Array | None) -> Tensor
     worst = found.worst
     max_abs = 0.0 if worst is None else worst.size
     spread = found.magnitude
+    verdict = Verdict.DIFFERENT if found.beyond else Verdict.WITHIN
+    if found.differing == 0:
+        verdict = Verdict.EQUAL
     return TensorComparison(
         name=name,
         other=other,
@@ -386,7 +380,7 @@ def summarize(found: Tally, name: str, other: str, step: Array | None) -> Tensor
         max_rel=max_abs / spread if spread else (0.0 if max_abs == 0 else np.inf),
         step=None if step is None else float(np.max(step)),
         max_lsb=found.lsb,
-        verdict=_verdict(found),
+        verdict=verdict,
         where=None if worst is None else worst.where,
         values=None if worst is None else worst.values,
         beyond=found.beyond,
@@ -395,25 +389,19 @@ def summarize(found: Tally, name: str, other: str, step: Array | None) -> Tensor
     )
 
 
-def _verdict(found: Tally) -> Verdict:
-    if found.differing == 0:
-        return Verdict.EQUAL
-    return Verdict.DIFFERENT if found.beyond else Verdict.WITHIN
-
-
 def aligned(a: Array, b: Array) -> Array | None:
     """Return ``b`` in the shape of ``a``, or ``None`` where they hold different things.
 
-    Channels-last values are turned to channels-first and back, and axes of length one are
-    added or dropped, as shapes alone tell.
+    Channels-last values are transposed to channels-first and back, and axes of length one are
+    added or dropped, as far as the shapes alone say so.
     """
     if a.shape == b.shape:
         return b
     if a.ndim == b.ndim and a.ndim > 2:
-        for order in ((0, a.ndim - 1, *range(1, a.ndim - 1)), (0, *range(2, a.ndim), 1)):
-            turned = np.transpose(b, order)
-            if turned.shape == a.shape:
-                return turned
+        for perm in (to_first(a.ndim), to_last(a.ndim)):
+            transposed = np.transpose(b, perm)
+            if transposed.shape == a.shape:
+                return transposed
     if [n for n in a.shape if n != 1] == [n for n in b.shape if n != 1]:
         return b.reshape(a.shape)
     return None

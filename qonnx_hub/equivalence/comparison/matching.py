@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qonnx_hub.equivalence.comparison.compare import aligned
+from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.recorded import RecordedRunner
-from qonnx_hub.equivalence.runners.sides import Runner
+from qonnx_hub.equivalence.runners.sides import Runner, for_side
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +64,25 @@ def match_tensors(
         UsageError: Nothing can be matched, or the mapping names what is not there.
     """
     given = dict(mapping or {})
-    _require_known(given, a, b)
+    for side, names in ((a, given.keys()), (b, given.values())):
+        known = {*side.output_names, *side.inner_names(), *_sources(side)}
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"the mapping names '{name}', which {side.label} does not have"
+                )
     inner = _match_layers(a, b, given) if layers else ()
     outputs, notes = _match_outputs(a, b, given, inner)
     if not outputs:
+        shown, more = ", ".join(b.output_names[:8]), len(b.output_names) - 8
+        shown += f", and {more} more" if more > 0 else ""
         raise UsageError(
             f"no output of {a.label} ({', '.join(a.output_names)}) has a counterpart in "
-            f"{b.label} ({_listed(b.output_names)}): nothing would be compared; give a "
-            f"mapping of names"
+            f"{b.label} ({shown}): nothing would be compared; give a mapping of names"
         )
     named = {(pair.a, pair.b) for pair in outputs}
     layers_left = tuple(pair for pair in inner if (pair.a, pair.b) not in named)
     return Pairs(outputs, layers_left, notes)
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown}, and {len(names) - 8} more" if len(names) > 8 else shown
-
-
-def _require_known(mapping: Mapping[str, str], a: Runner, b: Runner) -> None:
-    names_a = {*a.output_names, *a.inner_names(), *_sources(a)}
-    names_b = {*b.output_names, *b.inner_names(), *_sources(b)}
-    for name, other in mapping.items():
-        if name not in names_a:
-            raise UsageError(f"the mapping names '{name}', which {a.label} does not have")
-        if other not in names_b:
-            raise UsageError(f"the mapping names '{other}', which {b.label} does not have")
 
 
 def _sources(side: Runner) -> dict[str, list[str]]:
@@ -106,8 +101,8 @@ def _match_outputs(
     names_a, names_b = a.output_names, b.output_names
     if isinstance(a, RecordedRunner):
         # A record does not say which of its tensors are outputs; the model beside it does.
-        turned = {other: name for name, other in mapping.items()}
-        found, notes = _match_outputs(b, a, turned, ())
+        inverse = {other: name for name, other in mapping.items()}
+        found, notes = _match_outputs(b, a, inverse, ())
         return tuple(Pair(p.source, p.b, p.a) for p in found), notes
     known_a, known_b = _source_of_outputs(a), _source_of_outputs(b)
     by_source = {source: name for name, source in known_b.items()}
@@ -130,7 +125,7 @@ def _match_outputs(
     if not pairs and is_record and inner:
         return inner, ("no output was recorded: the verdict is that of the inner tensors",)
     left = [n for n in names_a if n not in {p.a for p in pairs}]
-    note = f"not compared, for want of a counterpart: output {', '.join(left)}"
+    note = f"not compared: output {', '.join(left)} has no counterpart"
     return tuple(pairs), (note,)
 
 
@@ -145,42 +140,39 @@ def _match_layers(a: Runner, b: Runner, mapping: Mapping[str, str]) -> tuple[Pai
     if a.model is None and b.model is None:
         return ()
     if a.model is None:
-        turned = {other: name for name, other in mapping.items()}
-        found = _match_layers(b, a, turned)
+        inverse = {other: name for name, other in mapping.items()}
+        found = _match_layers(b, a, inverse)
         return tuple(Pair(p.source, p.b, p.a, p.constant) for p in found)
     sources_a, sources_b = _sources(a), _sources(b)
-    pairs: list[Pair] = []
+    recorded = set(b.inner_names()) if b.model is None else set()
+    pairs: list[tuple[str, str, str]] = []
     for source, names in sources_a.items():
-        others = sources_b.get(source) or _recorded_names(b, names)
+        others = sources_b.get(source) or [name for name in names if name in recorded]
         mapped = mapping.get(source) or next((mapping[n] for n in names if n in mapping), None)
         if mapped is not None:
             others = sources_b.get(mapped, [mapped])
-        if not others:
-            continue
-        # A layer of several values ends with the one that its readers see.
-        same = len(names) == len(others)
-        matched = zip(names, others, strict=True) if same else [(names[-1], others[-1])]
-        pairs += [Pair(source, x, y) for x, y in matched]
-    return _in_order(pairs, a, b)
-
-
-def _recorded_names(side: Runner, names: list[str]) -> list[str]:
-    if side.model is not None:
-        return []
-    known = set(side.inner_names())
-    return [name for name in names if name in known]
-
-
-def _in_order(pairs: list[Pair], a: Runner, b: Runner) -> tuple[Pair, ...]:
-    if a.model is None:
-        return tuple(pairs)
+        if len(names) == len(others):
+            pairs += [(source, x, y) for x, y in zip(names, others, strict=True)]
+        elif others:
+            # A layer of several values ends with the one that its readers see.
+            pairs.append((source, names[-1], others[-1]))
     facts = facts_of(a.model)
+    dynamic_b = None if b.model is None else facts_of(b.model).dynamic
     order = {name: k for k, name in enumerate(facts.values)}
-    moving = facts.dynamic
-    moving_b = frozenset[str]() if b.model is None else facts_of(b.model).dynamic
-    marked = [Pair(p.source, p.a, p.b, p.a not in moving) for p in pairs]
-    if b.model is not None:
-        marked = [p for p in marked if (p.b not in moving_b) == p.constant]
-    else:
-        marked = [p for p in marked if not p.constant]
-    return tuple(sorted(marked, key=lambda p: order.get(p.a, 0)))
+    marked: list[Pair] = []
+    for source, x, y in sorted(pairs, key=lambda pair: order.get(pair[1], 0)):
+        constant = x not in facts.dynamic
+        if constant == (dynamic_b is not None and y not in dynamic_b):
+            marked.append(Pair(source, x, y, constant))
+    return tuple(marked)
+
+
+def answer_pair(
+    a: Runner, b: Runner, pair: Pair, batch: SampleBatch
+) -> tuple[Array, Array | None]:
+    """Return both sides' values for a pair, the second in the first's shape.
+
+    The second is ``None`` where the two hold different things.
+    """
+    x = a.answer(batch, [pair.a])[pair.a]
+    return x, aligned(x, b.answer(for_side(batch, b), [pair.b])[pair.b])

@@ -7,35 +7,42 @@ fault is mended in a copy: only if the copy then agrees is it called the cause.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx_ir import Node
 
-from qonnx_hub.equivalence.comparison.compare import Tally, Tolerance, aligned, tally
+from qonnx_hub.equivalence.comparison.compare import (
+    Tally,
+    Tolerance,
+    aligned,
+    differs,
+    distances,
+    tally,
+)
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.diagnosis.isolation import (
-    Side,
-    Unit,
-    gather_units,
+    SampleGroup,
+    SlicedGraph,
+    gather_groups,
     isolate,
-    known_without,
 )
-from qonnx_hub.equivalence.diagnosis.layer_causes import Piece, explain_piece, noise_of
+from qonnx_hub.equivalence.diagnosis.layer_causes import CutLayer, explain_layer, noise_of
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Cause,
-    Finding,
+    Explanation,
     Reason,
     Seen,
     compare_parameters,
     crosses_ties,
     explain_quantizer,
     match_formula,
+    same_elements,
 )
 from qonnx_hub.equivalence.diagnosis.unobserved import known_quantizer
-from qonnx_hub.equivalence.graph_slices import segment_of
-from qonnx_hub.equivalence.inputs.batches import Batch
+from qonnx_hub.equivalence.graph_slices import nodes_between
+from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
 from qonnx_hub_ir import dialect
@@ -43,7 +50,10 @@ from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
-_MOST_FINDINGS = 8
+_MOST_EXPLANATIONS = 8
+
+_SMALL_NOISE = 1e-3
+"""Steps of a quantizer that noise before it stays below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +62,15 @@ class Diagnosis:
 
     Attributes:
         findings: Causes, in the order of the layers.
-        isolated: Position of a pair -> its error when its inputs come from the reference.
+        isolated: Pair -> its error when its inputs come from the reference.
     """
 
-    findings: tuple[Finding, ...]
-    isolated: dict[int, Tally]
+    findings: tuple[Explanation, ...]
+    isolated: Mapping[Pair, Tally]
 
 
 def diagnose(
-    a: Runner, b: Runner, pairs: Sequence[Pair], failing: int, batch: Batch
+    a: Runner, b: Runner, pairs: Sequence[Pair], failing: int, batch: SampleBatch
 ) -> Diagnosis:
     """Return why two sides differ.
 
@@ -71,290 +81,232 @@ def diagnose(
         failing: Position of the first pair that differs.
         batch: A batch in which it does.
     """
-    return _Examiner(a, b, pairs, failing, batch).report()
+    examiner = _Examiner(a, b, pairs, failing, batch)
+    findings: list[Explanation] = []
+    for k in range(len(pairs)):
+        if len(findings) < _MOST_EXPLANATIONS and (one := examiner.examine(k, findings)):
+            findings.append(one)
+    return Diagnosis(tuple(findings), examiner.tallies)
 
 
 class _Examiner:
     def __init__(
-        self, a: Runner, b: Runner, pairs: Sequence[Pair], failing: int, batch: Batch
+        self, a: Runner, b: Runner, pairs: Sequence[Pair], failing: int, batch: SampleBatch
     ) -> None:
         if a.model is None:
             raise ValueError("the reference has no graph to examine")
         self.pairs = pairs
         self.failing = failing
-        self.units = gather_units(a, b, pairs, pairs[failing], batch)
-        self.a = Side(a.model, a if isinstance(a, ExecutorRunner) else None)
-        self.b = None if b.model is None else Side(b.model, b)
-        self.steps = facts_of(a.model).steps
-        self.isolated = self._isolate()
-        self.tallies = self._tally_isolated()
+        self.groups = gather_groups(a, b, pairs, pairs[failing], batch)
+        self.a = SlicedGraph(a.model, a if isinstance(a, ExecutorRunner) else None)
+        self.b = None if b.model is None else SlicedGraph(b.model, b)
+        found = [None if self.b is None else isolate(self.b, pairs, g) for g in self.groups]
+        isolated = [answers for answers in found if answers is not None]
+        self.is_isolated = len(isolated) == len(self.groups)
+        self.answers = isolated if self.is_isolated else [group.b for group in self.groups]
+        self.tallies: dict[Pair, Tally] = {}
+        steps = facts_of(a.model).steps
+        for pair in pairs if self.is_isolated else ():
+            for number in range(1 if pair.constant else len(self.groups)):
+                both = self._values(pair, number)
+                if both is not None and both[0].size:
+                    part = tally(*both, tolerance=Tolerance(), step=steps.get(pair.a))
+                    known = self.tallies.get(pair)
+                    self.tallies[pair] = part if known is None else known + part
 
-    def report(self) -> Diagnosis:
-        """Return the findings, layer by layer."""
-        findings: list[Finding] = []
-        for k in range(len(self.pairs)):
-            if len(findings) >= _MOST_FINDINGS:
-                break
-            finding = self._examine(k, findings)
-            if finding is not None:
-                findings.append(finding)
-        return Diagnosis(tuple(findings), self.tallies)
+    def _values(self, pair: Pair, number: int) -> tuple[Array, Array] | None:
+        """Return the reference's value in a group and the other side's, in its shape."""
+        return _fitted(self.groups[number].a.get(pair.a), self.answers[number].get(pair.b))
 
-    def _isolate(self) -> list[dict[str, Array]] | None:
-        if self.b is None:
-            return None
-        found = [isolate(self.b, self.pairs, unit) for unit in self.units]
-        known = [x for x in found if x is not None]
-        return known if len(known) == len(found) else None
-
-    def _tally_isolated(self) -> dict[int, Tally]:
-        tallies: dict[int, Tally] = {}
-        for k, pair in enumerate(self.pairs):
-            for number, unit in enumerate(self.units):
-                x, y = self._answers(pair, number)
-                if self.isolated is None or x is None or y is None or x.size == 0:
-                    continue
-                step = self.steps.get(pair.a)
-                fits = step is not None and _broadcasts(step, x)
-                part = tally(x, y, tolerance=Tolerance(), step=step if fits else None)
-                tallies[k] = tallies[k] + part if k in tallies else part
-                if unit is not None and pair.constant:
-                    break
-        return tallies
-
-    def _answers(self, pair: Pair, number: int) -> tuple[Array | None, Array | None]:
-        """Return (reference, other side on the reference's values) for one unit."""
-        unit = self.units[number]
-        x = unit.a.get(pair.a)
-        answers = unit.b if self.isolated is None else self.isolated[number]
-        y = answers.get(pair.b)
-        if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
-            return None, None
-        fitted = aligned(x, y)
-        if fitted is None:
-            return x, None
-        return x, fitted
-
-    def _examine(self, k: int, findings: list[Finding]) -> Finding | None:
+    def examine(self, k: int, findings: list[Explanation]) -> Explanation | None:
+        """Return why one layer differs, beside what was found so far."""
         pair = self.pairs[k]
-        if self.isolated is None and k != self.failing:
-            return self._crossing(k, findings)
-        own = self.tallies.get(k)
-        if own is None and self.isolated is not None:
-            return self._shapes(k) if k <= self.failing else None
-        if own is not None and own.differing == 0:
-            return self._crossing(k, findings)
-        if not any(self._parts(pair, unit) for unit in self.units):
-            # What differs on the reference's values only is the doing of how they were fed.
+        own = self.tallies.get(pair)
+        if self.is_isolated and own is None:
+            return self._shapes(pair) if k <= self.failing else None
+        agrees = k != self.failing if own is None else own.differing == 0
+        if agrees:
+            return self._crossing(pair, findings)
+        if not any(_differ_as_run(pair, group) for group in self.groups):
+            # Only feeding the reference's values makes this difference: it is no fault.
             return None
-        number = max(range(len(self.units)), key=lambda n: self._differing(pair, n))
-        reason, layer, seen = self._explain(pair, number)
+        number = max(range(len(self.groups)), key=lambda n: self._count(pair, n))
+        reason, seen = self._explain(pair, number)
         if reason.cause is Cause.NOISE and findings:
             # Noise after noise says nothing new, and beside a fault it does not matter.
             return None
-        return _finding(layer or pair.source, reason, seen)
+        return _explanation(pair, reason, seen)
 
-    def _parts(self, pair: Pair, unit: Unit) -> bool:
-        """Return whether the sides differ as they run."""
-        x, y = unit.a.get(pair.a), unit.b.get(pair.b)
-        fitted = None if x is None or y is None else aligned(x, y)
-        return fitted is None or bool(np.any((x != fitted) & ~((x != x) & (fitted != fitted))))
+    def _count(self, pair: Pair, number: int) -> int:
+        both = self._values(pair, number)
+        return -1 if both is None else int(np.count_nonzero(differs(*both)))
 
-    def _differing(self, pair: Pair, number: int) -> int:
-        x, y = self._answers(pair, number)
-        if x is None or y is None:
-            return -1
-        return int(np.count_nonzero(~((x == y) | ((x != x) & (y != y)))))
-
-    def _shapes(self, k: int) -> Finding | None:
-        pair = self.pairs[k]
-        x, y = self.units[0].a.get(pair.a), self.units[0].b.get(pair.b)
+    def _shapes(self, pair: Pair) -> Explanation | None:
+        x, y = self.groups[0].a.get(pair.a), self.groups[0].b.get(pair.b)
         if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
             return None
         if aligned(x, y) is not None:
             return None
         words = f"shape {list(x.shape)} here, {list(y.shape)} there"
-        return Finding(pair.source, Cause.LAYOUT, words)
+        return Explanation(pair.source, Cause.LAYOUT, words)
 
-    def _explain(self, pair: Pair, number: int) -> tuple[Reason, str | None, Seen | None]:
-        unit = self.units[number]
-        ours, theirs = self._answers(pair, number)
-        if ours is None or theirs is None:
-            return Reason(Cause.UNKNOWN, "the values cannot be compared"), None, None
-        piece = self._piece(pair, unit, ours, theirs)
-        node = self._producer(self.a, pair.a)
+    def _explain(self, pair: Pair, number: int) -> tuple[Reason, Seen | None]:
+        both = self._values(pair, number)
+        if both is None:
+            return Reason(Cause.UNKNOWN, "the values cannot be compared"), None
+        ours, theirs = both
+        layer = self._cut(pair, self.groups[number], ours, theirs)
+        node = self.a.producer(pair.a)
         quant = known_quantizer(node)
         if node is None or quant is None:
-            reason, layer = explain_piece(piece)
-            return reason, layer, Seen(ours, ours, theirs)
-        x = self._operand(piece, node)
+            return explain_layer(layer), Seen(ours, ours, theirs)
+        x = self._operand(layer, node)
         if x is None or x.shape != ours.shape or x.dtype.kind != "f":
-            return Reason(Cause.UNKNOWN, "what it reads is not known"), None, None
+            return Reason(Cause.UNKNOWN, "what it reads is not known"), None
         seen = Seen(x, ours, theirs)
-        other = known_quantizer(self._other_producer(pair))
-        stored = self._stored_operand(pair)
-        if stored is not None and not np.array_equal(x, stored, equal_nan=True):
-            return _stored_reason(seen, stored, quant, other), None, seen
-        asked = self._asked(piece, node, quant, x)
-        reason_of = explain_quantizer(asked or seen, quant, other, noise_of(piece))
-        if reason_of is None and asked is not None:
-            reason_of = explain_quantizer(seen, quant, other, noise_of(piece))
-        if reason_of is not None:
-            return reason_of, None, seen
-        reason, layer = explain_piece(piece)
+        other = None if self.b is None else self.b.producer(pair.b)
+        partner = known_quantizer(other)
+        if self.b is not None and other is not None and dialect.is_quantizer(other):
+            stored = self.b.constant(other.inputs[0])
+            is_weight = self.a.constant(node.inputs[0]) is not None
+            if (
+                is_weight
+                and stored is not None
+                and not np.array_equal(x, stored, equal_nan=True)
+            ):
+                return _stored_reason(seen, stored, quant, partner), seen
+        probed = self._probe(layer, node, quant, x)
+        for evidence in (seen,) if probed is None else (probed, seen):
+            reason = explain_quantizer(evidence, quant, partner, noise_of(layer))
+            if reason is not None:
+                return reason, seen
+        reason = explain_layer(layer)
         if reason.cause is Cause.UNKNOWN and pair.constant:
             changed = int(np.count_nonzero(ours != theirs))
             words = f"{changed} of {ours.size} stored values differ"
             reason = Reason(Cause.WEIGHTS, words)
-        return reason, layer, seen
+        return reason, seen
 
-    def _piece(self, pair: Pair, unit: Unit, ours: Array, theirs: Array) -> Piece:
-        known_a = known_without(
-            {p.a: unit.a[p.a] for p in self.pairs if p.b in unit.given}, {pair.a}
-        )
-        known_b = known_without(unit.given, {pair.b})
-        return Piece(
+    def _cut(self, pair: Pair, group: SampleGroup, ours: Array, theirs: Array) -> CutLayer:
+        given = {p.a: group.a[p.a] for p in self.pairs if p.b in group.given}
+        known_a = {name: x for name, x in given.items() if name != pair.a}
+        known_b = {name: x for name, x in group.given.items() if name != pair.b}
+        return CutLayer(
             a=self.a,
-            b=self.b if self.isolated is not None else None,
+            b=self.b if self.is_isolated else None,
             pair=pair,
             known_a=known_a,
             known_b=known_b,
-            feeds_a=unit.feeds,
-            feeds_b=unit.there,
+            feeds_a=group.feeds,
+            feeds_b=group.there,
             ours=ours,
             theirs=theirs,
-            nodes_a=segment_of(self.a.model, pair.a, known_a).nodes,
-            nodes_b=() if self.b is None else segment_of(self.b.model, pair.b, known_b).nodes,
+            nodes_a=nodes_between(self.a.model, known_a, pair.a),
+            nodes_b=() if self.b is None else nodes_between(self.b.model, known_b, pair.b),
         )
 
-    def _producer(self, side: Side, name: str) -> Node | None:
-        value = side.values.get(name)
-        return None if value is None else value.producer()
-
-    def _other_producer(self, pair: Pair) -> Node | None:
-        return None if self.b is None else self._producer(self.b, pair.b)
-
-    def _stored_operand(self, pair: Pair) -> Array | None:
-        """Return the weight that the other side quantizes, where both sides store one."""
-        node, own = self._other_producer(pair), self._producer(self.a, pair.a)
-        if self.b is None or node is None or not dialect.is_quantizer(node):
-            return None
-        if own is None or self.a.constant(own.inputs[0]) is None:
-            return None
-        return self.b.constant(node.inputs[0])
-
-    def _operand(self, piece: Piece, node: Node) -> Array | None:
+    def _operand(self, layer: CutLayer, node: Node) -> Array | None:
         """Return what the reference's quantizer read."""
         value = node.inputs[0]
         constant = self.a.constant(value)
         if value is None or constant is not None:
             return constant
         name = str(value.name)
-        if name in piece.known_a:
-            return piece.known_a[name]
+        if name in layer.known_a:
+            return layer.known_a[name]
         if value.is_graph_input():
-            return piece.feeds_a[name]
-        found = self.a.run([name], piece.known_a, piece.feeds_a)
+            return layer.feeds_a[name]
+        found = self.a.run([name], layer.known_a, layer.feeds_a)
         return None if found is None else found[name]
 
-    def _asked(self, piece: Piece, node: Node, quant: Quantizer, x: Array) -> Seen | None:
-        """Return both quantizers' answers to ties, limits and what lies beside them.
+    def _probe(self, layer: CutLayer, node: Node, quant: Quantizer, x: Array) -> Seen | None:
+        """Return both quantizers' answers to ties, limits and the floats beside them.
 
-        Only where the other side's piece reads the same value and no other that depends on
+        Only where the other side's layer reads the same value and no other that depends on
         the inputs.
         """
-        if piece.b is None or not isinstance(quant, (IntQuant, BipolarQuant)):
-            return None
         value = node.inputs[0]
+        if layer.b is None or not isinstance(quant, (IntQuant, BipolarQuant)):
+            return None
         if value is None or self.a.constant(value) is not None:
             return None
-        name = str(value.name)
-        partner = next((p.b for p in self.pairs if p.a == name), None)
-        values = probe_values(quant, x.shape, x.dtype)
+        values, name = probe_values(quant, x.shape, x.dtype), str(value.name)
         if values is None:
             return None
-        known, feeds = dict(piece.known_b), dict(piece.feeds_b)
-        position = list(piece.feeds_a).index(name) if name in piece.feeds_a else None
+        known, feeds = dict(layer.known_b), dict(layer.feeds_b)
+        partner = next((p.b for p in self.pairs if p.a == name), None)
         if partner is not None and partner in known:
-            turned = aligned(known[partner], values)
-            if turned is None:
+            fitted = aligned(known[partner], values)
+            if fitted is None:
                 return None
-            known[partner] = np.ascontiguousarray(turned)
-        elif position is not None:
-            feeds[list(feeds)[position]] = values
+            known[partner] = np.ascontiguousarray(fitted)
+        elif name in layer.feeds_a:
+            feeds[list(feeds)[list(layer.feeds_a).index(name)]] = values
         else:
             return None
-        answer = piece.b.run([piece.pair.b], known, feeds)
-        if answer is None:
-            return None
-        y = aligned(x, answer[piece.pair.b])
-        mine = self.a.run(
-            [piece.pair.a],
-            {**piece.known_a, **({name: values} if name in piece.known_a else {})},
-            {**piece.feeds_a, **({name: values} if name in piece.feeds_a else {})},
+        theirs = layer.b.run([layer.pair.b], known, feeds)
+        probe = {name: values}
+        ours = self.a.run(
+            [layer.pair.a],
+            {**layer.known_a, **(probe if name in layer.known_a else {})},
+            {**layer.feeds_a, **(probe if name in layer.feeds_a else {})},
         )
-        if y is None or mine is None:
+        y = None if theirs is None else aligned(x, theirs[layer.pair.b])
+        if y is None or ours is None:
             return None
-        both = Seen(
-            np.concatenate([x, values]),
-            np.concatenate([piece.ours, mine[piece.pair.a]]),
-            np.concatenate([piece.theirs, y]),
-        )
         # Channels along the first axis must not be put behind each other.
-        fits = x.ndim > 0 and all(_first_is_free(p, x.ndim) for p in dialect.parameters(quant))
-        return both if fits else Seen(values, mine[piece.pair.a], y)
+        if x.ndim == 0 or any(
+            _differs_by_sample(p, x.ndim) for p in dialect.parameters(quant)
+        ):
+            return Seen(values, ours[layer.pair.a], y)
+        return Seen(
+            np.concatenate([x, values]),
+            np.concatenate([layer.ours, ours[layer.pair.a]]),
+            np.concatenate([layer.theirs, y]),
+        )
 
-    def _crossing(self, k: int, findings: list[Finding]) -> Finding | None:
-        """Return that noise before a quantizer turned into steps, the first time it does."""
-        if any(f.cause is Cause.TIE for f in findings):
-            return None
-        pair = self.pairs[k]
-        node = self._producer(self.a, pair.a)
+    def _crossing(self, pair: Pair, findings: list[Explanation]) -> Explanation | None:
+        """Return that noise before a quantizer became steps, the first time that it does."""
+        node = self.a.producer(pair.a)
         quant = known_quantizer(node)
-        if node is None or quant is None or node.inputs[0] is None:
+        if node is None or quant is None or any(f.cause is Cause.TIE for f in findings):
             return None
-        before = next((p for p in self.pairs if p.a == str(node.inputs[0].name)), None)
+        name = None if node.inputs[0] is None else str(node.inputs[0].name)
+        before = next((p for p in self.pairs if p.a == name), None)
         if before is None:
             return None
-        for unit in self.units:
-            xa, xb = unit.a.get(before.a), unit.b.get(before.b)
-            ya, yb = unit.a.get(pair.a), unit.b.get(pair.b)
-            if xa is None or xb is None or ya is None or yb is None:
+        step = 0.0 if quant.scale is None else float(np.min(quant.scale))
+        for group in self.groups:
+            read = _fitted(group.a.get(before.a), group.b.get(before.b))
+            made = _fitted(group.a.get(pair.a), group.b.get(pair.b))
+            if read is None or made is None or read[0].shape != made[0].shape:
                 continue
-            fitted = [aligned(xa, xb), aligned(ya, yb)]
-            if fitted[0] is None or fitted[1] is None or xa.shape != ya.shape:
-                continue
-            seen = Seen(xa, ya, fitted[1])
-            apart = float(np.max(np.abs(xa - fitted[0])))
-            if apart > 1e-3 * _typical_step(quant) or not crosses_ties(
-                xa, fitted[0], seen, quant
-            ):
-                continue
-            count = int(np.count_nonzero(seen.differs()))
-            words = (
-                f"noise of at most {apart:.3g} before it carries {count} of {ya.size} values "
-                f"across a tie"
-            )
-            return _finding(pair.source, Reason(Cause.TIE, words), seen)
+            apart, seen = float(np.max(np.abs(read[0] - read[1]))), Seen(read[0], *made)
+            if apart <= _SMALL_NOISE * step and crosses_ties(read[1], seen, quant):
+                count = int(np.count_nonzero(seen.differs()))
+                words = (
+                    f"noise of at most {apart:.3g} before it carries {count} of "
+                    f"{seen.a.size} values across a tie"
+                )
+                return _explanation(pair, Reason(Cause.TIE, words), seen)
         return None
 
 
-def _typical_step(quant: Quantizer) -> float:
-    scale = quant.scale
-    return float(np.min(scale)) if scale is not None else 0.0
+def _fitted(x: Array | None, y: Array | None) -> tuple[Array, Array] | None:
+    """Return two values in the shape of the first; ``None`` where they do not fit."""
+    if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
+        return None
+    fitted = aligned(x, y)
+    return None if fitted is None else (x, fitted)
 
 
-def _broadcasts(step: Array, x: Array) -> bool:
-    try:
-        return np.broadcast_shapes(step.shape, x.shape) == x.shape
-    except ValueError:
-        return False
+def _differ_as_run(pair: Pair, group: SampleGroup) -> bool:
+    both = _fitted(group.a.get(pair.a), group.b.get(pair.b))
+    return both is None or bool(differs(*both).any())
 
 
-def _first_is_free(parameter: Array | None, ndim: int) -> bool:
-    if parameter is None or parameter.size == 1 or parameter.ndim < ndim:
-        return True
-    return bool(parameter.shape[0] == 1)
+def _differs_by_sample(parameter: Array | None, rank: int) -> bool:
+    return parameter is not None and parameter.ndim >= rank and parameter.shape[0] != 1
 
 
 def _stored_reason(
@@ -364,10 +316,9 @@ def _stored_reason(
 
     Weights may be stored as they were trained, or on the grid already: that alone is no fault.
     """
-    x, ours, theirs = seen.x, seen.a, seen.b
-    if other is not None and x.shape == stored.shape:
-        same = _codes_agree(x, stored, quant, other)
-        if same or seen.is_said_by(quantize(x, other)):
+    if other is not None and seen.x.shape == stored.shape:
+        same = _codes_agree(seen.x, stored, quant, other)
+        if same or seen.is_answered_by(quantize(seen.x, other)):
             reason = compare_parameters(seen, quant, other)
             if reason is not None:
                 return reason
@@ -375,12 +326,11 @@ def _stored_reason(
     reason = match_formula(seen, quant)
     if reason is not None:
         return reason
-    for first, second in ((ours, theirs), (x, stored)):
-        if np.array_equal(np.sort(first, axis=None), np.sort(second, axis=None)):
-            return Reason(Cause.LAYOUT, "the same weights in another order")
-    count = int(np.count_nonzero(ours != theirs))
-    worst = float(np.max(np.abs(ours.astype(np.float64) - theirs.astype(np.float64))))
-    words = f"{count} of {ours.size} weights differ, by {worst:.3g} at most"
+    if same_elements(seen.a, seen.b) or same_elements(seen.x, stored):
+        return Reason(Cause.LAYOUT, "the same weights in another order")
+    count = int(np.count_nonzero(seen.a != seen.b))
+    worst = float(distances(seen.a, seen.b).max())
+    words = f"{count} of {seen.a.size} weights differ, by {worst:.3g} at most"
     return Reason(Cause.WEIGHTS, words)
 
 
@@ -396,10 +346,11 @@ def _codes_agree(x: Array, y: Array, quant: Quantizer, other: Quantizer) -> bool
     return bool(np.array_equal(*codes))
 
 
-def _finding(layer: str, reason: Reason, seen: Seen | None) -> Finding:
+def _explanation(pair: Pair, reason: Reason, seen: Seen | None) -> Explanation:
+    layer = reason.layer or pair.source
     if seen is None or not seen.differs().any():
-        return Finding(layer, reason.cause, reason.words)
+        return Explanation(layer, reason.cause, reason.words)
     where = tuple(int(i) for i in np.argwhere(seen.differs())[0])
     operand = None if seen.x is seen.a else float(seen.x[where])
     values = (float(seen.a[where]), float(seen.b[where]))
-    return Finding(layer, reason.cause, reason.words, where, operand, values)
+    return Explanation(layer, reason.cause, reason.words, where, operand, values)

@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from qonnx_hub.equivalence.comparison.compare import aligned
-from qonnx_hub.equivalence.comparison.matching import Pair
-from qonnx_hub.equivalence.inputs.batches import Batch, batch_length, file_batch
-from qonnx_hub.equivalence.reports.report import FailingInput
-from qonnx_hub.equivalence.runners.sides import Runner, renamed
+from qonnx_hub.equivalence.comparison.compare import differs, distances
+from qonnx_hub.equivalence.comparison.matching import Pair, answer_pair
+from qonnx_hub.equivalence.inputs.batches import (
+    SampleBatch,
+    batch_length,
+    file_batch,
+    take_samples,
+)
+from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_ir.quantizers import Array
 
+_SHOWN_VALUES = 4096
 _MOST_SAMPLES = 64
 _TRIALS = 96
 _TRIALS_OF_LARGE_MODELS = 6
 
 
-def find_failing_input(a: Runner, b: Runner, pair: Pair, batch: Batch) -> FailingInput | None:
+@dataclass(frozen=True, slots=True)
+class FailingInput:
+    """The smallest input found that shows a difference.
+
+    Attributes:
+        feeds: Input name -> array, of as few samples as the models take.
+        sample: Position of the first of them in the run.
+        layer: The layer that was watched.
+        where: An element in which its values differ.
+        values: Both values there.
+        nonzero: Elements of the inputs that are not zero.
+    """
+
+    feeds: dict[str, Array]
+    sample: int
+    layer: str
+    where: tuple[int, ...]
+    values: tuple[float, float]
+    nonzero: int
+
+    def save(self, path: str | Path) -> None:
+        """Write the inputs as an .npz file, to run both models on."""
+        from qonnx_hub.io.atomic import replacing
+
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **self.feeds)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the input as plain data; large arrays by their elements that are not zero."""
+        return {
+            "sample": self.sample,
+            "layer": self.layer,
+            "where": list(self.where),
+            "values": list(self.values),
+            "nonzero": self.nonzero,
+            "feeds": {name: _array_data(x) for name, x in self.feeds.items()},
+        }
+
+
+def _array_data(x: Array) -> dict[str, Any]:
+    data: dict[str, Any] = {"dtype": x.dtype.name, "shape": list(x.shape)}
+    flat = x.reshape(-1)
+    places = np.flatnonzero(flat)
+    if places.size * 2 < flat.size:
+        data["nonzero"] = {
+            str(int(i)): float(flat[i]) for i in places[:_SHOWN_VALUES].tolist()
+        }
+    elif flat.size <= _SHOWN_VALUES:
+        data["values"] = flat.astype(np.float64).tolist()
+    return data
+
+
+def find_failing_input(
+    a: Runner, b: Runner, pair: Pair, batch: SampleBatch
+) -> FailingInput | None:
     """Return the smallest input found for which a pair differs, or ``None``.
 
     The first sample that shows it by itself is taken; values whose replacement by zero leaves
@@ -27,53 +89,40 @@ def find_failing_input(a: Runner, b: Runner, pair: Pair, batch: Batch) -> Failin
     Args:
         a: The reference side.
         b: The other side.
-        pair: The tensors to watch.
+        pair: The tensors to watch; no input shows a difference of constants.
         batch: A batch in which they differ.
     """
+    if pair.constant:
+        return None
     unit = max(file_batch(a.model), file_batch(b.model))
-    for start in _starts(a, b, pair, batch, unit):
-        feeds = {
-            name: np.array(x[start : start + unit]) if x.ndim else x
-            for name, x in batch.feeds.items()
-        }
-        part = Batch(batch.index, batch.start + start, feeds)
-        seen = _difference(a, b, pair, part)
+    starts = list(range(0, min(batch.samples, _MOST_SAMPLES), unit))
+    x, y = answer_pair(a, b, pair, batch)
+    if y is not None and x.ndim and len(x) == batch.samples:
+        rows = np.flatnonzero(differs(x, y).reshape(len(x), -1).any(axis=1))
+        starts = np.unique(rows // unit * unit)[:_MOST_SAMPLES].tolist()
+    for start in starts:
+        feeds = take_samples(batch.feeds, slice(start, start + unit))
+        first = batch.start + start
+        seen = _difference(a, b, pair, SampleBatch(batch.index, first, feeds))
         if seen is None:
             continue
-        is_record = a.is_record or b.is_record
-        small = feeds if is_record else _shrink(a, b, pair, feeds)
-        found = None if is_record else _difference(a, b, pair, Batch(0, 0, small))
-        where, values = found or seen
-        nonzero = sum(int(np.count_nonzero(x)) for x in small.values())
-        return FailingInput(small, batch.start + start, pair.source, where, values, nonzero)
+        if a.input_names is not None and b.input_names is not None:
+            feeds = _shrink(a, b, pair, feeds)
+            seen = _difference(a, b, pair, SampleBatch(0, 0, feeds)) or seen
+        nonzero = sum(int(np.count_nonzero(x)) for x in feeds.values())
+        return FailingInput(feeds, first, pair.source, *seen, nonzero)
     return None
 
 
-def _starts(a: Runner, b: Runner, pair: Pair, batch: Batch, unit: int) -> Iterable[int]:
-    """Return where samples begin that show the difference among others."""
-    x = a.answer(batch, [pair.a])[pair.a]
-    there = Batch(batch.index, batch.start, renamed(batch.feeds, b))
-    y = aligned(x, b.answer(there, [pair.b])[pair.b])
-    if y is None or x.ndim == 0 or len(x) != batch.samples:
-        return range(0, min(batch.samples, _MOST_SAMPLES), unit)
-    rows = ~((x == y) | ((x != x) & (y != y))).reshape(len(x), -1).all(axis=1)
-    starts = np.unique(np.flatnonzero(rows) // unit * unit)
-    return [int(s) for s in starts[:_MOST_SAMPLES]]
-
-
 def _difference(
-    a: Runner, b: Runner, pair: Pair, batch: Batch
+    a: Runner, b: Runner, pair: Pair, batch: SampleBatch
 ) -> tuple[tuple[int, ...], tuple[float, float]] | None:
-    x = a.answer(batch, [pair.a])[pair.a]
-    there = Batch(batch.index, batch.start, renamed(batch.feeds, b))
-    y = aligned(x, b.answer(there, [pair.b])[pair.b])
-    if y is None or x.dtype.kind not in "fiub":
+    """Return where a pair differs most, and both values there."""
+    x, y = answer_pair(a, b, pair, batch)
+    if y is None or x.dtype.kind not in "fiub" or x.size == 0:
         return None
-    with np.errstate(all="ignore"):
-        apart = np.abs(x.astype(np.float64) - y.astype(np.float64))
-    apart = np.where((x == y) | ((x != x) & (y != y)), 0.0, apart)
-    apart = np.where(np.isnan(apart), np.inf, apart)
-    if apart.size == 0 or not apart.any():
+    apart = distances(x, y)
+    if not apart.any():
         return None
     where = tuple(int(i) for i in np.unravel_index(int(apart.argmax()), x.shape))
     return where, (float(x[where]), float(y[where]))
@@ -97,7 +146,7 @@ def _shrink(a: Runner, b: Runner, pair: Pair, feeds: Mapping[str, Array]) -> dic
                 trial = flat.copy()
                 trial[start : start + part] = 0
                 changed = {**kept, name: trial.reshape(array.shape)}
-                if _difference(a, b, pair, Batch(0, 0, changed)) is not None:
+                if _difference(a, b, pair, SampleBatch(0, 0, changed)) is not None:
                     kept = changed
             part //= 2
     return kept

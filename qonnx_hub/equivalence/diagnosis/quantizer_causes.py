@@ -1,11 +1,12 @@
 """Why a quantizer answers differently: every known fault as a formula, tried on the numbers.
 
-A cause is named only if its formula says what the other side answered, for every value seen.
+A cause is named only if its formula gives the other side's answer for every value seen.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub.equivalence.comparison.compare import differs
 from qonnx_hub_ir.describe import describe_number, describe_quantizer
 from qonnx_hub_ir.quantizers import (
     Array,
@@ -57,14 +59,21 @@ class Cause(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A cause, and the sentence that says how it shows."""
+    """A cause, and the sentence that says how it shows.
+
+    Attributes:
+        cause: The kind of fault.
+        words: How it shows.
+        layer: The layer at fault, where it is not the one examined.
+    """
 
     cause: Cause
     words: str
+    layer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Explanation:
     """Why a layer differs.
 
     Attributes:
@@ -84,7 +93,7 @@ class Finding:
     values: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the finding as plain data."""
+        """Return the explanation as plain data."""
         return {**dataclasses.asdict(self), "cause": str(self.cause)}
 
 
@@ -104,15 +113,16 @@ class Seen:
 
     def differs(self) -> Array:
         """Return where the answers differ."""
-        return np.asarray(~_same(self.a, self.b))
+        return differs(self.a, self.b)
 
-    def is_said_by(self, predicted: Array) -> bool:
+    def is_answered_by(self, predicted: Array) -> bool:
         """Return whether a formula gives the other side's answer everywhere."""
-        return bool(np.all(_same(predicted, self.b)))
+        return not differs(predicted, self.b).any()
 
 
-def _same(a: Array, b: Array) -> Array:
-    return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
+def same_elements(a: Array, b: Array) -> bool:
+    """Return whether two arrays hold the same elements, in whatever order."""
+    return np.array_equal(np.sort(a, axis=None), np.sort(b, axis=None))
 
 
 def explain_quantizer(
@@ -129,7 +139,7 @@ def explain_quantizer(
     if not seen.differs().any():
         return None
     with np.errstate(all="ignore"):
-        if other is not None and seen.is_said_by(quantize(seen.x, other)):
+        if other is not None and seen.is_answered_by(quantize(seen.x, other)):
             return compare_parameters(seen, quant, other)
         return match_formula(seen, quant) or _by_statistics(seen, quant, noise)
 
@@ -138,7 +148,7 @@ def match_formula(seen: Seen, quant: Quantizer) -> Reason | None:
     """Return the known fault whose formula gives every one of the other side's answers."""
     with np.errstate(all="ignore"):
         for reason, predicted in _formulas(seen, quant):
-            if seen.is_said_by(predicted):
+            if seen.is_answered_by(predicted):
                 return reason
     return None
 
@@ -156,11 +166,8 @@ def compare_parameters(seen: Seen, quant: Quantizer, other: Quantizer) -> Reason
     if type(quant) is not type(other):
         words = f"{describe_quantizer(quant)} against {describe_quantizer(other)}"
         return Reason(Cause.OPERATOR, words)
-    names = [
-        f.name
-        for f in dataclasses.fields(quant)
-        if not _equal(getattr(quant, f.name), getattr(other, f.name))
-    ]
+    names = [f.name for f in dataclasses.fields(quant)]
+    names = [n for n in names if not _equal(getattr(quant, n), getattr(other, n))]
     if not names:
         return None
     left = {name: _left_over(seen, quant, other, name) for name in names}
@@ -175,9 +182,7 @@ def compare_parameters(seen: Seen, quant: Quantizer, other: Quantizer) -> Reason
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         single = single_value(a)
-        if single is not None and single == single_value(b):
-            return True
-        return a.shape == b.shape and bool(np.all(a == b))
+        return np.array_equal(a, b) or (single is not None and single == single_value(b))
     return bool(a == b)
 
 
@@ -185,7 +190,7 @@ def _left_over(seen: Seen, quant: Quantizer, other: Quantizer, name: str) -> int
     """Return how many answers still differ once one parameter is as in the reference."""
     try:
         mended = dataclasses.replace(other, **{name: getattr(quant, name)})
-        return int(np.count_nonzero(~_same(quantize(seen.x, mended), seen.a)))
+        return int(np.count_nonzero(differs(quantize(seen.x, mended), seen.a)))
     except ValueError:
         return seen.x.size
 
@@ -224,21 +229,16 @@ def _scale_words(ours: Array, theirs: Array) -> str:
 
 
 def _formulas(seen: Seen, quant: Quantizer) -> Iterator[tuple[Reason, Array]]:
-    yield (
-        Reason(Cause.MISSING, "the other side passes the values on as they are"),
-        seen.x,
-    )
+    words = "the other side passes the values on as they are"
+    yield Reason(Cause.MISSING, words), seen.x
     if isinstance(quant, BipolarQuant):
-        yield from _sign_formulas(seen.x, quant)
+        scale = np.asarray(quant.scale, dtype=seen.x.dtype)
+        words = "zero counts as minus there, as plus here"
+        yield Reason(Cause.TIE, words), np.where(seen.x > 0, scale, -scale)
+        words = "zero stays zero there, counts as plus here"
+        yield Reason(Cause.TIE, words), np.sign(seen.x) * scale
     elif isinstance(quant, IntQuant):
         yield from _integer_formulas(seen, quant)
-
-
-def _sign_formulas(x: Array, quant: BipolarQuant) -> Iterator[tuple[Reason, Array]]:
-    scale = np.asarray(quant.scale, dtype=x.dtype)
-    zero = "zero counts as minus there, as plus here"
-    yield Reason(Cause.TIE, zero), np.where(x > 0, scale, -scale)
-    yield Reason(Cause.TIE, "zero stays zero there, counts as plus here"), np.sign(x) * scale
 
 
 def _integer_formulas(seen: Seen, quant: IntQuant) -> Iterator[tuple[Reason, Array]]:
@@ -256,7 +256,10 @@ def _integer_formulas(seen: Seen, quant: IntQuant) -> Iterator[tuple[Reason, Arr
     yield Reason(Cause.MISSING, words), np.asarray((clipped - zero) * scale)
     ends = [(end - zero) * scale for end in (low, high)]
     yield Reason(Cause.MISSING, words), np.asarray(np.clip(x, ends[0], ends[1]))
-    yield from _other_modes(x, quant)
+    for mode in Rounding:
+        if mode is not quant.rounding:
+            reason = Reason(Cause.ROUNDING, f"{quant.rounding} here, {mode} there")
+            yield reason, quantize(x, dataclasses.replace(quant, rounding=mode))
     yield from _other_ranges(x, quant, int(bits))
     yield from _other_orders(x, quant, scale, zero, (low, high))
     times = x * (x.dtype.type(1) / scale) + zero
@@ -266,30 +269,18 @@ def _integer_formulas(seen: Seen, quant: IntQuant) -> Iterator[tuple[Reason, Arr
     yield from _other_scales(seen, quant)
 
 
-def _other_modes(x: Array, quant: IntQuant) -> Iterator[tuple[Reason, Array]]:
-    for mode in Rounding:
-        if mode is not quant.rounding:
-            reason = Reason(Cause.ROUNDING, f"{quant.rounding} here, {mode} there")
-            yield reason, quantize(x, dataclasses.replace(quant, rounding=mode))
-
-
 def _other_ranges(x: Array, quant: IntQuant, bits: int) -> Iterator[tuple[Reason, Array]]:
     ours = describe_quantizer(dataclasses.replace(quant, scale=np.ones(1, dtype=np.float32)))
     widths = [bits, *(b for b in (*range(2, 17), 24, 32) if b != bits)]
-    for width in widths:
-        for signed in (quant.signed, not quant.signed):
-            for narrow in (quant.narrow, not quant.narrow):
-                if signed and width == 1:
-                    continue
-                trial = dataclasses.replace(
-                    quant,
-                    bits=np.array(width, dtype=np.float32),
-                    signed=signed,
-                    narrow=narrow,
-                )
-                theirs = f"{'' if signed else 'u'}int{width}{' narrow' if narrow else ''}"
-                words = f"{ours} here, limits as of {theirs} there"
-                yield Reason(Cause.RANGE, words), quantize(x, trial)
+    signs, ends = (quant.signed, not quant.signed), (quant.narrow, not quant.narrow)
+    for width, signed, narrow in itertools.product(widths, signs, ends):
+        if signed and width == 1:
+            continue
+        codes = np.array(width, dtype=np.float32)
+        trial = dataclasses.replace(quant, bits=codes, signed=signed, narrow=narrow)
+        theirs = f"{'' if signed else 'u'}int{width}{' narrow' if narrow else ''}"
+        words = f"{ours} here, limits as of {theirs} there"
+        yield Reason(Cause.RANGE, words), quantize(x, trial)
 
 
 def _other_orders(
@@ -309,11 +300,8 @@ def _other_orders(
     shifted = round_values(np.asarray(np.clip((x + zero) / scale, low, high)), mode)
     words = "the zero point is added before dividing by the scale there, after it here"
     yield Reason(Cause.ZERO_ORDER, words), np.asarray((shifted - zero) * scale)
-    for other, how in (
-        (np.zeros_like(zero), "none"),
-        (np.rint(zero), "rounded"),
-        (-zero, "negated"),
-    ):
+    others = {"none": np.zeros_like(zero), "rounded": np.rint(zero), "negated": -zero}
+    for how, other in others.items():
         trial = dataclasses.replace(quant, zero_point=other.astype(np.float32))
         words = f"zero point {describe_number(quant.zero_point)} here, {how} there"
         yield Reason(Cause.ZERO_POINT, words), quantize(x, trial)
@@ -323,10 +311,10 @@ def _other_scales(seen: Seen, quant: IntQuant) -> Iterator[tuple[Reason, Array]]
     ours = np.asarray(quant.scale, dtype=np.float32)
     for guess in _scale_guesses(seen, quant, ours):
         for ulps in (0, 1, -1, 2, -2, 3, -3):
-            theirs = _moved(guess, ulps)
-            if not bool(np.all(np.isfinite(theirs) & (theirs > 0))):
-                continue
-            if bool(np.all(theirs == ours)):
+            theirs = guess
+            for _ in range(abs(ulps)):
+                theirs = np.nextafter(theirs, np.float32(np.copysign(np.inf, ulps)))
+            if not np.all(np.isfinite(theirs) & (theirs > 0)) or np.all(theirs == ours):
                 continue
             reason = Reason(_scale_cause(ours, theirs), _scale_words(ours, theirs))
             yield reason, quantize(seen.x, dataclasses.replace(quant, scale=theirs))
@@ -337,11 +325,14 @@ def _scale_guesses(seen: Seen, quant: IntQuant, ours: Array) -> Iterator[Array]:
     codes = quantize_to_integers(np.nan_to_num(seen.x), quant).astype(np.float64) - zero
     ratios = np.where(codes != 0, seen.b / np.where(codes != 0, codes, 1), np.nan)
     ratios = np.where(ratios > 0, ratios, np.nan)
-    axes = _reduced_axes(seen.x.ndim, ours)
+    rank = seen.x.ndim
+    shape = (1,) * rank if ours.size == 1 else (1,) * (rank - ours.ndim) + ours.shape
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
     # Where a channel shows no code but zero, its scale does not matter.
     shown = np.isfinite(ratios).any(axis=axes, keepdims=True)
     middle = np.nanmedian(np.where(shown, ratios, 1.0), axis=axes, keepdims=True)
-    found = np.where(shown, middle, np.nan).reshape(_kept_shape(ours, middle))
+    found = np.where(shown, middle, np.nan)
+    found = found.reshape(ours.shape if ours.size == found.size else found.shape)
     yield np.where(np.isfinite(found), found, ours).astype(np.float32)
     if ours.size == 1:
         levels = np.unique(seen.b[np.isfinite(seen.b)])
@@ -351,32 +342,22 @@ def _scale_guesses(seen: Seen, quant: IntQuant, ours: Array) -> Iterator[Array]:
             yield np.full(ours.shape, level, dtype=np.float32)
 
 
-def _reduced_axes(ndim: int, scale: Array) -> tuple[int, ...]:
-    shape = (1,) * (ndim - scale.ndim) + scale.shape if scale.size > 1 else (1,) * ndim
-    return tuple(axis for axis, size in enumerate(shape) if size == 1)
-
-
-def _kept_shape(scale: Array, found: Array) -> tuple[int, ...]:
-    return scale.shape if scale.size == found.size else found.shape
-
-
-def _moved(values: Array, ulps: int) -> Array:
-    target = np.float32(np.inf if ulps > 0 else -np.inf)
-    for _ in range(abs(ulps)):
-        values = np.nextafter(values, target)
-    return values
-
-
 def _by_statistics(seen: Seen, quant: Quantizer, noise: float) -> Reason | None:
     """Return the cause that the places of the differences point to."""
     if not isinstance(quant, IntQuant) or quant.scale is None or quant.zero_point is None:
-        return _beside_zero(seen, quant, noise)
+        x = np.abs(seen.x[seen.differs()])
+        if not isinstance(quant, BipolarQuant) or not np.all(x <= noise):
+            return None
+        words = f"{x.size} values within {float(x.max()):.3g} of zero fall to its other side"
+        return Reason(Cause.TIE, words)
     where = seen.differs()
     scale = np.broadcast_to(quant.scale, seen.x.shape)[where].astype(np.float64)
     zero = np.broadcast_to(quant.zero_point, seen.x.shape)[where].astype(np.float64)
     t = seen.x[where].astype(np.float64) / scale + zero
     gap = np.abs(seen.a[where].astype(np.float64) - seen.b[where]) / scale
-    edge = _distance_to_tie(t, quant.rounding)
+    nearest = {Rounding.ROUND, Rounding.HALF_UP, Rounding.HALF_DOWN, Rounding.DPU}
+    shift = 0.5 if quant.rounding in nearest else 0.0
+    edge = np.abs(t - (np.rint(t - shift) + shift))
     reach = _NEAR_TIE * np.spacing(np.abs(t).astype(np.float32) + 1) + noise / scale
     if bool(np.all(np.abs(gap - 1) < 1e-3) and np.all(edge <= reach)):
         furthest = float((edge / np.spacing(np.abs(t).astype(np.float32))).max())
@@ -393,33 +374,16 @@ def _by_statistics(seen: Seen, quant: Quantizer, noise: float) -> Reason | None:
     return None
 
 
-def _beside_zero(seen: Seen, quant: Quantizer, noise: float) -> Reason | None:
-    if not isinstance(quant, BipolarQuant):
-        return None
-    x = np.abs(seen.x[seen.differs()])
-    if bool(np.all(x <= noise)):
-        words = f"{x.size} values within {float(x.max()):.3g} of zero fall to its other side"
-        return Reason(Cause.TIE, words)
-    return None
-
-
-def _distance_to_tie(t: Array, rounding: Rounding) -> Array:
-    nearest = {Rounding.ROUND, Rounding.HALF_UP, Rounding.HALF_DOWN, Rounding.DPU}
-    shift = 0.5 if rounding in nearest else 0.0
-    return np.asarray(np.abs(t - (np.rint(t - shift) + shift)))
-
-
-def crosses_ties(xa: Array, xb: Array, seen: Seen, quant: Quantizer) -> bool:
+def crosses_ties(other: Array, seen: Seen, quant: Quantizer) -> bool:
     """Return whether two sides differ only because what they read lies on two sides of ties.
 
     Args:
-        xa: What the reference's quantizer read.
-        xb: What the other one read.
-        seen: Both answers; ``x`` is not used.
+        other: What the other side's quantizer read.
+        seen: What the reference's quantizer read, and both answers.
         quant: The quantizer that both are.
     """
     where = seen.differs()
-    if not where.any() or not bool(np.any(xa[where] != xb[where])):
+    if not where.any() or not np.any(seen.x[where] != other[where]):
         return False
     with np.errstate(all="ignore"):
-        return bool(np.all(_same(quantize(xb.astype(xa.dtype), quant), seen.b)))
+        return seen.is_answered_by(quantize(other.astype(seen.x.dtype), quant))

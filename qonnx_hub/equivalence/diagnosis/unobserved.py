@@ -1,6 +1,6 @@
 """Differences of quantizers that no input of a check has shown.
 
-Two quantizers may part only on values that the inputs never bring about, such as exact ties.
+Two quantizers may differ only on values that the inputs never bring about, such as exact ties.
 Asked directly, with ties, limits and the floats beside them, they show it.
 """
 
@@ -13,15 +13,19 @@ from onnx_ir import Node
 
 from qonnx_hub.equivalence.comparison.compare import aligned
 from qonnx_hub.equivalence.comparison.matching import Pair
-from qonnx_hub.equivalence.diagnosis.isolation import Side, Unit, gather_first_unit
+from qonnx_hub.equivalence.diagnosis.isolation import (
+    SampleGroup,
+    SlicedGraph,
+    gather_first_group,
+)
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Cause,
-    Finding,
+    Explanation,
     Reason,
     Seen,
     explain_quantizer,
 )
-from qonnx_hub.equivalence.inputs.batches import Batch
+from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_ir import dialect
@@ -38,61 +42,55 @@ def known_quantizer(node: Node | None) -> Quantizer | None:
     return quant if known else None
 
 
-def find_latent(a: Runner, b: Runner, pairs: Sequence[Pair], batch: Batch) -> list[Finding]:
+def find_unobserved(
+    a: Runner, b: Runner, pairs: Sequence[Pair], batch: SampleBatch
+) -> list[Explanation]:
     """Return how quantizers differ on values that they are asked directly.
 
     Args:
         a: The reference side.
         b: The other side.
         pairs: All pairs, in the order of the reference.
-        batch: Any batch: it gives shapes, and what else the pieces read.
+        batch: Any batch: it gives shapes, and what else the slices read.
     """
-    if a.model is None or b.model is None or a.is_record or b.is_record:
+    if a.model is None or b.model is None or a.input_names is None or b.input_names is None:
         return []
-    ours = Side(a.model)
-    unit = gather_first_unit(a, b, pairs, batch)
-    asked = _questions(ours, pairs, unit)
-    if not asked:
+    group = gather_first_group(a, b, pairs, batch)
+    probes = _probes(SlicedGraph(a.model), pairs, group)
+    if not probes:
         return []
-    given = dict(unit.given)
+    given = dict(group.given)
     first = {p.a: p for p in reversed(pairs)}
-    for name, (_, x, _) in asked.items():
+    for name, (_, x, _) in probes.items():
         before = first[name]
-        turned = aligned(unit.b[before.b], x)
-        if turned is not None:
-            given[before.b] = np.ascontiguousarray(turned)
-    theirs = Side(b.model, b, unit.b)
-    wanted = [pair.b for pair, _, _ in asked.values()]
-    answers = theirs.run(wanted, given, unit.there)
-    if answers is None:
-        return []
+        fitted = aligned(group.b[before.b], x)
+        if fitted is not None:
+            given[before.b] = np.ascontiguousarray(fitted)
+    theirs = SlicedGraph(b.model, b, group.b)
+    answers = theirs.run([pair.b for pair, _, _ in probes.values()], given, group.there)
     found = [
         _compare(pair, x, quant, theirs, answers.get(pair.b))
-        for pair, x, quant in asked.values()
+        for pair, x, quant in probes.values()
+        if answers is not None
     ]
-    return [finding for finding in found if finding is not None]
+    return [explanation for explanation in found if explanation is not None]
 
 
-def _operand_name(side: Side, pair: Pair) -> str:
-    node = side.values[pair.a].producer()
-    value = None if node is None else node.inputs[0]
-    return "" if value is None else str(value.name)
-
-
-def _questions(
-    side: Side, pairs: Sequence[Pair], unit: Unit
+def _probes(
+    graph: SlicedGraph, pairs: Sequence[Pair], group: SampleGroup
 ) -> dict[str, tuple[Pair, Array, IntQuant | BipolarQuant]]:
     """Return operand -> (quantizer's pair, values to ask, quantizer)."""
-    names = {p.a: p for p in pairs if not p.constant and p.b in unit.given}
+    names = {p.a for p in pairs if not p.constant and p.b in group.given}
     found: dict[str, tuple[Pair, Array, IntQuant | BipolarQuant]] = {}
     for pair in pairs:
-        if pair.constant or pair.a not in side.values:
+        node = None if pair.constant else graph.producer(pair.a)
+        quant = known_quantizer(node)
+        if node is None or node.inputs[0] is None:
             continue
-        quant = known_quantizer(side.values[pair.a].producer())
-        name = _operand_name(side, pair)
+        name = str(node.inputs[0].name)
         if not isinstance(quant, (IntQuant, BipolarQuant)) or name not in names:
             continue
-        x = unit.a[name]
+        x = group.a[name]
         if name in found or x.dtype.kind != "f":
             continue
         values = probe_values(quant, x.shape, x.dtype)
@@ -102,8 +100,8 @@ def _questions(
 
 
 def _compare(
-    pair: Pair, x: Array, quant: Quantizer, theirs: Side, answer: Array | None
-) -> Finding | None:
+    pair: Pair, x: Array, quant: Quantizer, theirs: SlicedGraph, answer: Array | None
+) -> Explanation | None:
     ours = quantize(x, quant)
     fitted = None if answer is None else aligned(ours, answer)
     if fitted is None:
@@ -112,9 +110,8 @@ def _compare(
     where = np.argwhere(seen.differs())
     if not len(where):
         return None
-    value = theirs.values.get(pair.b)
-    other = known_quantizer(None if value is None else value.producer())
+    other = known_quantizer(theirs.producer(pair.b))
     reason = explain_quantizer(seen, quant, other) or Reason(Cause.UNKNOWN, "they differ")
     place = tuple(int(i) for i in where[0])
     values = (float(ours[place]), float(fitted[place]))
-    return Finding(pair.source, reason.cause, reason.words, place, float(x[place]), values)
+    return Explanation(pair.source, reason.cause, reason.words, place, float(x[place]), values)

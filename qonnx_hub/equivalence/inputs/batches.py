@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +12,10 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
 from qonnx_hub.executor.batch_axis import batcher_of
+from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
-
-Feeds = Mapping[str, Array]
 
 _BATCH_ELEMENTS = 1 << 22
 """Elements of all values of a model that one batch may fill: 16 MiB of float32."""
@@ -25,7 +24,7 @@ _MOST_SAMPLES_A_BATCH = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SampleBatch:
     """Some of the inputs of a run.
 
     Attributes:
@@ -68,11 +67,26 @@ def count_samples(feeds: Feeds) -> int:
     return max((int(f.shape[0]) if f.ndim else 1 for f in feeds.values()), default=1)
 
 
-def read_batches(source: InputSource) -> Iterator[Batch]:
+def take_samples(feeds: Feeds, rows: slice | Sequence[int]) -> dict[str, Array]:
+    """Return some samples of every input; an input without axes is the same for all."""
+    return {name: x[rows] if x.ndim else x for name, x in feeds.items()}
+
+
+def cut_feeds(
+    feeds: Feeds, length: int, most: int | None = None
+) -> Iterator[dict[str, Array]]:
+    """Give batches of ``length`` samples, one after the other, ``most`` of them at most."""
+    samples = count_samples(feeds)
+    stop = samples if most is None else min(samples, most * length)
+    for start in range(0, stop, length):
+        yield take_samples(feeds, slice(start, start + length))
+
+
+def read_batches(source: InputSource) -> Iterator[SampleBatch]:
     """Give the batches of a source, one after the other."""
     start = 0
     for index in range(source.count):
-        batch = Batch(index, start, source.feeds(index))
+        batch = SampleBatch(index, start, source.feeds(index))
         start += batch.samples
         yield batch
 
@@ -122,7 +136,7 @@ class GivenInputs:
     description: str = "given"
 
     def __post_init__(self) -> None:
-        """Refuse what nothing could be concluded from."""
+        """Refuse inputs from which nothing could be concluded."""
         if not self.arrays:
             raise UsageError("no inputs are given: nothing would be compared")
         for name, array in self.arrays.items():
@@ -147,10 +161,8 @@ class GivenInputs:
     def feeds(self, index: int) -> Feeds:
         """Return the inputs of one batch."""
         start = index * self.length
-        return {
-            name: np.ascontiguousarray(a[start : start + self.length]) if a.ndim else a
-            for name, a in self.arrays.items()
-        }
+        part = take_samples(self.arrays, slice(start, start + self.length))
+        return {name: np.ascontiguousarray(a) if a.ndim else a for name, a in part.items()}
 
 
 def _require_numbers(name: str, array: Array) -> None:
@@ -195,14 +207,13 @@ class GeneratedInputs:
         self._generator = InputGenerator(model, seed, ranges or {})
         unit = file_batch(model)
         fit = batch_length(model, unit)
-        wished = self._generator.default_samples() if samples is None else samples
+        wanted = self._generator.default_samples() if samples is None else samples
         if samples is None:
             # Unasked, a check should not take longer than one batch or so.
-            wished = min(wished, max(fit, 2))
-        self.samples = max(wished // unit, 1) * unit
+            wanted = min(wanted, max(fit, 2))
+        self.samples = max(wanted // unit, 1) * unit
         self._length = max((length or min(fit, self.samples)) // unit, 1) * unit
-        limits = "random, ties, limits"
-        self.description = f"generated: {limits}; seed {seed}"
+        self.description = f"generated: random, ties, limits; seed {seed}"
 
     @property
     def count(self) -> int:

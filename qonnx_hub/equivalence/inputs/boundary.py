@@ -8,7 +8,6 @@ Both become inputs of the check.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +15,13 @@ from onnx_ir import Model
 
 from qonnx_hub.equivalence.graph_slices import work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
-from qonnx_hub.equivalence.reports.report import Coverage
 from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, integer_bounds, single_value
 from qonnx_hub_ir.semantics import quantize_to_integers
-
-Feeds = Mapping[str, Array]
 
 _MOST_LINES = 48
 _FEWEST_LINES = 4
@@ -37,6 +34,24 @@ _WORK = 1 << 28
 
 _NODE = 40
 """Elements per sample that a node costs by being called, whatever it computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many thresholds of a quantizer the inputs met on both sides.
+
+    Attributes:
+        layer: Name of its layer.
+        exercised: Thresholds with two inputs so close that nothing lies between them, or next
+            to it, one on each side.
+        reached: Thresholds with inputs on both sides.
+        total: All thresholds of the quantizer.
+    """
+
+    layer: str
+    exercised: int
+    reached: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
-from qonnx_hub.equivalence.reports.report import CheckResult, FailingInput, LayerRow
+from qonnx_hub.equivalence.reports.columns import (
+    LAYER_COLUMNS,
+    OUTPUT_COLUMNS,
+    format_steps,
+    layer_cells,
+    output_cells,
+)
 from qonnx_hub_ir.quantizers import Array
+
+if TYPE_CHECKING:
+    from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
+    from qonnx_hub.equivalence.reports.report import CheckResult, LayerRow
 
 _COLOURS = {
     Verdict.PROVEN: "#0a7d3c",
@@ -52,18 +63,25 @@ _CHART = 760
 
 def render_page(result: CheckResult) -> str:
     """Return the page: verdict, causes, chart of layers, outputs, quantizers, environment."""
+    layers = [
+        (row.comparison.verdict is Verdict.DIFFERENT, layer_cells(row))
+        for row in result.layer_rows
+    ]
+    summary = result.summary().partition(": ")[2]
+    notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     parts = [
         f"<h1>Equivalence check</h1><p class=sides><code>{escape(result.a)}</code> against "
         f"<code>{escape(result.b)}</code></p>",
-        _verdict(result),
+        f"<section class=verdict style='background:{_COLOURS[result.verdict]}'>"
+        f"<b>{result.verdict}</b><span>{escape(summary)}</span></section>",
         _causes(result),
         _proof(result),
         _outputs(result.outputs),
         _chart(result.layer_rows),
-        _layers(result.layer_rows),
+        _section("Layers", _table(LAYER_COLUMNS, layers, 1)) if layers else "",
         _failing(result.failing),
         _quantizers(result),
-        _notes(result),
+        _section("Notes", f"<ul>{notes}</ul>" if notes else ""),
         _environment(result),
     ]
     body = "\n".join(part for part in parts if part)
@@ -91,14 +109,6 @@ def _table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], tex
     return f"<table>{''.join(lines)}</table>"
 
 
-def _verdict(result: CheckResult) -> str:
-    summary = result.summary().partition(": ")[2]
-    return (
-        f"<section class=verdict style='background:{_COLOURS[result.verdict]}'>"
-        f"<b>{result.verdict}</b><span>{escape(summary)}</span></section>"
-    )
-
-
 def _causes(result: CheckResult) -> str:
     items = []
     for finding in result.findings:
@@ -124,37 +134,14 @@ def _causes(result: CheckResult) -> str:
 
 
 def _outputs(outputs: Sequence[TensorComparison]) -> str:
-    heads = ("output", "verdict", "", "max abs", "max rel", "max LSB")
-    rows = [
-        (
-            o.verdict is Verdict.DIFFERENT,
-            (
-                o.name if o.name == o.other else f"{o.name} / {o.other}",
-                str(o.verdict),
-                o.words(),
-                f"{o.max_abs:.6g}",
-                f"{o.max_rel:.3g}",
-                _steps(o),
-            ),
-        )
-        for o in outputs
-    ]
-    body = _table(heads, rows, 3)
+    rows = [(o.verdict is Verdict.DIFFERENT, output_cells(o)) for o in outputs]
+    body = _table(OUTPUT_COLUMNS, rows, 3)
     for o in outputs:
         if o.differing and o.histogram:
-            body += f"<p class=quiet>{escape(o.name)}: {escape(_histogram(o))}</p>"
+            counts = ", ".join(f"{n} by {steps}" for steps, n in sorted(o.histogram.items()))
+            text = f"{o.name}: elements by steps of difference: {counts}"
+            body += f"<p class=quiet>{escape(text)}</p>"
     return _section("Outputs", body)
-
-
-def _histogram(comparison: TensorComparison) -> str:
-    parts = [f"{count} by {steps}" for steps, count in sorted(comparison.histogram.items())]
-    return f"elements by steps of difference: {', '.join(parts)}"
-
-
-def _steps(comparison: TensorComparison | None) -> str:
-    if comparison is None or comparison.max_lsb is None:
-        return "-"
-    return f"{comparison.max_lsb:.6g}"
 
 
 def _chart(rows: Sequence[LayerRow]) -> str:
@@ -190,7 +177,9 @@ def _chart(rows: Sequence[LayerRow]) -> str:
                 f"rx='1' fill='{colour}'/>"
             )
         end = _LABELS + max(own, alone) / largest * width
-        parts.append(f"<text x='{end + 6:.1f}' y='{y + 14}'>{_steps(row.comparison)}</text>")
+        parts.append(
+            f"<text x='{end + 6:.1f}' y='{y + 14}'>{format_steps(row.comparison)}</text>"
+        )
     parts.append("</svg>")
     key = (
         f"<p class=quiet>Largest difference of each quantized layer in steps (LSB) of its own "
@@ -205,19 +194,6 @@ def _height(comparison: TensorComparison | None) -> float:
     if comparison is None or comparison.max_lsb is None:
         return 0.0
     return math.log10(1 + min(comparison.max_lsb, 1e12))
-
-
-def _layers(rows: Sequence[LayerRow]) -> str:
-    heads = ("layer", "accumulated", "max abs", "LSB", "isolated", "max abs", "LSB")
-    table = []
-    for row in rows:
-        own, alone = row.comparison, row.isolated
-        cells = [row.source, f"{own.differing} of {own.count}", f"{own.max_abs:.3g}"]
-        cells += [_steps(own)]
-        cells += ["-" if alone is None else f"{alone.differing} of {alone.count}"]
-        cells += ["-" if alone is None else f"{alone.max_abs:.3g}", _steps(alone)]
-        table.append((own.verdict is Verdict.DIFFERENT, cells))
-    return _section("Layers", _table(heads, table, 1)) if table else ""
 
 
 def _failing(found: FailingInput | None) -> str:
@@ -277,11 +253,6 @@ def _quantizers(result: CheckResult) -> str:
         rows.append((row.layer in blamed, (row.layer, kind, row.words, reached, close)))
     heads = ("quantizer", "of", "what", "thresholds reached", "crossed closely")
     return _section("Quantizers of the reference", _table(heads, rows, 3))
-
-
-def _notes(result: CheckResult) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
-    return _section("Notes", f"<ul>{items}</ul>" if items else "")
 
 
 def _environment(result: CheckResult) -> str:

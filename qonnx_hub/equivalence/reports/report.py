@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,19 @@ import numpy as np
 
 from qonnx_hub.equivalence.comparison.batched import Score
 from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
-from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Finding
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
+from qonnx_hub.equivalence.inputs.boundary import Coverage
+from qonnx_hub.equivalence.reports.html import render_page
+from qonnx_hub.equivalence.reports.text import render_text
+from qonnx_hub.io.atomic import write_text
 
-_SHOWN_VALUES = 4096
 _PACKAGES = ("qonnx-hub", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """The first layer in which two models part, in the order in which the first computes.
+    """The first layer that differs, in the order in which the reference computes.
 
     Attributes:
         source: Name of the source layer that both values stand for.
@@ -58,76 +63,6 @@ class LayerRow:
             "accumulated": self.comparison.to_dict(),
             "isolated": None if self.isolated is None else self.isolated.to_dict(),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class FailingInput:
-    """The smallest input found that shows a difference.
-
-    Attributes:
-        feeds: Input name -> array, of as few samples as the models take.
-        sample: Position of the first of them in the run.
-        layer: The layer that was watched.
-        where: An element in which its values differ.
-        values: Both values there.
-        nonzero: Elements of the inputs that are not zero.
-    """
-
-    feeds: dict[str, Array]
-    sample: int
-    layer: str
-    where: tuple[int, ...]
-    values: tuple[float, float]
-    nonzero: int
-
-    def save(self, path: str | Path) -> None:
-        """Write the inputs as an .npz file, to run both models on."""
-        from qonnx_hub.io.atomic import replacing
-
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **self.feeds)  # type: ignore[arg-type]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the input as plain data; large arrays by their elements that are not zero."""
-        return {
-            "sample": self.sample,
-            "layer": self.layer,
-            "where": list(self.where),
-            "values": list(self.values),
-            "nonzero": self.nonzero,
-            "feeds": {name: _array_data(x) for name, x in self.feeds.items()},
-        }
-
-
-def _array_data(x: Array) -> dict[str, Any]:
-    data: dict[str, Any] = {"dtype": x.dtype.name, "shape": list(x.shape)}
-    flat = x.reshape(-1)
-    places = np.flatnonzero(flat)
-    if places.size * 2 < flat.size:
-        data["nonzero"] = {
-            str(int(i)): float(flat[i]) for i in places[:_SHOWN_VALUES].tolist()
-        }
-    elif flat.size <= _SHOWN_VALUES:
-        data["values"] = flat.astype(np.float64).tolist()
-    return data
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How many thresholds of a quantizer the inputs met on both sides.
-
-    Attributes:
-        layer: Name of its layer.
-        exercised: Thresholds with two inputs so close that nothing lies between them, or next
-            to it, one on each side.
-        reached: Thresholds with inputs on both sides.
-        total: All thresholds of the quantizer.
-    """
-
-    layer: str
-    exercised: int
-    reached: int
-    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +117,8 @@ class CheckResult:
     layers: int = 0
     first_divergence: Divergence | None = None
     notes: tuple[str, ...] = field(default=())
-    findings: tuple[Finding, ...] = ()
-    latent: tuple[Finding, ...] = ()
+    findings: tuple[Explanation, ...] = ()
+    latent: tuple[Explanation, ...] = ()
     layer_rows: tuple[LayerRow, ...] = ()
     failing: FailingInput | None = None
     coverage: tuple[Coverage, ...] = ()
@@ -222,32 +157,8 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data."""
-        first = self.first_divergence
-        return {
-            "a": self.a,
-            "b": self.b,
-            "verdict": str(self.verdict),
-            "outputs": [output.to_dict() for output in self.outputs],
-            "samples": self.samples,
-            "inputs": self.inputs,
-            "layers": self.layers,
-            "first_divergence": None
-            if first is None
-            else {"source": first.source, "comparison": first.comparison.to_dict()},
-            "notes": list(self.notes),
-            "findings": [finding.to_dict() for finding in self.findings],
-            "latent": [finding.to_dict() for finding in self.latent],
-            "layer_rows": [row.to_dict() for row in self.layer_rows],
-            "failing": None if self.failing is None else self.failing.to_dict(),
-            "coverage": [asdict(row) for row in self.coverage],
-            "score": None if self.score is None else self.score.to_dict(),
-            "required_tolerance": self.required_tolerance(),
-            "certificate": self.certificate,
-            "accumulators": list(self.accumulators),
-            "quantizers": [asdict(row) for row in self.quantizers],
-            "seed": self.seed,
-            "environment": self.environment,
-        }
+        data = {f.name: _as_data(getattr(self, f.name)) for f in fields(self)}
+        return {**data, "required_tolerance": self.required_tolerance()}
 
     def to_json(self) -> str:
         """Return the result as JSON; infinities and NaN become strings."""
@@ -255,15 +166,10 @@ class CheckResult:
 
     def to_html(self, path: str | Path) -> None:
         """Write the result as one page that needs nothing beside it."""
-        from qonnx_hub.equivalence.reports.html import render_page
-        from qonnx_hub.io.atomic import write_text
-
         write_text(path, render_page(self))
 
     def table(self, width: int = 100) -> str:
         """Return the result as text tables, without colours."""
-        from qonnx_hub.equivalence.reports.text import render_text
-
         return render_text(self, width)
 
     def summary(self) -> str:
@@ -277,22 +183,27 @@ class CheckResult:
         return f"{text} ({self.samples} samples, {self.inputs})"
 
 
+def _as_data(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_as_data(item) for item in value]
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value):
+        return {f.name: _as_data(getattr(value, f.name)) for f in fields(value)}
+    return str(value) if isinstance(value, Enum) else value
+
+
 def describe_environment() -> dict[str, str]:
     """Return the versions that numbers depend on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    versions = {name: _version(name) for name in _PACKAGES}
-    return {**found, **{name: text for name, text in versions.items() if text}}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def plain(value: Any) -> Any:
-    """Return data that strict JSON can say: numbers beyond it become strings."""
+    """Return data that strict JSON can hold: numbers beyond it become strings."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -13,21 +13,35 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.inputs.batches import Batch, InputSource
+from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch
 from qonnx_hub.io.atomic import replacing, write_text
+from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import SourceError, UsageError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
-
-Feeds = Mapping[str, Array]
 
 _INDEX = "golden.json"
 _MODEL = "model.onnx"
 _VERSION = 1
 
 
+class _Record:
+    """A side that only knows what another run answered."""
+
+    __slots__ = ()
+
+    @property
+    def input_names(self) -> None:
+        """``None``: nothing is run."""
+        return
+
+    def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
+        """Return ``None``: nothing is run."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class RecordedRunner:
+class RecordedRunner(_Record):
     """Tensors of a whole run, by name, the first axis over samples.
 
     Attributes:
@@ -47,25 +61,15 @@ class RecordedRunner:
     of_hardware: bool = False
 
     @property
-    def input_names(self) -> None:
-        """``None``: nothing is run."""
-        return
-
-    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of all tensors."""
         return tuple(self.arrays)
-
-    @property
-    def is_record(self) -> bool:
-        """``True``: nothing is run."""
-        return True
 
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of all tensors."""
         return tuple(self.arrays)
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the samples of a batch.
 
         Raises:
@@ -80,10 +84,6 @@ class RecordedRunner:
                     f"the inputs that the tensors were recorded with"
                 )
         return {name: self.arrays[name][batch.start : stop] for name in names}
-
-    def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
-        """Return ``None``: nothing is run."""
-        return None
 
 
 def named_like(record: RecordedRunner, model: Model | None) -> RecordedRunner:
@@ -140,7 +140,7 @@ class GoldenWriter:
             with replacing(self._folder / _MODEL) as temporary:
                 temporary.write_bytes(data)
 
-    def add(self, batch: Batch, outputs: Feeds, inner: Feeds) -> None:
+    def add(self, batch: SampleBatch, outputs: Feeds, inner: Feeds) -> None:
         """Write one batch."""
         groups = {"inputs": batch.feeds, "outputs": outputs, "inner": inner}
         arrays: dict[str, Array] = {}
@@ -169,7 +169,7 @@ def _batch_name(index: int) -> str:
     return f"batch_{index:05d}.npz"
 
 
-class Golden:
+class Golden(_Record):
     """A golden folder: both the inputs of a check and one of its sides."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -212,34 +212,20 @@ class Golden:
         return self._read(index)["inputs"]
 
     @property
-    def input_names(self) -> None:
-        """``None``: nothing is run."""
-        return
-
-    @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs recorded."""
         return tuple(self._names[0]["outputs"])
-
-    @property
-    def is_record(self) -> bool:
-        """``True``: nothing is run."""
-        return True
 
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values recorded."""
         known = {} if self.model is None else facts_of(self.model).values
         return tuple(name for name in self._names[0]["inner"] if name in known)
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return what was recorded for a batch."""
         found = self._read(batch.index)
         both = {**found["inner"], **found["outputs"]}
         return {name: both[name] for name in names if name in both}
-
-    def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
-        """Return ``None``: nothing is run."""
-        return None
 
     def _read(self, index: int) -> dict[str, dict[str, Array]]:
         if self._last is not None and self._last[0] == index:

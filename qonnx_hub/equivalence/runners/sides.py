@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,15 +13,17 @@ import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.graph_slices import with_outputs
-from qonnx_hub.equivalence.inputs.batches import Batch, count_samples
+from qonnx_hub.equivalence.inputs.batches import (
+    SampleBatch,
+    count_samples,
+    cut_feeds,
+)
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
-from qonnx_hub_adapters.protocol import Importer
+from qonnx_hub_adapters.protocol import Feeds, Importer
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError
 from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array
-
-Feeds = Mapping[str, Array]
 
 ORT_UNOPTIMIZED = "off"
 ORT_OPTIMIZED = "all"
@@ -40,38 +42,27 @@ class Runner(Protocol):
 
     @property
     def input_names(self) -> tuple[str, ...] | None:
-        """Names of its inputs, in order; ``None`` where it takes whatever is given."""
+        """Names of its inputs, in order; ``None`` for a record of one run, with any names."""
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of its outputs, in order."""
 
-    @property
-    def is_record(self) -> bool:
-        """Whether it knows answers to the batches of one run only."""
-
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values that it can show."""
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch whose feeds have this side's input names."""
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
-        """Return what a piece of its graph computes; ``None`` where it runs no graphs."""
+        """Return what a slice of its graph computes; ``None`` where it runs no graphs."""
 
 
-@dataclass(slots=True)
-class ExecutorRunner:
-    """A model on the numpy executor.
+class _ModelRunner:
+    """A side whose inputs and outputs are those of a graph."""
 
-    Attributes:
-        model: The IR model.
-        label: How reports call it.
-    """
-
+    __slots__ = ()
     model: Model
-    label: str
-    _sessions: dict[tuple[str, ...], Session] = field(default_factory=dict, init=False)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -83,16 +74,25 @@ class ExecutorRunner:
         """Names of its outputs, in order."""
         return tuple(str(v.name) for v in self.model.graph.outputs)
 
-    @property
-    def is_record(self) -> bool:
-        """``False``: it answers to any inputs."""
-        return False
+
+@dataclass(slots=True)
+class ExecutorRunner(_ModelRunner):
+    """A model on the numpy executor.
+
+    Attributes:
+        model: The IR model.
+        label: How reports call it.
+    """
+
+    model: Model
+    label: str
+    _sessions: dict[tuple[str, ...], Session] = field(default_factory=dict, init=False)
 
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values that it can show."""
         return tuple(facts_of(self.model).values)
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
         facts = facts_of(self.model)
         known = {*facts.values, *self.output_names}
@@ -112,10 +112,7 @@ class ExecutorRunner:
         except UsageError:
             if samples <= unit or samples % unit:
                 raise
-        parts = [
-            session.run({n: x[k : k + unit] if x.ndim else x for n, x in feeds.items()})
-            for k in range(0, samples, unit)
-        ]
+        parts = [session.run(part) for part in cut_feeds(feeds, unit)]
         still = set(names) - facts_of(self.model).dynamic
         return {
             name: first if name in still else np.concatenate([part[name] for part in parts])
@@ -124,7 +121,7 @@ class ExecutorRunner:
         }
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array]:
-        """Return what a piece of its graph computes."""
+        """Return what a slice of its graph computes."""
         return Session(model).run(feeds)
 
     def _session(self, names: tuple[str, ...]) -> Session:
@@ -132,6 +129,14 @@ class ExecutorRunner:
             own = names == self.output_names
             self._sessions[names] = Session(self.model, outputs=None if own else names)
         return self._sessions[names]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as a message: a graph cannot be pickled."""
+        return _read_executor, (onnx_ir.to_proto(self.model).SerializeToString(), self.label)
+
+
+def _read_executor(message: bytes, label: str) -> ExecutorRunner:
+    return ExecutorRunner(onnx_ir.from_proto(onnx.load_from_string(message)), label)
 
 
 @dataclass(slots=True)
@@ -158,7 +163,10 @@ class OrtRunner:
     def model(self) -> Model:
         """The graph as the file has it, before any normalization."""
         if self.graph is None:
-            self.graph = onnx_ir.from_proto(self._message())
+            source = self.source
+            if not isinstance(source, onnx.ModelProto):
+                source = onnx.load(str(source))
+            self.graph = onnx_ir.from_proto(source)
         return self.graph
 
     @property
@@ -171,17 +179,12 @@ class OrtRunner:
         """Names of its outputs, in order."""
         return tuple(o.name for o in self.ready().get_outputs())
 
-    @property
-    def is_record(self) -> bool:
-        """``False``: it answers to any inputs."""
-        return False
-
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values that it can show."""
         # An inner value that is an output cannot be fused away: optimization would be undone.
         return tuple(facts_of(self.model).values) if self.optimize == ORT_UNOPTIMIZED else ()
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
         if tuple(names) == self.output_names:
             return self.outputs(batch.feeds)
@@ -200,7 +203,7 @@ class OrtRunner:
         return self._run(self.ready(), feeds)
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
-        """Return what a piece of its graph computes, or ``None`` if it does not load."""
+        """Return what a slice of its graph computes, or ``None`` if it does not load."""
         try:
             return self._run(self._load(onnx_ir.to_proto(model)), feeds)
         except HubError:
@@ -216,23 +219,28 @@ class OrtRunner:
             self._sessions[()] = self._load(self.source)
         return self._sessions[()]
 
-    def _message(self) -> onnx.ModelProto:
-        if isinstance(self.source, onnx.ModelProto):
-            return self.source
-        return onnx.load(str(self.source))
-
     def _run(self, session: Any, feeds: Feeds) -> dict[str, Array]:
         names = [output.name for output in session.get_outputs()]
+        first = {i.name: i.shape[0] if i.shape else None for i in session.get_inputs()}
+        unit = next(iter(first.values()), None)
+        parts = [dict(feeds)]
+        if isinstance(unit, int) and all(size == unit for size in first.values()):
+            parts = list(cut_feeds(feeds, unit)) if feeds and unit > 0 else parts
         try:
-            pieces = [session.run(None, piece) for piece in _pieces(session, feeds)]
+            answers = [session.run(None, part) for part in parts]
         except Exception as error:  # the binding raises its own exception types
             raise ExecutionError(
                 f"{self.label}: onnxruntime failed: {_line(error)}"
             ) from error
-        if len(pieces) == 1:
-            return dict(zip(names, pieces[0], strict=True))
-        joined = [np.concatenate(parts, axis=0) for parts in zip(*pieces, strict=True)]
-        return dict(zip(names, joined, strict=True))
+        if len(answers) == 1:
+            return dict(zip(names, answers[0], strict=True))
+        columns = zip(names, zip(*answers, strict=True), strict=True)
+        return {name: np.concatenate(arrays) for name, arrays in columns}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process with the source alone, to run on one thread there."""
+        # One process per core is enough: more threads would only fight for the cores.
+        return OrtRunner, (self.source, self.label, self.optimize, 1)
 
     def _load(self, source: str | Path | onnx.ModelProto) -> Any:
         ort = require("onnxruntime", needed_by="the backend 'ort'", extra="ort")
@@ -253,7 +261,7 @@ class OrtRunner:
 
 
 @dataclass(slots=True)
-class SourceRunner:
+class SourceRunner(_ModelRunner):
     """A live model of a framework: its own forward pass is the truth.
 
     Attributes:
@@ -268,26 +276,11 @@ class SourceRunner:
     model: Model
     label: str
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of its inputs, in order."""
-        return tuple(str(v.name) for v in self.model.graph.inputs)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of its outputs, in order."""
-        return tuple(str(v.name) for v in self.model.graph.outputs)
-
-    @property
-    def is_record(self) -> bool:
-        """``False``: it answers to any inputs."""
-        return False
-
     def inner_names(self) -> tuple[str, ...]:
         """Return nothing: a forward pass shows outputs only."""
         return ()
 
-    def answer(self, batch: Batch, names: Sequence[str]) -> dict[str, Array]:
+    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the model's outputs for a batch.
 
         Raises:
@@ -310,24 +303,13 @@ class SourceRunner:
         return None
 
 
-def _pieces(session: Any, feeds: Feeds) -> list[dict[str, Array]]:
-    """Return the feeds in pieces of the batch that the file asks for."""
-    units = {
-        i.name: i.shape[0]
-        for i in session.get_inputs()
-        if i.shape and isinstance(i.shape[0], int)
-    }
-    counts = {len(feeds[n]) // unit for n, unit in units.items() if n in feeds and unit > 0}
-    if len(counts) != 1 or counts == {1} or len(units) != len(feeds):
-        return [dict(feeds)]
-    return [
-        {name: feeds[name][k * unit : (k + 1) * unit] for name, unit in units.items()}
-        for k in range(counts.pop())
-    ]
-
-
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def for_side(batch: SampleBatch, side: Runner) -> SampleBatch:
+    """Return a batch under a side's own input names; see :func:`renamed`."""
+    return SampleBatch(batch.index, batch.start, renamed(batch.feeds, side))
 
 
 def renamed(feeds: Feeds, side: Runner) -> dict[str, Array]:

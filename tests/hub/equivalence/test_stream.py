@@ -104,3 +104,10 @@ def test_records_do_not_travel_to_workers(pair):
     recorded = qh.run(pair[0], {"x": x})
     with pytest.raises(UsageError, match="cannot be sent to workers"):
         qh.check(pair[0], recorded, {"x": x}, workers=2)
+
+
+def test_outputs_of_other_shapes_cannot_be_compared(pair):
+    x = np.zeros((3, 12), dtype=np.float32)
+    other = {"y": np.zeros((3, 4), dtype=np.float32)}
+    with pytest.raises(UsageError, match=r"'y' of .* has shape \[3, 5\].* cannot be compared"):
+        qh.check(pair[0], other, {"x": x})

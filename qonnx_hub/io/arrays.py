@@ -1,0 +1,30 @@
+"""Arrays by name, read from files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qonnx_hub_ir.errors import UsageError
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz file by name.
+
+    Raises:
+        UsageError: The file is missing, is no .npz file, or holds nothing.
+    """
+    if not path.exists():
+        raise UsageError(f"'{path}' does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UsageError(f"'{path}' is not an .npz file of plain arrays: {error}") from error
+    if not arrays:
+        raise UsageError(f"'{path}' holds no arrays")
+    return arrays
