@@ -146,6 +146,11 @@ FOLLOWS = {
         [node("Slice", ["c", "b", "e"], "y")],
         {"b": i64([0, 1, 1]), "e": i64([2, 3, 4])},
     ),
+    "slice_of_int32": (
+        [node("Slice", ["c", "b", "e"], "y")],
+        {name: np.array(v, dtype=np.int32) for name, v in (("b", [0, 1]), ("e", [2, 3]))},
+    ),
+    "shrink": ([node("Shrink", ["c"], "y", lambd=2.0, bias=1.0)], {}),
     "gather": ([node("Gather", ["c", "i"], "y", axis=1)], {"i": i64([2, 0])}),
     "tile": ([node("Tile", ["c", "r"], "y")], {"r": i64([1, 2, 1, 3])}),
     "scales": (

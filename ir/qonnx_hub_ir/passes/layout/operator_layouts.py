@@ -194,14 +194,14 @@ def _over_axes(engine: Relayout, node: Node) -> bool:
 
 
 def _slice(engine: Relayout, node: Node) -> bool:
-    perm = _layout(engine, node)
-    axes = known_integers(input_of(node, 3))
-    starts = known_integers(node.inputs[1])
+    perm, starts = _layout(engine, node), dialect.constant_value(node.inputs[1])
+    axes = dialect.constant_value(input_of(node, 3))
     if axes is None and input_of(node, 3) is None and starts is not None:
-        axes = list(range(len(starts)))
+        axes = np.arange(starts.size, dtype=starts.dtype)
     if perm is None or axes is None:
         return False
-    engine.set_constant(node, 3, _renamed(perm, axes))
+    # Starts, ends, axes and steps have one type.
+    engine.set_constant(node, 3, _renamed(perm, axes.tolist()).astype(axes.dtype))
     return _carry(engine, node, perm)
 
 
