@@ -215,20 +215,16 @@ def _pad(site: Site) -> ValueInfo | None:
     if site.attr("mode", "constant") != "constant":
         return collapsed(x)
     amounts, axis = site.array(1), x.channel_axis
-    if axis is not None and (amounts is None or site.has(3) or _touches(amounts, axis)):
-        x = collapsed(x)
+    if axis is not None:
+        ends = None if amounts is None or site.has(3) else amounts.reshape(2, -1)[:, axis]
+        if ends is None or np.any(ends != 0):
+            x = collapsed(x)
     if amounts is not None and not np.any(amounts > 0):
         return replace(x, constant=None)
     value = site.array(2) if site.has(2) else np.zeros((), dtype=np.float32)
     if value is None or value.size != 1:
         return None
     return union(replace(x, constant=None), of_constant(Constant(value.reshape(()))))
-
-
-def _touches(amounts: Array, axis: int) -> bool:
-    flat = amounts.reshape(-1)
-    half = flat.size // 2
-    return bool(flat[axis] != 0 or flat[axis + half] != 0)
 
 
 def _resize(site: Site) -> ValueInfo | None:

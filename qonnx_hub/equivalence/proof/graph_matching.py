@@ -267,9 +267,12 @@ class GraphMatching:
             Whether there is one; the node's inputs then have the numbers of that node's.
         """
         signature = self.b.signature(node)
+        orders: list[Sequence[Value | None]] = [node.inputs]
+        if operators.is_commutative(node) and len(node.inputs) == 2:
+            orders.append(node.inputs[::-1])
         best: tuple[int, Node, Sequence[Value | None]] | None = None
         for partner in self._nodes.get(signature, ()) if signature is not None else ():
-            for inputs in _orders(node):
+            for inputs in orders:
                 score = self._likeness(partner, node, inputs)
                 if score is not None and (best is None or score > best[0]):
                     best = (score, partner, inputs)
@@ -330,40 +333,38 @@ class GraphMatching:
         if self.a.number(one) == self.b.number(other):
             return
         if one in self.a.constants:
-            self._report_constants(*self._stored_difference(one, other))
+            self._report_constants(one, other)
             self.findings.supposed.add(other)
         else:
             self._report_functions(one, other)
         self.b.set_number(other, self.a.number(one))
 
     def _report_constants(self, one: Value, other: Value) -> None:
+        """Report two constants that differ: the stored ones, as far as they are computed."""
+        while (
+            cause := self._differing_constants(one.producer(), other.producer())
+        ) is not None:
+            one, other = cause
         first, second = self.a.constants[one], self.b.constants[other]
         self.findings.refute_constants(one, first, other, second)
 
-    def _stored_difference(self, one: Value, other: Value) -> tuple[Value, Value]:
-        """Return the constants that make two computed constants differ, as far as they go."""
-        while True:
-            found = self._differing_inputs(one.producer(), other.producer())
-            if len(found) != 1 or not self._have_same_form(*found[0]):
-                return one, other
-            one, other = found[0]
-
-    def _differing_inputs(
+    def _differing_constants(
         self, partner: Node | None, node: Node | None
-    ) -> list[tuple[Value, Value]]:
-        """Return the inputs in which two nodes of one signature differ."""
+    ) -> tuple[Value, Value] | None:
+        """Return the constants in which alone two nodes of one signature differ."""
         if partner is None or node is None or len(partner.inputs) != len(node.inputs):
-            return []
+            return None
         signature = self.a.signature(partner)
         if signature is None or signature != self.b.signature(node):
-            return []
-        return [
+            return None
+        found = [
             (one, other)
             for one, other in zip(partner.inputs, node.inputs, strict=True)
             if one is not None
             and other is not None
             and self.a.number(one) != self.b.number(other)
         ]
+        return found[0] if len(found) == 1 and self._have_same_form(*found[0]) else None
 
     def _report_functions(self, one: Value, other: Value) -> None:
         pair = self._common(one, other)
@@ -387,14 +388,13 @@ class GraphMatching:
 
     def _blame_constant(self, pair: FunctionPair) -> bool:
         """Report a constant of an operator before the quantizer, if that is what differs."""
-        b = self.b
-        for node in b.nodes_between(pair.source, pair.other):
+        for node in self.b.nodes_between(pair.source, pair.other):
             if self._is_known(node.outputs[0]) or is_coarse(node):
                 continue
             for partner in self._nodes.get(self.b.signature(node) or (), ()):
-                found = self._differing_inputs(partner, node)
-                if len(found) == 1 and self._have_same_form(*found[0]):
-                    self._report_constants(*found[0])
+                cause = self._differing_constants(partner, node)
+                if cause is not None:
+                    self._report_constants(*cause)
                     return True
         return False
 
@@ -443,12 +443,6 @@ def _ancestors(model: Model) -> set[Value]:
         if node is not None:
             waiting.extend(v for v in node.inputs if v is not None)
     return found
-
-
-def _orders(node: Node) -> Iterator[Sequence[Value | None]]:
-    yield node.inputs
-    if operators.is_commutative(node) and len(node.inputs) == 2:
-        yield tuple(reversed(node.inputs))
 
 
 def float_type(value: Value) -> np.dtype[np.generic] | None:

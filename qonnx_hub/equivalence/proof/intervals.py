@@ -221,11 +221,6 @@ def _on_floats(node: Node, arguments: Sequence[Argument]) -> bool:
     return all(_ends(given)[0].dtype.kind == "f" for given in values if given is not None)
 
 
-def _slope_not_negative(node: Node, arguments: Sequence[Argument]) -> bool:
-    slope = arguments[1]
-    return not isinstance(slope, Enclosure) and bool(np.all(np.asarray(slope) >= 0))
-
-
 def _numbers(arguments: Sequence[Argument]) -> list[Array] | None:
     """Return all inputs but the first as float64; ``None`` unless constant and finite."""
     numbers = []
@@ -293,7 +288,9 @@ _CONDITIONS: Mapping[str, Condition] = {
     "DequantizeLinear": _scale_is_plain,
     "Mean": _on_floats,
     "Neg": _on_floats,
-    "PRelu": _slope_not_negative,
+    "PRelu": lambda node, arguments: (
+        not isinstance(arguments[1], Enclosure) and bool(np.all(np.asarray(arguments[1]) >= 0))
+    ),
     "QuantizeLinear": _scale_is_plain,
     "Sub": _on_floats,
     "Sum": _on_floats,

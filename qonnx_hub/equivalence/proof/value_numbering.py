@@ -78,15 +78,22 @@ def plain_signature(op_type: str, **attributes: Hashable) -> Signature:
     return ("", op_type, 0, frozenset(attributes.items()), 1)
 
 
+def _schema(node: Node, imports: Mapping[str, int]) -> onnx.defs.OpSchema | None:
+    """Return ONNX's schema, which channels-last operators share; ``None`` for others."""
+    if node.domain not in dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}:
+        return None
+    try:
+        return onnx.defs.get_schema(node.op_type, imports.get("", 1), "")
+    except onnx.defs.SchemaError:
+        return None
+
+
 def since_version(node: Node, imports: Mapping[str, int]) -> int:
     """Return the opset version that defined the operator as the model uses it, or 0."""
     if node.domain not in dialect.STANDARD_DOMAINS:
         return imports.get(node.domain, 0)
-    try:
-        schema = onnx.defs.get_schema(node.op_type, imports.get("", 1), "")
-    except onnx.defs.SchemaError:
-        return 0
-    return int(schema.since_version)
+    schema = _schema(node, imports)
+    return 0 if schema is None else int(schema.since_version)
 
 
 def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
@@ -106,11 +113,8 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
         if name not in operators.without_effect(node):
             attributes[name] = _plain(attr.value)
     defaults = _defaults(node, imports)
-    spoken = {
-        (name, value)
-        for name, value in attributes.items()
-        if not (name in defaults and defaults[name] == value) and not _is_neutral(name, value)
-    }
+    spoken = set(attributes.items()) - set(defaults.items())
+    spoken = {(name, value) for name, value in spoken if not _is_neutral(name, value)}
     version = since_version(node, imports) if operators.changed_since(node, _OLDEST) else 0
     outputs = sum(bool(value.name) for value in node.outputs)
     domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
@@ -120,17 +124,10 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
 def _defaults(node: Node, imports: Mapping[str, int]) -> Mapping[str, Hashable]:
     if dialect.is_quantizer(node):
         return dialect.DEFAULTS[node.op_type]
-    if node.domain not in dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}:
-        return {}
-    # Channels-last operators have the attributes of their standard twins.
-    version = imports.get("", 1)
-    try:
-        schema = onnx.defs.get_schema(node.op_type, version, "")
-    except onnx.defs.SchemaError:
-        return {}
+    schema = _schema(node, imports)
     return {
         name: _plain(helper.get_attribute_value(attribute.default_value))
-        for name, attribute in schema.attributes.items()
+        for name, attribute in ({} if schema is None else schema.attributes).items()
         if attribute.default_value.type
     }
 
@@ -150,7 +147,5 @@ def _plain(value: Any) -> Hashable:
 
 
 def _is_neutral(name: str, value: Hashable) -> bool:
-    neutral = _NEUTRAL.get(name)
-    if isinstance(value, tuple):
-        return neutral is not None and all(item == neutral for item in value)
-    return neutral is not None and value == neutral
+    items = value if isinstance(value, tuple) else (value,)
+    return name in _NEUTRAL and all(item == _NEUTRAL[name] for item in items)
