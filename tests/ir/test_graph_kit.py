@@ -16,8 +16,9 @@ import qonnx_hub_ir.graph
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph import permutations, subgraphs
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
-from qonnx_hub_ir.graph.names import free_name, value_names
-from qonnx_hub_ir.graph.queries import rank_of
+from qonnx_hub_ir.graph.names import free_name, rename_values, value_names
+from qonnx_hub_ir.graph.queries import element_count, rank_of, weight_axes
+from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at, transposing
 from qonnx_hub_ir.graph.rewriting import bypass, replace_node, replace_value
 from qonnx_hub_ir.quantizers import IntQuant
 from tests.ir.graphs import f32, info, model, node_of, operators, quant
@@ -258,6 +259,80 @@ def test_the_rank_of_a_quantized_constant_is_known_without_inference():
 
 
 PARAMETERS = {"s": f32(0.5), "z": f32(0), "b": f32(4)}
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "w", "attributes"),
+    [
+        ("Conv", [1, 2, 5, 5], [7, 2, 3, 3], {}),
+        ("ConvTranspose", [1, 2, 5, 5], [2, 7, 3, 3], {}),
+        ("Gemm", [4, 2], [2, 7], {}),
+        ("Gemm", [4, 2], [7, 2], {"transB": 1}),
+        ("MatMul", [4, 2], [2, 7], {}),
+        ("MatMul", [3, 4, 2], [3, 2, 7], {}),
+    ],
+)
+def test_the_axes_of_a_weight_are_those_that_shape_inference_uses(op, x, w, attributes):
+    node = helper.make_node(op, ["x", "w"], ["y"], name="n", **attributes)
+    weights = {"w": np.zeros(w, dtype=np.float32)}
+    built = model([node], [info("x", x)], [info("y", None)], weights)
+    inferred = onnx.shape_inference.infer_shapes(onnx_ir.to_proto(built))
+    sizes = [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim]
+    outputs, inputs = weight_axes(node_of(built, op))
+    assert w[outputs] == 7
+    assert w[inputs] == 2
+    assert 7 in sizes
+
+
+def test_a_foreign_operator_of_a_layers_name_has_no_weight_axes():
+    built = model([quant(op="Conv", domain="mine")])
+    assert weight_axes(node_of(built, "Conv")) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"), [((2, 3), 6), ((), 1), ((2, "batch"), None), ((None,), None)]
+)
+def test_elements_are_counted_where_every_size_is_a_number(sizes, count):
+    assert element_count(sizes) == count
+
+
+def test_values_may_exchange_their_names():
+    built = _relu_and_neg()
+    relu, neg = (node_of(built, name).outputs[0] for name in ("Relu", "Neg"))
+    rename_values(built, [(relu, "n"), (neg, "r")])
+    assert (relu.name, neg.name) == ("n", "r")
+
+
+def test_a_constant_with_one_reader_is_rearranged_in_place():
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="n")
+    weights = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    built = model([node], [info("x", [4, 3])], [info("y", None)], weights)
+    matmul = node_of(built, "MatMul")
+
+    def rule(node, rearranger):
+        moved = rearranger(node.inputs[1], transposing((1, 0)), "t", node, 2)
+        node.replace_input_with(1, moved)
+
+    assert rearrange_at(built.graph, [matmul], rule)
+    assert list(built.graph.initializers) == ["w"]
+    np.testing.assert_array_equal(
+        matmul.inputs[1].const_value.numpy(), [[0, 3], [1, 4], [2, 5]]
+    )
+
+
+def test_a_constant_that_others_read_is_rearranged_in_a_copy():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="n"),
+        helper.make_node("Add", ["m", "w"], ["y"], name="a"),
+    ]
+    weights = {"w": np.arange(9, dtype=np.float32).reshape(3, 3)}
+    built = model(nodes, [info("x", [3, 3])], [info("y", None)], weights)
+    matmul = node_of(built, "MatMul")
+    moved = Rearranger(built.graph)(matmul.inputs[1], transposing((1, 0)), "t", matmul, 2)
+    assert moved is not matmul.inputs[1]
+    np.testing.assert_array_equal(
+        node_of(built, "Add").inputs[1].const_value.numpy(), weights["w"]
+    )
 
 
 def test_names_of_inner_graphs_are_taken():

@@ -147,6 +147,10 @@ PASSED = {
     "pad": ([node("Pad", ["m", "sizes"], "t")], {"sizes": i64([0, 0, 1, 1] * 2)}),
     "concat": ([node("Concat", ["m", "m"], "t", axis=2)], {}),
     "add": ([node("Add", ["m", "m"], "t")], {}),
+    "compress": (
+        [node("Compress", ["m", "kept"], "t", axis=2)],
+        {"kept": np.array([True, False, True, True, True, True], dtype=np.bool_)},
+    ),
     "resize": (
         [node("Resize", ["m", "", "sizes"], "t", mode="nearest")],
         {"sizes": f32([1, 1, 2, 2])},
@@ -172,6 +176,11 @@ STOPPED = {
         [node("Pad", ["m", "sizes", "one"], "t")],
         f32(0.25),
         {"sizes": i64([0, 0, 1, 1] * 2), "one": f32(1)},
+    ),
+    "updates": (
+        [node("ScatterElements", ["m", "places", "new"], "t", axis=3)],
+        f32(0.25),
+        {"places": np.zeros((2, 3, 6, 1), dtype=np.int64), "new": IMAGE[..., :1]},
     ),
     "linear": (
         [node("Resize", ["m", "", "sizes"], "t", mode="linear")],

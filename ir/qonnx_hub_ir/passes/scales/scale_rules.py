@@ -203,7 +203,7 @@ def _affine(scales: PendingScales, node: Node) -> bool:
     output = node.outputs[0]
     parts = _value_and_constant(node)
     if parts is None:
-        return node.op_type == "Add" and _sum(scales, node)
+        return node.op_type == "Add" and _alike(scales, node)
     value, constant = parts
     if operators.multiplies(node):
         return _factor(scales, node, value, constant)
@@ -239,20 +239,20 @@ def _factor(scales: PendingScales, node: Node, value: Value, constant: Array) ->
     return True
 
 
-def _sum(scales: PendingScales, node: Node) -> bool:
-    """Add of two values with the same factor."""
-    pending = [scales.place(value) for value in node.inputs if value is not None]
-    first, second = pending
-    if first.factor is None or not same(first.factor, second.factor):
+def _alike(scales: PendingScales, node: Node) -> bool:
+    """Add and Concat of values with the same factor."""
+    values = [value for value in node.inputs if value is not None]
+    pending = [scales.place(value) for value in values]
+    factor, shape = pending[0].factor, dims(node.outputs[0])
+    if factor is None or len(values) < len(node.inputs):
         return False
-    if first.offset is not None or second.offset is not None:
+    if any(not same(one.factor, factor) or one.offset is not None for one in pending):
         return False
-    shape = dims(node.outputs[0])
-    if first.factor.size > 1 and any(dims(v) != shape for v in node.inputs):
+    if factor.size > 1 and (shape is None or any(dims(v) != shape for v in values)):
         return False
-    node.replace_input_with(0, first.value)
-    node.replace_input_with(1, second.value)
-    scales.put(node.outputs[0], first.factor)
+    for index, one in enumerate(pending):
+        node.replace_input_with(index, one.value)
+    scales.put(node.outputs[0], factor)
     return True
 
 
@@ -350,21 +350,6 @@ def _im2col(scales: PendingScales, node: Node) -> bool:
     return not pads and _ZEROS_ADDED(scales, node)
 
 
-def _concat(scales: PendingScales, node: Node) -> bool:
-    if any(value is None for value in node.inputs):
-        return False
-    pending = [scales.place(value) for value in node.inputs if value is not None]
-    first = pending[0]
-    if first.factor is None or not is_scalar(first.factor) or first.offset is not None:
-        return False
-    if any(not same(p.factor, first.factor) or p.offset is not None for p in pending):
-        return False
-    for index, one in enumerate(pending):
-        node.replace_input_with(index, one.value)
-    scales.put(node.outputs[0], first.factor)
-    return True
-
-
 def _quantizer(scales: PendingScales, node: Node) -> bool:
     """Quant and BipolarQuant of activations: the scale waits, and takes powers of two in."""
     source, output = node.inputs[0], node.outputs[0]
@@ -442,7 +427,7 @@ RULES: Mapping[Key, Rule] = {
     **_all(_affine, lambda row: row.arithmetic),
     **_all(_POOL_MEAN, lambda row: row.pool is Pool.AVERAGE),
     **_all(_POOL_MAX, lambda row: row.pool is Pool.MAX),
-    ("", "Concat"): _concat,
+    ("", "Concat"): _alike,
     ("", "Conv"): _conv,
     (_LAST, "Conv"): _conv,
     ("", "LeakyRelu"): _elementwise,
