@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, infer_values
+from qonnx_hub_ir.analysis.value_info import of_integers
 from qonnx_hub_ir.errors import UsageError
 from tests.ir.graphs import CHANNELS_LAST, DOMAIN, f32, i64, info, model, proto, quant
 
@@ -280,6 +281,22 @@ def test_two_scales_meet_on_their_common_one():
     found = inferred(nodes, [2, 3], {"a": f32(0.75), "b": f32(0.5)})
     assert float(found.scale) == 0.25
     assert (found.integer_low, found.integer_high) == (-40, 35)
+
+
+def test_sums_of_three_are_exact_only_if_they_are_in_every_order():
+    high = 2**24 - 1
+    inputs = {"a": of_integers(high - 9, high), "c": of_integers(-high, -high)}
+    inputs["b"] = inputs["a"]
+    # (a + c) + b fits 24 bits at each step; a + b does not, and is rounded.
+    graph = model(
+        [node("Sum", "a", "c", "b")],
+        [info(name, [1]) for name in inputs],
+        [info("y", None)],
+        {},
+    )
+    assert not infer_values(graph, inputs)["y"].grid.exact
+    small = {name: of_integers(-9, 9) for name in inputs}
+    assert infer_values(graph, small)["y"].grid.exact
 
 
 def test_a_negative_factor_turns_the_range():

@@ -18,6 +18,7 @@ from qonnx_hub_ir.analysis.grids import (
     ZERO,
     Grid,
     common_scale,
+    holds,
     hull,
     in_reach,
     index_of,
@@ -204,14 +205,14 @@ def _sum(site: Site) -> ValueInfo | None:
     total = site.info(0)
     for index in range(1, len(site.inputs)):
         total = added(site, total, site.info(index))
-    if len(site.inputs) > 2:
-        # More than two terms may be added in any order.
-        reach = np.asarray(sum(x.magnitude for x in site.inputs if x))
-        wider = widened(
-            total.low, total.high, sum_error(len(site.inputs), reach, site.rounding_unit)
-        )
-        return within_grid(replace(wider, grid=total.grid))
-    return total
+    if len(site.inputs) <= 2:
+        return total
+    # More than two terms may be added in any order: partial sums can be larger than these.
+    reach, grid = np.asarray(sum(x.magnitude for x in site.inputs if x)), total.grid
+    if grid is not None and not holds(site.float_type, reach, grid.scale, grid.offset):
+        grid = replace(grid, exact=False)
+    margin = sum_error(len(site.inputs), reach, site.rounding_unit)
+    return within_grid(replace(widened(total.low, total.high, margin), grid=grid))
 
 
 def clipped(info: ValueInfo, low: Array, high: Array) -> ValueInfo:
