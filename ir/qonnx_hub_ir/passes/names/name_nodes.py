@@ -22,12 +22,15 @@ class NameNodes(InPlacePass):
         """Return the model, changed in place."""
         taken = node_names(model.graph)
         used: set[str] = set()
+        counters: dict[str, int] = {}
         modified = False
         for node in model.graph.all_nodes():
             if not node.name or node.name in used:
-                stem, count = node.name or node.op_type, 0
+                stem = node.name or node.op_type
+                count = counters.get(stem, 0)
                 while f"{stem}_{count}" in taken:
                     count += 1
+                counters[stem] = count + 1
                 node.name = f"{stem}_{count}"
                 taken.add(node.name)
                 modified = True
