@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from onnx_ir import Model, Value
 
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.names import free_name, value_names
+from qonnx_hub_ir.graph.names import free_name, node_names, value_names
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import read_values
 from qonnx_hub_ir.graph.unused import drop_unused
@@ -194,7 +194,7 @@ def _free_names(a: Model, b: Model, signature: set[Value]) -> None:
     for value in _values(b):
         if value.name and value not in signature:
             value.name = free_name(value.name, taken)
-    nodes = {str(node.name) for node in a.graph.all_nodes()}
+    nodes = node_names(a.graph)
     for node in b.graph.all_nodes():
         if node.name:
             node.name = free_name(node.name, nodes)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from onnx_ir import Model, Node, SymbolicDim, Value
+from onnx_ir import Graph, Model, Node, SymbolicDim, Value
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import constant_shape
@@ -31,6 +31,13 @@ def is_standard(node: Node, *operators: str) -> bool:
 def input_of(node: Node, index: int) -> Value | None:
     """Return an input; ``None`` where it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def selected(
+    graph: Graph, test: Callable[[Node], bool], only: Sequence[str] | None
+) -> list[Node]:
+    """Return the nodes that pass a test, and bear one of the names where any are given."""
+    return [node for node in graph if test(node) and (only is None or node.name in only)]
 
 
 def producer(value: Value | None) -> Node | None:

@@ -13,7 +13,7 @@ from qonnx_hub_ir.graph.constants import (
     channel_shape,
     constant_shape,
 )
-from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of
+from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of, selected
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
 from qonnx_hub_ir.quantizers import Array
 
@@ -41,13 +41,8 @@ class ExtractBias(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        graph = model.graph
-        found = [
-            node
-            for node in graph
-            if _has_bias(node) and (self.only is None or node.name in self.only)
-        ]
-        return PassResult(model, modified=rearrange_at(graph, found, _extract))
+        found = selected(model.graph, _has_bias, self.only)
+        return PassResult(model, modified=rearrange_at(model.graph, found, _extract))
 
 
 def _has_bias(node: Node) -> bool:

@@ -15,7 +15,7 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import (
     constant_shape,
 )
-from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard
+from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard, selected
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at, transposing
 
 
@@ -44,18 +44,14 @@ class GemmToMatmul(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        graph = model.graph
-        found = [
-            node
-            for node in graph
-            if is_standard(node, "Gemm")
-            and _is_float(node)
-            and (self.only is None or node.name in self.only)
-        ]
-        return PassResult(model, modified=rearrange_at(graph, found, _split))
+        found = selected(model.graph, _can_be_split, self.only)
+        return PassResult(model, modified=rearrange_at(model.graph, found, _split))
 
 
-def _is_float(node: Node) -> bool:
+def _can_be_split(node: Node) -> bool:
+    """Return whether a node is a Gemm: of floats, or without alpha and beta."""
+    if not is_standard(node, "Gemm"):
+        return False
     if attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0:
         return True
     dtypes = [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
