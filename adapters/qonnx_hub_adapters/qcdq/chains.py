@@ -13,31 +13,31 @@ from qonnx_hub_adapters.qcdq.parameters import (
     MINIFLOATS,
     NoMatchError,
     constant_of,
-    is_constant,
-    is_linear,
 )
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard
 from qonnx_hub_ir.quantizers import Array
 
-MOVES = frozenset(
-    {
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "MaxPool",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators that only choose and move values of their first input: they commute with every
-function that is applied to each value and never falls, so with DequantizeLinear and Clip."""
 
-_CLAMPS = frozenset({"Clip", "Max", "Min", "Relu"})
+def is_move(node: Node) -> bool:
+    """Return whether a node only chooses and moves values of its first input.
+
+    Such a node commutes with every function that is applied to each value and never falls, so
+    with DequantizeLinear and Clip.
+    """
+    moves = operators.moves_first(node) and not operators.is_identity(node)
+    return moves or is_standard(node, "MaxPool")
+
+
+def windows_are_filled(node: Node) -> bool:
+    """Return whether every window of a MaxPool has a value.
+
+    One with padding only is the lowest integer before DequantizeLinear, infinite behind it.
+    """
+    automatic = attribute(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    padded = automatic or any(attribute(node, "pads", ()))
+    dilated = any(step != 1 for step in attribute(node, "dilations", ()))
+    return not (attribute(node, "ceil_mode", 0) or (padded and dilated))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,54 +74,48 @@ def trace(target: Node) -> Chain:
         if value is None:
             raise NoMatchError("it has no input")
         source = value.producer()
-        if source is None or _is_source(source):
+        if source is None or is_standard(source, "QuantizeLinear", "Where"):
             break
         path.append(source)
         value = _previous(source)
-    if source is None and not is_constant(value):
+    if source is None and not _is_constant(value):
         raise NoMatchError(f"its integers come from outside, as '{value.name}'")
     path.reverse()
     low, high = _range_after(path, value, source)
-    moves = tuple(node for node in path if node.op_type in MOVES)
-    return Chain(target, value, source, moves, low, high)
+    return Chain(target, value, source, tuple(filter(is_move, path)), low, high)
 
 
-def _is_source(node: Node) -> bool:
-    return is_linear(node, "QuantizeLinear") or is_linear(node, "Where")
+def _is_constant(value: Value | None) -> bool:
+    return dialect.constant_tensor(value) is not None
 
 
 def _previous(node: Node) -> Value | None:
     """Return the value whose integers the node clamps or moves."""
-    if node.domain == "" and node.op_type in {"Max", "Min"}:
-        moving = [v for v in node.inputs if not is_constant(v)]
-        if len(node.inputs) == 2 and len(moving) == 1:
-            return moving[0]
-    elif node.domain == "" and node.op_type in MOVES | _CLAMPS | {"Cast", "Identity"}:
-        _check_move(node)
-        return node.inputs[0]
-    raise NoMatchError(f"{node.op_type} '{node.name}' computes its integers")
-
-
-def _check_move(node: Node) -> None:
-    """Refuse a MaxPool with windows that could hold padding only."""
-    if node.op_type != "MaxPool":
-        return
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    # Such a window is the lowest integer before DequantizeLinear, and infinite behind it.
-    automatic = given.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
-    padded = automatic or any(given.get("pads", ()))
-    dilated = any(step != 1 for step in given.get("dilations", ()))
-    if len(node.outputs) > 1 or given.get("ceil_mode", 0) or (padded and dilated):
+    if is_standard(node, "MaxPool") and (
+        len(node.outputs) > 1 or not windows_are_filled(node)
+    ):
         raise NoMatchError(
             f"MaxPool '{node.name}' on its integers has indices, ceil_mode, or padding and "
             "dilations at once"
         )
+    if is_standard(node, "Max", "Min"):
+        moving = [value for value in node.inputs if not _is_constant(value)]
+        if len(node.inputs) == 2 and len(moving) == 1:
+            return moving[0]
+    elif (
+        is_move(node)
+        or operators.clamps(node)
+        or operators.is_identity(node)
+        or is_standard(node, "Cast")
+    ):
+        return node.inputs[0]
+    raise NoMatchError(f"{node.op_type} '{node.name}' computes its integers")
 
 
 def _range_after(path: list[Node], value: Value, source: Node | None) -> tuple[int, int]:
     name = "" if value.dtype is None else value.dtype.name
     if name in MINIFLOATS:
-        changing = [n for n in path if n.op_type not in MOVES | {"Identity"}]
+        changing = [n for n in path if not (is_move(n) or operators.is_identity(n))]
         if changing:
             raise NoMatchError(f"{changing[0].op_type} '{changing[0].name}' on small floats")
         return 0, 0
@@ -153,25 +147,18 @@ def _check_cast(node: Node, low: int, high: int) -> None:
 def _clamp(node: Node) -> tuple[int, int]:
     """Return the bounds that a node holds integers to; beyond every type where it has none."""
     low, high = -(1 << 64), 1 << 64
-    if node.op_type == "Relu":
+    if is_standard(node, "Relu"):
         return 0, high
-    if node.op_type == "Max":
-        return _constant_operand(node), high
-    if node.op_type == "Min":
-        return low, _constant_operand(node)
-    if node.op_type != "Clip":
+    if is_standard(node, "Max", "Min"):
+        bound = _single_integer(next(filter(_is_constant, node.inputs)), node)
+        return (bound, high) if node.op_type == "Max" else (low, bound)
+    if not is_standard(node, "Clip"):
         return low, high
-    given: list[Value | None] = [*node.inputs[1:3], None, None]
-    if given[0] is not None:
-        low = _single_integer(given[0], node)
-    if given[1] is not None:
-        high = _single_integer(given[1], node)
-    return low, high
-
-
-def _constant_operand(node: Node) -> int:
-    constant = next(v for v in node.inputs if is_constant(v))
-    return _single_integer(constant, node)
+    first, last = input_of(node, 1), input_of(node, 2)
+    return (
+        low if first is None else _single_integer(first, node),
+        high if last is None else _single_integer(last, node),
+    )
 
 
 def _single_integer(value: Value | None, node: Node) -> int:
@@ -193,9 +180,7 @@ def moved(values: Array, moves: tuple[Node, ...]) -> Array:
     """
     for node in moves if values.size > 1 else ():
         if node.op_type == "Transpose":
-            order = node.attributes.get("perm")
-            perm = None if order is None else [int(axis) for axis in order.value]
-            values = np.transpose(values, perm)
+            values = np.transpose(values, attribute(node, "perm", None))
         elif node.op_type != "MaxPool" or any(size != 1 for size in values.shape[2:]):
             raise NoMatchError(
                 f"{node.op_type} '{node.name}' lies between parameters per channel"

@@ -15,8 +15,10 @@ gives them back as they are, which is tried, not assumed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from onnx_ir import Node, Value
@@ -30,23 +32,22 @@ from qonnx_hub_adapters.qcdq.float_forms import (
 )
 from qonnx_hub_adapters.qcdq.parameters import (
     INTEGER_RANGES,
-    Linear,
-    Minifloat,
+    LinearParameters,
     NoMatchError,
     constant_of,
-    enclosing_bits,
     read_linear,
     same_values,
-    whole_range,
 )
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
-    FloatQuant,
     IntQuant,
     Quantizer,
     Rounding,
+    bits_of_bounds,
+    bits_of_range,
 )
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
@@ -81,31 +82,25 @@ def decode(chain: Chain, limits: tuple[int, int] | None = None) -> Decoding:
         NoMatchError: It is not one quantizer that the IR says exactly.
     """
     target = read_linear(chain.target)
-    if chain.source is None:
+    node = chain.source
+    if node is None:
         return _decode_stored(chain, target, limits)
-    if chain.source.op_type == "Where":
-        return _decode_signs(chain, target)
-    source = read_linear(chain.source)
-    if _says_the_same(chain, source, target):
-        return _decode_minifloat(chain, source) or _decode_pair(chain, source)
-    if source.is_scalar() and source.scale is not None and source.scale == 1:
-        return _decode_hybrid(chain, source, target)
-    raise NoMatchError(f"QuantizeLinear '{chain.source.name}' has another scale or zero point")
-
-
-def _says_the_same(chain: Chain, source: Linear, target: Linear) -> bool:
-    if chain.source is None or (source.scale is None) != (target.scale is None):
-        return False
+    if node.op_type == "Where":
+        return _decode_signs(chain, node, target)
+    source = read_linear(node)
     if source.scale is None or target.scale is None:
-        same_scale = chain.source.inputs[1] is chain.target.inputs[1]
+        same = source.scale is target.scale and node.inputs[1] is chain.target.inputs[1]
     else:
-        same_scale = same_values(moved(source.scale, chain.moves), target.scale)
-    return same_scale and same_values(moved(source.zero, chain.moves), target.zero)
+        same = same_values(moved(source.scale, chain.moves), target.scale)
+    if same and same_values(moved(source.zero, chain.moves), target.zero):
+        return _decode_minifloat(node, source) or _decode_pair(chain, node, source)
+    if source.is_scalar() and source.scale is not None and source.scale == 1:
+        return _decode_hybrid(chain, node, source, target)
+    raise NoMatchError(f"QuantizeLinear '{node.name}' has another scale or zero point")
 
 
-def _decode_pair(chain: Chain, linear: Linear) -> Decoding:
+def _decode_pair(chain: Chain, node: Node, linear: LinearParameters) -> Decoding:
     """Decode a QuantizeLinear and a DequantizeLinear that say the same."""
-    node = _source_of(chain)
     x = _input_of(node)
     low, high = chain.low - linear.zero, chain.high - linear.zero
     plain = _plain(linear.scale, low, high)
@@ -123,12 +118,6 @@ def _decode_pair(chain: Chain, linear: Linear) -> Decoding:
     return Decoding(x, plain) if plain is not None else _bounded(x, linear.scale, low, high)
 
 
-def _source_of(chain: Chain) -> Node:
-    if chain.source is None:
-        raise NoMatchError("its integers are constants")
-    return chain.source
-
-
 def _input_of(node: Node) -> Value:
     x = node.inputs[0]
     if x is None:
@@ -136,7 +125,7 @@ def _input_of(node: Node) -> Value:
     return x
 
 
-def _number(value: float) -> Array:
+def _number(value: Any) -> Array:
     return np.array(value, dtype=np.float32)
 
 
@@ -144,17 +133,21 @@ def _plain(scale: Array | None, low: Array, high: Array) -> IntQuant | None:
     """Return the quantizer with zero point 0 and exactly this range, if there is one."""
     if np.any(low != low.reshape(-1)[0]) or np.any(high != high.reshape(-1)[0]):
         return None
-    found = whole_range(int(low.reshape(-1)[0]), int(high.reshape(-1)[0]))
-    if found is None:
-        return None
-    bits, signed, narrow = found
-    return IntQuant(scale, _number(0), _number(bits), signed, narrow)
+    found = bits_of_bounds(int(low.reshape(-1)[0]), int(high.reshape(-1)[0]))
+    return None if found is None else _int_quant(scale, 0, *found)
+
+
+def _int_quant(
+    scale: Array | None, zero: Any, bits: int, signed: bool = True, narrow: bool = False
+) -> IntQuant:
+    return IntQuant(scale, _number(zero), _number(bits), signed, narrow)
 
 
 def _bounded(x: Value, scale: Array, low: Array, high: Array) -> Decoding:
     """Return a wider quantizer and the bounds that its results are held to."""
-    bits, signed = enclosing_bits(int(low.min()), int(high.max()))
-    quant = IntQuant(scale, _number(0), _number(bits), signed)
+    quant = _int_quant(
+        scale, 0, *bits_of_range(int(low.min()), int(high.max()), least_signed=2)
+    )
     return Decoding(x, quant, (_steps(low, scale), _steps(high, scale)))
 
 
@@ -180,7 +173,7 @@ def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | 
         clamps += 1
     if not clamps or np.any(np.isnan(start)) or np.any(np.isnan(stop)):
         return None
-    wide = IntQuant(scale, _number(0), _number(_WIDEST))
+    wide = _int_quant(scale, 0, _WIDEST)
     ends = (np.broadcast_arrays(end, scale)[0] for end in (start, stop))
     codes = (quantize_to_integers(end, wide) for end in ends)
     tight_low, tight_high = (np.minimum(np.maximum(code, low), high) for code in codes)
@@ -196,12 +189,14 @@ def _clamped(values: Array, low: Array, high: Array) -> Array:
     return np.asarray(np.minimum(np.maximum(values, low), high))
 
 
-def _decode_weight(chain: Chain, linear: Linear, weight: Array, x: Value) -> Decoding:
+def _decode_weight(
+    chain: Chain, linear: LinearParameters, weight: Array, x: Value
+) -> Decoding:
     """Decode quantized float constants whose range without zero point is of no bit width."""
     scale = linear.scale
     if scale is None or np.any(np.isnan(weight)):
         raise NoMatchError("it quantizes constants that hold NaN")
-    wide = IntQuant(scale, _number(0), _number(_WIDEST))
+    wide = _int_quant(scale, 0, _WIDEST)
     low, high = chain.low - linear.zero, chain.high - linear.zero
     codes = np.minimum(np.maximum(quantize_to_integers(weight, wide), low), high)
     values = _steps(codes, scale)
@@ -215,16 +210,17 @@ def _decode_weight(chain: Chain, linear: Linear, weight: Array, x: Value) -> Dec
 
 def _with_zero_point(scale: Array, zero: Array, low: int, high: int) -> IntQuant:
     """Return the narrowest quantizer with this zero point that holds the codes."""
-    found = whole_range(low, high)
-    bits, signed, narrow = found or (*enclosing_bits(low, high), False)
-    return IntQuant(scale, zero.astype(np.float32), _number(bits), signed, narrow)
+    found = bits_of_bounds(low, high) or bits_of_range(low, high, least_signed=2)
+    return _int_quant(scale, zero, *found)
 
 
 def _gives(x: Array, quant: Quantizer, values: Array) -> bool:
     return bool(np.array_equal(quantize(x, quant), values, equal_nan=True))
 
 
-def _decode_stored(chain: Chain, linear: Linear, limits: tuple[int, int] | None) -> Decoding:
+def _decode_stored(
+    chain: Chain, linear: LinearParameters, limits: tuple[int, int] | None
+) -> Decoding:
     """Decode integers (or small floats) that the file stores."""
     stored = constant_of(chain.codes, "input")
     scale = linear.scale
@@ -232,8 +228,7 @@ def _decode_stored(chain: Chain, linear: Linear, limits: tuple[int, int] | None)
         raise NoMatchError("its scale is computed at run time")
     if linear.minifloat is not None:
         values = _steps(stored, scale)
-        quant: Quantizer = _float_quant(scale, linear.minifloat, saturates=True)
-        return _require_kept(values, quant)
+        return _require_kept(values, dataclasses.replace(linear.minifloat, scale=scale))
     if chain.moves and not linear.is_scalar():
         raise NoMatchError("its constants are moved before a scale per channel")
     codes = np.clip(stored.astype(np.int64), chain.low, chain.high)
@@ -250,7 +245,7 @@ def _decode_stored(chain: Chain, linear: Linear, limits: tuple[int, int] | None)
     return _require_kept(values, plain or _with_zero_point(scale, linear.zero, low, high))
 
 
-def _is_bipolar(codes: Array, linear: Linear) -> bool:
+def _is_bipolar(codes: Array, linear: LinearParameters) -> bool:
     """Return whether both plus and minus one occur, in signed integers, and nothing else."""
     if np.any(linear.zero) or linear.type_name.startswith("U") or linear.type_name == "INT32":
         return False
@@ -263,9 +258,9 @@ def _require_kept(values: Array, quant: Quantizer) -> Decoding:
     return Decoding(values, quant)
 
 
-def _decode_signs(chain: Chain, linear: Linear) -> Decoding:
+def _decode_signs(chain: Chain, node: Node, linear: LinearParameters) -> Decoding:
     """Decode Where between -1 and +1 in integers."""
-    found = sign_of(_source_of(chain))
+    found = sign_of(node)
     if found is None or linear.scale is None or linear.scale.size != 1 or np.any(linear.zero):
         raise NoMatchError("it takes integers from a Where that is no sign")
     x, level = found
@@ -274,61 +269,40 @@ def _decode_signs(chain: Chain, linear: Linear) -> Decoding:
     return Decoding(x, BipolarQuant(linear.scale))
 
 
-def _decode_minifloat(chain: Chain, linear: Linear) -> Decoding | None:
+def _decode_minifloat(node: Node, linear: LinearParameters) -> Decoding | None:
     format_ = linear.minifloat
     if format_ is None:
         return None
-    node = _source_of(chain)
     if linear.scale is None:
         raise NoMatchError("it has a dynamic scale and a small float type")
-    saturate = node.attributes.get("saturate")
-    saturates = saturate is None or bool(saturate.value) or format_.always_saturates
-    return Decoding(_input_of(node), _float_quant(linear.scale, format_, saturates=saturates))
+    overflows = (format_.has_inf or format_.has_nan) and not attribute(node, "saturate", 1)
+    quant = dataclasses.replace(format_, scale=linear.scale, saturation=not overflows)
+    return Decoding(_input_of(node), quant)
 
 
-def _float_quant(scale: Array, format_: Minifloat, *, saturates: bool) -> FloatQuant:
-    return FloatQuant(
-        scale,
-        _number(format_.exponent_bits),
-        _number(format_.mantissa_bits),
-        _number(format_.bias),
-        _number(format_.max_val),
-        has_inf=format_.has_inf,
-        has_nan=format_.has_nan,
-        has_subnormal=True,
-        saturation=saturates,
-    )
-
-
-def _decode_hybrid(chain: Chain, unit: Linear, target: Linear) -> Decoding:
+def _decode_hybrid(
+    chain: Chain, node: Node, unit: LinearParameters, target: LinearParameters
+) -> Decoding:
     """Decode Div(s), Add(z), rounding, QuantizeLinear(1, u), DequantizeLinear(s, z + u).
 
     QuantizeLinear only converts whole numbers here, so this rounds ``x / s + z`` as ``Quant``
     does. Clip may stand on either side of the rounding, and in integers.
     """
-    scale, zero = target.scale, np.asarray(target.zero - unit.zero)
+    scale, zero = target.scale, _number(target.zero - unit.zero)
     if scale is None or (chain.moves and not target.is_scalar()):
         raise NoMatchError("its own scale cannot be followed to a QuantizeLinear with scale 1")
     shift = int(unit.zero)
-    low, high = chain.low - shift, chain.high - shift
-    t = _input_of(_source_of(chain))
-    t, low, high, rounding = _rounded_codes(t, low, high)
-    t, added = peeled_constant(t, "Add")
-    x, divisor = peeled_constant(t, "Div")
-    if not same_values(_or(added, 0), zero.astype(np.float32)) or not same_values(
-        _or(divisor, 1), scale
-    ):
+    t, low, high, rounding = _rounded_codes(
+        _input_of(node), chain.low - shift, chain.high - shift
+    )
+    t, added = peeled_constant(t, "Add", 0)
+    x, divisor = peeled_constant(t, "Div", 1)
+    if not same_values(added, zero) or not same_values(divisor, scale):
         raise NoMatchError("QuantizeLinear with scale 1 follows other steps than it undoes")
-    found = whole_range(low, high)
+    found = bits_of_bounds(low, high)
     if found is None:
         raise NoMatchError(f"its range {low} to {high} is of no bit width")
-    bits, signed, narrow = found
-    zero_point = zero.astype(np.float32)
-    return Decoding(x, IntQuant(scale, zero_point, _number(bits), signed, narrow, rounding))
-
-
-def _or(values: Array | None, number: float) -> Array:
-    return _number(number) if values is None else values
+    return Decoding(x, dataclasses.replace(_int_quant(scale, zero, *found), rounding=rounding))
 
 
 def _rounded_codes(t: Value, low: int, high: int) -> tuple[Value, int, int, Rounding]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from onnx_ir import Value
 
 from qonnx_hub_adapters.adapter_options import require_choice
 from qonnx_hub_adapters.protocol import Bound
-from qonnx_hub_adapters.qcdq.linear import Writer
+from qonnx_hub_ir.graph.builder import Emitter
 
 LOWEST_OPSET = 19
 """The first opset whose QuantizeLinear and DequantizeLinear every engine agrees on."""
@@ -38,7 +41,7 @@ class QcdqOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class EncodingRequest:
     """What the caller asks for.
 
     Attributes:
@@ -72,7 +75,7 @@ class Encoding:
     """
 
     name: str
-    write: Writer
+    write: Callable[[Emitter], Value]
     opset: int = LOWEST_OPSET
     exact: bool = True
     reason: str = ""

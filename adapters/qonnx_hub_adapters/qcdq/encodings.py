@@ -6,15 +6,18 @@ that has them; float operators, which are always exact, where they are not.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, Gap
 from qonnx_hub_adapters.qcdq import linear
-from qonnx_hub_adapters.qcdq.encoding_options import Encoding, Wishes
+from qonnx_hub_adapters.qcdq.encoding_options import Encoding, EncodingRequest
 from qonnx_hub_adapters.qcdq.weights import encode_weight
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.lowering import quantizer_operators
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
@@ -27,40 +30,32 @@ from qonnx_hub_ir.quantizers import (
     single_value,
 )
 
-_MOVES_VALUES = frozenset(
-    {"Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose"}
-    | {"Unsqueeze"}
-)
 
-
-def choose(node: Node, wishes: Wishes) -> Encoding | Gap:
+def choose(node: Node, request: EncodingRequest) -> Encoding | Gap:
     """Return how to say the quantizer, or why it cannot be said.
 
     Args:
         node: A canonical quantizer node.
-        wishes: What the caller asks for.
+        request: What the caller asks for.
     """
     quant = dialect.read_quantizer(node)
     weight = dialect.constant_tensor(node.inputs[0])
     known = all(value is not None for value in dialect.parameters(quant))
     if weight is not None and known:
-        return encode_weight(node, quant, weight, wishes)
-    if wishes.encoding == "float":
+        return encode_weight(node, quant, weight, request)
+    if request.encoding == "float":
         return _float(node, quant, "")
-    found = _linear(node, quant, wishes)
+    found = _linear(node, quant, request)
     if isinstance(found, Encoding):
-        if _allowed(found, wishes):
+        within = request.limit is None or found.opset <= request.limit
+        if within or request.encoding != "auto":
             return found
         return _float(node, quant, f"{found.name} needs opset {found.opset}")
-    if wishes.encoding != "auto" and not is_bipolar(quant):
+    if request.encoding != "auto" and not is_bipolar(quant):
         return Gap(
-            node.name or "", node.op_type, found, f"not with --encoding {wishes.encoding}"
+            node.name or "", node.op_type, found, f"not with --encoding {request.encoding}"
         )
     return _float(node, quant, found)
-
-
-def _allowed(encoding: Encoding, wishes: Wishes) -> bool:
-    return wishes.limit is None or encoding.opset <= wishes.limit or wishes.encoding != "auto"
 
 
 def _float(node: Node, quant: Quantizer, reason: str) -> Encoding | Gap:
@@ -68,17 +63,17 @@ def _float(node: Node, quant: Quantizer, reason: str) -> Encoding | Gap:
     if refusal:
         return Gap(node.name or "", node.op_type, refusal)
     name = "Where" if is_bipolar(quant) else "float operators"
-    return Encoding(name, lambda emit: quantizer_operators.lower(emit, quant), reason=reason)
+    return Encoding(name, partial(quantizer_operators.lower, quant=quant), reason=reason)
 
 
-def _linear(node: Node, quant: Quantizer, wishes: Wishes) -> Encoding | str:
+def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding | str:
     """Return an encoding with integers or float8, or why there is none."""
     x = node.inputs[0]
     if isinstance(quant, FloatQuant):
-        write = None if not _is_float32(x) else linear.float8_writer(node)
-        return (
-            "has a format that is no ONNX type" if write is None else Encoding("Q + DQ", write)
-        )
+        dtype = linear.float8_of(quant) if _is_float32(x) else None
+        if dtype is None:
+            return "has a format that is no ONNX type"
+        return Encoding("Q + DQ", partial(linear.write_float8, quant=quant, dtype=dtype))
     if isinstance(quant, Trunc):
         return "truncates, which no quantizing operator does"
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):
@@ -89,31 +84,34 @@ def _linear(node: Node, quant: Quantizer, wishes: Wishes) -> Encoding | str:
     if bounds is None:
         return "has a bit width per channel or computed at run time"
     if quant.scale is None:
-        return _dynamic(node, quant, wishes)
+        return _dynamic(node, quant, request)
     grid = linear.grid_of(node, quant)
     if isinstance(grid, str):
-        return _several_axes(node, quant, wishes, grid)
+        return _several_axes(node, quant, request, grid)
     width = linear.width_for(*bounds, signed=quant.signed)
     if width is None or width > 16:
         return f"has {single_value(quant.bits):g} bits; QuantizeLinear makes up to 16"
+    form = _form(node, quant, request, width)
     if np.any(grid.zero) or quant.rounding is not Rounding.ROUND:
-        return _hybrid(node, quant, grid, wishes, width)
-    return _plain(node, quant, grid, wishes, width)
+        return _hybrid(quant, grid, request, form)
+    return _plain(node, quant, grid, request, form)
 
 
 def _is_float32(value: Value | None) -> bool:
     return value is not None and value.dtype == onnx_ir.DataType.FLOAT
 
 
-def _form(node: Node, quant: IntQuant, wishes: Wishes, width: int) -> linear.Integers:
+def _form(
+    node: Node, quant: IntQuant, request: EncodingRequest, width: int
+) -> linear.Integers:
     """Return the integers to use: unsigned ones where signed 8-bit ones break a runtime.
 
     From opset 21 on, onnxruntime moves quantizers across MaxPool and Transpose and writes a
     type that contradicts a signed 8-bit zero point; shifting codes and zero point by 128 says
     the same in unsigned integers.
     """
-    clip = wishes.encoding != "qdq" and width == 8
-    if width == 8 and quant.signed and wishes.opset >= 21 and _meets_move(node.outputs[0]):
+    clip = request.encoding != "qdq" and width == 8
+    if width == 8 and quant.signed and request.opset >= 21 and _meets_move(node.outputs[0]):
         return linear.Integers(8, signed=False, shift=128, clip_integers=clip)
     return linear.Integers(width, quant.signed, clip_integers=clip)
 
@@ -122,64 +120,58 @@ def _meets_move(value: Value) -> bool:
     waiting, seen = [value], {value}
     while waiting:
         for consumer in waiting.pop().consumers():
-            if consumer.op_type in {"MaxPool", "Transpose"}:
+            if operators.is_max_pool(consumer) or operators.transposes(consumer):
                 return True
-            if consumer.op_type in _MOVES_VALUES and consumer.outputs[0] not in seen:
+            if operators.moves_first(consumer) and consumer.outputs[0] not in seen:
                 seen.add(consumer.outputs[0])
                 waiting.append(consumer.outputs[0])
     return False
 
 
 def _plain(
-    node: Node, quant: IntQuant, grid: linear.Grid, wishes: Wishes, width: int
+    node: Node,
+    quant: IntQuant,
+    grid: linear.AxisGrid,
+    request: EncodingRequest,
+    form: linear.Integers,
 ) -> Encoding | str:
-    if wishes.encoding == "qcdq" and width > 8:
-        return f"has {single_value(quant.bits):g} bits; no runtime clips 16-bit integers"
-    form = _form(node, quant, wishes, width)
-    if wishes.encoding == "qdq" and not _meets_move(node.outputs[0]):
-        form = _native(quant, form)
-    write = linear.plain_writer(node, quant, grid, form)
+    bits = single_value(quant.bits) or 0
+    if request.encoding == "qcdq" and form.width > 8:
+        return f"has {bits:g} bits; no runtime clips 16-bit integers"
+    if request.encoding == "qdq" and bits <= 4 and not _meets_move(node.outputs[0]):
+        # The narrowest type that holds the bits, for clipping comes before.
+        form = linear.Integers(2 if bits <= 2 else 4, quant.signed, clip_integers=False)
     bounds = linear.bounds_of(quant)
-    full = bounds == linear.type_range(form.width, signed=form.signed) or (
-        form.shift and bounds == linear.type_range(8, signed=True)
-    )
+    full = bounds == form.range or (form.shift and bounds == (-128, 127))
     clipped = "Q + Clip + DQ" if form.clip_integers else "Clip + Q + DQ"
     name = "Q + DQ" if full else clipped
     reason = "codes shifted into unsigned integers" if form.shift else ""
-    return Encoding(name, write, linear.OPSET_OF_WIDTH[form.width], reason=reason)
-
-
-def _native(quant: IntQuant, form: linear.Integers) -> linear.Integers:
-    """Return the narrowest ONNX type that holds the bits, when clipping comes before."""
-    bits = single_value(quant.bits) or 0
-    for width in (2, 4):
-        if bits <= width:
-            return linear.Integers(width, quant.signed, clip_integers=False)
-    return form
+    opset = linear.OPSET_OF_WIDTH[form.width]
+    write = partial(linear.write_plain, quant=quant, grid=grid, form=form)
+    return Encoding(name, write, opset, reason=reason)
 
 
 def _hybrid(
-    node: Node, quant: IntQuant, grid: linear.Grid, wishes: Wishes, width: int
+    quant: IntQuant, grid: linear.AxisGrid, request: EncodingRequest, form: linear.Integers
 ) -> Encoding | str:
-    form = _form(node, quant, wishes, width)
-    low, high = linear.type_range(form.width, signed=form.signed)
     zero = grid.zero + form.shift
-    if np.any(zero < low) or np.any(zero > high):
+    if not form.holds(zero.min(), zero.max()):
         return "has a zero point outside its integer type"
-    if width > 8 and wishes.encoding != "qdq":
+    if form.width > 8 and request.encoding != "qdq":
         return "rounds after adding a zero point, or by its own mode, beyond 8 bits"
-    if wishes.allow_lossy and quant.rounding is Rounding.ROUND:
-        return _near(node, quant, grid, form)
+    if request.allow_lossy and quant.rounding is Rounding.ROUND:
+        return _near(quant, grid, form)
     clip = "Clip + " if form.clip_integers else ""
     name = f"Div + Add + Q + {clip}DQ" if np.any(grid.zero) else f"rounding + Q + {clip}DQ"
     reason = "the zero point is added before rounding" if np.any(grid.zero) else ""
     if quant.rounding is not Rounding.ROUND:
         reason = f"rounds by {quant.rounding}"
-    write = linear.hybrid_writer(quant, grid, form)
-    return Encoding(name, write, linear.OPSET_OF_WIDTH[form.width], reason=reason)
+    opset = linear.OPSET_OF_WIDTH[form.width]
+    write = partial(linear.write_hybrid, quant=quant, grid=grid, form=form)
+    return Encoding(name, write, opset, reason=reason)
 
 
-def _near(node: Node, quant: IntQuant, grid: linear.Grid, form: linear.Integers) -> Encoding:
+def _near(quant: IntQuant, grid: linear.AxisGrid, form: linear.Integers) -> Encoding:
     low, high = linear.bounds_of(quant) or (0, 0)
     odd = np.any(grid.zero % 2 != 0)
     reason = (
@@ -189,33 +181,38 @@ def _near(node: Node, quant: IntQuant, grid: linear.Grid, form: linear.Integers)
         else "QuantizeLinear rounds before it adds the zero point: values within one float of "
         f"one of the {high - low} ties can be one step away"
     )
-    write = linear.plain_writer(node, quant, grid, form)
-    opset = linear.OPSET_OF_WIDTH[form.width]
-    bound = Bound(near=0.0)
+    opset, bound = linear.OPSET_OF_WIDTH[form.width], Bound(near=0.0)
+    write = partial(linear.write_plain, quant=quant, grid=grid, form=form)
     return Encoding("Q + Clip + DQ", write, opset, exact=False, reason=reason, bound=bound)
 
 
-def _dynamic(node: Node, quant: IntQuant, wishes: Wishes) -> Encoding | str:
-    scale = node.inputs[1]
-    one = scale is not None and scale.shape is not None and all(d == 1 for d in scale.shape)
+def _dynamic(node: Node, quant: IntQuant, request: EncodingRequest) -> Encoding | str:
+    sizes = dims(node.inputs[1])
+    one = sizes is not None and all(size == 1 for size in sizes)
     low, high = linear.bounds_of(quant) or (0, 0)
     plain = single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
     fits = linear.width_for(low, high, signed=quant.signed) == 8
-    if not (one and plain and fits and _is_float32(scale)) or wishes.encoding == "qdq":
+    if (
+        not (one and plain and fits and _is_float32(node.inputs[1]))
+        or request.encoding == "qdq"
+    ):
         return "has a scale that is computed at run time"
-    form = _form(node, quant, wishes, 8)
-    return Encoding("Q + Clip + DQ", linear.dynamic_writer(node, quant, form))
+    form = _form(node, quant, request, 8)
+    return Encoding("Q + Clip + DQ", partial(linear.write_dynamic, quant=quant, form=form))
 
 
-def _several_axes(node: Node, quant: IntQuant, wishes: Wishes, reason: str) -> Encoding | str:
+def _several_axes(
+    node: Node, quant: IntQuant, request: EncodingRequest, reason: str
+) -> Encoding | str:
     bounds = linear.bounds_of(quant)
     plain = single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
-    if wishes.encoding != "qdq" or bounds is None or not plain:
+    if request.encoding != "qdq" or bounds is None or not plain:
         return reason
     width = linear.width_for(*bounds, signed=quant.signed)
     if width is None or width > 16:
         return reason
-    writer = linear.blocked_writer(node, quant, linear.Integers(width, quant.signed))
-    if isinstance(writer, str):
-        return writer
-    return Encoding("Clip + blocked Q + DQ", writer, opset=21)
+    if not linear.static_shape(node.inputs[0]):
+        return "has a scale along several axes on a value of unknown shape"
+    form = linear.Integers(width, quant.signed)
+    write = partial(linear.write_blocked, quant=quant, form=form)
+    return Encoding("Clip + blocked Q + DQ", write, opset=21)

@@ -20,35 +20,22 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_adapters.qcdq.encoding_options import (
     LOWEST_OPSET,
     Encoding,
+    EncodingRequest,
     QcdqOptions,
-    Wishes,
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.passes import LowerChannelsLast
 
 INFO = AdapterInfo(
     name="qcdq",
     summary="standard ONNX with QuantizeLinear, Clip, DequantizeLinear, for any ONNX runtime",
     suffixes=SUFFIXES,
-    support={
-        Feature.BITS_2_TO_8: Support.EXACT,
-        Feature.BITS_9_TO_16: Support.EXACT,
-        Feature.BITS_17_TO_32: Support.EXACT,
-        Feature.UNSIGNED_1_BIT: Support.EXACT,
-        Feature.BIPOLAR: Support.EXACT,
-        Feature.NARROW: Support.EXACT,
-        Feature.PER_CHANNEL: Support.EXACT,
-        Feature.ZERO_POINT: Support.EXACT,
-        Feature.ROUNDING_MODES: Support.EXACT,
-        Feature.DYNAMIC: Support.EXACT,
-        Feature.MINIFLOAT: Support.EXACT,
-        Feature.TRUNC: Support.EXACT,
-        Feature.CHANNELS_LAST: Support.EXACT,
-    },
+    support=dict.fromkeys(Feature, Support.EXACT),
     options=QcdqOptions,
 )
 
@@ -60,7 +47,7 @@ class QcdqExporter:
 
     def gaps(self, model: Model) -> list[Gap]:
         """Return everything that has no exact encoding in standard operators."""
-        choices = (choose(node, Wishes()) for node in _quantizers(model))
+        choices = (choose(node, EncodingRequest()) for node in every_quantizer(model))
         return [*_foreign(model), *(choice for choice in choices if isinstance(choice, Gap))]
 
     def export(self, model: Model, options: ExportOptions) -> Artifact:
@@ -95,10 +82,14 @@ def _choose_all(
         )
     opset = max(opset, options.opset or 0)
     while True:
-        wishes = Wishes(
-            own.encoding, own.stored_weights, opset, options.opset, options.allow_lossy
+        request = EncodingRequest(
+            encoding=own.encoding,
+            weights=own.stored_weights,
+            opset=opset,
+            limit=options.opset,
+            allow_lossy=options.allow_lossy,
         )
-        choices = [(node, choose(node, wishes)) for node in _quantizers(model)]
+        choices = [(node, choose(node, request)) for node in every_quantizer(model)]
         gaps = [choice for _, choice in choices if isinstance(choice, Gap)]
         if gaps or _foreign(model):
             raise NotExactError(
@@ -120,38 +111,24 @@ def _choose_all(
         opset = needed
 
 
-_REMEDIES = {
-    "MultiThreshold": "turn it back first: qonnx-hub transform --pass multithreshold_to_quant",
-}
-
-
 def _foreign(model: Model) -> list[Gap]:
     """Return the nodes of the quantizers' domain that no standard operators stand for."""
-    inside = [
-        Gap(
-            node.name or "",
-            node.op_type,
-            f"is inside the local function '{function.name}'",
-            "inline the functions of the model first",
-        )
-        for function in model.functions.values()
-        for node in function.all_nodes()
-        if node.domain == dialect.DOMAIN
-    ]
-    return inside + [
-        Gap(
-            node.name or "",
-            node.op_type,
-            "is no operator of the standard, and no quantizer",
-            _REMEDIES.get(node.op_type, "write standard operators in its place"),
-        )
-        for node in model.graph.all_nodes()
-        if node.domain == dialect.DOMAIN and not dialect.is_quantizer(node)
-    ]
-
-
-def _quantizers(model: Model) -> list[Node]:
-    return [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+    gaps = []
+    for function in model.functions.values():
+        reason = f"is inside the local function '{function.name}'"
+        remedy = "inline the functions of the model first"
+        nodes = [node for node in function.all_nodes() if node.domain == dialect.DOMAIN]
+        gaps += [Gap(node.name or "", node.op_type, reason, remedy) for node in nodes]
+    reason = "is no operator of the standard, and no quantizer"
+    for node in model.graph.all_nodes():
+        if node.domain == dialect.DOMAIN and not dialect.is_quantizer(node):
+            remedy = "write standard operators in its place"
+            if dialect.is_thresholds(node):
+                remedy = (
+                    "turn it back first: qonnx-hub transform --pass multithreshold_to_quant"
+                )
+            gaps.append(Gap(node.name or "", node.op_type, reason, remedy))
+    return gaps
 
 
 def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRecord:

@@ -10,39 +10,37 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qcdq.parameters import is_linear, same_values, whole_range
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
+from qonnx_hub_adapters.qcdq.parameters import same_values
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import dims, fits_into, input_of, is_standard
+from qonnx_hub_ir.lowering.quantizer_operators import PLAIN_ROUNDINGS
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Rounding,
+    bits_of_bounds,
+    is_whole,
+)
 
-_SIMPLE_MODES = {"Round": Rounding.ROUND, "Ceil": Rounding.CEIL, "Floor": Rounding.FLOOR}
-
-ANCHORS = frozenset({"Ceil", "Clip", "Floor", "Max", "Min", "Mul", "Round", "Sub", "Where"})
-"""Operators that a form may end in."""
+_MODE_OF = {op_type: mode for mode, op_type in PLAIN_ROUNDINGS.items()}
 
 
 def _producer(value: Value | None, *op_types: str) -> Node | None:
     node = None if value is None else value.producer()
-    return (
-        node if node is not None and node.domain == "" and node.op_type in op_types else None
-    )
+    return node if node is not None and is_standard(node, *op_types) else None
 
 
 def _fits(values: Array, value: Value | None) -> bool:
     """Return whether a constant leaves the shape of a value that it is combined with."""
-    if values.ndim == 0:
-        return True
-    if value is None or value.shape is None or values.ndim > len(value.shape):
-        return False
-    own = list(value.shape)[len(value.shape) - values.ndim :]
-    return all(size in (1, dim) for size, dim in zip(values.shape, own, strict=True))
+    return fits_into(values.shape, dims(value))
 
 
 def _float_constant(value: Value | None, other: Value | None) -> Array | None:
     """Return a float32 constant that leaves the shape of the other operand."""
     known = dialect.constant_value(value)
-    if known is None or known.dtype != np.float32 or not _fits(known, other):
-        return None
-    return known
+    fits = known is not None and known.dtype == np.float32 and _fits(known, other)
+    return known if fits else None
 
 
 def _with_constant(node: Node) -> tuple[Value, Array] | None:
@@ -56,20 +54,21 @@ def _with_constant(node: Node) -> tuple[Value, Array] | None:
     return None
 
 
-def peeled_constant(value: Value, op_type: str) -> tuple[Value, Array | None]:
-    """Return what an operator takes and its constant, or the value itself and ``None``.
+def peeled_constant(value: Value, op_type: str, neutral: float) -> tuple[Value, Array]:
+    """Return what an operator takes and its constant, or the value itself and a neutral one.
 
     Args:
         value: Perhaps the output of ``op_type``.
         op_type: Add, Sub, Mul or Div; of Sub and Div the constant is the second operand.
+        neutral: The constant that changes nothing.
     """
-    node = _producer(value, op_type)
+    node, nothing = _producer(value, op_type), (value, np.array(neutral, dtype=np.float32))
     if node is None:
-        return value, None
-    if op_type in {"Add", "Mul"}:
-        return _with_constant(node) or (value, None)
+        return nothing
+    if operators.is_commutative(node):
+        return _with_constant(node) or nothing
     x, known = node.inputs[0], _float_constant(node.inputs[1], node.inputs[0])
-    return (value, None) if x is None or known is None else (x, known)
+    return nothing if x is None or known is None else (x, known)
 
 
 def clamp_of(value: Value) -> tuple[Array, Array, Value] | None:
@@ -89,7 +88,7 @@ def clamp_of(value: Value) -> tuple[Array, Array, Value] | None:
         return (bound, high, x) if node.op_type == "Max" else (low, bound, x)
     ends: list[Array] = []
     for position, default in ((1, low), (2, high)):
-        end = node.inputs[position] if len(node.inputs) > position else None
+        end = input_of(node, position)
         known = default if end is None else dialect.constant_value(end)
         if known is None or known.dtype != np.float32 or known.size != 1:
             return None
@@ -106,9 +105,9 @@ def rounding_of(value: Value) -> tuple[Rounding, Value] | None:
     node = _producer(value, "Round", "Ceil", "Floor", "Mul", "Where")
     if node is None:
         return None
-    if node.op_type in _SIMPLE_MODES:
+    if node.op_type in _MODE_OF:
         t = node.inputs[0]
-        return None if t is None else (_SIMPLE_MODES[node.op_type], t)
+        return None if t is None else (_MODE_OF[node.op_type], t)
     return _rounding_by_sign(node) if node.op_type == "Mul" else _rounding_dpu(node)
 
 
@@ -124,8 +123,8 @@ def _rounding_by_sign(node: Node) -> tuple[Rounding, Value] | None:
             continue
         if _is_abs_of(inner, t):
             return Rounding.UP if up else Rounding.DOWN, t
-        shifted, half = peeled_constant(inner, "Sub" if up else "Add")
-        if half is not None and np.all(half == 0.5) and _is_abs_of(shifted, t):
+        shifted, half = peeled_constant(inner, "Sub" if up else "Add", 0)
+        if np.all(half == 0.5) and _is_abs_of(shifted, t):
             return Rounding.HALF_DOWN if up else Rounding.HALF_UP, t
     return None
 
@@ -162,18 +161,18 @@ def sign_of(node: Node) -> tuple[Value, Array] | None:
 
     ``Less(x, 0)`` counts as the same question the other way round: it differs for NaN only.
     """
-    if not is_linear(node, "Where"):
+    if not is_standard(node, "Where"):
         return None
     question = _producer(node.inputs[0], "GreaterOrEqual", "LessOrEqual", "Less", "Greater")
     if question is None:
         return None
-    mirrored = question.op_type in {"LessOrEqual", "Greater"}
+    mirrored = is_standard(question, "LessOrEqual", "Greater")
     x, nil = question.inputs[::-1] if mirrored else question.inputs
     zero = dialect.constant_value(nil)
     if x is None or x.dtype != onnx_ir.DataType.FLOAT or zero is None:
         return None
     levels = [dialect.constant_value(v) for v in node.inputs[1:3]]
-    if question.op_type in {"Less", "Greater"}:
+    if is_standard(question, "Less", "Greater"):
         levels.reverse()
     high, low = levels
     if high is None or low is None or np.any(zero != 0) or not _fits(zero, x):
@@ -196,20 +195,16 @@ def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
     Steps that do nothing may be missing (dividing by 1, adding 0); Clip and rounding may come
     in either order; one signed bit has Where instead of both.
     """
-    codes, scale = peeled_constant(node.outputs[0], "Mul")
-    codes, zero = peeled_constant(codes, "Sub")
+    codes, scale = peeled_constant(node.outputs[0], "Mul", 1)
+    codes, zero = peeled_constant(codes, "Sub", 0)
     bits = _bits_of(codes)
     if bits is None:
         return None
     t, (width, signed, narrow), rounding = bits
-    t, added = peeled_constant(t, "Add")
-    x, divisor = peeled_constant(t, "Div")
-    if scale is None and zero is None and not _stands_alone(x, node):
+    t, added = peeled_constant(t, "Add", 0)
+    x, divisor = peeled_constant(t, "Div", 1)
+    if codes is node.outputs[0] and not _stands_alone(x, node):
         return None
-    number = np.array(1.0, dtype=np.float32)
-    scale, divisor = (number if v is None else v for v in (scale, divisor))
-    nil = np.zeros((), dtype=np.float32)
-    zero, added = (nil if v is None else v for v in (zero, added))
     if not same_values(scale, divisor) or not same_values(zero, added):
         return None
     valid = np.all(np.isfinite(scale) & (scale > 0)) and np.all(np.isfinite(zero))
@@ -221,7 +216,7 @@ def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
 
 def _stands_alone(x: Value, node: Node) -> bool:
     """Return whether a form without scale is no part of a larger one with a scale."""
-    follows = any(n.op_type in {"Mul", "Sub", "Div"} for n in node.outputs[0].consumers())
+    follows = any(is_standard(n, "Mul", "Sub", "Div") for n in node.outputs[0].consumers())
     return not follows and _producer(x, "Div", "Add") is None
 
 
@@ -242,13 +237,7 @@ def _bits_of(codes: Value) -> tuple[Value, tuple[int, bool, bool], Rounding] | N
         t, clamps = clamp[2], clamps + 1
     found = first or rounding_of(t)
     ends = (low, high)
-    if found is None or any(
-        e.size != 1 or not np.isfinite(e) or e != np.rint(e) for e in ends
-    ):
+    if found is None or any(end.size != 1 or not is_whole(end) for end in ends):
         return None
-    bits = whole_range(int(low), int(high))
+    bits = bits_of_bounds(int(low), int(high))
     return None if bits is None else (t if first else found[1], bits, found[0])
-
-
-def _is_whole(bound: Array) -> bool:
-    return bound.size == 1 and bool(np.isfinite(bound) & (bound == np.rint(bound)))

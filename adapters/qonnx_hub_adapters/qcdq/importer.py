@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from onnx_ir import Model, Node
 
@@ -10,9 +10,12 @@ from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
 from qonnx_hub_adapters.qcdq.exporter import INFO
-from qonnx_hub_adapters.qcdq.parameters import NoMatchError, is_linear
-from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, Rewriter, note_kept
-from qonnx_hub_ir import dialect
+from qonnx_hub_adapters.qcdq.parameters import NoMatchError
+from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, ChainRewriter, note_kept
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import input_of, is_standard
+from qonnx_hub_ir.graph.subgraphs import every_node
+from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import (
     DropUnused,
     InferShapes,
@@ -21,12 +24,6 @@ from qonnx_hub_ir.passes import (
     run_passes,
 )
 from qonnx_hub_ir.verify import require_valid
-
-_CONTRIB_DOMAIN = "com.microsoft"
-"""onnxruntime's domain; its QuantizeLinear and DequantizeLinear took 16 and 4 bits before the
-standard ones did, and mean the same."""
-
-_CONTRIB_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 _OPSET_OF_ALL_TYPES = 21
 """The first standard opset with 16-bit and 4-bit integers, and with blocks."""
@@ -55,7 +52,7 @@ class QcdqImporter:
                 if domain == dialect.DOMAIN or domain in dialect.DOMAIN_ALIASES:
                     return False
             elif op_type in LINEAR_OPERATORS:
-                found |= domain in dialect.STANDARD_DOMAINS or domain == _CONTRIB_DOMAIN
+                found |= domain in dialect.STANDARD_DOMAINS or domain == CONTRIB
         return found
 
     def load(self, source: object, options: ImportOptions) -> Model:
@@ -95,7 +92,7 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
         limits.update(_limits_of_constants(model))
 
     model = read_model(source, prepare)
-    rewriter = Rewriter(model.graph)
+    rewriter = ChainRewriter(model.graph)
     rewriter.rewrite_chains(limits)
     DropUnused()(model)
     rewriter.rewrite_float_forms()
@@ -120,34 +117,26 @@ def kept_reasons(model: Model) -> dict[str, str]:
     }
 
 
-def _nodes(model: Model) -> Iterator[Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()
-
-
 def _standardize(model: Model) -> None:
-    """Give onnxruntime's QuantizeLinear and DequantizeLinear their standard names."""
-    nodes = [
-        node
-        for node in _nodes(model)
-        if node.domain == _CONTRIB_DOMAIN and node.op_type in _CONTRIB_OPERATORS
-    ]
-    if not nodes:
-        return
-    if any(_needs_newer_opset(node) for node in nodes):
+    """Give onnxruntime's QuantizeLinear and DequantizeLinear their standard names.
+
+    They took 16 and 4 bits before the standard ones did, and mean the same.
+    """
+    if any(_is_contrib(node) and _needs_newer_opset(node) for node in every_node(model)):
         # Before they are standard nodes, which the older opset would not know.
         RaiseOpset(_OPSET_OF_ALL_TYPES)(model)
-        nodes = [node for node in _nodes(model) if node.domain == _CONTRIB_DOMAIN]
-    for node in nodes:
-        if node.op_type in _CONTRIB_OPERATORS:
-            node.domain = ""
+    for node in filter(_is_contrib, every_node(model)):
+        node.domain = ""
+
+
+def _is_contrib(node: Node) -> bool:
+    return node.domain == CONTRIB and operators.is_qdq(node)
 
 
 def _needs_newer_opset(node: Node) -> bool:
     if "block_size" in node.attributes:
         return True
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    zero = input_of(node, 2)
     known = zero if zero is not None else node.inputs[0]
     if zero is None and node.op_type == "QuantizeLinear":
         return False
@@ -158,7 +147,7 @@ def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
     """Return the ranges that Clips leave to constants, before these are folded away."""
     limits: dict[str, tuple[int, int]] = {}
     for node in model.graph:
-        if not is_linear(node, "DequantizeLinear"):
+        if not is_standard(node, "DequantizeLinear"):
             continue
         try:
             chain = trace(node)

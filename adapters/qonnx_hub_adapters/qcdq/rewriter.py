@@ -9,11 +9,13 @@ from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.qcdq.chains import Chain, trace
 from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
-from qonnx_hub_adapters.qcdq.float_forms import ANCHORS, match_bipolar, match_integer
-from qonnx_hub_adapters.qcdq.parameters import NoMatchError, is_linear
+from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer
+from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.quantizers import Array, Quantizer
+from qonnx_hub_ir.graph.builder import Emitter, copy_node
+from qonnx_hub_ir.graph.names import free_name
+from qonnx_hub_ir.graph.queries import is_standard
+from qonnx_hub_ir.quantizers import Array
 
 KEPT = "qonnx_hub.kept"
 """Metadata key of a QuantizeLinear or DequantizeLinear that stays: why."""
@@ -24,18 +26,18 @@ Limits = Mapping[str, tuple[int, int]]
 """Name of a DequantizeLinear's output -> lowest and highest code of the constants it takes."""
 
 
-class Rewriter:
+class ChainRewriter:
     """Replaces chains by quantizers in one graph; chains from one source share theirs."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._made: dict[tuple[object, ...], Value] = {}
-        self._names = {node.name for node in graph}
+        self._names = {str(node.name) for node in graph}
 
     def rewrite_chains(self, limits: Limits) -> None:
         """Replace every chain that is one quantizer; note on the others why they are not."""
         for node in list(self.graph):
-            if not is_linear(node, "DequantizeLinear"):
+            if not is_standard(node, "DequantizeLinear"):
                 continue
             try:
                 chain = trace(node)
@@ -52,19 +54,17 @@ class Rewriter:
                 # Left over from a form that ended further down.
                 self.graph.remove(node, safe=True)
                 continue
-            if node.domain != "" or node.op_type not in ANCHORS:
-                continue
             found = match_bipolar(node) or match_integer(node)
-            if found is None:
-                continue
-            x, quant = found
-            emit = Emitter(node)
-            emit.replace_with(self._quantize(Decoding(x, quant), emit, str(node.name)))
+            if found is not None:
+                emit = Emitter(node)
+                emit.replace_with(self._quantize(Decoding(*found), emit, str(node.name)))
 
     def _replace(self, chain: Chain, decoding: Decoding) -> None:
         node = chain.target
         emit = Emitter(node)
-        key = _identity(chain, decoding)
+        # Decodings are one where the same integers are read in the same way.
+        bounds = tuple((b.shape, b.tobytes()) for b in decoding.bounds or ())
+        key = (chain.codes, decoding.quant, bounds, tuple(decoding.dynamic.items()))
         is_shared = key in self._made
         if not is_shared:
             self._made[key] = self._make(chain, decoding, emit)
@@ -88,14 +88,11 @@ class Rewriter:
 
     def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:
         # The name of the node that goes is free.
-        name = name if name == emit.node.name else self._free(name)
+        name = name if name == emit.node.name else free_name(name, self._names)
         x = decoding.x
         if isinstance(x, np.ndarray):
             x = dialect.add_initializer(self.graph, f"{name}_values", x)
-        quant, dynamic = decoding.quant, decoding.dynamic
-        fresh = dialect.quantizer_node(x, quant, name, self.graph, dynamic)
-        emit.node.prepend(fresh)
-        return fresh.outputs[0]
+        return emit.quantizer(x, decoding.quant, name=name, dynamic=decoding.dynamic)
 
     def _hold(self, decoding: Decoding, emit: Emitter, value: Value) -> Value:
         """Return the value held to the bounds, if there are any."""
@@ -104,20 +101,11 @@ class Rewriter:
         low, high = (_shrunk(bound) for bound in decoding.bounds)
         ends = [emit.constant("low", low), emit.constant("high", high)]
         if low.size == 1 and high.size == 1:
-            held = emit.add("Clip", [value, *ends])
+            held = emit.add("Clip", [value, *ends], value)
         else:
-            held = emit.add("Min", [emit.add("Max", [value, ends[0]]), ends[1]])
-        held.type, held.shape = value.type, value.shape
+            held = emit.add("Min", [emit.add("Max", [value, ends[0]]), ends[1]], value)
         held.metadata_props.update(value.metadata_props)
         return held
-
-    def _free(self, name: str) -> str:
-        free, count = name, 0
-        while free in self._names:
-            count += 1
-            free = f"{name}_{count}"
-        self._names.add(free)
-        return free
 
 
 def _shrunk(bound: Array) -> Array:
@@ -126,28 +114,11 @@ def _shrunk(bound: Array) -> Array:
     return np.array(first, dtype=bound.dtype) if np.all(bound == first) else bound
 
 
-def _identity(chain: Chain, decoding: Decoding) -> tuple[object, ...]:
-    """Return what makes two decodings one: the same integers, read in the same way."""
-    bounds = tuple((b.shape, b.tobytes()) for b in decoding.bounds or ())
-    quant: Quantizer = decoding.quant
-    return chain.codes, quant, bounds, tuple(decoding.dynamic.items())
-
-
 def _repeat(move: Node, x: Value, before: Node) -> Value:
     """Return the output of a copy of ``move`` that moves ``x`` instead."""
-    inputs = [x, *move.inputs[1:]]
-    copy = Node(
-        move.domain,
-        move.op_type,
-        inputs,
-        list(move.attributes.values()),
-        num_outputs=1,
-        name=f"{move.name}_of_values",
-    )
+    copy = copy_node(move, [x, *move.inputs[1:]], name=f"{move.name}_of_values")
     out = copy.outputs[0]
-    out.name = f"{before.name}_{copy.name}_out"
-    out.type, out.shape = x.type, move.outputs[0].shape
-    out.metadata_props.update(move.outputs[0].metadata_props)
+    out.name, out.type = f"{before.name}_{copy.name}_out", x.type
     before.prepend(copy)
     return out
 

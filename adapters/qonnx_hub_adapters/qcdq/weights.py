@@ -7,6 +7,7 @@ once to learn their range and once more when the file is written.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import onnx_ir
 from onnx_ir import Node, TensorProtocol, Value
 
 from qonnx_hub_adapters.qcdq import linear
-from qonnx_hub_adapters.qcdq.encoding_options import Encoding, Wishes
+from qonnx_hub_adapters.qcdq.encoding_options import Encoding, EncodingRequest
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer, is_bipolar
@@ -27,7 +28,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
+class WeightCodes:
     """The integer codes of a weight.
 
     Attributes:
@@ -42,9 +43,8 @@ class Codes:
     low: int
     high: int
 
-    def stored(self, width: int, *, signed: bool) -> TensorProtocol:
+    def stored(self, dtype: onnx_ir.DataType) -> TensorProtocol:
         """Return the codes as a tensor of that integer type; large ones are computed late."""
-        dtype = linear.integer_type(width, signed=signed)
         shape = [int(size) for size in dialect.known_shape(self.tensor).numpy()]
 
         def compute() -> TensorProtocol:
@@ -58,20 +58,14 @@ class Codes:
         return onnx_ir.LazyTensor(compute, dtype, onnx_ir.Shape(shape))
 
 
-def codes_of(tensor: TensorProtocol, quant: IntQuant | BipolarQuant) -> Codes | None:
+def codes_of(tensor: TensorProtocol, quant: IntQuant | BipolarQuant) -> WeightCodes | None:
     """Return the codes of a weight; ``None`` where a value has none (NaN)."""
-    low, high = 0, 0
-    first = True
     try:
-        for _, block in _blocks(tensor, quant):
-            if block.size == 0:
-                continue
-            low = int(block.min()) if first else min(low, int(block.min()))
-            high = int(block.max()) if first else max(high, int(block.max()))
-            first = False
+        blocks = (block for _, block in _blocks(tensor, quant) if block.size)
+        ends = [int(end) for block in blocks for end in (block.min(), block.max())]
     except ValueError:
         return None
-    return Codes(tensor, quant, low, high)
+    return WeightCodes(tensor, quant, min(ends, default=0), max(ends, default=0))
 
 
 def _blocks(
@@ -103,20 +97,14 @@ def _rows(
             return values
         return np.broadcast_to(values, shape)[rows]
 
-    if isinstance(quant, BipolarQuant):
-        return BipolarQuant(part(quant.scale))
-    return IntQuant(
-        part(quant.scale),
-        part(quant.zero_point),
-        part(quant.bits),
-        quant.signed,
-        quant.narrow,
-        quant.rounding,
-    )
+    parts: dict[str, Any] = {
+        name: part(getattr(quant, name)) for name in dialect.parameter_fields(quant)
+    }
+    return dataclasses.replace(quant, **parts)
 
 
 def encode_weight(
-    node: Node, quant: Quantizer, tensor: TensorProtocol, wishes: Wishes
+    node: Node, quant: Quantizer, tensor: TensorProtocol, request: EncodingRequest
 ) -> Encoding:
     """Return how to store a quantized weight; there is always an exact way.
 
@@ -124,9 +112,9 @@ def encode_weight(
         node: The quantizer of the weight.
         quant: What it says; every parameter is known.
         tensor: The weight.
-        wishes: What the caller asks for.
+        request: What the caller asks for.
     """
-    if wishes.weights == "float" or wishes.encoding == "float":
+    if request.weights == "float" or request.encoding == "float":
         return _folded(quant, tensor, "")
     if not isinstance(quant, (IntQuant, BipolarQuant)):
         return _folded(quant, tensor, "has no integers")
@@ -137,85 +125,72 @@ def encode_weight(
     if codes is None:
         return _folded(quant, tensor, "holds values without an integer")
     signed = not isinstance(quant, IntQuant) or quant.signed
-    width = linear.width_for(*_range(quant, codes), signed=signed)
+    width = linear.width_for(*(_bounds(quant) or (codes.low, codes.high)), signed=signed)
     if width is None:
         width, signed = linear.width_for(codes.low, codes.high, signed=True), True
     if width is None:
         return _folded(quant, tensor, "has integers beyond 32 bits")
-    if width == 16 and max(wishes.opset, wishes.limit or 0) < 21:
+    if width == 16 and max(request.opset, request.limit or 0) < 21:
         width, signed = 32, True
-    return _stored(node, codes, _packed(codes, width, signed, wishes), signed)
+    width = _packed(codes, width, signed, request)
+    return _stored(node, codes, linear.Integers(width, signed))
 
 
-def _range(quant: IntQuant | BipolarQuant, codes: Codes) -> tuple[int, int]:
-    bounds = linear.bounds_of(quant) if isinstance(quant, IntQuant) else None
-    if is_bipolar(quant) or bounds is None:
-        return codes.low, codes.high
-    return bounds
+def _bounds(quant: IntQuant | BipolarQuant) -> tuple[int, int] | None:
+    """Return the range of a quantizer that has one: two levels have none."""
+    if not isinstance(quant, IntQuant) or is_bipolar(quant):
+        return None
+    return linear.bounds_of(quant)
 
 
-def _packed(codes: Codes, width: int, signed: bool, wishes: Wishes) -> int:
-    """Return the narrowest type that is wished for and holds every code."""
-    narrowest = {"int8": 8, "int4": 4, "int2": 2}[wishes.weights]
+def _packed(codes: WeightCodes, width: int, signed: bool, request: EncodingRequest) -> int:
+    """Return the narrowest width that was asked for and holds every code."""
+    narrowest = {"int8": 8, "int4": 4, "int2": 2}[request.weights]
     for packed in (2, 4):
-        low, high = linear.type_range(packed, signed=signed)
-        if narrowest <= packed < width and low <= codes.low and codes.high <= high:
+        fits = linear.Integers(packed, signed).holds(codes.low, codes.high)
+        if narrowest <= packed < width and fits:
             return packed
     return width
 
 
-def _stored(node: Node, codes: Codes, width: int, signed: bool) -> Encoding:
+def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
     grid = linear.grid_of(node, codes.quant)
-    kind = f"{'' if signed else 'u'}int{width}"
-    opset = linear.OPSET_OF_WIDTH[width]
+    kind = form.type.name.lower()
+    opset = linear.OPSET_OF_WIDTH[form.width]
     count = codes.tensor.size
-    size = (count * 4, (count * width + 7) // 8)
-    if isinstance(grid, str) or _zero_does_not_fit(grid, width, signed):
+    size = (count * 4, (count * form.width + 7) // 8)
+    if isinstance(grid, str) or _zero_does_not_fit(grid, form):
         return Encoding(
             f"{kind} + Cast + Mul",
-            lambda emit: _cast_and_scale(emit, codes, width, signed),
+            lambda emit: _cast_and_scale(emit, codes, form),
             opset,
             reason="scale or zero point that DequantizeLinear does not take",
             weight_bytes=size,
         )
-
-    limits = _limits(codes.quant, width, signed)
+    # Clipping to the range changes nothing, and says the bit width to those who read the file.
+    # Two levels need none, and only 8 and 32 bits have a Clip.
+    limits = _bounds(codes.quant) if form.width in (8, 32) else None
+    limits = None if limits == form.range else limits
 
     def write(emit: Emitter) -> Value:
-        stored = emit.tensor("integers", codes.stored(width, signed=signed))
+        stored = emit.tensor("integers", codes.stored(form.type))
         if limits is not None:
-            form = linear.Integers(width, signed)
-            stored = linear.clip_codes(emit, stored, *limits, form)
-        return linear.dequantized(emit, stored, grid, width, signed=signed)
+            stored = form.clip(emit, stored, *limits)
+        return linear.dequantized(emit, stored, grid, form)
 
     name = f"{kind} + DQ" if limits is None else f"{kind} + Clip + DQ"
     return Encoding(name, write, opset, weight_bytes=size)
 
 
-def _limits(
-    quant: IntQuant | BipolarQuant, width: int, signed: bool
-) -> tuple[int, int] | None:
-    """Return the bounds to clip stored codes to, which change nothing.
-
-    They say the bit width to those who read the file. Two levels need none, and only 8 and 32
-    bits have a Clip.
-    """
-    bounds = linear.bounds_of(quant) if isinstance(quant, IntQuant) else None
-    if bounds is None or is_bipolar(quant) or width not in (8, 32):
-        return None
-    return None if bounds == linear.type_range(width, signed=signed) else bounds
-
-
-def _zero_does_not_fit(grid: linear.Grid, width: int, signed: bool) -> bool:
-    low, high = linear.type_range(width, signed=signed)
-    beyond = np.any(grid.zero < low) or np.any(grid.zero > high)
+def _zero_does_not_fit(grid: linear.AxisGrid, form: linear.Integers) -> bool:
+    beyond = not form.holds(grid.zero.min(), grid.zero.max())
     # A 32-bit DequantizeLinear with a zero point is not the same everywhere.
-    return bool(beyond or (width == 32 and np.any(grid.zero)))
+    return bool(beyond or (form.width == 32 and np.any(grid.zero)))
 
 
-def _cast_and_scale(emit: Emitter, codes: Codes, width: int, signed: bool) -> Value:
+def _cast_and_scale(emit: Emitter, codes: WeightCodes, form: linear.Integers) -> Value:
     quant = codes.quant
-    stored = emit.tensor("integers", codes.stored(width, signed=signed))
+    stored = emit.tensor("integers", codes.stored(form.type))
     t = emit.add("Cast", [stored], to=int(onnx_ir.DataType.FLOAT))
     if isinstance(quant, IntQuant) and np.any(np.asarray(quant.zero_point)):
         zero = np.asarray(quant.zero_point, dtype=np.float32)

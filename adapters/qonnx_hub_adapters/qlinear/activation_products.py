@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from onnx_ir import Node, Value
+from onnx_ir import Node
 
-from qonnx_hub_adapters.qlinear.epilogue import Layout
+from qonnx_hub_adapters.qlinear.epilogue import ChannelLayout
 from qonnx_hub_adapters.qlinear.integer_values import Codes
-from qonnx_hub_adapters.qlinear.products import Product
+from qonnx_hub_adapters.qlinear.products import QuantizedProduct
 from qonnx_hub_ir.analysis.integer_sums import INT32, SumRange
+from qonnx_hub_ir.graph.queries import dims, rank_of
 
 
-def read_pair(node: Node, x: Codes, other: Codes) -> Product | str:
+def read_pair(node: Node, x: Codes, other: Codes) -> QuantizedProduct | str:
     """Return the integer product of two activations that a MatMul is, or why it is none.
 
     All columns of the result are alike: one scale, one range of sums.
@@ -23,9 +24,10 @@ def read_pair(node: Node, x: Codes, other: Codes) -> Product | str:
         x: Integers of its first input.
         other: Integers of its second input.
     """
-    shape = node.outputs[0].shape
-    length = _length(node.inputs[1])
-    if shape is None or length is None or len(shape) < 2:
+    rank, factor = rank_of(node.outputs[0]), dims(node.inputs[1]) or ()
+    # As many products are added as the last axis but one of the second factor is long.
+    length = factor[-2] if len(factor) > 1 else None
+    if rank is None or rank < 2 or not isinstance(length, int):
         return "its sums have a length that is not known"
     ends = [a * b for a in (x.low, x.high) for b in (other.low, other.high)]
     largest = max(abs(end) for end in ends) * length
@@ -36,25 +38,17 @@ def read_pair(node: Node, x: Codes, other: Codes) -> Product | str:
         np.array([max(ends) * length], dtype=np.int64),
         np.array([largest], dtype=np.int64),
     )
-    return Product(
+    return QuantizedProduct(
         node=node,
         x=x,
         is_conv=False,
         # Stands for any second factor; what it holds is only its length and its reach.
         weights=np.full((length, 1), max(abs(other.low), abs(other.high)), dtype=np.int16),
         scale=np.asarray(other.scale, dtype=np.float32).reshape(1),
-        layout=Layout(len(shape), len(shape) - 1, 1),
+        layout=ChannelLayout(rank, rank - 1, 1),
         sums=sums,
         other=other,
     )
-
-
-def _length(value: Value | None) -> int | None:
-    """Return how many products are added: the second factor's last axis but one."""
-    if value is None or value.shape is None or len(value.shape) < 2:
-        return None
-    size = list(value.shape)[-2]
-    return size if isinstance(size, int) else None
 
 
 def moments(codes: Codes) -> tuple[float, float]:

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
+from onnx.reference import ReferenceEvaluator
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_whole
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
-
-_MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +41,7 @@ def read_weight(value: Value | None) -> Weight | str:
         return "its weight is not quantized"
     if dialect.is_quantizer(node):
         return _quantized(node)
-    if node.domain != "" or node.op_type not in _MOVES:
+    if not operators.moves_axes(node):
         return f"its weight comes from {node.op_type} '{node.name}'"
     inner = read_weight(node.inputs[0])
     if isinstance(inner, str):
@@ -71,7 +70,7 @@ def _quantized(node: Node) -> Weight | str:
         return f"its weight has no integers: {error}"
     if isinstance(quant, IntQuant):
         zero = np.asarray(quant.zero_point, dtype=np.float64)
-        if np.any(zero != np.rint(zero)):
+        if not is_whole(zero):
             return "its weight has a zero point that is no whole number"
         levels = levels - zero.astype(np.int64)
     if levels.size and (levels.min() < -128 or levels.max() > 255):
@@ -90,7 +89,7 @@ def read_number(value: Value | None) -> Array | None:
     if node is None:
         return None
     if not dialect.is_quantizer(node):
-        if node.domain != "" or node.op_type not in _MOVES:
+        if not operators.moves_axes(node):
             return None
         inner = read_number(node.inputs[0])
         return None if inner is None else _moved(node, inner)
@@ -105,37 +104,19 @@ def quantizer_of(value: Value | None) -> Node | None:
     """Return the quantizer of a constant that :func:`read_number` gives, if it has one."""
     node = None if value is None else value.producer()
     while node is not None and not dialect.is_quantizer(node):
-        inner = node.inputs[0] if node.op_type in _MOVES else None
+        inner = node.inputs[0] if operators.moves_axes(node) else None
         node = None if inner is None else inner.producer()
     return node
 
 
 def _moved(node: Node, array: Array) -> Any:
-    """Return the array as a node of :data:`_MOVES` moves it; ``None`` if that is dynamic."""
-    if node.op_type == "Identity":
-        return array
-    if node.op_type == "Transpose":
-        order = node.attributes.get("perm")
-        return np.transpose(array, None if order is None else list(order.value))
-    if node.op_type == "Flatten":
-        axis = node.attributes["axis"].value if "axis" in node.attributes else 1
-        axis += array.ndim if axis < 0 else 0
-        return array.reshape(int(np.prod(array.shape[:axis], dtype=np.int64)), -1)
-    if node.op_type == "Reshape":
-        return _reshaped(node, array)
-    axes = dialect.constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
-    if node.op_type == "Squeeze":
-        return np.squeeze(array, None if axes is None else tuple(int(a) for a in axes))
-    return None if axes is None else np.expand_dims(array, tuple(int(a) for a in axes))
-
-
-def _reshaped(node: Node, array: Array) -> Array | None:
-    shape = dialect.constant_value(node.inputs[1])
-    if shape is None:
+    """Return the array as a node moves its axes; ``None`` if that is dynamic."""
+    constants = [dialect.constant_value(value) for value in node.inputs[1:]]
+    if any(constant is None for constant in constants):
         return None
-    keeps_zero = "allowzero" in node.attributes and node.attributes["allowzero"].value
-    dims = [
-        array.shape[axis] if size == 0 and not keeps_zero else int(size)
-        for axis, size in enumerate(shape)
-    ]
-    return array.reshape(dims)
+    x, *rest = (f"x{index}" for index in range(len(node.inputs)))
+    copy = onnx_ir.serde.serialize_node(node)
+    copy.input[:], copy.output[:] = [x, *rest], ["y"]
+    known = dict(zip(rest, constants, strict=True))
+    (moved,) = ReferenceEvaluator(copy).run(["y"], {x: array, **known})
+    return moved

@@ -7,28 +7,25 @@ two staircases are equal if their steps are at the same places.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx_ir import Node, Value
 
+from qonnx_hub_adapters.qcdq.chains import windows_are_filled
 from qonnx_hub_adapters.qlinear.constants import read_number
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.affine import batchnorm_affine
+from qonnx_hub_ir.graph.queries import attribute, is_standard
 from qonnx_hub_ir.quantizers import Array
 
 Apply = Callable[[Array], Array]
 
-MOVES = frozenset({"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators that may stand in a chain and act on the codes behind the quantizer instead."""
-
-_SINGLE = MOVES | frozenset(
-    {"BatchNormalization", "Clip", "Identity", "LeakyRelu", "Neg", "Relu"}
-)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class EpilogueStep:
     """One operator on values of shape (channels, numbers).
 
     Attributes:
@@ -43,7 +40,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ChannelLayout:
     """Where the channels of a value lie.
 
     Attributes:
@@ -86,28 +83,32 @@ def trace_epilogue(
     return value, nodes
 
 
+def is_move(node: Node) -> bool:
+    """Return whether a node may stand in a chain and act on the codes behind it instead."""
+    pools = is_standard(node, "MaxPool")
+    return pools or operators.reshapes(node) or operators.transposes(node)
+
+
 def _moving_input(node: Node) -> Value | None:
     if node.domain != "" or len(node.outputs) != 1:
         return None
-    if node.op_type in _SINGLE:
+    if is_move(node) or node.op_type in _READERS:
         return node.inputs[0]
-    if node.op_type not in {"Add", "Sub", "Mul", "Div"} or len(node.inputs) != 2:
-        return None
-    moving = [v for v in node.inputs if read_number(v) is None]
-    return moving[0] if len(moving) == 1 else None
+    moving = [value for value in node.inputs if read_number(value) is None]
+    return moving[0] if node.op_type in ARITHMETIC and len(moving) == 1 else None
 
 
-def read_chain(chain: list[Node], layout: Layout) -> list[Step] | str:
+def read_chain(chain: list[Node], layout: ChannelLayout) -> list[EpilogueStep] | str:
     """Return what a chain computes apart from its moves, or why it cannot be followed.
 
     Args:
         chain: Nodes in order.
         layout: Where the channels lie at its start.
     """
-    steps: list[Step] = []
+    steps: list[EpilogueStep] = []
     last_pool = -1
     for node in chain:
-        if node.op_type in MOVES:
+        if is_move(node):
             layout = _moved(layout, node)
             if node.op_type != "MaxPool":
                 continue
@@ -126,41 +127,31 @@ def read_chain(chain: list[Node], layout: Layout) -> list[Step] | str:
     return steps
 
 
-def _moved(layout: Layout, node: Node) -> Layout:
+def _moved(layout: ChannelLayout, node: Node) -> ChannelLayout:
     """Return where the channels lie behind a move; nowhere if that is not known."""
     shape = node.outputs[0].shape
     if node.op_type == "MaxPool":
         return layout
-    order = node.attributes.get("perm")
+    order = attribute(node, "perm", None)
     if node.op_type == "Transpose" and order is not None and layout.axis >= 0:
-        return Layout(layout.rank, list(order.value).index(layout.axis), layout.channels)
-    return Layout(0 if shape is None else len(shape), -1, layout.channels)
+        return ChannelLayout(layout.rank, list(order).index(layout.axis), layout.channels)
+    return ChannelLayout(0 if shape is None else len(shape), -1, layout.channels)
 
 
-def windows_are_filled(node: Node) -> bool:
-    """Return whether every window of a MaxPool has a value: an empty one is infinite."""
-    given = {name: attribute.value for name, attribute in node.attributes.items()}
-    automatic = given.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
-    padded = automatic or any(given.get("pads", ()))
-    dilated = any(step != 1 for step in given.get("dilations", ()))
-    return not (given.get("ceil_mode", 0) or (padded and dilated))
+ARITHMETIC: Mapping[str, Any] = {
+    "Add": np.add,
+    "Div": np.divide,
+    "Mul": np.multiply,
+    "Sub": np.subtract,
+}
+"""Operators of two values, as numpy computes them."""
 
 
-def read_step(node: Node, layout: Layout) -> Step | str:
+def read_step(node: Node, layout: ChannelLayout) -> EpilogueStep | str:
     """Return what an operator computes, or why it cannot be followed."""
     where = f"{node.op_type} '{node.name}'"
-    if node.op_type == "Identity":
-        return Step(node, lambda t: t)
-    if node.op_type == "Relu":
-        return Step(node, lambda t: np.maximum(t, t.dtype.type(0)), clamps=True)
-    if node.op_type == "Neg":
-        return Step(node, lambda t: -t)
-    if node.op_type == "LeakyRelu":
-        return _leaky_relu(node, where)
-    if node.op_type == "Clip":
-        return _clip(node, layout, where)
-    if node.op_type == "BatchNormalization":
-        return _batch_norm(node, layout, where)
+    if node.op_type in _READERS:
+        return _READERS[node.op_type](node, layout, where)
     constants = [read_number(v) for v in node.inputs]
     known = [layout.per_channel(c) if c is not None else None for c in constants]
     given = [k for k in known if k is not None]
@@ -169,70 +160,67 @@ def read_step(node: Node, layout: Layout) -> Step | str:
     number, first = given[0], known[0] is not None
     if not np.all(np.isfinite(number)) or (node.op_type == "Div" and np.any(number == 0)):
         return f"{where} has a constant that is not finite, or divides by zero"
-    return _arithmetic(node, number, first, where)
+    function = ARITHMETIC[node.op_type]
+    if not first:
+        return EpilogueStep(node, lambda t: function(t, number.astype(t.dtype)))
+    if node.op_type == "Div":
+        return f"{where} divides a constant by values"
+    return EpilogueStep(node, lambda t: function(number.astype(t.dtype), t))
 
 
-def _arithmetic(node: Node, number: Array, first: bool, where: str) -> Step | str:
-    steps: dict[str, Apply] = {
-        "Add": lambda t: t + number.astype(t.dtype),
-        "Mul": lambda t: t * number.astype(t.dtype),
-        "Sub": lambda t: t - number.astype(t.dtype),
-        "Div": lambda t: t / number.astype(t.dtype),
-    }
-    if not first or node.op_type in {"Add", "Mul"}:
-        return Step(node, steps[node.op_type])
-    if node.op_type == "Sub":
-        return Step(node, lambda t: number.astype(t.dtype) - t)
-    return f"{where} divides a constant by values"
-
-
-def _leaky_relu(node: Node, where: str) -> Step | str:
-    attribute = node.attributes.get("alpha")
-    alpha = np.float32(0.01 if attribute is None else attribute.value)
+def _leaky_relu(node: Node, layout: ChannelLayout, where: str) -> EpilogueStep | str:
+    alpha = np.float32(attribute(node, "alpha", 0.01))
     if not 0 <= alpha <= 1:
         return f"{where} turns negative values round, or makes them grow"
-    return Step(node, lambda t: np.where(t < 0, t * t.dtype.type(alpha), t), clamps=True)
+    return EpilogueStep(
+        node, lambda t: np.where(t < 0, t * t.dtype.type(alpha), t), clamps=True
+    )
 
 
-def _clip(node: Node, layout: Layout, where: str) -> Step | str:
-    low, high = np.float32(-np.inf), np.float32(np.inf)
-    for index in (1, 2):
-        value = node.inputs[index] if index < len(node.inputs) else None
-        if value is None:
-            continue
+def _clip(node: Node, layout: ChannelLayout, where: str) -> EpilogueStep | str:
+    ends = [np.float32(-np.inf), np.float32(np.inf)]
+    for index, value in enumerate(node.inputs[1:3]):
         bound = read_number(value)
-        if bound is None or bound.size != 1 or bound.dtype != np.float32:
+        if bound is not None and bound.size == 1 and bound.dtype == np.float32:
+            ends[index] = bound.reshape(-1)[0]
+        elif value is not None:
             return f"{where} has bounds that are computed at run time"
-        if index == 1:
-            low = bound.reshape(-1)[0]
-        else:
-            high = bound.reshape(-1)[0]
+    low, high = ends
 
     def apply(t: Array) -> Array:
         return np.asarray(np.minimum(np.maximum(t, t.dtype.type(low)), t.dtype.type(high)))
 
-    return Step(node, apply, clamps=True)
+    return EpilogueStep(node, apply, clamps=True)
 
 
-def _batch_norm(node: Node, layout: Layout, where: str) -> Step | str:
+def _batch_norm(node: Node, layout: ChannelLayout, where: str) -> EpilogueStep | str:
     """Follow a BatchNormalization as factor and offset, each operation rounded by itself."""
-    if "training_mode" in node.attributes and node.attributes["training_mode"].value:
+    if attribute(node, "training_mode", 0):
         return f"{where} trains"
     if layout.axis != 1:
         return f"{where} normalizes axis 1, the channels are on axis {layout.axis}"
-    parameters = [read_number(v) for v in node.inputs[1:5]]
+    parameters = [read_number(value) for value in node.inputs[1:5]]
     if any(p is None or p.size != layout.channels for p in parameters):
         return f"{where} has parameters that are computed at run time"
     gain, shift, mean, variance = (np.asarray(p) for p in parameters)
-    attribute = node.attributes.get("epsilon")
-    epsilon = np.float32(1e-5 if attribute is None else attribute.value)
-    with np.errstate(all="ignore"):
-        factor = np.reciprocal(np.sqrt(variance + epsilon)) * gain
-        offset = shift - mean * factor
-    if not np.all(np.isfinite(factor) & np.isfinite(offset)):
+    line = batchnorm_affine(gain, shift, mean, variance, attribute(node, "epsilon", 1e-5))
+    if not all(np.all(np.isfinite(values)) for values in line):
         return f"{where} has parameters that are not finite"
-    columns = [values.reshape(-1, 1) for values in (factor, offset)]
-    return Step(node, lambda t: t * columns[0].astype(t.dtype) + columns[1].astype(t.dtype))
+    factor, offset = (values.reshape(-1, 1) for values in line)
+    return EpilogueStep(node, lambda t: t * factor.astype(t.dtype) + offset.astype(t.dtype))
+
+
+_READERS: Mapping[str, Callable[[Node, ChannelLayout, str], EpilogueStep | str]] = {
+    "BatchNormalization": _batch_norm,
+    "Clip": _clip,
+    "Identity": lambda node, *_: EpilogueStep(node, lambda t: t),
+    "LeakyRelu": _leaky_relu,
+    "Neg": lambda node, *_: EpilogueStep(node, np.negative),
+    "Relu": lambda node, *_: EpilogueStep(
+        node, lambda t: np.maximum(t, t.dtype.type(0)), clamps=True
+    ),
+}
+"""Operators of one value and constants -> what reads them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,14 +231,14 @@ class Line:
     offset: Array
 
 
-def apply_steps(steps: list[Step], t: Array) -> Array:
+def apply_steps(steps: list[EpilogueStep], t: Array) -> Array:
     """Return what the steps compute, in the type of ``t``."""
     for step in steps:
         t = step.apply(t)
     return t
 
 
-def line_of(steps: list[Step], scale: Array) -> Line:
+def line_of(steps: list[EpilogueStep], scale: Array) -> Line:
     """Return slope and offset of the steps without their clamps.
 
     Args:

@@ -9,14 +9,13 @@ a few values in 10^5; :mod:`qonnx_hub_adapters.qlinear.float_exactness` tells wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.qlinear.float_exactness import Doubts
-from qonnx_hub_adapters.qlinear.integer_nodes import Site
+from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode, shared_parameters
 from qonnx_hub_adapters.qlinear.integer_sums import (
     WINDOW,
     dynamic_matmul,
@@ -26,9 +25,12 @@ from qonnx_hub_adapters.qlinear.integer_sums import (
 from qonnx_hub_adapters.qlinear.lookups import quantize_lookups
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import is_standard
+from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.subgraphs import every_graph
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 
-Expander = Callable[[Site], None]
+Expander = Callable[[IntegerNode], None]
 
 
 def is_integer_operator(domain: str, op_type: str) -> bool:
@@ -48,12 +50,12 @@ def expand(model: Model) -> None:
         SourceError: An operator with inputs or attributes that are not known.
     """
     doubts = Doubts()
-    for graph in (model.graph, *model.graph.subgraphs()):
+    for graph in every_graph(model, functions=False):
         for node in list(graph):
             expander = _EXPANDERS.get((node.domain, node.op_type))
             if expander is not None:
                 doubts.note(node)
-                expander(Site(graph, node))
+                expander(IntegerNode(node))
         _lift_splits(graph)
         quantize_lookups(graph)
     if not any(node.domain == CONTRIB for node in model.graph.all_nodes()):
@@ -71,12 +73,12 @@ def _lift_splits(graph: Graph) -> None:
     scale of its own, leaves the Split as it is.
     """
     for node in reversed(list(graph)):
-        if node.domain != "" or node.op_type != "Split":
+        if not is_standard(node, "Split"):
             continue
         readers = [reader for part in node.outputs for reader in part.consumers()]
         if not readers or any(part.is_graph_output() for part in node.outputs):
             continue
-        parameters = {_parameters_of(reader) for reader in readers}
+        parameters = {shared_parameters(reader) for reader in readers}
         if len(parameters) != 1 or None in parameters:
             continue
         emit = Emitter(node)
@@ -85,33 +87,12 @@ def _lift_splits(graph: Graph) -> None:
         for part in node.outputs:
             part.type = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
             for reader in list(part.consumers()):
-                _put(reader, part)
-                graph.remove(reader, safe=True)
+                replace_node(
+                    reader, part, keep_name=False, keep_type=False, keep_metadata=False
+                )
 
 
-def _put(reader: Node, part: Value) -> None:
-    """Put a part in the place of a node's output, under the name that a graph output has."""
-    old = reader.outputs[0]
-    if not old.is_graph_output():
-        old.replace_all_uses_with(part)
-        return
-    name, kind, shape = old.name, old.type, old.shape
-    old.replace_all_uses_with(part, replace_graph_outputs=True)
-    old.name = None
-    part.name, part.type, part.shape = name, kind, shape
-
-
-def _parameters_of(node: Node) -> tuple[Any, ...] | None:
-    """Return what makes two DequantizeLinear nodes one, ``None`` for what is per channel."""
-    if node.domain != "" or node.op_type != "DequantizeLinear":
-        return None
-    known = [dialect.constant_value(value) for value in node.inputs[1:]]
-    if any(array is None or array.size != 1 for array in known):
-        return None
-    return tuple((a.dtype.str, a.tobytes()) for a in known if a is not None)
-
-
-def _qlinear_conv(site: Site) -> None:
+def _qlinear_conv(site: IntegerNode) -> None:
     attributes = site.attributes(*WINDOW)
     inputs = [site.dequantized(0), site.dequantized(3, axis=0)]
     bias = site.bias(8, 1, 4)
@@ -120,7 +101,7 @@ def _qlinear_conv(site: Site) -> None:
     site.quantized(site.emit.add("Conv", inputs, **attributes), 6)
 
 
-def _qlinear_matmul(site: Site) -> None:
+def _qlinear_matmul(site: IntegerNode) -> None:
     site.attributes()
     b = site.required(3)
     axis = None if b.shape is None else len(b.shape) - 1
@@ -128,7 +109,7 @@ def _qlinear_matmul(site: Site) -> None:
     site.quantized(product, 6)
 
 
-def _qgemm(site: Site) -> None:
+def _qgemm(site: IntegerNode) -> None:
     attributes = site.attributes("alpha", "transA", "transB")
     axis = 0 if attributes.get("transB", 0) else 1
     inputs: list[Value | None] = [site.dequantized(0), site.dequantized(3, axis=axis)]
@@ -143,7 +124,7 @@ def _qgemm(site: Site) -> None:
 
 
 def _pairwise(op_type: str) -> Expander:
-    def rewrite(site: Site) -> None:
+    def rewrite(site: IntegerNode) -> None:
         site.attributes()
         values = site.emit.add(op_type, [site.dequantized(0), site.dequantized(3)])
         site.quantized_with_zero(values, 6)
@@ -160,7 +141,7 @@ def _single(op_type: str, *known: str, with_zero: bool = False) -> Expander:
         with_zero: Whether it rounds its result with the zero point added.
     """
 
-    def rewrite(site: Site) -> None:
+    def rewrite(site: IntegerNode) -> None:
         attributes = site.attributes(*known, "channels_last")
         if attributes.pop("channels_last", 0):
             raise site.fail("is channels-last")
@@ -173,28 +154,28 @@ def _single(op_type: str, *known: str, with_zero: bool = False) -> Expander:
     return rewrite
 
 
-def _softmax(site: Site) -> None:
+def _softmax(site: IntegerNode) -> None:
     attributes = site.attributes("axis", "opset")
     if attributes.pop("opset", 13) < 13:
         raise site.fail("sums over all axes behind its own, as Softmax did before opset 13")
     site.quantized(site.emit.add("Softmax", [site.dequantized(0)], **attributes), 3)
 
 
-def _reduce_mean(site: Site) -> None:
+def _reduce_mean(site: IntegerNode) -> None:
     attributes = site.attributes("axes", "keepdims")
     axes = np.array(attributes.pop("axes"), dtype=np.int64)
     inputs = [site.dequantized(0), site.emit.constant("axes", axes)]
     site.quantized(site.emit.add("ReduceMean", inputs, **attributes), 3)
 
 
-def _concat(site: Site) -> None:
+def _concat(site: IntegerNode) -> None:
     attributes = site.attributes("axis")
     firsts = range(2, len(site.node.inputs), 3)
     values = site.emit.add("Concat", [site.dequantized(i) for i in firsts], **attributes)
     site.quantized(values, 0)
 
 
-def _where(site: Site) -> None:
+def _where(site: IntegerNode) -> None:
     site.attributes()
     inputs = [site.required(0), site.dequantized(1), site.dequantized(4)]
     site.quantized(site.emit.add("Where", inputs), 7)

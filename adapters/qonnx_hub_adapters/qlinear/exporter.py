@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onnx_ir import Model, Node
+from onnx_ir import Model
 
 from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
@@ -21,8 +21,9 @@ from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.integer_values import Form, Steps, choose_form, read_steps
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
-from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, Rewriter
+from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, IntegerRewriter
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.queries import every_quantizer, quantizers
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
@@ -53,21 +54,9 @@ INFO = AdapterInfo(
     name="qlinear",
     summary="integer-only ONNX: QLinear and Integer operators with Clip below 8 bits",
     suffixes=SUFFIXES,
-    support={
-        Feature.BITS_2_TO_8: Support.BOUNDED,
-        Feature.BITS_9_TO_16: Support.EXACT,
-        Feature.BITS_17_TO_32: Support.EXACT,
-        Feature.UNSIGNED_1_BIT: Support.BOUNDED,
-        Feature.BIPOLAR: Support.BOUNDED,
-        Feature.NARROW: Support.BOUNDED,
-        Feature.PER_CHANNEL: Support.BOUNDED,
-        Feature.ZERO_POINT: Support.BOUNDED,
-        Feature.ROUNDING_MODES: Support.BOUNDED,
-        Feature.DYNAMIC: Support.EXACT,
-        Feature.MINIFLOAT: Support.EXACT,
-        Feature.TRUNC: Support.EXACT,
-        Feature.CHANNELS_LAST: Support.BOUNDED,
-    },
+    support=dict.fromkeys(Feature, Support.BOUNDED)
+    | dict.fromkeys((Feature.BITS_9_TO_16, Feature.BITS_17_TO_32), Support.EXACT)
+    | dict.fromkeys((Feature.DYNAMIC, Feature.MINIFLOAT, Feature.TRUNC), Support.EXACT),
     options=QlinearOptions,
 )
 """Bounded is what runs in integers: exact where the source's own float sums are (scales that
@@ -97,14 +86,17 @@ class QlinearExporter:
         own = read_own_options(QlinearOptions, self.info.name, options)
         copy = model.clone()
         run_passes(copy, [LowerChannelsLast(), InferShapes()])
-        order = [node.name or "" for node in copy.graph.all_nodes() if _is_quantizer(node)]
-        rewriter = Rewriter(
-            copy, _form(copy, options.opset, own), allow_lossy=options.allow_lossy
-        )
+        order = [node.name or "" for node in every_quantizer(copy)]
+        form = _form(copy, options.opset, own)
+        rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()
         if any(node.domain == CONTRIB for node in copy.graph):
             copy.opset_imports[CONTRIB] = 1
-        rest = QcdqExporter().export(copy, _for_the_rest(options, own))
+        # Where a float layer reads DequantizeLinear, onnxruntime's default options round its
+        # bias: weights of such layers are floats, unless narrow integers are asked for.
+        stored = "float" if own.stored_weights == "int8" else own.stored_weights
+        extra = {"encoding": own.encoding, "stored_weights": stored}
+        rest = QcdqExporter().export(copy, replace(options, extra=extra))
         known = {record.node: record for record in rest.quantizers} | records
         for name, bound in rewriter.bounds.items():
             known[name] = replace(
@@ -127,25 +119,10 @@ def _take_codes(model: Model) -> dict[str, CodesOf]:
     return found
 
 
-def _for_the_rest(options: ExportOptions, own: QlinearOptions) -> ExportOptions:
-    """Return the options for float layers: float weights, unless narrower ones are asked for.
-
-    Where a float layer reads DequantizeLinear, onnxruntime's default options round its bias.
-    """
-    stored = "float" if own.stored_weights == "int8" else own.stored_weights
-    return replace(options, extra={"encoding": own.encoding, "stored_weights": stored})
-
-
-def _is_quantizer(node: Node) -> bool:
-    return dialect.is_quantizer(node)
-
-
 def _form(model: Model, opset: int | None, own: QlinearOptions) -> Form:
-    steps = [read_steps(node) for node in model.graph if _is_activation(node)]
+    activations = (
+        n for n in quantizers(model) if dialect.constant_tensor(n.inputs[0]) is None
+    )
+    steps = [known for node in activations if isinstance(known := read_steps(node), Steps)]
     newest = max(model.opset_imports[""], opset or 0)
-    known = [s for s in steps if isinstance(s, Steps)]
-    return choose_form(known, newest, contrib=own.dialect == "ort")
-
-
-def _is_activation(node: Node) -> bool:
-    return dialect.is_quantizer(node) and dialect.constant_tensor(node.inputs[0]) is None
+    return choose_form(steps, newest, contrib=own.dialect == "ort")

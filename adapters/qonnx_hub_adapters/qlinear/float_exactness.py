@@ -12,6 +12,7 @@ from onnx_ir import Node
 from qonnx_hub_adapters.qlinear.integer_sums import scale_of, scaled_sum
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE, odd_part
+from qonnx_hub_ir.graph.queries import attribute, dims, input_of
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 _BYTE = 255
@@ -74,11 +75,7 @@ def _unless(certain: bool) -> Doubt:
 
 
 def _constant(node: Node, index: int) -> Array | None:
-    return dialect.constant_value(node.inputs[index]) if index < len(node.inputs) else None
-
-
-def _given(node: Node, index: int) -> bool:
-    return index < len(node.inputs) and node.inputs[index] is not None
+    return dialect.constant_value(input_of(node, index))
 
 
 def _are_powers_of_two(*scales: Array | None) -> bool:
@@ -96,10 +93,9 @@ def _largest_sum(node: Node, codes: int, zero: int, columns: int) -> float:
     """
     weight, offset = _constant(node, codes), _constant(node, zero)
     if weight is None:
-        value = node.inputs[codes]
-        length = None if value is None or value.shape is None else value.shape[-2]
+        length = (dims(node.inputs[codes]) or (None,))[-2:][0]
         return float(_BYTE * _BYTE * length) if isinstance(length, int) else math.inf
-    if offset is None and _given(node, zero):
+    if offset is None and input_of(node, zero) is not None:
         return math.inf
     levels = np.moveaxis(weight.astype(np.int64), columns, 0)
     if offset is not None:
@@ -121,18 +117,16 @@ def _requantized(bias: int | None, y_scale: int, columns: int) -> Callable[[Node
     """
 
     def rule(node: Node) -> Doubt:
-        turned = node.attributes.get("transB")
-        axis = 0 if turned is not None and turned.value else columns
+        axis = 0 if attribute(node, "transB", 0) else columns
         scales = [_constant(node, index) for index in (1, 4)]
         added = None if bias is None else _constant(node, bias)
-        alpha = node.attributes.get("alpha")
-        factor = np.asarray(1.0 if alpha is None else alpha.value, dtype=np.float32)
+        factor = np.asarray(attribute(node, "alpha", 1.0), dtype=np.float32)
         if any(s is None for s in scales) or factor <= 0:
             return Doubt.SUMS
         terms = _largest_sum(node, 3, 5, axis)
         terms += 0 if added is None else float(np.abs(added.astype(np.int64)).max(initial=0))
         odd = [float(odd_part(s).max()) for s in (*scales, factor) if s is not None]
-        whole = not _given(node, y_scale) or _are_powers_of_two(_constant(node, y_scale))
+        whole = input_of(node, y_scale) is None or _are_powers_of_two(_constant(node, y_scale))
         return _unless(whole and math.prod(odd) * terms <= FLOAT32_WHOLE)
 
     return rule
@@ -140,39 +134,34 @@ def _requantized(bias: int | None, y_scale: int, columns: int) -> Callable[[Node
 
 def _integer_product(columns: int) -> Callable[[Node], Doubt]:
     def rule(node: Node) -> Doubt:
-        terms = _largest_sum(node, 1, 3, columns)
-        tail = scaled_sum(node)
-        source = node.inputs[0]
+        whole = _largest_sum(node, 1, 3, columns) <= FLOAT32_WHOLE
+        tail, source = scaled_sum(node), node.inputs[0]
         if tail is None or source is None:
-            return _unless(terms <= FLOAT32_WHOLE)
+            return _unless(whole)
         scales = (dialect.constant_value(tail.factor), scale_of(source))
-        return _unless(_are_powers_of_two(*scales) and terms <= FLOAT32_WHOLE)
+        return _unless(whole and _are_powers_of_two(*scales))
 
     return rule
 
 
+def _scaled(*scales: int) -> Callable[[Node], Doubt]:
+    """Return the rule of an operator that is exact where these scales are powers of two."""
+    return lambda node: _unless(_are_powers_of_two(*(_constant(node, i) for i in scales)))
+
+
 def _to_float(node: Node) -> Doubt:
-    terms = _largest_sum(node, 1, 5, -1)
-    scales = (_constant(node, 2), _constant(node, 3))
-    return _unless(_are_powers_of_two(*scales) and terms <= FLOAT32_WHOLE)
+    whole = _largest_sum(node, 1, 5, -1) <= FLOAT32_WHOLE
+    return _scaled(2, 3)(node) if whole else Doubt.SUMS
 
 
 def _sum(node: Node) -> Doubt:
-    scales = [_constant(node, index) for index in (1, 4, 6)]
-    if not _are_powers_of_two(*scales):
-        return Doubt.SUMS
-    sizes = [float(s.reshape(-1)[0]) for s in scales[:2] if s is not None]
-    return _unless(max(sizes) <= _SPREAD * min(sizes))
+    sizes = [float(s.reshape(-1)[0]) for i in (1, 4) if (s := _constant(node, i)) is not None]
+    near = len(sizes) == 2 and max(sizes) <= _SPREAD * min(sizes)
+    return _scaled(1, 4, 6)(node) if near else Doubt.SUMS
 
 
-def _pair_product(node: Node) -> Doubt:
-    return _unless(_are_powers_of_two(*(_constant(node, index) for index in (1, 4, 6))))
-
-
-def _mean(node: Node) -> Doubt:
-    # A mean of whole numbers is off a tie by more than any rounding, or exactly on it.
-    return _unless(_are_powers_of_two(_constant(node, 1), _constant(node, 3)))
-
+# A mean of whole numbers is off a tie by more than any rounding, or exactly on it.
+_mean = _scaled(1, 3)
 
 _RULES: Mapping[str, Callable[[Node], Doubt]] = {
     "ConvInteger": _integer_product(0),
@@ -185,7 +174,7 @@ _RULES: Mapping[str, Callable[[Node], Doubt]] = {
     "QLinearConv": _requantized(8, 6, 0),
     "QLinearGlobalAveragePool": _mean,
     "QLinearMatMul": _requantized(None, 6, -1),
-    "QLinearMul": _pair_product,
+    "QLinearMul": _scaled(1, 4, 6),
     "QLinearReduceMean": _mean,
     "QLinearSigmoid": lambda node: Doubt.EXPONENTIALS,
     "QLinearSoftmax": lambda node: Doubt.EXPONENTIALS,

@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx_ir import Graph, Node, Value
+import onnx_ir
+from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import input_of, is_standard, rank_of
 from qonnx_hub_ir.quantizers import Array
 
 
-class Site:
+class IntegerNode:
     """One node that is rewritten.
 
     Attributes:
-        graph: The graph that it is in.
         node: The node.
         emit: Writes nodes before it.
     """
 
-    def __init__(self, graph: Graph, node: Node) -> None:
+    def __init__(self, node: Node) -> None:
         """Take a node of a graph."""
-        self.graph, self.node = graph, node
+        self.node = node
         self.emit = Emitter(node)
 
     def fail(self, reason: str) -> SourceError:
@@ -33,7 +34,7 @@ class Site:
 
     def input(self, index: int) -> Value | None:
         """Return an input, ``None`` where it is left out."""
-        return self.node.inputs[index] if index < len(self.node.inputs) else None
+        return input_of(self.node, index)
 
     def required(self, index: int) -> Value:
         """Return an input that must be there."""
@@ -52,10 +53,7 @@ class Site:
 
     def constant(self, index: int, what: str) -> Array:
         """Return an input that must be known without running."""
-        known = dialect.constant_value(self.input(index))
-        if known is None:
-            raise self.fail(f"has a {what} that is computed at run time")
-        return known
+        return self._known(self.input(index), what)
 
     def dequantized(self, first: int, axis: int | None = None) -> Value:
         """Return the values of the integers at inputs first, first + 1, first + 2.
@@ -78,20 +76,19 @@ class Site:
         if axis is None:
             raise self.fail("has a scale or zero point per row or per element")
         flat = [self._flat(value) for value in parameters]
+        # Both have to be alike: one for all is repeated beside one per channel.
         if single and zero is not None:
-            # One scale for all, but a zero point per channel: both have to be alike.
-            known = self._known(scale, "scale")
-            count = self._known(zero, "zero point").size
-            repeated = np.full(count, known.reshape(()), dtype=known.dtype)
-            flat[0] = self.emit.constant(f"{scale.name}_per_channel", repeated)
+            flat[0] = self._repeated(scale, "scale", zero, "zero point")
         elif zero is not None and not _is_many(zero):
-            known = self._known(zero, "zero point")
-            count = self._known(scale, "scale").size
-            repeated = np.full(count, known.reshape(()), dtype=known.dtype)
-            flat[1] = self.emit.constant(f"{zero.name}_per_channel", repeated)
+            flat[1] = self._repeated(zero, "zero point", scale, "scale")
         return self.emit.add("DequantizeLinear", [codes, *flat], axis=axis)
 
-    def _known(self, value: Value, what: str) -> Array:
+    def _repeated(self, value: Value, what: str, other: Value, per_channel: str) -> Value:
+        known, like = self._known(value, what), self._known(other, per_channel)
+        repeated = np.full(like.size, known.reshape(()), dtype=known.dtype)
+        return self.emit.constant(f"{value.name}_per_channel", repeated)
+
+    def _known(self, value: Value | None, what: str) -> Array:
         known = dialect.constant_value(value)
         if known is None:
             raise self.fail(f"has a {what} that is computed at run time")
@@ -117,7 +114,7 @@ class Site:
         inputs = [value, self._scalar(self.required(scale))]
         if self.input(scale + 1) is not None:
             inputs.append(self._scalar(self.required(scale + 1)))
-        elif self.type_of_codes(0) != np.uint8:
+        elif self.required(0).dtype is not onnx_ir.DataType.UINT8:
             raise self.fail("has no zero point that tells the type of its integers")
         self.emit.replace_with(self.emit.add("QuantizeLinear", inputs))
 
@@ -127,9 +124,8 @@ class Site:
         Behind an even zero point that is what QuantizeLinear gives; behind an odd one ties go
         to the other neighbour, and the sum is written out.
         """
-        zero = dialect.constant_value(self.input(scale + 1))
-        if self.input(scale + 1) is not None and zero is None:
-            raise self.fail("has a zero point that is computed at run time")
+        given = self.input(scale + 1)
+        zero = None if given is None else self._known(given, "zero point")
         if zero is None or int(zero.reshape(-1)[0]) % 2 == 0:
             self.quantized(value, scale)
             return
@@ -141,11 +137,6 @@ class Site:
         none = self.emit.constant("none", np.zeros((), dtype=zero.dtype))
         total = self.emit.add("Add", [quotient, offset])
         self.emit.replace_with(self.emit.add("QuantizeLinear", [total, unit, none]))
-
-    def type_of_codes(self, index: int) -> Any:
-        """Return the numpy type of an input's integers, ``None`` where it is not told."""
-        value = self.input(index)
-        return None if value is None or value.dtype is None else value.dtype.numpy()
 
     def bias(
         self, index: int, x_scale: int, w_scale: int, factor: float = 1.0
@@ -167,10 +158,19 @@ class Site:
         if scale.size == 1:
             one = self.emit.constant("bias_scale", scale.reshape(()))
             return self.emit.add("DequantizeLinear", [value, one])
-        axis = max(len(value.shape) - 1, 0) if value.shape is not None else 0
-        return self.emit.add(
-            "DequantizeLinear", [value, self.emit.constant("bias_scale", scale)], axis=axis
-        )
+        axis = max((rank_of(value) or 0) - 1, 0)
+        many = self.emit.constant("bias_scale", scale)
+        return self.emit.add("DequantizeLinear", [value, many], axis=axis)
+
+
+def shared_parameters(node: Node) -> tuple[Any, ...] | None:
+    """Return what makes two DequantizeLinear nodes one, ``None`` for what is per channel."""
+    if not is_standard(node, "DequantizeLinear"):
+        return None
+    known = [dialect.constant_value(value) for value in node.inputs[1:]]
+    if any(array is None or array.size != 1 for array in known):
+        return None
+    return tuple((a.dtype.str, a.tobytes()) for a in known if a is not None)
 
 
 def _is_many(value: Value | None) -> bool:

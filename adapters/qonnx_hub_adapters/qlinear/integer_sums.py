@@ -15,23 +15,25 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qlinear.integer_nodes import Site
-from qonnx_hub_ir import dialect
+from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import is_standard, only_reader, rank_of
 from qonnx_hub_ir.quantizers import Array
 
 WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 """Attributes of convolutions."""
 
-MOVES = frozenset(
-    {"Clip", "Concat", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize"}
-    | {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""Operators that leave integers on their grid."""
+
+def leaves_on_grid(node: Node) -> bool:
+    """Return whether a node leaves integers on their grid: it moves, pads or clips them."""
+    moves = operators.moves_or_inserts(node) and 0 in operators.data_inputs(node)
+    return moves or is_standard(node, "Clip", "MaxPool")
+
 
 _SCALE_AT = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
 
 
-def integer_product(site: Site) -> None:
+def integer_product(site: IntegerNode) -> None:
     """Rewrite MatMulInteger or ConvInteger, with the Cast and Mul behind it where it has them.
 
     A product with a zero point that is computed at run time by something else than
@@ -47,7 +49,7 @@ def integer_product(site: Site) -> None:
     unit = None if tail is None else dialect.constant_value(tail.factor)
     scales = None if unit is None else _shared_out(site, unit)
     if tail is not None and scales is not None:
-        place = Site(site.graph, tail.mul)
+        place = IntegerNode(tail.mul)
         place.emit.replace_with(_product_of(place, site, scales, conv, attributes))
         return
     one = np.ones((), dtype=np.float32)
@@ -60,7 +62,11 @@ def _is_known(value: Value | None) -> bool:
 
 
 def _product_of(
-    place: Site, site: Site, scales: tuple[Array, Array], conv: bool, attributes: Any
+    place: IntegerNode,
+    site: IntegerNode,
+    scales: tuple[Array, Array],
+    conv: bool,
+    attributes: Any,
 ) -> Value:
     """Return the float product of a site's factors, with these scales, written at a place."""
     factors = []
@@ -78,7 +84,7 @@ def _product_of(
 
 
 def _last_axis(value: Value) -> int:
-    return 1 if value.shape is None else len(value.shape) - 1
+    return (rank_of(value) or 2) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +97,9 @@ class Tail:
 
 def scaled_sum(node: Node) -> Tail | None:
     """Return the Mul behind an integer product and its Cast."""
-    cast = _only_reader(node)
-    if cast is None or cast.op_type != "Cast" or cast.attributes["to"].value != 1:
-        return None
-    mul = _only_reader(cast)
-    if mul is None or mul.op_type != "Mul":
+    cast = _reader_of(node, "Cast")
+    mul = None if cast is None else _reader_of(cast, "Mul")
+    if cast is None or mul is None or cast.attributes["to"].value != 1:
         return None
     others = [value for value in mul.inputs if value is not cast.outputs[0]]
     if len(others) != 1 or others[0] is None:
@@ -106,13 +110,14 @@ def scaled_sum(node: Node) -> Tail | None:
     return Tail(mul, others[0])
 
 
-def _only_reader(node: Node) -> Node | None:
+def _reader_of(node: Node, op_type: str) -> Node | None:
+    """Return the only reader of a node's result, where it is that operator."""
     value = node.outputs[0]
-    readers = list(value.consumers())
-    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
+    reader = next(iter(value.consumers()), None) if only_reader(value) else None
+    return reader if reader is not None and is_standard(reader, op_type) else None
 
 
-def _shared_out(site: Site, unit: Array) -> tuple[Array, Array] | None:
+def _shared_out(site: IntegerNode, unit: Array) -> tuple[Array, Array] | None:
     """Return float32 scales of both factors whose product is the unit, if there are any."""
     scale = scale_of(site.required(0))
     if scale is None or not _fits_channels(site, unit):
@@ -127,7 +132,7 @@ def _shared_out(site: Site, unit: Array) -> tuple[Array, Array] | None:
     return scale, factor.reshape(()) if factor.size == 1 else factor
 
 
-def _fits_channels(site: Site, unit: Array) -> bool:
+def _fits_channels(site: IntegerNode, unit: Array) -> bool:
     """Return whether a unit varies along the output's channels, or not at all."""
     if unit.size == 1:
         return True
@@ -152,7 +157,7 @@ def scale_of(value: Value) -> Array | None:
             known = dialect.constant_value(node.inputs[index])
             return known.reshape(()) if known is not None and known.size == 1 else None
         inner = node.inputs[0] if node.inputs else None
-        if node.op_type not in MOVES or inner is None:
+        if not leaves_on_grid(node) or inner is None:
             return None
         value = inner
 
@@ -170,7 +175,9 @@ def _other_factor(unit: Array, scale: Array) -> Array | None:
     return np.asarray(factor, dtype=np.float32) if np.all(scale * factor == unit) else None
 
 
-def _dynamic_product(site: Site, tail: Tail | None, conv: bool, attributes: Any) -> bool:
+def _dynamic_product(
+    site: IntegerNode, tail: Tail | None, conv: bool, attributes: Any
+) -> bool:
     """Rewrite a product of what DynamicQuantizeLinear made; return whether it is one.
 
     Before -> after::
@@ -190,7 +197,7 @@ def _dynamic_product(site: Site, tail: Tail | None, conv: bool, attributes: Any)
         return False
     if not _fits_channels(site, weight_scale):
         return False
-    place = Site(site.graph, tail.mul)
+    place = IntegerNode(tail.mul)
     flat = weight_scale.reshape(()) if weight_scale.size == 1 else weight_scale.reshape(-1)
     w_scale = place.emit.constant("weight_scale", flat)
     axis = 0 if conv else _last_axis(site.required(1))
@@ -217,7 +224,7 @@ def _weight_scale(factor: Value, scale: Value) -> Array | None:
     return known
 
 
-def matmul_to_float(site: Site) -> None:
+def matmul_to_float(site: IntegerNode) -> None:
     """Rewrite MatMulIntegerToFloat: scales and zero points stand beside both factors."""
     site.attributes()
     a = site.values_of(site.required(0), site.required(2), site.input(4))
@@ -225,7 +232,7 @@ def matmul_to_float(site: Site) -> None:
     _with_bias(site, [a, b], 6)
 
 
-def dynamic_matmul(site: Site) -> None:
+def dynamic_matmul(site: IntegerNode) -> None:
     """Rewrite DynamicQuantizeMatMul: its left factor is quantized by its own range."""
     site.attributes()
     source = onnx_ir.node(
@@ -243,12 +250,12 @@ def dynamic_matmul(site: Site) -> None:
     _with_bias(site, [a, b], 4)
 
 
-def _right_factor(site: Site, codes: int, scale: int, zero: int) -> Value:
+def _right_factor(site: IntegerNode, codes: int, scale: int, zero: int) -> Value:
     b = site.required(codes)
     return site.values_of(b, site.required(scale), site.input(zero), _last_axis(b))
 
 
-def _with_bias(site: Site, factors: Sequence[Value], bias: int) -> None:
+def _with_bias(site: IntegerNode, factors: Sequence[Value], bias: int) -> None:
     values = site.emit.add("MatMul", factors)
     addend = site.input(bias)
     if addend is not None:

@@ -9,7 +9,7 @@ their range. Everything here speaks of *levels*: code minus zero point, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from qonnx_hub_ir.quantizers import (
     is_bipolar,
     single_value,
 )
+from qonnx_hub_ir.semantics import quantize_to_integers
 
 LARGEST_BITS = 8
 
@@ -101,6 +102,12 @@ class Codes:
     form: Form
 
     @property
+    def is_full(self) -> bool:
+        """Whether every code of the type can occur."""
+        low, high = self.low + self.zero, self.high + self.zero
+        return low <= self.form.low and high >= self.form.high
+
+    @property
     def reach(self) -> int:
         """Largest code as an unsigned byte; x86 processors move signed ones up by 128."""
         return self.high + self.zero - self.form.low
@@ -150,8 +157,45 @@ def choose_form(steps: list[Steps], opset: int, *, contrib: bool = False) -> For
     return Form(signed=fits and opset < 21, contrib=contrib)
 
 
-def zero_in(form: Form, steps: Steps) -> int | None:
-    """Return the code of level 0 in the model's type, ``None`` where codes do not fit."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """What a quantizer makes, in the model's type.
+
+    Attributes:
+        steps: The quantizer.
+        zero: Code of its level 0.
+        form: The model's type.
+        low: Lowest level that can occur.
+        high: Highest level that can occur.
+    """
+
+    steps: Steps
+    zero: int
+    form: Form
+    low: int
+    high: int
+
+    def codes_of(self, values: Array) -> Array:
+        """Return the codes of floats."""
+        codes = quantize_to_integers(values, self.steps.quant)
+        return codes - self.steps.zero + self.zero
+
+    def within(self, low: int, high: int) -> Target:
+        """Return the same with other levels that can occur."""
+        return replace(self, low=low, high=high)
+
+    def holds(self, value: Value) -> Codes:
+        """Return a value of the graph as its codes."""
+        return Codes(value, self.steps.scale, self.zero, self.low, self.high, self.form)
+
+    def clips(self, emit: Emitter, value: Value) -> Codes:
+        """Return a value as its codes, held to the levels that can occur."""
+        low, high = self.low + self.zero, self.high + self.zero
+        return self.holds(clipped(emit, value, low, high, self.form))
+
+
+def target_in(form: Form, steps: Steps) -> Target | None:
+    """Return what a quantizer makes in the model's type, ``None`` where codes do not fit."""
     lowest = steps.low + steps.zero
     shift = 0
     if not form.signed and lowest < 0:
@@ -159,7 +203,8 @@ def zero_in(form: Form, steps: Steps) -> int | None:
         shift = 1 << (-lowest - 1).bit_length()
     zero = steps.zero + shift
     fits = form.low <= steps.low + zero and steps.high + zero <= form.high
-    return zero if fits and form.low <= zero <= form.high else None
+    known = fits and form.low <= zero <= form.high
+    return Target(steps, zero, form, steps.low, steps.high) if known else None
 
 
 def contrib(emit: Emitter, op_type: str, inputs: Sequence[Value | None], form: Form) -> Value:
@@ -187,24 +232,22 @@ def clipped(emit: Emitter, codes: Value, low: int, high: int, form: Form) -> Val
     return emit.add("Clip", [codes, *ends])
 
 
-def quantized(emit: Emitter, steps: Steps, zero: int, form: Form) -> Codes:
+def quantized(emit: Emitter, target: Target) -> Codes:
     """Return the codes of the quantizer of the emitter's node: the border into the integers.
 
     QuantizeLinear rounds before it adds its zero point. That is the quantizer as long as the
     quantizer's own zero point is 0 and it rounds half to even; else sum and rounding are
     written out and QuantizeLinear only converts.
     """
-    quant, x = steps.quant, emit.node.inputs[0]
-    shift = zero - steps.zero
+    x, steps, zero, form = emit.node.inputs[0], target.steps, target.zero, target.form
+    quant = steps.quant
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):
         if isinstance(quant, IntQuant):
             x = write_scaled(emit, quant)
-        positive = emit.add(
-            "GreaterOrEqual", [x, emit.constant("nil", np.zeros((), dtype=np.float32))]
-        )
+        nil = emit.constant("nil", np.zeros((), dtype=np.float32))
+        positive = emit.add("GreaterOrEqual", [x, nil])
         ends = [integer(emit, f"code_{n}", zero + n, form) for n in (1, -1)]
-        signs = emit.add("Where", [positive, *ends])
-        return Codes(signs, steps.scale, zero, -1, 1, form)
+        return target.holds(emit.add("Where", [positive, *ends]))
     if steps.zero == 0 and quant.rounding is Rounding.ROUND:
         scale = emit.constant("scale", steps.scale)
         inputs = [x, scale, integer(emit, "zero_point", zero, form)]
@@ -213,14 +256,12 @@ def quantized(emit: Emitter, steps: Steps, zero: int, form: Form) -> Codes:
         if quant.rounding is not Rounding.ROUND:
             t = write_rounded(emit, quant, t)
         one = emit.constant("unit_scale", np.ones((), dtype=np.float32))
-        inputs = [t, one, integer(emit, "unit_zero_point", shift, form)]
-    codes = emit.add("QuantizeLinear", inputs)
-    codes = clipped(emit, codes, steps.low + zero, steps.high + zero, form)
-    return Codes(codes, steps.scale, zero, steps.low, steps.high, form)
+        inputs = [t, one, integer(emit, "unit_zero_point", zero - steps.zero, form)]
+    return target.clips(emit, emit.add("QuantizeLinear", inputs))
 
 
-def dequantized(emit: Emitter, codes: Codes, form: Form) -> Value:
+def dequantized(emit: Emitter, codes: Codes) -> Value:
     """Return the float values of codes: the border out of the integers."""
     scale = emit.constant("scale", codes.scale)
-    zero = integer(emit, "zero_point", codes.zero, form)
+    zero = integer(emit, "zero_point", codes.zero, codes.form)
     return emit.add("DequantizeLinear", [codes.value, scale, zero])

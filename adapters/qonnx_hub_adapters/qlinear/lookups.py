@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
-from qonnx_hub_adapters.qlinear.integer_sums import MOVES
+from qonnx_hub_adapters.qlinear.integer_nodes import shared_parameters
+from qonnx_hub_adapters.qlinear.integer_sums import leaves_on_grid
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import is_standard, producer
 
-_ARITHMETIC = frozenset({"Add", "Cast", "Mul", "Sub"})
 _BYTES = frozenset({onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8})
 
 
@@ -30,7 +30,7 @@ def quantize_lookups(graph: Graph) -> None:
         reader = _reader_of_table(node)
         if reader is None:
             continue
-        _requantize_index(graph, node.inputs[1])
+        _requantize_index(node.inputs[1])
         emit = Emitter(node)
         values = emit.add("DequantizeLinear", [node.inputs[0], *reader.inputs[1:]])
         attributes = {name: a.value for name, a in node.attributes.items()}
@@ -40,30 +40,39 @@ def quantize_lookups(graph: Graph) -> None:
 
 def _reader_of_table(node: Node) -> Node | None:
     """Return a DequantizeLinear that says what a lookup gives, if all its readers agree."""
-    if node.domain != "" or node.op_type != "Gather":
+    if not is_standard(node, "Gather"):
         return None
     table, index = dialect.constant_tensor(node.inputs[0]), node.inputs[1]
     if table is None or table.dtype not in _BYTES or index is None or not _is_of_codes(index):
         return None
     readers = list(_readers_behind(node.outputs[0]))
     known = [reader for reader in readers if reader is not None]
-    if not known or len(known) < len(readers) or len({_key(one) for one in known}) != 1:
+    keys = {shared_parameters(reader) or reader for reader in known}
+    if not known or len(known) < len(readers) or len(keys) != 1:
         return None
     # Without a zero point QuantizeLinear makes uint8, and nothing else.
     bare = len(known[0].inputs) < 3 and table.dtype != onnx_ir.DataType.UINT8
     return None if bare else known[0]
 
 
-def _requantize_index(graph: Graph, index: Value | None) -> None:
+def _is_index_arithmetic(node: Node) -> bool:
+    return leaves_on_grid(node) or is_standard(node, "Add", "Cast", "Mul", "Sub")
+
+
+def _only_moves(node: Node) -> bool:
+    return leaves_on_grid(node) and not is_standard(node, "Gather")
+
+
+def _requantize_index(index: Value | None) -> None:
     """Read an index from the values that its integers stand for, wherever it is cast."""
-    node = None if index is None else index.producer()
-    if node is None or node.op_type not in MOVES | _ARITHMETIC:
+    node = producer(index)
+    if node is None or not _is_index_arithmetic(node):
         return
     codes = node.inputs[0]
     source = None if codes is None else _quantize_node(codes)
     if node.op_type != "Cast" or codes is None or source is None:
         for value in node.inputs:
-            _requantize_index(graph, value)
+            _requantize_index(value)
         return
     emit = Emitter(node)
     parameters = source.inputs[1:]
@@ -74,11 +83,9 @@ def _requantize_index(graph: Graph, index: Value | None) -> None:
 def _quantize_node(value: Value) -> Node | None:
     """Return the QuantizeLinear that made integers which were only moved since."""
     node = value.producer()
-    while node is not None and node.domain == "" and node.op_type in MOVES - {"Gather"}:
-        inner = node.inputs[0]
-        node = None if inner is None else inner.producer()
-    is_source = node is not None and node.domain == "" and node.op_type == "QuantizeLinear"
-    return node if is_source else None
+    while node is not None and _only_moves(node):
+        node = producer(node.inputs[0])
+    return node if node is not None and is_standard(node, "QuantizeLinear") else None
 
 
 def _is_of_codes(value: Value) -> bool:
@@ -88,7 +95,7 @@ def _is_of_codes(value: Value) -> bool:
         return False
     if node.op_type == "QuantizeLinear":
         return True
-    if node.op_type not in MOVES | _ARITHMETIC:
+    if not _is_index_arithmetic(node):
         return False
     return any(v is not None and _is_of_codes(v) for v in node.inputs)
 
@@ -98,17 +105,10 @@ def _readers_behind(value: Value) -> Iterator[Node | None]:
     if value.is_graph_output():
         yield None
     for reader in value.consumers():
-        if reader.domain == "" and reader.op_type == "DequantizeLinear":
+        if is_standard(reader, "DequantizeLinear"):
             yield reader
-        elif reader.domain == "" and reader.op_type in MOVES - {"Gather"}:
+        elif _only_moves(reader):
             for output in reader.outputs:
                 yield from _readers_behind(output)
         elif reader.op_type != "Cast":
             yield None
-
-
-def _key(node: Node) -> tuple[Any, ...]:
-    known = [dialect.constant_value(value) for value in node.inputs[1:]]
-    if any(array is None or array.size != 1 for array in known):
-        return (node,)
-    return tuple((a.dtype.str, a.tobytes()) for a in known if a is not None)

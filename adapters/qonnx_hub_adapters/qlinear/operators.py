@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ from onnx_ir import Value
 from qonnx_hub_adapters.qlinear.integer_values import (
     Codes,
     Form,
-    Steps,
-    clipped,
+    Target,
     contrib,
     integer,
 )
-from qonnx_hub_adapters.qlinear.products import Product
+from qonnx_hub_adapters.qlinear.products import QuantizedProduct
 from qonnx_hub_adapters.qlinear.staircase import Requantization
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array
@@ -37,7 +35,7 @@ def weight_type(weights: Array) -> np.dtype[Any]:
     raise ValueError(f"weights from {low} to {high} fit no 8-bit type")
 
 
-def emit_sums(emit: Emitter, product: Product, form: Form) -> Value:
+def emit_sums(emit: Emitter, product: QuantizedProduct, form: Form) -> Value:
     """Return the float values of a product: integer sums, cast and scaled.
 
     The product's own steps (bias, division) are not part of it.
@@ -45,35 +43,18 @@ def emit_sums(emit: Emitter, product: Product, form: Form) -> Value:
     zero = integer(emit, "x_zero_point", product.x.zero, form)
     if product.other is not None:
         other_zero = integer(emit, "other_zero_point", product.other.zero, form)
-        sums = emit.add(
-            "MatMulInteger", [product.x.value, product.other.value, zero, other_zero]
-        )
-        return _scaled(emit, product, sums)
-    dtype = weight_type(product.weights)
-    weight = emit.constant(
-        "weight_integers", np.ascontiguousarray(product.weights, dtype=dtype)
-    )
-    x = _spread(emit, product, zero)
-    if product.is_conv:
-        attributes = {a.name: a.value for a in product.attributes}
-        sums = emit.add("ConvInteger", [x, weight, zero], **attributes)
+        factors = [product.x.value, product.other.value, zero, other_zero]
     else:
-        sums = emit.add("MatMulInteger", [x, weight, zero])
-    return _scaled(emit, product, sums)
-
-
-def _scaled(emit: Emitter, product: Product, sums: Value) -> Value:
+        weights = np.ascontiguousarray(product.weights, dtype=weight_type(product.weights))
+        weight = emit.constant("weight_integers", weights)
+        factors = [product.spread(emit, product.x, zero), weight, zero]
+    name = "ConvInteger" if product.is_conv else "MatMulInteger"
+    sums = emit.add(name, factors, **product.attributes)
     values = emit.add("Cast", [sums], to=int(onnx_ir.DataType.FLOAT))
     return emit.add("Mul", [values, emit.constant("unit", _shaped(product, product.unit))])
 
 
-def _spread(emit: Emitter, product: Product, zero: Value) -> Value:
-    if product.spread is None:
-        return product.x.value
-    return product.spread(emit, product.x, zero)
-
-
-def _shaped(product: Product, values: Array) -> Array:
+def _shaped(product: QuantizedProduct, values: Array) -> Array:
     """Return values per channel as they broadcast to the output; a scalar if all equal."""
     flat = values.reshape(-1)
     if np.all(flat == flat[0]):
@@ -82,7 +63,7 @@ def _shaped(product: Product, values: Array) -> Array:
     return flat.reshape(-1, *(1,) * (layout.rank - 1 - layout.axis))
 
 
-def emit_own_steps(emit: Emitter, product: Product, values: Value) -> Value:
+def emit_own_steps(emit: Emitter, product: QuantizedProduct, values: Value) -> Value:
     """Return the values after the node's own division and bias, as float operators."""
     if product.divisor != 1:
         divisor = np.array(product.divisor, dtype=np.float32)
@@ -93,7 +74,7 @@ def emit_own_steps(emit: Emitter, product: Product, values: Value) -> Value:
     return values
 
 
-def scaled_weights(product: Product, found: Requantization, signs: Array) -> Array:
+def scaled_weights(product: QuantizedProduct, found: Requantization, signs: Array) -> Array:
     """Return the weights that the operator multiplies by, in the product's layout.
 
     Args:
@@ -106,7 +87,7 @@ def scaled_weights(product: Product, found: Requantization, signs: Array) -> Arr
     return np.asarray(product.weights.astype(np.int64) * factor.reshape(along))
 
 
-def refusal(product: Product, found: Requantization, signs: Array, form: Form) -> str:
+def refusal(product: QuantizedProduct, found: Requantization, signs: Array, form: Form) -> str:
     """Return why there is no QLinear operator for it; empty where there is one."""
     if product.other is not None:
         if np.any(signs < 0) or np.any(found.bias):
@@ -123,30 +104,12 @@ def refusal(product: Product, found: Requantization, signs: Array, form: Form) -
     return ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """What a requantization makes.
-
-    Attributes:
-        steps: The quantizer behind.
-        zero: Code of its level 0.
-        low: Lowest level to clip to.
-        high: Highest level to clip to.
-    """
-
-    steps: Steps
-    zero: int
-    low: int
-    high: int
-
-
 def emit_requantized(
     emit: Emitter,
-    product: Product,
+    product: QuantizedProduct,
     found: Requantization,
     signs: Array,
     target: Target,
-    form: Form,
 ) -> tuple[Codes, str]:
     """Return the codes of a product by a QLinear operator and Clip, and the operator's name.
 
@@ -156,92 +119,74 @@ def emit_requantized(
         found: The numbers of the operator; :func:`refusal` has nothing against them.
         signs: (C,) plus or minus one, as in :func:`scaled_weights`.
         target: What to make.
-        form: The model's type.
     """
-    if product.other is not None:
-        return _of_two(emit, product, product.other, found, target, form)
-    weights = scaled_weights(product, found, signs)
+    form = target.form
     gemm = form.contrib and not product.is_conv and product.layout.rank == 2
+    gemm = gemm and product.other is None
     conv = product.is_conv or (bool(np.any(found.bias)) and not gemm)
-    if conv and not product.is_conv:
-        weights = weights.T[:, :, np.newaxis]
-    parameters = _parameters(emit, product, form, weights.astype(weight_type(weights)), found)
-    parameters += [
+    scale = emit.constant("x_scale", product.x.scale)
+    zero = integer(emit, "x_zero_point", product.x.zero, form)
+    parameters = [
+        scale,
+        zero,
+        *_second_factor(emit, product, found, signs, form, as_conv=conv),
         emit.constant("y_scale", target.steps.scale),
         integer(emit, "y_zero_point", target.zero, form),
     ]
-    x = _spread(emit, product, parameters[1])
+    x = product.spread(emit, product.x, zero)
     name = "QLinearConv" if conv else "QGemm" if gemm else "QLinearMatMul"
+    bias = None
     if np.any(found.bias):
-        parameters.append(emit.constant("bias_integers", found.bias.astype(np.int32)))
+        bias = emit.constant("bias_integers", found.bias.astype(np.int32))
+    inputs: list[Value | None] = [x, *parameters, *([] if bias is None else [bias])]
     if product.is_conv:
-        attributes = {a.name: a.value for a in product.attributes}
-        codes = emit.add(name, [x, *parameters], **attributes)
+        codes = emit.add(name, inputs, **product.attributes)
     elif conv:
-        codes = _as_columns(emit, x, parameters, product.layout.rank)
+        codes = _as_columns(emit, inputs, product.layout.rank)
     elif gemm:
         # Its bias stands before the scale and zero point of its output.
-        bias: list[Value | None] = [*parameters[7:]] or [None]
-        ordered = [*parameters[:5], *bias, *parameters[5:7]]
-        codes = contrib(emit, name, [x, *ordered], form)
+        codes = contrib(emit, name, [x, *parameters[:5], bias, *parameters[5:]], form)
     else:
-        codes = emit.add(name, [x, *parameters])
-    return _held(emit, codes, target, form), name
+        codes = emit.add(name, inputs)
+    return target.clips(emit, codes), name
 
 
-def _held(emit: Emitter, codes: Value, target: Target, form: Form) -> Codes:
-    low, high, zero = target.low, target.high, target.zero
-    codes = clipped(emit, codes, low + zero, high + zero, form)
-    return Codes(codes, target.steps.scale, zero, low, high, form)
-
-
-def _of_two(
+def _second_factor(
     emit: Emitter,
-    product: Product,
-    other: Codes,
+    product: QuantizedProduct,
     found: Requantization,
-    target: Target,
+    signs: Array,
     form: Form,
-) -> tuple[Codes, str]:
-    """Return the codes of a product of two activations."""
-    inputs: list[Value] = []
-    for label, codes, scale in (
-        ("x", product.x, product.x.scale),
-        ("other", other, found.scale.reshape(())),
-    ):
-        inputs += [codes.value, emit.constant(f"{label}_scale", scale)]
-        inputs.append(integer(emit, f"{label}_zero_point", codes.zero, form))
-    inputs += [
-        emit.constant("y_scale", target.steps.scale),
-        integer(emit, "y_zero_point", target.zero, form),
-    ]
-    made = emit.add("QLinearMatMul", inputs)
-    return _held(emit, made, target, form), "QLinearMatMul"
-
-
-def _parameters(
-    emit: Emitter, product: Product, form: Form, weights: Array, found: Requantization
+    *,
+    as_conv: bool,
 ) -> list[Value]:
-    """Return scale and zero point of x, then weight, its scale and its zero point."""
+    """Return weights or activations that the operator multiplies by, scale and zero point."""
     scale = found.scale
-    single = bool(np.all(scale == scale[0]))
-    shape = () if single else scale.shape
+    if product.other is not None:
+        return [
+            product.other.value,
+            emit.constant("other_scale", scale.reshape(())),
+            integer(emit, "other_zero_point", product.other.zero, form),
+        ]
+    weights = scaled_weights(product, found, signs)
+    weights = weights.astype(weight_type(weights))
+    if as_conv and not product.is_conv:
+        weights = weights.T[:, :, np.newaxis]
+    scale = scale[0].reshape(()) if np.all(scale == scale[0]) else scale
     return [
-        emit.constant("x_scale", product.x.scale),
-        integer(emit, "x_zero_point", product.x.zero, form),
         emit.constant("weight_integers", np.ascontiguousarray(weights)),
-        emit.constant("weight_scale", scale[0].reshape(()) if single else scale),
-        emit.constant("weight_zero_point", np.zeros(shape, dtype=weights.dtype)),
+        emit.constant("weight_scale", scale),
+        emit.constant("weight_zero_point", np.zeros(scale.shape, dtype=weights.dtype)),
     ]
 
 
-def _as_columns(emit: Emitter, x: Value, parameters: list[Value], rank: int) -> Value:
+def _as_columns(emit: Emitter, inputs: list[Value | None], rank: int) -> Value:
     """Return a matrix product with bias as a convolution: no standard one adds it."""
+    x, *parameters = inputs
     if rank == 2:
-        axis = emit.constant("size_axis", np.array([2], dtype=np.int64))
+        axis = emit.integers("size_axis", [2])
         columns = emit.add("Unsqueeze", [x, axis])
         return emit.add("Squeeze", [emit.add("QLinearConv", [columns, *parameters]), axis])
     columns = emit.add("Transpose", [x], perm=[0, 2, 1])
-    return emit.add(
-        "Transpose", [emit.add("QLinearConv", [columns, *parameters])], perm=[0, 2, 1]
-    )
+    codes = emit.add("QLinearConv", [columns, *parameters])
+    return emit.add("Transpose", [codes], perm=[0, 2, 1])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import onnx_ir
-from onnx_ir import Attr, Node, Value
+from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qlinear.constants import (
     Weight,
@@ -16,7 +16,7 @@ from qonnx_hub_adapters.qlinear.constants import (
     read_number,
     read_weight,
 )
-from qonnx_hub_adapters.qlinear.epilogue import Layout, Step
+from qonnx_hub_adapters.qlinear.epilogue import ChannelLayout, EpilogueStep
 from qonnx_hub_adapters.qlinear.integer_values import Codes
 from qonnx_hub_ir.analysis.integer_sums import (
     FLOAT32_WHOLE,
@@ -27,19 +27,22 @@ from qonnx_hub_ir.analysis.integer_sums import (
     sum_range,
 )
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import attribute, dims, input_of, rank_of
 from qonnx_hub_ir.quantizers import Array, signed_bits
 
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""What reports count as a layer."""
-
-POOLS = frozenset({"AveragePool", "GlobalAveragePool"})
+Attributes = Mapping[str, Any]
 
 Spreading = Callable[[Emitter, Codes, Value], Value]
 """(emitter, codes, zero point) -> integers with zeros put between them."""
 
 
+def as_they_are(emit: Emitter, codes: Codes, zero: Value) -> Value:
+    """Return integers without zeros between them."""
+    return codes.value
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Product:
+class QuantizedProduct:
     """A sum of integer products, and what the node does to it in float.
 
     Attributes:
@@ -64,24 +67,24 @@ class Product:
     is_conv: bool
     weights: Array
     scale: Array
-    layout: Layout
+    layout: ChannelLayout
     sums: SumRange
     bias: Array | None = None
     divisor: int = 1
-    attributes: tuple[Attr, ...] = ()
+    attributes: Attributes = field(default_factory=dict)
     quantizers: tuple[Node, ...] = ()
-    spread: Spreading | None = None
+    spread: Spreading = as_they_are
     other: Codes | None = None
 
     @property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[EpilogueStep]:
         """What the node does to the scaled sum."""
         divisor, bias = self.divisor, self.bias
         steps = []
         if divisor != 1:
-            steps.append(Step(None, lambda t: t / t.dtype.type(divisor)))
+            steps.append(EpilogueStep(None, lambda t: t / t.dtype.type(divisor)))
         if bias is not None:
-            steps.append(Step(None, lambda t: t + bias.astype(t.dtype)))
+            steps.append(EpilogueStep(None, lambda t: t + bias.astype(t.dtype)))
         return steps
 
     @property
@@ -120,86 +123,51 @@ class Product:
         return saturates_in_16_bits(self.x.reach, int(np.abs(self.weights).max(initial=0)))
 
 
-@dataclass(slots=True)
-class _Parts:
-    """What reading a node collects before the ranges are known."""
-
-    weights: Array
-    scale: Array
-    is_conv: bool
-    layout: Layout
-    attributes: list[Attr] = field(default_factory=list)
-    bias: Value | None = None
-    divisor: int = 1
-    quantizer: Node | None = None
-    spread: Spreading | None = None
-
-
-def read_product(node: Node, x: Codes) -> Product | str:
-    """Return the integer product that a node is, or why it is none.
+def read_product(node: Node, x: Codes) -> QuantizedProduct | str:
+    """Return the integer product that a layer or an average pool is, or why it is none.
 
     Args:
-        node: A node of :data:`LAYERS` or :data:`POOLS`.
+        node: A node that :func:`is_summed` knows.
         x: Integers of its first input.
     """
-    readers = {
-        "AveragePool": _average_pool,
-        "Conv": _conv,
-        "ConvTranspose": _conv_transpose,
-        "Gemm": _gemm,
-        "GlobalAveragePool": _global_average_pool,
-        "MatMul": _matmul,
-    }
-    parts = readers[node.op_type](node)
-    if isinstance(parts, str):
-        return parts
-    flat = parts.weights if parts.is_conv else parts.weights.T
-    columns = flat.reshape(len(flat), -1)
+    return _READERS[node.op_type](node, x)
+
+
+def is_summed(node: Node) -> bool:
+    """Return whether a node may be a sum of integer products."""
+    return node.domain == "" and node.op_type in _READERS
+
+
+def _product(
+    node: Node,
+    x: Codes,
+    weights: Array,
+    scale: Array,
+    layout: ChannelLayout,
+    *,
+    is_conv: bool = True,
+    quantizer: Node | None = None,
+    **more: Any,
+) -> QuantizedProduct | str:
+    """Return a product once its sums and its bias are known to fit; its fields are given."""
+    flat = weights if is_conv else weights.T
     # Padding is level 0, whether the quantizer makes it or not.
-    sums = sum_range(columns, min(x.low, 0), max(x.high, 0))
+    sums = sum_range(flat.reshape(len(flat), -1), min(x.low, 0), max(x.high, 0))
     if np.any(sums.low < INT32[0]) or np.any(sums.high > INT32[1]):
         return "its sums can exceed 32 bits"
-    quantizers = [] if parts.quantizer is None else [parts.quantizer]
-    bias = None
-    if parts.bias is not None:
-        number = read_number(parts.bias)
-        if number is not None and parts.is_conv:
-            bias = number.reshape(-1, 1)
-        elif number is not None:
-            bias = parts.layout.per_channel(number)
+    quantizers, bias = [quantizer], None
+    given = input_of(node, 2)
+    if given is not None:
+        number = read_number(given)
+        if number is not None:
+            bias = number.reshape(-1, 1) if is_conv else layout.per_channel(number)
         if bias is None or bias.dtype != np.float32 or not np.all(np.isfinite(bias)):
             return "its bias is no constant per channel"
-        own = quantizer_of(parts.bias)
-        quantizers += [] if own is None else [own]
-    return Product(
-        node=node,
-        x=x,
-        is_conv=parts.is_conv,
-        weights=parts.weights,
-        scale=parts.scale,
-        layout=parts.layout,
-        sums=sums,
-        bias=bias,
-        divisor=parts.divisor,
-        attributes=tuple(parts.attributes),
-        quantizers=tuple(quantizers),
-        spread=parts.spread,
+        quantizers.append(quantizer_of(given))
+    known = tuple(one for one in quantizers if one is not None)
+    return QuantizedProduct(
+        node, x, is_conv, weights, scale, layout, sums, bias, quantizers=known, **more
     )
-
-
-def _rank(node: Node) -> int | None:
-    shape = node.outputs[0].shape
-    return None if shape is None else len(shape)
-
-
-def _integer(node: Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else int(attribute.value)
-
-
-def _integers(node: Node, name: str, default: Sequence[int]) -> list[int]:
-    attribute = node.attributes.get(name)
-    return [int(v) for v in (default if attribute is None else attribute.value)]
 
 
 def _per_channel(weight: Weight, axis: int) -> Array | None:
@@ -211,81 +179,74 @@ def _per_channel(weight: Weight, axis: int) -> Array | None:
     return np.ascontiguousarray(flat[:, 0])
 
 
-_RANK = "the rank of its output is not known"
 _SCALES = "its weight has scales along an axis that is summed over"
 
 
-def _matmul(node: Node) -> _Parts | str:
-    weight, rank = read_weight(node.inputs[1]), _rank(node)
+def _matmul(node: Node, x: Codes) -> QuantizedProduct | str:
+    weight, rank = read_weight(node.inputs[1]), rank_of(node.outputs[0])
     if isinstance(weight, str):
         return weight
     if weight.levels.ndim != 2 or rank is None or rank < 2:
         return "its weight does not have two axes, or its input is a vector"
-    scale = _per_channel(weight, 1)
-    if scale is None:
-        return _SCALES
-    layout = Layout(rank, rank - 1, len(scale))
-    return _Parts(weight.levels, scale, False, layout, quantizer=weight.quantizer)
+    return _matrix_product(node, x, weight, rank)
 
 
-def _gemm(node: Node) -> _Parts | str:
-    factors = [node.attributes[n].value for n in ("alpha", "beta") if n in node.attributes]
-    if any(factor != 1.0 for factor in factors) or _integer(node, "transA", 0):
+def _gemm(node: Node, x: Codes) -> QuantizedProduct | str:
+    factors = [attribute(node, name, 1.0) for name in ("alpha", "beta")]
+    if factors != [1.0, 1.0] or attribute(node, "transA", 0):
         return "it has factors, or its first input is transposed"
     weight = read_weight(node.inputs[1])
     if isinstance(weight, str):
         return weight
-    if _integer(node, "transB", 0):
+    if attribute(node, "transB", 0):
         weight = weight.map(np.transpose)
-    scale = _per_channel(weight, 1)
+    return _matrix_product(node, x, weight, 2)
+
+
+def _matrix_product(node: Node, x: Codes, weight: Weight, rank: int) -> QuantizedProduct | str:
+    scale, quantizer = _per_channel(weight, 1), weight.quantizer
     if scale is None:
         return _SCALES
-    parts = _Parts(weight.levels, scale, False, Layout(2, 1, len(scale)))
-    parts.quantizer = weight.quantizer
-    parts.bias = node.inputs[2] if len(node.inputs) > 2 else None
-    return parts
+    layout = ChannelLayout(rank, rank - 1, len(scale))
+    return _product(node, x, weight.levels, scale, layout, is_conv=False, quantizer=quantizer)
 
 
-def _conv(node: Node) -> _Parts | str:
-    weight, rank = read_weight(node.inputs[1]), _rank(node)
-    if isinstance(weight, str):
-        return weight
-    scale = _per_channel(weight, 0)
+def _conv(node: Node, x: Codes) -> QuantizedProduct | str:
+    attributes = {name: attr.value for name, attr in node.attributes.items()}
+    weight = read_weight(node.inputs[1])
+    return weight if isinstance(weight, str) else _convolution(node, x, weight, attributes)
+
+
+def _convolution(
+    node: Node, x: Codes, weight: Weight, attributes: Attributes, **more: Any
+) -> QuantizedProduct | str:
+    rank, scale = rank_of(node.outputs[0]), _per_channel(weight, 0)
     if rank is None:
-        return _RANK
+        return "the rank of its output is not known"
     if scale is None:
         return _SCALES
-    parts = _Parts(weight.levels, scale, True, Layout(rank, 1, len(scale)))
-    parts.attributes = list(node.attributes.values())
-    parts.bias = node.inputs[2] if len(node.inputs) > 2 else None
-    parts.quantizer = weight.quantizer
-    return parts
+    layout, more = ChannelLayout(rank, 1, len(scale)), {**more, "attributes": attributes}
+    return _product(node, x, weight.levels, scale, layout, quantizer=weight.quantizer, **more)
 
 
-def _conv_transpose(node: Node) -> _Parts | str:
+def _conv_transpose(node: Node, x: Codes) -> QuantizedProduct | str:
     """Read a transposed convolution as a convolution with turned kernels.
 
     Its weight is (C, M/group, *kernel). Strides put zeros between the activations first.
     """
-    weight, rank = read_weight(node.inputs[1]), _rank(node)
+    weight = read_weight(node.inputs[1])
     if isinstance(weight, str):
         return weight
-    automatic = "auto_pad" in node.attributes and node.attributes["auto_pad"].value != "NOTSET"
-    if rank is None:
-        return _RANK
-    if automatic or "output_shape" in node.attributes:
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
         return "its padding follows from its output's size"
-    axes = rank - 2
-    group = _integer(node, "group", 1)
+    group = attribute(node, "group", 1)
     turned = weight.map(lambda array: _turned(array, group))
-    scale = _per_channel(turned, 0)
-    if scale is None:
-        return _SCALES
     kernel = turned.levels.shape[2:]
-    dilations = _integers(node, "dilations", [1] * axes)
-    pads = _integers(node, "pads", [0] * 2 * axes)
-    strides = _integers(node, "strides", [1] * axes)
-    extra = _integers(node, "output_padding", [0] * axes)
+    axes = len(kernel)
+    dilations = list(attribute(node, "dilations", [1] * axes))
+    pads = attribute(node, "pads", [0] * 2 * axes)
+    strides = list(attribute(node, "strides", [1] * axes))
+    extra = attribute(node, "output_padding", [0] * axes)
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
     begin = [r - p for r, p in zip(reach, pads[:axes], strict=True)]
     # Spreading leaves stride - 1 zeros behind the last activation.
@@ -293,23 +254,15 @@ def _conv_transpose(node: Node) -> _Parts | str:
         r - p + e - (s - 1)
         for r, p, e, s in zip(reach, pads[axes:], extra, strides, strict=True)
     ]
-    spread = None
+    spread: Spreading = as_they_are
     if any(s > 1 for s in strides) or any(p < 0 for p in begin + end):
-        x = node.inputs[0]
-        dims = None if x is None or x.shape is None else list(x.shape)[1:]
-        if dims is None or not all(isinstance(d, int) for d in dims):
+        sizes = [size for size in (dims(node.inputs[0]) or ())[1:] if isinstance(size, int)]
+        if len(sizes) <= axes:
             return "it has strides on a value of unknown size"
-        spread = _spreading([int(d) for d in dims if isinstance(d, int)], strides, begin, end)
+        spread = _spreading(sizes, strides, begin, end)
         begin, end = [0] * axes, [0] * axes
-    parts = _Parts(turned.levels, scale, True, Layout(rank, 1, len(scale)), spread=spread)
-    parts.attributes = [
-        onnx_ir.AttrInt64("group", group),
-        onnx_ir.AttrInt64s("pads", begin + end),
-        onnx_ir.AttrInt64s("dilations", dilations),
-    ]
-    parts.bias = node.inputs[2] if len(node.inputs) > 2 else None
-    parts.quantizer = weight.quantizer
-    return parts
+    attributes = {"group": group, "pads": begin + end, "dilations": dilations}
+    return _convolution(node, x, turned, attributes, spread=spread)
 
 
 def _turned(array: Array, group: int) -> Array:
@@ -330,55 +283,59 @@ def _spreading(
         split = [0, channels, *(n for size in sizes for n in (size, 1))]
         gaps = [0, 0, *(n for stride in strides for n in (0, stride - 1))]
         merged = [0, channels, *(a * b for a, b in zip(sizes, strides, strict=True))]
-
-        def ints(label: str, numbers: Sequence[int]) -> Value:
-            return emit.constant(label, np.array(numbers, dtype=np.int64))
-
         value = codes.value
         if any(stride > 1 for stride in strides):
-            value = emit.add("Reshape", [value, ints("split", split)])
-            value = emit.add("Pad", [value, ints("gaps", [0] * len(gaps) + gaps), zero])
-            value = emit.add("Reshape", [value, ints("merged", merged)])
-        border = [0, 0, *begin, 0, 0, *end]
-        return emit.add("Pad", [value, ints("border", border), zero])
+            value = emit.add("Reshape", [value, emit.integers("split", split)])
+            ends = emit.integers("gaps", [0] * len(gaps) + gaps)
+            value = emit.add("Pad", [value, ends, zero])
+            value = emit.add("Reshape", [value, emit.integers("merged", merged)])
+        border = emit.integers("border", [0, 0, *begin, 0, 0, *end])
+        return emit.add("Pad", [value, border, zero])
 
     return spread
 
 
-def _average_pool(node: Node) -> _Parts | str:
-    kernel = _integers(node, "kernel_shape", [])
-    padded = any(_integers(node, "pads", [0]))
-    automatic = (
-        "auto_pad" in node.attributes and node.attributes["auto_pad"].value
-        not in {"NOTSET", "VALID"}
-    )  # fmt: skip
-    if automatic or (padded and not _integer(node, "count_include_pad", 0)):
+def _average_pool(node: Node, x: Codes) -> QuantizedProduct | str:
+    automatic = attribute(node, "auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    padded = any(attribute(node, "pads", ()))
+    if automatic or (padded and not attribute(node, "count_include_pad", 0)):
         return "its windows at the border average fewer values"
-    if _integer(node, "ceil_mode", 0):
+    if attribute(node, "ceil_mode", 0):
         return "its windows may reach beyond the border"
     kept = ("strides", "pads", "dilations")
-    attributes = [node.attributes[name] for name in kept if name in node.attributes]
-    return _ones(node, kernel, attributes)
+    attributes = {n: node.attributes[n].value for n in kept if n in node.attributes}
+    return _sum_of_window(node, x, list(attribute(node, "kernel_shape", ())), attributes)
 
 
-def _global_average_pool(node: Node) -> _Parts | str:
-    x = node.inputs[0]
-    dims = [] if x is None or x.shape is None else list(x.shape)[2:]
-    kernel = [d for d in dims if isinstance(d, int)]
-    if not kernel or len(kernel) != len(dims):
+def _global_average_pool(node: Node, x: Codes) -> QuantizedProduct | str:
+    sizes = (dims(node.inputs[0]) or ())[2:]
+    kernel = [size for size in sizes if isinstance(size, int)]
+    if not kernel or len(kernel) != len(sizes):
         return "it averages over a size that is not known"
-    return _ones(node, kernel, [])
+    return _sum_of_window(node, x, kernel, {})
 
 
-def _ones(node: Node, kernel: list[int], attributes: list[Attr]) -> _Parts | str:
+def _sum_of_window(
+    node: Node, x: Codes, kernel: list[int], attributes: Attributes
+) -> QuantizedProduct | str:
     """Return an average as a sum per channel, by weights of one, and a division."""
-    x = node.inputs[0]
-    channels = None if x is None or x.shape is None else list(x.shape)[1]
+    _, channels, *_ = dims(node.inputs[0]) or (None, None)
     if not isinstance(channels, int):
         return "its number of channels is not known"
-    layout = Layout(len(kernel) + 2, 1, channels)
     ones = np.ones((channels, 1, *kernel), dtype=np.int16)
-    parts = _Parts(ones, np.ones(channels, dtype=np.float32), True, layout)
-    parts.attributes = [*attributes, onnx_ir.AttrInt64("group", channels)]
-    parts.divisor = math.prod(kernel)
-    return parts
+    return _product(
+        *(node, x, ones, np.ones(channels, dtype=np.float32)),
+        ChannelLayout(len(kernel) + 2, 1, channels),
+        attributes={**attributes, "group": channels},
+        divisor=math.prod(kernel),
+    )
+
+
+_READERS: Mapping[str, Callable[[Node, Codes], QuantizedProduct | str]] = {
+    "AveragePool": _average_pool,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average_pool,
+    "MatMul": _matmul,
+}

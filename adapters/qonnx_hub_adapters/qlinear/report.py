@@ -17,7 +17,7 @@ class Result(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerRecord:
     """What became of one layer.
 
     Attributes:
@@ -63,7 +63,7 @@ def _rounded_up(share: float) -> float:
     return math.ceil(share / unit) * unit
 
 
-def describe_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
+def describe_layers(layers: Sequence[LayerRecord]) -> tuple[str, ...]:
     """Return the sentences of a report, the total first."""
     if not layers:
         return ("no layers: nothing multiplies",)
@@ -96,7 +96,7 @@ def describe_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _words(layer: Layer) -> str:
+def _words(layer: LayerRecord) -> str:
     if layer.result is Result.INTEGER:
         return "" if layer.exact else bound_in_words(layer.reason, layer.share)
     words = f"{layer.result.value}: {layer.reason}"

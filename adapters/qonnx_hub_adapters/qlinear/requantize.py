@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx_ir import Node
@@ -15,9 +15,9 @@ from qonnx_hub_adapters.qlinear.epilogue import (
     line_of,
     read_chain,
 )
-from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Steps
-from qonnx_hub_adapters.qlinear.operators import Target, emit_requantized, refusal
-from qonnx_hub_adapters.qlinear.products import Product
+from qonnx_hub_adapters.qlinear.integer_values import Target
+from qonnx_hub_adapters.qlinear.operators import refusal
+from qonnx_hub_adapters.qlinear.products import QuantizedProduct
 from qonnx_hub_adapters.qlinear.staircase import (
     Levels,
     Requantization,
@@ -26,7 +26,6 @@ from qonnx_hub_adapters.qlinear.staircase import (
     Staircase,
     find_staircase,
     fit_requantization,
-    float_noise,
     is_equal,
     natural_requantization,
     share_of_noise,
@@ -34,10 +33,9 @@ from qonnx_hub_adapters.qlinear.staircase import (
     stairs_of,
     steps_between,
 )
+from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_deviation, sum_error
 from qonnx_hub_ir.analysis.integer_sums import SumRange, largest_safe_weight
-from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, Rounding, is_bipolar
-from qonnx_hub_ir.semantics import quantize_to_integers
 
 _LARGEST_BYTE = 127
 _MOST_MOVED = 0.01
@@ -78,7 +76,7 @@ class Requantizing:
         is_certain: Whether the source's float rounding cannot carry any sum to another level.
     """
 
-    product: Product
+    product: QuantizedProduct
     target: Target
     signs: Array
     sums: SumRange
@@ -93,7 +91,7 @@ class Requantizing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class Decision:
     """How a product is requantized.
 
     Attributes:
@@ -116,15 +114,14 @@ class Outcome:
 
 
 def read_requantizing(
-    product: Product, chain: list[Node], steps: Steps, zero: int
+    product: QuantizedProduct, chain: list[Node], target: Target
 ) -> Requantizing | str:
     """Return a product with the quantizer behind it, or why it cannot be compared.
 
     Args:
         product: The product.
         chain: The float operators between.
-        steps: The quantizer.
-        zero: Code of its level 0 in the model's type.
+        target: What the quantizer makes.
     """
     behind = read_chain(chain, product.layout)
     if isinstance(behind, str):
@@ -134,8 +131,7 @@ def read_requantizing(
 
     def levels_of(values: Array) -> Array:
         with np.errstate(all="ignore"):
-            t = apply_steps(followed, values)
-            return quantize_to_integers(t, steps.quant) - steps.zero
+            return target.codes_of(apply_steps(followed, values)) - target.zero
 
     line = line_of(followed, unit.astype(np.float64))
     signs = np.where(line.slope[:, 0] < 0, -1, 1).astype(np.int64)
@@ -149,7 +145,7 @@ def read_requantizing(
     def rising(values: Array) -> Array:
         return levels_of((values * along).astype(np.float32) * unit)
 
-    low, high = steps.low, steps.high
+    low, high = target.low, target.high
     if any(step.clamps for step in followed):
         low = max(low, int(rising(sums.low.reshape(-1, 1)).min(initial=high)))
         high = min(high, int(rising(sums.high.reshape(-1, 1)).max(initial=low)))
@@ -157,12 +153,14 @@ def read_requantizing(
         return "it has one level whatever its input"
     stairs = find_staircase(rising, sums, low, high)
     line = Line(line.slope * along, line.offset)
-    target = Target(steps, zero, low, high)
+    target = target.within(low, high)
     certain = product.is_exact or _is_certain(product, stairs, along, levels_of)
     return Requantizing(product, target, signs, sums, line, stairs, certain)
 
 
-def _is_certain(product: Product, stairs: Staircase, signs: Array, levels_of: Levels) -> bool:
+def _is_certain(
+    product: QuantizedProduct, stairs: Staircase, signs: Array, levels_of: Levels
+) -> bool:
     """Return whether no rounding of the source's float sum can reach another level.
 
     A float32 sum of ``n`` products, in any order, is within ``(n - 1) * 2^-24`` of the sum of
@@ -172,7 +170,7 @@ def _is_certain(product: Product, stairs: Staircase, signs: Array, levels_of: Le
     """
     unit = product.unit.astype(np.float64)
     terms = product.columns.shape[1] + 8
-    error = terms * 2.0**-24 * product.sums.magnitude.reshape(-1, 1) * unit * 1.01
+    error = sum_error(terms, product.sums.magnitude.reshape(-1, 1)) * unit * 1.01
     ends = (
         (np.minimum(stairs.starts, stairs.high), -1.0),
         (np.maximum(stairs.starts - 1, stairs.low), 1.0),
@@ -186,7 +184,7 @@ def _is_certain(product: Product, stairs: Staircase, signs: Array, levels_of: Le
     return bool(np.all(at | ~reached) and np.all(before | ~entered))
 
 
-def decide(case: Requantizing, form: Form, *, allow_lossy: bool) -> Outcome:
+def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
     """Return the operator to use, or why the epilogue stays in float.
 
     In this order: the chain's own numbers, if they give every code; numbers found for the
@@ -194,35 +192,35 @@ def decide(case: Requantizing, form: Form, *, allow_lossy: bool) -> Outcome:
     with what they lose.
     """
     factor = _factors(case)
-    ones = np.ones_like(factor)
     exact = case.is_certain
     noise = 0.0 if exact else _MARGIN * _noise(case)
     rounding = Bound(_step(case), noise, _reach_of_noise(case))
-    unit, reason = case.product.unit, ""
+    stays = Decision(None, "", exact, 0.0, noise, rounding, rounding)
+    reason = ""
     lossy: list[Requantization] = []
-    for factors, own in ((ones, True), (factor, True), (factor, False)):
+    for factors, own in ((np.ones_like(factor), True), (factor, True), (factor, False)):
         if own:
+            unit = case.product.unit
             found = natural_requantization(case.line, unit, case.scales, factors, case.sums)
         else:
             found = fit_requantization(case.stairs, case.line, case.scales, factors)
         if found is None:
             continue
-        reason = refusal(case.product, found, case.signs, form)
+        reason = refusal(case.product, found, case.signs, case.target.form)
         if reason:
             continue
         if is_equal(case.stairs, found):
-            return Outcome(found, "", exact, 0.0, noise, rounding, rounding)
+            return replace(stays, found=found)
         lossy.append(found)
     if not lossy or not allow_lossy:
-        reason = reason or "no int32 bias and scale give all its codes"
-        return Outcome(None, reason, exact, 0.0, noise, rounding, rounding)
+        return replace(stays, reason=reason or "no int32 bias and scale give all its codes")
     shares = [_moved(case, found) for found in lossy]
     moved = min(shares)
     found = lossy[shares.index(moved)]
     between = steps_between(case.stairs, stairs_of(found, case.stairs))
     if between > 1 or moved > _MOST_MOVED:
-        reason = f"rounding its bias to int32 moves a share of {moved:.1g} of its values"
-        return Outcome(None, reason, exact, 0.0, noise, rounding, rounding)
+        lost = f"rounding its bias to int32 moves a share of {moved:.1g} of its values"
+        return replace(stays, reason=lost)
     moved *= _MARGIN
     bound = Bound(
         # Where a float sum rounds across a tie, that is one step more.
@@ -231,7 +229,7 @@ def decide(case: Requantizing, form: Form, *, allow_lossy: bool) -> Outcome:
         _reach_of_move(case, found) + (rounding.near or 0.0),
     )
     reason = "its bias is rounded to int32"
-    return Outcome(found, reason, False, moved, noise, bound, rounding)
+    return Decision(found, reason, False, moved, noise, bound, rounding)
 
 
 def _step(case: Requantizing) -> int:
@@ -248,8 +246,8 @@ def _reach_of_noise(case: Requantizing) -> float:
     terms = case.product.columns.shape[1] + 8
     slope = np.abs(case.line.slope)
     sums = np.maximum(np.abs(case.sums.low), np.abs(case.sums.high)).reshape(-1, 1)
-    error = terms * 2.0**-24 * case.product.sums.magnitude.reshape(-1, 1) * slope
-    error += _ROUNDINGS * 2.0**-24 * (sums * slope + np.abs(case.line.offset))
+    error = sum_error(terms, case.product.sums.magnitude.reshape(-1, 1)) * slope
+    error += _ROUNDINGS * FLOAT32_UNIT * (sums * slope + np.abs(case.line.offset))
     return float(np.max(error, initial=0.0)) / float(case.target.steps.scale)
 
 
@@ -314,7 +312,7 @@ def _noise(case: Requantizing) -> float:
     """Return the expected share of values that float sums carry across a tie."""
     product, x = case.product, case.product.x
     spread = _spread(case)
-    noise = float_noise(product.columns, spread, x.low, x.high)
+    noise = sum_deviation(product.columns, spread.mean, spread.deviation, x.low, x.high)
     return share_of_noise(case.stairs, noise, spread, _ties(case))
 
 
@@ -333,10 +331,3 @@ def _ties(case: Requantizing) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         ties = (edges - case.line.offset) / case.line.slope
     return np.where(np.isfinite(ties), ties, middle)
-
-
-def emit(
-    emitter: Emitter, case: Requantizing, found: Requantization, form: Form
-) -> tuple[Codes, str]:
-    """Return the codes by the operator found, and its name."""
-    return emit_requantized(emitter, case.product, found, case.signs, case.target, form)

@@ -16,16 +16,22 @@ from qonnx_hub_adapters.qlinear import integer_values as borders
 from qonnx_hub_adapters.qlinear import requantize, tables
 from qonnx_hub_adapters.qlinear.activation_products import read_pair
 from qonnx_hub_adapters.qlinear.constants import read_number
-from qonnx_hub_adapters.qlinear.data_movement import MOVES, move, repeat_moves
+from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
-from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Steps
-from qonnx_hub_adapters.qlinear.operators import emit_own_steps, emit_sums, weight_type
-from qonnx_hub_adapters.qlinear.products import LAYERS, POOLS, Product, read_product
-from qonnx_hub_adapters.qlinear.report import Layer, Result, bound_in_words
+from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target
+from qonnx_hub_adapters.qlinear.operators import (
+    emit_own_steps,
+    emit_requantized,
+    emit_sums,
+    weight_type,
+)
+from qonnx_hub_adapters.qlinear.products import QuantizedProduct, is_summed, read_product
+from qonnx_hub_adapters.qlinear.report import LayerRecord, Result, bound_in_words
 from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import only_reader
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import DropUnused
 
@@ -36,7 +42,7 @@ CODES_OF = "qonnx_hub.codes_of"
 highest, and the quantizer's output that they stand for."""
 
 
-class Rewriter:
+class IntegerRewriter:
     """Rewrites one model, in place."""
 
     def __init__(self, model: Model, form: Form, *, allow_lossy: bool) -> None:
@@ -52,15 +58,15 @@ class Rewriter:
         self._form = form
         self._allow_lossy = allow_lossy
         self._codes: dict[Value, Codes] = {}
-        self._products: dict[Value, Product] = {}
-        self._layers: dict[Node, Layer] = {}
+        self._products: dict[Value, QuantizedProduct] = {}
+        self._layers: dict[Node, LayerRecord] = {}
         self._records: dict[str, QuantizerRecord] = {}
         self._rounded: dict[Value, bool] = {}
         self._predicted: dict[Node, Bound | None] = {}
         self.bounds: dict[str, Bound] = {}
         """Quantizers that stay, behind float values that are not those of the source."""
 
-    def run(self) -> tuple[list[Layer], dict[str, QuantizerRecord]]:
+    def run(self) -> tuple[list[LayerRecord], dict[str, QuantizerRecord]]:
         """Rewrite the graph; return its layers in order and records by quantizer name."""
         for node in list(self._graph):
             if dialect.is_quantizer(node):
@@ -68,12 +74,15 @@ class Rewriter:
                     self._quantizer(node)
             elif node.domain != "" or not node.inputs:
                 continue
-            elif node.op_type in LAYERS | POOLS:
+            elif is_summed(node):
                 self._product(node)
-            elif node.op_type in MOVES:
-                self._move(node)
             elif node.op_type == "QuantizeLinear":
                 self._same_codes(node)
+            else:
+                sources = [None if v is None else self._codes.get(v) for v in node.inputs]
+                made = move(Emitter(node), node, sources, self._form)
+                if made is not None:
+                    self._codes[node.outputs[0]] = made
         self._mark_codes()
         self._leave_integers()
         DropUnused()(self._model)
@@ -94,30 +103,24 @@ class Rewriter:
         if same and zero.dtype == self._form.dtype and not node.outputs[0].is_graph_output():
             node.outputs[0].replace_all_uses_with(codes.value)
 
-    def _move(self, node: Node) -> None:
-        sources = [None if v is None else self._codes.get(v) for v in node.inputs]
-        made = move(Emitter(node), node, sources, self._form)
-        if isinstance(made, Codes):
-            self._codes[node.outputs[0]] = made
-
     def _product(self, node: Node) -> None:
         x = node.inputs[0]
         codes = None if x is None else self._codes.get(x)
         product = _NOT_INTEGER if codes is None else self._read(node, codes)
-        if isinstance(product, Product):
+        if isinstance(product, QuantizedProduct):
             self._products[node.outputs[0]] = product
-        if node.op_type not in LAYERS:
+        if not operators.is_product(node):
             return
         name = node.name or ""
         if isinstance(product, str):
-            self._layers[node] = Layer(name, node.op_type, Result.FLOAT, reason=product)
+            self._layers[node] = LayerRecord(name, node.op_type, Result.FLOAT, reason=product)
             return
         operator = "ConvInteger" if product.is_conv else "MatMulInteger"
-        layer = Layer(name, node.op_type, Result.INTEGER, operator, bits=product.bits)
+        layer = LayerRecord(name, node.op_type, Result.INTEGER, operator, bits=product.bits)
         layer = replace(layer, exact=product.is_exact, saturates=product.may_saturate)
         self._note(product, layer)
 
-    def _read(self, node: Node, codes: Codes) -> Product | str:
+    def _read(self, node: Node, codes: Codes) -> QuantizedProduct | str:
         second = node.inputs[1] if node.op_type == "MatMul" else None
         other = None if second is None else self._codes.get(second)
         return read_product(node, codes) if other is None else read_pair(node, codes, other)
@@ -139,20 +142,20 @@ class Rewriter:
         if x is None:
             return
         steps = borders.read_steps(node)
-        zero = None if isinstance(steps, str) else borders.zero_in(self._form, steps)
-        if isinstance(steps, str) or zero is None:
+        target = None if isinstance(steps, str) else borders.target_in(self._form, steps)
+        if target is None:
             if self._is_rounded(x):
                 self.bounds[node.name or ""] = Bound(steps=LARGEST_STEP)
             return
         emit = Emitter(node)
         source, chain = trace_epilogue(x, lambda v: v in self._codes or v in self._products)
         if source in self._products:
-            made = self._requantized(emit, self._products[source], chain, steps, zero)
+            made = self._requantized(emit, self._products[source], chain, target)
         else:
-            made = self._looked_up(emit, source, chain, steps, zero)
+            made = self._looked_up(emit, source, chain, target)
         if made is None:
-            made = borders.quantized(emit, steps, zero, self._form)
-            encoding = "Q" if _is_full(made, self._form) else "Q + Clip"
+            made = borders.quantized(emit, target)
+            encoding = "Q" if made.is_full else "Q + Clip"
             bound = self._bound_behind(x, source)
             reason = "" if bound is None else bound_in_words("", bound.share or 0.0)
             self._record(node, encoding, bound is None, reason, bound)
@@ -188,49 +191,43 @@ class Rewriter:
         return Bound(steps=LARGEST_STEP) if self._is_rounded(x) else None
 
     def _requantized(
-        self, emit: Emitter, product: Product, chain: list[Node], steps: Steps, zero: int
+        self, emit: Emitter, product: QuantizedProduct, chain: list[Node], target: Target
     ) -> Codes | None:
         """Return codes by a QLinear operator; ``None`` where the epilogue stays in float."""
-        if not self._is_alone(product.node.outputs[0], chain):
+        if not all(only_reader(one.outputs[0]) for one in (product.node, *chain)):
             self._note_epilogue(product, "its float values are needed elsewhere too")
             return None
-        case = requantize.read_requantizing(product, chain, steps, zero)
+        case = requantize.read_requantizing(product, chain, target)
         if isinstance(case, str):
             self._note_epilogue(product, case)
             return None
-        outcome = requantize.decide(case, self._form, allow_lossy=self._allow_lossy)
+        outcome = requantize.decide(case, allow_lossy=self._allow_lossy)
         if outcome.found is None:
             # A float epilogue repeats the source's own: only its sums round elsewhere.
             self._predicted[product.node] = None if outcome.exact else outcome.bound_of_noise
             self._note_epilogue(product, outcome.reason, outcome.exact, outcome.noise)
             return None
-        made, operator = requantize.emit(emit, case, outcome.found, self._form)
+        made, operator = emit_requantized(
+            emit, product, outcome.found, case.signs, case.target
+        )
         made = repeat_moves(emit, chain, made)
         share = outcome.noise + outcome.moved
         reason = "" if outcome.exact else bound_in_words(outcome.reason, share)
-        full = "" if _is_full(made, self._form) else " + Clip"
+        full = "" if made.is_full else " + Clip"
         bound = None if outcome.exact else outcome.bound
         self._record(emit.node, f"{operator}{full}", outcome.exact, reason, bound)
         layer = self._layers.get(product.node)
         if layer is not None:
-            self._note(
-                product,
-                replace(
-                    layer,
-                    operator=operator,
-                    exact=outcome.exact,
-                    share=share,
-                    reason=outcome.reason,
-                ),
-            )
+            changes = {"exact": outcome.exact, "share": share, "reason": outcome.reason}
+            self._note(product, replace(layer, operator=operator, **changes))  # type: ignore[arg-type]
         return made
 
-    def _is_alone(self, value: Value, chain: list[Node]) -> bool:
-        values = [value, *(node.outputs[0] for node in chain)]
-        return all(len(v.uses()) == 1 and not v.is_graph_output() for v in values)
-
     def _note_epilogue(
-        self, product: Product, reason: str, exact: bool | None = None, share: float = 0.0
+        self,
+        product: QuantizedProduct,
+        reason: str,
+        exact: bool | None = None,
+        share: float = 0.0,
     ) -> None:
         layer = self._layers.get(product.node)
         if layer is None:
@@ -242,7 +239,7 @@ class Rewriter:
         layer = replace(layer, result=Result.EPILOGUE, reason=reason, exact=exact, share=share)
         self._note(product, layer)
 
-    def _note(self, product: Product, layer: Layer) -> None:
+    def _note(self, product: QuantizedProduct, layer: LayerRecord) -> None:
         self._layers[product.node] = layer
         reason = "" if layer.exact else bound_in_words(layer.reason, layer.share)
         for index, node in enumerate(product.quantizers):
@@ -250,43 +247,31 @@ class Rewriter:
             self._record(node, f"{kind} of {layer.operator}", layer.exact, reason)
 
     def _looked_up(
-        self, emit: Emitter, source: Value, chain: list[Node], steps: Steps, zero: int
+        self, emit: Emitter, source: Value, chain: list[Node], target: Target
     ) -> Codes | None:
         """Return codes by a table; ``None`` where what is quantized is not integer."""
         followed = tables.read_scalar_chain(chain, source)
         if isinstance(followed, str):
             return None
-        codes = self._codes.get(source)
-        made: Codes | str
+        codes, node = self._codes.get(source), source.producer()
+        made: Codes | None = None
+        encoding = ""
         if codes is not None:
-            made = tables.look_up(emit, codes, followed, steps, zero, self._form)
-            encoding = "table of its input's codes"
-            if isinstance(made, Codes) and made.value is codes.value:
-                encoding = "its input's codes"
-        else:
-            pair = self._pair(source)
-            if pair is None:
+            made = tables.look_up(emit, codes, followed, target)
+            unchanged = made is not None and made.value is codes.value
+            encoding = "its input's codes" if unchanged else "table of its input's codes"
+        elif node is not None and node.domain == "" and node.op_type in tables.PAIRS:
+            pair = [self._codes.get(v) for v in node.inputs if v is not None]
+            if len(pair) != 2 or pair[0] is None or pair[1] is None:
                 return None
-            op_type, operands = pair
-            made = tables.look_up_pair(
-                emit, op_type, operands, followed, steps, zero, self._form
-            )
-            encoding = f"table of {op_type}"
-            if isinstance(made, Codes) and _is_contrib(made.value):
-                encoding = "QLinearAdd + Clip"
-        if isinstance(made, str):
+            pair_of_codes = (pair[0], pair[1])
+            made = tables.look_up_pair(emit, node.op_type, pair_of_codes, followed, target)
+            added = made is not None and _is_contrib(made.value)
+            encoding = "QLinearAdd + Clip" if added else f"table of {node.op_type}"
+        if made is None:
             return None
         self._record(emit.node, encoding)
         return repeat_moves(emit, chain, made)
-
-    def _pair(self, value: Value) -> tuple[str, tuple[Codes, Codes]] | None:
-        node = value.producer()
-        if node is None or node.domain != "" or node.op_type not in tables.PAIRS:
-            return None
-        operands = [None if v is None else self._codes.get(v) for v in node.inputs]
-        if len(operands) != 2 or operands[0] is None or operands[1] is None:
-            return None
-        return node.op_type, (operands[0], operands[1])
 
     def _mark_codes(self) -> None:
         for value, codes in self._codes.items():
@@ -302,21 +287,17 @@ class Rewriter:
             node = value.producer()
             assert node is not None, "only nodes have integers"
             emit = Emitter(node)
-            emit.replace_with(borders.dequantized(emit, codes, self._form))
+            emit.replace_with(borders.dequantized(emit, codes))
 
     def _emit_products(self) -> None:
         """Put integer sums in the place of products whose float values are needed."""
         for product in self._products.values():
             node = product.node
-            if node.graph is None or node.op_type in POOLS:
+            if node.graph is None or operators.is_average_pool(node):
                 continue
             emit = Emitter(node)
             values = emit_sums(emit, product, self._form)
             emit.replace_with(emit_own_steps(emit, product, values))
-
-
-def _is_full(codes: Codes, form: Form) -> bool:
-    return codes.low + codes.zero <= form.low and codes.high + codes.zero >= form.high
 
 
 def _is_contrib(value: Value) -> bool:

@@ -42,9 +42,6 @@ _SLACK = 2.0**-20
 """Distance, as a share of ``m``, that a found multiplier keeps from its limits: several
 float32 roundings, so that the order in which a runtime multiplies scales does not matter."""
 
-_LANES = 4.0
-"""Partial sums that every float library keeps side by side, at least."""
-
 _LARGEST_TABLE = 1 << 21
 """Entries of one block of the search."""
 
@@ -128,15 +125,10 @@ def find_staircase(levels: Levels, sums: SumRange, first: int, last: int) -> Sta
 
 def is_equal(stairs: Staircase, found: Requantization) -> bool:
     """Return whether the operator gives every level that the staircase gives."""
-    return not np.any(_misplaced(stairs, found))
-
-
-def _misplaced(stairs: Staircase, found: Requantization) -> Array:
-    """Return for each step whether the operator has it elsewhere, (C, n)."""
     at = found.levels(np.minimum(stairs.starts, stairs.high)) >= stairs.levels
     before = found.levels(np.maximum(stairs.starts - 1, stairs.low)) < stairs.levels
     reached, entered = stairs.starts <= stairs.high, stairs.starts > stairs.low
-    return (reached & ~at) | (entered & ~before)
+    return bool(np.all(at | ~reached) and np.all(before | ~entered))
 
 
 def stairs_of(found: Requantization, like: Staircase) -> Staircase:
@@ -328,25 +320,3 @@ def share_of_noise(stairs: Staircase, noise: Array, spread: Spread, ties: Array)
         crossing = 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(np.minimum(distance, 30))
         total += (np.where(inside, crossing * spread.share(sums), 0.0)).sum(axis=1)
     return float(total.mean())
-
-
-def float_noise(weights: Array, spread: Spread, low: int, high: int) -> Array:
-    """Return the deviation of the rounding error of a float32 sum, in units of the sum.
-
-    Each addition rounds a partial sum to 24 bits, an error of at most 2^-24 of it, evenly
-    spread; partial sums grow like a random walk, several of them side by side. The products
-    bring three roundings each.
-
-    Args:
-        weights: (C, terms).
-        spread: How sums spread.
-        low: Lowest x.
-        high: Highest x.
-    """
-    wide = weights.astype(np.float64)
-    terms = max(int(np.max(np.count_nonzero(wide, axis=1), initial=1)), 1)
-    squares = (low * low + low * high + high * high) / 3.0
-    products = 3.0 * squares * (wide**2).sum(axis=1, keepdims=True)
-    partial = (spread.deviation**2 + spread.mean**2) * (terms / (2.0 * _LANES) + _LANES)
-    unit = 2.0**-24 / math.sqrt(3.0)
-    return np.asarray(unit * np.sqrt(partial + products) + 1e-12)

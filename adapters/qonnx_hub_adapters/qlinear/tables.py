@@ -13,37 +13,32 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qlinear.epilogue import Layout, Step, apply_steps, read_chain
+from qonnx_hub_adapters.qlinear.epilogue import (
+    ARITHMETIC,
+    ChannelLayout,
+    EpilogueStep,
+    apply_steps,
+    read_chain,
+)
 from qonnx_hub_adapters.qlinear.integer_values import (
     Codes,
-    Form,
     Steps,
-    clipped,
+    Target,
     contrib,
     integer,
 )
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
-from qonnx_hub_ir.semantics import quantize_to_integers
 
-PAIRS: dict[str, Any] = {
-    "Add": np.add,
-    "Max": np.maximum,
-    "Min": np.minimum,
-    "Mul": np.multiply,
-    "Sub": np.subtract,
-}
+PAIRS: dict[str, Any] = {name: f for name, f in ARITHMETIC.items() if name != "Div"}
+PAIRS |= {"Max": np.maximum, "Min": np.minimum}
 """Operators of two values that a table can hold."""
 
 
-def read_scalar_chain(chain: list[Node], value: Value) -> list[Step] | str:
+def read_scalar_chain(chain: list[Node], value: Value) -> list[EpilogueStep] | str:
     """Return what a chain computes where it does the same to every value."""
     rank = 4 if value.shape is None else len(value.shape)
-    return read_chain(chain, Layout(rank, 1, 1))
-
-
-def _codes_of(t: Array, steps: Steps, zero: int) -> Array:
-    return quantize_to_integers(t, steps.quant) - steps.zero + zero
+    return read_chain(chain, ChannelLayout(rank, 1, 1))
 
 
 def _values(codes: Codes) -> Array:
@@ -51,71 +46,73 @@ def _values(codes: Codes) -> Array:
     return np.asarray(levels.astype(np.float32) * codes.scale, dtype=np.float32)
 
 
+def _answers(values: Array, chain: list[EpilogueStep], target: Target) -> Array | None:
+    """Return the codes of values (n, m) behind a chain; ``None`` where one gives no number."""
+    with np.errstate(all="ignore"):
+        t = apply_steps(chain, values)
+        return None if np.any(np.isnan(t)) else target.codes_of(t)
+
+
+def _within(answers: Array, target: Target) -> Target:
+    low, high = (int(end) - target.zero for end in (answers.min(), answers.max()))
+    return target.within(low, high)
+
+
 def look_up(
-    emit: Emitter, codes: Codes, chain: list[Step], steps: Steps, zero: int, form: Form
-) -> Codes | str:
-    """Return the codes of a quantizer of integers, or why there are none.
+    emit: Emitter, codes: Codes, chain: list[EpilogueStep], target: Target
+) -> Codes | None:
+    """Return the codes of a quantizer of integers, if there are some.
 
     Args:
         emit: Where to write.
         codes: The integers.
         chain: Float operators between, the same for every value.
-        steps: The quantizer.
-        zero: Code of its level 0.
-        form: The model's type.
+        target: What the quantizer makes.
     """
-    with np.errstate(all="ignore"):
-        t = apply_steps(chain, _values(codes)[np.newaxis])
-        if np.any(np.isnan(t)):
-            return "an operator before it gives no number"
-        answers = _codes_of(t, steps, zero)[0]
-    low, high = int(answers.min()) - zero, int(answers.max()) - zero
+    found = _answers(_values(codes)[np.newaxis], chain, target)
+    if found is None:
+        return None
+    answers, zero = found[0], target.zero
+    made = _within(answers, target)
     levels = np.arange(codes.low, codes.high + 1, dtype=np.int64)
-    same = np.clip(levels, low, high) + codes.zero
+    same = np.clip(levels, made.low, made.high) + codes.zero
     if zero == codes.zero and np.array_equal(answers, same):
-        value = codes.value
-        if low > codes.low or high < codes.high:
-            value = clipped(emit, value, low + zero, high + zero, form)
-        return Codes(value, steps.scale, zero, low, high, form)
+        inside = made.low <= codes.low and made.high >= codes.high
+        return made.holds(codes.value) if inside else made.clips(emit, codes.value)
     first = codes.low + codes.zero
     # A negative index counts from the end: codes of int8 need no shift.
     size = 256 if first < 0 else first + len(answers)
     table = np.full(size, zero, dtype=np.int64)
     table[np.arange(first, first + len(answers))] = answers
     index = emit.add("Cast", [codes.value], to=int(onnx_ir.DataType.INT32))
-    value = emit.add("Gather", [emit.constant("table", table.astype(form.dtype)), index])
-    return Codes(value, steps.scale, zero, low, high, form)
+    constant = emit.constant("table", table.astype(made.form.dtype))
+    return made.holds(emit.add("Gather", [constant, index]))
 
 
 def look_up_pair(
     emit: Emitter,
     op_type: str,
     pair: tuple[Codes, Codes],
-    chain: list[Step],
-    steps: Steps,
-    zero: int,
-    form: Form,
-) -> Codes | str:
-    """Return the codes of a quantizer behind an operator of two integers, or why not.
+    chain: list[EpilogueStep],
+    target: Target,
+) -> Codes | None:
+    """Return the codes of a quantizer behind an operator of two integers, if there are some.
 
     Args:
         emit: Where to write.
         op_type: One of :data:`PAIRS`.
         pair: The operator's inputs.
         chain: Float operators behind it, the same for every value.
-        steps: The quantizer.
-        zero: Code of its level 0.
-        form: The model's type.
+        target: What the quantizer makes.
     """
     a, b = pair
     with np.errstate(all="ignore"):
         both = PAIRS[op_type](_values(a)[:, np.newaxis], _values(b)[np.newaxis])
-        t = apply_steps(chain, both)
-        if np.any(np.isnan(t)):
-            return "an operator before it gives no number"
-        answers = _codes_of(t, steps, zero)
-    if form.contrib and op_type == "Add":
-        added = _added(emit, pair, answers, steps, zero, form)
+    answers = _answers(both, chain, target)
+    if answers is None:
+        return None
+    if target.form.contrib and op_type == "Add":
+        added = _added(emit, pair, answers, target)
         if added is not None:
             return added
     width = answers.shape[1]
@@ -128,9 +125,8 @@ def look_up_pair(
     if offset:
         first = emit.constant("first", np.array(offset, dtype=np.int32))
         index = emit.add("Sub", [index, first])
-    table = emit.constant("table", answers.reshape(-1).astype(form.dtype))
-    low, high = int(answers.min()) - zero, int(answers.max()) - zero
-    return Codes(emit.add("Gather", [table, index]), steps.scale, zero, low, high, form)
+    table = emit.constant("table", answers.reshape(-1).astype(target.form.dtype))
+    return _within(answers, target).holds(emit.add("Gather", [table, index]))
 
 
 _FROM_A_TIE = 1e-3
@@ -138,12 +134,7 @@ _FROM_A_TIE = 1e-3
 
 
 def _added(
-    emit: Emitter,
-    pair: tuple[Codes, Codes],
-    answers: Array,
-    steps: Steps,
-    zero: int,
-    form: Form,
+    emit: Emitter, pair: tuple[Codes, Codes], answers: Array, target: Target
 ) -> Codes | None:
     """Return the sum by onnxruntime's QLinearAdd and Clip; ``None`` where it may differ.
 
@@ -151,6 +142,7 @@ def _added(
     must keep away from ties, unless all scales are powers of two and nothing rounds at all.
     """
     a, b = pair
+    steps, zero, form = target.steps, target.zero, target.form
     low, high = int(answers.min()), int(answers.max())
     sums = _steps_of(a, steps)[:, np.newaxis] + _steps_of(b, steps)[np.newaxis]
     if not np.array_equal(np.clip(np.rint(sums) + zero, low, high), answers):
@@ -165,8 +157,8 @@ def _added(
         inputs += [codes.value, emit.constant(f"scale_{index}", codes.scale)]
         inputs.append(integer(emit, f"zero_{index}", codes.zero, form))
     inputs += [emit.constant("y_scale", steps.scale), integer(emit, "y_zero", zero, form)]
-    value = clipped(emit, contrib(emit, "QLinearAdd", inputs, form), low, high, form)
-    return Codes(value, steps.scale, zero, low - zero, high - zero, form)
+    value = contrib(emit, "QLinearAdd", inputs, form)
+    return _within(answers, target).clips(emit, value)
 
 
 def _steps_of(codes: Codes, steps: Steps) -> Array:

@@ -18,6 +18,7 @@ from qonnx_hub_adapters.qonnx.options import QonnxOptions
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
+from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.lowering.functions import define_operators, function_gaps
 from qonnx_hub_ir.passes import SpellOutRounding
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
@@ -34,7 +35,7 @@ class QonnxExporter:
 
     def gaps(self, model: Model) -> list[Gap]:
         """Return everything that QONNX cannot say exactly."""
-        nodes = _quantizers(model)
+        nodes = every_quantizer(model)
         gaps = [gap for node in nodes if (gap := _rounding_gap(node)) is not None]
         versions = {_trunc_version(node): node for node in nodes if node.op_type == "Trunc"}
         if len(versions) > 1:
@@ -55,14 +56,14 @@ class QonnxExporter:
         gaps = self.gaps(model)
         if gaps:
             raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
-        records = tuple(_record(node) for node in _quantizers(model))
+        records = tuple(_record(node) for node in every_quantizer(model))
         copy = model.clone()
         SpellOutRounding()(copy)
         raise_to(copy, options.opset)
         finish(copy)
         if dialect.DOMAIN in copy.opset_imports:
             # Version 1 is what the oldest readers know; only the newer Trunc needs version 2.
-            truncs = [n for n in _quantizers(copy) if n.op_type == "Trunc"]
+            truncs = [n for n in every_quantizer(copy) if n.op_type == "Trunc"]
             newest = max((_trunc_version(node) for node in truncs), default=1)
             copy.opset_imports[dialect.DOMAIN] = newest
         if own.self_contained:
@@ -98,10 +99,6 @@ def _define_operators(model: Model) -> None:
         raise NotExactError("no function in the file can define these nodes exactly:", gaps)
     define_operators(model)
     check(model)
-
-
-def _quantizers(model: Model) -> list[Node]:
-    return [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
 
 
 def _trunc_version(node: Node) -> int:

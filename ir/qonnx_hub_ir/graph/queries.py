@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,19 @@ def fits_into(shape: tuple[int, ...], target: Dims | None) -> bool:
 def quantizers(model: Model) -> Iterator[Node]:
     """Give the quantizer nodes of the main graph, in order."""
     return (node for node in model.graph if dialect.is_quantizer(node))
+
+
+def every_quantizer(model: Model) -> list[Node]:
+    """Return the quantizer nodes of the main graph and the bodies inside it, in order."""
+    return [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+
+
+def by_operator(nodes: Iterable[Node]) -> dict[str, list[Node]]:
+    """Return nodes by the name of their operator, in order."""
+    found: dict[str, list[Node]] = {}
+    for node in nodes:
+        found.setdefault(node.op_type, []).append(node)
+    return found
 
 
 def known(node: Node) -> IntQuant | BipolarQuant | None:

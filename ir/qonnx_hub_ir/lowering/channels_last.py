@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ from onnx_ir import Attr, Function, Graph, Model, Node
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap
+from qonnx_hub_ir.graph.permutations import to_first, to_last
+from qonnx_hub_ir.graph.queries import attribute, by_operator, dims, rank_of
 
 _TYPES = {"INT": "int", "INTS": "ints", "FLOAT": "float", "STRING": "string"}
 
@@ -25,7 +26,11 @@ def function_gaps(model: Model) -> list[Gap]:
     for op_type, nodes in _operators(model).items():
         first = nodes[0]
         for node in nodes:
-            reason = _refusal(node) or _conflict(first, node)
+            reason = _refusal(node)
+            if not reason and _rank(node) != _rank(first):
+                reason = (
+                    f"has another rank than '{first.name}'; one function does not fit both"
+                )
             if reason:
                 gaps.append(Gap(node.name or "", f"channels-last {op_type}", reason))
         if not gaps and _mixes_padding(nodes):
@@ -73,11 +78,8 @@ def text_like(function: Function) -> str | None:
 
 
 def _operators(model: Model) -> dict[str, list[Node]]:
-    found: dict[str, list[Node]] = {}
-    for node in model.graph.all_nodes():
-        if node.domain == dialect.CHANNELS_LAST_DOMAIN:
-            found.setdefault(node.op_type, []).append(node)
-    return found
+    nodes = model.graph.all_nodes()
+    return by_operator(n for n in nodes if n.domain == dialect.CHANNELS_LAST_DOMAIN)
 
 
 def _refusal(node: Node) -> str:
@@ -92,26 +94,14 @@ def _refusal(node: Node) -> str:
     return ""
 
 
-def _conflict(first: Node, node: Node) -> str:
-    if _rank(first) != _rank(node):
-        return f"has another rank than '{first.name}'; one function cannot transpose both"
-    return ""
-
-
 def _mixes_padding(nodes: list[Node]) -> bool:
-    def automatic(node: Node) -> bool:
-        attr = node.attributes.get("auto_pad")
-        return attr is not None and attr.value != "NOTSET"
-
-    explicit = any("pads" in node.attributes for node in nodes)
-    return explicit and any(automatic(node) for node in nodes)
+    automatic = any(attribute(node, "auto_pad", "NOTSET") != "NOTSET" for node in nodes)
+    return automatic and any("pads" in node.attributes for node in nodes)
 
 
 def _rank(node: Node) -> int | None:
-    for value in (node.inputs[0], node.outputs[0]):
-        if value is not None and value.shape is not None:
-            return len(value.shape)
-    return None
+    known = rank_of(node.inputs[0])
+    return rank_of(node.outputs[0]) if known is None else known
 
 
 def _require_bias(node: Node, graph: Graph) -> None:
@@ -125,15 +115,13 @@ def _require_bias(node: Node, graph: Graph) -> None:
 
 
 def _kernel(node: Node) -> list[int] | None:
-    weight = node.inputs[1]
-    shape = None if weight is None else weight.shape
-    sizes = [] if shape is None else [d for d in list(shape)[1:-1] if isinstance(d, int)]
+    shape = dims(node.inputs[1])
+    sizes = [size for size in (shape or ())[1:-1] if isinstance(size, int)]
     return sizes if shape is not None and len(sizes) == len(shape) - 2 else None
 
 
 def _channels(node: Node) -> int | None:
-    weight = node.inputs[1]
-    size = None if weight is None or weight.shape is None else weight.shape[0]
+    size = (dims(node.inputs[1]) or (None,))[0]
     return size if isinstance(size, int) else None
 
 
@@ -157,20 +145,14 @@ def _text(op_type: str, inputs: list[str], names: list[str], rank: int) -> str:
     moved = 0 if rank == 2 else _WEIGHTED.get(op_type, 1)
     given = [f"{name}_first" if i < moved else name for i, name in enumerate(inputs)]
     result = "y_first" if moved else "y"
-    lines = list(_transposes(inputs[:moved], rank))
+    first = list(to_first(rank))
+    lines = [f"{name}_first = Transpose <perm = {first}> ({name})" for name in inputs[:moved]]
     lines.append(f"{result} = {op_type} {f'<{links}> ' if links else ''}({', '.join(given)})")
     if moved:
-        back = [0, *range(2, rank), 1]
-        lines.append(f"y = Transpose <perm = {back}> (y_first)")
+        lines.append(f"y = Transpose <perm = {list(to_last(rank))}> (y_first)")
     declared = f"<{', '.join(names)}> " if names else ""
     body = "\n".join(lines)
     return (
         f'<domain: "{dialect.CHANNELS_LAST_DOMAIN}", opset_import: ["": 19]>\n'
         f"{op_type} {declared}({', '.join(inputs)}) => (y)\n{{\n{body}\n}}"
     )
-
-
-def _transposes(names: list[str], rank: int) -> Iterator[str]:
-    first = [0, rank - 1, *range(1, rank - 1)]
-    for name in names:
-        yield f"{name}_first = Transpose <perm = {first}> ({name})"

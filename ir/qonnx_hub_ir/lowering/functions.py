@@ -20,6 +20,7 @@ from onnx_ir import Function, Model, Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap
+from qonnx_hub_ir.graph.queries import by_operator, every_quantizer, rank_of
 from qonnx_hub_ir.lowering import channels_last
 from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, text_of
 from qonnx_hub_ir.lowering.quantizer_operators import HALF_FLOATS, Variant, variant_of
@@ -33,9 +34,9 @@ _NEAR_HALF = 1e-3
 
 def function_gaps(model: Model) -> list[Gap]:
     """Return every node that no function can say exactly on every runtime."""
-    quantizers = [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+    quantizers = every_quantizer(model)
     gaps = [Gap(n.name or "", n.op_type, why) for n in quantizers if (why := _refusal(n))]
-    for op_type, nodes in _by_operator(quantizers).items():
+    for op_type, nodes in by_operator(quantizers).items():
         dtypes = {_dtype(node) for node in nodes}
         if onnx_ir.DataType.DOUBLE in dtypes and dtypes & HALF_FLOATS:
             why = "quantizes 16-bit and 64-bit floats in one file; one function cannot do both"
@@ -67,10 +68,10 @@ def define_operators(model: Model) -> None:
         model: A model without gaps (:func:`function_gaps`), with known types and shapes;
             changed in place.
     """
-    quantizers = [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+    quantizers = every_quantizer(model)
     for node in quantizers:
         _flatten_parameters(node, model.graph)
-    texts = [text_of(_variant(nodes)) for nodes in _by_operator(quantizers).values()]
+    texts = [text_of(_variant(nodes)) for nodes in by_operator(quantizers).values()]
     texts += channels_last.texts_for(model)
     for text in texts:
         function = parse(text)
@@ -115,13 +116,6 @@ def _covers(variant: Variant, node: Node) -> bool:
     )
 
 
-def _by_operator(nodes: Iterable[Node]) -> dict[str, list[Node]]:
-    found: dict[str, list[Node]] = {}
-    for node in nodes:
-        found.setdefault(node.op_type, []).append(node)
-    return found
-
-
 def _refusal(node: Node) -> str:
     quant = dialect.read_quantizer(node)
     if not isinstance(quant, BipolarQuant) and quant.rounding not in PORTABLE_ROUNDINGS:
@@ -139,14 +133,11 @@ def _refusal(node: Node) -> str:
 
 def _adds_axes(value: Value | None, x: Value | None) -> bool:
     """Return whether a parameter could give the result more axes than the input has."""
-    known = dialect.constant_tensor(value)
-    if value is None or (known is not None and (known.size == 1 or len(known.shape) == 0)):
+    tensor = dialect.constant_tensor(value)
+    if value is None or (tensor is not None and tensor.size == 1):
         return False
-    if value.shape is not None and len(value.shape) == 0:
-        return False
-    if value.shape is None or x is None or x.shape is None:
-        return True
-    return len(value.shape) > len(x.shape)
+    rank, most = rank_of(value), rank_of(x)
+    return rank is None or (rank > 0 and (most is None or rank > most))
 
 
 def _shift_problem(quant: Trunc) -> str:
@@ -160,16 +151,14 @@ def _shift_problem(quant: Trunc) -> str:
 
 
 def _flatten_parameters(node: Node, graph: onnx_ir.Graph) -> None:
-    x = node.inputs[0]
-    rank = None if x is None or x.shape is None else len(x.shape)
-    for index, value in enumerate(node.inputs):
-        known = dialect.constant_tensor(value) if index else None
-        if value is None or known is None or known.size != 1:
+    rank = rank_of(node.inputs[0]) or 0
+    for index, value in enumerate(node.inputs[1:], start=1):
+        known = dialect.constant_tensor(value)
+        if value is None or known is None or known.size != 1 or len(known.shape) <= rank:
             continue
-        if (rank is None and len(known.shape) > 0) or len(known.shape) > (rank or 0):
-            flat = known.numpy().reshape(())
-            fresh = dialect.add_initializer(graph, f"{value.name}_scalar", flat)
-            node.replace_input_with(index, fresh)
+        flat = known.numpy().reshape(())
+        fresh = dialect.add_initializer(graph, f"{value.name}_scalar", flat)
+        node.replace_input_with(index, fresh)
 
 
 def _variant(nodes: Sequence[Node]) -> Variant:

@@ -310,13 +310,14 @@ def _grid(w: StepWriter[T], near: T, mantissa_bits: T, bias: T) -> T:
     return w.add("grid", "Pow", two, w.add("step", "Max", own_step, lowest))
 
 
-_PLAIN_ROUNDINGS = {Rounding.ROUND: "Round", Rounding.CEIL: "Ceil", Rounding.FLOOR: "Floor"}
+PLAIN_ROUNDINGS = {Rounding.ROUND: "Round", Rounding.CEIL: "Ceil", Rounding.FLOOR: "Floor"}
+"""Modes that one operator of ONNX says."""
 
 
 def write_rounding(w: StepWriter[T], mode: Rounding, t: T, name: str) -> T:
     """Return ``t`` rounded by one mode."""
-    if mode in _PLAIN_ROUNDINGS:
-        return w.add(name, _PLAIN_ROUNDINGS[mode], t)
+    if mode in PLAIN_ROUNDINGS:
+        return w.add(name, PLAIN_ROUNDINGS[mode], t)
     if mode is Rounding.DPU:
         return _round_dpu(w, t, name)
     part = {Rounding.HALF_UP: "half", Rounding.HALF_DOWN: "half_less"}.get(mode)

@@ -152,7 +152,7 @@ def _lower_activation(node: Node) -> None:
         node.replace_input_with(0, source)
     form = linear.Integers(width, quant.signed, clip_integers=False)
     emit = Emitter(node)
-    emit.replace_with(linear.plain_writer(node, quant, grid, form)(emit))
+    emit.replace_with(linear.write_plain(emit, quant, grid, form))
 
 
 def _before_relu(x: Value) -> Value | None:
