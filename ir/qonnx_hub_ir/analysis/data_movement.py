@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,18 +22,6 @@ from qonnx_hub_ir.analysis.value_info import (
 )
 from qonnx_hub_ir.quantizers import Array
 
-Mover = Callable[[Array], Array]
-
-
-def moved_constant(constant: Constant, move: Mover) -> ValueInfo:
-    """Return what is known about a constant whose elements were moved."""
-    scale = constant.scale
-    if scale is not None and scale.size > 1:
-        scale = np.asarray(move(np.broadcast_to(scale, constant.values.shape)))
-    integers = None if constant.integers is None else np.asarray(move(constant.integers))
-    values = np.asarray(move(constant.values))
-    return of_constant(replace(constant, values=values, integers=integers, scale=scale))
-
 
 def _keep(site: Site) -> ValueInfo | None:
     return replace(site.info(0), constant=None)
@@ -46,7 +34,7 @@ def _forget_channels(site: Site) -> ValueInfo | None:
 def _reshape(site: Site) -> ValueInfo | None:
     x, shape = site.info(0), site.shape
     if x.constant is not None and shape is not None and None not in shape:
-        return moved_constant(x.constant, lambda a: a.reshape([d or 0 for d in shape]))
+        return of_constant(x.constant.mapped(lambda a: a.reshape([d or 0 for d in shape])))
     axis, before = x.channel_axis, site.shapes[0]
     if axis is None:
         return replace(x, constant=None)
@@ -83,7 +71,7 @@ def _transpose(site: Site) -> ValueInfo | None:
     x, before = site.info(0), site.shapes[0]
     perm = site.attr("perm")
     if x.constant is not None:
-        return moved_constant(x.constant, lambda a: a.transpose(perm))
+        return of_constant(x.constant.mapped(lambda a: a.transpose(perm)))
     if x.channel_axis is None:
         return x
     if before is None:

@@ -237,16 +237,22 @@ def in_reach(magnitude: Array) -> bool:
     return bool(np.all(np.asarray(magnitude, dtype=np.float64) < LARGEST_INTEGER))
 
 
+def on_common_scale(a: Grid, b: Grid) -> tuple[Grid, Grid] | None:
+    """Return the values of both on one scale; ``None`` where that is not worth having."""
+    scale = common_scale(a.scale, b.scale)
+    first = None if scale is None else refined(a, scale)
+    second = None if scale is None else refined(b, scale)
+    return None if first is None or second is None else (first, second)
+
+
 def hull(a: Grid | None, b: Grid | None) -> Grid | None:
     """Return the grid on which both lie, with all integers of both."""
     if a is None or b is None or not bool(np.all(a.offset == b.offset)):
         return None
-    scale = common_scale(a.scale, b.scale)
-    if scale is None:
+    pair = on_common_scale(a, b)
+    if pair is None:
         return None
-    first, second = refined(a, scale), refined(b, scale)
-    if first is None or second is None:
-        return None
+    first, second = pair
     return Grid(
         first.scale,
         np.asarray(a.offset + 0 * b.offset, dtype=np.float64),

@@ -17,13 +17,12 @@ from qonnx_hub_ir.analysis.float_error import sum_error
 from qonnx_hub_ir.analysis.grids import (
     ZERO,
     Grid,
-    common_scale,
     holds,
     hull,
     in_reach,
     index_of,
+    on_common_scale,
     product_is_exact,
-    refined,
     whole_multiples,
     whole_numbers,
 )
@@ -90,19 +89,16 @@ def _sum_grid(site: Site, a: ValueInfo, b: ValueInfo) -> Grid | None:
         number = _point(y)
         if x.grid is not None and number is not None:
             return _shifted(site, x.grid, number)
-    if a.grid is None or b.grid is None:
+    pair = None if a.grid is None or b.grid is None else on_common_scale(a.grid, b.grid)
+    if pair is None:
         return None
-    scale = common_scale(a.grid.scale, b.grid.scale)
-    first = None if scale is None else refined(a.grid, scale)
-    second = None if scale is None else refined(b.grid, scale)
-    if scale is None or first is None or second is None:
-        return None
+    first, second = pair
     low, high = first.low + second.low, first.high + second.high
-    offset = np.asarray(a.grid.offset + b.grid.offset, dtype=np.float64)
+    offset = np.asarray(first.offset + second.offset, dtype=np.float64)
     if not in_reach(largest_magnitude(low, high)):
         return None
-    exact = a.grid.exact and b.grid.exact and not bool(np.any(offset != 0))
-    return Grid(scale, offset, low, high, exact).held_by(site.float_type)
+    exact = first.exact and second.exact and not bool(np.any(offset != 0))
+    return Grid(first.scale, offset, low, high, exact).held_by(site.float_type)
 
 
 def _shifted(site: Site, grid: Grid, number: Array) -> Grid | None:

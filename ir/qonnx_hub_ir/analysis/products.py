@@ -206,16 +206,7 @@ def placed(info: ValueInfo, axis: int, rank: int) -> ValueInfo:
 
 def arranged(constant: Constant, order: tuple[int, ...], shape: tuple[int, ...]) -> Constant:
     """Return the weights with their axes in another order, and in another shape."""
-
-    def place(array: Array) -> Array:
-        return np.asarray(array.transpose(order).reshape(shape))
-
-    scale = constant.scale
-    if scale is not None:
-        full = np.broadcast_to(scale, constant.values.shape)
-        scale = scale.reshape(()) if scale.size == 1 else place(full)
-    integers = None if constant.integers is None else place(constant.integers)
-    return replace(constant, values=place(constant.values), integers=integers, scale=scale)
+    return constant.mapped(lambda array: array.transpose(order).reshape(shape))
 
 
 def scaled(constant: Constant, factor: float) -> Constant:
@@ -230,12 +221,4 @@ def flat_bias(constant: Constant, outputs: int) -> Constant | None:
     size = constant.values.size
     if size not in (1, outputs) or (size > 1 and constant.values.shape[-1] != size):
         return None
-
-    def place(array: Array) -> Array:
-        return np.broadcast_to(array.reshape(-1), (outputs,))
-
-    integers = None if constant.integers is None else place(constant.integers)
-    scale = constant.scale
-    if scale is not None:
-        scale = scale.reshape(()) if scale.size == 1 else place(scale)
-    return replace(constant, values=place(constant.values), integers=integers, scale=scale)
+    return constant.mapped(lambda array: np.broadcast_to(array.reshape(-1), (outputs,)))

@@ -47,6 +47,17 @@ class Constant:
     exact: bool = True
     declared: IntegerType | None = None
 
+    def mapped(self, move: Callable[[Array], Array]) -> Constant:
+        """Return the constant with its elements moved."""
+        integers, scale = self.integers, self.scale
+        if scale is not None:
+            spread = np.broadcast_to(scale, self.values.shape)
+            scale = scale.reshape(()) if scale.size == 1 else np.asarray(move(spread))
+        if integers is not None:
+            integers = np.asarray(move(integers))
+        values = np.asarray(move(self.values))
+        return replace(self, values=values, integers=integers, scale=scale)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValueInfo:
