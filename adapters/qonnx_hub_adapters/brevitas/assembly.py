@@ -31,7 +31,7 @@ def assemble(
     Args:
         model: A graph with marks; changed in place.
         calls: What the marks stand for.
-        forms: How the IR says them.
+        forms: Their quantizers in terms of the IR.
         name: Name of the graph.
     """
     _set_sources(model.graph)
@@ -41,22 +41,22 @@ def assemble(
             index = node.attributes[INDEX].as_int()
             _replace(node, calls[index], forms[index], written)
     read = read_traced(model, name, DOMAIN)
-    # A linear layer without bias is traced as a product with turned weights.
-    _merge_turned(read.graph)
+    # A linear layer without bias is traced as a product with transposed weights.
+    _share_transposes(read.graph)
     run_passes(read, [FoldWeightLayout(), DropUnused()])
     require_valid(read, name)
     return read
 
 
-def _merge_turned(graph: Graph) -> None:
-    """Turn weights once that are used, and turned, several times."""
-    turned: dict[tuple[Value, tuple[int, ...]], Node] = {}
+def _share_transposes(graph: Graph) -> None:
+    """Transpose weights once that are used, and transposed, several times."""
+    transposed: dict[tuple[Value, tuple[int, ...]], Node] = {}
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or "perm" not in node.attributes:
             continue
         key = source, tuple(node.attributes["perm"].as_ints())
-        first = turned.setdefault(key, node)
+        first = transposed.setdefault(key, node)
         if first is not node and not node.outputs[0].is_graph_output():
             replace_node(node, first.outputs[0], keep_name=False, keep_metadata=False)
 
@@ -96,7 +96,7 @@ def _replace(
     Args:
         mark: The mark.
         call: The use of a quantizer that it stands for.
-        form: How the IR says it.
+        form: Its quantizer in terms of the IR.
         written: Parameters that are in the graph already; one that is used again is not
             written again, and keeps its first name.
     """

@@ -29,8 +29,9 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
+from qonnx_hub_adapters.torch_common.features import INTEGER_QUANTIZERS
 from qonnx_hub_adapters.torch_common.framework import require_torch
-from qonnx_hub_adapters.torch_common.modules import PreparedModule, input_names
+from qonnx_hub_adapters.torch_common.modules import PreparedModule, input_names, prepared
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
 
 INFO = AdapterInfo(
@@ -39,16 +40,9 @@ INFO = AdapterInfo(
     extra="brevitas",
     requires=("torch", "brevitas"),
     support={
-        Feature.BITS_2_TO_8: Support.EXACT,
-        Feature.BITS_9_TO_16: Support.EXACT,
-        Feature.BITS_17_TO_32: Support.EXACT,
-        Feature.UNSIGNED_1_BIT: Support.EXACT,
+        **INTEGER_QUANTIZERS,
         Feature.BIPOLAR: Support.EXACT,
-        Feature.NARROW: Support.EXACT,
-        Feature.PER_CHANNEL: Support.EXACT,
-        Feature.ZERO_POINT: Support.EXACT,
         Feature.ROUNDING_MODES: Support.EXACT,
-        Feature.DYNAMIC: Support.REFUSED,
         Feature.MINIFLOAT: Support.EXACT,
         Feature.TRUNC: Support.EXACT,
     },
@@ -96,16 +90,16 @@ class BrevitasImporter:
     def run_layers(self, source: object, feeds: Feeds) -> Outputs:
         """Return what the module's layers compute, by the names that its IR model uses."""
         torch = require_torch("brevitas")
-        original, samples = modules.opened(source)
-        module, sites = _observable(original, torch)
+        given = prepared(source)
+        module, sites = _observable(given.module, torch)
         arrays = [feeds[name] for name in input_names(module, len(feeds))]
-        args = modules.as_samples(arrays, samples, torch)
+        args = modules.as_samples(arrays, given.args, torch)
         return layer_values(module, sites, args, torch)
 
 
-def _imported(prepared: PreparedModule, options: BrevitasOptions) -> Model:
+def _imported(given: PreparedModule, options: BrevitasOptions) -> Model:
     torch = require_torch("brevitas")
-    original = prepared.module
+    original = given.module
     gaps = find_gaps(original)
     if gaps:
         raise UnsupportedGraphError(
@@ -113,7 +107,7 @@ def _imported(prepared: PreparedModule, options: BrevitasOptions) -> Model:
         )
     modules.require_traceable(original)
     module, sites = _observable(original, torch)
-    args = copy.deepcopy(prepared.args)
+    args = copy.deepcopy(given.args)
     recording = record(module, sites, args, torch)
     forms = read_forms(recording, torch)
     traced = trace(module, sites, recording, args, options, torch)

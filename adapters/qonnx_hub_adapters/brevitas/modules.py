@@ -149,8 +149,8 @@ def run_forward(module: Any, args: Sequence[Any], torch: Any) -> list[Any]:
 def answer(source: Any, feeds: Feeds) -> Outputs:
     """Return a module's own answer at inference, under the names that its IR model uses."""
     torch = require_torch("brevitas")
-    original, samples = opened(source)
-    module = inference_copy(original)
+    given = modules.prepared(source)
+    module, samples = inference_copy(given.module), given.args
     sizes = {len(plain(sample)) for sample in samples if plain(sample).ndim}
 
     def forward(arrays: list[Array]) -> list[Array]:
@@ -162,19 +162,15 @@ def answer(source: Any, feeds: Feeds) -> Outputs:
     return modules.answer_in_pieces(forward, arrays, unit)
 
 
-def opened(source: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the module of a source, and its sample where it has one."""
-    if isinstance(source, PreparedModule):
-        return source.module, source.args
-    return modules.unwrapped(source), ()
-
-
 def as_samples(arrays: Sequence[Any], samples: Sequence[Any], torch: Any) -> list[Any]:
     """Return arrays as what the samples are: tensors, quantized where those are."""
     tensors = [torch.from_numpy(np.array(array)) for array in arrays]
-    if len(samples) != len(tensors):
-        return tensors
+    return tensors if len(samples) != len(tensors) else with_values(samples, tensors)
+
+
+def with_values(samples: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Return tensors, quantized ones where the samples are."""
     return [
         sample.set(value=tensor) if is_quant_tensor(sample) else tensor
-        for tensor, sample in zip(tensors, samples, strict=True)
+        for sample, tensor in zip(samples, tensors, strict=True)
     ]

@@ -24,8 +24,13 @@ _KINDS: Mapping[str, str] = {
 
 _PROTOCOL = "QuantProxyFromInjector"
 
-_SUFFIXES: Mapping[str, str] = {".weight_quant": ".weight", ".bias_quant": ".bias"}
-_PLAIN_SUFFIXES = (".act_quant", ".trunc_quant")
+_SUFFIXES: Mapping[str, str] = {
+    ".weight_quant": ".weight",
+    ".bias_quant": ".bias",
+    ".act_quant": "",
+    ".trunc_quant": "",
+}
+"""End of a proxy's path -> what its quantized value is called within the layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,6 @@ class QuantizerProxy:
         for suffix, replacement in _SUFFIXES.items():
             if self.path.endswith(suffix):
                 return self.path.removesuffix(suffix) + replacement
-        for suffix in _PLAIN_SUFFIXES:
-            if self.path.endswith(suffix):
-                return self.path.removesuffix(suffix)
         return self.path
 
     def gap(self, reason: str) -> Gap:
@@ -77,7 +79,7 @@ def _kind(part: object) -> str:
 
 
 def find_gaps(module: Any) -> list[Gap]:
-    """Return the quantizers that nothing here can say, by what is known without running."""
+    """Return the quantizers that cannot be converted, without running the module."""
     gaps = []
     for path, part in module.named_modules():
         if not is_of_brevitas(part) or not getattr(part, "is_quant_enabled", False):

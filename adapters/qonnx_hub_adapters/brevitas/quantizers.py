@@ -24,6 +24,7 @@ from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap, SourceError
+from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -45,7 +46,7 @@ _BEYOND = (3e3, 1e7, 1e30)
 
 @dataclass(frozen=True, slots=True)
 class QuantizerForm:
-    """How the IR says one quantizer.
+    """One quantizer in terms of the IR.
 
     Attributes:
         quantizer: The quantizer; ``None`` where values are constants that none makes.
@@ -74,6 +75,10 @@ def _array(value: Any) -> Array:
     return floats_of(plain(value))
 
 
+def _arrays(tensor: Any, *names: str) -> list[Array]:
+    return [_array(getattr(tensor, name)) for name in names]
+
+
 def read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:
     """Return the quantizer that made a quantized tensor.
 
@@ -91,14 +96,10 @@ def read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:
         rounding = dialect.parse_rounding(str(proxy.rounding_mode), site.path)
     if hasattr(output, "exponent_bias"):
         return _float_quantizer(site, output, rounding)
-    scale, zero, bits = (
-        _array(getattr(output, name)) for name in ("scale", "zero_point", "bit_width")
-    )
+    scale, zero, bits = _arrays(output, "scale", "zero_point", "bit_width")
     signed, narrow = bool(output.signed), bool(proxy.is_narrow_range)
     if site.kind == TRUNCATION:
-        in_scale, in_zero, in_bits = (
-            _array(getattr(given, name)) for name in ("scale", "zero_point", "bit_width")
-        )
+        in_scale, in_zero, in_bits = _arrays(given, "scale", "zero_point", "bit_width")
         return Trunc(in_scale, in_zero, in_bits, scale, bits, signed, narrow, rounding)
     if signed and single_value(bits) == 1:
         return BipolarQuant(scale)
@@ -106,10 +107,8 @@ def read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:
 
 
 def _float_quantizer(site: QuantizerProxy, output: Any, rounding: Rounding) -> FloatQuant:
-    exponent, mantissa, bias, scale = (
-        _array(getattr(output, name))
-        for name in ("exponent_bit_width", "mantissa_bit_width", "exponent_bias", "scale")
-    )
+    names = ("exponent_bit_width", "mantissa_bit_width", "exponent_bias", "scale")
+    exponent, mantissa, bias, scale = _arrays(output, *names)
     limit = largest_float(exponent, mantissa, bias)
     for part in site.proxy.modules():
         available = getattr(part, "max_available_float", None)
@@ -135,8 +134,7 @@ def constant_form(values: Array, quantizer: Quantizer) -> QuantizerForm:
         kept = quantize(values, quantizer)
     except ValueError:
         return QuantizerForm(None)
-    same = bool(np.array_equal(kept, values))
-    return QuantizerForm(quantizer if same else None)
+    return QuantizerForm(quantizer if np.array_equal(kept, values) else None)
 
 
 def verified_form(
@@ -146,7 +144,7 @@ def verified_form(
 
     Args:
         site: A quantizer of activations, or a truncation.
-        quantizer: What its parameters say.
+        quantizer: The quantizer that its parameters describe.
         given: What was quantized in a forward pass.
         torch: The framework.
 
@@ -190,9 +188,8 @@ def _own_answer(site: QuantizerProxy, x: Array, given: Any, torch: Any) -> tuple
     try:
         with torch.no_grad(), quiet():
             if site.kind == TRUNCATION:
-                found = site.proxy.tensor_quant(
-                    tensor, given.scale, given.zero_point, given.bit_width, given.signed
-                )
+                known = (given.scale, given.zero_point, given.bit_width, given.signed)
+                found = site.proxy.tensor_quant(tensor, *known)
             else:
                 found = site.proxy.fused_activation_quant_proxy.tensor_quant(tensor)
     except Exception as error:  # quantizers are built of anybody's parts
@@ -211,14 +208,10 @@ def _probes(quantizer: Quantizer, sample: Array) -> Array:
     if isinstance(quantizer, Trunc):
         return _on_grid(quantizer)
     steps = _steps_of(quantizer)
-    scale = np.asarray(quantizer.scale, dtype=np.float32)
-    zero = np.float32(0)
+    scale = without_extra_axes(np.asarray(quantizer.scale))
+    zero = np.zeros((), dtype=np.float32)
     if isinstance(quantizer, IntQuant):
-        zero = np.asarray(quantizer.zero_point, dtype=np.float32)
-        if zero.size == 1:
-            zero = zero.reshape(())
-    if scale.size == 1:
-        scale = scale.reshape(())
+        zero = without_extra_axes(np.asarray(quantizer.zero_point))
     rank = max(np.ndim(scale), np.ndim(zero))
     spread = steps.reshape(-1, *([1] * max(rank - 1, 0)))
     points = np.asarray((spread - zero) * scale, dtype=np.float32)
@@ -231,12 +224,10 @@ def _probes(quantizer: Quantizer, sample: Array) -> Array:
 def _steps_of(quantizer: Quantizer) -> Array:
     """Return critical positions in steps: ties, levels, far beyond both ends, zeros."""
     if isinstance(quantizer, FloatQuant):
-        bias, mantissa = (
-            single_value(quantizer.exponent_bias),
-            single_value(quantizer.mantissa_bits),
-        )
+        bias = single_value(quantizer.exponent_bias) or 0.0
+        mantissa = single_value(quantizer.mantissa_bits) or 0.0
         largest = single_value(quantizer.max_val) or 1.0
-        lowest = 2.0 ** (1.0 - (bias or 0.0) - (mantissa or 0.0))
+        lowest = 2.0 ** (1.0 - bias - mantissa)
         octaves = np.exp2(np.arange(np.log2(lowest) - 2, np.log2(largest) + 2))
         eighths = np.arange(8, 16.001, 0.25, dtype=np.float64) / 8
         sizes = np.outer(octaves, eighths).reshape(-1)
@@ -256,7 +247,6 @@ def _on_grid(quantizer: Trunc) -> Array:
     bits = min(float(np.max(np.asarray(quantizer.in_bits))), 20.0)
     top = int(2.0**bits)
     codes = np.arange(-top if quantizer.signed else 0, top, max(1, top // _MOST_LEVELS))
-    scale = np.asarray(quantizer.scale, dtype=np.float32)
-    scale = scale.reshape(()) if scale.size == 1 else scale
+    scale = without_extra_axes(np.asarray(quantizer.scale))
     spread = codes.reshape(-1, *([1] * max(scale.ndim - 1, 0))).astype(np.float32)
     return np.asarray(spread * scale, dtype=np.float32)

@@ -107,10 +107,10 @@ def _recorder(site: QuantizerProxy, recording: Recording) -> Any:
 
 
 def read_forms(recording: Recording, torch: Any) -> list[QuantizerForm]:
-    """Return how the IR says each use of a quantizer.
+    """Return each use of a quantizer in terms of the IR.
 
     Raises:
-        UnsupportedGraphError: Quantizers that it cannot say; all of them are listed.
+        UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
         SourceError: A quantizer that fails on the values it is tried with.
     """
     forms: list[QuantizerForm] = []

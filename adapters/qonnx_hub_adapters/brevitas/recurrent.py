@@ -137,30 +137,13 @@ def _lstm_operator(torch: Any) -> Any:
         """ONNX' LSTM in a trace; its numbers are not used there, their shapes are."""
 
         @staticmethod
-        def symbolic(
-            g: Any,
-            x: Any,
-            inner: Any,
-            outer: Any,
-            bias: Any,
-            lengths: Any,
-            hidden: Any,
-            state: Any,
-            _blank: Any,
-            direction: str,
-            coupled: int,
-        ) -> Any:
+        def symbolic(g: Any, *parts: Any) -> Any:
+            *inputs, _blank, direction, coupled = parts
             return g.op(
                 "LSTM",
-                x,
-                inner,
-                outer,
-                bias,
-                lengths,
-                hidden,
-                state,
+                *inputs,
                 direction_s=direction,
-                hidden_size_i=int(outer.type().sizes()[2]),
+                hidden_size_i=int(inputs[2].type().sizes()[2]),
                 input_forget_i=coupled,
                 outputs=3,
             )

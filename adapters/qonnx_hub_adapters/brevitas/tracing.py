@@ -17,7 +17,12 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub_adapters.brevitas.modules import flat_tensors, is_quant_tensor, plain
+from qonnx_hub_adapters.brevitas.modules import (
+    flat_tensors,
+    is_quant_tensor,
+    plain,
+    with_values,
+)
 from qonnx_hub_adapters.brevitas.options import BrevitasOptions
 from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, QuantizerProxy
 from qonnx_hub_adapters.brevitas.recording import Call, Recording
@@ -68,17 +73,19 @@ def trace(
         keep_plain_lstms(module, torch)
     wrapper = _wrapper(module, args, replay, torch)
     tensors = tuple(plain(arg) for arg in args)
-    names = {
+    common = {
+        "dynamo": options.dynamo,
+        "opset_version": OPSET,
         "input_names": input_names(module, len(args)),
         "output_names": output_names(len(recording.outputs)),
     }
     try:
         with quiet(), torch.no_grad(), _without_graph_log(torch):
             if options.dynamo:
-                traced = _with_dynamo(wrapper, tensors, names, torch)
+                traced = _with_dynamo(wrapper, tensors, common, torch)
             else:
                 marked = bool(recording.calls)
-                traced = _with_torchscript(wrapper, tensors, names, torch, marked=marked)
+                traced = _with_torchscript(wrapper, tensors, common, torch, marked=marked)
     except SourceError:
         raise
     except Exception as error:  # the exporter raises whatever its parts raise
@@ -201,48 +208,35 @@ def _wrapper(module: Any, args: Sequence[Any], replay: _Replay, torch: Any) -> A
 
         def forward(self, *tensors: Any) -> tuple[Any, ...]:
             replay.start()
-            given = [
-                arg.set(value=tensor) if is_quant_tensor(arg) else tensor
-                for arg, tensor in zip(args, tensors, strict=True)
-            ]
-            return tuple(flat_tensors(self.module(*given)))
+            return tuple(flat_tensors(self.module(*with_values(args, tensors))))
 
     return Flat().eval()
 
 
 def _with_torchscript(
-    wrapper: Any,
-    tensors: tuple[Any, ...],
-    names: dict[str, list[str]],
-    torch: Any,
-    *,
-    marked: bool,
+    wrapper: Any, args: tuple[Any, ...], common: dict[str, Any], torch: Any, *, marked: bool
 ) -> Model:
     written = io.BytesIO()
     torch.onnx.export(
         wrapper,
-        tensors,
+        args,
         written,
-        dynamo=False,
-        opset_version=OPSET,
         keep_initializers_as_inputs=False,
         do_constant_folding=False,
         # Neither may the exporter fold batch norms into weights: that rounds differently.
         training=torch.onnx.TrainingMode.PRESERVE,
         # A domain that nothing uses would be warned about, past Python's own streams.
         custom_opsets={DOMAIN: 1} if marked else None,
-        **names,
+        **common,
     )
     return onnx_ir.from_proto(onnx.load_from_string(written.getvalue()))
 
 
 def _with_dynamo(
-    wrapper: Any, tensors: tuple[Any, ...], names: dict[str, list[str]], torch: Any
+    wrapper: Any, args: tuple[Any, ...], common: dict[str, Any], torch: Any
 ) -> Model:
     require("onnxscript", needed_by="option 'dynamo'", extra="brevitas")
-    program = torch.onnx.export(
-        wrapper, tensors, None, dynamo=True, opset_version=OPSET, verbose=False, **names
-    )
+    program = torch.onnx.export(wrapper, args, None, verbose=False, **common)
     written: onnx.ModelProto = program.model_proto
     return onnx_ir.from_proto(written)
 

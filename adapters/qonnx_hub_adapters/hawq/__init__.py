@@ -15,5 +15,5 @@ A file of HAWQ's exporter has lost the quantizers of its activations::
 
     qh.load("hawq.onnx", options={"act_bits": {"MatMul_1": 6, "MatMul_2": -4}})
 
-All options are in :class:`qonnx_hub_adapters.hawq.options.Settings`.
+All options are in :class:`qonnx_hub_adapters.hawq.options.HawqOptions`.
 """

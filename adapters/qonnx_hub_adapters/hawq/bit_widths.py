@@ -1,4 +1,4 @@
-"""Bit widths of HAWQ's layers: what a user gives, and what saved scales tell.
+"""Bit widths of HAWQ's layers: given by the user, or recovered from saved scales.
 
 HAWQ's formulas stand here in numpy, for checkpoints that are read without a module.
 """

@@ -202,17 +202,14 @@ def _cross_check(layers: Mapping[str, Any], given: BitConfig, path: str) -> None
     Raises:
         SourceError: A bit width that the builder chose does not give the scale saved.
     """
-    wrong = [
-        (name, said)
-        for name, layer in layers.items()
-        if (said := _contradiction(layer, kind_of(layer))) is not None
-    ]
-    for name, said in wrong:
-        if name in given:
-            warnings.warn(
-                f"'{path}': layer '{name}' {said}; the bits given are used", stacklevel=5
-            )
-    refused = [f"layer '{name}' {said}" for name, said in wrong if name not in given]
+    refused = []
+    for name, layer in layers.items():
+        reason = _contradiction(layer, kind_of(layer))
+        if reason is not None and name in given:
+            note = f"'{path}': layer '{name}' {reason}; the bits given are used"
+            warnings.warn(note, stacklevel=5)
+        elif reason is not None:
+            refused.append(f"layer '{name}' {reason}")
     if refused:
         raise SourceError(
             f"'{path}' was saved with other bit widths than the builder chose: "
@@ -221,7 +218,7 @@ def _cross_check(layers: Mapping[str, Any], given: BitConfig, path: str) -> None
 
 
 def _contradiction(layer: Any, kind: str) -> str | None:
-    """Return what the saved scale says against the layer's bit width, ``None`` if nothing."""
+    """Return how the saved scale contradicts the bit width, ``None`` if it does not."""
     if kind == ACT:
         scale = floats_of(layer.act_scaling_factor)
         if layer.full_precision_flag or not bool(np.all(scale > 0)):

@@ -1,4 +1,4 @@
-"""The exact form: HAWQ's fixed-point arithmetic spelled out, in its order of operations."""
+"""The exact form: HAWQ's fixed-point arithmetic operator by operator, in its order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,12 @@ def emit_exact(writer: GraphWriter, call: Call) -> Value:
 
 def emit_plain(writer: GraphWriter, call: PlainCall) -> Value:
     """Write a call outside of HAWQ's layers into the graph."""
-    inputs = [writer.operand(call.layer, operand) for operand in call.inputs]
+    inputs = [
+        writer.values[one]
+        if isinstance(one, Ref)
+        else writer.constant(f"{call.layer}/constant", one)
+        for one in call.inputs
+    ]
     known = {name: value for name, value in call.attributes.items() if name != RANK}
     return writer.op(call.layer, call.op_type, inputs, **known)
 
@@ -96,7 +101,7 @@ def emit_pool(writer: GraphWriter, call: PoolCall) -> Value:
     whole = writer.op(f"{layer}/Round", "Round", [codes])
     mean = writer.op(f"{layer}/Mean", call.op_type, [whole], **call.attributes)
     raised = writer.op(f"{layer}/Add", "Add", [mean, AVERAGE_EPSILON])
-    kept = writer.integers(f"{layer}/Integers", raised, INTEGER_BITS, rounding=Rounding.DOWN)
+    kept = writer.quant(f"{layer}/Integers", raised, INTEGER_BITS, rounding=Rounding.DOWN)
     return writer.op(layer, "Mul", [kept, call.scale])
 
 
@@ -111,7 +116,7 @@ def _act(writer: GraphWriter, call: ActCall) -> Value:
     else:
         moved = _requantized(writer, layer, x, call.source, call.scale)
         scaled = writer.cast(f"{layer}/Narrow", moved, DataType.FLOAT)
-    codes = writer.integers(f"{layer}/Integers", scaled, call.bits, signed=call.signed)
+    codes = writer.quant(f"{layer}/Integers", scaled, call.bits, signed=call.signed)
     return writer.op(layer, "Mul", [codes, call.scale])
 
 
@@ -147,10 +152,10 @@ def _weights(writer: GraphWriter, call: WeightCall) -> Value:
     layer = call.layer
     codes = writer.op(f"{layer}/Div", "Div", [writer.values[call.x], call.act_scale])
     weight = writer.constant(f"{layer}/weight", call.stored_weight)
-    inputs = [codes, writer.integers(f"{layer}/weight_quant", weight, call.bits)]
+    inputs = [codes, writer.quant(f"{layer}/weight_quant", weight, call.bits)]
     if call.bias is not None:
         bias = writer.constant(f"{layer}/bias", call.bias)
-        inputs.append(writer.integers(f"{layer}/bias_quant", bias, call.bias_bits))
+        inputs.append(writer.quant(f"{layer}/bias_quant", bias, call.bias_bits))
     if call.attributes is not None:
         total = writer.op(f"{layer}/Conv", "Conv", inputs, **call.attributes)
     else:

@@ -1,6 +1,6 @@
 """ONNX files that HAWQ's own exporter wrote.
 
-What they say is read literally. What they leave out is not guessed: the exporter writes no
+Their operators are read literally. What they leave out is not guessed: the exporter writes no
 quantizer for a QuantAct, so that only the division by its scale, before the next layer, is
 left of it. The bit widths can be given; the scale of each is that division's.
 """
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +18,20 @@ from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hawq.folding import FoldScales
 from qonnx_hub_adapters.onnx_reader import describe, is_onnx, read_model
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import input_of, is_standard, producer, quantizers
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, run_passes
-from qonnx_hub_ir.quantizers import Array, IntQuant
+from qonnx_hub_ir.quantizers import IntQuant
 from qonnx_hub_ir.verify import require_valid
 
 DOMAIN = "hawq2qonnx"
 LOST = (
     "has no activation quantizer: HAWQ's exporter leaves them out, so that the file computes "
-    "something else than the network that was trained. Convert the live module or its "
+    "other values than the trained network. Convert the live module or its "
     "checkpoint, or give the bit widths with the option act_bits (layers: {layers})"
 )
-_PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 
 
 def is_hawq_file(source: object) -> bool:
@@ -81,12 +81,14 @@ def import_file(
         UsageError: ``act_bits`` names a layer that does not exist, or leaves one out.
     """
     model = read_model(source)
-    layers = list(_layers(model.graph))
+    places = _places(model.graph)
     if act_bits is not None:
-        _insert(model.graph, layers, act_bits)
+        _insert(model.graph, places, act_bits)
         run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
-    elif layers and not any(_quantizes_activations(node) for node in model.graph):
-        names = ", ".join(layer.name for layer in layers)
+    elif places and not any(
+        node.op_type != "Trunc" and not _is_weight(node) for node in quantizers(model)
+    ):
+        names = ", ".join(name for name, _ in places)
         warnings.warn(f"{describe(source)} {LOST.format(layers=names)}", stacklevel=4)
     if fold:
         run_passes(model, [FoldScales(), DropUnused(), NameNodes(), InferShapes()])
@@ -94,68 +96,41 @@ def import_file(
     return model
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A product with quantized weights.
-
-    Attributes:
-        name: Name of the product's node.
-        product: That node.
-        division: The division by the scale of the QuantAct before; ``None`` where the exporter
-            merged it into the layer before.
-    """
-
-    name: str
-    product: Node
-    division: Node | None
-
-    @property
-    def scale(self) -> Array:
-        """The step of the layer's input, before the division."""
-        step = (
-            None if self.division is None else dialect.constant_value(self.division.inputs[1])
-        )
-        return np.ones((), dtype=np.float32) if step is None else step
+Places = list[tuple[str, Node]]
+"""Name of each layer with quantized weights, and the node whose first input its QuantAct made:
+the division by the scale of that QuantAct, or the product itself where the exporter merged the
+division into the layer before."""
 
 
-def _layers(graph: Graph) -> Iterator[_Layer]:
+def _places(graph: Graph) -> Places:
+    found = []
     for node in graph:
-        if node.op_type not in _PRODUCTS or len(node.inputs) < 2:
+        weight = input_of(node, 1) if operators.is_product(node) else None
+        quant = producer(weight)
+        if quant is None or not dialect.is_quantizer(quant) or not _is_weight(quant):
             continue
-        if not _is_quantized_constant(node.inputs[1]):
-            continue
-        before = None if node.inputs[0] is None else node.inputs[0].producer()
-        is_division = before is not None and before.op_type == "Div"
-        if is_division and before is not None and _is_constant(before.inputs[1]):
-            yield _Layer(str(node.name), node, before)
-        else:
-            yield _Layer(str(node.name), node, None)
+        before = producer(node.inputs[0])
+        if before is None or not is_standard(before, "Div") or not _is_known(before.inputs[1]):
+            before = node
+        found.append((str(node.name), before))
+    return found
 
 
-def _is_constant(value: Value | None) -> bool:
+def _is_known(value: Value | None) -> bool:
     return dialect.constant_value(value) is not None
 
 
-def _is_quantized_constant(value: Value | None) -> bool:
-    node = None if value is None else value.producer()
-    return node is not None and dialect.is_quantizer(node) and _is_constant(node.inputs[0])
+def _is_weight(quantizer: Node) -> bool:
+    return _is_known(quantizer.inputs[0])
 
 
-def _quantizes_activations(node: Node) -> bool:
-    return (
-        dialect.is_quantizer(node)
-        and node.op_type != "Trunc"
-        and not _is_constant(node.inputs[0])
-    )
-
-
-def _insert(graph: Graph, layers: list[_Layer], bits: Mapping[str, int] | int) -> None:
+def _insert(graph: Graph, places: Places, bits: Mapping[str, int] | int) -> None:
     """Put a quantizer before each layer; negative widths are unsigned ones.
 
     Raises:
         UsageError: An unknown layer, or one without a bit width.
     """
-    names = [layer.name for layer in layers]
+    names = [name for name, _ in places]
     widths = dict.fromkeys(names, bits) if isinstance(bits, int) else dict(bits)
     unknown = sorted(set(widths) - set(names))
     missing = sorted(set(names) - set(widths))
@@ -165,30 +140,26 @@ def _insert(graph: Graph, layers: list[_Layer], bits: Mapping[str, int] | int) -
             f"unknown: {', '.join(unknown) or 'none'}; missing: {', '.join(missing) or 'none'}"
         )
     done: dict[Value, Value] = {}
-    for layer in layers:
-        target = layer.product if layer.division is None else layer.division
-        x = target.inputs[0]
-        if x is None:
-            continue
-        if x not in done:
-            done[x] = _quantized(graph, layer, x, target, widths[layer.name])
-        target.replace_input_with(0, done[x])
+    for name, node in places:
+        x = node.inputs[0]
+        if x is not None and x not in done:
+            done[x] = _quantized(f"{name}_act", x, node, widths[name])
+        if x is not None:
+            node.replace_input_with(0, done[x])
+    graph.opset_imports.setdefault(dialect.DOMAIN, dialect.DOMAIN_VERSION)
 
 
-def _quantized(graph: Graph, layer: _Layer, x: Value, target: Node, width: int) -> Value:
+def _quantized(name: str, x: Value, node: Node, width: int) -> Value:
     signed = width > 0
-    lowest = 2 if signed else 1
-    if not lowest <= abs(width) <= 32:
-        raise UsageError(f"act_bits of '{layer.name}' is {width}")
+    if not (2 if signed else 1) <= abs(width) <= 32:
+        raise UsageError(f"act_bits of '{name.removesuffix('_act')}' is {width}")
+    step = dialect.constant_value(node.inputs[1]) if is_standard(node, "Div") else None
     quantizer = IntQuant(
-        np.asarray(layer.scale, dtype=np.float32),
+        np.asarray(1 if step is None else step, dtype=np.float32),
         np.zeros((), dtype=np.float32),
         np.asarray(abs(width), dtype=np.float32),
         signed=signed,
     )
-    node = dialect.quantizer_node(x, quantizer, f"{layer.name}_act", graph)
-    target.prepend(node)
-    node.outputs[0].metadata_props[dialect.PROVENANCE] = f"{layer.name}_act"
-    if dialect.DOMAIN not in graph.opset_imports:
-        graph.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
-    return node.outputs[0]
+    value = Emitter(node).quantizer(x, quantizer, name=name)
+    value.metadata_props[dialect.PROVENANCE] = name
+    return value

@@ -8,10 +8,13 @@ import numpy as np
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import input_of, is_standard
+from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 
 _INTEGER_BITS = np.asarray(32, dtype=np.float32)
+_ONE = np.ones((), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class FoldScales(InPlacePass):
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _ScaledLayer:
     """One layer on integers, from the division to the multiplication.
 
     Attributes:
         product: MatMul or Conv.
-        add: The addition of the bias, if any.
+        result: The addition of the bias, or the product.
         rounding: Round, if any.
         last: The multiplication.
         weight: Quantizer of the weights.
@@ -57,7 +60,7 @@ class _Layer:
     """
 
     product: Node
-    add: Node | None
+    result: Node
     rounding: Node | None
     last: Node
     weight: Node
@@ -67,76 +70,67 @@ class _Layer:
     out_scale: Array
 
 
-def _match(last: Node) -> _Layer | None:
-    if last.op_type != "Mul" or last.domain != "":
+def _match(last: Node) -> _ScaledLayer | None:
+    if not is_standard(last, "Mul"):
         return None
-    out_scale = _scalar(last.inputs[1])
-    before = _only_reader(last.inputs[0], last)
-    if before is None or not _is_scale(out_scale):
+    out_scale, before = _scale(last.inputs[1]), _made_for(last, 0)
+    rounding = before if before is not None and is_standard(before, "Round") else None
+    result = before if rounding is None else _made_for(rounding, 0)
+    if out_scale is None or result is None:
         return None
-    rounding = before if before.op_type == "Round" else None
-    if rounding is not None:
-        before = _only_reader(rounding.inputs[0], rounding)
-    add, bias, product = _bias_of(before)
-    if product is None or product.op_type not in {"MatMul", "Conv"}:
+    product, bias = _without_bias(result)
+    if product is None or not is_standard(product, "MatMul", "Conv"):
         return None
-    weight = _integer_quant(product.inputs[1], product)
-    x = product.inputs[0]
-    if weight is None or x is None:
-        return None
-    if product.op_type == "Conv" and len(product.inputs) > 2 and product.inputs[2] is not None:
-        if add is not None:
+    weight, x = _integers_for(product, 1), product.inputs[0]
+    place = operators.bias_input(product)
+    if place is not None and input_of(product, place) is not None:
+        own = _integers_for(product, place)
+        if bias is not None or own is None:
             return None
-        bias = _integer_quant(product.inputs[2], product)
-        if bias is None:
-            return None
-    division = x.producer()
-    act_scale: Array | None = np.ones((), dtype=np.float32)
-    if division is not None and (division.domain, division.op_type) == ("", "Div"):
-        act_scale = _scalar(division.inputs[1])
-    else:
+        bias = own
+    division = None if x is None else x.producer()
+    if division is None or not is_standard(division, "Div"):
         division = None
-    if act_scale is None or out_scale is None or not _is_scale(act_scale):
+    act_scale = _ONE if division is None else _scale(division.inputs[1])
+    if weight is None or x is None or act_scale is None:
         return None
-    return _Layer(product, add, rounding, last, weight, bias, division, act_scale, out_scale)
+    return _ScaledLayer(
+        product, result, rounding, last, weight, bias, division, act_scale, out_scale
+    )
 
 
-def _is_scale(values: Array | None) -> bool:
-    number = single_value(values)
-    return number is not None and 0 < number < float("inf")
-
-
-def _bias_of(node: Node | None) -> tuple[Node | None, Node | None, Node | None]:
-    """Return (addition, quantizer of the bias, product); the product alone without a bias."""
-    if node is None or node.op_type != "Add":
-        return None, None, node
+def _without_bias(result: Node) -> tuple[Node | None, Node | None]:
+    """Return (product, quantizer of the bias that is added to it, if any)."""
+    if result.op_type != "Add":
+        return result, None
     for position in (0, 1):
-        bias = _integer_quant(node.inputs[position], node)
-        product = _only_reader(node.inputs[1 - position], node)
+        bias, product = _integers_for(result, position), _made_for(result, 1 - position)
         if bias is not None and product is not None:
-            return node, bias, product
-    return None, None, None
+            return product, bias
+    return None, None
 
 
-def _only_reader(value: Value | None, reader: Node) -> Node | None:
-    """Return the value's producer where nobody but ``reader`` reads the value."""
+def _made_for(reader: Node, position: int) -> Node | None:
+    """Return what makes an input of a node that nobody else reads."""
+    value = reader.inputs[position]
     if value is None or value.is_graph_output():
         return None
-    readers = {use.node for use in value.uses()}
-    return value.producer() if readers == {reader} else None
+    return value.producer() if {use.node for use in value.uses()} == {reader} else None
 
 
-def _scalar(value: Value | None) -> Array | None:
+def _scale(value: Value | None) -> Array | None:
+    """Return a constant that can be a scale: one positive float32."""
     known = dialect.constant_value(value)
-    if known is None or known.size != 1 or known.dtype != np.float32:
+    number = single_value(known)
+    if known is None or number is None or known.dtype != np.float32 or known.size != 1:
         return None
-    return known.reshape(())
+    return known.reshape(()) if 0 < number < float("inf") else None
 
 
-def _integer_quant(value: Value | None, reader: Node) -> Node | None:
-    """Return the quantizer of step one and zero point zero that quantizes a constant."""
-    node = _only_reader(value, reader)
-    if node is None or not dialect.is_quantizer(node) or node.op_type != "Quant":
+def _integers_for(reader: Node, position: int) -> Node | None:
+    """Return the quantizer of step one and zero point zero of a constant, read by one node."""
+    node = _made_for(reader, position)
+    if node is None or not dialect.is_quantizer(node):
         return None
     quant = dialect.read_quantizer(node)
     if not isinstance(quant, IntQuant) or quant.bits is None:
@@ -146,37 +140,29 @@ def _integer_quant(value: Value | None, reader: Node) -> Node | None:
     return node if dialect.constant_value(node.inputs[0]) is not None else None
 
 
-def _rewrite(graph: Graph, layer: _Layer) -> None:
+def _rewrite(graph: Graph, layer: _ScaledLayer) -> None:
     weight_scale = np.asarray(layer.out_scale / layer.act_scale, dtype=np.float32)
     _rescale(graph, layer.weight, weight_scale)
     if layer.bias is not None:
         _rescale(graph, layer.bias, layer.out_scale)
     if layer.division is not None:
         layer.product.replace_input_with(0, layer.division.inputs[0])
-    result = layer.product if layer.add is None else layer.add
-    value = result.outputs[0]
+    value = layer.result.outputs[0]
     if layer.rounding is not None:
         quantizer = IntQuant(layer.out_scale, np.zeros((), dtype=np.float32), _INTEGER_BITS)
         node = dialect.quantizer_node(value, quantizer, f"{layer.last.name}_grid", graph)
         layer.last.prepend(node)
         value = node.outputs[0]
-    old = layer.last.outputs[0]
-    name = old.name
-    value.metadata_props.update(old.metadata_props)
-    old.replace_all_uses_with(value, replace_graph_outputs=True)
-    graph.remove(layer.last, safe=True)
+    replace_node(layer.last, value)
     if layer.rounding is not None:
         graph.remove(layer.rounding, safe=True)
-    old.name = None
-    value.name = name
 
 
 def _rescale(graph: Graph, node: Node, scale: Array) -> None:
     """Give a quantized constant another step; the integers stay."""
-    quant = dialect.read_quantizer(node)
     stored = dialect.constant_value(node.inputs[0])
-    if not isinstance(quant, IntQuant) or stored is None:
-        return
+    if stored is None:
+        raise AssertionError("what is matched is a quantized constant")
     values = np.asarray(stored * scale, dtype=np.float32)
     node.replace_input_with(0, dialect.add_initializer(graph, f"{node.name}_values", values))
     node.replace_input_with(1, dialect.add_initializer(graph, f"{node.name}_scale", scale))

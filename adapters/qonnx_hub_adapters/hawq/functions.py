@@ -41,6 +41,10 @@ class FunctionCall:
             return self.args[position]
         return self.kwargs.get(name, default)
 
+    def named(self, parameters: str) -> dict[str, Any]:
+        """Return the arguments given, by the names of the function's parameters in order."""
+        return {**dict(zip(parameters.split(), self.args, strict=False)), **self.kwargs}
+
     def operand(self, value: Any) -> Operand:
         """Return an argument as an input of an operator.
 
@@ -241,30 +245,26 @@ def several(value: Any, count: int) -> list[int]:
 
 
 def window_attributes(
-    before: Sequence[int],
-    after: Sequence[int],
-    kernel: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any = 1,
+    before: Sequence[int], after: Sequence[int], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the ONNX attributes of a pooling window.
 
     Args:
         before: Spatial sizes of the input.
         after: Spatial sizes that torch made of it.
-        kernel: As torch takes it, as the other three.
-        stride: ``None`` stands for the kernel.
-        padding: On both sides.
-        dilation: Distance of the taps.
+        settings: ``kernel_size``, ``stride``, ``padding`` and ``dilation`` as torch takes
+            them; all but the first have its defaults.
 
     Raises:
         UntraceableError: A ``ceil_mode`` that adds windows.
     """
-    rank = len(before)
-    sizes, pads = several(kernel, rank), several(padding, rank)
+    rank, stride = len(before), settings.get("stride")
+    sizes, pads = (
+        several(settings["kernel_size"], rank),
+        several(settings.get("padding", 0), rank),
+    )
     steps = sizes if stride is None or stride == [] else several(stride, rank)
-    gaps = several(dilation, rank)
+    gaps = several(settings.get("dilation", 1), rank)
     for axis in range(rank):
         reach = before[axis] + 2 * pads[axis] - gaps[axis] * (sizes[axis] - 1) - 1
         if reach // steps[axis] + 1 != after[axis]:
@@ -276,16 +276,11 @@ def window_attributes(
 
 
 def _max_pool(call: FunctionCall) -> Ref:
-    if call.get(6, "return_indices", False):
+    names = "input kernel_size stride padding dilation ceil_mode return_indices"
+    settings = call.named(names)
+    if settings.get("return_indices", False):
         raise UntraceableError("max pooling with indices")
-    attributes = window_attributes(
-        *call.sizes,
-        call.get(1, "kernel_size"),
-        call.get(2, "stride"),
-        call.get(3, "padding", 0),
-        call.get(4, "dilation", 1),
-    )
-    return call.emit("MaxPool", call.x, **attributes)
+    return call.emit("MaxPool", call.x, **window_attributes(*call.sizes, settings))
 
 
 def average_attributes(
@@ -298,23 +293,16 @@ def average_attributes(
     """
     if settings.get("divisor_override") is not None:
         raise UntraceableError("average pooling with a divisor of its own")
-    attributes = window_attributes(
-        before, after, settings["kernel_size"], settings["stride"], settings["padding"]
-    )
+    attributes = window_attributes(before, after, settings)
     if any(attributes["pads"]):
         attributes["count_include_pad"] = int(bool(settings.get("count_include_pad", True)))
     return attributes
 
 
 def _average_pool(call: FunctionCall) -> Ref:
-    settings = {
-        "kernel_size": call.get(1, "kernel_size"),
-        "stride": call.get(2, "stride"),
-        "padding": call.get(3, "padding", 0),
-        "count_include_pad": call.get(5, "count_include_pad", True),
-        "divisor_override": call.get(6, "divisor_override"),
-    }
-    return call.emit("AveragePool", call.x, **average_attributes(*call.sizes, settings))
+    names = "input kernel_size stride padding ceil_mode count_include_pad divisor_override"
+    attributes = average_attributes(*call.sizes, call.named(names))
+    return call.emit("AveragePool", call.x, **attributes)
 
 
 def adaptive_window(before: Sequence[int], after: Sequence[int]) -> tuple[str, dict[str, Any]]:
@@ -343,16 +331,16 @@ def _linear(call: FunctionCall) -> Ref:
     return y if bias is None else call.emit("Add", y, call.constant(bias))
 
 
-def conv_attributes(
-    kernel: Sequence[int], stride: Any, padding: Any, dilation: Any, groups: int
-) -> dict[str, Any]:
-    """Return the attributes of Conv for torch's settings.
+def conv_attributes(kernel: Sequence[int], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of Conv.
 
-    Raises:
-        UntraceableError: A padding of another kind than zeros in fixed numbers.
+    Args:
+        kernel: Spatial sizes of the weights.
+        settings: ``stride``, ``padding``, ``dilation`` and ``groups`` as torch takes them; all
+            have its defaults.
     """
-    rank = len(kernel)
-    gaps = several(dilation, rank)
+    rank, padding = len(kernel), settings.get("padding", 0)
+    gaps = several(settings.get("dilation", 1), rank)
     if padding == "same":
         total = [gap * (size - 1) for gap, size in zip(gaps, kernel, strict=True)]
         pads = [t // 2 for t in total] + [t - t // 2 for t in total]
@@ -360,24 +348,18 @@ def conv_attributes(
         pads = several(0 if padding == "valid" else padding, rank) * 2
     return {
         "kernel_shape": [int(size) for size in kernel],
-        "strides": several(stride, rank),
+        "strides": several(settings.get("stride", 1), rank),
         "pads": pads,
         "dilations": gaps,
-        "group": int(groups),
+        "group": int(settings.get("groups", 1)),
     }
 
 
 def _convolution(call: FunctionCall) -> Ref:
-    weight = call.constant(call.get(1, "weight"))
-    bias = call.get(2, "bias")
-    attributes = conv_attributes(
-        weight.shape[2:],
-        call.get(3, "stride", 1),
-        call.get(4, "padding", 0),
-        call.get(5, "dilation", 1),
-        call.get(6, "groups", 1),
-    )
-    inputs = [weight] if bias is None else [weight, call.constant(bias)]
+    given = call.named("input weight bias stride padding dilation groups")
+    parts = [given["weight"], given.get("bias")]
+    inputs = [call.constant(part) for part in parts if part is not None]
+    attributes = conv_attributes(inputs[0].shape[2:], given)
     return call.emit("Conv", call.x, *inputs, **attributes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import DataType, Graph, Model, Node, Value
 
-from qonnx_hub_adapters.hawq.trace_data import Operand, Ref
+from qonnx_hub_adapters.hawq.trace_data import Ref
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
@@ -17,6 +17,8 @@ from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
 OPSET = 19
 IR_VERSION = 10
 BATCH = "batch"
+UNIT = np.ones((), dtype=np.float32)
+"""The step of integers."""
 
 
 class GraphWriter:
@@ -59,12 +61,6 @@ class GraphWriter:
         free = free_name(name, self._taken)
         return dialect.add_initializer(self.graph, free, np.ascontiguousarray(array))
 
-    def operand(self, layer: str, operand: Operand) -> Value:
-        """Return a traced value, or a constant as an initializer."""
-        if isinstance(operand, Ref):
-            return self.values[operand]
-        return self.constant(f"{layer}/constant", operand.copy())
-
     def op(
         self, name: str, op_type: str, inputs: Sequence[Value | Array], **attributes: Any
     ) -> Value:
@@ -93,31 +89,21 @@ class GraphWriter:
         self,
         name: str,
         x: Value,
-        scale: Array,
         bits: int,
+        scale: Array = UNIT,
         *,
         signed: bool = True,
         rounding: Rounding = Rounding.ROUND,
     ) -> Value:
-        """Return the output of a new ``Quant`` node: zero point zero, the full range."""
+        """Return the output of a new ``Quant`` node: zero point zero, the full range.
+
+        With the default scale, its values are the rounded and clamped integers.
+        """
         own = free_name(name, self._taken)
         zero = np.zeros((), dtype=np.float32)
         width = np.asarray(bits, dtype=np.float32)
         quantizer = IntQuant(scale, zero, width, signed=signed, rounding=rounding)
         return self._append(dialect.quantizer_node(x, quantizer, own, self.graph))
-
-    def integers(
-        self,
-        name: str,
-        x: Value,
-        bits: int,
-        *,
-        signed: bool = True,
-        rounding: Rounding = Rounding.ROUND,
-    ) -> Value:
-        """Return the output of a ``Quant`` node of step one: rounded and clamped."""
-        unit = np.ones((), dtype=np.float32)
-        return self.quant(name, x, unit, bits, signed=signed, rounding=rounding)
 
     def _append(self, node: Node) -> Value:
         self.graph.append(node)

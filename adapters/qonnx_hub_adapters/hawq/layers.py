@@ -17,27 +17,27 @@ ACT, LINEAR, CONV, BN_CONV = "QuantAct", "QuantLinear", "QuantConv2d", "QuantBnC
 MAX_POOL, AVERAGE_POOL = "QuantMaxPool2d", "QuantAveragePool2d"
 DROPOUT = "QuantDropout"
 
-_WEIGHTED = frozenset({"weight_bit", "bias_bit", "quant_mode", "per_channel", "fix_flag"})
+SCALE_BUFFERS: Mapping[str, str] = {
+    LINEAR: "fc_scaling_factor",
+    CONV: "conv_scaling_factor",
+    BN_CONV: "convbn_scaling_factor",
+}
+WITH_WEIGHTS = frozenset(SCALE_BUFFERS)
+
+_WEIGHTED = frozenset(
+    {"weight_bit", "bias_bit", "quant_mode", "per_channel", "fix_flag", "weight_percentile"}
+)
 _NEEDED: Mapping[str, frozenset[str]] = {
     ACT: frozenset(
         {"activation_bit", "quant_mode", "running_stat", "full_precision_flag"}
         | {"fixed_point_quantization", "x_min", "x_max", "act_scaling_factor"}
     ),
-    LINEAR: _WEIGHTED | {"weight_percentile", "weight", "fc_scaling_factor"},
-    CONV: _WEIGHTED | {"weight_percentile", "weight", "conv_scaling_factor"},
-    BN_CONV: _WEIGHTED
-    | {"weight_percentile", "conv", "bn", "fix_BN", "convbn_scaling_factor"},
+    LINEAR: _WEIGHTED | {"weight", SCALE_BUFFERS[LINEAR]},
+    CONV: _WEIGHTED | {"weight", SCALE_BUFFERS[CONV]},
+    BN_CONV: _WEIGHTED | {"conv", "bn", "fix_BN", SCALE_BUFFERS[BN_CONV]},
     MAX_POOL: frozenset({"pool"}),
     AVERAGE_POOL: frozenset({"final_pool"}),
     DROPOUT: frozenset({"dropout"}),
-}
-KINDS = frozenset(_NEEDED)
-WITH_WEIGHTS = frozenset({LINEAR, CONV, BN_CONV})
-
-SCALE_BUFFERS: Mapping[str, str] = {
-    LINEAR: "fc_scaling_factor",
-    CONV: "conv_scaling_factor",
-    BN_CONV: "convbn_scaling_factor",
 }
 
 _LARGEST_BITS = 32
@@ -46,21 +46,19 @@ _LARGEST_BITS = 32
 def named_kind(module: object) -> str:
     """Return the HAWQ class whose name the module's class or a base of it has, or ""."""
     names = (kind.__name__ for kind in type(module).__mro__)
-    return next((name for name in names if name in KINDS), "")
+    return next((name for name in names if name in _NEEDED), "")
 
 
 def look_alike(module: object) -> str:
     """Return why a module with the name of a HAWQ layer is none; "" where it is one."""
     if classes_from(module, "brevitas"):
         return "is a Brevitas layer"
-    kind = named_kind(module)
-    missing = sorted(name for name in _NEEDED[kind] if not hasattr(module, name))
     mode = getattr(module, "quant_mode", "")
     if not isinstance(mode, str):
         return f"has quant_mode {mode!r}, as I-BERT's layer of that name"
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    return ""
+    needed = _NEEDED[named_kind(module)]
+    missing = sorted(name for name in needed if not hasattr(module, name))
+    return f"lacks {', '.join(missing)}" if missing else ""
 
 
 def kind_of(module: object) -> str:
@@ -86,8 +84,7 @@ def find_gaps(model: Any, *, freeze_bn: bool) -> list[Gap]:
         kind = named_kind(module)
         if not kind:
             continue
-        alike = look_alike(module)
-        if alike:
+        if alike := look_alike(module):
             gaps.append(Gap(name, kind, f"named like HAWQ's layer, but {alike}"))
         elif kind == ACT:
             gaps.extend(_act_gaps(name, module))
@@ -111,16 +108,12 @@ def _act_gaps(name: str, module: Any) -> list[Gap]:
     if module.quant_mode not in {"symmetric", "asymmetric"}:
         return [Gap(name, ACT, f"unknown quant_mode '{module.quant_mode}'")]
     symmetric = module.quant_mode == "symmetric"
-    gaps = []
     reason = _bits_reason(module.activation_bit, 2 if symmetric else 1)
-    if reason:
-        gaps.append(Gap(name, ACT, reason))
+    gaps = [Gap(name, ACT, reason)] if reason else []
     low, high = float(module.x_min), float(module.x_max)
     if low == high and (low == 0 or not symmetric):
-        remedy = "run data through the model before converting it"
-        gaps.append(
-            Gap(name, ACT, f"not calibrated: its range is {low:g} to {high:g}", remedy)
-        )
+        reason = f"not calibrated: its range is {low:g} to {high:g}"
+        gaps.append(Gap(name, ACT, reason, "run data through the model before converting it"))
     elif not (abs(low) < float("inf") and abs(high) < float("inf")):
         gaps.append(Gap(name, ACT, f"its range is {low:g} to {high:g}"))
     return gaps

@@ -30,7 +30,6 @@ from qonnx_hub_adapters.hawq.trace_data import (
     ActCall,
     Call,
     ForwardTrace,
-    Operand,
     PlainCall,
     Ref,
     SourceGrid,
@@ -48,7 +47,7 @@ _OPERATORS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 _NOT_NEGATIVE = frozenset({"relu", "sigmoid", "softmax"})
 _EPSILON = 1e-5
-"""What torch's batch norm adds to the variance by default; a checkpoint does not say."""
+"""What torch's batch norm adds to the variance by default; a checkpoint does not hold it."""
 
 
 def import_chain(
@@ -92,7 +91,7 @@ class _Chain:
         path: Its file, for messages.
         complete: Whether the trained weights and ranges are in it.
         bits: What the user gave.
-        weight_scales: Whether a QuantAct is told the scale of the weights, where known.
+        weight_scales: Whether a QuantAct gets the scale of the weights, where known.
         calls: The calls so far.
         notes: Sentences that a user should read.
         value: What the last call makes.
@@ -114,6 +113,7 @@ class _Chain:
 
     def add(self, name: str) -> None:
         """Add the next layer."""
+        not_negative = False
         if f"{name}.act_scaling_factor" in self.state:
             self._add_act(name)
         elif f"{name}.fc_scaling_factor" in self.state:
@@ -123,12 +123,13 @@ class _Chain:
         elif name in _OPERATORS:
             op_type, attributes = _OPERATORS[name]
             self._append(PlainCall(name, op_type, (self.value,), self._next(), attributes))
-            self._not_negative = name in _NOT_NEGATIVE
+            not_negative = name in _NOT_NEGATIVE
         else:
             raise UsageError(
                 f"'{self.path}' has no layer '{name}', and no operator is called so; "
                 f"operators of a chain are {', '.join(_OPERATORS)}"
             )
+        self._not_negative = not_negative
 
     def _next(self) -> Ref:
         return Ref(self.value.index + 1)
@@ -153,7 +154,6 @@ class _Chain:
         signed = mode == SYMMETRIC
         self._append(ActCall(name, self.value, self._next(), bits, signed, scale, source))
         self._act_scale, self._weight_scale = scale, None
-        self._not_negative = False
 
     def _requantized_weights(self, name: str) -> Array:
         ones = np.ones((), dtype=np.float32)
@@ -196,7 +196,7 @@ class _Chain:
     def _recovered(
         self, name: str, found: list[tuple[int, str]], low: Array
     ) -> tuple[int, str]:
-        """Return the bit width that the saved scale tells.
+        """Return the bit width that gives the saved scale.
 
         Where the range begins at zero, symmetric b bits and asymmetric b - 1 bits have the
         same scale; on values that are not negative they also compute the same.
@@ -231,7 +231,7 @@ class _Chain:
             out_scale=np.asarray(shaped * act, dtype=np.float32),
         )
         self._append(call)
-        self._weight_scale, self._not_negative = shaped, False
+        self._weight_scale = shaped
 
     def _weights(self, name: str) -> tuple[Array, Array, int]:
         scale = self._needed(f"{name}.fc_scaling_factor").reshape(-1)
@@ -251,39 +251,36 @@ class _Chain:
             bits = found[0]
         low, high = weight_range(weight, per_channel=per_channel)
         scale = scale_of(low, high, int(bits), SYMMETRIC)
-        codes = symmetric_integers(weight, scale.reshape(-1, 1), int(bits))
-        if not np.array_equal(codes, saved):
-            self._stale(name, "weight_integer", bits)
+        codes = self._coded(name, "weight", scale.reshape(-1, 1), int(bits))
         return codes, scale, int(bits)
 
     def _bias(self, name: str, scale: Array) -> tuple[Array, int]:
         saved = self._needed(f"{name}.bias_integer")
         bits = self._given(name, "bias_bit")
         if bits is None or not self.complete:
-            # The saved integers are clamped already: any width that holds them says the same.
+            # The saved integers are clamped already: any width that holds them will do.
             return saved, int(bits or smallest_bits(saved))
-        codes = symmetric_integers(self._needed(f"{name}.bias"), scale.reshape(-1), int(bits))
-        if not np.array_equal(codes, saved):
-            self._stale(name, "bias_integer", bits)
-        return codes, int(bits)
+        return self._coded(name, "bias", scale.reshape(-1), int(bits)), int(bits)
 
-    def _stale(self, name: str, buffer: str, bits: Any) -> None:
-        self.notes.append(
-            f"'{self.path}': {buffer} of layer '{name}' was saved with another bit width or "
-            f"range; computed anew with {bits} bit"
-        )
+    def _coded(self, name: str, part: str, scale: Array, bits: int) -> Array:
+        """Return the integers of a parameter, and note where others were saved."""
+        codes = symmetric_integers(self._needed(f"{name}.{part}"), scale, bits)
+        if not np.array_equal(codes, self._needed(f"{name}.{part}_integer")):
+            self.notes.append(
+                f"'{self.path}': {part}_integer of layer '{name}' was saved with another bit "
+                f"width or range; computed anew with {bits} bit"
+            )
+        return codes
 
     def _add_batch_norm(self, name: str) -> None:
-        numbers = [
-            self._needed(f"{name}.{part}")
-            for part in ("weight", "bias", "running_mean", "running_var")
-        ]
-        attributes = {"epsilon": _EPSILON, RANK: 2}
-        operator = "BatchNormalization"
-        inputs: tuple[Operand, ...] = (self.value, *numbers)
+        parts = ("weight", "bias", "running_mean", "running_var")
+        numbers = [self._needed(f"{name}.{part}") for part in parts]
         self.notes.append(
             f"'{self.path}' does not say the eps of batch norm '{name}': {_EPSILON:g}, "
             "torch's default, is used"
         )
-        self._append(PlainCall(name, operator, inputs, self._next(), attributes))
-        self._not_negative = False
+        attributes = {"epsilon": _EPSILON, RANK: 2}
+        output = self._next()
+        self._append(
+            PlainCall(name, "BatchNormalization", (self.value, *numbers), output, attributes)
+        )

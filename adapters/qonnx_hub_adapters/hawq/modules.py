@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model
 
+from qonnx_hub_adapters.hawq import comparison
 from qonnx_hub_adapters.hawq.assembly import assemble
-from qonnx_hub_adapters.hawq.comparison import (
-    LayerDifference,
-    attach,
-    compare,
-    require_faithful,
-)
 from qonnx_hub_adapters.hawq.layers import find_gaps
 from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.hawq.state_guard import frozen
@@ -59,20 +54,20 @@ def import_module(source: Any, args: Sequence[Any], options: HawqOptions) -> Mod
     arrays = [floats_of(tensor) for tensor in tensors]
     feeds = {own: one for (own, _), one in zip(traced.inputs, arrays, strict=True)}
     chosen = assemble(traced, EXACT, name=name, open_batch=open_batch, merge=False)
-    found = compare(chosen, traced, feeds, open_batch=open_batch)
-    require_faithful(found)
+    found = comparison.compare(chosen, traced, feeds, open_batch=open_batch)
+    comparison.require_faithful(found)
     if options.mode == QUANT:
         merge = options.merge_requant
         chosen = assemble(traced, QUANT, name=name, open_batch=open_batch, merge=merge)
-        found = compare(chosen, traced, feeds, open_batch=open_batch)
+        found = comparison.compare(chosen, traced, feeds, open_batch=open_batch)
         chosen.model.metadata_props[dialect.BOUNDED] = _bounded(found)
-    attach(chosen.model, found)
+    comparison.attach(chosen.model, found)
     for note in traced.notes:
         warnings.warn(note, stacklevel=4)
     return chosen.model
 
 
-def _bounded(found: Sequence[LayerDifference]) -> str:
+def _bounded(found: Sequence[comparison.LayerDifference]) -> str:
     """Return why the quant form may differ from HAWQ, and where it does on the sample."""
     differing = ", ".join(
         f"{one.layer} ({one.differing} of {one.elements} integers, by up to {one.steps:g})"

@@ -14,7 +14,7 @@ class HawqOptions:
     """How to read a HAWQ model.
 
     Attributes:
-        mode: "exact" (HAWQ's fixed-point arithmetic spelled out, every integer identical) or
+        mode: "exact" (HAWQ's fixed-point arithmetic, every integer identical) or
             "quant" (``Quant`` nodes only).
         merge_requant: In mode "quant", leave out the first of two quantizers where its input
             is known to lie on its grid.
@@ -22,7 +22,7 @@ class HawqOptions:
             been called.
         builder: For checkpoints: makes the module that the state belongs to.
         chain: For checkpoints of multi-layer perceptrons: the layers in order.
-        weight_scales: For ``chain``: whether a QuantAct is told the scale of the weights.
+        weight_scales: For ``chain``: whether a QuantAct gets the scale of the weights.
         bits: For checkpoints: bit widths, as a HAWQ bit_config (layer -> bits), a section of
             settings (layer -> {name: value}), or the path of a hawq-jet-tagging yaml.
         act_bits: For ONNX files: bit widths of the lost activation quantizers.

@@ -1,7 +1,7 @@
 """The quant form: ``Quant`` nodes on real values, for FINN, hls4ml and QCDQ.
 
-HAWQ rounds twice where it requantizes: onto the grid that the layer was told its input lies
-on, then onto its own. Models in the style of jet tagging tell a QuantAct the grid of the
+HAWQ rounds twice where it requantizes: onto the grid that it is given for the layer's
+input, then onto its own. Models in the style of jet tagging give a QuantAct the grid of the
 previous activation only, which is much coarser than the sums, so that the first rounding is
 part of what the network learned: both are written. The first one is left out where the value
 is known to lie on that grid already.
@@ -100,7 +100,7 @@ class QuantForm:
             first, second = np.broadcast_arrays(known, source.step)
             if np.array_equal(first, second):
                 return x
-        return writer.quant(f"{name}/SourceGrid", x, source.step, INTEGER_BITS)
+        return writer.quant(f"{name}/SourceGrid", x, INTEGER_BITS, source.step)
 
     def _act(self, writer: GraphWriter, call: ActCall) -> Value:
         layer, x = call.layer, writer.values[call.x]
@@ -108,7 +108,7 @@ class QuantForm:
             return self._residual(writer, call, call.source, call.identity)
         if call.source is not None:
             x = self._on_source(writer, layer, call.x, call.source)
-        return writer.quant(layer, x, call.scale, call.bits, signed=call.signed)
+        return writer.quant(layer, x, call.bits, call.scale, signed=call.signed)
 
     def _residual(
         self, writer: GraphWriter, call: ActCall, source: SourceGrid, identity: Ref
@@ -117,7 +117,7 @@ class QuantForm:
         if call.identity_source is None:
             raise ValueError(f"layer '{layer}': the residual branch has no scale")
         beside = self._on_source(writer, f"{layer}/identity", identity, call.identity_source)
-        beside = writer.quant(f"{layer}/identity/TargetGrid", beside, call.scale, INTEGER_BITS)
+        beside = writer.quant(f"{layer}/identity/TargetGrid", beside, INTEGER_BITS, call.scale)
         operands = self._sums.get(call.x, ())
         main = [ref for ref in operands if ref != identity]
         if len(operands) == 2 and len(main) == 1:
@@ -126,8 +126,8 @@ class QuantForm:
         else:
             both = [writer.values[call.x], writer.values[identity]]
             rest = writer.op(f"{layer}/Sub", "Sub", both)
-            rest = writer.quant(f"{layer}/main/SourceGrid", rest, source.step, INTEGER_BITS)
-        rest = writer.quant(f"{layer}/main/TargetGrid", rest, call.scale, INTEGER_BITS)
+            rest = writer.quant(f"{layer}/main/SourceGrid", rest, INTEGER_BITS, source.step)
+        rest = writer.quant(f"{layer}/main/TargetGrid", rest, INTEGER_BITS, call.scale)
         return writer.op(layer, "Add", [beside, rest])
 
     def _weights(self, writer: GraphWriter, call: WeightCall) -> Value:
@@ -163,7 +163,7 @@ def _quantized(
     """Return integers as a quantized constant whose stored values lie on the grid."""
     steps = scale.reshape(()) if scale.size == 1 else scale.reshape(shape)
     stored = writer.constant(name, on_grid(codes, steps, name))
-    return writer.quant(f"{name}_quant", stored, steps, bits)
+    return writer.quant(f"{name}_quant", stored, bits, steps)
 
 
 def on_grid(codes: Array, scale: Array, name: str) -> Array:

@@ -21,6 +21,10 @@ from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.constants import along_channels
 from qonnx_hub_ir.quantizers import Array
 
+_AVERAGE_SETTINGS = frozenset(
+    {"kernel_size", "stride", "padding", "count_include_pad", "divisor_override"}
+)
+
 Record = Callable[[Any], None]
 """Records a call once it has run, from its result."""
 
@@ -155,6 +159,10 @@ def _weight_recorder(
                 "so does the conversion"
             )
         output = tracer.fresh()
+        # Some forks keep the settings on the layer itself.
+        kernel, conv = module.weight_integer.shape[2:], getattr(module, "conv", module)
+        names = () if is_linear else ("stride", "padding", "dilation", "groups")
+        settings = {name: getattr(conv, name) for name in names}
         # A linear layer shapes its scales for two axes whatever its input has.
         shaped = 2 if is_linear else rank
         call = WeightCall(
@@ -168,23 +176,12 @@ def _weight_recorder(
             bias_bits=0 if bias is None else int(module.bias_bit),
             act_scale=_per_channel(act, shaped),
             out_scale=_per_channel(scale * act, shaped),
-            attributes=None if is_linear else _window(tracer, layer, module),
+            attributes=None if is_linear else conv_attributes(kernel, settings),
         )
         tracer.calls.append(call)
         tracer.bind(result[0] if isinstance(result, tuple) else result, output)
 
     return record
-
-
-def _window(tracer: Tracer, layer: str, module: Any) -> dict[str, Any]:
-    # Some forks keep the settings on the layer itself.
-    conv = getattr(module, "conv", module)
-    kernel = module.weight_integer.shape[2:]
-    try:
-        return conv_attributes(kernel, conv.stride, conv.padding, conv.dilation, conv.groups)
-    except UntraceableError as error:
-        tracer.gap(layer, kind_of(module), str(error))
-        return {}
 
 
 def _pool_recorder(
@@ -195,15 +192,13 @@ def _pool_recorder(
 
     def record(result: Any) -> None:
         after = tuple(int(size) for size in result[0].shape)[2:]
-        names = ("kernel_size", "stride", "padding", "count_include_pad", "divisor_override")
         op_type: str = "AveragePool"
         attributes: dict[str, Any] = {}
         try:
             if hasattr(pool, "output_size"):
                 op_type, attributes = adaptive_window(before, after)
-            elif all(hasattr(pool, name) for name in names):
-                settings = {name: getattr(pool, name) for name in names}
-                attributes = average_attributes(before, after, settings)
+            elif vars(pool).keys() >= _AVERAGE_SETTINGS:
+                attributes = average_attributes(before, after, vars(pool))
             else:
                 kind = type(pool).__name__
                 raise UntraceableError(f"a final_pool of type {kind}")  # noqa: TRY301

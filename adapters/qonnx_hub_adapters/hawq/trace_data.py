@@ -11,7 +11,7 @@ import numpy as np
 from qonnx_hub_ir.quantizers import Array
 
 RANK = "rank"
-"""What a call says beside the operator's own attributes: the number of axes of its input."""
+"""Key beside the attributes of a batch norm: the number of axes of its input."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _watching(tracer: Tracer, model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _wrapped(tracer: Tracer, name: str, kind: str, module: Any) -> Iterator[None]:
-    """Give a layer a forward that tells the tracer."""
+    """Give a layer a forward that records its calls."""
     own = {key: module.__dict__[key] for key in ("forward",) if key in module.__dict__}
     module.__dict__["forward"] = _wrapper(tracer, name, kind, module, module.forward)
     try:

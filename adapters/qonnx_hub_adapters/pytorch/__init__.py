@@ -1,7 +1,7 @@
 """Plain PyTorch: modules, FX and PT2E graphs, exported programs.
 
 Everything that ``torch.export`` can trace is read; quantizers of any integer range are found
-where torch says them: FakeQuantize modules (FX and eager quantization-aware training,
+where torch has them: FakeQuantize modules (FX and eager quantization-aware training,
 torchao's PT2E, prepared or converted), ``torch.fake_quantize_*`` calls, and
 ``quantized_decomposed.quantize_* / dequantize_*`` pairs::
 

@@ -38,7 +38,7 @@ half a unit in the last place, which for whole numbers below 2^22 stays below on
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """One quantizer as torch says it.
+    """One quantizer in torch's terms.
 
     Attributes:
         scale: float32, above zero; a scalar, or shaped so that it broadcasts to the input.
@@ -61,7 +61,7 @@ class LimitedQuant:
 
     Attributes:
         quant: The node's quantizer.
-        limits: (lowest, highest) value, float32, where the range is none that bits can say.
+        limits: (lowest, highest) value, float32, where no bit width has exactly this range.
     """
 
     quant: IntQuant
@@ -124,7 +124,7 @@ def _limited(
     return LimitedQuant(IntQuant(scale, zero_point, width, signed, narrow), limits)
 
 
-def is_same(affine: Affine, said: LimitedQuant) -> bool:
+def is_same(affine: Affine, limited: LimitedQuant) -> bool:
     """Return whether the ``Quant`` node is proven to compute what torch does.
 
     For a scale that is a power of two, without a zero point, both compute the same product.
@@ -133,7 +133,7 @@ def is_same(affine: Affine, said: LimitedQuant) -> bool:
     if they step at the same floats: every threshold is looked at, with the floats around it.
     Not proven is what steps elsewhere, and what has too many steps.
     """
-    point = said.quant.zero_point
+    point = limited.quant.zero_point
     if point is None:
         raise ValueError("the zero point is not known")
     if not np.any(point) and is_power_of_two(affine.scale):
@@ -145,7 +145,7 @@ def is_same(affine: Affine, said: LimitedQuant) -> bool:
     return all(
         _same_steps(
             Affine(np.asarray(s), np.asarray(i), np.asarray(z), affine.low, affine.high),
-            dataclasses.replace(said.quant, scale=np.asarray(s), zero_point=np.asarray(p)),
+            dataclasses.replace(limited.quant, scale=np.asarray(s), zero_point=np.asarray(p)),
         )
         for s, i, z, p in channels
     )

@@ -8,12 +8,19 @@ _NO_WRITERS = frozenset({"aten::detach_"})
 """Spelled as if they changed their argument; its values stay."""
 
 
+def schema_of(node: Any) -> Any:
+    """Return the schema of the operator that a node calls, ``None`` for other nodes."""
+    return getattr(node.target, "_schema", None) if node.op == "call_function" else None
+
+
+def _changes(schema: Any) -> bool:
+    return bool(schema.is_mutable) and schema.name not in _NO_WRITERS
+
+
 def writes_into(node: Any) -> Any:
     """Return the node that an operator writes its result into, ``None`` for most."""
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None or not schema.is_mutable or not node.args:
-        return None
-    if schema.name in _NO_WRITERS:
+    schema = schema_of(node)
+    if schema is None or not _changes(schema) or not node.args:
         return None
     formal = schema.arguments[0].alias_info
     return node.args[0] if formal is not None and formal.is_write else None
@@ -25,7 +32,12 @@ class Constants:
     def __init__(self, program: Any, torch: Any) -> None:
         self._torch = torch
         self._module = program.graph_module
-        self._given = _given_tensors(program)
+        tensors = {**program.constants, **program.state_dict}
+        self._given = {
+            name: tensors[target]
+            for name, target in parameter_names(program).items()
+            if target in tensors
+        }
         written = [writes_into(node) for node in program.graph.nodes]
         self._written = {node for node in written if node is not None}
         self._known: dict[Any, Any] = {}
@@ -55,24 +67,17 @@ class Constants:
         return result if isinstance(result, (self._torch.Tensor, tuple, list)) else None
 
     def _is_pure(self, node: Any) -> bool:
-        schema = getattr(node.target, "_schema", None)
+        schema = schema_of(node)
         if schema is None:
             return getattr(node.target, "__name__", "") == "getitem"
         random = self._torch.Tag.nondeterministic_seeded in node.target.tags
-        changes = schema.is_mutable and schema.name not in _NO_WRITERS
-        return not changes and not random
+        return not _changes(schema) and not random
 
 
-def _given_tensors(program: Any) -> dict[str, Any]:
-    """Return placeholder name -> tensor, for those that are no inputs of the user's."""
-    signature = program.graph_signature
-    found = {}
-    for spec in signature.input_specs:
-        target = spec.target
-        if target is None or not hasattr(spec.arg, "name"):
-            continue
-        if target in program.state_dict:
-            found[spec.arg.name] = program.state_dict[target]
-        elif target in program.constants:
-            found[spec.arg.name] = program.constants[target]
-    return found
+def parameter_names(program: Any) -> dict[str, str]:
+    """Return placeholder -> dotted name of the parameter, buffer or constant it stands for."""
+    return {
+        spec.arg.name: str(spec.target)
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None and hasattr(spec.arg, "name")
+    }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from onnx_ir import Node, Value
+from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.pytorch.affine import (
     LARGEST_SNAPPED,
@@ -22,6 +24,9 @@ from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, IntQuant
 from qonnx_hub_ir.semantics import quantize
+
+FORMS = "qonnx_hub.pytorch.forms"
+"""Metadata key of a model: how each quantizer was written, as JSON."""
 
 QUANTIZED = "_quant"
 """Added to the name of a stored tensor, for the quantizer that it stands behind."""
@@ -50,7 +55,7 @@ class WrittenQuantizer:
 
 
 def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQuantizer:
-    """Put nodes in the place of a marker, and say which form they have.
+    """Put nodes in the place of a marker, and return which form they have.
 
     Args:
         node: The marker.
@@ -68,13 +73,13 @@ def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQu
     node.outputs[0].name = key if found.stored is None else f"{key}{QUANTIZED}"
     node.outputs[0].metadata_props[dialect.PROVENANCE] = key
     emit, affine = Emitter(node), found.affine
-    said = quant_of(affine)
+    limited = quant_of(affine)
     if found.stored is not None:
-        form, value = STORED, _stored(emit, found.stored, said.quant)
-    elif is_same(affine, said):
-        form, value = PROVEN, _quantized(emit, x, said)
+        form, value = STORED, _stored(emit, found.stored, limited.quant)
+    elif is_same(affine, limited):
+        form, value = PROVEN, _quantized(emit, x, limited)
     elif mode != EXACT:
-        form, value = UNPROVEN, _quantized(emit, x, said)
+        form, value = UNPROVEN, _quantized(emit, x, limited)
     else:
         inverse, scale = (
             emit.constant("inverse", affine.inverse),
@@ -84,7 +89,7 @@ def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQu
         if _survives_scaling(affine):
             # Torch's rounding first: the Quant node then finds its own grid there.
             form, whole = SNAPPED, emit.add("Round", [value])
-            value = _quantized(emit, emit.add("Mul", [whole, scale]), said)
+            value = _quantized(emit, emit.add("Mul", [whole, scale]), limited)
         else:
             # Codes of many digits: a quantizer of integers between the two products.
             form, whole = SCALED, _quantized(emit, value, integer_quant_of(affine))
@@ -99,7 +104,7 @@ def _survives_scaling(affine: Affine) -> bool:
 
 
 def _stored(emit: Emitter, values: Array, quant: IntQuant) -> Value:
-    """Return values that lie on the grid already, followed by the node that says so.
+    """Return values that lie on the grid already, then a ``Quant`` node that keeps them.
 
     Where the node would move them, which happens to codes of more digits than float32 holds,
     they stay alone.
@@ -112,14 +117,42 @@ def _stored(emit: Emitter, values: Array, quant: IntQuant) -> Value:
     return emit.quantizer(fresh, quant, name=f"{key}{QUANTIZED}")
 
 
-def _quantized(emit: Emitter, x: Value, said: LimitedQuant) -> Value:
-    """Return the value of one ``Quant`` node, limited where its bits say too much."""
-    value = emit.quantizer(x, said.quant, name=str(emit.node.name))
-    if said.limits is None:
+def _quantized(emit: Emitter, x: Value, limited: LimitedQuant) -> Value:
+    """Return the value of one ``Quant`` node, clipped where its bits hold too much."""
+    value = emit.quantizer(x, limited.quant, name=str(emit.node.name))
+    if limited.limits is None:
         return value
-    low, high = said.limits
+    low, high = limited.limits
     if low.size == 1:
         ends = [emit.constant("limit", end.reshape(())) for end in (low, high)]
         return emit.add("Clip", [value, *ends])
     above = emit.add("Max", [value, emit.constant("lowest", low)])
     return emit.add("Min", [above, emit.constant("highest", high)])
+
+
+def attach_forms(model: Model, forms: Sequence[WrittenQuantizer]) -> None:
+    """Write into the model's metadata which form each quantizer has."""
+    model.metadata_props[FORMS] = json.dumps([asdict(form) for form in forms])
+    longer = [form.name for form in forms if form.form in (SNAPPED, SCALED)]
+    if longer:
+        model.metadata_props[dialect.NOTE] = (
+            f"{len(longer)} of {len(forms)} quantizers are not a Quant node alone, because "
+            "torch multiplies by the rounded 1/scale where Quant divides: --option mode=quant "
+            f"writes Quant nodes only, equal except at ties ({', '.join(longer)})"
+        )
+    unproven = [form.name for form in forms if form.form == UNPROVEN]
+    if unproven:
+        model.metadata_props[dialect.BOUNDED] = (
+            "torch multiplies by the rounded 1/scale and adds the zero point after rounding, "
+            "where Quant divides and adds before: values within float32 rounding of a tie can "
+            f"be one step apart at {len(unproven)} of {len(forms)} quantizers: "
+            f"{', '.join(unproven)}"
+        )
+
+
+def read_forms(model: Model) -> tuple[WrittenQuantizer, ...]:
+    """Return how the quantizers of an imported model were written, in order."""
+    return tuple(
+        WrittenQuantizer(**entry)
+        for entry in json.loads(model.metadata_props.get(FORMS, "[]"))
+    )

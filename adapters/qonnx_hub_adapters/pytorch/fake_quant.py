@@ -1,4 +1,4 @@
-"""What a node of an exported graph says about a quantizer."""
+"""Quantizers read from the nodes of an exported graph."""
 
 from __future__ import annotations
 
@@ -10,35 +10,29 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_adapters.pytorch.affine import Affine
+from qonnx_hub_adapters.pytorch.constants import schema_of
+from qonnx_hub_adapters.torch_common.modules import array_of
 from qonnx_hub_ir.quantizers import Array
 
+_FUSED = "aten::fused_moving_avg_obs_fake_quant"
 FAKE = frozenset(
     {
-        *("aten::fake_quantize_per_tensor_affine", "aten::fake_quantize_per_channel_affine"),
+        "aten::fake_quantize_per_tensor_affine",
+        "aten::fake_quantize_per_channel_affine",
         "aten::fake_quantize_per_tensor_affine_cachemask",
         "aten::fake_quantize_per_channel_affine_cachemask",
         "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
         "aten::_fake_quantize_learnable_per_tensor_affine",
         "aten::_fake_quantize_learnable_per_channel_affine",
-        "aten::fused_moving_avg_obs_fake_quant",
+        _FUSED,
     }
 )
-QUANTIZE = frozenset(
-    {
-        "quantized_decomposed::quantize_per_tensor",
-        "quantized_decomposed::quantize_per_channel",
-        "torchao::quantize_affine",
-    }
+_DECOMPOSED = "quantized_decomposed"
+QUANTIZE, DEQUANTIZE = (
+    {f"{_DECOMPOSED}::{verb}_per_tensor", f"{_DECOMPOSED}::{verb}_per_channel"}
+    | {f"torchao::{verb}_affine"}
+    for verb in ("quantize", "dequantize")
 )
-DEQUANTIZE = frozenset(
-    {
-        "quantized_decomposed::dequantize_per_tensor",
-        "quantized_decomposed::dequantize_per_channel",
-        "torchao::dequantize_affine",
-    }
-)
-
-_FUSED = "aten::fused_moving_avg_obs_fake_quant"
 _FUSED_STATE = ("running_min", "running_max", "scale", "zero_point")
 _FUSED_NUMBERS = (
     *("averaging_const", "quant_min", "quant_max", "axis"),
@@ -59,12 +53,12 @@ Known = Callable[[Any], Any]
 
 
 class UnreadableError(Exception):
-    """A quantizer that cannot be read; the text says why."""
+    """A quantizer that cannot be read; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a node says.
+    """What a node quantizes, and how.
 
     Attributes:
         x: The node that is quantized.
@@ -77,14 +71,14 @@ class Reading:
 
 def operator_name(node: Any) -> str:
     """Return "namespace::name" of the operator that a node calls, without the overload."""
-    schema = getattr(node.target, "_schema", None)
-    return "" if node.op != "call_function" or schema is None else str(schema.name)
+    schema = schema_of(node)
+    return "" if schema is None else str(schema.name)
 
 
 def arguments(node: Any) -> dict[str, Any]:
     """Return the arguments of an operator by name, with defaults, in one spelling."""
     found: dict[str, Any] = {}
-    for index, formal in enumerate(node.target._schema.arguments):
+    for index, formal in enumerate(schema_of(node).arguments):
         name = _SPELLINGS.get(formal.name, formal.name)
         if index < len(node.args):
             found[name] = node.args[index]
@@ -96,7 +90,7 @@ def arguments(node: Any) -> dict[str, Any]:
 
 
 def read(node: Any, known: Known) -> Reading:
-    """Return what a quantizing node says.
+    """Return what a quantizing node does.
 
     Args:
         node: A node of one of the operators listed above.
@@ -106,8 +100,11 @@ def read(node: Any, known: Known) -> Reading:
         UnreadableError: It is computed at run time, or has a form that is not known here.
     """
     given, name = arguments(node), operator_name(node)
-    if name == _FUSED:
-        _require_frozen(given, known)
+    if name == _FUSED and _number(given["observer_on"], known, "the switch of its observer"):
+        raise UnreadableError(
+            "its observer is on: the scale changes at every call; export the program with "
+            "observers disabled (torch.ao.quantization.disable_observer)"
+        )
     enabled = given.get("fake_quant_enabled")
     if enabled is not None and not _number(enabled, known, "the switch of the quantizer"):
         return Reading(given["x"], None)
@@ -117,25 +114,23 @@ def read(node: Any, known: Known) -> Reading:
     if name == _FUSED:
         known = _with_fused_parameters(node, given, known)
     scale, inverse = _scales(given["scale"], known, exact=not name.startswith("aten::"))
-    zero = _zero_points(given.get("zero_point"), known)
+    point = given.get("zero_point")
+    zero = _numbers(0 if point is None else point, known, "its zero point").astype(np.float64)
     if "learnable" in name:
         zero = np.clip(np.rint(zero), low, high)
     elif not np.array_equal(zero, np.rint(zero)):
         raise UnreadableError("its zero points are fractions")
-    elif name.startswith("aten::") and _is_float_channelwise(given, known) and np.any(zero):
-        raise UnreadableError("its zero points are floats, which are added before rounding")
+    elif name.startswith("aten::") and "axis" in given and np.any(zero):
+        tensor = known(point)
+        if tensor is not None and tensor.dtype.is_floating_point:
+            raise UnreadableError(
+                "its zero points are floats, which are added before rounding"
+            )
     _require_usable(scale, inverse)
-    shape = _shape(given["x"])
+    sizes = given["x"].meta["val"].shape
+    shape = tuple(size if isinstance(size, int) else None for size in sizes)
     scale, inverse, zero = (_placed(part, given, shape) for part in (scale, inverse, zero))
     return Reading(given["x"], Affine(scale, inverse, zero, low, high))
-
-
-def _require_frozen(given: Mapping[str, Any], known: Known) -> None:
-    if _number(given["observer_on"], known, "the switch of its observer"):
-        raise UnreadableError(
-            "its observer is on: the scale changes at every call; export the program with "
-            "observers disabled (torch.ao.quantization.disable_observer)"
-        )
 
 
 def _with_fused_parameters(node: Any, given: Mapping[str, Any], known: Known) -> Known:
@@ -160,16 +155,17 @@ def _with_fused_parameters(node: Any, given: Mapping[str, Any], known: Known) ->
 
 
 def _number(argument: Any, known: Known, what: str) -> float:
+    return float(_numbers(argument, known, what).reshape(-1)[0])
+
+
+def _numbers(argument: Any, known: Known, what: str) -> Array:
+    """Return a number as float64, or the tensor of a node."""
     if isinstance(argument, (int, float)):
-        return float(argument)
-    return float(_array(argument, known, what).reshape(-1)[0])
-
-
-def _array(argument: Any, known: Known, what: str) -> Array:
+        return np.asarray(argument, dtype=np.float64)
     tensor = known(argument)
     if tensor is None:
         raise UnreadableError(f"{what} is computed at run time")
-    return np.asarray(tensor.detach().cpu().numpy())
+    return array_of(tensor)
 
 
 def _scales(argument: Any, known: Known, *, exact: bool) -> tuple[Array, Array]:
@@ -180,33 +176,14 @@ def _scales(argument: Any, known: Known, *, exact: bool) -> tuple[Array, Array]:
         known: Gives the tensors that depend on no input.
         exact: Whether a number is inverted as it is, before it is rounded to float32.
     """
-    if isinstance(argument, (int, float)):
-        given = np.asarray(argument, dtype=np.float64)
-    else:
-        given = _array(argument, known, "its scale")
-        if given.dtype == np.float64 and given.size > 1:
-            raise UnreadableError("its scales are of double precision")
+    given = _numbers(argument, known, "its scale")
+    if given.dtype == np.float64 and given.size > 1:
+        raise UnreadableError("its scales are of double precision")
     scale = given.astype(np.float32)
-    if exact and given.size == 1:
-        with np.errstate(all="ignore"):
-            inverse = np.asarray(1.0 / given.astype(np.float64), dtype=np.float32)
-    else:
-        with np.errstate(all="ignore"):
-            inverse = np.asarray(np.float32(1) / scale)
-    return scale, inverse
-
-
-def _zero_points(argument: Any, known: Known) -> Array:
-    if argument is None:
-        return np.zeros((), dtype=np.float64)
-    if isinstance(argument, (int, float)):
-        return np.asarray(argument, dtype=np.float64)
-    return _array(argument, known, "its zero point").astype(np.float64)
-
-
-def _is_float_channelwise(given: Mapping[str, Any], known: Known) -> bool:
-    tensor = known(given["zero_point"])
-    return "axis" in given and tensor is not None and tensor.dtype.is_floating_point
+    with np.errstate(all="ignore"):
+        if exact and given.size == 1:
+            return scale, np.asarray(1.0 / given.astype(np.float64), dtype=np.float32)
+        return scale, np.asarray(np.float32(1) / scale)
 
 
 def _require_usable(scale: Array, inverse: Array) -> None:
@@ -215,12 +192,6 @@ def _require_usable(scale: Array, inverse: Array) -> None:
         raise UnreadableError("its scale is not above zero, or too small for float32")
     if not np.all(np.isfinite(inverse) & (inverse >= tiny)):
         raise UnreadableError("its scale is too large for float32 to hold 1/scale")
-
-
-def _shape(node: Any) -> tuple[int | None, ...]:
-    return tuple(
-        int(size) if isinstance(size, int) else None for size in node.meta["val"].shape
-    )
 
 
 def _placed(part: Array, given: Mapping[str, Any], shape: Sequence[int | None]) -> Array:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from onnx_ir import Model
@@ -13,34 +11,30 @@ from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
-    Feature,
     Feeds,
     ImportOptions,
     Outputs,
-    Support,
 )
 from qonnx_hub_adapters.pytorch import inference, tracing
 from qonnx_hub_adapters.pytorch.assembly import assemble, free_names
-from qonnx_hub_adapters.pytorch.expansion import (
-    SCALED,
-    SNAPPED,
-    UNPROVEN,
-    WrittenQuantizer,
-)
+from qonnx_hub_adapters.pytorch.expansion import attach_forms
 from qonnx_hub_adapters.pytorch.modules import frozen_copy, inference_copy, shown_modules
 from qonnx_hub_adapters.pytorch.options import PyTorchOptions
 from qonnx_hub_adapters.pytorch.programs import mark
 from qonnx_hub_adapters.pytorch.tracing import is_program, is_program_file
+from qonnx_hub_adapters.torch_common.features import INTEGER_QUANTIZERS
 from qonnx_hub_adapters.torch_common.framework import require_torch
 from qonnx_hub_adapters.torch_common.modules import (
     PreparedModule,
     input_names,
     is_module,
+    prepared,
     unwrapped,
 )
 from qonnx_hub_adapters.torch_common.weights import with_weights
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError, UsageError
+from qonnx_hub_ir.quantizers import Array
 
 INFO = AdapterInfo(
     name="pytorch",
@@ -48,22 +42,10 @@ INFO = AdapterInfo(
     extra="pytorch",
     requires=("torch", "onnxscript"),
     suffixes=(tracing.SUFFIX,),
-    support={
-        Feature.BITS_2_TO_8: Support.EXACT,
-        Feature.BITS_9_TO_16: Support.EXACT,
-        Feature.BITS_17_TO_32: Support.EXACT,
-        Feature.UNSIGNED_1_BIT: Support.EXACT,
-        Feature.NARROW: Support.EXACT,
-        Feature.PER_CHANNEL: Support.EXACT,
-        Feature.ZERO_POINT: Support.EXACT,
-        Feature.DYNAMIC: Support.REFUSED,
-    },
+    support=INTEGER_QUANTIZERS,
 )
 
 _NEEDED = (INFO.name, "onnxscript")
-
-FORMS = "qonnx_hub.pytorch.forms"
-"""Metadata key of a model: how each quantizer was written, as JSON."""
 
 
 class PyTorchImporter:
@@ -109,43 +91,43 @@ class PyTorchImporter:
         """
         own = read_own_options(PyTorchOptions, self.info.name, options)
         torch = require_torch(*_NEEDED)
-        prepared: Any = self.prepare(source, options)
-        if isinstance(prepared, PreparedModule):
-            module = frozen_copy(prepared.module, torch)
-            program = tracing.export(module, prepared.args, torch)
-            inputs = input_names(prepared.module, len(prepared.args))
-            name = type(prepared.module).__name__
+        given: Any = self.prepare(source, options)
+        if isinstance(given, PreparedModule):
+            module = frozen_copy(given.module, torch)
+            program = tracing.export(module, given.args, torch)
+            inputs = input_names(given.module, len(given.args))
+            name = type(given.module).__name__
         else:
-            program, name = prepared, "program"
+            program, name = given, "program"
             inputs = list(program.graph_signature.user_inputs)
         model, forms = assemble(mark(program, torch), torch, mode=own.mode, name=name)
         _name_inputs(model, inputs)
-        _attach(model, forms)
+        attach_forms(model, forms)
         return model
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the model's own answer at inference."""
         torch = require_torch(*_NEEDED)
-        module, names = _at_inference(source, len(feeds), torch)
-        return inference.answer(module, [feeds[name] for name in names], torch)
+        module, args = _at_inference(source, feeds, torch)
+        return inference.answer(module, args, torch)
 
     def run_layers(self, source: object, feeds: Feeds) -> Outputs:
         """Return what the model's modules compute, by the names that its IR model uses."""
         torch = require_torch(*_NEEDED)
-        module, names = _at_inference(source, len(feeds), torch)
-        args = [feeds[name] for name in names]
+        module, args = _at_inference(source, feeds, torch)
         return inference.layers(module, shown_modules(module), args, torch)
 
 
-def _at_inference(source: object, count: int, torch: Any) -> tuple[Any, list[str]]:
-    """Return a module that answers for a source, and the names of its inputs."""
+def _at_inference(source: object, feeds: Feeds, torch: Any) -> tuple[Any, list[Array]]:
+    """Return a module that answers for a source, and its inputs in order."""
     if _is_module(source):
-        given = source.module if isinstance(source, PreparedModule) else source
-        module = inference_copy(given, torch)
-        return module, input_names(module, count)
-    program = _program(source, torch)
-    module = inference_copy(program.module(), torch)
-    return module, list(program.graph_signature.user_inputs)
+        module = inference_copy(prepared(source).module, torch)
+        names = input_names(module, len(feeds))
+    else:
+        program = _program(source, torch)
+        module = inference_copy(program.module(), torch)
+        names = list(program.graph_signature.user_inputs)
+    return module, [feeds[name] for name in names]
 
 
 def _is_module(source: object) -> bool:
@@ -174,31 +156,3 @@ def _name_inputs(model: Model, names: Sequence[str]) -> None:
             free_names(model, name)
             value.name = name
         value.metadata_props[dialect.PROVENANCE] = name
-
-
-def _attach(model: Model, forms: Sequence[WrittenQuantizer]) -> None:
-    """Write into the model's metadata which form each quantizer has."""
-    model.metadata_props[FORMS] = json.dumps([asdict(form) for form in forms])
-    spelled = [form.name for form in forms if form.form in (SNAPPED, SCALED)]
-    if spelled:
-        model.metadata_props[dialect.NOTE] = (
-            f"{len(spelled)} of {len(forms)} quantizers are not a Quant node alone, because "
-            "torch multiplies by the rounded 1/scale where Quant divides: --option mode=quant "
-            f"writes Quant nodes only, equal but beside ties ({', '.join(spelled)})"
-        )
-    unproven = [form.name for form in forms if form.form == UNPROVEN]
-    if unproven:
-        model.metadata_props[dialect.BOUNDED] = (
-            "torch multiplies by the rounded 1/scale and adds the zero point after rounding, "
-            "where Quant divides and adds before: values within float32 rounding of a tie can "
-            f"be one step apart at {len(unproven)} of {len(forms)} quantizers: "
-            f"{', '.join(unproven)}"
-        )
-
-
-def read_forms(model: Model) -> tuple[WrittenQuantizer, ...]:
-    """Return how the quantizers of an imported model were written, in order."""
-    return tuple(
-        WrittenQuantizer(**entry)
-        for entry in json.loads(model.metadata_props.get(FORMS, "[]"))
-    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub_adapters.pytorch.tracing import traced_inputs
 from qonnx_hub_adapters.torch_common.framework import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import answer_in_pieces, array_of
 from qonnx_hub_ir.errors import ExecutionError
@@ -72,10 +73,5 @@ def layers(
 
 def _fixed_batch(module: Any, torch: Any) -> int:
     """Return the first axis that a traced graph insists on, 0 where it does not."""
-    if not isinstance(module, torch.fx.GraphModule):
-        return 0
-    for node in module.graph.nodes:
-        value = node.meta.get("val") if node.op == "placeholder" else None
-        if isinstance(value, torch.Tensor) and value.ndim and isinstance(value.shape[0], int):
-            return int(value.shape[0])
-    return 0
+    sizes = [x.shape[0] for x in traced_inputs(module, torch) if x is not None and x.ndim]
+    return next((size for size in sizes if isinstance(size, int)), 0)

@@ -18,20 +18,17 @@ _LIBRARIES: list[Any] = []
 
 def marker(torch: Any) -> Any:
     """Return torch's operator ``quantizer(x, key)``; defined at the first call."""
-    if not _LIBRARIES:
-        library = torch.library.Library("qonnx_hub", "FRAGMENT")
-        library.define("quantizer(Tensor x, str key) -> Tensor")
-        library.impl("quantizer", _placeholder(torch), "CompositeExplicitAutograd")
-        torch.library.register_fake("qonnx_hub::quantizer", _placeholder(torch), lib=library)
-        _LIBRARIES.append(library)
-    return torch.ops.qonnx_hub.quantizer.default
 
-
-def _placeholder(torch: Any) -> Any:
     def shaped_like(x: Any, _key: str) -> Any:
         return torch.empty_like(x, dtype=torch.float32)
 
-    return shaped_like
+    if not _LIBRARIES:
+        library = torch.library.Library("qonnx_hub", "FRAGMENT")
+        library.define("quantizer(Tensor x, str key) -> Tensor")
+        library.impl("quantizer", shaped_like, "CompositeExplicitAutograd")
+        torch.library.register_fake("qonnx_hub::quantizer", shaped_like, lib=library)
+        _LIBRARIES.append(library)
+    return torch.ops.qonnx_hub.quantizer.default
 
 
 def translation(torch: Any) -> dict[Any, Any]:

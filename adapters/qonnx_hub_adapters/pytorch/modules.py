@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from qonnx_hub_adapters.hawq.layers import kind_of
+from qonnx_hub_adapters.pytorch.constants import schema_of
 from qonnx_hub_adapters.pytorch.naming import FROZEN
 from qonnx_hub_adapters.torch_common.modules import classes_from, private_copy, unwrapped
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
@@ -85,22 +86,17 @@ def _plain_form(child: Any, torch: Any) -> Any:
     """Return what stands for a quantizer or observer, ``None`` for other modules."""
     owner = _forward_owner(child)
     if owner in _LEARNABLE or (owner in _PLAIN and _is_fake_quantizer(child)):
-        if int(child.fake_quant_enabled[0]) != 1:
-            return _frozen(torch, None, ())
-        return _frozen(torch, *(_learnable if owner in _LEARNABLE else _fixed)(child, torch))
+        is_on = int(child.fake_quant_enabled[0]) == 1
+        call = (_learnable if owner in _LEARNABLE else _fixed)(child, torch) if is_on else None
+
+        def forward(self: Any, x: Any) -> Any:
+            return x if call is None else call[0](x, *call[1])
+
+        # The name of its class marks it.
+        return type(FROZEN, (torch.nn.Module,), {"forward": forward})()
     if _OBSERVER in classes_from(child, "torch", "torchao"):
         return torch.nn.Identity()
     return None
-
-
-def _frozen(torch: Any, function: Any, args: tuple[Any, ...]) -> Any:
-    """Return a module that calls a function of torch's; its class name marks it."""
-
-    def forward(self: Any, x: Any) -> Any:
-        return x if function is None else function(x, *args)
-
-    kind = type(FROZEN, (torch.nn.Module,), {"forward": forward})
-    return kind()
 
 
 def _fixed(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -144,12 +140,11 @@ def _evaluated_copy(source: Any, torch: Any) -> Any:
     try:
         own.eval()
     except NotImplementedError:
-        # A module out of torch.export refuses; its operators are told one by one.
+        # A module out of torch.export refuses; its operators are switched one by one.
         for child in own.modules():
             child.training = False
     for child in own.modules():
-        graph = getattr(child, "graph", None)
-        if isinstance(child, torch.fx.GraphModule) and graph is not None:
+        if isinstance(child, torch.fx.GraphModule):
             _set_operators_to_evaluation(child)
     return own
 
@@ -158,10 +153,8 @@ def _set_operators_to_evaluation(module: Any) -> None:
     """Tell the operators of a traced graph that training is over."""
     changed = False
     for node in module.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if node.op != "call_function" or schema is None:
-            continue
-        name = str(schema.name)
+        schema = schema_of(node)
+        name = "" if schema is None else str(schema.name)
         if not name.startswith("aten::") or not ("batch_norm" in name or "dropout" in name):
             continue
         for index, formal in enumerate(schema.arguments):

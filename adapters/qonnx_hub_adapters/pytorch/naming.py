@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from qonnx_hub_adapters.pytorch.constants import parameter_names
+from qonnx_hub_ir.graph.names import free_name
+
 FROZEN = "FrozenQuantizer"
 
 _SELF = re.compile(r"^L(\['self'\]|__self__)\.?")
@@ -33,11 +36,7 @@ class Names:
     """Names for the quantizers of one program; no two are the same."""
 
     def __init__(self, program: Any) -> None:
-        self._tensors = {
-            spec.arg.name: str(spec.target)
-            for spec in program.graph_signature.input_specs
-            if spec.target is not None and hasattr(spec.arg, "name")
-        }
+        self._tensors = parameter_names(program)
         self._taken: set[str] = set()
 
     def tensor(self, node: Any) -> str:
@@ -61,12 +60,7 @@ class Names:
             constant: Whether the values are the same for all inputs, such as weights.
         """
         name = (self._weight(node, x) if constant else "") or self.node(source)
-        fresh, count = name, 0
-        while fresh in self._taken:
-            count += 1
-            fresh = f"{name}_{count}"
-        self._taken.add(fresh)
-        return fresh
+        return free_name(name, self._taken)
 
     def _weight(self, node: Any, x: Any) -> str:
         """Return the parameter's own name, or what the layer that reads it calls it."""

@@ -29,7 +29,7 @@ from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.quantizers import Array
 
 _ASSERTIONS = frozenset({"aten::_assert_tensor_metadata"})
-"""What torch itself was told by tracing, and says again."""
+"""Notes of torch's own tracing, which compute nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,9 @@ class _Marking:
         elif _is_random(node, self.torch):
             raise UnreadableError("draws random values: export the program in evaluation mode")
         elif name.startswith("quantized_decomposed::choose_qparams"):
-            raise UnreadableError("chooses scales at run time; only fixed ones can be said")
+            raise UnreadableError(
+                "chooses scales at run time; only static ones can be converted"
+            )
 
     def _replace(self, node: Any, reading: Reading, source: Any) -> None:
         """Put a marker in the place of a node."""
@@ -230,7 +232,7 @@ def _is_random(node: Any, torch: Any) -> bool:
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
     given = arguments(node)
-    # Attention and dropout draw only where they are told to.
+    # Attention and dropout draw only in training.
     if given.get("train", given.get("training")) is False:
         return False
     return float(given.get("dropout_p", given.get("p", 1.0)) or 0.0) > 0

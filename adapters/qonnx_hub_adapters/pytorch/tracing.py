@@ -78,14 +78,22 @@ def _tensor(value: Any, torch: Any) -> Any:
 
 def _recorded_shapes(module: Any, torch: Any) -> tuple[Any, ...]:
     """Return zeros in the shapes that a traced graph was made with; empty where unknown."""
-    if not isinstance(module, torch.fx.GraphModule):
-        return ()
-    values = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
-    if not all(isinstance(value, torch.Tensor) for value in values):
-        return ()
-    if not all(isinstance(size, int) for value in values for size in value.shape):
+    values = traced_inputs(module, torch)
+    sizes = [(None,) if value is None else tuple(value.shape) for value in values]
+    if not all(isinstance(size, int) for shape in sizes for size in shape):
         return ()
     return tuple(torch.zeros(tuple(v.shape), dtype=v.dtype) for v in values)
+
+
+def traced_inputs(module: Any, torch: Any) -> list[Any]:
+    """Return the tensors without numbers that stand for a traced graph's inputs.
+
+    ``None`` stands for an input that is no tensor; of other modules there are none.
+    """
+    if not isinstance(module, torch.fx.GraphModule):
+        return []
+    values = [n.meta.get("val") for n in module.graph.nodes if n.op == "placeholder"]
+    return [value if isinstance(value, torch.Tensor) else None for value in values]
 
 
 def export(module: Any, args: Sequence[Any], torch: Any) -> Any:
@@ -106,7 +114,7 @@ def export(module: Any, args: Sequence[Any], torch: Any) -> Any:
 
 
 def _failing_module(module: Any, args: Sequence[Any], torch: Any) -> str:
-    """Return in which submodule tracing fails, in words."""
+    """Return in which submodule tracing fails, for a message."""
     entered: list[str] = []  # and not left
     with contextlib.ExitStack() as hooks:
         for name, child in module.named_modules():

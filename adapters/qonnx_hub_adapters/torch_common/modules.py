@@ -51,6 +51,13 @@ def unwrapped(module: Any) -> Any:
     return module
 
 
+def prepared(source: Any) -> PreparedModule:
+    """Return a module with its sample, where it has one, and without DataParallel wrappers."""
+    if isinstance(source, PreparedModule):
+        return source
+    return PreparedModule(unwrapped(source), ())
+
+
 def private_copy(module: Any) -> Any:
     """Return a copy of the module, on the CPU, that shares nothing with it.
 

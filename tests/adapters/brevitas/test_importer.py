@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import brevitas.nn as qnn
 import numpy as np
+import onnx_ir
 import pytest
 import torch
 from brevitas.inject.enum import FloatToIntImplType
@@ -321,3 +322,10 @@ def test_torch_export_gives_the_same_function(name):
         assert count > 0
         assert gaps.max() <= case.tolerance
     assert list(quantizers(ir)) == list(quantizers(load(module, *samples_of(case))))
+
+
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_no_file_of_the_machine_is_named_in_the_model(dynamo):
+    case = Case("linear", DYNAMO["linear"])
+    message = onnx_ir.to_proto(load(make(case), *samples_of(case), dynamo=dynamo))
+    assert ".py" not in str(message)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import qonnx_hub as qh
-from qonnx_hub_adapters.pytorch.importer import read_forms
+from qonnx_hub_adapters.pytorch.expansion import read_forms
 from tests.adapters.pytorch.kit import (
     Calls,
     around_thresholds,

@@ -7,7 +7,8 @@ from torch import nn
 from torch.ao import quantization as tq
 
 import qonnx_hub as qh
-from qonnx_hub_adapters.pytorch.importer import PyTorchImporter, read_forms
+from qonnx_hub_adapters.pytorch.expansion import read_forms
+from qonnx_hub_adapters.pytorch.importer import PyTorchImporter
 from qonnx_hub_ir import dialect
 from tests.adapters.pytorch.kit import (
     Mixed,
