@@ -27,18 +27,20 @@ Made = list[tuple[Value, Kept]]
 def output_channels(node: Node) -> int | None:
     """Return how many output channels a layer has; ``None`` where its weight is computed."""
     shape, axes = constant_shape(input_of(node, 1)), weight_axes(node)
-    if (
-        shape is None
-        or axes is None
-        or (operators.is_matrix_product(node) and len(shape) != 2)
-    ):
+    matrix = operators.is_matrix_product(node)
+    if shape is None or axes is None or (matrix and len(shape) != 2):
         return None
     groups = int(attribute(node, "group", 1)) if node.op_type == "ConvTranspose" else 1
     return shape[axes[0]] * groups
 
 
-def _conv(node: Node, plan: ChannelPlan) -> Made:
+def _layer(node: Node, plan: ChannelPlan) -> Made:
+    """Conv, ConvTranspose and Gemm: channels are on axis 1 of input and output."""
     kept, named = plan.of(node, 0), plan.named.get(node)
+    if attribute(node, "transA", 0):
+        raise refuse(node, "its input is transposed")
+    if plan.of(node, 1) is not None or plan.of(node, 2) is not None:
+        raise refuse(node, "its weight or bias is computed at run time")
     if kept is not None:
         require_axis(node, kept, 1)
     group = int(attribute(node, "group", 1))
@@ -51,8 +53,14 @@ def _conv(node: Node, plan: ChannelPlan) -> Made:
     if named is None:
         return []
     plan.take(node, 1, out, named, rank)
-    _take_bias(node, plan, named)
-    return [(node.outputs[0], Kept(1, named))]
+    return _made(node, plan, named)
+
+
+def _made(node: Node, plan: ChannelPlan, mask: Array) -> Made:
+    """Return what is left of a layer's output; its bias loses the same channels."""
+    if input_of(node, 2) is not None:
+        plan.take(node, 2, 1, mask, 2)  # of shape (channels,), or a row in a Gemm
+    return [(node.outputs[0], Kept(1, mask))]
 
 
 def _depthwise(
@@ -66,34 +74,10 @@ def _depthwise(
     if mask is None or (named is not None and not np.array_equal(mask, named)):
         raise refuse(node, "a depthwise convolution has the channels of its input: mask these")
     plan.take(node, 1, 0, mask, len(shape))
-    _take_bias(node, plan, mask)
     left = int(np.count_nonzero(mask)) // copies
     attr = onnx_ir.AttrInt64("group", left)
     plan.edits.append(lambda: node.attributes.__setitem__("group", attr))
-    return [(node.outputs[0], Kept(1, mask))]
-
-
-def _take_bias(node: Node, plan: ChannelPlan, mask: Array) -> None:
-    if input_of(node, 2) is not None:
-        plan.take(node, 2, 0, mask, 1)
-
-
-def _gemm(node: Node, plan: ChannelPlan) -> Made:
-    kept, named = plan.of(node, 0), plan.named.get(node)
-    if attribute(node, "transA", 0):
-        raise refuse(node, "its input is transposed")
-    out, into = weight_axes(node) or (1, 0)
-    if kept is not None:
-        require_axis(node, kept, 1)
-        plan.take(node, 1, into, kept.mask, 2)
-    if plan.of(node, 1) is not None or plan.of(node, 2) is not None:
-        raise refuse(node, "its weight or bias is computed at run time")
-    if named is None:
-        return []
-    plan.take(node, 1, out, named, 2)
-    if input_of(node, 2) is not None:
-        plan.take(node, 2, 1, named, 2)
-    return [(node.outputs[0], Kept(1, named))]
+    return _made(node, plan, mask)
 
 
 def _matmul(node: Node, plan: ChannelPlan) -> Made:
@@ -115,10 +99,12 @@ def _matmul(node: Node, plan: ChannelPlan) -> Made:
     return [(node.outputs[0], Kept(rank - 1, named))]
 
 
+def _is_layer(row: operators.Operator) -> bool:
+    return row.product is not None and not row.product.is_integer
+
+
 LAYERS: Mapping[str, Callable[[Node, ChannelPlan], Made]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv,
-    "Gemm": _gemm,
+    **dict.fromkeys(sorted(operators.names(_is_layer)), _layer),
     "MatMul": _matmul,
 }
 """Layers whose output channels can be removed."""

@@ -57,7 +57,7 @@ class ChannelPlan:
         return None if value is None else self.kept.get(value)
 
     def take(self, node: Node, index: int, axis: int, mask: Array, rank: int) -> None:
-        """ChannelPlan to keep these elements of a constant input, along an axis.
+        """Plan to keep these elements of a constant input, along an axis.
 
         Args:
             node: Its reader.
@@ -95,7 +95,7 @@ class ChannelPlan:
         node.replace_input_with(index, self._rearrange(value, change, key, node, rank))
 
     def set_constant(self, node: Node, index: int, array: Array, name: str) -> None:
-        """ChannelPlan to give a node another constant input."""
+        """Plan to give a node another constant input."""
 
         def edit() -> None:
             value = dialect.add_initializer(self.graph, f"{node.name}_{name}", array)
