@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
-from qonnx_hub_adapters.hls4ml.pending_affine import Step, Term, fused, is_exact
+from qonnx_hub_adapters.hls4ml.pending_affine import AffineStep, Norm, Term, fused, is_exact
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
@@ -108,7 +108,7 @@ class Builder:
         return self.add("Relu", [value], shape) if term.relu else value
 
     def _numbers_from_bits(
-        self, value: Value, shape: Sequence[int], steps: tuple[Step, ...]
+        self, value: Value, shape: Sequence[int], steps: tuple[AffineStep, ...]
     ) -> Value:
         factor, offset = fused(steps)
         if np.any(factor != 1) or np.any(offset):
@@ -119,7 +119,7 @@ class Builder:
         return self._norm(half, shape, np.asarray(2.0, dtype=np.float64), nothing)
 
     def _affine(
-        self, value: Value, shape: Sequence[int], steps: tuple[Step, ...], divides: bool
+        self, value: Value, shape: Sequence[int], steps: tuple[AffineStep, ...], divides: bool
     ) -> Value:
         factor, offset = fused(steps)
         if np.all(factor == 1) and not np.any(offset):
@@ -147,7 +147,7 @@ class Builder:
         self,
         value: Value,
         shape: Sequence[int],
-        norm: tuple[Array, Array, Array, Array, float],
+        norm: Norm,
     ) -> Value:
         parameters = [
             self.constant(np.broadcast_to(p.astype(np.float32), (shape[-1],)).copy())

@@ -10,8 +10,8 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.fixed_point import (
+    FixedGrid,
     FixedType,
-    Grid,
     constant_type,
     quantizer_type,
     type_between,
@@ -20,7 +20,7 @@ from qonnx_hub_adapters.hls4ml.fixed_point import (
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.ranges import folded_norm, grids_of, inverse_divisor
 from qonnx_hub_adapters.hls4ml.weights import constant_of
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
 
 FALLBACK = "fixed<32,16>"
@@ -32,7 +32,7 @@ _TABLE = "ufixed<24,1,RND,SAT>"
 _TABLE_SIZE = 4096
 
 Precision = dict[str, str]
-Rule = Callable[[Node, Grid, Mapping[Value, Grid]], Precision]
+Rule = Callable[[Node, FixedGrid, Mapping[Value, FixedGrid]], Precision]
 
 
 def hls_config(
@@ -64,7 +64,9 @@ def hls_config(
     return {"Model": overall, "LayerName": layers}
 
 
-def _layer(node: Node, grids: Mapping[Value, Grid], options: Hls4mlOptions) -> dict[str, Any]:
+def _layer(
+    node: Node, grids: Mapping[Value, FixedGrid], options: Hls4mlOptions
+) -> dict[str, Any]:
     grid = grids[node.outputs[0]]
     if node.op_type == "Softmax":
         return _softmax(node, grids, options)
@@ -72,7 +74,7 @@ def _layer(node: Node, grids: Mapping[Value, Grid], options: Hls4mlOptions) -> d
     if any(_pads_with_lowest(usage.node) for usage in node.outputs[0].uses()):
         grid = replace(grid, low=np.minimum(grid.low, -(2.0**grid.lsb)))
     entry: dict[str, Any] = {"Precision": rule(node, grid, grids)}
-    if node.op_type in {"Conv", "MatMul"}:
+    if operators.is_product(node, any_layout=True):
         entry["ReuseFactor"] = options.reuse_factor
         if options.strategy:
             entry["Strategy"] = options.strategy
@@ -84,12 +86,12 @@ def _pads_with_lowest(reader: Node) -> bool:
     return reader.op_type == "MaxPool" and any(reader.attributes["pads"].value)
 
 
-def _result(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _result(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     # What is passed on as bits keeps its type.
     return {"result": "auto" if grid.bits else str(grid.type())}
 
 
-def _norm(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _norm(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     factor, offset = folded_norm(node)
     return {
         "scale": str(constant_type(factor)),
@@ -98,7 +100,7 @@ def _norm(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
     }
 
 
-def _division(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _division(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     return {
         "scale": str(constant_type(inverse_divisor(node))),
         "bias": str(_NO_BIAS),
@@ -106,7 +108,7 @@ def _division(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
     }
 
 
-def _product(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _product(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     values = constant_of(node.inputs[1])
     assert values is not None
     maker = None if node.inputs[1] is None else node.inputs[1].producer()
@@ -129,28 +131,28 @@ def _matches(terms: int) -> FixedType:
     return type_between(-2.0 * terms, 2.0 * terms, 0)
 
 
-def _quantizer(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _quantizer(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     quant = dialect.read_quantizer(node)
     if isinstance(quant, IntQuant):
         return {"result": str(quantizer_type(quant))}
     return {"result": "auto"}
 
 
-def _pool(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _pool(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     return {"accum": str(grid.type()), **_result(node, grid, grids)}
 
 
-def _leaky(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _leaky(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     alpha = np.asarray(node.attributes["alpha"].value, dtype=np.float32)
     return {"param": str(constant_type(alpha)), "result": str(grid.result_type())}
 
 
-def _table(node: Node, grid: Grid, grids: Mapping[Value, Grid]) -> Precision:
+def _table(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
     return {"table": str(grid.type()), **_result(node, grid, grids)}
 
 
 def _softmax(
-    node: Node, grids: Mapping[Value, Grid], options: Hls4mlOptions
+    node: Node, grids: Mapping[Value, FixedGrid], options: Hls4mlOptions
 ) -> dict[str, Any]:
     """Return the entry of a Softmax; tuned tables are indexed by their types' highest bits.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx_ir import Node, Value
@@ -12,6 +12,7 @@ from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_ir.graph import permutations
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -68,23 +69,10 @@ class Context:
         if term.axes == axes:
             return term
         term = self.settle(term)
-        shape = [0] * len(axes)
-        perm = [0] * len(axes)
-        for axis, place in enumerate(axes):
-            shape[place] = term.shape[axis]
-            perm[place] = term.axes[axis]
-        value = self.builder.add("Transpose", [term.value], shape, {"perm": perm})
-        return Term(value, term.shape, axes)
-
-
-def channels_last(rank: int) -> tuple[int, ...]:
-    """Return where the axes of an image are stored: channels at the end."""
-    return (0, rank - 1, *range(1, rank - 1))
-
-
-def plain_axes(rank: int) -> tuple[int, ...]:
-    """Return the axes where nothing is moved."""
-    return tuple(range(rank))
+        perm = permutations.compose(term.axes, permutations.inverse(axes))
+        made = Term(Value(), term.shape, axes)
+        turn = ("Transpose", [term.value], made.stored_shape(), {"perm": perm})
+        return replace(made, value=self.builder.add(*turn))
 
 
 def channel_values(term: Term, values: Array, node: Node) -> Array:

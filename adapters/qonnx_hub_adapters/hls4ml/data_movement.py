@@ -7,18 +7,24 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Node
 
-from qonnx_hub_adapters.hls4ml.context import Context, plain_axes
-from qonnx_hub_adapters.hls4ml.pending_affine import Step, Term
+from qonnx_hub_adapters.hls4ml.context import Context
+from qonnx_hub_adapters.hls4ml.pending_affine import AffineStep, Term
 from qonnx_hub_adapters.hls4ml.refusals import refuse
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph import permutations
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import Array
 
-FREE_ORDER = frozenset(
-    {
-        *("Add", "BatchNormalization", "BipolarQuant", "Div", "Dropout", "Identity"),
-        *("LeakyRelu", "Mul", "Neg", "Quant", "Relu", "Sub"),
-    }
-)
-"""Operators that do not care in which order a row's elements are stored."""
+
+def has_free_order(node: Node) -> bool:
+    """Return whether a row's elements may reach a node in any order.
+
+    They could also reach tables, and the larger of two values, which are not asked for it.
+    """
+    row = operators.of(node)
+    exact = row.arithmetic or row.is_uniform or row.order_is_exact
+    pointwise = operators.is_elementwise(node) and exact and not row.selects_by_order
+    return bool(pointwise) or row.is_per_channel or operators.is_identity(node)
 
 
 def target_shape(node: Node, batch: object) -> tuple[int, ...]:
@@ -48,11 +54,11 @@ def lower_reshape(context: Context, node: Node) -> Term:
     if shape == term.shape:
         return term
     if term.flat:
-        return replace(term, shape=shape, axes=plain_axes(len(shape)), flat=False)
+        return replace(term, shape=shape, axes=permutations.identity(len(shape)), flat=False)
     if len(shape) == 2 and not term.is_in_order() and _takes_any_order(node):
         return _flattened(context, term, shape)
     if not term.is_in_order():
-        term = context.laid_out(term, plain_axes(len(term.shape)), node)
+        term = context.laid_out(term, permutations.identity(len(term.shape)), node)
     if not all(step.is_scalar() for step in term.steps) and len(shape) != 2:
         term = context.settle(term)
     return _flattened(context, term, shape)
@@ -66,7 +72,7 @@ def _flattened(context: Context, term: Term, shape: tuple[int, ...]) -> Term:
     steps = term.steps
     if len(shape) == 2:
         steps = tuple(_repeated(step, stored) for step in term.steps)
-    axes = plain_axes(len(shape))
+    axes = permutations.identity(len(shape))
     return replace(term, value=value, shape=shape, axes=axes, order=order, steps=steps)
 
 
@@ -76,12 +82,11 @@ def _order(term: Term) -> Array | None:
         return term.order
     count = int(np.prod(term.shape))
     places = np.arange(count, dtype=np.int64).reshape(term.shape)
-    inverse = np.argsort(np.asarray(term.axes, dtype=np.int64))
-    stored = np.transpose(places, inverse).reshape(-1)
+    stored = np.transpose(places, permutations.inverse(term.axes)).reshape(-1)
     return None if np.array_equal(stored, places.reshape(-1)) else stored
 
 
-def _repeated(step: Step, stored: tuple[int, ...]) -> Step:
+def _repeated(step: AffineStep, stored: tuple[int, ...]) -> AffineStep:
     if step.is_scalar():
         return step
     channels = stored[-1]
@@ -100,9 +105,9 @@ def _takes_any_order(node: Node) -> bool:
         if value.is_graph_output():
             return False
         for usage in value.uses():
-            if usage.node.op_type in {"MatMul", "Gemm"} and usage.idx == 0:
+            if operators.is_matrix_product(usage.node) and usage.idx == 0:
                 continue
-            if usage.node.op_type not in FREE_ORDER:
+            if not has_free_order(usage.node):
                 return False
             pending.extend(usage.node.outputs)
     return True
@@ -112,8 +117,7 @@ def lower_transpose(context: Context, node: Node) -> Term:
     """Return the term of a Transpose, which only renames the axes."""
     term = context.data(node)
     rank = len(term.shape)
-    given = node.attributes.get("perm")
-    perm = [int(p) for p in given.value] if given is not None else list(range(rank))[::-1]
+    perm = [int(p) for p in attribute(node, "perm", range(rank)[::-1])]
     if perm[0] != 0:
         raise refuse(node, "the batch is moved from the first axis, which hls4ml leaves out")
     shape = tuple(term.shape[p] for p in perm)
@@ -131,7 +135,7 @@ def lower_concat(context: Context, node: Node) -> Term:
     right = context.laid_out(right, left.axes, node) if right.axes != left.axes else right
     if left.order is not None or right.order is not None:
         raise refuse(node, "its operands were flattened channels last")
-    axis = int(node.attributes["axis"].value) % rank
+    axis = int(attribute(node, "axis", 0)) % rank
     shape = list(left.shape)
     shape[axis] += right.shape[axis]
     joined = replace(left, shape=tuple(shape))
@@ -145,14 +149,15 @@ def lower_concat(context: Context, node: Node) -> Term:
 
 def lower_pad(context: Context, node: Node) -> Term:
     """Return the term of zeros around an image."""
-    term = context.laid_out(
-        context.settle(context.data(node)), _image_axes(context, node), node
-    )
-    mode = node.attributes.get("mode")
-    if mode is not None and str(mode.value) != "constant":
-        raise refuse(node, f"padding of kind '{mode.value}'; hls4ml pads with zeros")
-    pads, fill = context.constant(node, 1), context.constant(node, 2)
+    term = context.data(node)
     rank = len(term.shape)
+    if rank not in (3, 4):
+        raise refuse(node, "padding of what is no image")
+    term = context.laid_out(context.settle(term), permutations.to_first(rank), node)
+    mode = str(attribute(node, "mode", "constant"))
+    if mode != "constant":
+        raise refuse(node, f"padding of kind '{mode}'; hls4ml pads with zeros")
+    pads, fill = context.constant(node, 1), context.constant(node, 2)
     if pads is None or len(node.inputs) > 3 or pads.size != 2 * rank:
         raise refuse(
             node, "padding of some axes only, or computed; hls4ml takes all, constant"
@@ -162,16 +167,9 @@ def lower_pad(context: Context, node: Node) -> Term:
     sizes = pads.reshape(2, rank).astype(np.int64)
     if sizes[:, :2].any() or sizes.min() < 0:
         raise refuse(node, "padding of batch or channels, or a crop")
-    inverse = np.argsort(np.asarray(term.axes, dtype=np.int64))
     shape = tuple(int(s) for s in np.asarray(term.shape) + sizes.sum(axis=0))
     padded = replace(term, shape=shape)
-    stored = context.builder.constant(np.ascontiguousarray(sizes[:, inverse]).reshape(-1))
+    places = permutations.inverse(term.axes)
+    stored = context.builder.constant(np.ascontiguousarray(sizes[:, places]).reshape(-1))
     value = context.builder.add("Pad", [term.value, stored], padded.stored_shape())
     return replace(padded, value=value)
-
-
-def _image_axes(context: Context, node: Node) -> tuple[int, ...]:
-    rank = len(context.data(node).shape)
-    if rank not in (3, 4):
-        raise refuse(node, "padding of what is no image")
-    return (0, rank - 1, *range(1, rank - 1))

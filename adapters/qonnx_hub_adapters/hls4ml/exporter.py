@@ -10,7 +10,7 @@ from qonnx_hub_adapters.hls4ml import project
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.config import hls_config
 from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
-from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, is_turned, lower, stored_sizes
+from qonnx_hub_adapters.hls4ml.lowering import Lowered, is_turned, lower, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
 from qonnx_hub_adapters.onnx_writer import finish, raise_to
@@ -84,7 +84,7 @@ class Hls4mlExporter:
         notes = (*lowered.notes, *_notes(lowered, wishes, types))
         compared = between_source_ports(written, lowered.inputs, lowered.outputs)
         InferShapes()(compared)
-        told = _report(lowered, hls, notes)
+        told = project.report(lowered, hls, notes)
         return Artifact(
             written,
             lowered.records,
@@ -109,10 +109,8 @@ def _notes(lowered: Lowered, wishes: Hls4mlOptions, types: dict[str, Any]) -> li
             )
     places = result_places(lowered.model.graph)
     if places != sorted(places):
-        order = ", ".join(
-            port.name
-            for _, port in sorted(zip(places, lowered.outputs, strict=True), key=_place)
-        )
+        in_order = sorted(zip(places, lowered.outputs, strict=True), key=lambda pair: pair[0])
+        order = ", ".join(port.name for _, port in in_order)
         notes.append(f"hls4ml returns its results in the order {order}")
     if lowered.reordered:
         notes.append("scales are multiplied after sums: float32 rounds at another place")
@@ -122,23 +120,3 @@ def _notes(lowered: Lowered, wishes: Hls4mlOptions, types: dict[str, Any]) -> li
     elif softmax:
         notes.append("hls4ml computes Softmax from tables: near, not equal")
     return notes
-
-
-def _place(placed: tuple[int, Port]) -> int:
-    return placed[0]
-
-
-def _report(lowered: Lowered, hls: dict[str, Any], notes: tuple[str, ...]) -> dict[str, Any]:
-    graph = lowered.model.graph
-    layers = hls["LayerName"]
-    made = []
-    for value in graph.outputs:
-        node = value.producer()
-        entry = layers.get("" if node is None else str(node.name), {})
-        made.append(str(entry.get("Precision", {}).get("result", "")))
-    fed = [layers[str(value.name)]["Precision"]["result"] for value in graph.inputs]
-    names = (
-        [str(value.name) for value in graph.inputs],
-        [str(value.name) for value in graph.outputs],
-    )
-    return project.report(lowered, names, (fed, made), notes)

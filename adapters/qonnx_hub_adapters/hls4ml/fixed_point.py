@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding, single_value
+from qonnx_hub_ir.analysis import grids
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Rounding,
+    bits_of_range,
+    single_value,
+)
 
 SIGNIFICANT = 24
 """Bits of a float32 number."""
@@ -55,18 +63,18 @@ class FixedType:
         """Return the exponent of the smallest step."""
         return self.integer - self.width
 
-    def grid(self) -> Grid:
+    def grid(self) -> FixedGrid:
         """Return all numbers of the type."""
         step = 2.0 ** self.lsb()
         high = 2.0 ** (self.integer - int(self.signed)) - step
         low = 0.0
         if self.signed:
             low = -high if self.saturation == "SAT_SYM" else -high - step
-        return Grid(number(low), number(high), self.lsb())
+        return FixedGrid(number(low), number(high), self.lsb())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
+class FixedGrid:
     """Multiples of a power of two between two limits.
 
     Attributes:
@@ -87,11 +95,11 @@ class Grid:
         """Return the lowest and the highest number of all."""
         return float(np.min(self.low)), float(np.max(self.high))
 
-    def with_zero(self) -> Grid:
+    def with_zero(self) -> FixedGrid:
         """Return the grid with zero in it, as padding needs."""
         return replace(self, low=np.minimum(self.low, 0.0), high=np.maximum(self.high, 0.0))
 
-    def overall(self) -> Grid:
+    def overall(self) -> FixedGrid:
         """Return the grid with the same limits everywhere."""
         low, high = self.ends()
         return replace(self, low=number(low), high=number(high))
@@ -105,15 +113,15 @@ class Grid:
         """Return the type of what is computed onto the grid, rounded where it must be."""
         return replace(self.type(), rounding="RND") if self.rounded else self.type()
 
-    def coarser(self, lsb: int) -> Grid:
+    def coarser(self, lsb: int) -> FixedGrid:
         """Return the grid of the results rounded to a step, if that is a larger one."""
         if self.lsb >= lsb:
             return self
         step = 2.0**lsb
         low, high = np.floor(self.low / step) * step, np.ceil(self.high / step) * step
-        return Grid(low, high, lsb, self.bits, True)
+        return FixedGrid(low, high, lsb, self.bits, True)
 
-    def limited(self) -> Grid:
+    def limited(self) -> FixedGrid:
         """Return the grid with no more bits than scaled results get."""
         return self.coarser(exponent(max(abs(end) for end in self.ends())) - WIDEST_RESULT)
 
@@ -130,26 +138,15 @@ def exponent(magnitude: float) -> int:
 
 def type_between(low: float, high: float, lsb: int) -> FixedType:
     """Return the narrowest type for multiples of ``2 ** lsb`` from low to high."""
-    signed = low < 0
-    units_low, units_high = round(low * 2.0**-lsb), round(high * 2.0**-lsb)
-    bits = max(units_high, 0).bit_length()
-    if signed:
-        bits = max(bits, (-units_low - 1).bit_length())
-    width = max(bits, 0 if signed else 1) + int(signed)
+    lowest = min(round(low * 2.0**-lsb), -1) if low < 0 else 0
+    width, signed = bits_of_range(lowest, max(round(high * 2.0**-lsb), 0))
     return FixedType(width, width + lsb, signed)
 
 
 def lowest_bit(values: Array) -> int:
     """Return the exponent of the largest power of two that divides all values."""
-    numbers = np.asarray(values, dtype=np.float64)
-    numbers = numbers[numbers != 0]
-    if not numbers.size:
-        return 0
-    mantissa, powers = np.frexp(numbers)
-    whole = np.abs(mantissa * 2.0**53).astype(np.int64)
-    ones = whole & -whole
-    places = np.frexp(ones.astype(np.float64))[1] - 1
-    return int(np.min(powers - 53 + places))
+    lowest = float(np.min(grids.lowest_bit(values)))
+    return 0 if math.isinf(lowest) else exponent(lowest) - 1
 
 
 def constant_type(values: Array) -> FixedType:

@@ -9,15 +9,15 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.fixed_point import (
+    FixedGrid,
     FixedType,
-    Grid,
     exponent,
     number,
     quantizer_type,
 )
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.ranges import folded_norm, inverse_divisor
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 
 DEFAULT = FixedType(32, 16, True, "RND", "SAT")
@@ -29,8 +29,6 @@ _SIGNIFICANT = 28
 _FINER = 16
 """Bits below the step of a quantizer that reads a scaled input, so that rounding at the input
 cannot move a value over a tie but where float32 could as well."""
-
-_PASSING = frozenset({"Reshape", "Transpose", "MaxPool", "Relu"})
 
 
 def input_type(value: Value, name: str, options: Hls4mlOptions) -> FixedType:
@@ -91,12 +89,12 @@ def _type_for(low: float, high: float, lsb: int | None) -> FixedType:
     return FixedType(max(integer - step, 1), integer, signed, "RND", "SAT")
 
 
-def _needed(value: Value) -> Grid | None:
+def _needed(value: Value) -> FixedGrid | None:
     """Return where quantizers behind a value do not saturate; ``None`` if one is missing.
 
     The lowest bit is that of the finest step.
     """
-    found: Grid | None = None
+    found: FixedGrid | None = None
     for usage in value.uses():
         grid = _needed_by(usage.node)
         if grid is None:
@@ -105,41 +103,44 @@ def _needed(value: Value) -> Grid | None:
     return None if value.is_graph_output() else found
 
 
-def _both(a: Grid, b: Grid) -> Grid:
-    return Grid(
+def _both(a: FixedGrid, b: FixedGrid) -> FixedGrid:
+    return FixedGrid(
         number(min(a.ends()[0], b.ends()[0])),
         number(max(a.ends()[1], b.ends()[1])),
         min(a.lsb, b.lsb),
     )
 
 
-def _needed_by(node: Node) -> Grid | None:
+def _needed_by(node: Node) -> FixedGrid | None:
     if dialect.is_quantizer(node):
         return _needed_by_quantizer(node)
-    if node.op_type not in _PASSING | {"BatchNormalization", "Div"}:
-        return None
+    moves = operators.moves_axes(node) or operators.is_max_pool(node, any_layout=True)
     behind = _needed(node.outputs[0])
-    if behind is None or node.op_type in _PASSING:
-        return behind.overall() if behind is not None and node.op_type != "Relu" else behind
+    if behind is None or node.op_type == "Relu":
+        return behind
+    if moves:
+        return behind.overall()
     if node.op_type == "Div":
         return _undone(behind, inverse_divisor(node), np.zeros((), dtype=np.float32))
-    return _undone(behind, *folded_norm(node))
+    if node.op_type == "BatchNormalization":
+        return _undone(behind, *folded_norm(node))
+    return None
 
 
-def _needed_by_quantizer(node: Node) -> Grid:
+def _needed_by_quantizer(node: Node) -> FixedGrid:
     quant = dialect.read_quantizer(node)
     if isinstance(quant, BipolarQuant):
-        return Grid(number(-1.0), number(1.0), -8)
+        return FixedGrid(number(-1.0), number(1.0), -8)
     assert isinstance(quant, IntQuant)
     grid = quantizer_type(quant).grid()
     step = 2.0**grid.lsb
     return replace(grid, low=grid.low - step, high=grid.high + step)
 
 
-def _undone(grid: Grid, factor: Array, offset: Array) -> Grid | None:
+def _undone(grid: FixedGrid, factor: Array, offset: Array) -> FixedGrid | None:
     scale = factor.astype(np.float64)
     if not np.all(scale):
         return None
     ends = [(end - offset) / scale for end in (grid.low, grid.high)]
     lsb = grid.lsb - exponent(float(np.max(np.abs(scale))))
-    return Grid(np.minimum(*ends), np.maximum(*ends), lsb)
+    return FixedGrid(np.minimum(*ends), np.maximum(*ends), lsb)

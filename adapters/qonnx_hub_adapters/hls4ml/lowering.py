@@ -10,15 +10,17 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml import data_movement, pointwise, pooling, products
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
-from qonnx_hub_adapters.hls4ml.context import Context, channels_last, plain_axes
+from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap
+from qonnx_hub_ir.graph import permutations
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldWeightLayout,
@@ -30,15 +32,17 @@ from qonnx_hub_ir.passes import (
 Rule = Callable[[Context, Node], Term]
 
 RULES: Mapping[str, Rule] = {
-    "Add": pointwise.lower_arithmetic,
+    **dict.fromkeys(operators.names(lambda row: row.arithmetic), pointwise.lower_arithmetic),
+    **dict.fromkeys(
+        operators.names(moves=operators.Moves.NOTHING, is_identity=False),
+        data_movement.lower_reshape,
+    ),
     "AveragePool": pooling.lower_average_pool,
     "BatchNormalization": pointwise.lower_normalization,
     "BipolarQuant": pointwise.lower_quantizer,
     "Concat": data_movement.lower_concat,
     "Conv": products.lower_conv,
-    "Div": pointwise.lower_arithmetic,
     "Dropout": pointwise.lower_identity,
-    "Flatten": data_movement.lower_reshape,
     "FloatQuant": pointwise.lower_quantizer,
     "Gemm": products.lower_gemm,
     "GlobalAveragePool": pooling.lower_global_average_pool,
@@ -49,29 +53,19 @@ RULES: Mapping[str, Rule] = {
     "Max": pointwise.lower_extreme,
     "MaxPool": pooling.lower_max_pool,
     "Min": pointwise.lower_extreme,
-    "Mul": pointwise.lower_arithmetic,
     "Neg": pointwise.lower_negation,
     "Pad": data_movement.lower_pad,
     "Quant": pointwise.lower_quantizer,
     "ReduceMean": pooling.lower_reduce_mean,
     "Relu": pointwise.lower_relu,
-    "Reshape": data_movement.lower_reshape,
+    "Transpose": data_movement.lower_transpose,
     "Sigmoid": pointwise.lower_table,
     "Softplus": pointwise.lower_table,
     "Softsign": pointwise.lower_table,
-    "Squeeze": data_movement.lower_reshape,
-    "Sub": pointwise.lower_arithmetic,
     "Tanh": pointwise.lower_table,
-    "Transpose": data_movement.lower_transpose,
     "Trunc": pointwise.lower_quantizer,
-    "Unsqueeze": data_movement.lower_reshape,
 }
 """Operator -> what writes it; Softmax and Resize are told apart before."""
-
-_MOVES = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand"})
-"""Operators whose further inputs are sizes, not data."""
-
-_ANY_SHAPE = data_movement.FREE_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +231,9 @@ def _data_nodes(model: Model) -> list[Node]:
         if node is None or node in needed or constant_of(node.outputs[0]) is not None:
             continue
         needed.add(node)
-        inputs = node.inputs[:1] if node.op_type in _MOVES else node.inputs
-        pending.extend(value.producer() for value in inputs if value is not None)
+        sizes = operators.setting_inputs(node)
+        data = [value for k, value in enumerate(node.inputs) if k not in sizes]
+        pending.extend(value.producer() for value in data if value is not None)
     return [node for node in model.graph if node in needed]
 
 
@@ -247,13 +242,12 @@ def _placeholder(node: Node) -> Term:
     sizes = () if shape is None else tuple(s if isinstance(s, int) else 1 for s in shape)
     value = Value(name="refused")
     value.shape = node.outputs[0].shape
-    return Term(value, (1, *sizes[1:]), plain_axes(max(len(sizes), 1)))
+    return Term(value, (1, *sizes[1:]), permutations.identity(max(len(sizes), 1)))
 
 
 def _lower_softmax(context: Context, node: Node) -> Term:
     term = context.data(node)
-    attribute = node.attributes.get("axis")
-    axis = -1 if attribute is None else int(attribute.value)
+    axis = int(attribute(node, "axis", -1))
     if len(term.shape) != 2 or axis % len(term.shape) != 1:
         raise refuse(node, "a Softmax over another axis than a row's")
     if not _is_last(node.outputs[0]):
@@ -268,7 +262,7 @@ def _is_last(value: Value) -> bool:
     uses = [usage for usage in value.uses() if usage.node.op_type != "Shape"]
     if not uses:
         return value.is_graph_output()
-    moved = all(usage.node.op_type in _MOVES | {"Identity"} for usage in uses)
+    moved = all(operators.keeps_memory_order(usage.node) for usage in uses)
     return moved and all(_is_last(usage.node.outputs[0]) for usage in uses)
 
 
@@ -282,11 +276,11 @@ def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Port:
     shape = (1, *(size if isinstance(size, int) else 1 for size in sizes[1:]))
     rank = len(shape)
     if rank > 2 and _ends_in_rows(value):
-        port = Port(name, shape, plain_axes(rank), True)
+        port = Port(name, shape, permutations.identity(rank), True)
     elif rank in (3, 4) and not _is_turned_first(value):
-        port = Port(name, shape, channels_last(rank), False)
+        port = Port(name, shape, permutations.to_first(rank), False)
     else:
-        port = Port(name, shape, plain_axes(rank), False)
+        port = Port(name, shape, permutations.identity(rank), False)
     term = Term(Value(), port.shape, port.axes, flat=port.flat)
     stored = context.builder.add_input(name, term.stored_shape())
     context.terms[value] = replace(term, value=stored)
@@ -299,22 +293,22 @@ def _ends_in_rows(value: Value) -> bool:
         return False
     for usage in value.uses():
         node, out = usage.node, usage.node.outputs[0]
-        if node.op_type in _MOVES and usage.idx == 0:
+        if operators.reshapes(node) and usage.idx == 0:
             if out.shape is None or len(out.shape) != 2:
                 return False
             continue
         data = [v for v in node.inputs if v is not None and constant_of(v) is None]
-        if node.op_type not in _ANY_SHAPE or len(data) != 1 or not _ends_in_rows(out):
-            return bool(node.op_type in {"Shape", "Size"})
+        free = data_movement.has_free_order(node)
+        if not free or len(data) != 1 or not _ends_in_rows(out):
+            return operators.reads_shape_only(node)
     return bool(value.uses())
 
 
 def _is_turned_first(value: Value) -> bool:
     """Return whether the source takes images channels last, and turns them itself."""
-    rank = 0 if value.shape is None else len(value.shape)
-    first = [0, rank - 1, *range(1, rank - 1)]
-    perms = [usage.node.attributes.get("perm") for usage in value.uses() if usage.node.op_type]
-    return bool(perms) and all(p is not None and list(p.value) == first for p in perms)
+    first = permutations.to_first(0 if value.shape is None else len(value.shape))
+    readers = [usage.node for usage in value.uses()]
+    return bool(readers) and all(permutations.perm_of(node) == first for node in readers)
 
 
 def _give_outputs(
@@ -348,12 +342,11 @@ def _keep_provenance(value: Value, term: Term) -> None:
 
 def is_turned(port: Port) -> bool:
     """Return whether an input or output is stored in another layout than the source's."""
-    return port.flat or port.axes != plain_axes(len(port.axes))
+    return port.flat or permutations.simplified(port.axes) is not None
 
 
 def stored_sizes(port: Port) -> tuple[int, ...]:
     """Return the shape in which an input or output is stored."""
     if port.flat:
         return (1, int(np.prod(port.shape)))
-    inverse = np.argsort(np.asarray(port.axes, dtype=np.int64))
-    return tuple(port.shape[axis] for axis in inverse)
+    return tuple(port.shape[axis] for axis in permutations.inverse(port.axes))

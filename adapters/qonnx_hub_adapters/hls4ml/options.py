@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from qonnx_hub_ir.errors import UsageError
+
+Reader: TypeAlias = Callable[[str, Any], Any]
 
 BACKENDS = ("Vitis", "Vivado", "VivadoAccelerator", "Quartus", "oneAPI", "Catapult")
 IO_TYPES = ("io_parallel", "io_stream")
@@ -67,19 +69,6 @@ class Hls4mlOptions:
         return self.part or _PARTS.get(self.backend, "")
 
 
-_CHOICES = {
-    "backend": BACKENDS,
-    "io_type": IO_TYPES,
-    "strategy": STRATEGIES,
-    "softmax": SOFTMAX,
-}
-
-NAMES = (
-    *("backend", "clock_period", "io_type", "part", "project", "reuse_factor"),
-    *("softmax", "strategy", "trace", "input_range.NAME", "input_precision.NAME"),
-)
-
-
 def read_options(extra: Mapping[str, Any], inputs: tuple[str, ...]) -> Hls4mlOptions:
     """Return the options that a caller gave by name.
 
@@ -91,51 +80,49 @@ def read_options(extra: Mapping[str, Any], inputs: tuple[str, ...]) -> Hls4mlOpt
         UsageError: A name or a value that does not exist.
     """
     chosen: dict[str, Any] = {}
-    ranges: dict[str, tuple[float, float]] = {}
-    precisions: dict[str, str] = {}
     for name, value in extra.items():
         kind, dot, of = name.partition(".")
-        if dot and kind in {"input_range", "input_precision"}:
+        if dot and kind in _PER_INPUT:
             if of not in inputs:
                 raise UsageError(
                     f"option '{name}': there is no input '{of}'; there are: "
                     f"{', '.join(inputs)}"
                 )
-            if kind == "input_range":
-                ranges[of] = _range(name, value)
-            else:
-                precisions[of] = _precision(name, value)
-        elif name in _CHOICES:
-            chosen[name] = _choice(name, value)
-        elif name == "trace":
-            chosen[name] = _truth(name, value)
-        elif name == "reuse_factor":
-            chosen[name] = _whole(name, value)
-        elif name == "clock_period":
-            chosen[name] = _positive(name, value)
-        elif name in {"part", "project"}:
-            chosen[name] = str(value)
+            field_name, read = _PER_INPUT[kind]
+            chosen.setdefault(field_name, {})[of] = read(name, value)
+        elif name in _READERS:
+            chosen[name] = _READERS[name](name, value)
         else:
+            names = ", ".join((*_READERS, *(f"{kind}.NAME" for kind in _PER_INPUT)))
+            raise UsageError(f"the form 'hls4ml' has no option '{name}'; there are: {names}")
+    return Hls4mlOptions(**chosen)
+
+
+def _one_of(choices: Sequence[str]) -> Reader:
+    known = {choice.lower(): choice for choice in choices}
+
+    def read(name: str, value: Any) -> str:
+        found = known.get(str(value).lower())
+        if found is None:
             raise UsageError(
-                f"the form 'hls4ml' has no option '{name}'; there are: {', '.join(NAMES)}"
+                f"option '{name}': unknown '{value}'; there are: {', '.join(choices)}"
             )
-    project = str(chosen.get("project", "myproject"))
-    if not re.fullmatch(r"[A-Za-z_]\w*", project):
-        raise UsageError(f"option 'project': '{project}' cannot name a C++ function")
-    return Hls4mlOptions(**chosen, ranges=ranges, precisions=precisions)
+        return found
+
+    return read
 
 
-def _choice(name: str, value: Any) -> str:
-    known = {choice.lower(): choice for choice in _CHOICES[name]}
-    found = known.get(str(value).lower())
-    if found is None:
-        raise UsageError(
-            f"option '{name}': unknown '{value}'; there are: {', '.join(_CHOICES[name])}"
-        )
-    return found
+def _text(name: str, value: Any) -> str:
+    return str(value)
 
 
-def _whole(name: str, value: Any) -> int:
+def _project(name: str, value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", str(value)):
+        raise UsageError(f"option '{name}': '{value}' cannot name a C++ function")
+    return str(value)
+
+
+def _count(name: str, value: Any) -> int:
     text = str(value)
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"option '{name}': '{value}' is no whole number from 1 on")
@@ -143,11 +130,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _truth(name: str, value: Any) -> bool:
-    known = {"true": True, "false": False}
-    found = known.get(str(value).lower())
-    if found is None:
-        raise UsageError(f"option '{name}': '{value}' is neither true nor false")
-    return found
+    return bool(_one_of(("true", "false"))(name, value) == "true")
 
 
 def _number(name: str, value: Any) -> float:
@@ -182,3 +165,23 @@ def _precision(name: str, value: Any) -> str:
     if not _FIXED.match(text):
         raise UsageError(f"option '{name}': '{value}' is no type; write it like fixed<16,6>")
     return text
+
+
+_READERS: Mapping[str, Reader] = {
+    "backend": _one_of(BACKENDS),
+    "clock_period": _positive,
+    "io_type": _one_of(IO_TYPES),
+    "part": _text,
+    "project": _project,
+    "reuse_factor": _count,
+    "softmax": _one_of(SOFTMAX),
+    "strategy": _one_of(STRATEGIES),
+    "trace": _truth,
+}
+"""Option -> what reads it; each is a field of :class:`Hls4mlOptions`."""
+
+_PER_INPUT: Mapping[str, tuple[str, Reader]] = {
+    "input_range": ("ranges", _range),
+    "input_precision": ("precisions", _precision),
+}
+"""Option of one input, as in ``input_range.x`` -> field and reader."""

@@ -9,29 +9,34 @@ reader needs the result. So the layers in between compute on integers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from onnx_ir import Value
 
+from qonnx_hub_ir.graph import permutations
+from qonnx_hub_ir.graph.affine import batchnorm_affine
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
+
+Norm: TypeAlias = tuple[Array, Array, Array, Array, float]
+"""Scale, bias, mean and variance of a batch normalization, and its epsilon."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class AffineStep:
     """One operation ``y = x * factor + offset`` of the source.
 
     Attributes:
         factor: float64, of shape () or (C,) along the last axis as it is stored.
         offset: Likewise.
         divisor: What the source divides by, float32, where it does.
-        norm: Scale, bias, mean and variance of the source's batch normalization, with its
-            epsilon, where it is one.
+        norm: The source's batch normalization, where it is one.
     """
 
     factor: Array
     offset: Array
     divisor: Array | None = None
-    norm: tuple[Array, Array, Array, Array, float] | None = None
+    norm: Norm | None = None
 
     def is_product(self) -> bool:
         """Return whether nothing is added."""
@@ -45,48 +50,43 @@ class Step:
         """Return whether it is the same for every channel."""
         return self.factor.size == 1 and self.offset.size == 1
 
-    def moved(self, order: Array) -> Step:
+    def moved(self, order: Array) -> AffineStep:
         """Return the step for channels in another order, or repeated."""
         norm = self.norm
         if norm is not None:
-            scale, bias, mean, variance = (_pick(p, order) for p in norm[:4])
-            norm = (scale, bias, mean, variance, norm[4])
+            gain, shift, mean, variance = (_pick(p, order) for p in norm[:4])
+            norm = (gain, shift, mean, variance, norm[4])
         divisor = None if self.divisor is None else _pick(self.divisor, order)
-        return Step(_pick(self.factor, order), _pick(self.offset, order), divisor, norm)
+        return AffineStep(_pick(self.factor, order), _pick(self.offset, order), divisor, norm)
 
 
 def _pick(values: Array, order: Array) -> Array:
     return values if values.size == 1 else values[order]
 
 
-def multiply(factor: Array) -> Step:
+def multiply(factor: Array) -> AffineStep:
     """Return the step that multiplies."""
-    return Step(_double(factor), np.zeros((), dtype=np.float64))
+    return AffineStep(_double(factor), np.zeros((), dtype=np.float64))
 
 
-def divide(divisor: Array) -> Step:
+def divide(divisor: Array) -> AffineStep:
     """Return the step that divides, as the source does: in float32, by this number."""
     single = _flat(divisor).astype(np.float32)
-    return Step(
+    return AffineStep(
         1.0 / single.astype(np.float64), np.zeros((), dtype=np.float64), divisor=single
     )
 
 
-def add(offset: Array) -> Step:
+def add(offset: Array) -> AffineStep:
     """Return the step that adds."""
-    return Step(np.ones((), dtype=np.float64), _double(offset))
+    return AffineStep(np.ones((), dtype=np.float64), _double(offset))
 
 
-def normalize(scale: Array, bias: Array, mean: Array, variance: Array, epsilon: float) -> Step:
-    """Return the step that a batch normalization is, folded in float32.
-
-    The order of operations is that of onnxruntime: reciprocal of the root, times scale.
-    """
-    spread = variance.astype(np.float32) + np.asarray(epsilon, dtype=np.float32)
-    factor = np.reciprocal(np.sqrt(spread)) * scale.astype(np.float32)
-    offset = bias.astype(np.float32) - mean.astype(np.float32) * factor
-    given = (scale, bias, mean, variance, epsilon)
-    return Step(_double(factor), _double(offset), norm=given)
+def normalize(norm: Norm) -> AffineStep:
+    """Return the step that a batch normalization is, folded in float32."""
+    gain, shift, mean, variance = (values.astype(np.float32) for values in norm[:4])
+    factor, offset = batchnorm_affine(gain, shift, mean, variance, norm[4])
+    return AffineStep(_double(factor), _double(offset), norm=norm)
 
 
 def _flat(values: Array) -> Array:
@@ -116,13 +116,13 @@ class Term:
     value: Value
     shape: tuple[int, ...]
     axes: tuple[int, ...]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[AffineStep, ...] = ()
     relu: bool = False
     order: Array | None = None
     bits: bool = False
     flat: bool = False
 
-    def then(self, *steps: Step) -> Term:
+    def then(self, *steps: AffineStep) -> Term:
         """Return the term with more to be done."""
         return replace(self, steps=(*self.steps, *steps))
 
@@ -142,17 +142,14 @@ class Term:
         """Return the shape in which the value is stored."""
         if self.flat:
             return (1, int(np.prod(self.shape)))
-        sizes = [0] * len(self.shape)
-        for axis, place in enumerate(self.axes):
-            sizes[place] = self.shape[axis]
-        return tuple(sizes)
+        return tuple(self.shape[axis] for axis in permutations.inverse(self.axes))
 
     def is_in_order(self) -> bool:
         """Return whether elements are stored in the source's order."""
-        return self.order is None and self.axes == tuple(range(len(self.axes)))
+        return self.order is None and permutations.simplified(self.axes) is None
 
 
-def fused(steps: tuple[Step, ...]) -> tuple[Array, Array]:
+def fused(steps: tuple[AffineStep, ...]) -> tuple[Array, Array]:
     """Return factor and offset, float64, of steps done one after another."""
     factor, offset = np.ones((), dtype=np.float64), np.zeros((), dtype=np.float64)
     for step in steps:
@@ -160,7 +157,7 @@ def fused(steps: tuple[Step, ...]) -> tuple[Array, Array]:
     return factor, offset
 
 
-def is_exact(steps: tuple[Step, ...]) -> bool:
+def is_exact(steps: tuple[AffineStep, ...]) -> bool:
     """Return whether the fused steps round exactly as the single ones do, in float32.
 
     Products with powers of two do not round; apart from them there may be one product, and

@@ -10,7 +10,7 @@ from onnx_ir import Node, Value
 from qonnx_hub_adapters.hls4ml.builder import producer_type
 from qonnx_hub_adapters.hls4ml.context import Context, channel_values
 from qonnx_hub_adapters.hls4ml.pending_affine import (
-    Step,
+    AffineStep,
     Term,
     add,
     divide,
@@ -20,10 +20,11 @@ from qonnx_hub_adapters.hls4ml.pending_affine import (
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
 from qonnx_hub_adapters.protocol import QuantizerRecord
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
+from qonnx_hub_ir.graph import permutations
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import (
-    Array,
     BipolarQuant,
     IntQuant,
     Rounding,
@@ -34,8 +35,8 @@ from qonnx_hub_ir.quantizers import (
 
 _UNIT = np.ones((), dtype=np.float32)
 
-_MERGED = frozenset({"BatchNormalization", "Div"})
-"""What hls4ml merges with a sign function that follows."""
+MERGED = frozenset({"BatchNormalization", "Div"})
+"""Operators that hls4ml merges into the layer before, and with a sign function after them."""
 
 
 def lower_quantizer(context: Context, node: Node) -> Term:
@@ -72,7 +73,7 @@ def _lower_signs(
         _record(context, node, quant, "two Quants, rounding down")
         levels = _minus_two_or_zero(context, value)
         return replace(settled, value=levels).then(add(_UNIT), multiply(scale))
-    if producer_type(value) in _MERGED:
+    if producer_type(value) in MERGED:
         value = context.builder.keep_sign(value)
     signs = context.builder.quantize(value, BipolarQuant(_UNIT))
     _record(context, node, quant, "BipolarQuant")
@@ -170,8 +171,7 @@ def _applied(context: Context, term: Term, op_type: str, **attributes: float) ->
 
 def lower_leaky_relu(context: Context, node: Node) -> Term:
     """Return the term of a leaky ReLU."""
-    attribute = node.attributes.get("alpha")
-    alpha = 0.01 if attribute is None else float(attribute.value)
+    alpha = float(attribute(node, "alpha", 0.01))
     term = context.settle(context.data(node))
     return replace(term, value=_applied(context, term, "LeakyRelu", alpha=alpha))
 
@@ -206,31 +206,24 @@ def lower_normalization(context: Context, node: Node) -> Term:
     if len(known) != 4:
         raise refuse(node, "its parameters are computed; hls4ml takes constant ones only")
     term = context.data(node)
-    epsilon = node.attributes.get("epsilon")
-    small = 1e-5 if epsilon is None else float(epsilon.value)
-    step = normalize(known[0], known[1], known[2], known[3], small)
+    gain, shift, mean, variance = known
+    step = normalize((gain, shift, mean, variance, float(attribute(node, "epsilon", 1e-5))))
     if term.flat:
-        return _continued(context, term, step.moved(_channel_of_each(term.shape)))
+        channels = np.arange(term.shape[1], dtype=np.int64)
+        of_each = channels.reshape(1, -1, *(1,) * (len(term.shape) - 2))
+        return _continued(
+            context, term, step.moved(np.broadcast_to(of_each, term.shape).reshape(-1))
+        )
     if term.axes.index(len(term.shape) - 1) != 1:
-        term = context.laid_out(context.settle(term), _channels_at_end(term), node)
+        term = context.laid_out(
+            context.settle(term), permutations.to_first(len(term.shape)), node
+        )
     if term.order is not None:
         step = step.moved(term.order)
     return _continued(context, term, step)
 
 
-def _channel_of_each(shape: tuple[int, ...]) -> Array:
-    channels = np.arange(shape[1], dtype=np.int64)
-    return np.broadcast_to(channels.reshape(1, -1, *(1,) * (len(shape) - 2)), shape).reshape(
-        -1
-    )
-
-
-def _channels_at_end(term: Term) -> tuple[int, ...]:
-    rank = len(term.shape)
-    return (0, rank - 1, *range(1, rank - 1))
-
-
-def _continued(context: Context, term: Term, step: Step) -> Term:
+def _continued(context: Context, term: Term, step: AffineStep) -> Term:
     if term.relu:
         term = context.settle(term)
     return term.then(step)
@@ -248,7 +241,7 @@ def lower_arithmetic(context: Context, node: Node) -> Term:
     values = channel_values(term, known, node).astype(np.float32)
     if node.op_type == "Div" and position == 0:
         raise refuse(node, "a constant divided by data: hls4ml cannot divide by data")
-    steps: dict[str, tuple[Step, ...]] = {
+    steps: dict[str, tuple[AffineStep, ...]] = {
         "Add": (add(values),),
         "Mul": (multiply(values),),
         "Div": (divide(values),) if node.op_type == "Div" else (),
@@ -268,7 +261,7 @@ def _lower_merge(context: Context, node: Node) -> Term:
     if not _same_order(left, right):
         raise refuse(node, "its operands were flattened in different orders")
     right = context.laid_out(right, left.axes, node) if right.axes != left.axes else right
-    common = _common_factor(left, right) if node.op_type in {"Add", "Sub"} else None
+    common = _common_factor(left, right) if operators.adds(node) else None
     if common is not None:
         a, b = left.value, right.value
     else:
@@ -283,7 +276,7 @@ def _same_order(left: Term, right: Term) -> bool:
     return bool(np.array_equal(left.order, right.order))
 
 
-def _common_factor(left: Term, right: Term) -> tuple[Step, ...] | None:
+def _common_factor(left: Term, right: Term) -> tuple[AffineStep, ...] | None:
     """Return the steps of both, if each has one product and they are the same."""
     if left.bits or right.bits or not (left.is_scaled() and right.is_scaled()):
         return None

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.hls4ml.context import Context, channels_last
+from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.pending_affine import Term, multiply
 from qonnx_hub_adapters.hls4ml.products import (
-    Window,
+    ImageWindow,
     output_sizes,
     pad_image,
     sum_windows,
@@ -18,6 +18,8 @@ from qonnx_hub_adapters.hls4ml.products import (
 )
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph import permutations
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import IntQuant
 
 
@@ -29,7 +31,7 @@ def _image(context: Context, node: Node) -> Term:
         raise refuse(node, f"{rank - 2} axes; hls4ml pools over one or two")
     if term.bits or not term.is_scaled():
         term = context.settle(term)
-    term = context.laid_out(term, channels_last(rank), node)
+    term = context.laid_out(term, permutations.to_first(rank), node)
     if rank == 4:
         return term
     # hls4ml takes the axes of one-dimensional pooling for channels-first ones.
@@ -39,28 +41,29 @@ def _image(context: Context, node: Node) -> Term:
         [term.value, _sizes(context, 1, 1, width, channels)],
         (1, 1, width, channels),
     )
-    return replace(term, value=value, shape=(batch, channels, 1, width), axes=channels_last(4))
+    return replace(
+        term, value=value, shape=(batch, channels, 1, width), axes=permutations.to_first(4)
+    )
 
 
 def _sizes(context: Context, *sizes: int) -> Value:
     return context.builder.constant(np.array(sizes, dtype=np.int64))
 
 
-def _window(node: Node, term: Term) -> Window:
+def _window(node: Node, term: Term) -> ImageWindow:
     kernel = [int(size) for size in node.attributes["kernel_shape"].value]
     sizes = term.shape[2:]
     one_axis = len(kernel) == 1
     window = window_of(node, sizes[-1:] if one_axis else sizes, kernel)
-    ceil = node.attributes.get("ceil_mode")
-    if ceil is not None and ceil.value and _rounds_up(window, sizes):
+    if attribute(node, "ceil_mode", 0) and _rounds_up(window, sizes):
         raise refuse(node, "ceil_mode: hls4ml rounds the size of its output down")
     if not one_axis:
         return window
     first, last = window.pads
-    return Window((1, *window.kernel), (1, *window.strides), (0, first, 0, last))
+    return ImageWindow((1, *window.kernel), (1, *window.strides), (0, first, 0, last))
 
 
-def _rounds_up(window: Window, sizes: tuple[int, ...]) -> bool:
+def _rounds_up(window: ImageWindow, sizes: tuple[int, ...]) -> bool:
     rank = len(window.kernel)
     inner = sizes[-rank:]
     return any(
@@ -70,13 +73,16 @@ def _rounds_up(window: Window, sizes: tuple[int, ...]) -> bool:
 
 
 def _restored(context: Context, node: Node, term: Term) -> Term:
+    """Return a pooled image without the height that :func:`_image` gave it."""
     if node.outputs[0].shape is None or len(node.outputs[0].shape) != 3:
         return term
     _, channels, _, width = term.shape
     value = context.builder.add(
         "Reshape", [term.value, _sizes(context, 1, width, channels)], (1, width, channels)
     )
-    return replace(term, value=value, shape=(1, channels, width), axes=channels_last(3))
+    return replace(
+        term, value=value, shape=(1, channels, width), axes=permutations.to_first(3)
+    )
 
 
 def lower_max_pool(context: Context, node: Node) -> Term:
@@ -89,12 +95,7 @@ def lower_max_pool(context: Context, node: Node) -> Term:
         # hls4ml pads with the number whose highest bit alone is set: the lowest of a signed
         # type, but a large one of an unsigned type. Zero is as good here.
         term, window = pad_image(context, term, window)
-    sizes = output_sizes(window, term.shape[2:])
-    shape = (1, *sizes, term.shape[1])
-    attributes = {**window.attributes(), "ceil_mode": 0}
-    domain = dialect.CHANNELS_LAST_DOMAIN
-    value = context.builder.add("MaxPool", [term.value], shape, attributes, domain=domain)
-    return _restored(context, node, replace(term, value=value, shape=(1, shape[-1], *sizes)))
+    return _restored(context, node, _largest(context, term, window))
 
 
 def _is_never_negative(term: Term) -> bool:
@@ -109,8 +110,7 @@ def lower_average_pool(context: Context, node: Node) -> Term:
     """Return the term of a mean over windows."""
     term = _image(context, node)
     window = _window(node, term)
-    counts = node.attributes.get("count_include_pad")
-    if any(window.pads) and (counts is None or not counts.value):
+    if any(window.pads) and not attribute(node, "count_include_pad", 0):
         raise refuse(node, "padding that is not counted: windows at the border are smaller")
     return _restored(context, node, _mean(context, term, window))
 
@@ -124,40 +124,44 @@ def lower_global_average_pool(context: Context, node: Node) -> Term:
 def lower_global_max_pool(context: Context, node: Node) -> Term:
     """Return the term of a maximum over the whole image."""
     term = _image(context, node)
-    window = _whole(term)
-    shape = (1, 1, 1, term.shape[1])
-    attributes = {**window.attributes(), "ceil_mode": 0}
-    domain = dialect.CHANNELS_LAST_DOMAIN
-    value = context.builder.add("MaxPool", [term.value], shape, attributes, domain=domain)
-    pooled = replace(term, value=value, shape=(1, term.shape[1], 1, 1))
-    return _restored(context, node, pooled)
+    return _restored(context, node, _largest(context, term, _whole(term)))
 
 
 def lower_reduce_mean(context: Context, node: Node) -> Term:
     """Return the term of a mean over all axes of an image."""
     term = context.data(node)
-    given = node.attributes.get("axes")
-    axes = (
-        context.constant(node, 1) if given is None else np.asarray(given.value, dtype=np.int64)
-    )
+    axes = context.constant(node, 1)
+    given = attribute(node, "axes", None if axes is None else axes.reshape(-1))
     rank = len(term.shape)
-    if axes is None or rank != 4 or sorted(int(a) % rank for a in axes.reshape(-1)) != [2, 3]:
+    if given is None or rank != 4 or sorted(int(a) % rank for a in given) != [2, 3]:
         raise refuse(node, "a mean over other axes than an image's; hls4ml has no ReduceMean")
     image = _image(context, node)
     mean = _mean(context, image, _whole(image))
-    keep = node.attributes.get("keepdims")
-    if keep is None or keep.value:
+    if attribute(node, "keepdims", 1):
         return mean
     size = mean.shape[1]
     value = context.builder.add("Reshape", [mean.value, _sizes(context, 1, size)], (1, size))
     return replace(mean, value=value, shape=(1, size), axes=(0, 1))
 
 
-def _whole(term: Term) -> Window:
-    return Window(tuple(term.shape[2:]), (1, 1), (0, 0, 0, 0))
+def _whole(term: Term) -> ImageWindow:
+    return ImageWindow(tuple(term.shape[2:]), (1, 1), (0, 0, 0, 0))
 
 
-def _mean(context: Context, term: Term, window: Window) -> Term:
+def _largest(context: Context, term: Term, window: ImageWindow) -> Term:
+    sizes = output_sizes(window, term.shape[2:])
+    pooled = replace(term, shape=(1, term.shape[1], *sizes))
+    value = context.builder.add(
+        "MaxPool",
+        [term.value],
+        pooled.stored_shape(),
+        {**window.attributes(), "ceil_mode": 0},
+        domain=dialect.CHANNELS_LAST_DOMAIN,
+    )
+    return replace(pooled, value=value)
+
+
+def _mean(context: Context, term: Term, window: ImageWindow) -> Term:
     value, count = sum_windows(context, term, window)
     if count & (count - 1):
         # The sum is exact; its product with 1 / count is no quotient.

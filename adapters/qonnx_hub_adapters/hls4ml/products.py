@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.hls4ml.context import Context, channels_last
-from qonnx_hub_adapters.hls4ml.pending_affine import Step, Term, add, multiply
+from qonnx_hub_adapters.hls4ml.context import Context
+from qonnx_hub_adapters.hls4ml.pending_affine import AffineStep, Term, add, multiply
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import Weights, integer_quantizer, weights_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
+from qonnx_hub_ir.graph import permutations
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 _NO_WEIGHTS = (
@@ -30,15 +32,15 @@ def lower_matmul(context: Context, node: Node) -> Term:
 
 def lower_gemm(context: Context, node: Node) -> Term:
     """Return the term of a Gemm: a MatMul and an Add."""
-    given = {name: attr.value for name, attr in node.attributes.items()}
-    if given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0 or given.get("transA"):
+    scales = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+    if scales != (1.0, 1.0) or attribute(node, "transA", 0):
         raise refuse(
             node, "alpha, beta or transA: hls4ml has no Gemm, and MatMul none of them"
         )
     bias = context.constant(node, 2)
     if bias is None and len(node.inputs) > 2 and node.inputs[2] is not None:
         raise refuse(node, "its bias is computed")
-    return _dense(context, node, transposed=bool(given.get("transB", 0)), bias=bias)
+    return _dense(context, node, transposed=bool(attribute(node, "transB", 0)), bias=bias)
 
 
 def _dense(context: Context, node: Node, *, transposed: bool, bias: Array | None) -> Term:
@@ -87,7 +89,7 @@ def _written(context: Context, stored: Array, found: Weights) -> Value:
     return constant if found.quant is None else context.builder.quantize(constant, found.quant)
 
 
-def _after(term: Term, found: Weights) -> tuple[Step, ...]:
+def _after(term: Term, found: Weights) -> tuple[AffineStep, ...]:
     if np.all(found.scale == 1):
         return term.steps
     return (*term.steps, multiply(found.scale))
@@ -110,7 +112,7 @@ def _record(context: Context, found: Weights, term: Term) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ImageWindow:
     """How a convolution or a pooling walks over an image, as ONNX states it.
 
     Attributes:
@@ -134,7 +136,7 @@ class Window:
         }
 
 
-def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window:
+def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> ImageWindow:
     """Return the window of a node, padding written out.
 
     Args:
@@ -145,13 +147,12 @@ def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window
     Raises:
         RefusedError: It is dilated.
     """
-    given = {name: attr.value for name, attr in node.attributes.items()}
     rank = len(kernel)
-    if any(step != 1 for step in given.get("dilations", ())):
+    if any(step != 1 for step in attribute(node, "dilations", ())):
         raise refuse(node, "dilated: hls4ml computes the size of its output wrongly")
-    strides = tuple(given.get("strides", (1,) * rank))
-    auto = str(given.get("auto_pad", "NOTSET"))
-    pads = tuple(given.get("pads", (0,) * 2 * rank))
+    strides = tuple(attribute(node, "strides", (1,) * rank))
+    auto = str(attribute(node, "auto_pad", "NOTSET"))
+    pads = tuple(attribute(node, "pads", (0,) * 2 * rank))
     if auto == "VALID":
         pads = (0,) * 2 * rank
     if auto.startswith("SAME"):
@@ -162,10 +163,10 @@ def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> Window
         small, large = [t // 2 for t in total], [t - t // 2 for t in total]
         first, last = (large, small) if auto == "SAME_LOWER" else (small, large)
         pads = (*first, *last)
-    return Window(tuple(int(k) for k in kernel), strides, pads)
+    return ImageWindow(tuple(int(k) for k in kernel), strides, pads)
 
 
-def output_sizes(window: Window, sizes: Sequence[int]) -> tuple[int, ...]:
+def output_sizes(window: ImageWindow, sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the sizes of what a window yields."""
     rank = len(window.kernel)
     padded = [size + window.pads[i] + window.pads[rank + i] for i, size in enumerate(sizes)]
@@ -185,16 +186,15 @@ def lower_conv(context: Context, node: Node) -> Term:
     if rank not in (3, 4):
         raise refuse(node, f"{rank - 2} axes; hls4ml convolves over one or two")
     term = _reduced(context, context.data(node), keeps_bits=False)
-    term = context.laid_out(term, channels_last(rank), node)
-    attribute = node.attributes.get("group")
-    group = 1 if attribute is None else int(attribute.value)
+    term = context.laid_out(term, permutations.to_first(rank), node)
+    group = int(attribute(node, "group", 1))
     stored, group = _grouped(found.stored, group, term.shape[1], context)
     sizes = term.shape[2:]
     window = window_of(node, sizes, stored.shape[2:])
     shape = (1, stored.shape[0], *output_sizes(window, sizes))
     _record(context, found, term)
     out, rest = _convolution(context, node, term, replace(found, stored=stored), window, group)
-    return Term(out, shape, channels_last(rank), rest)
+    return Term(out, shape, permutations.to_first(rank), rest)
 
 
 def _grouped(stored: Array, group: int, channels: int, context: Context) -> tuple[Array, int]:
@@ -212,8 +212,8 @@ def _grouped(stored: Array, group: int, channels: int, context: Context) -> tupl
 
 
 def _convolution(
-    context: Context, node: Node, term: Term, found: Weights, window: Window, group: int
-) -> tuple[Value, tuple[Step, ...]]:
+    context: Context, node: Node, term: Term, found: Weights, window: ImageWindow, group: int
+) -> tuple[Value, tuple[AffineStep, ...]]:
     bias = context.constant(node, 2)
     if bias is None and len(node.inputs) > 2 and node.inputs[2] is not None:
         raise refuse(node, "its bias is computed")
@@ -231,7 +231,7 @@ def _convolution(
     return context.builder.add("Conv", inputs, shape, attributes, domain=domain), steps
 
 
-def pad_image(context: Context, term: Term, window: Window) -> tuple[Term, Window]:
+def pad_image(context: Context, term: Term, window: ImageWindow) -> tuple[Term, ImageWindow]:
     """Return an image with zeros around it, and the window that walks over it."""
     first, last = window.pads[:2], window.pads[2:]
     pads = np.array([0, *first, 0, 0, *last, 0], dtype=np.int64)
@@ -243,7 +243,7 @@ def pad_image(context: Context, term: Term, window: Window) -> tuple[Term, Windo
     return replace(padded, value=value), replace(window, pads=(0, 0, 0, 0))
 
 
-def sum_windows(context: Context, term: Term, window: Window) -> tuple[Value, int]:
+def sum_windows(context: Context, term: Term, window: ImageWindow) -> tuple[Value, int]:
     """Return the sums over the windows of every channel, and how many elements each has.
 
     A depthwise convolution with ones: the ``qonnx`` package has no channels-last AveragePool.

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from onnx_ir import Value
+
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
@@ -103,23 +105,7 @@ def project_config(options: Hls4mlOptions, hls: Mapping[str, Any]) -> dict[str, 
     return config
 
 
-def _port(port: Port, stored: str, kind: str) -> dict[str, Any]:
-    return {
-        "source": port.name,
-        "source_shape": list(port.shape),
-        "name": stored,
-        "shape": list(stored_sizes(port)),
-        "axes": None if port.flat else list(port.axes),
-        "type": kind,
-    }
-
-
-def report(
-    lowered: Lowered,
-    names: tuple[Sequence[str], Sequence[str]],
-    types: tuple[Sequence[str], Sequence[str]],
-    notes: Sequence[str],
-) -> dict[str, Any]:
+def report(lowered: Lowered, hls: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
     """Return what was written, as data.
 
     The axes of an input or output say where each axis of the source is stored; there are none
@@ -127,18 +113,21 @@ def report(
     among what hls4ml's ``predict`` returns.
 
     Args:
-        lowered: The lowered graph and what became of the source.
-        names: Of inputs and of outputs in the file.
-        types: Of inputs and of outputs in the config.
+        lowered: The lowered graph, with its final names, and what became of the source.
+        hls: The config, for the types.
         notes: Sentences for the user.
     """
-    inputs, outputs = (
-        [_port(*given) for given in zip(ports, called, kinds, strict=True)]
-        for ports, called, kinds in zip(
-            (lowered.inputs, lowered.outputs), names, types, strict=True
-        )
-    )
-    for output, place in zip(outputs, result_places(lowered.model.graph), strict=True):
+    graph, layers = lowered.model.graph, hls["LayerName"]
+    inputs = [
+        _port(port, value, layers[str(value.name)])
+        for port, value in zip(lowered.inputs, graph.inputs, strict=True)
+    ]
+    outputs = []
+    for port, value in zip(lowered.outputs, graph.outputs, strict=True):
+        maker = value.producer()
+        layer = layers.get("" if maker is None else str(maker.name), {})
+        outputs.append(_port(port, value, layer))
+    for output, place in zip(outputs, result_places(graph), strict=True):
         output["result"] = place
     return {
         "inputs": inputs,
@@ -146,6 +135,17 @@ def report(
         "reordered": lowered.reordered,
         "quantizers": [asdict(record) for record in lowered.records],
         "notes": list(notes),
+    }
+
+
+def _port(port: Port, value: Value, layer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "source": port.name,
+        "source_shape": list(port.shape),
+        "name": str(value.name),
+        "shape": list(stored_sizes(port)),
+        "axes": None if port.flat else list(port.axes),
+        "type": str(layer.get("Precision", {}).get("result", "")),
     }
 
 

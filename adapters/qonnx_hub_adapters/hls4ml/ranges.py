@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -10,22 +11,22 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.fixed_point import (
     BEFORE_QUANTIZER,
+    FixedGrid,
     FixedType,
-    Grid,
     exponent,
     lowest_bit,
     number,
     quantizer_type,
 )
 from qonnx_hub_adapters.hls4ml.weights import constant_of
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
-Grids = Mapping[Value, Grid]
-Rule = Callable[[Node, list[Grid]], Grid]
+Grids = Mapping[Value, FixedGrid]
+Rule = Callable[[Node, list[FixedGrid]], FixedGrid]
 
 
-def grids_of(model: Model, inputs: Mapping[str, FixedType]) -> dict[Value, Grid]:
+def grids_of(model: Model, inputs: Mapping[str, FixedType]) -> dict[Value, FixedGrid]:
     """Return the grid of every computed value.
 
     Args:
@@ -57,29 +58,27 @@ def inverse_divisor(node: Node) -> Array:
     return np.asarray(1 / divisor, dtype=np.float32)
 
 
-def _scaled(grid: Grid, factor: Array, offset: Array) -> Grid:
+def _scaled(grid: FixedGrid, factor: Array, offset: Array) -> FixedGrid:
     factor, offset = factor.astype(np.float64), offset.astype(np.float64)
     ends = grid.low * factor + offset, grid.high * factor + offset
     lsb = grid.lsb + lowest_bit(factor)
     if np.any(offset):
         lsb = min(lsb, lowest_bit(offset))
-    exact = Grid(np.minimum(*ends), np.maximum(*ends), lsb)
-    return exact.limited()
+    return FixedGrid(np.minimum(*ends), np.maximum(*ends), lsb).limited()
 
 
-def _of_norm(node: Node, given: list[Grid]) -> Grid:
-    return _before_quantizers(
-        node, _scaled(given[0], *folded_norm(node)), folded_norm(node)[0]
-    )
+def _of_norm(node: Node, given: list[FixedGrid]) -> FixedGrid:
+    factor, offset = folded_norm(node)
+    return _before_quantizers(node, _scaled(given[0], factor, offset), factor)
 
 
-def _of_division(node: Node, given: list[Grid]) -> Grid:
+def _of_division(node: Node, given: list[FixedGrid]) -> FixedGrid:
     factor = inverse_divisor(node)
     scaled = _scaled(given[0], factor, np.zeros((), dtype=np.float32))
     return _before_quantizers(node, scaled, factor)
 
 
-def _before_quantizers(node: Node, grid: Grid, factor: Array) -> Grid:
+def _before_quantizers(node: Node, grid: FixedGrid, factor: Array) -> FixedGrid:
     """Return the grid, rounded to what quantizers that alone read it need."""
     if is_power_of_two(np.abs(factor)):
         return grid
@@ -95,9 +94,8 @@ def _top(reader: Node) -> int | None:
     shifts = reader.op_type == "BatchNormalization" and bool(
         np.all(folded_norm(reader)[0] == 1)
     )
-    if (shifts or reader.op_type in {"Relu", "Reshape"}) and not reader.outputs[
-        0
-    ].is_graph_output():
+    passes = shifts or reader.op_type == "Relu" or operators.reshapes(reader)
+    if passes and not reader.outputs[0].is_graph_output():
         tops = [_top(usage.node) for usage in reader.outputs[0].uses()]
         known = [top for top in tops if top is not None]
         return max(known) if known and len(known) == len(tops) else None
@@ -111,10 +109,10 @@ def _top(reader: Node) -> int | None:
     return exponent(max(abs(end) for end in quantizer_type(quant).grid().ends()))
 
 
-def _of_quantizer(node: Node, given: list[Grid]) -> Grid:
+def _of_quantizer(node: Node, given: list[FixedGrid]) -> FixedGrid:
     quant = dialect.read_quantizer(node)
     if isinstance(quant, BipolarQuant):
-        return Grid(number(-1.0), number(1.0), 0, bits=True)
+        return FixedGrid(number(-1.0), number(1.0), 0, bits=True)
     assert isinstance(quant, IntQuant)
     target = quantizer_type(quant).grid()
     step = 2.0**target.lsb
@@ -123,15 +121,15 @@ def _of_quantizer(node: Node, given: list[Grid]) -> Grid:
         np.clip(rounding(end / step) * step, target.low, target.high)
         for end in (given[0].low, given[0].high)
     )
-    return Grid(low, high, target.lsb)
+    return FixedGrid(low, high, target.lsb)
 
 
-def _of_relu(node: Node, given: list[Grid]) -> Grid:
+def _of_relu(node: Node, given: list[FixedGrid]) -> FixedGrid:
     grid = given[0]
     return replace(grid, low=np.maximum(grid.low, 0.0), high=np.maximum(grid.high, 0.0))
 
 
-def _of_leaky_relu(node: Node, given: list[Grid]) -> Grid:
+def _of_leaky_relu(node: Node, given: list[FixedGrid]) -> FixedGrid:
     grid = given[0]
     alpha = np.asarray(node.attributes["alpha"].value, dtype=np.float32)
     below = _scaled(grid, alpha, np.zeros((), dtype=np.float32))
@@ -139,7 +137,7 @@ def _of_leaky_relu(node: Node, given: list[Grid]) -> Grid:
     low, high = np.minimum(*ends), np.maximum(*ends)
     if alpha < 0:
         low = np.minimum(low, 0.0)
-    return Grid(low, high, min(below.lsb, grid.lsb)).limited()
+    return FixedGrid(low, high, min(below.lsb, grid.lsb)).limited()
 
 
 def weight_arrays(node: Node) -> tuple[Array, int]:
@@ -152,7 +150,7 @@ def weight_arrays(node: Node) -> tuple[Array, int]:
     return np.ascontiguousarray(values.reshape(values.shape[0], -1).T).astype(np.float64), lsb
 
 
-def _of_product(node: Node, given: list[Grid]) -> Grid:
+def _of_product(node: Node, given: list[FixedGrid]) -> FixedGrid:
     grid = given[0]
     weights, lsb = weight_arrays(node)
     if node.op_type == "Conv":
@@ -165,15 +163,15 @@ def _of_product(node: Node, given: list[Grid]) -> Grid:
     else:
         ends = [np.broadcast_to(end, spread[:1]) for end in (grid.low, grid.high)]
         low, high = ends[0] @ above + ends[1] @ below, ends[1] @ above + ends[0] @ below
-    total = Grid(low, high, grid.lsb + lsb)
+    total = FixedGrid(low, high, grid.lsb + lsb)
     bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is None:
         return total
     shifted = bias.astype(np.float64)
-    return Grid(low + shifted, high + shifted, min(total.lsb, lowest_bit(bias)))
+    return FixedGrid(low + shifted, high + shifted, min(total.lsb, lowest_bit(bias)))
 
 
-def _window_terms(node: Node, grid: Grid, terms: int) -> Grid:
+def _window_terms(node: Node, grid: FixedGrid, terms: int) -> FixedGrid:
     """Return the grid of every term of a window: (terms,), or (terms, outputs) depthwise."""
     if any(node.attributes["pads"].value):
         grid = grid.with_zero()
@@ -185,30 +183,32 @@ def _window_terms(node: Node, grid: Grid, terms: int) -> Grid:
     return replace(grid, low=grid.low[None, :], high=grid.high[None, :])
 
 
-def _of_sum(node: Node, given: list[Grid]) -> Grid:
+_OPERATIONS: Mapping[str, Callable[[Array, Array], Array]] = {
+    "Add": np.add,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Mul": np.multiply,
+    "Sub": np.subtract,
+}
+"""Operators of two values, monotone in each -> what they compute."""
+
+
+def _of_two(node: Node, given: list[FixedGrid]) -> FixedGrid:
     a, b = given[0], given[-1]
-    lsb = min(a.lsb, b.lsb)
-    if node.op_type == "Add":
-        return Grid(a.low + b.low, a.high + b.high, lsb)
-    if node.op_type == "Sub":
-        return Grid(a.low - b.high, a.high - b.low, lsb)
-    if node.op_type == "Max":
-        return Grid(np.maximum(a.low, b.low), np.maximum(a.high, b.high), lsb)
-    if node.op_type == "Min":
-        return Grid(np.minimum(a.low, b.low), np.minimum(a.high, b.high), lsb)
-    corners = np.stack(
-        np.broadcast_arrays(a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high)
-    )
-    exact = Grid(corners.min(axis=0), corners.max(axis=0), a.lsb + b.lsb)
-    return exact.limited()
+    operation = _OPERATIONS[node.op_type]
+    corners = [operation(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+    ends = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    if operators.multiplies(node):
+        return FixedGrid(*ends, a.lsb + b.lsb).limited()
+    return FixedGrid(*ends, min(a.lsb, b.lsb))
 
 
-def _of_concat(node: Node, given: list[Grid]) -> Grid:
+def _of_concat(node: Node, given: list[FixedGrid]) -> FixedGrid:
     a, b = given[0].overall(), given[-1].overall()
-    return Grid(np.minimum(a.low, b.low), np.maximum(a.high, b.high), min(a.lsb, b.lsb))
+    return FixedGrid(np.minimum(a.low, b.low), np.maximum(a.high, b.high), min(a.lsb, b.lsb))
 
 
-def _of_move(node: Node, given: list[Grid]) -> Grid:
+def _of_move(node: Node, given: list[FixedGrid]) -> FixedGrid:
     grid, shape = given[0], node.outputs[0].shape
     size = 1 if shape is None else int(shape[-1])  # type: ignore[arg-type]
     if grid.low.size == 1 or node.op_type == "Transpose" or size % grid.low.size:
@@ -219,22 +219,16 @@ def _of_move(node: Node, given: list[Grid]) -> Grid:
     return replace(grid, low=np.tile(grid.low, count), high=np.tile(grid.high, count))
 
 
-def _of_pad(node: Node, given: list[Grid]) -> Grid:
-    return given[0].with_zero()
-
-
-def _same(node: Node, given: list[Grid]) -> Grid:
-    return given[0]
-
-
-def _of_table(node: Node, given: list[Grid]) -> Grid:
-    low = -1.0 if node.op_type in {"Softsign", "Tanh"} else 0.0
-    high = max(given[0].ends()[1], 0.0) + 1.0 if node.op_type == "Softplus" else 1.0
-    return Grid(number(low), number(high), -16)
+def _of_table(node: Node, given: list[FixedGrid]) -> FixedGrid:
+    low, high = operators.bounds(node) or (-math.inf, math.inf)
+    if math.isinf(high):
+        # Softplus: at most the input and the logarithm of 2.
+        high = max(given[0].ends()[1], 0.0) + 1.0
+    return FixedGrid(number(low), number(high), -16)
 
 
 _RULES: Mapping[str, Rule] = {
-    "Add": _of_sum,
+    **dict.fromkeys(_OPERATIONS, _of_two),
     "BatchNormalization": _of_norm,
     "BipolarQuant": _of_quantizer,
     "Concat": _of_concat,
@@ -242,11 +236,8 @@ _RULES: Mapping[str, Rule] = {
     "Div": _of_division,
     "LeakyRelu": _of_leaky_relu,
     "MatMul": _of_product,
-    "Max": _of_sum,
-    "MaxPool": _same,
-    "Min": _of_sum,
-    "Mul": _of_sum,
-    "Pad": _of_pad,
+    "MaxPool": lambda node, given: given[0],
+    "Pad": lambda node, given: given[0].with_zero(),
     "Quant": _of_quantizer,
     "Relu": _of_relu,
     "Reshape": _of_move,
@@ -254,7 +245,6 @@ _RULES: Mapping[str, Rule] = {
     "Softmax": _of_table,
     "Softplus": _of_table,
     "Softsign": _of_table,
-    "Sub": _of_sum,
     "Tanh": _of_table,
     "Transpose": _of_move,
 }

@@ -10,6 +10,7 @@ from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.hls4ml.lowering import Port, is_turned, stored_sizes
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph import permutations
 
 
 def between_source_ports(
@@ -39,7 +40,7 @@ def _turn_input(graph: Graph, value: Value, port: Port) -> None:
         inputs = [value, dialect.add_initializer(graph, f"{port.name}_row", sizes)]
         node = onnx_ir.node("Reshape", inputs, name=f"{port.name}_to_row")
     else:
-        perm = [int(axis) for axis in np.argsort(np.asarray(port.axes, dtype=np.int64))]
+        perm = permutations.inverse(port.axes)
         node = onnx_ir.node("Transpose", [value], {"perm": perm}, name=f"{port.name}_turn")
     node.outputs[0].name = f"{port.name}_as_stored"
     node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
@@ -54,8 +55,8 @@ def _turn_output(graph: Graph, index: int, port: Port) -> None:
     if not is_turned(port):
         value.name = port.name
         return
-    node = onnx_ir.node("Transpose", [value], {"perm": list(port.axes)}, name="turn_back")
-    node.name = f"{port.name}_turn"
+    perm = list(port.axes)
+    node = onnx_ir.node("Transpose", [value], {"perm": perm}, name=f"{port.name}_turn")
     node.outputs[0].name, node.outputs[0].type = port.name, value.type
     node.outputs[0].shape = onnx_ir.Shape(port.shape)
     graph.append(node)

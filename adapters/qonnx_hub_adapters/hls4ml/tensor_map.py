@@ -87,23 +87,20 @@ def stored_tensors(
             continue
         if maker.op_type == "Reshape" and term.value not in outputs:
             continue
-        found.append(_stored(str(value.name), term))
+        factor, offset = fused(term.steps)
+        found.append(
+            StoredTensor(
+                str(value.name),
+                str(term.value.name),
+                tuple(int(size) for size in term.shape),
+                None if term.flat else tuple(int(axis) for axis in term.axes),
+                None if term.order is None else tuple(int(k) for k in term.order),
+                tuple(float(f) for f in factor.reshape(-1)),
+                tuple(float(f) for f in offset.reshape(-1)),
+                term.relu,
+            )
+        )
     return tuple(found)
-
-
-def _stored(source: str, term: Term) -> StoredTensor:
-    factor, offset = fused(term.steps)
-    order = None if term.order is None else tuple(int(k) for k in term.order)
-    return StoredTensor(
-        source,
-        str(term.value.name),
-        tuple(int(size) for size in term.shape),
-        None if term.flat else tuple(int(axis) for axis in term.axes),
-        order,
-        tuple(float(f) for f in factor.reshape(-1)),
-        tuple(float(f) for f in offset.reshape(-1)),
-        term.relu,
-    )
 
 
 def to_text(tensors: Sequence[StoredTensor]) -> str:

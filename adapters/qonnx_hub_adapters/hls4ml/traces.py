@@ -9,7 +9,7 @@ computes something else: such keys are left out, by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,32 +18,28 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import GRAPH
+from qonnx_hub_adapters.hls4ml.pointwise import MERGED
 from qonnx_hub_adapters.hls4ml.project import MODEL, TENSORS
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
-_PREFIXES: Mapping[str, frozenset[str]] = {
-    "Dense": frozenset({"MatMul"}),
-    "Conv1D": frozenset({"Conv"}),
-    "Conv2D": frozenset({"Conv"}),
-    "DepthwiseConv1D": frozenset({"Conv"}),
-    "DepthwiseConv2D": frozenset({"Conv"}),
-    "bn": frozenset({"Add", "Div", "Mul", "Sub"}),
+_PREFIXES: Mapping[str, Callable[[Node], bool]] = {
+    "Dense": operators.is_matrix_product,
+    **dict.fromkeys(
+        ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D"),
+        lambda node: operators.is_convolution(node, any_layout=True),
+    ),
+    "bn": operators.is_affine,
 }
-"""Prefix of a layer -> operators of the nodes that it is put before."""
+"""Prefix of a layer -> the nodes that it is put before."""
 
 _PREFIXED = re.compile(rf"({'|'.join(_PREFIXES)})_(.+)")
 
-_MERGED = frozenset({"BatchNormalization", "BipolarQuant", "Div", "Quant"})
-"""Operators that hls4ml can merge into the layer before them."""
-
-_MOVES = frozenset({"MaxPool", "Reshape", "Transpose"})
-
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class LayerTrace:
     """A trace under the names of a model.
 
     Attributes:
@@ -57,7 +53,7 @@ class Trace:
 
 def read_trace(
     arrays: Mapping[str, Array], model: Model, folder: Path | None = None
-) -> Trace | None:
+) -> LayerTrace | None:
     """Return a trace under the names of a model, or ``None`` where it is no such trace.
 
     Args:
@@ -91,7 +87,7 @@ def _read_folder(folder: Path) -> tuple[Model, tuple[StoredTensor, ...]] | None:
         raise SourceError(f"'{folder / MODEL}' cannot be read: {error}") from error
 
 
-def _by_tensor(arrays: Mapping[str, Array], graph: Graph) -> Trace | None:
+def _by_tensor(arrays: Mapping[str, Array], graph: Graph) -> LayerTrace | None:
     values = {str(value.name): value for node in graph for value in node.outputs}
     nodes = {str(node.name): node for node in graph}
     keys = {key: node for key in arrays if (node := _node_of(key, nodes)) is not None}
@@ -112,7 +108,7 @@ def _by_tensor(arrays: Mapping[str, Array], graph: Graph) -> Trace | None:
         else:
             reason = reason or f"its shape {list(array.shape)} is not that of its tensor"
             notes.append(f"not compared: layer '{key}' of hls4ml: {reason}")
-    return Trace(found, tuple(notes))
+    return LayerTrace(found, tuple(notes))
 
 
 def _node_of(key: str, nodes: Mapping[str, Node]) -> Node | None:
@@ -121,7 +117,7 @@ def _node_of(key: str, nodes: Mapping[str, Node]) -> Node | None:
         return nodes[key]
     matched = _PREFIXED.fullmatch(key)
     node = nodes.get(matched[2]) if matched else None
-    if matched and node is not None and node.op_type in _PREFIXES[matched[1]]:
+    if matched and node is not None and _PREFIXES[matched[1]](node):
         return node
     node = nodes.get(re.sub(r"_(act|scale|rescale)$", "", key))
     return node if node is not None and dialect.is_quantizer(node) else None
@@ -132,9 +128,14 @@ def _doubt(key: str, node: Node, traced: set[Node]) -> str:
     if dialect.is_quantizer(node) and not (key.endswith("_act") and _is_one_layer(node)):
         return "one of several that a quantizer becomes, and which may be moved"
     readers = [usage.node for usage in node.outputs[0].uses()]
-    if len(readers) == 1 and readers[0].op_type in _MERGED and readers[0] not in traced:
+    if len(readers) == 1 and _is_merged(readers[0]) and readers[0] not in traced:
         return f"'{readers[0].name}' behind it was not traced, and may be merged into it"
     return ""
+
+
+def _is_merged(node: Node) -> bool:
+    """Return whether hls4ml can merge a node into the layer before it."""
+    return node.op_type in MERGED or operators.is_uniform_quantizer(node)
 
 
 def _is_one_layer(node: Node) -> bool:
@@ -163,14 +164,20 @@ def _laid_out(array: Array, value: Value) -> Array | None:
     return stored
 
 
+def _moves(node: Node) -> bool:
+    return operators.moves_axes(node) or operators.is_max_pool(node, any_layout=True)
+
+
 def _is_bits(value: Value | None) -> bool:
     node = None if value is None else value.producer()
-    if node is not None and node.op_type in _MOVES:
+    if node is not None and _moves(node):
         return _is_bits(node.inputs[0])
     return node is not None and node.op_type == "BipolarQuant"
 
 
-def _by_source(trace: Trace, tensors: tuple[StoredTensor, ...], model: Model) -> Trace:
+def _by_source(
+    trace: LayerTrace, tensors: tuple[StoredTensor, ...], model: Model
+) -> LayerTrace:
     names = {str(value.name) for node in model.graph for value in node.outputs}
     known = [t for t in tensors if t.source in names and t.name in trace.arrays]
     try:
@@ -184,4 +191,4 @@ def _by_source(trace: Trace, tensors: tuple[StoredTensor, ...], model: Model) ->
             f"not compared: the source has no value like {', '.join(left)}; a check against "
             f"'{MODEL}' beside the trace compares them"
         )
-    return Trace(found, tuple(notes))
+    return LayerTrace(found, tuple(notes))
