@@ -127,24 +127,25 @@ def _levels(node: Node) -> IntQuant | None:
     return None if single else quant
 
 
-def _follows_relu(node: Node) -> bool:
+def follows_relu(node: Node) -> bool:
+    """Return whether a quantizer reads what a Relu makes."""
     before = producer(node.inputs[0])
     return before is not None and before.op_type == "Relu"
 
 
 def _is_signed_behind_relu(node: Node) -> bool:
     quant = _levels(node)
-    return quant is not None and _follows_relu(node) and quant.signed
+    return quant is not None and follows_relu(node) and quant.signed
 
 
 def _is_narrow_behind_relu(node: Node) -> bool:
     quant = _levels(node)
-    return quant is not None and _follows_relu(node) and quant.narrow and not quant.signed
+    return quant is not None and follows_relu(node) and quant.narrow and not quant.signed
 
 
 def _unsigned_behind(node: Node) -> str:
     quant, before = _levels(node), producer(node.inputs[0])
-    if quant is None or quant.signed or _follows_relu(node):
+    if quant is None or quant.signed or follows_relu(node):
         return ""
     return "the graph's input" if before is None else before.op_type
 

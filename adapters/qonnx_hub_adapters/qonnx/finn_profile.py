@@ -14,12 +14,14 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, PassError
 from qonnx_hub_ir.graph.queries import (
     array,
+    input_of,
     is_weight,
     known,
     producer,
     quantizers,
     readers,
 )
+from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.passes import (
     ChangeBatch,
     DropUnused,
@@ -29,7 +31,7 @@ from qonnx_hub_ir.passes import (
     SinkTransposes,
     run_passes,
 )
-from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize
 
 
@@ -80,19 +82,16 @@ def _fix_batch(model: Model) -> list[str]:
 def _fold_biases(model: Model) -> list[str]:
     notes = []
     for node in model.graph:
-        if node.op_type not in {"Conv", "Gemm", "ConvTranspose"} or len(node.inputs) < 3:
+        position = operators.bias_input(node)
+        made_by = None if position is None else producer(input_of(node, position))
+        if position is None or made_by is None or not dialect.is_quantizer(made_by):
             continue
-        made_by = producer(node.inputs[2])
-        if made_by is None or not dialect.is_quantizer(made_by):
-            continue
-        values = dialect.constant_value(made_by.inputs[0])
-        if values is None or any(
-            dialect.constant_value(parameter) is None for parameter in made_by.inputs[1:]
-        ):
+        values, *parameters = map(dialect.constant_value, made_by.inputs)
+        if values is None or any(parameter is None for parameter in parameters):
             continue
         folded = quantize(values, dialect.read_quantizer(made_by))
         name = f"{node.name}_bias"
-        node.replace_input_with(2, dialect.add_initializer(model.graph, name, folded))
+        node.replace_input_with(position, dialect.add_initializer(model.graph, name, folded))
         notes.append(f"the bias of '{node.name}' is the constant that its quantizer gives")
     return notes
 
@@ -103,9 +102,8 @@ def _bipolar_for_one_bit(model: Model, node: Node) -> None:
         return
     if np.any(array(quant.zero_point) != 0) or np.any(array(quant.scale) <= 0):
         return
-    if not _keeps_the_sign(quant):
-        return
-    _substitute(model, node, BipolarQuant(quant.scale))
+    if _keeps_the_sign(quant):
+        _substitute(model, node, BipolarQuant(quant.scale))
 
 
 def _keeps_the_sign(quant: IntQuant) -> bool:
@@ -170,8 +168,7 @@ def _mend_activation(model: Model, node: Node) -> None:
         return
     if quant is None:
         return
-    before = producer(node.inputs[0])
-    relu = before is not None and before.op_type == "Relu"
+    relu = finn.follows_relu(node)
     symmetric = bool(np.all(array(quant.zero_point) == 0) and np.all(array(quant.scale) > 0))
     bits = array(quant.bits)
     if relu and quant.signed and symmetric and np.all(bits > 1):
@@ -196,48 +193,27 @@ def _split_bipolar_scale(model: Model, node: Node, quant: BipolarQuant) -> None:
     scale = np.asarray(quant.scale, dtype=np.float32)
     if np.all(scale == 1):
         return
-    old = node.outputs[0]
     one = BipolarQuant(np.ones((), dtype=np.float32))
-    source = node.inputs[0]
-    assert source is not None
-    sign = _twin(model, node, one, source, f"{node.name}_sign")
+    sign = _twin(model, node, one, node.inputs[0], f"{node.name}_sign")
     factor = dialect.add_initializer(model.graph, f"{node.name}_factor", scale)
     mul = onnx_ir.node("Mul", [sign.outputs[0], factor], name=f"{node.name}_Mul")
-    node.append(sign)
-    sign.append(mul)
-    _take_over(node, old, mul.outputs[0])
+    node.append([sign, mul])
+    replace_node(node, mul.outputs[0])
 
 
 def _substitute(model: Model, node: Node, quant: IntQuant | BipolarQuant) -> None:
     """Put another quantizer in the place of one, under its name."""
-    source = node.inputs[0]
-    assert source is not None
-    name = str(node.name)
-    node.name = f"{name}_before"
-    twin = _twin(model, node, quant, source, name)
+    twin = _twin(model, node, quant, node.inputs[0], str(node.name))
     node.append(twin)
-    _take_over(node, node.outputs[0], twin.outputs[0])
+    replace_node(node, twin.outputs[0])
 
 
-def _twin(model: Model, node: Node, quant: object, source: Value, name: str) -> Node:
+def _twin(model: Model, node: Node, quant: Quantizer, source: Value | None, name: str) -> Node:
     """Return a quantizer node beside another, not yet in the graph."""
-    assert isinstance(quant, (IntQuant, BipolarQuant))
+    assert source is not None
     twin = dialect.quantizer_node(source, quant, name, model.graph)
     out, old = twin.outputs[0], node.outputs[0]
     out.type, out.shape = old.type, old.shape
     twin.metadata_props.update(node.metadata_props)
     out.metadata_props.update(old.metadata_props)
     return twin
-
-
-def _take_over(node: Node, old: Value, new: Value) -> None:
-    """Let a value stand where another stood, under its name, and drop the node behind it."""
-    graph = node.graph
-    assert graph is not None
-    name = old.name
-    new.type, new.shape = old.type, old.shape
-    new.metadata_props.update(old.metadata_props)
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    old.name = None
-    new.name = name

@@ -112,8 +112,8 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 
 
 def test_a_lowering_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    rules = {**lowering._RULES, "Add": lambda context, node: context.data(node)}
-    monkeypatch.setattr(lowering, "_RULES", rules)
+    rules = {**lowering.RULES, "Add": lambda context, node: context.data(node)}
+    monkeypatch.setattr(lowering, "RULES", rules)
     with pytest.raises(ConversionError, match="nothing was written"):
         qh.convert(nets.residual_net(), tmp_path / "out", to="hls4ml")
     assert list(tmp_path.iterdir()) == []
