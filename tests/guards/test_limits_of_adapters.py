@@ -114,7 +114,7 @@ def batchnorm() -> Node:
 def test_the_factor_of_a_normalization_is_that_of_the_source() -> None:
     # In float32, 1 / sqrt(3) is 0.57735026, three times that 1.7320508: as onnxruntime has it.
     gain, none, variance = f32([3.0]), f32([0.0]), f32([3.0])
-    step = normalize(gain, none, none, variance, 0.0)
+    step = normalize((gain, none, none, variance, 0.0))
     assert f32(step.factor).reshape(-1).tolist() == [float(np.float32(1.7320508))]
     four = {"g": gain, "b": none, "m": none, "v": variance}
     node = helper.make_node("BatchNormalization", ["x", *four], ["y"], "bn", epsilon=0.0)

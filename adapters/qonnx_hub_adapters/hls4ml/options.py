@@ -130,7 +130,10 @@ def _count(name: str, value: Any) -> int:
 
 
 def _truth(name: str, value: Any) -> bool:
-    return bool(_one_of(("true", "false"))(name, value) == "true")
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise UsageError(f"option '{name}': '{value}' is neither true nor false")
+    return text == "true"
 
 
 def _number(name: str, value: Any) -> float:
