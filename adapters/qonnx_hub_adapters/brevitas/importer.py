@@ -81,7 +81,20 @@ class BrevitasImporter:
             UsageError: An option that does not exist.
         """
         own = read_own_options(BrevitasOptions, self.info.name, options)
-        return _imported(self.prepare(source, options), own)
+        given, torch = self.prepare(source, options), require_torch("brevitas")
+        name = type(given.module).__name__
+        gaps = find_gaps(given.module)
+        if gaps:
+            raise UnsupportedGraphError(
+                f"module {name} has quantizers that cannot be converted:", gaps
+            )
+        modules.require_traceable(given.module)
+        module, sites = _observable(given.module, torch)
+        args = copy.deepcopy(given.args)
+        recording = record(module, sites, args, torch)
+        forms = read_forms(recording, torch)
+        traced = trace(module, sites, recording, args, own, torch)
+        return assemble(traced, recording.calls, forms, name)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the module's own answer at inference."""
@@ -95,23 +108,6 @@ class BrevitasImporter:
         arrays = [feeds[name] for name in input_names(module, len(feeds))]
         args = modules.as_samples(arrays, given.args, torch)
         return layer_values(module, sites, args, torch)
-
-
-def _imported(given: PreparedModule, options: BrevitasOptions) -> Model:
-    torch = require_torch("brevitas")
-    original = given.module
-    gaps = find_gaps(original)
-    if gaps:
-        raise UnsupportedGraphError(
-            f"module {type(original).__name__} has quantizers that cannot be converted:", gaps
-        )
-    modules.require_traceable(original)
-    module, sites = _observable(original, torch)
-    args = copy.deepcopy(given.args)
-    recording = record(module, sites, args, torch)
-    forms = read_forms(recording, torch)
-    traced = trace(module, sites, recording, args, options, torch)
-    return assemble(traced, recording.calls, forms, type(original).__name__)
 
 
 def _observable(original: Any, torch: Any) -> tuple[Any, Sequence[QuantizerProxy]]:

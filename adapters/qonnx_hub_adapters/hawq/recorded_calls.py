@@ -14,7 +14,14 @@ from qonnx_hub_adapters.hawq.functions import (
     conv_attributes,
 )
 from qonnx_hub_adapters.hawq.layers import ACT, AVERAGE_POOL, LINEAR, SCALE_BUFFERS, kind_of
-from qonnx_hub_adapters.hawq.trace_data import ActCall, PoolCall, Ref, SourceGrid, WeightCall
+from qonnx_hub_adapters.hawq.trace_data import (
+    ActCall,
+    Call,
+    PoolCall,
+    Ref,
+    SourceGrid,
+    WeightCall,
+)
 from qonnx_hub_adapters.hawq.tracer import Tracer
 from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir.errors import SourceError
@@ -25,8 +32,8 @@ _AVERAGE_SETTINGS = frozenset(
     {"kernel_size", "stride", "padding", "count_include_pad", "divisor_override"}
 )
 
-Record = Callable[[Any], None]
-"""Records a call once it has run, from its result."""
+Record = Callable[[Any], Call]
+"""Returns a call that has run, from its result."""
 
 
 def data_of(x: Any) -> Any:
@@ -48,7 +55,7 @@ def is_recorded(kind: str, module: Any, given: Sequence[Any]) -> bool:
 
 
 def recorder(tracer: Tracer, layer: str, module: Any, given: Sequence[Any], x: Ref) -> Record:
-    """Return what records a call, from what must be known before it runs.
+    """Return what describes a call, from what must be known before it runs.
 
     Args:
         tracer: Where it is recorded.
@@ -102,7 +109,7 @@ def _act_recorder(
     is_fixed = scale is None or bool(module.fixed_point_quantization)
     counts = [int(count) for count in given[0][2]] if isinstance(scale, list) else []
 
-    def record(result: Any) -> None:
+    def record(result: Any) -> Call:
         source = identity_source = None
         if not is_fixed and isinstance(scale, list):
             parts = [
@@ -118,8 +125,12 @@ def _act_recorder(
             own = getattr(module, "identity_weight_scaling_factor", None)
             known = own if beside_weight is None else beside_weight
             identity_source = _source_grid(floats_of(beside), known, rank)
+        if isinstance(scale, list):
+            # HAWQ writes the integers of the branches over its input.
+            tracer.overwrite(data, f"QuantAct '{layer}'", also_itself=True)
         output = tracer.fresh()
-        call = ActCall(
+        tracer.record(result[0], output)
+        return ActCall(
             layer,
             x,
             output,
@@ -130,12 +141,6 @@ def _act_recorder(
             identity=None if source is None else identity,
             identity_source=identity_source,
         )
-        tracer.calls.append(call)
-        if isinstance(scale, list):
-            # HAWQ writes the integers of the branches over its input.
-            tracer.overwrite(data, f"QuantAct '{layer}'", also_itself=True)
-        tracer.bind(result[0], output)
-        tracer.record(result[0], output)
 
     return record
 
@@ -147,7 +152,7 @@ def _weight_recorder(
     kind, rank = kind_of(module), data_of(given[0]).ndim
     is_linear = kind == LINEAR
 
-    def record(result: Any) -> None:
+    def record(_result: Any) -> Call:
         scale = floats_of(getattr(module, SCALE_BUFFERS[kind])).reshape(-1)
         act = floats_of(_scale_of(given)).reshape(-1)
         bias = getattr(module, "bias_integer", None)
@@ -158,17 +163,16 @@ def _weight_recorder(
                 f"layer '{layer}' has a bias but no bias_bit: HAWQ leaves the bias out, and "
                 "so does the conversion"
             )
-        output = tracer.fresh()
         # Some forks keep the settings on the layer itself.
         kernel, conv = module.weight_integer.shape[2:], getattr(module, "conv", module)
         names = () if is_linear else ("stride", "padding", "dilation", "groups")
         settings = {name: getattr(conv, name) for name in names}
         # A linear layer shapes its scales for two axes whatever its input has.
         shaped = 2 if is_linear else rank
-        call = WeightCall(
+        return WeightCall(
             layer,
             x,
-            output,
+            tracer.fresh(),
             weight=floats_of(module.weight_integer),
             weight_scale=scale,
             bits=int(module.weight_bit),
@@ -178,8 +182,6 @@ def _weight_recorder(
             out_scale=_per_channel(scale * act, shaped),
             attributes=None if is_linear else conv_attributes(kernel, settings),
         )
-        tracer.calls.append(call)
-        tracer.bind(result[0] if isinstance(result, tuple) else result, output)
 
     return record
 
@@ -190,7 +192,7 @@ def _pool_recorder(
     """Return what records a call of a QuantAveragePool2d."""
     pool, before = module.final_pool, tuple(data_of(given[0]).shape)[2:]
 
-    def record(result: Any) -> None:
+    def record(result: Any) -> Call:
         after = tuple(int(size) for size in result[0].shape)[2:]
         op_type: str = "AveragePool"
         attributes: dict[str, Any] = {}
@@ -204,9 +206,8 @@ def _pool_recorder(
                 raise UntraceableError(f"a final_pool of type {kind}")  # noqa: TRY301
         except UntraceableError as error:
             tracer.gap(layer, kind_of(module), str(error))
-        scale, output = floats_of(_scale_of(given)), tracer.fresh()
+        scale = floats_of(_scale_of(given))
         shaped = scale.reshape(()) if scale.size == 1 else scale.reshape(-1)
-        tracer.calls.append(PoolCall(layer, x, output, shaped, op_type, attributes))
-        tracer.bind(result[0], output)
+        return PoolCall(layer, x, tracer.fresh(), shaped, op_type, attributes)
 
     return record

@@ -117,7 +117,9 @@ def _wrapper(
         with tracer.inside(name, mute=True):
             record = recorded_calls.recorder(tracer, name, module, given, source)
             result = forward(*args, **kwargs)
-            record(result)
+            call = record(result)
+            tracer.calls.append(call)
+            tracer.bind(result[0] if isinstance(result, tuple) else result, call.output)
         return result
 
     return recorded if kind in _RECORDED else named
