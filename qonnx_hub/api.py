@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from onnx_ir import Model
 
 from qonnx_hub.conversion.validation import (
-    ConversionError,
     check_artifact,
     check_source,
     feeds_for_check,
@@ -36,6 +35,7 @@ from qonnx_hub_adapters.protocol import (
     export_options,
 )
 from qonnx_hub_ir import dialect as ir_dialect
+from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quantizers import Array
 

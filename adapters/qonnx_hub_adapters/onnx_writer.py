@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub_ir.errors import HubError, NotExactError
+from qonnx_hub_ir.errors import InvalidExportError, NotExactError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
@@ -14,10 +14,6 @@ PRODUCER = "qonnx_hub"
 
 _IR_VERSION_OF_OPSET = {19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
 """Lowest ONNX IR version that goes with a standard opset."""
-
-
-class InvalidExportError(HubError):
-    """An exporter wrote a model that ONNX's own checker refuses: a defect of this project."""
 
 
 def finish(model: Model) -> Model:

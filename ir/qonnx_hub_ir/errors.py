@@ -11,7 +11,10 @@
     ├── UnsupportedGraphError      a graph with parts that cannot be read, run or said (gaps)
     │   └── NotExactError          a target cannot say it exactly, nothing near is allowed
     ├── InvalidModelError          a model that breaks the rules of the IR (issues)
+    ├── InvalidExportError         an exporter made what ONNX's own checker refuses
+    ├── ConversionError            the result computes other values: nothing was written
     ├── PassError                  a pass met what it cannot transform
+    ├── TooManyLevelsError         a function with more steps than are looked for
     └── ExecutionError             a node failed while running (node, shapes)
 
 A message says what happened, where, why, and what to do about it.
@@ -115,6 +118,18 @@ class InvalidModelError(HubError):
         lines = [message, *(f"  - {issue}" for issue in issues)]
         super().__init__("\n".join(lines))
         self.issues = tuple(issues)
+
+
+class InvalidExportError(HubError):
+    """An exporter wrote a model that ONNX's own checker refuses: a defect of this project."""
+
+
+class ConversionError(HubError):
+    """A converted file does not compute what its source computes: nothing was written."""
+
+
+class TooManyLevelsError(HubError):
+    """A function of one number has more steps than anyone wants to look for."""
 
 
 class PassError(HubError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qonnx_hub_ir.errors import (
+    ConversionError,
     HubError,
     MissingDependencyError,
     NotExactError,
@@ -16,17 +19,21 @@ NOT_EXACT = 4
 NOT_INSTALLED = 5
 
 
+EXIT_CODES: Mapping[type[HubError], int] = {
+    MissingDependencyError: NOT_INSTALLED,
+    NotExactError: NOT_EXACT,
+    UsageError: USAGE,
+    ConversionError: DIFFERENT,
+}
+"""Error -> exit code; that of every other error of ours is ``UNREADABLE``."""
+
+
 def exit_code(error: BaseException) -> int | None:
     """Return the documented exit code of an error, ``None`` for one that is not ours."""
-    if isinstance(error, MissingDependencyError):
-        return NOT_INSTALLED
-    if isinstance(error, NotExactError):
-        return NOT_EXACT
-    if isinstance(error, UsageError):
-        return USAGE
-    if type(error).__name__ == "ConversionError":
-        return DIFFERENT
-    return UNREADABLE if isinstance(error, HubError) else None
+    if not isinstance(error, HubError):
+        return None
+    codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    return next(codes, UNREADABLE)
 
 
 def message(error: BaseException) -> str:

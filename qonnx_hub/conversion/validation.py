@@ -35,7 +35,7 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.float_error import REORDERED, reordering_error
-from qonnx_hub_ir.errors import HubError, UsageError
+from qonnx_hub_ir.errors import ConversionError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
@@ -51,10 +51,6 @@ fall to either side."""
 
 _LOCATED_BATCHES = 16
 """Batches of the feeds in which the first layer that differs is looked for."""
-
-
-class ConversionError(HubError):
-    """A converted file does not compute what its source computes: nothing was written."""
 
 
 def feeds_for_check(

@@ -13,7 +13,6 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.validation import (
     FLIPPED_SHARE,
-    ConversionError,
     feeds_for_check,
     summation_noise,
 )
@@ -28,6 +27,7 @@ from qonnx_hub.passes import Step, StepRecord, run
 from qonnx_hub.transformation.layout_runner import TurnedRunner, find_turns
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.passes import InferShapes
 
 _INPUTS = "generated: random, ties, limits"

@@ -13,10 +13,10 @@ import pytest
 from onnx_ir import Model
 
 import qonnx_hub as qh
-from qonnx_hub.conversion.validation import ConversionError
 from qonnx_hub_adapters.protocol import Artifact, Bound, ExportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.exporter import QlinearExporter
+from qonnx_hub_ir.errors import ConversionError
 from tests.adapters.qlinear.kit import net
 
 RNG = np.random.default_rng

@@ -12,12 +12,12 @@ from qonnx_hub.equivalence.proof.scalar_functions import ScalarFunction
 from qonnx_hub.equivalence.proof.step_functions import (
     Mismatch,
     StepFunction,
-    TooManyLevelsError,
     differs,
     find_steps,
     first_difference,
     packed,
 )
+from qonnx_hub_ir.errors import TooManyLevelsError
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
 

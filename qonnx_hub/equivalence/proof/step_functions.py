@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.errors import TooManyLevelsError
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.thresholds import key_range, values_of
 
@@ -26,10 +26,6 @@ Function = Callable[[Array], Array]
 
 MOST_SEGMENTS = 1 << 20
 """Segments of all channels together that a table may have: some hundred megabytes at work."""
-
-
-class TooManyLevelsError(HubError):
-    """A function has more levels than a table may have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ import json
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.conversion.validation import ConversionError
 from qonnx_hub.io.atomic import write_folder
 from qonnx_hub_adapters.hls4ml import lowering
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.errors import ConversionError, UsageError
 from tests.adapters.hls4ml import nets
 
 FILES = {"model.onnx", "hls4ml_config.yml", "report.json", "tensors.json", "build.py"}

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 import qonnx_hub as qh
-from qonnx_hub.conversion.validation import ConversionError, check_source
+from qonnx_hub.conversion.validation import check_source
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub_adapters.pytorch.importer import PyTorchImporter
+from qonnx_hub_ir.errors import ConversionError
 from tests.adapters.pytorch.kit import fx_qat, load
 
 SAMPLE = torch.zeros(1, 3, 8, 8)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qonnx_hub.equivalence.proof.step_functions import (
-    TooManyLevelsError,
     find_steps,
     first_difference,
 )
+from qonnx_hub_ir.errors import TooManyLevelsError
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding, integer_bounds
 from qonnx_hub_ir.semantics import quantize
 from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
