@@ -43,6 +43,7 @@ INFO = AdapterInfo(
         **INTEGER_QUANTIZERS,
         Feature.BIPOLAR: Support.EXACT,
         Feature.ROUNDING_MODES: Support.EXACT,
+        Feature.DYNAMIC: Support.REFUSED,
         Feature.MINIFLOAT: Support.EXACT,
         Feature.TRUNC: Support.EXACT,
     },

@@ -11,9 +11,11 @@ from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
+    Feature,
     Feeds,
     ImportOptions,
     Outputs,
+    Support,
 )
 from qonnx_hub_adapters.pytorch import inference, tracing
 from qonnx_hub_adapters.pytorch.assembly import assemble, free_names
@@ -42,7 +44,7 @@ INFO = AdapterInfo(
     extra="pytorch",
     requires=("torch", "onnxscript"),
     suffixes=(tracing.SUFFIX,),
-    support=INTEGER_QUANTIZERS,
+    support={**INTEGER_QUANTIZERS, Feature.DYNAMIC: Support.REFUSED},
 )
 
 _NEEDED = (INFO.name, "onnxscript")

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 
 from qonnx_hub_adapters.protocol import Feature, Support
 
-_EXACT = (
-    Feature.BITS_2_TO_8,
-    Feature.BITS_9_TO_16,
-    Feature.BITS_17_TO_32,
-    Feature.UNSIGNED_1_BIT,
-    Feature.NARROW,
-    Feature.PER_CHANNEL,
-    Feature.ZERO_POINT,
+INTEGER_QUANTIZERS: Mapping[Feature, Support] = dict.fromkeys(
+    (
+        Feature.BITS_2_TO_8,
+        Feature.BITS_9_TO_16,
+        Feature.BITS_17_TO_32,
+        Feature.UNSIGNED_1_BIT,
+        Feature.NARROW,
+        Feature.PER_CHANNEL,
+        Feature.ZERO_POINT,
+    ),
+    Support.EXACT,
 )
-
-INTEGER_QUANTIZERS: Mapping[Feature, Support] = {
-    **dict.fromkeys(_EXACT, Support.EXACT),
-    Feature.DYNAMIC: Support.REFUSED,
-}
 """Static affine quantizers of any width up to 32 bits."""
