@@ -61,6 +61,11 @@ class Builder:
         self.graph.append(made)
         return made.outputs[0]
 
+    def reshape(self, value: Value, shape: Sequence[int]) -> Value:
+        """Return the output of a new Reshape to this shape."""
+        sizes = self.constant(np.array(shape, dtype=np.int64))
+        return self.add("Reshape", [value, sizes], shape)
+
     def quantize(self, x: Value, quant: IntQuant | BipolarQuant) -> Value:
         """Return the output of a new quantizer on ``x``."""
         node = dialect.quantizer_node(x, quant, f"quantizer_{len(self.graph)}", self.graph)
@@ -143,12 +148,7 @@ class Builder:
         )
         return self._given_norm(value, shape, (scale, bias, nothing, one, 0.0))
 
-    def _given_norm(
-        self,
-        value: Value,
-        shape: Sequence[int],
-        norm: Norm,
-    ) -> Value:
+    def _given_norm(self, value: Value, shape: Sequence[int], norm: Norm) -> Value:
         parameters = [
             self.constant(np.broadcast_to(p.astype(np.float32), (shape[-1],)).copy())
             for p in norm[:4]

@@ -67,8 +67,7 @@ def lower_reshape(context: Context, node: Node) -> Term:
 def _flattened(context: Context, term: Term, shape: tuple[int, ...]) -> Term:
     stored = term.stored_shape()
     order = _order(term) if len(shape) == 2 else None
-    sizes = context.builder.constant(np.array(shape, dtype=np.int64))
-    value = context.builder.add("Reshape", [term.value, sizes], shape)
+    value = context.builder.reshape(term.value, shape)
     steps = term.steps
     if len(shape) == 2:
         steps = tuple(_repeated(step, stored) for step in term.steps)

@@ -10,7 +10,7 @@ from qonnx_hub_adapters.hls4ml import project
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.config import hls_config
 from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
-from qonnx_hub_adapters.hls4ml.lowering import Lowered, is_turned, lower, stored_sizes
+from qonnx_hub_adapters.hls4ml.lowering import Lowered, is_permuted, lower, stored_sizes
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
 from qonnx_hub_adapters.onnx_writer import finish, raise_to
@@ -64,12 +64,12 @@ class Hls4mlExporter:
             UsageError: An option that does not exist.
         """
         inputs = tuple(str(value.name) for value in model.graph.inputs)
-        wishes = read_options(options.extra, inputs)
+        own = read_options(options.extra, inputs)
         lowered = lower(
             model,
             allow_lossy=options.allow_lossy,
-            streams=wishes.io_type == "io_stream",
-            ac_types=wishes.has_ac_types(),
+            streams=own.io_type == "io_stream",
+            ac_types=own.has_ac_types(),
         )
         if lowered.gaps:
             raise NotExactError("hls4ml cannot compute these nodes exactly:", lowered.gaps)
@@ -77,28 +77,28 @@ class Hls4mlExporter:
         raise_to(written, options.opset)
         finish(written)
         types = {
-            str(value.name): input_type(value, port.name, wishes)
+            str(value.name): input_type(value, port.name, own)
             for value, port in zip(written.graph.inputs, lowered.inputs, strict=True)
         }
-        hls = hls_config(written, types, wishes)
-        notes = (*lowered.notes, *_notes(lowered, wishes, types))
+        hls = hls_config(written, types, own)
+        notes = (*lowered.notes, *_notes(lowered, own, types))
         compared = between_source_ports(written, lowered.inputs, lowered.outputs)
         InferShapes()(compared)
-        told = project.report(lowered, hls, notes)
+        report = project.report(lowered, hls, notes)
         return Artifact(
             written,
             lowered.records,
             notes,
-            project.files(project.project_config(wishes, hls), told, lowered.tensors),
+            project.files(project.project_config(own, hls), report, lowered.tensors),
             compared,
             lowered.reordered,
         )
 
 
-def _notes(lowered: Lowered, wishes: Hls4mlOptions, types: dict[str, Any]) -> list[str]:
+def _notes(lowered: Lowered, own: Hls4mlOptions, types: dict[str, Any]) -> list[str]:
     notes = []
     for port, kind in zip(lowered.inputs, types.values(), strict=True):
-        if is_turned(port):
+        if is_permuted(port):
             layout = "in one row" if port.flat else "channels last"
             sizes = "x".join(map(str, stored_sizes(port)))
             notes.append(f"input '{port.name}' is fed {layout}: {sizes}")
@@ -115,7 +115,7 @@ def _notes(lowered: Lowered, wishes: Hls4mlOptions, types: dict[str, Any]) -> li
     if lowered.reordered:
         notes.append("scales are multiplied after sums: float32 rounds at another place")
     softmax = [n for n in lowered.model.graph if n.op_type == "Softmax"]
-    if softmax and wishes.softmax == "skip":
+    if softmax and own.softmax == "skip":
         notes.append("hls4ml leaves the trailing Softmax to the host: it returns logits")
     elif softmax:
         notes.append("hls4ml computes Softmax from tables: near, not equal")

@@ -146,7 +146,11 @@ def lower(
     give_cleanup_names(made.graph)
     gaps.extend(_gaps_of_constants(made))
     if streams:
-        gaps.extend(gap for node in made.graph if (gap := _stream_gap(node)) is not None)
+        gaps.extend(
+            Gap(str(node.name), node.op_type, reason, "io_type=io_parallel takes it")
+            for node in made.graph
+            if (reason := _stream_problem(node))
+        )
     quantizers = [node for node in source.graph if dialect.is_quantizer(node)]
     records = tuple(r for node in quantizers if (r := _record(context, node)) is not None)
     return Lowered(
@@ -181,32 +185,22 @@ def _gaps_of_constants(model: Model) -> list[Gap]:
     return [Gap(str(node.name), node.op_type, reason) for node in readers]
 
 
-def _stream_gap(node: Node) -> Gap | None:
-    """Return why a node of the new graph cannot be written for streams."""
-    remedy = "io_type=io_parallel takes it"
-    if node.op_type == "MaxPool" and _overlaps(node):
-        reason = "in streams hls4ml pools only over windows side by side, without padding"
-        return Gap(str(node.name), "MaxPool", reason, remedy)
-    if node.op_type == "Conv" and len(set(node.attributes["kernel_shape"].value)) > 1:
-        reason = "in streams hls4ml asserts that windows are as high as wide"
-        return Gap(str(node.name), "Conv", reason, remedy)
+def _stream_problem(node: Node) -> str:
+    """Return why a node of the new graph cannot be written for streams; empty if it can."""
+    kernel = list(attribute(node, "kernel_shape", ()))
+    apart = kernel == list(attribute(node, "strides", ()))
+    if node.op_type == "MaxPool" and (not apart or any(attribute(node, "pads", ()))):
+        return "in streams hls4ml pools only over windows side by side, without padding"
+    if node.op_type == "Conv" and len(set(kernel)) > 1:
+        return "in streams hls4ml asserts that windows are as high as wide"
     if node.op_type != "Reshape":
-        return None
+        return ""
     out = node.outputs[0]
     if out.is_graph_output() or (out.shape is not None and len(out.shape) != 2):
-        reason = "in streams hls4ml ends with a KeyError where it repacks an image"
-        return Gap(str(node.name), "Reshape", reason, remedy)
+        return "in streams hls4ml ends with a KeyError where it repacks an image"
     if any(usage.node.op_type != "MatMul" for usage in out.uses()):
-        reason = "in streams hls4ml loses data between a flattened image and such a layer"
-        return Gap(str(node.name), "Reshape", reason, remedy)
-    return None
-
-
-def _overlaps(pool: Node) -> bool:
-    given = {
-        name: list(attr.value) for name, attr in pool.attributes.items() if name != "ceil_mode"
-    }
-    return given["kernel_shape"] != given["strides"] or any(given["pads"])
+        return "in streams hls4ml loses data between a flattened image and such a layer"
+    return ""
 
 
 def _lowered(context: Context, node: Node) -> Term:
@@ -277,7 +271,7 @@ def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Port:
     rank = len(shape)
     if rank > 2 and _ends_in_rows(value):
         port = Port(name, shape, permutations.identity(rank), True)
-    elif rank in (3, 4) and not _is_turned_first(value):
+    elif rank in (3, 4) and not _is_fed_channels_last(value):
         port = Port(name, shape, permutations.to_first(rank), False)
     else:
         port = Port(name, shape, permutations.identity(rank), False)
@@ -304,8 +298,8 @@ def _ends_in_rows(value: Value) -> bool:
     return bool(value.uses())
 
 
-def _is_turned_first(value: Value) -> bool:
-    """Return whether the source takes images channels last, and turns them itself."""
+def _is_fed_channels_last(value: Value) -> bool:
+    """Return whether the source takes images channels last, and transposes them itself."""
     first = permutations.to_first(0 if value.shape is None else len(value.shape))
     readers = [usage.node for usage in value.uses()]
     return bool(readers) and all(permutations.perm_of(node) == first for node in readers)
@@ -340,7 +334,7 @@ def _keep_provenance(value: Value, term: Term) -> None:
         term.value.metadata_props[dialect.PROVENANCE] = known
 
 
-def is_turned(port: Port) -> bool:
+def is_permuted(port: Port) -> bool:
     """Return whether an input or output is stored in another layout than the source's."""
     return port.flat or permutations.simplified(port.axes) is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from onnx_ir import Node, Value
+from onnx_ir import Node
 
 from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.pending_affine import Term, multiply
@@ -36,18 +36,10 @@ def _image(context: Context, node: Node) -> Term:
         return term
     # hls4ml takes the axes of one-dimensional pooling for channels-first ones.
     batch, channels, width = term.shape
-    value = context.builder.add(
-        "Reshape",
-        [term.value, _sizes(context, 1, 1, width, channels)],
-        (1, 1, width, channels),
-    )
+    value = context.builder.reshape(term.value, (1, 1, width, channels))
     return replace(
         term, value=value, shape=(batch, channels, 1, width), axes=permutations.to_first(4)
     )
-
-
-def _sizes(context: Context, *sizes: int) -> Value:
-    return context.builder.constant(np.array(sizes, dtype=np.int64))
 
 
 def _window(node: Node, term: Term) -> ImageWindow:
@@ -77,9 +69,7 @@ def _restored(context: Context, node: Node, term: Term) -> Term:
     if node.outputs[0].shape is None or len(node.outputs[0].shape) != 3:
         return term
     _, channels, _, width = term.shape
-    value = context.builder.add(
-        "Reshape", [term.value, _sizes(context, 1, width, channels)], (1, width, channels)
-    )
+    value = context.builder.reshape(term.value, (1, width, channels))
     return replace(
         term, value=value, shape=(1, channels, width), axes=permutations.to_first(3)
     )
@@ -140,7 +130,7 @@ def lower_reduce_mean(context: Context, node: Node) -> Term:
     if attribute(node, "keepdims", 1):
         return mean
     size = mean.shape[1]
-    value = context.builder.add("Reshape", [mean.value, _sizes(context, 1, size)], (1, size))
+    value = context.builder.reshape(mean.value, (1, size))
     return replace(mean, value=value, shape=(1, size), axes=(0, 1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Value
 
-from qonnx_hub_adapters.hls4ml.lowering import Port, is_turned, stored_sizes
+from qonnx_hub_adapters.hls4ml.lowering import Port, is_permuted, stored_sizes
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph import permutations
 
@@ -26,14 +26,14 @@ def between_source_ports(
     copy = model.clone()
     for value, port in zip(list(copy.graph.inputs), inputs, strict=True):
         value.name = port.name
-        if is_turned(port):
-            _turn_input(copy.graph, value, port)
+        if is_permuted(port):
+            _permute_input(copy.graph, value, port)
     for index, port in enumerate(outputs):
-        _turn_output(copy.graph, index, port)
+        _permute_output(copy.graph, index, port)
     return copy
 
 
-def _turn_input(graph: Graph, value: Value, port: Port) -> None:
+def _permute_input(graph: Graph, value: Value, port: Port) -> None:
     usages = [(usage.node, usage.idx) for usage in value.uses()]
     if port.flat:
         sizes = np.array(stored_sizes(port), dtype=np.int64)
@@ -50,9 +50,9 @@ def _turn_input(graph: Graph, value: Value, port: Port) -> None:
         user.replace_input_with(index, node.outputs[0])
 
 
-def _turn_output(graph: Graph, index: int, port: Port) -> None:
+def _permute_output(graph: Graph, index: int, port: Port) -> None:
     value = graph.outputs[index]
-    if not is_turned(port):
+    if not is_permuted(port):
         value.name = port.name
         return
     perm = list(port.axes)
