@@ -16,6 +16,7 @@ from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
     ACTIVATIONS,
     INPUTS,
+    INTEGERS,
     MODEL,
     NODES,
     QUANTIZERS,
@@ -25,10 +26,10 @@ from qonnx_hub_adapters.lint.rules import (
     LintScope,
     LintTarget,
     anywhere,
+    constants_of,
     has_no_constant,
     has_several_widths,
     high_rank,
-    integers,
     is_one_signed_bit,
     operator,
     quantizer_nodes,
@@ -96,8 +97,8 @@ def _is_dynamic(node: Node) -> bool:
 
 def _many_bits(node: Node) -> int:
     """Return the bits of an activation that gets no thresholds; 0 where it gets some."""
-    quant = integers(node)
-    if quant is None or array(quant.bits).size != 1:
+    quant = known(node)
+    if not isinstance(quant, IntQuant) or array(quant.bits).size != 1:
         return 0
     bits = float(array(quant.bits).reshape(-1)[0])
     return int(bits) if bits > MOST_BITS else 0
@@ -121,10 +122,11 @@ def _is_scaled_bipolar(node: Node) -> bool:
 
 
 def _levels(node: Node) -> IntQuant | None:
-    """Return the quantizer of an activation of more than one signed bit."""
-    quant = integers(node)
-    single = quant is not None and quant.signed and np.any(array(quant.bits) == 1)
-    return None if single else quant
+    """Return the integer quantizer of an activation, unless it is of one signed bit."""
+    quant = known(node)
+    if not isinstance(quant, IntQuant):
+        return None
+    return None if quant.signed and np.any(array(quant.bits) == 1) else quant
 
 
 def follows_relu(node: Node) -> bool:
@@ -133,14 +135,9 @@ def follows_relu(node: Node) -> bool:
     return before is not None and before.op_type == "Relu"
 
 
-def _is_signed_behind_relu(node: Node) -> bool:
-    quant = _levels(node)
-    return quant is not None and follows_relu(node) and quant.signed
-
-
-def _is_narrow_behind_relu(node: Node) -> bool:
-    quant = _levels(node)
-    return quant is not None and follows_relu(node) and quant.narrow and not quant.signed
+def _is_partial_behind_relu(node: Node) -> bool:
+    quant = None if is_weight(node) else _levels(node)
+    return quant is not None and follows_relu(node) and (quant.signed or quant.narrow)
 
 
 def _unsigned_behind(node: Node) -> str:
@@ -206,6 +203,11 @@ def _has_quantized_bias(node: Node) -> bool:
 
 
 _REFUSED, _WRONG, _NOTE = Severity.REFUSED, Severity.WRONG, Severity.NOTE
+_BEHIND_RELU = replace(
+    ACTIVATIONS,
+    name="activation quantizers behind a Relu, signed or narrow",
+    holds=_is_partial_behind_relu,
+)
 _MATMUL = replace(operator("MatMul"), holds=lambda n: n.op_type == "MatMul" and not n.domain)
 _MINIFLOATS = replace(QUANTIZERS, name="FloatQuant", holds=lambda n: n.op_type == "FloatQuant")
 _TRUNCS = replace(QUANTIZERS, name="Trunc", holds=lambda node: node.op_type == "Trunc")
@@ -248,7 +250,7 @@ TARGET = LintTarget(
             "freeze scale, zero point and bit width",
         ),
         LintRule(
-            *(_REFUSED, QUANTIZERS, has_several_widths, "has several bit widths"),
+            *(_REFUSED, INTEGERS, has_several_widths, "has several bit widths"),
             "one datatype per tensor",
             "use one bit width",
         ),
@@ -268,7 +270,7 @@ TARGET = LintTarget(
             "retrain with ROUND, or express the mode with standard operators before Quant",
         ),
         LintRule(
-            *(_WRONG, QUANTIZERS, is_one_signed_bit, "is signed with 1 bit"),
+            *(_WRONG, INTEGERS, is_one_signed_bit, "is signed with 1 bit"),
             "FINN takes the levels -1 and 0 of two's complement, not -1 and +1",
         ),
         LintRule(
@@ -277,12 +279,12 @@ TARGET = LintTarget(
             "ValueError: only a scale of 1 is supported",
         ),
         LintRule(
-            *(_REFUSED, ACTIVATIONS, _is_signed_behind_relu),
+            *(_REFUSED, _BEHIND_RELU, lambda node: constants_of(node).signed),
             "follows a Relu and is signed or narrow",
             "ValueError: FINN expects an unsigned, not narrow Quant behind Relu",
         ),
         LintRule(
-            *(_REFUSED, ACTIVATIONS, _is_narrow_behind_relu),
+            *(_REFUSED, _BEHIND_RELU, lambda node: not constants_of(node).signed),
             "follows a Relu and is signed or narrow",
             "ValueError: FINN expects an unsigned, not narrow Quant behind Relu",
             "use the full unsigned range",

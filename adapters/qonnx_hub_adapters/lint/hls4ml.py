@@ -16,6 +16,7 @@ from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
     ACTIVATIONS,
     INPUTS,
+    INTEGERS,
     QUANTIZERS,
     WEIGHTS,
     Answer,
@@ -23,10 +24,10 @@ from qonnx_hub_adapters.lint.rules import (
     LintScope,
     LintTarget,
     anywhere,
+    constants_of,
     has_no_constant,
     has_several_widths,
     high_rank,
-    integers,
     is_one_signed_bit,
     operator,
     reader_count,
@@ -159,24 +160,20 @@ def _is_product(node: Node | None) -> bool:
     return product and node is not None and node.op_type in ACCEPTED
 
 
-def _other_rounding(node: Node) -> str:
-    quant = integers(node)
-    if quant is None or quant.rounding in (Rounding.ROUND, Rounding.FLOOR):
-        return ""
-    return str(quant.rounding)
-
-
-def _loses_zero_point(node: Node) -> bool:
-    quant = integers(node)
-    if quant is None or not is_power_of_two(quant.scale):
-        return False
-    return bool(np.any(array(quant.zero_point) != 0))
-
-
 def _scale(node: Node) -> Array:
     """Return the scale of a quantizer whose parameters are constant; 1 for the others."""
     quant = known(node)
     return array(1 if quant is None else quant.scale)
+
+
+def _other_rounding(node: Node) -> str:
+    rounding = constants_of(node).rounding
+    return "" if rounding in (Rounding.ROUND, Rounding.FLOOR) else str(rounding)
+
+
+def _loses_zero_point(node: Node) -> bool:
+    quant = constants_of(node)
+    return is_power_of_two(quant.scale) and bool(quant.zero_point.any())
 
 
 def _has_matrix_channels(node: Node) -> bool:
@@ -199,9 +196,9 @@ def _scale_axes(node: Node) -> Answer:
 
 def _is_odd(node: Node) -> bool:
     """Return whether an activation has one scale that is no power of two."""
-    quant = integers(node)
-    single = quant is not None and array(quant.scale).size == 1
-    return single and quant is not None and not is_power_of_two(quant.scale)
+    quant = known(node)
+    integers = isinstance(quant, IntQuant) and array(quant.scale).size == 1
+    return integers and not is_power_of_two(_scale(node))
 
 
 def _shares_input(node: Node) -> bool:
@@ -361,22 +358,22 @@ TARGET = LintTarget(
             "freeze the parameters",
         ),
         LintRule(
-            *(_REFUSED, QUANTIZERS, _other_rounding, "rounds with {}"),
+            *(_REFUSED, INTEGERS, _other_rounding, "rounds with {}"),
             "NotImplementedError: only ROUND and FLOOR",
             "retrain with ROUND or FLOOR",
         ),
         LintRule(
-            *(_WRONG, QUANTIZERS, _loses_zero_point),
+            *(_WRONG, INTEGERS, _loses_zero_point),
             "has a zero point and a power-of-two scale",
             "the zero point is dropped: errors of 1 to 2 on values of 2",
         ),
         LintRule(
-            *(_REFUSED, QUANTIZERS, has_several_widths, "has several bit widths"),
+            *(_REFUSED, INTEGERS, has_several_widths, "has several bit widths"),
             "one bit width is read",
             _NEVER,
         ),
         LintRule(
-            *(_WRONG, QUANTIZERS, is_one_signed_bit, "is signed with 1 bit"),
+            *(_WRONG, INTEGERS, is_one_signed_bit, "is signed with 1 bit"),
             "the levels are -1 and 0 instead of -1 and +1: errors of 4",
         ),
         LintRule(

@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypeAlias
 
-import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.queries import (
-    array,
     is_constant,
     is_weight,
     known,
@@ -177,22 +175,20 @@ def operator(name: str, places: Callable[[Model], Iterable[Node]] = main_nodes) 
     return LintScope(name, places, lambda node: node.op_type == name)
 
 
-def integers(node: Node) -> IntQuant | None:
-    """Return an integer quantizer whose parameters are all constant."""
-    quant = known(node)
-    return quant if isinstance(quant, IntQuant) else None
+def constants_of(node: Node) -> Any:
+    """Return the quantizer of a node in a scope where all its parameters are constant."""
+    return known(node)
 
 
 def has_several_widths(node: Node) -> bool:
     """Return whether an integer quantizer has several bit widths."""
-    quant = integers(node)
-    return quant is not None and array(quant.bits).size > 1
+    return bool(constants_of(node).bits.size > 1)
 
 
 def is_one_signed_bit(node: Node) -> bool:
-    """Return whether a quantizer is signed and of one bit: for QONNX -1 and +1."""
-    quant = integers(node)
-    return quant is not None and quant.signed and bool(np.all(array(quant.bits) == 1))
+    """Return whether an integer quantizer is signed and of one bit: for QONNX -1 and +1."""
+    quant = constants_of(node)
+    return bool(quant.signed and (quant.bits == 1).all())
 
 
 def high_rank(node: Node) -> int:
@@ -220,6 +216,11 @@ MODEL = LintScope("model", _the_model)
 INPUTS = LintScope("input", lambda model: model.graph.inputs)
 NODES = LintScope("any node", main_nodes)
 QUANTIZERS = LintScope("quantizers", quantizer_nodes)
+INTEGERS = LintScope(
+    "integer quantizers of constants",
+    quantizer_nodes,
+    lambda node: isinstance(known(node), IntQuant),
+)
 ACTIVATIONS = LintScope(
     "activation quantizers", quantizer_nodes, lambda node: not is_weight(node)
 )
