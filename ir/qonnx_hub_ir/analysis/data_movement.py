@@ -11,7 +11,7 @@ import numpy as np
 
 from qonnx_hub_ir.analysis.grids import Grid
 from qonnx_hub_ir.analysis.pointwise import union
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, element_count, widened
+from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
@@ -20,6 +20,7 @@ from qonnx_hub_ir.analysis.value_info import (
     collapsed,
     of_constant,
 )
+from qonnx_hub_ir.graph.queries import element_count
 from qonnx_hub_ir.quantizers import Array
 
 

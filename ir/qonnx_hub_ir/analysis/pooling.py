@@ -13,7 +13,6 @@ from qonnx_hub_ir.analysis.pointwise import scaled_grid, union
 from qonnx_hub_ir.analysis.rule_context import (
     RuleTable,
     Site,
-    element_count,
     widened,
     within_grid,
 )
@@ -25,6 +24,7 @@ from qonnx_hub_ir.analysis.value_info import (
     of_integers,
     settled,
 )
+from qonnx_hub_ir.graph.queries import element_count
 
 
 def _keep(site: Site) -> ValueInfo | list[ValueInfo] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -93,12 +92,6 @@ def numpy_type(value: Value) -> np.dtype[Any] | None:
         return np.dtype(value.dtype.numpy())
     except (TypeError, ValueError):
         return None
-
-
-def element_count(sizes: Sequence[int | None]) -> int | None:
-    """Return the product of sizes, ``None`` unless all are known."""
-    known = [size for size in sizes if size is not None]
-    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def rounded_outward(low: Array, high: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ from onnx_ir import Node, Value
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.value_numbering import plain_signature
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, input_of
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     IntQuant,
@@ -107,7 +107,7 @@ def _reshaped(model: ProofModel, node: Node) -> int | None:
 
 def _product(model: ProofModel, node: Node) -> int | None:
     """Return a Gemm without factors as a product and a sum."""
-    addend = node.inputs[2] if len(node.inputs) > 2 else None
+    addend = input_of(node, 2)
     if attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0:
         return None
     if addend is not None and attribute(node, "beta", 1.0) != 1.0:
@@ -294,7 +294,7 @@ def _code_bounds(model: ProofModel, codes: Value) -> tuple[int, int] | None:
 
 def _zero_point(model: ProofModel, node: Node) -> int | None:
     """Return the node's one zero point; ``None`` unless it is constant."""
-    value = node.inputs[2] if len(node.inputs) > 2 else None
+    value = input_of(node, 2)
     if value is None:
         return 0
     constant = model.constants.get(value)
