@@ -386,6 +386,25 @@ def test_functions_with_a_margin_hold_their_ends(op_type, expected):
     assert np.allclose((low, high), expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "expected"),
+    [("Sin", (-1.0, 1.0)), ("Erf", (-1.0, 1.0)), ("Cosh", (1.0, math.inf))],
+)
+def test_a_function_without_a_rule_stays_in_its_bounds(op_type, expected):
+    assert ends(inferred([node(op_type, "x")], [2, 3], given="FLOAT32")) == expected
+
+
+@pytest.mark.parametrize(("op_type", "at"), [("Atan", np.inf), ("Asin", 1.0), ("Acos", -1.0)])
+def test_a_bound_that_is_no_float_has_a_margin(op_type, at):
+    # Half of pi, rounded to float32, lies above half of pi.
+    largest = {"Atan": np.arctan, "Asin": np.arcsin, "Acos": np.arccos}[op_type]
+    value = float(largest(np.float32(at)))
+    assert value > (math.pi if op_type == "Acos" else math.pi / 2)
+    low, high = ends(inferred([node(op_type, "x")], [2, 3], given="FLOAT32"))
+    assert high >= value
+    assert low <= (0.0 if op_type == "Acos" else -value)
+
+
 def test_a_limit_on_the_grid_cuts_the_integers():
     found = inferred([node("Clip", "x", "a", "b")], [2, 3], {"a": f32(-2), "b": f32(3)})
     assert (found.integer_low, found.integer_high) == (-2, 3)
