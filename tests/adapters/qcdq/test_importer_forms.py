@@ -252,3 +252,19 @@ def test_a_sign_in_integers_is_bipolar() -> None:
     assert quantizers(load(nodes, constants)) == [BipolarQuant(f32(0.25))]
     kept = load(nodes, {**constants, "z": i8(1)})
     assert set(kept_reasons(kept)) == {"dequantize"}
+
+
+def test_a_resize_of_whole_pixels_moves_behind_the_quantizer() -> None:
+    scales = np.array([1, 1, 2, 2], dtype=np.float32)
+    resize = make_node("Resize", ["q", "", "scales"], ["c"], "resize", mode="nearest")
+    constants = {"s": 0.25, "z": i8(3), "scales": scales}
+    model = load(pair(resize, last="c"), constants, shape=(1, 2, 3, 4))
+    assert ops(model) == ["Quant", "Clip", "Resize"]
+
+
+def test_a_unique_of_integers_stays() -> None:
+    # Clamping may make values equal that it drops, so the quantizer cannot move in front.
+    nodes = pair(make_node("Unique", ["q"], ["c"], "unique"), last="c")
+    model = load(nodes, {"s": 0.25, "z": i8(0)})
+    assert "Unique" in ops(model)
+    assert "Quant" not in ops(model)

@@ -543,3 +543,21 @@ def test_a_quantizer_that_stays_behind_odd_sums_carries_its_bound() -> None:
     assert not record.exact
     assert record.bound is not None
     assert record.bound.share is None
+
+
+def test_a_resize_that_fills_in_values_is_not_done_on_integers() -> None:
+    n = net()
+    # What lies outside is 0.0, which is the code 3.
+    n.quant("x", "xq", 0.25, 4, 3.0, signed=0)
+    n.constants |= {
+        "roi": np.array([0, 0, -0.5, 0, 1, 1, 0.5, 1], dtype=np.float32),
+        "scales": np.array([1, 1, 2, 1], dtype=np.float32),
+    }
+    how = {"mode": "nearest", "coordinate_transformation_mode": "tf_crop_and_resize"}
+    n.add("Resize", ["xq", "roi", "scales"], "m", **how)
+    n.quant("m", "y", 0.25, 4, 3.0, signed=0)
+    model = n.model((1, 3, 4, 6), "y")
+    artifact = export(model)
+    kinds = ops(artifact)
+    assert kinds.index("DequantizeLinear") < kinds.index("Resize")
+    assert_exact(model, artifact)

@@ -203,3 +203,11 @@ def test_other_files_are_not_claimed() -> None:
     assert not importer.accepts(file_of(framed(node, y_scale="sx", y_zero="zx"), BASE, (3,)))
     assert not importer.accepts("no_such_file.onnx")
     assert not importer.accepts(3)
+
+
+def test_a_vector_may_be_the_second_factor() -> None:
+    constants = BASE | {"w": integers((8,), -7, 8)}
+    proto = file_of(
+        framed(make_node("QLinearMatMul", QLINEAR_INPUTS, ["r"], "matmul")), constants, (3, 8)
+    )
+    assert_same(proto, (3, 8), 3)
