@@ -123,33 +123,27 @@ def _qgemm(site: IntegerNode) -> None:
     site.quantized(values, 7)
 
 
-def _pairwise(op_type: str) -> Expander:
-    def rewrite(site: IntegerNode) -> None:
-        site.attributes()
-        values = site.emit.add(op_type, [site.dequantized(0), site.dequantized(3)])
-        site.quantized_with_zero(values, 6)
-
-    return rewrite
-
-
-def _single(op_type: str, *known: str, with_zero: bool = False) -> Expander:
-    """Return what rewrites an operator of one input.
+def _elementwise(
+    op_type: str, *known: str, operands: int = 1, with_zero: bool = False
+) -> Expander:
+    """Return what rewrites an operator of one or two dequantized values.
 
     Args:
         op_type: Its float operator.
         known: Attributes that both have.
+        operands: How many values it takes.
         with_zero: Whether it rounds its result with the zero point added.
     """
 
     def rewrite(site: IntegerNode) -> None:
-        attributes = site.attributes(*known, "channels_last")
+        layout = ("channels_last",) if operands == 1 else ()
+        attributes = site.attributes(*known, *layout)
         if attributes.pop("channels_last", 0):
             raise site.fail("is channels-last")
-        values = site.emit.add(op_type, [site.dequantized(0)], **attributes)
-        if with_zero:
-            site.quantized_with_zero(values, 3)
-        else:
-            site.quantized(values, 3)
+        inputs = [site.dequantized(3 * index) for index in range(operands)]
+        values = site.emit.add(op_type, inputs, **attributes)
+        write = site.quantized_with_zero if with_zero else site.quantized
+        write(values, 3 * operands)
 
     return rewrite
 
@@ -189,16 +183,16 @@ _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     (CONTRIB, "DynamicQuantizeMatMul"): dynamic_matmul,
     (CONTRIB, "MatMulIntegerToFloat"): matmul_to_float,
     (CONTRIB, "QGemm"): _qgemm,
-    (CONTRIB, "QLinearAdd"): _pairwise("Add"),
-    (CONTRIB, "QLinearAveragePool"): _single(
+    (CONTRIB, "QLinearAdd"): _elementwise("Add", operands=2, with_zero=True),
+    (CONTRIB, "QLinearAveragePool"): _elementwise(
         "AveragePool", "ceil_mode", "count_include_pad", *WINDOW, with_zero=True
     ),
     (CONTRIB, "QLinearConcat"): _concat,
-    (CONTRIB, "QLinearGlobalAveragePool"): _single("GlobalAveragePool"),
-    (CONTRIB, "QLinearLeakyRelu"): _single("LeakyRelu", "alpha"),
-    (CONTRIB, "QLinearMul"): _pairwise("Mul"),
+    (CONTRIB, "QLinearGlobalAveragePool"): _elementwise("GlobalAveragePool"),
+    (CONTRIB, "QLinearLeakyRelu"): _elementwise("LeakyRelu", "alpha"),
+    (CONTRIB, "QLinearMul"): _elementwise("Mul", operands=2, with_zero=True),
     (CONTRIB, "QLinearReduceMean"): _reduce_mean,
-    (CONTRIB, "QLinearSigmoid"): _single("Sigmoid"),
+    (CONTRIB, "QLinearSigmoid"): _elementwise("Sigmoid"),
     (CONTRIB, "QLinearSoftmax"): _softmax,
     (CONTRIB, "QLinearWhere"): _where,
 }
