@@ -25,6 +25,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
 from qonnx_hub.io.python_sources import resolve
+from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
@@ -176,6 +177,7 @@ def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) 
         NotExactError: The form cannot say the model exactly; every reason is listed.
     """
     exporter = registry.find_exporter(format)
+    require_declared(exporter.info, model)
     artifact = exporter.export(model, export_options(**options))
     beside = has_external_data(model)
     write_artifact(artifact, path, exporter.info.folder, external=beside)
@@ -245,6 +247,7 @@ def convert(
     if ChangeLayout(layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
     exporter = registry.find_exporter(to)
+    require_declared(exporter.info, model)
     own: dict[str, Any] = {
         "encoding": encoding,
         "stored_weights": stored_weights,

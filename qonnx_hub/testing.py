@@ -2,14 +2,39 @@
 
 In a suite that uses pytest, ``pytest_plugins = ["qonnx_hub.testing"]`` in the uppermost
 ``conftest.py`` gives a fixture ``assert_equivalent``, which is the function of that name.
+
+Adapters, ours and those of others, subclass :class:`ImporterContract` and
+:class:`ExporterContract`: what every adapter keeps, as tests.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from qonnx_hub_adapters.features import undeclared_gaps
+from qonnx_hub_adapters.protocol import (
+    Artifact,
+    Exporter,
+    ExportOptions,
+    Feature,
+    Importer,
+    ImportOptions,
+    Prepares,
+    Support,
+)
+from qonnx_hub_ir.errors import (
+    HubError,
+    MissingDependencyError,
+    UnsupportedGraphError,
+    UsageError,
+)
+
 if TYPE_CHECKING:
+    from onnx import ModelProto
+    from onnx_ir import Model
+
     from qonnx_hub.equivalence.reports.report import CheckResult
     from qonnx_hub_ir.quantizers import Array
 
@@ -56,3 +81,190 @@ def pytest_configure(config: Any) -> None:
     name = "qonnx_hub.fixtures"
     if not config.pluginmanager.has_plugin(name):
         config.pluginmanager.register(Fixtures(), name)
+
+
+class ExporterContract:
+    """What every exporter keeps, as tests: subclass it in a test module of the adapter.
+
+    ::
+
+        class TestMyExporter(ExporterContract):
+            def make_exporter(self):
+                return MyExporter()
+
+    Each test holds the matrix ``info.support`` against what the exporter does, feature by
+    feature. A form that knows its models only in another shape gives its own
+    :meth:`feature_models`.
+    """
+
+    def make_exporter(self) -> Exporter:
+        """Return the exporter."""
+        raise NotImplementedError("return the exporter that is tested")
+
+    def feature_models(self) -> Mapping[Feature, ModelProto]:
+        """Return a small model for every feature; those of :mod:`qonnx_hub.testing_models`."""
+        from qonnx_hub.testing_models import feature_models
+
+        return feature_models()
+
+    def test_every_feature_is_supported_as_declared(self) -> None:
+        """Exact is exact, bounded is written, and what is refused or unknown is refused."""
+        exporter = self.make_exporter()
+        for feature, model in self._loaded().items():
+            claim = exporter.info.support.get(feature, Support.UNKNOWN)
+            # Asked for a near form, an exporter may give one where an exact one exists.
+            options = ExportOptions(allow_lossy=claim is not Support.EXACT)
+            refused = self._refusal(exporter, model, options)
+            if claim in (Support.REFUSED, Support.UNKNOWN):
+                _demand(refused is not None, f"{feature.value}: {claim.value}, yet written")
+                continue
+            _demand(refused is None, f"{feature.value}: {claim.value}, yet {refused}")
+            artifact = exporter.export(model, options)
+            exact = all(record.exact for record in artifact.quantizers)
+            _demand(
+                exact or claim is Support.BOUNDED,
+                f"{feature.value}: exact, yet a record says that it is not",
+            )
+            if claim is Support.EXACT:
+                written = artifact.compared or artifact.model
+                assert_equivalent(model, written, samples=16, level="output")
+
+    def test_gaps_are_what_export_refuses(self) -> None:
+        """``gaps`` is empty exactly where ``export`` without lossy forms writes the model."""
+        exporter = self.make_exporter()
+        for feature, model in self._loaded().items():
+            gaps = exporter.gaps(model)
+            try:
+                exporter.export(model, ExportOptions())
+            except UnsupportedGraphError as error:
+                _demand(bool(gaps), f"{feature.value}: no gaps, yet refused: {error}")
+            else:
+                _demand(not gaps, f"{feature.value}: written, yet it has gaps: {gaps}")
+
+    def test_the_model_given_is_not_changed(self) -> None:
+        """Exporting leaves the model as it was, whether it succeeds or not."""
+        import onnx_ir
+
+        exporter = self.make_exporter()
+        for feature, model in self._loaded().items():
+            before = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+            with contextlib.suppress(HubError):
+                exporter.export(model, ExportOptions(allow_lossy=True))
+            after = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
+            _demand(before == after, f"{feature.value}: the model given was changed")
+
+    def test_the_same_model_gives_the_same_bytes(self) -> None:
+        """Two exports are equal to the byte, and so are the files beside them."""
+        exporter = self.make_exporter()
+        for feature, model in self._loaded().items():
+            options = ExportOptions(allow_lossy=True)
+            if self._refusal(exporter, model, options) is not None:
+                continue
+            first, second = (exporter.export(model, options) for _ in range(2))
+            same = first.files == second.files and _bytes_of(first) == _bytes_of(second)
+            _demand(same, f"{feature.value}: two exports differ")
+
+    def test_an_option_that_it_does_not_have_is_refused(self) -> None:
+        """An option without effect is a mistake of the caller, who must hear of it."""
+        model = next(iter(self._loaded().values()))
+        options = ExportOptions(extra={"no_such_option": 1})
+        try:
+            self.make_exporter().export(model, options)
+        except UsageError as error:
+            _demand("no_such_option" in str(error), f"the option is not named: {error}")
+        else:
+            _demand(False, "an option that does not exist was taken")
+
+    def _loaded(self) -> dict[Feature, Model]:
+        import qonnx_hub
+
+        return {
+            feature: qonnx_hub.load(message, "qonnx")
+            for feature, message in self.feature_models().items()
+        }
+
+    def _refusal(self, exporter: Exporter, model: Model, options: ExportOptions) -> str | None:
+        """Return why the hub or the exporter refuses a model; ``None`` where it is written."""
+        gaps = undeclared_gaps(exporter.info, model)
+        if gaps:
+            return str(gaps[0])
+        try:
+            exporter.export(model, options)
+        except UnsupportedGraphError as error:
+            return str(error)
+        return None
+
+
+class ImporterContract:
+    """What every importer keeps, as tests: subclass it in a test module of the adapter."""
+
+    def make_importer(self) -> Importer:
+        """Return the importer."""
+        raise NotImplementedError("return the importer that is tested")
+
+    def make_source(self) -> Any:
+        """Return a source that it reads; where it needs a framework, skip without it."""
+        raise NotImplementedError("return a source that the importer reads")
+
+    def make_options(self) -> ImportOptions:
+        """Return the options to read the source with."""
+        return ImportOptions()
+
+    def test_it_accepts_its_source_and_nothing_at_all_besides(self) -> None:
+        """It takes what it reads, and does not claim what nobody can read."""
+        importer = self.make_importer()
+        _demand(importer.accepts(self.make_source()), "it does not accept its own source")
+        for other in (object(), 3, "no_such_file.xyz"):
+            _demand(not importer.accepts(other), f"it accepts {other!r}")
+
+    def test_what_it_reads_is_a_valid_model(self) -> None:
+        """The IR keeps its rules, and every value says which source layer it stands for."""
+        from qonnx_hub_ir import dialect
+        from qonnx_hub_ir.verify import verify
+
+        model = self._read()
+        issues = verify(model)
+        _demand(not issues, f"the model breaks rules: {issues}")
+        for node in model.graph:
+            for value in node.outputs:
+                known = not value.name or dialect.PROVENANCE in value.metadata_props
+                _demand(known, f"'{value.name}' does not name its source layer")
+
+    def test_reading_twice_gives_the_same_model(self) -> None:
+        """The same source gives the same bytes, so nothing of the first reading is left."""
+        import onnx_ir
+
+        first, second = (
+            onnx_ir.to_proto(self._read()).SerializeToString(deterministic=True)
+            for _ in range(2)
+        )
+        _demand(first == second, "two readings of one source differ")
+
+    def test_a_missing_framework_says_how_to_install_it(self) -> None:
+        """The message names the adapter and the command that installs what it needs."""
+        from qonnx_hub_adapters.dependencies import require
+
+        info = self.make_importer().info
+        if not info.extra:
+            return
+        try:
+            require("no_such_framework", needed_by=f"adapter {info.name}", extra=info.extra)
+        except MissingDependencyError as error:
+            told = f"pip install 'qonnx-hub[{info.extra}]'" in str(error)
+            _demand(told and info.name in str(error), f"the message does not help: {error}")
+
+    def _read(self) -> Model:
+        importer, options = self.make_importer(), self.make_options()
+        source = self.make_source()
+        if isinstance(importer, Prepares):
+            source = importer.prepare(source, options)
+        return importer.load(source, options)
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _bytes_of(artifact: Artifact) -> bytes:
+    return bytes(artifact.to_proto().SerializeToString(deterministic=True))

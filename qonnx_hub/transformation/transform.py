@@ -25,6 +25,7 @@ from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_model
 from qonnx_hub.passes import Step, StepRecord, run
 from qonnx_hub.transformation.layout_runner import TurnedRunner, find_turns
+from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import ConversionError
@@ -126,6 +127,7 @@ def transform_model(
     compared = _compare(model, result, records, label, wish, notes) if wish.check else None
     if wish.path is not None:
         exporter = registry.find_exporter(wish.format)
+        require_declared(exporter.info, result)
         artifact = exporter.export(result, ExportOptions(opset=wish.opset))
         notes.extend(artifact.notes)
         write_model(artifact.model, wish.path, external=has_external_data(model))

@@ -31,7 +31,7 @@ INFO = AdapterInfo(
     support={
         Feature.BITS_2_TO_8: Support.EXACT,
         Feature.BITS_9_TO_16: Support.EXACT,
-        Feature.BITS_17_TO_32: Support.UNKNOWN,
+        Feature.BITS_17_TO_32: Support.BOUNDED,
         Feature.UNSIGNED_1_BIT: Support.EXACT,
         Feature.BIPOLAR: Support.EXACT,
         Feature.NARROW: Support.EXACT,
