@@ -13,25 +13,18 @@ from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.qkeras.cleanup import clean_up, mend_resize, separate_results
 from qonnx_hub_adapters.qkeras.expansion import Writer, expand
 from qonnx_hub_adapters.qkeras.naming import name_axes, name_values
-from qonnx_hub_adapters.qkeras.patching import Site
+from qonnx_hub_adapters.qkeras.patching import QuantizerSlot
 from qonnx_hub_adapters.qkeras.recording import Recorded
-from qonnx_hub_adapters.qkeras.tracing import DOMAIN, KEY, MARKER, Trace
+from qonnx_hub_adapters.qkeras.tracing import DOMAIN, KEY, MARKER, MarkedTrace
 from qonnx_hub_adapters.qkeras.weights import OffGridError, store
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.verify import require_valid
 
-_RANDOM = frozenset(
-    {
-        *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"),
-        *("RandomUniform", "RandomUniformLike"),
-    }
-)
-
 
 def assemble(
-    trace: Trace,
-    sites: Sequence[Site],
+    trace: MarkedTrace,
+    sites: Sequence[QuantizerSlot],
     recorded: Mapping[str, Recorded],
     *,
     inputs: Sequence[str],
@@ -77,8 +70,8 @@ def assemble(
 
 def _set_weights(
     graph: Graph,
-    trace: Trace,
-    sites: Mapping[str, Site],
+    trace: MarkedTrace,
+    sites: Mapping[str, QuantizerSlot],
     recorded: Mapping[str, Recorded],
     count: int,
 ) -> None:
@@ -100,7 +93,7 @@ def _set_weights(
 
 
 def _set_weight(
-    graph: Graph, value: Value, site: Site, record: Recorded, before: Node
+    graph: Graph, value: Value, site: QuantizerSlot, record: Recorded, before: Node
 ) -> None:
     try:
         stored, quantizer = store(
@@ -121,7 +114,7 @@ def _set_weight(
     value.replace_all_uses_with(fresh, replace_graph_outputs=True)
 
 
-def _expand_markers(graph: Graph, sites: Mapping[str, Site]) -> None:
+def _expand_markers(graph: Graph, sites: Mapping[str, QuantizerSlot]) -> None:
     counts: dict[str, int] = {}
     for node in list(_markers(graph)):
         key = node.attributes[KEY].as_string()
@@ -133,7 +126,7 @@ def _expand_markers(graph: Graph, sites: Mapping[str, Site]) -> None:
         if not isinstance(owner, Graph) or x is None:
             raise SourceError(f"layer '{site.layer}': a marker lost its input")
         node.outputs[0].metadata_props[dialect.PROVENANCE] = node.name
-        write = Writer(owner, node)
+        write = Writer(node)
         write.emit.replace_with(_own(write, expand(write, x, site.description), x))
 
 
@@ -160,7 +153,7 @@ def _require_known_operators(model: Model, name: str) -> None:
         if node.domain not in dialect.STANDARD_DOMAINS:
             continue
         where = node.name or str(node.outputs[0].name)
-        if node.op_type in _RANDOM:
+        if operators.of(node).random is True and operators.is_known(operators.of(node)):
             gaps.append(Gap(where, node.op_type, "draws random values at inference"))
         elif not onnx.defs.has(node.op_type) or not _in_version(node.op_type, version):
             reason = "an operator of TensorFlow that tf2onnx does not convert"

@@ -9,8 +9,9 @@ from onnx_ir.passes.common import IdentityEliminationPass
 
 from qonnx_hub_adapters.qkeras.convolutions import flatten_convolutions, fuse_bias
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.builder import Emitter, transpose_node
 from qonnx_hub_ir.graph.permutations import Perm
+from qonnx_hub_ir.graph.rewriting import bypass, replace_node
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldConstants,
@@ -86,13 +87,8 @@ def restore_transposes(model: Model) -> None:
         if perm is None:
             continue
         fresh = transpose_node(source, perm, str(node.name))
-        old = node.outputs[0]
         node.prepend(fresh)
-        fresh.outputs[0].shape = old.shape
-        name = old.name
-        old.replace_all_uses_with(fresh.outputs[0], replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-        old.name, fresh.outputs[0].name = None, name
+        replace_node(node, fresh.outputs[0])
 
 
 def _moved_axis(dims: list[object], target: Array | None) -> Perm | None:
@@ -121,21 +117,32 @@ def straighten_reshapes(model: Model) -> None:
     [batch, 6] -> ``x``; of result [batch, 2, 3] -> ``Reshape(x, [-1, 2, 3])``. Keras 3
     computes its shapes at run time, although only the batch is open.
     """
-    for node in list(model.graph):
-        source = node.inputs[0] if node.inputs else None
-        if node.op_type != "Reshape" or source is None:
-            continue
-        before, after = _dims(source), _dims(node.outputs[0])
-        if after is None or sum(isinstance(size, str) for size in after) > 1 or 0 in after:
-            continue
-        if before is not None and _is_same(before, after):
-            _bypass(model, node, source)
-            continue
-        sizes = np.array([s if isinstance(s, int) else -1 for s in after], dtype=np.int64)
-        name = f"{node.name}_shape"
-        node.replace_input_with(1, dialect.add_initializer(model.graph, name, sizes))
-        node.attributes.pop("allowzero", None)
+    while sum(map(_straighten, [n for n in model.graph if n.op_type == "Reshape"])):
         InferShapes()(model)
+
+
+def _straighten(node: Node) -> bool:
+    """Give one Reshape a constant shape, or remove it; return whether shapes may follow."""
+    source, emit = node.inputs[0], Emitter(node)
+    before, after = None if source is None else _dims(source), _dims(node.outputs[0])
+    if source is None or after is None or 0 in after:
+        return False
+    if sum(isinstance(size, str) for size in after) > 1:
+        return False
+    if before is not None and _is_same(before, after):
+        # A graph output keeps its name, and the value before it its layer's.
+        if node.outputs[0].is_graph_output():
+            emit.replace_with(emit.add("Identity", [source]))
+        else:
+            bypass(node, source)
+        return False
+    sizes = [size if isinstance(size, int) else -1 for size in after]
+    known = dialect.constant_value(node.inputs[1])
+    given = node.attributes.pop("allowzero", None)
+    if given is None and known is not None and known.tolist() == sizes:
+        return False
+    node.replace_input_with(1, emit.integers("shape", sizes))
+    return True
 
 
 def _dims(value: Value) -> list[int | str] | None:
@@ -153,20 +160,6 @@ def _is_same(before: list[int | str], after: list[int | str]) -> bool:
         i in open_axes if isinstance(size, str) else size == before[i]
         for i, size in enumerate(after)
     )
-
-
-def _bypass(model: Model, node: Node, source: Value) -> None:
-    old = node.outputs[0]
-    if old.is_graph_output():
-        node.prepend(fresh := Node("", "Identity", [source], name=node.name))
-        name, source = old.name, fresh.outputs[0]
-        source.type, source.shape = old.type, old.shape
-        old.replace_all_uses_with(source, replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-        old.name, source.name = None, name
-        return
-    old.replace_all_uses_with(source)
-    model.graph.remove(node, safe=True)
 
 
 def clean_up(model: Model) -> None:

@@ -12,6 +12,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import transpose_node
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.permutations import perm_of
+from qonnx_hub_ir.graph.rewriting import replace_node
 
 
 def flatten_convolutions(model: Model) -> None:
@@ -106,7 +107,7 @@ def _flatten(
     inputs = [turned.outputs[0], thin.outputs[0], *conv.inputs[2:]]
     fresh = onnx_ir.node("Conv", inputs, attributes, name=conv.name)
     squeeze.prepend(fresh)
-    _take_place(model, squeeze, fresh)
+    replace_node(squeeze, fresh.outputs[0], keep_metadata=False)
     model.graph.remove(conv, safe=True)
 
 
@@ -152,15 +153,5 @@ def _fuse_bias(model: Model, add: Node, conv: Node, bias: Value) -> None:
     inputs = [conv.inputs[0], conv.inputs[1], reshape.outputs[0]]
     fresh = Node("", "Conv", inputs, conv.attributes.values(), name=conv.name)
     add.prepend(fresh)
-    _take_place(model, add, fresh)
+    replace_node(add, fresh.outputs[0], keep_metadata=False)
     model.graph.remove(conv, safe=True)
-
-
-def _take_place(model: Model, old: Node, fresh: Node) -> None:
-    """Put a node's result in the place of another's, under its name."""
-    before, after = old.outputs[0], fresh.outputs[0]
-    after.type, after.shape = before.type, before.shape
-    name = before.name
-    before.replace_all_uses_with(after, replace_graph_outputs=True)
-    model.graph.remove(old, safe=True)
-    before.name, after.name = None, name

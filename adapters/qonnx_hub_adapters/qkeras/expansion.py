@@ -13,14 +13,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from onnx_ir import Graph, Node, Value
+from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qkeras.quantizers import (
     Binary,
     BinarySigmoid,
     Description,
     FixedPoint,
-    Linear,
+    LinearQuantizer,
     MuLaw,
     PowerOfTwo,
     Relu,
@@ -31,7 +31,6 @@ from qonnx_hub_adapters.qkeras.quantizers import (
     depends_on_data,
 )
 from qonnx_hub_adapters.qkeras.weights import integers, number_of, power_of_two_grid
-from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, Quantizer
 
@@ -42,11 +41,8 @@ _EPSILON = 1e-7
 class Writer:
     """Writes operators with float constants in front of one node."""
 
-    def __init__(self, graph: Graph, node: Node) -> None:
+    def __init__(self, node: Node) -> None:
         self.emit = Emitter(node)
-        self.graph = graph
-        self.node = node
-        self._quantizers = 0
 
     def op(
         self, op_type: str, *inputs: Value | float | Array | None, **attributes: int
@@ -64,12 +60,7 @@ class Writer:
 
     def quant(self, x: Value, quantizer: Quantizer) -> Value:
         """Return the output of a new quantizer node."""
-        number = f"_{self._quantizers}" if self._quantizers else ""
-        self._quantizers += 1
-        name = f"{self.node.name}_quant{number}"
-        node = dialect.quantizer_node(x, quantizer, name, self.graph)
-        self.node.prepend(node)
-        return node.outputs[0]
+        return self.emit.quantizer(x, quantizer)
 
     def times(self, x: Value, factor: Array | float) -> Value:
         """Return ``x * factor``; ``x`` itself where the factor is 1."""
@@ -99,7 +90,7 @@ def expand(write: Writer, x: Value, description: Description) -> Value:
     match description:
         case FixedPoint():
             return _fixed_point(write, x, description)
-        case Linear():
+        case LinearQuantizer():
             return _linear(write, x, description)
         case Binary():
             return _binary(write, x, description)
@@ -137,7 +128,7 @@ def _fixed_point(write: Writer, x: Value, q: FixedPoint) -> Value:
     return _mixed(write, x, write.times(y, alpha), q.noise)
 
 
-def _linear(write: Writer, x: Value, q: Linear) -> Value:
+def _linear(write: Writer, x: Value, q: LinearQuantizer) -> Value:
     """Step * RNE(clip(x / step, lowest, highest)); one signed bit is step/2 * sign.
 
     The sign is exact beyond 3e-8 steps below zero, where QKeras' subtraction of 1/2 rounds

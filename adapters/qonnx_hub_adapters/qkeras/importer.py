@@ -26,7 +26,12 @@ from qonnx_hub_adapters.qkeras.framework import (
     keras_base,
     require_installed,
 )
-from qonnx_hub_adapters.qkeras.patching import Site, find_layers, find_sites, preserved
+from qonnx_hub_adapters.qkeras.patching import (
+    QuantizerSlot,
+    find_layers,
+    find_sites,
+    preserved,
+)
 from qonnx_hub_adapters.qkeras.quantizers import UnreadableQuantizerError, words
 from qonnx_hub_adapters.qkeras.recording import record, signature_of
 from qonnx_hub_adapters.qkeras.tracing import trace
@@ -127,7 +132,7 @@ def _require_float32(framework: Framework) -> None:
         raise SourceError(f"Keras computes in {floatx}; only float32 models can be converted")
 
 
-def _unexpandable(sites: list[Site]) -> list[Gap]:
+def _unexpandable(sites: list[QuantizerSlot]) -> list[Gap]:
     gaps = []
     for site in sites:
         if site.is_constant:

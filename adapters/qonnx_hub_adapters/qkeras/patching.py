@@ -37,7 +37,7 @@ FOLDED_ROLES = frozenset({"beta", "gamma", "inverse", "mean", "variance"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Site:
+class QuantizerSlot:
     """One place of a model where a quantizer is called.
 
     Attributes:
@@ -77,14 +77,14 @@ def find_layers(model: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def find_sites(model: Any, sigmoid: str) -> tuple[list[Site], list[Gap]]:
+def find_sites(model: Any, sigmoid: str) -> tuple[list[QuantizerSlot], list[Gap]]:
     """Return every place where a quantizer is called, and those that cannot be converted.
 
     Args:
         model: The live model.
         sigmoid: QKeras' process-wide sigmoid.
     """
-    sites: list[Site] = []
+    sites: list[QuantizerSlot] = []
     gaps: list[Gap] = []
     for path, layer in find_layers(model):
         for attribute, role, quantizer in _called_quantizers(layer):
@@ -94,7 +94,9 @@ def find_sites(model: Any, sigmoid: str) -> tuple[list[Site], list[Gap]]:
                 gaps.append(Gap(path, f"{role} quantizer {words(quantizer)}", str(error)))
                 continue
             key = f"{path}/{role}"
-            sites.append(Site(key, path, role, layer, attribute, quantizer, description))
+            sites.append(
+                QuantizerSlot(key, path, role, layer, attribute, quantizer, description)
+            )
     return sites, gaps
 
 
@@ -167,7 +169,7 @@ class Patches:
 
 @contextlib.contextmanager
 def replaced(
-    sites: list[Site], replacement: Callable[[Site], Callable[..., Any]]
+    sites: list[QuantizerSlot], replacement: Callable[[QuantizerSlot], Callable[..., Any]]
 ) -> Iterator[Patches]:
     """Put ``replacement(site)`` in the place of every site's quantizer, until the end.
 
@@ -184,7 +186,7 @@ def replaced(
 
 
 @contextlib.contextmanager
-def preserved(model: Any, sites: list[Site], framework: Framework) -> Iterator[None]:
+def preserved(model: Any, sites: list[QuantizerSlot], framework: Framework) -> Iterator[None]:
     """Put every variable, and every attribute of the quantizers, back at the end."""
     holders = [layer for _, layer in find_layers(model)] + [site.quantizer for site in sites]
     # A quantizer function has no state of its own.

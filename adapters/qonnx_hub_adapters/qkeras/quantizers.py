@@ -46,7 +46,7 @@ class FixedPoint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Linear:
+class LinearQuantizer:
     """quantized_linear: the input is divided by the whole step, clipped, then rounded.
 
     Attributes:
@@ -202,7 +202,7 @@ class BinarySigmoid:
 
 Description: TypeAlias = (
     FixedPoint
-    | Linear
+    | LinearQuantizer
     | Binary
     | Ternary
     | Relu
@@ -270,7 +270,7 @@ def words(quantizer: Any) -> str:
 
 def depends_on_data(description: Description) -> bool:
     """Return whether the scale is computed from the tensor that is quantized."""
-    if isinstance(description, Linear):
+    if isinstance(description, LinearQuantizer):
         return description.auto
     return isinstance(getattr(description, "alpha", None), str)
 
@@ -313,9 +313,9 @@ def _fixed_point(q: Any, _: str) -> FixedPoint:
     )
 
 
-def _linear(q: Any, _: str) -> Linear:
+def _linear(q: Any, _: str) -> LinearQuantizer:
     auto = isinstance(q.alpha, str)
-    return Linear(
+    return LinearQuantizer(
         bits=int(number(q.bits)),
         step=np.array(1.0, dtype=np.float32) if auto else number(q.quantization_scale),
         symmetric=bool(q.symmetric),

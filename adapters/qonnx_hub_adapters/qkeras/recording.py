@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_adapters.qkeras.framework import Framework
-from qonnx_hub_adapters.qkeras.patching import Site, replaced
+from qonnx_hub_adapters.qkeras.patching import QuantizerSlot, replaced
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
 
@@ -34,7 +34,7 @@ class Recorded:
 
 
 def record(
-    model: Any, sites: list[Site], signature: list[Any], framework: Framework
+    model: Any, sites: list[QuantizerSlot], signature: list[Any], framework: Framework
 ) -> dict[str, Recorded]:
     """Return what the quantizers of all weights did, by the site's key.
 
@@ -50,7 +50,7 @@ def record(
     """
     recorded: dict[str, Recorded] = {}
 
-    def recorder(site: Site) -> Callable[..., Any]:
+    def recorder(site: QuantizerSlot) -> Callable[..., Any]:
         def call(x: Any, *args: Any, **kwargs: Any) -> Any:
             y = site.quantizer(x, *args, **kwargs)
             _note(recorded, site, x, y)
@@ -95,7 +95,7 @@ def _zeros(signature: list[Any], framework: Framework) -> Iterator[list[Any]]:
         yield feeds
 
 
-def _note(recorded: dict[str, Recorded], site: Site, x: Any, y: Any) -> None:
+def _note(recorded: dict[str, Recorded], site: QuantizerSlot, x: Any, y: Any) -> None:
     entry = Recorded(_array(x), _array(y), _scale(site.quantizer))
     known = recorded.setdefault(site.key, entry)
     same = known.given.shape == entry.given.shape and np.array_equal(known.given, entry.given)

@@ -19,7 +19,12 @@ import onnx
 from onnx import helper
 
 from qonnx_hub_adapters.qkeras.framework import Framework
-from qonnx_hub_adapters.qkeras.patching import FOLDED_ROLES, Site, find_layers, replaced
+from qonnx_hub_adapters.qkeras.patching import (
+    FOLDED_ROLES,
+    QuantizerSlot,
+    find_layers,
+    replaced,
+)
 from qonnx_hub_adapters.qkeras.recording import Recorded
 from qonnx_hub_ir.errors import SourceError
 
@@ -32,7 +37,7 @@ _OPSET = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class MarkedTrace:
     """A model as ONNX, with markers.
 
     Attributes:
@@ -48,11 +53,11 @@ class Trace:
 
 def trace(
     model: Any,
-    sites: list[Site],
+    sites: list[QuantizerSlot],
     recorded: Mapping[str, Recorded],
     signature: list[Any],
     framework: Framework,
-) -> Trace:
+) -> MarkedTrace:
     """Return the model as an ONNX graph with markers.
 
     Args:
@@ -86,15 +91,15 @@ def trace(
         return flat
 
     proto = _convert(tf.function(function, autograph=False), [*signature, *extra], model)
-    return Trace(proto, tuple(site.key for site in weights), outputs)
+    return MarkedTrace(proto, tuple(site.key for site in weights), outputs)
 
 
 def _marker(
     constants: Mapping[str, Any], recorded: Mapping[str, Recorded], tf: Any
-) -> Callable[[Site], Callable[..., Any]]:
+) -> Callable[[QuantizerSlot], Callable[..., Any]]:
     """Return what stands in the place of each quantizer while the model is traced."""
 
-    def replacement(site: Site) -> Callable[..., Any]:
+    def replacement(site: QuantizerSlot) -> Callable[..., Any]:
         def weight(x: Any, *_: Any, **__: Any) -> Any:
             return constants[site.key]
 

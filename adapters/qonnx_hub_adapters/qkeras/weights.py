@@ -17,7 +17,7 @@ from qonnx_hub_adapters.qkeras.quantizers import (
     BinarySigmoid,
     Description,
     FixedPoint,
-    Linear,
+    LinearQuantizer,
     MuLaw,
     PowerOfTwo,
     Relu,
@@ -88,7 +88,7 @@ def grid(description: Description, values: Array, scale: Array | None) -> Quanti
     match description:
         case FixedPoint():
             return _fixed_point(description, values, scale)
-        case Linear():
+        case LinearQuantizer():
             return _linear(description, values, scale)
         case Binary():
             return _binary(description, values, _factor(description, scale))
@@ -186,7 +186,7 @@ def _fixed_point(q: FixedPoint, values: Array, scale: Array | None) -> Quantizer
     return integers(_positive(factor * step), bits, signed=signed, narrow=narrow)
 
 
-def _linear(q: Linear, values: Array, scale: Array | None) -> Quantizer:
+def _linear(q: LinearQuantizer, values: Array, scale: Array | None) -> Quantizer:
     step = scale if q.auto else q.step
     if step is None:
         raise OffGridError("its scale was not recorded")
