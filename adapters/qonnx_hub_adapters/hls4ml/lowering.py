@@ -65,7 +65,7 @@ RULES: Mapping[str, Rule] = {
     "Tanh": pointwise.lower_table,
     "Trunc": pointwise.lower_quantizer,
 }
-"""Operator -> what writes it; Softmax and Resize are told apart before."""
+"""Operator -> what writes it; Softmax and Resize are handled before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,12 +150,12 @@ def _port(port: Port, value: Value, layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def files(
-    config: Mapping[str, Any], told: Mapping[str, Any], tensors: Sequence[StoredTensor]
+    config: Mapping[str, Any], written: Mapping[str, Any], tensors: Sequence[StoredTensor]
 ) -> dict[str, bytes]:
     """Return the files beside the model by name."""
     return {
         CONFIG: to_yaml(config).encode(),
-        REPORT: (json.dumps(told, indent=2) + "\n").encode(),
+        REPORT: (json.dumps(written, indent=2) + "\n").encode(),
         SCRIPT: _SCRIPT.encode(),
         TENSORS: to_text(tensors).encode(),
     }

@@ -1,4 +1,9 @@
-"""What every value of the lowered graph can be: grids from inputs to outputs, exactly."""
+"""What every value of the lowered graph can be: grids from inputs to outputs, exactly.
+
+The walk is not that of :mod:`qonnx_hub_ir.analysis`, which follows float32: hls4ml folds batch
+normalizations and divisors in another order of rounding, computes in fixed point without
+rounding sums, and rounds scaled results to the types that are chosen here.
+"""
 
 from __future__ import annotations
 

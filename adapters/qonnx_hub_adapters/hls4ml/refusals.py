@@ -1,4 +1,4 @@
-"""Refusing a node while going on with the others, so that all reasons are told at once."""
+"""Refusing a node while going on with the others, so that all reasons are listed at once."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class LayerTrace:
 
     Attributes:
         arrays: Tensor -> values, the first axis over samples.
-        notes: What could not be told.
+        notes: What could not be assigned.
     """
 
     arrays: Mapping[str, Array]
@@ -59,7 +59,7 @@ def read_trace(
     Args:
         arrays: What hls4ml calls its layers -> values.
         model: The model that was written for hls4ml, or the source that it was written from.
-        folder: Where the arrays lie; the source's names are told by the files beside them.
+        folder: Where the arrays lie; the files beside them hold the source's names.
 
     Raises:
         SourceError: The files beside the arrays cannot be read, or do not fit each other.

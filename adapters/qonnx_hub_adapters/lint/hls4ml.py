@@ -268,7 +268,7 @@ TARGET = LintTarget(
         ),
         LintRule(
             *(_WRONG, _GLOBAL_POOLS, lambda node: not node.domain),
-            "stays channels-first when qonnx turns the rest",
+            "stays channels-first when qonnx transposes the rest",
             "parsed as channels-last: errors of 0.5 on values of 1",
         ),
         LintRule(
