@@ -157,6 +157,22 @@ class Trunc(_Comparable):
 Quantizer: TypeAlias = IntQuant | BipolarQuant | FloatQuant | Trunc
 
 
+def changed_fields(first: Quantizer, second: Quantizer) -> list[str]:
+    """Return the fields in which two quantizers of one kind differ in meaning.
+
+    One number and the same number in every channel mean the same.
+    """
+    names = [field.name for field in fields(first)]
+    return [n for n in names if not _means_same(getattr(first, n), getattr(second, n))]
+
+
+def _means_same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        single = single_value(a)
+        return np.array_equal(a, b) or (single is not None and single == single_value(b))
+    return type(a) is type(b) and bool(a == b)
+
+
 def is_power_of_two(values: Parameter) -> bool:
     """Return whether every value is a power of two (so that dividing by it is exact)."""
     if values is None or values.size == 0:

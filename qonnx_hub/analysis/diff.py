@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -14,7 +15,8 @@ from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.describe import describe_number
-from qonnx_hub_ir.quantizers import Array, Rounding
+from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.quantizers import Rounding, changed_fields
 from qonnx_hub_ir.verify import label
 
 _COMMON_SHARE = 0.8
@@ -132,7 +134,9 @@ def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -
     weights: list[WeightChange] = []
     notes: list[str] = []
     for one, other in pairs.items():
-        changes += _node_changes(one, other, pairs)
+        is_quantizer = dialect.is_quantizer(one) and dialect.is_quantizer(other)
+        changes += (_quantizer_changes if is_quantizer else _attribute_changes)(one, other)
+        changes += _wiring_changes(one, other, pairs)
         _compare_weights(one, other, (constants_a, constants_b), weights, notes)
     return Difference(
         name_a, name_b, len(pairs), by_position, tuple(changes), tuple(weights), tuple(notes)
@@ -140,11 +144,17 @@ def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -
 
 
 def _match(a: Sequence[Node], b: Sequence[Node]) -> tuple[dict[Node, Node], int]:
-    """Return first node -> second node in the first's order, and how many lie alike only."""
+    """Return first node -> second node, in the first's order, and how many match by place."""
     pairs: dict[Node, Node] = {}
-    keys = [_source, _parameter, _result]
-    if _are_of_one_export(a, b):
-        keys.insert(0, _name)
+    keys: list[Callable[[Node], str]] = [
+        lambda n: _without_counters(n.outputs[0].metadata_props.get(dialect.PROVENANCE, "")),
+        _first_constant,
+        lambda n: _without_counters(_result(n)),
+    ]
+    names_a, names_b = ({_result(node) for node in nodes} for nodes in (a, b))
+    # Where nearly all names are common, even numbers tell.
+    if len(names_a & names_b) >= _COMMON_SHARE * max(len(names_a), len(names_b), 1):
+        keys.insert(0, _result)
     for key_of in keys:
         _match_by(key_of, a, b, pairs)
     named = len(pairs)
@@ -162,11 +172,11 @@ def _match(a: Sequence[Node], b: Sequence[Node]) -> tuple[dict[Node, Node], int]
     return ordered, len(pairs) - named
 
 
-Key: TypeAlias = Callable[[Node], str]
-
-
 def _match_by(
-    key_of: Key, a: Sequence[Node], b: Sequence[Node], pairs: dict[Node, Node]
+    key_of: Callable[[Node], str],
+    a: Sequence[Node],
+    b: Sequence[Node],
+    pairs: dict[Node, Node],
 ) -> None:
     """Match the nodes of the same kind that share a key with one another alone."""
     taken = set(pairs.values())
@@ -190,37 +200,19 @@ def _kind(node: Node) -> Hashable:
     return (node.domain, node.op_type)
 
 
-def _source(node: Node) -> str:
-    """Return the source layer that the node's result stands for."""
-    return _telling(node.outputs[0].metadata_props.get(dialect.PROVENANCE, ""))
-
-
-def _parameter(node: Node) -> str:
-    """Return the name of the first constant that the node reads."""
+def _first_constant(node: Node) -> str:
     for value in node.inputs[: 1 if dialect.is_quantizer(node) else None]:
         if dialect.constant_tensor(value) is not None and value is not None:
-            return _telling(str(value.name))
+            return _without_counters(str(value.name))
     return ""
 
 
 def _result(node: Node) -> str:
-    """Return the name of what the node makes."""
-    return _telling(str(node.outputs[0].name))
-
-
-def _name(node: Node) -> str:
     return str(node.outputs[0].name)
 
 
-def _are_of_one_export(a: Sequence[Node], b: Sequence[Node]) -> bool:
-    """Return whether nearly all names are common, so that even numbers tell."""
-    names_a, names_b = {_name(node) for node in a}, {_name(node) for node in b}
-    shared = len(names_a & names_b)
-    return shared >= _COMMON_SHARE * max(len(names_a), len(names_b), 1)
-
-
-def _telling(name: str) -> str:
-    """Return a name, unless it only counts, as exporters number their values."""
+def _without_counters(name: str) -> str:
+    """Return a name, or "" for one that only counts, as exporters number their values."""
     return "" if name.removeprefix("_v").strip("_").partition("_")[0].isdigit() else name
 
 
@@ -231,14 +223,14 @@ def _gone(node: Node, kind: str) -> Change:
 
 
 def _signature_changes(a: Model, b: Model) -> Iterator[Change]:
-    sides = (("input", a.graph.inputs, b.graph.inputs),)
-    for kind, first, second in (*sides, ("output", a.graph.outputs, b.graph.outputs)):
-        for k in range(max(len(first), len(second))):
-            one = first[k] if k < len(first) else None
-            other = second[k] if k < len(second) else None
+    for kind, first, second in (
+        ("input", a.graph.inputs, b.graph.inputs),
+        ("output", a.graph.outputs, b.graph.outputs),
+    ):
+        for k, (one, other) in enumerate(itertools.zip_longest(first, second)):
             before, after = _described(one), _described(other)
             if before != after:
-                names = [str(v.name) if v is not None else "" for v in (one, other)]
+                names = ["" if v is None else str(v.name) for v in (one, other)]
                 yield Change(names[0], names[1], kind, f"{kind} {k}", before, after)
 
 
@@ -250,35 +242,16 @@ def _described(value: Value | None) -> str:
     return f"{value.name} {kind.lower()}[{shape}]"
 
 
-def _node_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> list[Change]:
-    if dialect.is_quantizer(a) and dialect.is_quantizer(b):
-        found = _quantizer_changes(a, b)
-    else:
-        found = _attribute_changes(a, b)
-    return [*found, *_wiring_changes(a, b, pairs)]
-
-
 def _quantizer_changes(a: Node, b: Node) -> list[Change]:
     first, second = dialect.read_quantizer(a), dialect.read_quantizer(b)
     names = (label(a), label(b))
     if type(first) is not type(second):
         return [Change(*names, "quantizer", "operator", a.op_type, b.op_type)]
     found = []
-    for field in fields(first):
-        before, after = getattr(first, field.name), getattr(second, field.name)
-        if not _same(before, after):
-            words = _change_in_words(before, after)
-            found.append(Change(*names, "quantizer", field.name, *words))
+    for field in changed_fields(first, second):
+        words = _change_in_words(getattr(first, field), getattr(second, field))
+        found.append(Change(*names, "quantizer", field, *words))
     return found
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        # One number and the same number in every channel mean the same.
-        if a.size == 1 or b.size == 1:
-            return a.size > 0 and b.size > 0 and bool(np.all(a == b))
-        return a.shape == b.shape and bool(np.array_equal(a, b))
-    return a is b or bool(type(a) is type(b) and a == b)
 
 
 def _change_in_words(before: Any, after: Any) -> tuple[str, str]:
@@ -306,20 +279,15 @@ def _attribute_changes(a: Node, b: Node) -> list[Change]:
         return [Change(*names, "operator", "operator", a.op_type, b.op_type)]
     found = []
     for key in dict.fromkeys((*a.attributes, *b.attributes)):
-        ends = [_attribute(node, key) for node in (a, b)]
+        ends = []
+        for node in (a, b):
+            value = attribute(node, key, "not given")
+            ends.append(
+                ", ".join(map(str, value if isinstance(value, (list, tuple)) else [value]))
+            )
         if ends[0] != ends[1]:
             found.append(Change(*names, "attribute", key, *ends))
     return found
-
-
-def _attribute(node: Node, key: str) -> str:
-    attribute = node.attributes.get(key)
-    if attribute is None:
-        return "not given"
-    value = attribute.value
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
 
 
 def _wiring_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> list[Change]:
@@ -354,71 +322,50 @@ def _compare_weights(
     weights: list[WeightChange],
     notes: list[str],
 ) -> None:
-    """Compare what two nodes read as constants; a quantizer's parameters are not weights."""
+    """Compare what two nodes read as constants; a quantizer's parameters are not weights.
+
+    Quantized weights are compared as quantized: other floats that quantize to the same values
+    are only noted.
+    """
     is_quantizer = dialect.is_quantizer(a)
-    for one, other in list(zip(a.inputs, b.inputs, strict=False))[
-        : 1 if is_quantizer else None
-    ]:
-        known = [
-            None if value is None else side.get(value)
-            for value, side in zip((one, other), constants, strict=True)
-        ]
-        if known[0] is None or known[1] is None or one is None:
+    inputs = list(zip(a.inputs, b.inputs, strict=False))
+    for one, other in inputs[:1] if is_quantizer else inputs:
+        if one is None or other is None:
             continue
-        if not is_quantizer and one.producer() is not None:
+        stored, other_stored = constants[0].get(one), constants[1].get(other)
+        if stored is None or other_stored is None:
+            continue
+        name, differ = str(one.name), _differ(stored, other_stored)
+        before, after = stored, other_stored
+        if is_quantizer:
+            made, other_made = constants[0].get(a.outputs[0]), constants[1].get(b.outputs[0])
+            if made is not None and other_made is not None:
+                before, after = made, other_made
+        elif one.producer() is not None:
             # Compared where it was quantized.
             continue
-        before, after = known[0], known[1]
-        if is_quantizer:
-            _compare_quantized(a, b, constants, str(one.name), weights, notes)
-        elif not _same_values(before.values, after.values):
-            weights.append(_weight_change(str(one.name), before, after))
+        if _differ(before, after):
+            weights.append(_weight_change(name, before, after))
+        elif differ:
+            notes.append(f"{name}: the stored floats differ, what they quantize to does not")
 
 
-def _same_values(a: Array, b: Array) -> bool:
-    return a.shape == b.shape and bool(np.array_equal(a, b))
-
-
-def _compare_quantized(
-    a: Node,
-    b: Node,
-    constants: tuple[Mapping[Value, Constant], Mapping[Value, Constant]],
-    name: str,
-    weights: list[WeightChange],
-    notes: list[str],
-) -> None:
-    """Compare weights as quantized; other floats that quantize to the same do not count."""
-    before, after = constants[0].get(a.outputs[0]), constants[1].get(b.outputs[0])
-    stored, other = _first_input(a, constants[0]), _first_input(b, constants[1])
-    if before is None or after is None:
-        if stored and other and not _same_values(stored.values, other.values):
-            weights.append(_weight_change(name, stored, other))
-        return
-    if not _same_values(before.values, after.values):
-        weights.append(_weight_change(name, before, after))
-    elif stored and other and not _same_values(stored.values, other.values):
-        notes.append(f"{name}: the stored floats differ, what they quantize to does not")
-
-
-def _first_input(node: Node, constants: Mapping[Value, Constant]) -> Constant | None:
-    value = node.inputs[0]
-    return None if value is None else constants.get(value)
+def _differ(a: Constant, b: Constant) -> bool:
+    return not np.array_equal(a.values, b.values)
 
 
 def _weight_change(name: str, before: Constant, after: Constant) -> WeightChange:
     if before.values.shape != after.values.shape:
         size = max(before.values.size, after.values.size)
         return WeightChange(f"{name}, of another shape", size, size, float("inf"), "value")
-    size = before.values.size
-    different = before.values != after.values
+    unit, size = "value", before.values.size
+    distance = np.abs(before.values.astype(np.float64) - after.values.astype(np.float64))
+    count = int(np.count_nonzero(before.values != after.values))
     grids = (before.integers, after.integers, before.scale, after.scale)
     if before.declared is not None and all(part is not None for part in grids):
         same = np.broadcast_arrays(*[np.asarray(c.scale) for c in (before, after)])
         if bool(np.all(same[0] == same[1])):
-            steps = np.abs(np.asarray(before.integers) - np.asarray(after.integers))
-            return WeightChange(
-                name, size, int(np.count_nonzero(steps)), float(steps.max()), "LSB"
-            )
-    distance = np.abs(before.values.astype(np.float64) - after.values.astype(np.float64))
-    count = int(np.count_nonzero(different))
-    return WeightChange(name, size, count, float(distance.max()), "value")
+            unit = "LSB"
+            distance = np.abs(np.asarray(before.integers) - np.asarray(after.integers))
+            count = int(np.count_nonzero(distance))
+    return WeightChange(name, size, count, float(distance.max()), unit)

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from onnx_ir import Model, Node
+from onnx_ir import Model, Node, Value
 
+from qonnx_hub.analysis.weight_export import stored_codes
 from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import InputRange, ValueInfo
 from qonnx_hub_ir.analysis.accumulators import AccumulatorRange, walk_accumulators
 from qonnx_hub_ir.describe import describe_number
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer, Trunc
-from qonnx_hub_ir.semantics import quantize_to_integers
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Parameter, Trunc
 from qonnx_hub_ir.verify import label
 
 
@@ -142,7 +142,8 @@ def inspect_model(
     nodes = list(model.graph.all_nodes())
     quantizers = [node for node in nodes if dialect.is_quantizer(node)]
     tensors = tuple(_describe(node) for node in quantizers)
-    operators = Counter(_operator(node) for node in nodes)
+    layouts = {dialect.CHANNELS_LAST_DOMAIN: " (channels last)"}
+    operators = Counter(f"{node.op_type}{layouts.get(node.domain, '')}" for node in nodes)
     parameters, floats, bits = _count_weights(model, quantizers)
     return Inspection(
         inputs={str(v.name): _signature(v) for v in model.graph.inputs},
@@ -177,28 +178,18 @@ def _range(name: str, info: ValueInfo) -> TensorRange:
     )
 
 
-def _operator(node: Node) -> str:
-    channels_last = node.domain == dialect.CHANNELS_LAST_DOMAIN
-    return f"{node.op_type} (channels last)" if channels_last else node.op_type
-
-
-def _signature(value: Any) -> str:
+def _signature(value: Value) -> str:
     dtype = "?" if value.dtype is None else value.dtype.numpy().name
     shape = "?" if value.shape is None else "x".join(map(str, value.shape))
     return f"{dtype}[{shape}]"
 
 
-def _shape(node: Node) -> tuple[int | str | None, ...]:
-    shape = node.outputs[0].shape
-    if shape is None:
-        return ()
-    return tuple(d if isinstance(d, int) else d.value for d in shape)
-
-
 def _describe(node: Node) -> QuantizedTensor:
     quant = dialect.read_quantizer(node)
     weight = dialect.constant_value(node.inputs[0])
-    used = _integers_used(quant, weight)
+    used = stored_codes(node)
+    used = None if used is None or not used.size else np.unique(used)
+    shape = node.outputs[0].shape
     words: dict[str, Any] = {"scale": describe_number(dialect.parameters(quant)[0])}
     if isinstance(quant, IntQuant):
         words["bits"] = describe_number(quant.bits)
@@ -219,21 +210,12 @@ def _describe(node: Node) -> QuantizedTensor:
         name=str(node.outputs[0].name),
         node=label(node),
         kind="activation" if weight is None else "weight",
-        shape=_shape(node),
+        shape=tuple(d if isinstance(d, int) else d.value for d in shape or ()),
         distinct=None if used is None else int(used.size),
         lowest=None if used is None else int(used[0]),
         highest=None if used is None else int(used[-1]),
         **words,
     )
-
-
-def _integers_used(quant: Quantizer, weight: Array | None) -> Array | None:
-    if weight is None or not isinstance(quant, (IntQuant, BipolarQuant)):
-        return None
-    known = all(value is not None for value in dialect.parameters(quant))
-    if not known or weight.size == 0 or not np.all(np.isfinite(weight)):
-        return None
-    return np.unique(quantize_to_integers(weight, quant))
 
 
 def _count_weights(model: Model, quantizers: list[Node]) -> tuple[int, int, int]:
@@ -249,16 +231,13 @@ def _count_weights(model: Model, quantizers: list[Node]) -> tuple[int, int, int]
         node = quantized.get(value)
         if node is None:
             floats += tensor.size if value.dtype and value.dtype.is_floating_point() else 0
-        else:
-            bits += tensor.size * _storage_bits(dialect.read_quantizer(node))
+            continue
+        quant = dialect.read_quantizer(node)
+        parts: tuple[Parameter, ...] = ()
+        sign = 1  # a bipolar weight is nothing but its sign
+        if isinstance(quant, FloatQuant):
+            parts = (quant.exponent_bits, quant.mantissa_bits)
+        elif not isinstance(quant, BipolarQuant):
+            sign, parts = 0, (quant.bits if isinstance(quant, IntQuant) else quant.out_bits,)
+        bits += tensor.size * (sign + sum(int(np.max(p)) for p in parts if p is not None))
     return total, floats, bits
-
-
-def _storage_bits(quant: Quantizer) -> int:
-    if isinstance(quant, BipolarQuant):
-        return 1
-    if isinstance(quant, FloatQuant):
-        parts = (quant.exponent_bits, quant.mantissa_bits)
-        return 1 + sum(0 if p is None else int(np.max(p)) for p in parts)
-    bits = quant.bits if isinstance(quant, IntQuant) else quant.out_bits
-    return 0 if bits is None else int(np.max(bits))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx_ir import Model, Node
@@ -14,7 +15,8 @@ from onnx_ir import Model, Node
 from qonnx_hub.io.atomic import replacing, write_text
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.graph.queries import known
+from qonnx_hub_ir.quantizers import Array, IntQuant
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 _C_TYPES = {1: "int8_t", 2: "int16_t", 4: "int32_t", 8: "int64_t"}
@@ -49,54 +51,47 @@ class IntegerWeight:
 
 
 def integer_weights(model: Model) -> list[IntegerWeight]:
-    """Return the integers of every weight that an integer quantizer reads.
+    """Return the codes of every weight that an integer quantizer reads.
 
     Weights that are not finite have none, nor do those with parameters that are computed at
     run time or with fractional or more than 63 bits: they are left out.
     """
     nodes = [n for n in model.graph.all_nodes() if dialect.is_quantizer(n)]
-    stored = [str(n.inputs[0].name) for n in nodes if n.inputs[0] is not None]
+    stored = Counter(str(n.inputs[0].name) for n in nodes if n.inputs[0] is not None)
     found = []
     for node in nodes:
-        source = node.inputs[0]
-        values = dialect.constant_value(source)
-        if values is None or source is None:
+        source, quant, codes = node.inputs[0], known(node), stored_codes(node)
+        if source is None or quant is None or codes is None:
             continue
         name = str(source.name)
-        unique = name if stored.count(name) == 1 else str(node.outputs[0].name)
-        weight = _integers(node, np.asarray(values), unique)
-        if weight is not None:
-            found.append(weight)
+        if stored[name] > 1:
+            name = str(node.outputs[0].name)
+        bits, signed = 1, True
+        zero = np.zeros((), dtype=np.float32)
+        if isinstance(quant, IntQuant):
+            bits, signed = int(np.max(np.asarray(quant.bits))), quant.signed
+            zero = np.asarray(quant.zero_point, dtype=np.float32)
+        width = next((width for width in (8, 16, 32) if bits <= width), 0)
+        if width:
+            codes = codes.astype(np.dtype(f"{'int' if signed else 'uint'}{width}"))
+        scale = np.asarray(quant.scale, dtype=np.float32)
+        found.append(IntegerWeight(name, codes, scale, zero, bits, signed))
     return found
 
 
-def _integers(node: Node, values: Array, name: str) -> IntegerWeight | None:
-    quant = dialect.read_quantizer(node)
-    if not isinstance(quant, (IntQuant, BipolarQuant)):
-        return None
-    if any(parameter is None for parameter in dialect.parameters(quant)):
+def stored_codes(node: Node) -> Array | None:
+    """Return the codes of the stored weight that a quantizer reads.
+
+    ``None`` where it reads no constant, or one that has no codes: see :func:`integer_weights`.
+    """
+    values, quant = dialect.constant_value(node.inputs[0]), known(node)
+    if values is None or quant is None:
         return None
     try:
-        codes = quantize_to_integers(values, quant)
+        return quantize_to_integers(np.asarray(values), quant)
     except ValueError:
         # Not finite, or too many bits.
         return None
-    bits, signed = 1, True
-    zero = np.zeros((), dtype=np.float32)
-    if isinstance(quant, IntQuant):
-        bits, signed = int(np.max(np.asarray(quant.bits))), quant.signed
-        zero = np.asarray(quant.zero_point, dtype=np.float32)
-    narrow = codes.astype(_narrowest(codes, bits, signed))
-    return IntegerWeight(
-        name, narrow, np.asarray(quant.scale, dtype=np.float32), zero, bits, signed
-    )
-
-
-def _narrowest(codes: Array, bits: int, signed: bool) -> np.dtype[Any]:
-    for width in (8, 16, 32):
-        if bits <= width:
-            return np.dtype(f"{'int' if signed else 'uint'}{width}")
-    return codes.dtype
 
 
 def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
@@ -121,9 +116,8 @@ def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
         return
     arrays: dict[str, Array] = {}
     for weight in weights:
-        arrays[f"{weight.name}.integers"] = weight.integers
-        arrays[f"{weight.name}.scale"] = weight.scale
-        arrays[f"{weight.name}.zero_point"] = weight.zero_point
+        for field in ("integers", "scale", "zero_point"):
+            arrays[f"{weight.name}.{field}"] = getattr(weight, field)
         arrays[f"{weight.name}.bits"] = np.array(weight.bits, dtype=np.int64)
     with replacing(target) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
@@ -153,21 +147,16 @@ def _array_lines(weight: IntegerWeight, name: str) -> list[str]:
     shape = " x ".join(map(str, integers.shape)) or "scalar"
     # A comment must not end early, whatever a weight is called.
     title = weight.name.replace("*/", "* /")
+    # The literal 9223372036854775808 does not exist before its minus sign is applied.
+    numbers = ["INT64_MIN" if n == -(2**63) else str(n) for n in integers.reshape(-1).tolist()]
     return [
         f"/* {title}: {shape}, {weight.bits} bits, {sign} */",
         f"#define {name}_BITS {weight.bits}",
         f"#define {name}_SIZE {integers.size}",
-        *_definition(
-            f"{prefix}{kind}", name, [_integer(int(n)) for n in integers.reshape(-1)]
-        ),
+        *_definition(f"{prefix}{kind}", name, numbers),
         *_floats(f"{name}_scale", weight.scale),
         *_floats(f"{name}_zero_point", weight.zero_point),
     ]
-
-
-def _integer(number: int) -> str:
-    # The literal 9223372036854775808 does not exist before its minus sign is applied.
-    return "INT64_MIN" if number == -(2**63) else str(number)
 
 
 def _floats(name: str, values: Array) -> list[str]:
@@ -196,10 +185,7 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     """Return a C name for each weight, no two alike."""
     found: list[str] = []
     for name in names:
-        text, count = _identifier(name), 1
-        free = text
-        while free in found:
-            count += 1
-            free = f"{text}_{count}"
-        found.append(free)
+        text = _identifier(name)
+        numbered = (f"{text}_{count}" for count in itertools.count(2))
+        found.append(next(n for n in itertools.chain((text,), numbered) if n not in found))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx_ir import Model, Value
 
-from qonnx_hub.analysis.cost.products import Products, count_products, notes_on, static_values
+from qonnx_hub.analysis.cost.products import LayerProducts, count_products, notes_on
 from qonnx_hub.analysis.cost.types import (
     FLOAT32,
     Datatype,
@@ -24,7 +24,6 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import ValueInfo, parse_type
 from qonnx_hub_ir.analysis.value_ranges import prepared, walk
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.quantizers import Array
 
 CONVENTIONS = ("true", "qonnx", "paper")
 
@@ -132,15 +131,11 @@ def count_cost(
         )
     model = prepared(model)
     given = _input_types(model, input_types or {})
-    infos = _infos(model, given)
-    layers = count_products(model, static_values(model), infos)
+    infos = {value: info for value, _, info in walk(model, given)}
+    layers = count_products(model, infos)
     types = _types(model, convention, given, infos)
     costs = [_layer_cost(layer, types, convention, infos, sparsity) for layer in layers]
     return _total(costs, convention, sparsity, source, tuple(notes_on(model)))
-
-
-def _infos(model: Model, given: Mapping[str, str]) -> dict[Value, ValueInfo]:
-    return {value: info for value, _, info in walk(model, given)}
 
 
 def _input_types(model: Model, given: Mapping[str, str]) -> dict[str, str]:
@@ -163,11 +158,8 @@ def _types(
     nodes = list(model.graph)
     if convention == "true":
         return needed_types(nodes, infos)
-    constants: dict[Value, Array] = {}
-    for value in model.graph.initializers.values():
-        array = dialect.constant_value(value)
-        if array is not None:
-            constants[value] = array
+    stored = ((v, dialect.constant_value(v)) for v in model.graph.initializers.values())
+    constants = {value: array for value, array in stored if array is not None}
     inputs = {
         value: named(given[name]) if (name := str(value.name)) in given else annotated(value)
         for value in model.graph.inputs
@@ -176,7 +168,7 @@ def _types(
 
 
 def _layer_cost(
-    layer: Products,
+    layer: LayerProducts,
     types: Mapping[Value, Datatype],
     convention: str,
     infos: Mapping[Value, ValueInfo],
@@ -186,7 +178,10 @@ def _layer_cost(
     result = types.get(layer.node.outputs[0], FLOAT32)
     if convention == "paper":
         data, result = unscaled(data), unscaled(result)
-        stored = _declared(layer.stored, infos) or stored
+        info = infos.get(layer.stored)
+        constant = None if info is None else info.constant
+        if constant is not None and constant.declared is not None:
+            stored = of_integer(constant.declared)
     macs = layer.nonzero_macs if sparsity else layer.macs
     weights = layer.nonzero if sparsity else layer.weights
     return LayerCost(
@@ -202,15 +197,6 @@ def _layer_cost(
         weight_type=str(stored),
         output_type=str(result),
     )
-
-
-def _declared(value: Value, infos: Mapping[Value, ValueInfo]) -> Datatype | None:
-    """Return the type that a quantizer gave the weights."""
-    info = infos.get(value)
-    constant = None if info is None else info.constant
-    if constant is None or constant.declared is None:
-        return None
-    return of_integer(constant.declared)
 
 
 def _total(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,13 @@ from onnx_ir import Model, Node, SymbolicDim, Value
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis import ValueInfo
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.verify import label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Products:
+class LayerProducts:
     """The products of one layer.
 
     Attributes:
@@ -75,24 +76,21 @@ def _gap(node: Node, reason: str) -> Gap:
     return Gap(str(node.name), node.op_type, reason, "give the model's inputs fixed sizes")
 
 
-def count_products(
-    model: Model, static: set[Value], infos: Mapping[Value, ValueInfo]
-) -> list[Products]:
+def count_products(model: Model, infos: Mapping[Value, ValueInfo]) -> list[LayerProducts]:
     """Return the products of every layer, for one sample where the batch is open.
 
     Args:
         model: The graph.
-        static: Values that do not depend on the inputs.
         infos: What is known about each value.
 
     Raises:
         UnsupportedGraphError: Sizes that are not known; every place is listed.
     """
-    sizes = _Sizes(model)
+    sizes, dynamic = _Sizes(model), facts_of(model).dynamic
     found = [
-        _count(node, static, infos, sizes)
+        _count(node, dynamic, infos, sizes)
         for node in model.graph
-        if operators.is_product(node) and node.outputs[0] not in static
+        if operators.is_product(node) and node.outputs[0].name in dynamic
     ]
     if sizes.gaps:
         raise UnsupportedGraphError("products cannot be counted:", sizes.gaps)
@@ -100,12 +98,12 @@ def count_products(
 
 
 def _count(
-    node: Node, static: set[Value], infos: Mapping[Value, ValueInfo], sizes: _Sizes
-) -> Products:
+    node: Node, dynamic: Collection[str], infos: Mapping[Value, ValueInfo], sizes: _Sizes
+) -> LayerProducts:
     left, right = node.inputs[0], node.inputs[1]
     assert left is not None, "the model is valid"
     assert right is not None, "the model is valid"
-    data, stored = (right, left) if left in static else (left, right)
+    data, stored = (left, right) if left.name in dynamic else (right, left)
     outputs = math.prod(sizes.of(node.outputs[0], node))
     shape = sizes.of(right, node)
     if operators.is_convolution(node):
@@ -114,34 +112,17 @@ def _count(
         places = sizes.of(spread, node)
         macs = math.prod(shape) * places[0] * math.prod(places[2:])
     else:
-        turned = node.attributes.get("transA")
         first = sizes.of(left, node)
-        length = first[0] if turned is not None and turned.value else first[-1]
-        macs = length * outputs
-    if stored not in static:
-        return Products(node, data, stored, 0, 0, macs, macs, outputs)
+        macs = first[0 if attribute(node, "transA", 0) else -1] * outputs
+    if stored.name in dynamic:
+        return LayerProducts(node, data, stored, 0, 0, macs, macs, outputs)
     weights = math.prod(sizes.of(stored, node))
-    nonzero = _nonzero(infos.get(stored), weights)
-    return Products(
+    info, nonzero = infos.get(stored), weights
+    if info is not None and info.constant is not None:
+        nonzero = int(np.count_nonzero(info.constant.values))
+    return LayerProducts(
         node, data, stored, weights, nonzero, macs, macs // weights * nonzero, outputs
     )
-
-
-def _nonzero(info: ValueInfo | None, count: int) -> int:
-    """Return how many weights are not zero; all of them where their values are not known."""
-    if info is None or info.constant is None:
-        return count
-    values: Array = info.constant.values
-    return int(np.count_nonzero(values))
-
-
-def static_values(model: Model) -> set[Value]:
-    """Return the values that do not depend on the inputs."""
-    static = {v for v in model.graph.initializers.values() if not v.is_graph_input()}
-    for node in model.graph:
-        if all(v is None or v in static for v in node.inputs):
-            static.update(node.outputs)
-    return static
 
 
 def notes_on(model: Model) -> list[str]:

@@ -20,7 +20,15 @@ from onnx_ir import Node, Value
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, is_bipolar, single_value
+from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.quantizers import (
+    Array,
+    FloatQuant,
+    IntQuant,
+    is_bipolar,
+    is_whole,
+    single_value,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,41 +78,29 @@ def needed_types(order: list[Node], infos: Mapping[Value, ValueInfo]) -> dict[Va
         order: All nodes, in order.
         infos: What is known about each value.
     """
-    types = {value: _needed(value, info) for value, info in infos.items()}
+    types: dict[Value, Datatype] = {}
+    for value, info in infos.items():
+        types[value], kind = FLOAT32, value.dtype
+        if info.datatype is not None:
+            types[value] = of_integer(info.datatype)
+        elif kind is not None and kind.is_floating_point() and kind.bitwidth != 32:
+            types[value] = Datatype(f"FLOAT{int(kind.bitwidth)}", int(kind.bitwidth))
     minifloats: dict[Value, Datatype] = {}
     for node in order:
         source = node.inputs[0] if node.inputs else None
-        if dialect.is_quantizer(node) and node.op_type == "FloatQuant":
-            minifloats[node.outputs[0]] = _minifloat(node)
+        quant = dialect.read_quantizer(node) if dialect.is_quantizer(node) else None
+        if isinstance(quant, FloatQuant):
+            widths = single_value(quant.exponent_bits), single_value(quant.mantissa_bits)
+            minifloats[node.outputs[0]] = FLOAT32
+            if widths[0] is not None and widths[1] is not None:
+                exponent, mantissa = int(widths[0]), int(widths[1])
+                name = f"FLOAT<{exponent},{mantissa}>"
+                minifloats[node.outputs[0]] = Datatype(name, 1 + exponent + mantissa)
         elif operators.keeps_grid(node) and source in minifloats:
-            kind, flowing = minifloats[source], operators.data_inputs(node)
-            if all(minifloats.get(v) == kind for k in flowing if (v := node.inputs[k])):
-                minifloats[node.outputs[0]] = kind
+            datatype, flowing = minifloats[source], operators.data_inputs(node)
+            if all(minifloats.get(v) == datatype for k in flowing if (v := node.inputs[k])):
+                minifloats[node.outputs[0]] = datatype
     return {**types, **minifloats}
-
-
-def _needed(value: Value, info: ValueInfo) -> Datatype:
-    if info.datatype is not None:
-        return of_integer(info.datatype)
-    return _stored(value)
-
-
-def _stored(value: Value) -> Datatype:
-    kind = value.dtype
-    if kind is None or not kind.is_floating_point():
-        return FLOAT32
-    width = int(kind.bitwidth)
-    return FLOAT32 if width == 32 else Datatype(f"FLOAT{width}", width)
-
-
-def _minifloat(node: Node) -> Datatype:
-    quant = dialect.read_quantizer(node)
-    assert isinstance(quant, FloatQuant), "the operator says so"
-    widths = [single_value(quant.exponent_bits), single_value(quant.mantissa_bits)]
-    known = [int(width) for width in widths if width is not None]
-    if len(known) != 2:
-        return FLOAT32
-    return Datatype(f"FLOAT<{known[0]},{known[1]}>", 1 + sum(known))
 
 
 def tool_types(
@@ -151,29 +147,21 @@ def _tool_type(
     if node.op_type == "Sign":
         return Datatype("BIPOLAR", 1)
     if node.op_type in _TOOL_SUMS:
-        return _sum_type(node, known)
-    if node.op_type in _TOOL_MOVES or _is_nearest(node):
+        names = [datatype.name for datatype in known]
+        if any("FLOAT" in name for name in names):
+            return FLOAT32
+        if any(name.startswith("SCALEDINT") for name in names):
+            return Datatype("SCALEDINT<32>", 32)
+        signed = node.op_type == "Sub" or any(not name.startswith("UINT") for name in names)
+        return Datatype("INT32" if signed else "UINT32", 32)
+    is_nearest = operators.resizes(node) and attribute(node, "mode", "nearest") == "nearest"
+    if node.op_type in _TOOL_MOVES or is_nearest:
         return known[0] if known else FLOAT32
     if node.op_type == "QuantizeLinear":
         return _element_type(node.outputs[0], "INT")
     if node.op_type == "DequantizeLinear":
         return _element_type(node.inputs[0], "SCALEDINT")
     return FLOAT32
-
-
-def _is_nearest(node: Node) -> bool:
-    mode = node.attributes.get("mode")
-    return operators.resizes(node) and (mode is None or mode.value == "nearest")
-
-
-def _sum_type(node: Node, known: list[Datatype]) -> Datatype:
-    names = [datatype.name for datatype in known]
-    if not all("FLOAT" not in name for name in names):
-        return FLOAT32
-    if any(name.startswith("SCALEDINT") for name in names):
-        return Datatype("SCALEDINT<32>", 32)
-    signed = node.op_type == "Sub" or any(not name.startswith("UINT") for name in names)
-    return Datatype("INT32" if signed else "UINT32", 32)
 
 
 def _element_type(value: Value | None, prefix: str) -> Datatype:
@@ -220,22 +208,18 @@ def _minifloat_type(node: Node, constants: Mapping[Value, Array]) -> Datatype:
     if known is None or np.any(known[0] != 1) or any(p.ndim for p in known[1:]):
         return FLOAT32
     exponent, mantissa, bias = (float(p) for p in known[1:4])
-    if any(width != int(width) for width in (exponent, mantissa, bias)):
+    if not is_whole([exponent, mantissa, bias]):
         return FLOAT32
     name = f"FLOAT<{int(exponent)},{int(mantissa)},{int(bias)}>"
     return Datatype(name, 1 + int(exponent) + int(mantissa))
 
 
 def _threshold_type(node: Node, constants: Mapping[Value, Array]) -> Datatype:
-    def number(name: str, default: float) -> float:
-        attribute = node.attributes.get(name)
-        return default if attribute is None else float(attribute.value)
-
-    declared = node.attributes.get("out_dtype")
-    whole = all(
-        value == int(value) for value in (number("out_scale", 1.0), number("out_bias", 0.0))
+    declared = attribute(node, "out_dtype", None)
+    scale, bias = attribute(node, "out_scale", 1.0), attribute(node, "out_bias", 0.0)
+    return (
+        named(str(declared)) if declared is not None and is_whole([scale, bias]) else FLOAT32
     )
-    return named(str(declared.value)) if whole and declared is not None else FLOAT32
 
 
 _OPERATORS: Mapping[str, Callable[[Node, Mapping[Value, Array]], Datatype]] = {

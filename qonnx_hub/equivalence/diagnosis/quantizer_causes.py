@@ -22,6 +22,7 @@ from qonnx_hub_ir.quantizers import (
     IntQuant,
     Quantizer,
     Rounding,
+    changed_fields,
     integer_bounds,
     single_value,
 )
@@ -166,8 +167,7 @@ def compare_parameters(seen: Seen, quant: Quantizer, other: Quantizer) -> Reason
     if type(quant) is not type(other):
         words = f"{describe_quantizer(quant)} against {describe_quantizer(other)}"
         return Reason(Cause.OPERATOR, words)
-    names = [f.name for f in dataclasses.fields(quant)]
-    names = [n for n in names if not _equal(getattr(quant, n), getattr(other, n))]
+    names = changed_fields(quant, other)
     if not names:
         return None
     left = {name: _left_over(seen, quant, other, name) for name in names}
@@ -177,13 +177,6 @@ def compare_parameters(seen: Seen, quant: Quantizer, other: Quantizer) -> Reason
         rest = ", ".join(_field_words(quant, other, n) for n in names if n != first)
         words += f"; beside it {rest}" if rest else ""
     return Reason(_field_cause(quant, other, first), words)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        single = single_value(a)
-        return np.array_equal(a, b) or (single is not None and single == single_value(b))
-    return bool(a == b)
 
 
 def _left_over(seen: Seen, quant: Quantizer, other: Quantizer, name: str) -> int:

@@ -8,19 +8,28 @@ Both become inputs of the check.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.graph_slices import work_per_sample
-from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
+from qonnx_hub.equivalence.graph_slices import source_layer, work_per_sample
+from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch, take_samples
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, integer_bounds, single_value
+from qonnx_hub_ir.graph.queries import known
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    integer_bounds,
+    is_bipolar,
+    single_value,
+)
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 _MOST_LINES = 48
@@ -29,6 +38,9 @@ _POINTS = 5
 _HALVINGS = 24
 _FEWEST_HALVINGS = 8
 _PER_LAYER = 12
+_MOST_BITS = 24
+"""Wider quantizers are as good as floats: nobody looks for their thresholds."""
+
 _WORK = 1 << 28
 """Elements that all runs of a search together may compute; see :func:`work_per_sample`."""
 
@@ -55,25 +67,26 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class _SteeredQuantizer:
     """A quantizer whose thresholds are looked for.
 
     Attributes:
         name: Name of its source layer.
         reads: Name of the value it quantizes.
         quant: What it does.
-        low: Its lowest code.
+        gap: Distance of neighbouring codes.
         total: Its thresholds.
     """
 
     name: str
     reads: str
     quant: IntQuant | BipolarQuant
-    low: int
+    gap: int
     total: int
 
     def codes(self, x: Array) -> Array:
-        return quantize_to_integers(np.nan_to_num(x), self.quant)
+        """Return the codes of values, one row per sample."""
+        return quantize_to_integers(np.nan_to_num(x), self.quant).reshape(len(x), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,7 @@ def search_boundaries(
         input, no inner quantizer with known parameters, samples that cannot be told apart, or
         a model too large to be run so often. The coverage counts ``feeds`` as well.
     """
-    layers = _layers(model)
+    layers = _steered_quantizers(model)
     unit = file_batch(model)
     samples = min((len(x) for x in feeds.values() if x.ndim), default=0)
     lines = min(_MOST_LINES, batch_length(model, unit) // unit)
@@ -110,14 +123,12 @@ def search_boundaries(
     if unit != 1 or samples < 2:
         return None, ()
     search = _Search(model, feeds, layers, floats)
-    before = search.codes({name: x[:_MOST_LINES] for name, x in feeds.items()})
+    before = search.codes(take_samples(feeds, slice(_MOST_LINES)))
     if before is None or not layers:
         return None, ()
-    if lines < _FEWEST_LINES or not floats:
-        return None, _coverage(layers, [before], [])
     work = work_per_sample(model) + _NODE * len(model.graph)
     runs = _WORK // work // len(layers)
-    if runs < _FEWEST_HALVINGS:
+    if lines < _FEWEST_LINES or not floats or runs < _FEWEST_HALVINGS:
         return None, _coverage(layers, [before], [])
     search.halvings = min(_HALVINGS, runs)
     per_layer = max(runs // _HALVINGS, 1)
@@ -131,32 +142,28 @@ def search_boundaries(
     return joined, _coverage(layers, [before, *codes], codes)
 
 
-def _layers(model: Model) -> list[_Layer]:
-    moving = facts_of(model).dynamic
+def _steered_quantizers(model: Model) -> list[_SteeredQuantizer]:
+    dynamic = facts_of(model).dynamic
     found = []
-    for node in model.graph:
-        value = node.inputs[0] if node.inputs else None
-        if not dialect.is_quantizer(node) or value is None or value.name not in moving:
+    for node in filter(dialect.is_quantizer, model.graph):
+        value, quant = node.inputs[0], known(node)
+        if quant is None or value is None or value.name not in dynamic:
             continue
-        quant = dialect.read_quantizer(node)
-        if any(p is None for p in dialect.parameters(quant)):
-            continue
-        name = str(node.outputs[0].metadata_props.get(dialect.PROVENANCE) or node.name)
-        if isinstance(quant, BipolarQuant):
-            found.append(_Layer(name, str(value.name), quant, -1, 1))
-        elif isinstance(quant, IntQuant) and (bits := single_value(quant.bits)) is not None:
-            if bits > 24:
+        gap, total = 2, 1
+        if isinstance(quant, IntQuant) and not is_bipolar(quant):
+            bits = single_value(quant.bits)
+            if bits is None or bits > _MOST_BITS:
                 continue
             low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
-            two_levels = quant.signed and bits == 1
-            total = 1 if two_levels else int(high - low)
-            found.append(_Layer(name, str(value.name), quant, int(low), total))
+            gap, total = 1, int(high - low)
+        name = source_layer(node)
+        found.append(_SteeredQuantizer(name, str(value.name), quant, gap, total))
     return found
 
 
 class _Search:
     def __init__(
-        self, model: Model, feeds: Feeds, layers: list[_Layer], floats: list[str]
+        self, model: Model, feeds: Feeds, layers: list[_SteeredQuantizer], floats: list[str]
     ) -> None:
         self.feeds = feeds
         self.layers = layers
@@ -167,12 +174,11 @@ class _Search:
         self.session = Session(model, outputs=names) if names else None
 
     def codes(self, feeds: Feeds) -> list[Array] | None:
-        """Return the codes of every layer, one row per sample."""
+        """Return the codes of every quantizer, one row per sample."""
         read = self._read(feeds)
         if read is None:
             return None
-        pairs = zip(self.layers, read, strict=True)
-        return [layer.codes(x).reshape(len(x), -1) for layer, x in pairs]
+        return [layer.codes(x) for layer, x in zip(self.layers, read, strict=True)]
 
     def _read(self, feeds: Feeds) -> list[Array] | None:
         """Return what every layer quantizes, the first axis over samples."""
@@ -217,7 +223,8 @@ class _Search:
                     code = int(min(before[k][line, element], after[k][line, element]))
                     target = _Target(k, element, line, grid[step], grid[step + 1])
                     seen.setdefault(code, []).append(target)
-            found += _in_turn(list(seen.values()), most)
+            in_turn = itertools.chain(*itertools.zip_longest(*seen.values()))
+            found += [target for target in in_turn if target is not None][:most]
         return found
 
     def bisect(self, targets: list[_Target], width: int) -> list[dict[str, Array]]:
@@ -247,20 +254,13 @@ class _Search:
             return None
         # Only the layers that are followed: a deep graph has many more.
         followed = {target.layer for target in part}
-        codes = {k: self.layers[k].codes(read[k]).reshape(len(read[k]), -1) for k in followed}
+        codes = {k: self.layers[k].codes(read[k]) for k in followed}
         own = [codes[target.layer][i, target.element] for i, target in enumerate(part)]
         return np.array(own, dtype=np.int64)
 
 
-def _in_turn(groups: list[list[_Target]], most: int) -> list[_Target]:
-    """Return items of all groups, one of each in turn."""
-    longest = max((len(group) for group in groups), default=0)
-    mixed = [group[k] for k in range(longest) for group in groups if k < len(group)]
-    return mixed[:most]
-
-
 def _coverage(
-    layers: list[_Layer], seen: list[list[Array]], pairs: list[list[Array]]
+    layers: list[_SteeredQuantizer], seen: list[list[Array]], pairs: list[list[Array]]
 ) -> tuple[Coverage, ...]:
     """Return how many thresholds have codes on both sides, in all inputs and in pairs.
 
@@ -273,11 +273,6 @@ def _coverage(
         for before, after in zip(pairs[::2], pairs[1::2], strict=True):
             low, high = np.minimum(before[k], after[k]), np.maximum(before[k], after[k])
             crossed.update(np.unique(low[high > low]).tolist())
-        steps = 2 if isinstance(layer.quant, BipolarQuant) or _is_sign(layer.quant) else 1
-        reached = int(np.count_nonzero(np.diff(codes) == steps))
+        reached = int(np.count_nonzero(np.diff(codes) == layer.gap))
         rows.append(Coverage(layer.name, min(len(crossed), layer.total), reached, layer.total))
     return tuple(rows)
-
-
-def _is_sign(quant: IntQuant) -> bool:
-    return quant.signed and single_value(quant.bits) == 1

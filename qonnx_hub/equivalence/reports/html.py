@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
@@ -15,7 +16,6 @@ from qonnx_hub.equivalence.reports.columns import (
     layer_cells,
     output_cells,
 )
-from qonnx_hub_ir.quantizers import Array
 
 if TYPE_CHECKING:
     from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
@@ -29,33 +29,6 @@ _COLOURS = {
 }
 _ACCUMULATED = "#5b7fb8"
 _ISOLATED = "#c8553d"
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #f4f5f7; margin: 0; }
-main { max-width: 1040px; margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 20px; font-weight: 600; margin: 0 0 4px; }
-h2 { font-size: 16px; font-weight: 600; margin: 0 0 12px; }
-section { background: #fff; border: 1px solid #dfe3e8; border-radius: 8px;
-  padding: 18px 20px; margin-top: 18px; overflow-x: auto; }
-.verdict { color: #fff; border: 0; display: flex; align-items: baseline; gap: 18px; }
-.verdict b { font-size: 26px; letter-spacing: .5px; }
-.sides { color: #56606e; margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: #56606e; font-size: 13px; }
-th, td { padding: 4px 14px 4px 0; border-bottom: 1px solid #edf0f3; vertical-align: top; }
-td.n, th.n { text-align: right; white-space: nowrap; }
-tr.bad td { background: #fdf1ef; }
-code { font: 13px ui-monospace, monospace; background: #f1f3f5; padding: 1px 4px;
-  border-radius: 3px; overflow-wrap: anywhere; }
-ol, ul { margin: 0; padding-left: 22px; }
-li + li { margin-top: 6px; }
-.cause { font-weight: 600; color: #b3261e; }
-.quiet { color: #56606e; font-size: 13px; margin: 10px 0 0; }
-svg text { font: 11px system-ui, sans-serif; fill: #56606e; }
-.key { display: inline-block; width: 10px; height: 10px; border-radius: 2px;
-  margin: 0 5px 0 14px; }
-"""
 _ROW = 20
 _LABELS = 190
 _CHART = 760
@@ -68,6 +41,10 @@ def render_page(result: CheckResult) -> str:
         for row in result.layer_rows
     ]
     summary = result.summary().partition(": ")[2]
+    about = {**result.environment, "inputs": result.inputs, "samples": str(result.samples)}
+    if result.seed is not None:
+        about["seed"] = str(result.seed)
+    made = [(False, pair) for pair in about.items()]
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     parts = [
         f"<h1>Equivalence check</h1><p class=sides><code>{escape(result.a)}</code> against "
@@ -82,14 +59,15 @@ def render_page(result: CheckResult) -> str:
         _failing(result.failing),
         _quantizers(result),
         _section("Notes", f"<ul>{notes}</ul>" if notes else ""),
-        _environment(result),
+        _section("How this was made", _table(("what", "value"), made, 2)),
     ]
     body = "\n".join(part for part in parts if part)
+    style = resources.files(__package__).joinpath("style.css").read_text("utf-8")
     title = f"{result.verdict}: {escape(result.a)} against {escape(result.b)}"
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'>"
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{title}</title><style>\n{style}</style></head>\n"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
@@ -122,10 +100,8 @@ def _causes(result: CheckResult) -> str:
     body = f"<ol>{''.join(items)}</ol>" if items else ""
     first = result.first_divergence
     if first is not None:
-        body += (
-            f"<p class=quiet>First layer that differs: <code>{escape(first.source)}</code>, "
-        )
-        body += f"{escape(first.comparison.words())}.</p>"
+        body += "<p class=quiet>First layer that differs: "
+        body += f"<code>{escape(first.source)}</code>, {escape(first.comparison.words())}.</p>"
     needed = result.required_tolerance()
     if needed:
         options = " or ".join(f"<code>--{k} {v:.6g}</code>" for k, v in needed.items())
@@ -205,19 +181,15 @@ def _failing(found: FailingInput | None) -> str:
         f"<code>{escape(found.layer)}[{where}]</code> is <code>{found.values[0]!r}</code> in "
         f"the reference, <code>{found.values[1]!r}</code> in the other side.</p>"
     )
-    rows = [
-        (False, (name, f"{x.dtype.name}[{', '.join(map(str, x.shape))}]", _few(x)))
-        for name, x in found.feeds.items()
-    ]
+    rows = []
+    for name, x in found.feeds.items():
+        places = [tuple(int(i) for i in p) for p in zip(*x.nonzero(), strict=True)]
+        shown = [f"[{', '.join(map(str, p))}] = {float(x[p])!r}" for p in places[:24]]
+        more = f"; and {len(places) - 24} more" if len(places) > 24 else ""
+        kind = f"{x.dtype.name}[{', '.join(map(str, x.shape))}]"
+        rows.append((False, (name, kind, "; ".join(shown) + more or "none")))
     heads = ("input", "shape", "values that are not zero")
     return _section("Smallest failing input", body + _table(heads, rows, 3))
-
-
-def _few(x: Array) -> str:
-    places = [tuple(int(i) for i in p) for p in zip(*x.nonzero(), strict=True)][:24]
-    texts = [f"[{', '.join(map(str, p))}] = {float(x[p])!r}" for p in places]
-    left = int((x != 0).sum()) - len(places)
-    return "; ".join(texts) + (f"; and {left} more" if left > 0 else "") or "none"
 
 
 def _proof(result: CheckResult) -> str:
@@ -253,11 +225,3 @@ def _quantizers(result: CheckResult) -> str:
         rows.append((row.layer in blamed, (row.layer, kind, row.words, reached, close)))
     heads = ("quantizer", "of", "what", "thresholds reached", "crossed closely")
     return _section("Quantizers of the reference", _table(heads, rows, 3))
-
-
-def _environment(result: CheckResult) -> str:
-    rows = [(False, (key, value)) for key, value in result.environment.items()]
-    rows += [(False, ("inputs", result.inputs)), (False, ("samples", str(result.samples)))]
-    if result.seed is not None:
-        rows.append((False, ("seed", str(result.seed))))
-    return _section("How this was made", _table(("what", "value"), rows, 2))
