@@ -16,7 +16,7 @@ from onnx_ir import Model, Value
 from qonnx_hub_ir.analysis.dense_layers import read_layer
 from qonnx_hub_ir.analysis.grids import IntegerType, holds
 from qonnx_hub_ir.analysis.products import product_grid, summed
-from qonnx_hub_ir.analysis.rule_context import Site
+from qonnx_hub_ir.analysis.rule_context import NodeInfo
 from qonnx_hub_ir.analysis.value_info import ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import InputRange, walk
 from qonnx_hub_ir.describe import describe_number
@@ -141,7 +141,9 @@ def walk_accumulators(
         yield str(value.name), info, _accumulator_of(value, site, info)
 
 
-def _accumulator_of(value: Value, site: Site | None, info: ValueInfo) -> Accumulator | None:
+def _accumulator_of(
+    value: Value, site: NodeInfo | None, info: ValueInfo
+) -> Accumulator | None:
     if site is None or value is not site.node.outputs[0]:
         return None
     layer = read_layer(site)

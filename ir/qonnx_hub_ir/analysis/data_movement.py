@@ -11,7 +11,7 @@ import numpy as np
 
 from qonnx_hub_ir.analysis.grids import Grid
 from qonnx_hub_ir.analysis.pointwise import union
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened
+from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, widened
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
@@ -24,15 +24,15 @@ from qonnx_hub_ir.graph.queries import element_count
 from qonnx_hub_ir.quantizers import Array
 
 
-def _keep(site: Site) -> ValueInfo | None:
+def _keep(site: NodeInfo) -> ValueInfo | None:
     return replace(site.info(0), constant=None)
 
 
-def _forget_channels(site: Site) -> ValueInfo | None:
+def _forget_channels(site: NodeInfo) -> ValueInfo | None:
     return collapsed(site.info(0))
 
 
-def _reshape(site: Site) -> ValueInfo | None:
+def _reshape(site: NodeInfo) -> ValueInfo | None:
     x, shape = site.info(0), site.shape
     if x.constant is not None and shape is not None and None not in shape:
         return of_constant(x.constant.mapped(lambda a: a.reshape([d or 0 for d in shape])))
@@ -68,7 +68,7 @@ def _places_after(before: Shape, axis: int, after: Shape) -> tuple[int, Array] |
     return None
 
 
-def _transpose(site: Site) -> ValueInfo | None:
+def _transpose(site: NodeInfo) -> ValueInfo | None:
     x, before = site.info(0), site.shapes[0]
     perm = site.attr("perm")
     if x.constant is not None:
@@ -81,7 +81,7 @@ def _transpose(site: Site) -> ValueInfo | None:
     return x.mapped(lambda a: a.transpose(order))
 
 
-def _axis(site: Site, default: int) -> int | None:
+def _axis(site: NodeInfo, default: int) -> int | None:
     """Return the node's axis, counted from the front."""
     rank = None if site.shapes[0] is None else len(site.shapes[0])
     axis = int(site.attr("axis", default))
@@ -90,7 +90,7 @@ def _axis(site: Site, default: int) -> int | None:
     return None if rank is None else axis + rank
 
 
-def _concat(site: Site) -> ValueInfo | None:
+def _concat(site: NodeInfo) -> ValueInfo | None:
     infos = [x for x in site.inputs if x is not None]
     axis = _axis(site, 0)
     sizes = [None if s is None or axis is None else s[axis] for s in site.shapes]
@@ -135,7 +135,7 @@ def _joined(infos: list[ValueInfo], sizes: list[int], axis: int, rank: int) -> V
     return between(low, high, grid)
 
 
-def _split(site: Site) -> Sequence[ValueInfo] | None:
+def _split(site: NodeInfo) -> Sequence[ValueInfo] | None:
     x, axis = site.info(0), _axis(site, 0)
     count = len(site.node.outputs)
     if x.channel_axis is None or x.channel_axis != axis:
@@ -158,7 +158,7 @@ def _split(site: Site) -> Sequence[ValueInfo] | None:
     return cut
 
 
-def _slice(site: Site) -> ValueInfo | None:
+def _slice(site: NodeInfo) -> ValueInfo | None:
     x, shape = replace(site.info(0), constant=None), site.shapes[0]
     axis = x.channel_axis
     if axis is None:
@@ -190,7 +190,7 @@ def _cut(x: ValueInfo, axis: int, size: int, part: slice) -> ValueInfo:
     return x.mapped(functools.partial(np.take, indices=index, axis=axis))
 
 
-def _gather(site: Site) -> ValueInfo | None:
+def _gather(site: NodeInfo) -> ValueInfo | None:
     x, axis, index = site.info(0), _axis(site, 0), site.array(1)
     if x.channel_axis is None:
         return replace(x, constant=None)
@@ -199,7 +199,7 @@ def _gather(site: Site) -> ValueInfo | None:
     return collapsed(x)
 
 
-def _pad(site: Site) -> ValueInfo | None:
+def _pad(site: NodeInfo) -> ValueInfo | None:
     x = site.info(0)
     if site.attr("mode", "constant") != "constant":
         return collapsed(x)
@@ -216,7 +216,7 @@ def _pad(site: Site) -> ValueInfo | None:
     return union(replace(x, constant=None), of_constant(Constant(value.reshape(()))))
 
 
-def _resize(site: Site) -> ValueInfo | None:
+def _resize(site: NodeInfo) -> ValueInfo | None:
     x, mode = replace(site.info(0), constant=None), site.attr("mode", "nearest")
     if x.channel_axis is not None and not _stays(site, x.channel_axis):
         x = collapsed(x)
@@ -230,7 +230,7 @@ def _resize(site: Site) -> ValueInfo | None:
     return widened(x.low, x.high, 64 * site.rounding_unit * np.nan_to_num(x.magnitude))
 
 
-def _stays(site: Site, axis: int) -> bool:
+def _stays(site: NodeInfo, axis: int) -> bool:
     """Return whether a resize leaves an axis alone."""
     scales = site.array(2 if site.node.op_type == "Resize" else 1)
     if scales is not None and scales.size and scales.dtype.kind == "f":

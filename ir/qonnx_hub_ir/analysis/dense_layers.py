@@ -12,7 +12,7 @@ import numpy as np
 from qonnx_hub_ir.analysis.float_error import sum_margin
 from qonnx_hub_ir.analysis.grids import Grid, holds, in_reach, product_is_exact
 from qonnx_hub_ir.analysis.products import Terms, arranged, dense, flat_bias, placed, scaled
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, within_grid
+from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, within_grid
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
@@ -46,13 +46,13 @@ class DenseLayer:
     axis: int
 
 
-def read_layer(site: Site) -> DenseLayer | None:
+def read_layer(site: NodeInfo) -> DenseLayer | None:
     """Return a MatMul, Gemm, Conv or ConvTranspose as sums; ``None`` if its weights move."""
     reader = _READERS.get(site.node.op_type)
     return reader(site) if reader is not None and site.is_float else None
 
 
-def _layer(site: Site) -> ValueInfo | None:
+def _layer(site: NodeInfo) -> ValueInfo | None:
     layer = read_layer(site)
     if layer is None:
         return _both_move(site) if site.node.op_type == "MatMul" and site.is_float else None
@@ -62,7 +62,7 @@ def _layer(site: Site) -> ValueInfo | None:
     return collapsed(found) if rank is None else placed(found, layer.axis, rank)
 
 
-def _weights(site: Site, index: int, least_rank: int = 1) -> Constant | None:
+def _weights(site: NodeInfo, index: int, least_rank: int = 1) -> Constant | None:
     """Return the constant at an input, if it has elements, all finite, and so many axes."""
     constant = site.info(index).constant
     if constant is None or constant.values.size == 0 or constant.values.ndim < least_rank:
@@ -70,7 +70,7 @@ def _weights(site: Site, index: int, least_rank: int = 1) -> Constant | None:
     return constant if bool(np.all(np.isfinite(constant.values.astype(np.float64)))) else None
 
 
-def _matmul(site: Site) -> DenseLayer | None:
+def _matmul(site: NodeInfo) -> DenseLayer | None:
     left, right = site.info(0), site.info(1)
     is_right = right.constant is not None
     before, constant = site.shapes[0 if is_right else 1], _weights(site, int(is_right))
@@ -93,7 +93,7 @@ def _plain(weights: Constant) -> Terms:
     return Terms(weights, inputs, np.ones((1, 1), dtype=np.bool_))
 
 
-def _gemm(site: Site) -> DenseLayer | None:
+def _gemm(site: NodeInfo) -> DenseLayer | None:
     x, weights = site.info(0), _weights(site, 1)
     if x.constant is not None or weights is None:
         return None
@@ -108,7 +108,7 @@ def _gemm(site: Site) -> DenseLayer | None:
     return DenseLayer(channels_on(x, axis), _plain(table), bias, 1)
 
 
-def _bias(site: Site, outputs: int, factor: float = 1.0) -> tuple[Constant | None, bool]:
+def _bias(site: NodeInfo, outputs: int, factor: float = 1.0) -> tuple[Constant | None, bool]:
     """Return the bias per output, and whether it is known at all."""
     if not site.has(2) or factor == 0.0:
         return None, True
@@ -117,7 +117,7 @@ def _bias(site: Site, outputs: int, factor: float = 1.0) -> tuple[Constant | Non
     return (None, False) if flat is None else (scaled(flat, factor), True)
 
 
-def _conv(site: Site) -> DenseLayer | None:
+def _conv(site: NodeInfo) -> DenseLayer | None:
     x, weights = site.info(0), _weights(site, 1, least_rank=3)
     if weights is None:
         return None
@@ -136,7 +136,7 @@ def _conv(site: Site) -> DenseLayer | None:
     return DenseLayer(channels_on(x, 1), terms, bias, 1)
 
 
-def _conv_transpose(site: Site) -> DenseLayer | None:
+def _conv_transpose(site: NodeInfo) -> DenseLayer | None:
     x, weights = site.info(0), _weights(site, 1, least_rank=3)
     if weights is None:
         return None
@@ -189,7 +189,7 @@ def _taps(side: _Side, *, is_transposed: bool) -> Array:
     return np.asarray(inside & (place % side.stride == 0))
 
 
-def _patterns(site: Site, kernel: tuple[int, ...]) -> Array | None:
+def _patterns(site: NodeInfo, kernel: tuple[int, ...]) -> Array | None:
     """Return all different sets of taps that count at some place, bool (patterns, taps)."""
     rank = len(kernel)
     is_transposed = site.node.op_type == "ConvTranspose"
@@ -215,7 +215,7 @@ def _patterns(site: Site, kernel: tuple[int, ...]) -> Array | None:
 
 
 def _sides(
-    site: Site, kernel: tuple[int, ...], pads: tuple[int, ...] | None
+    site: NodeInfo, kernel: tuple[int, ...], pads: tuple[int, ...] | None
 ) -> list[_Side] | None:
     strides, dilations = (
         tuple(site.attr(name) or (1,) * len(kernel)) for name in ("strides", "dilations")
@@ -242,7 +242,7 @@ def _inner(shape: Shape) -> list[int] | None:
     return known if len(known) == len(shape) - 2 and max(known) <= _LARGEST_SIDE else None
 
 
-def _both_move(site: Site) -> ValueInfo | None:
+def _both_move(site: NodeInfo) -> ValueInfo | None:
     """Return the range of a matrix product whose both sides depend on the inputs."""
     a, b = collapsed(site.info(0)), collapsed(site.info(1))
     count = None if not site.shapes[0] else site.shapes[0][-1]

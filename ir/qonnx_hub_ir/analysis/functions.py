@@ -14,7 +14,7 @@ from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis.grids import whole_numbers
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
 from qonnx_hub_ir.analysis.pointwise import scaled_grid
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, widened
+from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, widened
 from qonnx_hub_ir.analysis.value_info import ValueInfo, between
 from qonnx_hub_ir.graph.affine import batchnorm_affine
 from qonnx_hub_ir.quantizers import Array
@@ -24,8 +24,8 @@ _FUNCTION_MARGIN = 2.0**-18
 single-precision library."""
 
 
-def _to_whole(how: Callable[[Array], Array]) -> Callable[[Site], ValueInfo | None]:
-    def rule(site: Site) -> ValueInfo | None:
+def _to_whole(how: Callable[[Array], Array]) -> Callable[[NodeInfo], ValueInfo | None]:
+    def rule(site: NodeInfo) -> ValueInfo | None:
         x = site.info(0)
         low, high = how(x.low), how(x.high)
         if not site.is_float or not x.is_bounded:
@@ -37,10 +37,12 @@ def _to_whole(how: Callable[[Array], Array]) -> Callable[[Site], ValueInfo | Non
     return rule
 
 
-def _increasing(how: Callable[[Site, Array], Array]) -> Callable[[Site], ValueInfo | None]:
+def _increasing(
+    how: Callable[[NodeInfo, Array], Array],
+) -> Callable[[NodeInfo], ValueInfo | None]:
     """Return the rule of a function that keeps order; the table knows what it never passes."""
 
-    def rule(site: Site) -> ValueInfo | None:
+    def rule(site: NodeInfo) -> ValueInfo | None:
         lowest, highest = operators.bounds(site.node) or (-np.inf, np.inf)
         if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
             return between(lowest, highest)
@@ -59,7 +61,7 @@ def _increasing(how: Callable[[Site, Array], Array]) -> Callable[[Site], ValueIn
     return rule
 
 
-def bounded(site: Site) -> ValueInfo | None:
+def bounded(site: NodeInfo) -> ValueInfo | None:
     """Return what an operator never leaves, whatever its input is."""
     found = operators.bounds(site.node)
     if found is None or not site.is_float:
@@ -70,17 +72,17 @@ def bounded(site: Site) -> ValueInfo | None:
     return widened(ends[0], ends[1], margin[0] + margin[1])
 
 
-def _hard_sigmoid(site: Site, x: Array) -> Array:
+def _hard_sigmoid(site: NodeInfo, x: Array) -> Array:
     alpha, beta = float(site.attr("alpha", 0.2)), float(site.attr("beta", 0.5))
     return np.clip(alpha * x + beta, 0.0, 1.0) if alpha > 0 else np.full_like(x, np.nan)
 
 
-def _elu(site: Site, x: Array) -> Array:
+def _elu(site: NodeInfo, x: Array) -> Array:
     alpha = float(site.attr("alpha", 1.0))
     return np.where(x < 0, alpha * np.expm1(x), x) if alpha >= 0 else np.full_like(x, np.nan)
 
 
-def _hard_swish(site: Site) -> ValueInfo | None:
+def _hard_swish(site: NodeInfo) -> ValueInfo | None:
     """Return the range of ``x * clip(x / 6 + 0.5, 0, 1)``, which is lowest at -1.5."""
     x = site.info(0)
     if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
@@ -95,7 +97,7 @@ def _hard_swish(site: Site) -> ValueInfo | None:
     return widened(low, high, _FUNCTION_MARGIN * reach)
 
 
-def _batch_normalization(site: Site) -> ValueInfo | None:
+def _batch_normalization(site: NodeInfo) -> ValueInfo | None:
     arrays = [site.array(k) for k in range(1, 5)]
     shape = site.shapes[0]
     if not site.is_float or shape is None or len(shape) < 2 or site.attr("training_mode", 0):
@@ -124,7 +126,7 @@ def _batch_normalization(site: Site) -> ValueInfo | None:
     return replace(found, grid=grid)
 
 
-def _cast(site: Site) -> ValueInfo | None:
+def _cast(site: NodeInfo) -> ValueInfo | None:
     x, target = site.info(0), site.dtype
     if target is None:
         return None

@@ -28,8 +28,8 @@ from qonnx_hub_ir.analysis.grids import (
 )
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
 from qonnx_hub_ir.analysis.rule_context import (
+    NodeInfo,
     RuleTable,
-    Site,
     rounded_outward,
     widened,
     within_grid,
@@ -42,7 +42,7 @@ _TOP = np.array(np.inf, dtype=np.float64)
 Corners = Callable[[Array, Array], Array]
 
 
-def _corner_range(site: Site, how: Corners, a: ValueInfo, b: ValueInfo) -> ValueInfo:
+def _corner_range(site: NodeInfo, how: Corners, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return the range of a correctly rounded operation that keeps order in each input."""
     ends_a = rounded_outward(a.low, a.high, site.float_type)
     ends_b = rounded_outward(b.low, b.high, site.float_type)
@@ -78,13 +78,13 @@ def negated(info: ValueInfo) -> ValueInfo:
     return between(-info.high, -info.low, grid)
 
 
-def added(site: Site, a: ValueInfo, b: ValueInfo) -> ValueInfo:
+def added(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return what is known about a sum."""
     found = _corner_range(site, np.add, a, b)
     return within_grid(replace(found, grid=_sum_grid(site, a, b)))
 
 
-def _sum_grid(site: Site, a: ValueInfo, b: ValueInfo) -> Grid | None:
+def _sum_grid(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> Grid | None:
     for x, y in ((a, b), (b, a)):
         number = _point(y)
         if x.grid is not None and number is not None:
@@ -101,7 +101,7 @@ def _sum_grid(site: Site, a: ValueInfo, b: ValueInfo) -> Grid | None:
     return Grid(first.scale, offset, low, high, exact).held_by(site.float_type)
 
 
-def _shifted(site: Site, grid: Grid, number: Array) -> Grid | None:
+def _shifted(site: NodeInfo, grid: Grid, number: Array) -> Grid | None:
     """Return the grid moved by a constant: in integers where it is a multiple of the step."""
     steps = whole_multiples(number, grid.scale)
     if steps is None:
@@ -117,7 +117,7 @@ def _shifted(site: Site, grid: Grid, number: Array) -> Grid | None:
     return moved.held_by(site.float_type)
 
 
-def multiplied(site: Site, a: ValueInfo, b: ValueInfo) -> ValueInfo:
+def multiplied(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return what is known about a product."""
     found = _corner_range(site, np.multiply, a, b)
     grid = None
@@ -131,7 +131,7 @@ def multiplied(site: Site, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     return within_grid(replace(found, grid=grid))
 
 
-def scaled_grid(site: Site, grid: Grid, number: Array) -> Grid | None:
+def scaled_grid(site: NodeInfo, grid: Grid, number: Array) -> Grid | None:
     """Return the grid of values times a constant."""
     size, sign = np.abs(number), np.sign(number).astype(np.int64)
     factor = np.where(size == 0, 1.0, size)
@@ -148,7 +148,7 @@ def scaled_grid(site: Site, grid: Grid, number: Array) -> Grid | None:
     return found.held_by(site.float_type)
 
 
-def _product_grid(site: Site, a: Grid | None, b: Grid | None) -> Grid | None:
+def _product_grid(site: NodeInfo, a: Grid | None, b: Grid | None) -> Grid | None:
     if a is None or b is None or a.has_offset or b.has_offset:
         return None
     if not in_reach(a.magnitude.astype(np.float64) * b.magnitude):
@@ -159,7 +159,9 @@ def _product_grid(site: Site, a: Grid | None, b: Grid | None) -> Grid | None:
 
 
 def _arithmetic(
-    site: Site, of_floats: Callable[[Site, ValueInfo, ValueInfo], ValueInfo], how: Corners
+    site: NodeInfo,
+    of_floats: Callable[[NodeInfo, ValueInfo, ValueInfo], ValueInfo],
+    how: Corners,
 ) -> ValueInfo | None:
     """Return the range of a sum or product; of integers only where nothing can wrap."""
     a, b = site.info(0), site.info(1)
@@ -176,7 +178,7 @@ def _arithmetic(
     return between(low, high, whole_numbers(low, high))
 
 
-def _divide(site: Site) -> ValueInfo | None:
+def _divide(site: NodeInfo) -> ValueInfo | None:
     if not site.is_float:
         return None
     x, y = site.info(0), site.info(1)
@@ -195,7 +197,7 @@ def _divide(site: Site) -> ValueInfo | None:
     return within_grid(replace(found, grid=grid))
 
 
-def _sum(site: Site) -> ValueInfo | None:
+def _sum(site: NodeInfo) -> ValueInfo | None:
     if not site.is_float:
         return None
     total = site.info(0)
@@ -254,7 +256,7 @@ def _clipped_grid(info: ValueInfo, low: Array, high: Array) -> Grid | None:
     return replace(grid, low=lows, high=highs, declared=keeps)
 
 
-def _clip(site: Site) -> ValueInfo | None:
+def _clip(site: NodeInfo) -> ValueInfo | None:
     ends = [-_TOP, _TOP]
     for index in (1, 2):
         if not site.has(index):
@@ -266,7 +268,7 @@ def _clip(site: Site) -> ValueInfo | None:
     return clipped(site.info(0), ends[0], ends[1])
 
 
-def _extreme(site: Site, pick: Corners) -> ValueInfo | None:
+def _extreme(site: NodeInfo, pick: Corners) -> ValueInfo | None:
     found = site.info(0)
     for index in range(1, len(site.inputs)):
         found = _extreme_of_two(found, site.info(index), pick)
@@ -290,7 +292,7 @@ def union(a: ValueInfo, b: ValueInfo) -> ValueInfo:
     return between(low, high, hull(a.grid, b.grid))
 
 
-def _leaky(site: Site, slope: Array | None) -> ValueInfo | None:
+def _leaky(site: NodeInfo, slope: Array | None) -> ValueInfo | None:
     x = site.info(0)
     if slope is None or not site.is_float or not np.all((slope >= 0) & np.isfinite(slope)):
         return None
@@ -308,7 +310,7 @@ def _leaky(site: Site, slope: Array | None) -> ValueInfo | None:
     return within_grid(replace(found, grid=_leaky_grid(site, x.grid, slope)))
 
 
-def _leaky_grid(site: Site, grid: Grid | None, slope: Array) -> Grid | None:
+def _leaky_grid(site: NodeInfo, grid: Grid | None, slope: Array) -> Grid | None:
     if grid is None or grid.has_offset or bool(np.any(slope == 0)):
         return None
     below = scaled_grid(site, replace(grid, high=np.minimum(grid.high, 0)), slope)
@@ -317,7 +319,7 @@ def _leaky_grid(site: Site, grid: Grid | None, slope: Array) -> Grid | None:
     return None if found is None else replace(found, declared=None)
 
 
-def _absolute(site: Site) -> ValueInfo | None:
+def _absolute(site: NodeInfo) -> ValueInfo | None:
     x = site.info(0)
     if not site.is_float:
         return None

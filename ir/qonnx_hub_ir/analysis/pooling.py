@@ -11,8 +11,8 @@ from qonnx_hub_ir.analysis.float_error import sum_error
 from qonnx_hub_ir.analysis.grids import Grid, in_reach
 from qonnx_hub_ir.analysis.pointwise import scaled_grid, union
 from qonnx_hub_ir.analysis.rule_context import (
+    NodeInfo,
     RuleTable,
-    Site,
     widened,
     within_grid,
 )
@@ -27,13 +27,13 @@ from qonnx_hub_ir.analysis.value_info import (
 from qonnx_hub_ir.graph.queries import element_count
 
 
-def _keep(site: Site) -> ValueInfo | list[ValueInfo] | None:
+def _keep(site: NodeInfo) -> ValueInfo | list[ValueInfo] | None:
     """Return the input's values; further outputs are indices."""
     found = channels_on(replace(site.info(0), constant=None), 1)
     return [found, *[between(-np.inf, np.inf)] * (len(site.node.outputs) - 1)]
 
 
-def _total(site: Site, x: ValueInfo, count: int) -> ValueInfo:
+def _total(site: NodeInfo, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about a sum of so many elements of one channel."""
     reach = count * x.magnitude
     margin = 2 * sum_error(count, np.nan_to_num(reach), site.rounding_unit)
@@ -58,7 +58,7 @@ def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
     return between(low, high)
 
 
-def _mean(site: Site, x: ValueInfo, count: int) -> ValueInfo:
+def _mean(site: NodeInfo, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about the mean of so many elements of one channel."""
     margin = 2 * sum_error(count + 2, np.nan_to_num(x.magnitude), site.rounding_unit)
     found = widened(x.low, x.high, margin)
@@ -73,7 +73,7 @@ def _mean(site: Site, x: ValueInfo, count: int) -> ValueInfo:
     return within_grid(replace(found, grid=grid))
 
 
-def _average_pool(site: Site) -> ValueInfo | None:
+def _average_pool(site: NodeInfo) -> ValueInfo | None:
     x = channels_on(replace(site.info(0), constant=None), 1)
     kernel = site.attr("kernel_shape")
     if not site.is_float or not kernel:
@@ -89,7 +89,7 @@ def _average_pool(site: Site) -> ValueInfo | None:
     return _mean(site, x, count)
 
 
-def _global_average(site: Site) -> ValueInfo | None:
+def _global_average(site: NodeInfo) -> ValueInfo | None:
     shape = site.shapes[0]
     if not site.is_float or shape is None:
         return None
@@ -98,7 +98,7 @@ def _global_average(site: Site) -> ValueInfo | None:
     return _mean(site, channels_on(x, 1), count) if count else None
 
 
-def _reduced_axes(site: Site) -> tuple[int, ...] | None:
+def _reduced_axes(site: NodeInfo) -> tuple[int, ...] | None:
     """Return the axes that a reduction runs over, ``None`` where they are not known."""
     shape = site.shapes[0]
     if shape is None:
@@ -114,7 +114,7 @@ def _reduced_axes(site: Site) -> tuple[int, ...] | None:
     return tuple(int(axis) % len(shape) for axis in given)
 
 
-def _before_reduction(site: Site, axes: tuple[int, ...]) -> ValueInfo:
+def _before_reduction(site: NodeInfo, axes: tuple[int, ...]) -> ValueInfo:
     """Return the input with channels only where they outlive the reduction in place."""
     x, shape = replace(site.info(0), constant=None), site.shapes[0]
     if x.channel_axis is None:
@@ -130,7 +130,7 @@ def _before_reduction(site: Site, axes: tuple[int, ...]) -> ValueInfo:
     return settled(x.mapped(lambda array: array.reshape(sizes)), (None,) * rank)
 
 
-def _reduce(site: Site, *, is_mean: bool) -> ValueInfo | None:
+def _reduce(site: NodeInfo, *, is_mean: bool) -> ValueInfo | None:
     axes, shape = _reduced_axes(site), site.shapes[0]
     if axes is None or shape is None or not site.is_float:
         return None
@@ -141,12 +141,12 @@ def _reduce(site: Site, *, is_mean: bool) -> ValueInfo | None:
     return _mean(site, x, count) if is_mean else _total(site, x, count)
 
 
-def _reduce_extreme(site: Site) -> ValueInfo | None:
+def _reduce_extreme(site: NodeInfo) -> ValueInfo | None:
     axes = _reduced_axes(site)
     return collapsed(site.info(0)) if axes is None else _before_reduction(site, axes)
 
 
-def _index(site: Site) -> ValueInfo | None:
+def _index(site: NodeInfo) -> ValueInfo | None:
     shape = site.shapes[0]
     axis = int(site.attr("axis", 0))
     size = None if shape is None else shape[axis]

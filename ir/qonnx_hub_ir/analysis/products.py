@@ -23,7 +23,7 @@ from qonnx_hub_ir.analysis.grids import (
     whole_multiples,
 )
 from qonnx_hub_ir.analysis.integer_sums import SumRange, sum_range
-from qonnx_hub_ir.analysis.rule_context import Site, within_grid
+from qonnx_hub_ir.analysis.rule_context import NodeInfo, within_grid
 from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between
 from qonnx_hub_ir.quantizers import Array
 
@@ -75,7 +75,7 @@ def _of_inputs(end: Array, inputs: Array, shape: tuple[int, ...]) -> Array:
     return spread.reshape(shape[0] * shape[1], shape[2])
 
 
-def dense(site: Site, x: ValueInfo, terms: Terms, bias: Constant | None) -> ValueInfo:
+def dense(site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None) -> ValueInfo:
     """Return the range and grid of a layer, arrays of shape (outputs,) or one element.
 
     Args:
@@ -88,7 +88,9 @@ def dense(site: Site, x: ValueInfo, terms: Terms, bias: Constant | None) -> Valu
     return within_grid(replace(found, grid=_sum_grid(site, x, terms, bias)))
 
 
-def _float_range(site: Site, x: ValueInfo, terms: Terms, bias: Constant | None) -> ValueInfo:
+def _float_range(
+    site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None
+) -> ValueInfo:
     weights = terms.constant.values.astype(np.float64)
     finite = [np.where(np.isfinite(end), end, 0.0) for end in (x.low, x.high)]
     sums = summed(terms, weights, finite[0], finite[1])
@@ -111,7 +113,9 @@ def _float_range(site: Site, x: ValueInfo, terms: Terms, bias: Constant | None) 
     return between(np.where(is_open, -np.inf, low), np.where(is_open, np.inf, high))
 
 
-def _sum_grid(site: Site, x: ValueInfo, terms: Terms, bias: Constant | None) -> Grid | None:
+def _sum_grid(
+    site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None
+) -> Grid | None:
     products = product_grid(x, terms)
     if products is None:
         return None

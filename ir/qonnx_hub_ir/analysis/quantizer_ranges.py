@@ -17,7 +17,7 @@ from qonnx_hub_ir.analysis.grids import (
     whole_numbers,
 )
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
-from qonnx_hub_ir.analysis.rule_context import RuleTable, Site, rounded_outward
+from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, rounded_outward
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     ValueInfo,
@@ -44,7 +44,7 @@ _LARGEST_BITS = 53
 """Integers of more bits are not followed."""
 
 
-def _quantize(site: Site) -> ValueInfo | None:
+def _quantize(site: NodeInfo) -> ValueInfo | None:
     x, known = site.info(0), [site.array(k) for k in range(1, len(site.inputs))]
     quant = dialect.quantizer_with(site.node, known)
     values = dialect.parameters(quant)
@@ -197,7 +197,7 @@ def of_quantized_constant(
     return of_constant(Constant(result, integers, scale, exact, declared))
 
 
-def _linear_parameters(site: Site, axis: int) -> tuple[Array, Array] | None:
+def _linear_parameters(site: NodeInfo, axis: int) -> tuple[Array, Array] | None:
     """Return scale and zero point of a (De)QuantizeLinear, ready to broadcast."""
     scale, shape = site.array(1), site.shapes[0]
     if scale is None or shape is None or site.attr("block_size", 0):
@@ -218,7 +218,7 @@ def _linear_parameters(site: Site, axis: int) -> tuple[Array, Array] | None:
     return placed[0], placed[1]
 
 
-def _quantize_linear(site: Site) -> ValueInfo | None:
+def _quantize_linear(site: NodeInfo) -> ValueInfo | None:
     known = _linear_parameters(site, int(site.attr("axis", 1)))
     target, x = site.dtype, site.info(0)
     if known is None or target is None or target.kind not in "iu":
@@ -237,7 +237,7 @@ def _quantize_linear(site: Site) -> ValueInfo | None:
     return between(codes[0], codes[1], whole_numbers(codes[0], codes[1]))
 
 
-def _dequantize_linear(site: Site) -> ValueInfo | None:
+def _dequantize_linear(site: NodeInfo) -> ValueInfo | None:
     known = _linear_parameters(site, int(site.attr("axis", 1)))
     if known is None or not site.is_float:
         return None
@@ -256,7 +256,7 @@ def _dequantize_linear(site: Site) -> ValueInfo | None:
     return between(values[0], values[1], grid.held_by(site.float_type))
 
 
-def _multi_threshold(site: Site) -> ValueInfo | None:
+def _multi_threshold(site: NodeInfo) -> ValueInfo | None:
     """Return the range of how many thresholds a value reaches, scaled and moved."""
     thresholds, x = site.array(1), site.info(0)
     rank = None if site.shapes[0] is None else len(site.shapes[0])

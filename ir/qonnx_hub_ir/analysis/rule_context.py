@@ -15,7 +15,7 @@ from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Site:
+class NodeInfo:
     """A node and what is known about its inputs.
 
     Attributes:
@@ -71,7 +71,7 @@ class Site:
         return float(2.0 ** -digits_of(self.float_type))
 
 
-Rule: TypeAlias = Callable[[Site], ValueInfo | Sequence[ValueInfo] | None]
+Rule: TypeAlias = Callable[[NodeInfo], ValueInfo | Sequence[ValueInfo] | None]
 """What is known about a node's outputs; ``None`` says that nothing is."""
 
 RuleTable: TypeAlias = Mapping[str, Rule]

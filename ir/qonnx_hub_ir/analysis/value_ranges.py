@@ -22,8 +22,8 @@ from qonnx_hub_ir.analysis import (
 )
 from qonnx_hub_ir.analysis.grids import IntegerType, digits_of, largest_of
 from qonnx_hub_ir.analysis.rule_context import (
+    NodeInfo,
     Rule,
-    Site,
     numpy_type,
     rounded_outward,
     shape_of,
@@ -105,7 +105,7 @@ def infer_constants(model: Model) -> dict[str, Constant]:
 
 def walk(
     model: Model, inputs: Mapping[str, InputRange] | None = None
-) -> Iterator[tuple[Value, Site | None, ValueInfo]]:
+) -> Iterator[tuple[Value, NodeInfo | None, ValueInfo]]:
     """Return every value with the node that makes it and what is known, in order.
 
     Args:
@@ -231,7 +231,7 @@ def _input_info(name: str, given: InputRange, value: Value) -> ValueInfo:
     return between(ends[0], ends[1])
 
 
-def site_of(node: Node, known: Mapping[Value, ValueInfo]) -> Site:
+def site_of(node: Node, known: Mapping[Value, ValueInfo]) -> NodeInfo:
     """Return a node with what is known about its inputs."""
     infos = tuple(
         None if value is None else known.get(value) or of_elements(value)
@@ -239,7 +239,7 @@ def site_of(node: Node, known: Mapping[Value, ValueInfo]) -> Site:
     )
     out = node.outputs[0]
     shapes = tuple(shape_of(value) for value in node.inputs)
-    return Site(node, infos, shapes, shape_of(out), numpy_type(out))
+    return NodeInfo(node, infos, shapes, shape_of(out), numpy_type(out))
 
 
 def _rule(node: Node) -> Rule | None:
@@ -250,7 +250,7 @@ def _rule(node: Node) -> Rule | None:
     return None
 
 
-def outputs_of(site: Site) -> list[ValueInfo]:
+def outputs_of(site: NodeInfo) -> list[ValueInfo]:
     """Return what is known about each output of a node."""
     node, rule = site.node, _rule(site.node)
     # Infinite ends are what unbounded inputs have; what becomes of them is looked at.
