@@ -12,16 +12,15 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import transpose_node
 from qonnx_hub_ir.graph.constants import (
-    constant_shape,
     full_rank,
-    is_constant_tree,
-    is_single,
-    known_integers,
     shape_of_constant,
 )
-from qonnx_hub_ir.graph.permutations import Perm, compose, identity, inverse, perm_of, without
-from qonnx_hub_ir.graph.queries import attribute, input_of, is_read, is_standard
+from qonnx_hub_ir.graph.permutations import Perm, compose, identity, inverse, perm_of, permuted
+from qonnx_hub_ir.graph.queries import is_read, is_standard
 from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.passes.layout.operator_layouts import RULES, computed_inputs
+from qonnx_hub_ir.passes.layout.relayout import Relayout, Stored
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class SinkTransposes(InPlacePass):
        channels last) be read by the inverse Transpose already.
     3. Concat and reductions: the axes are renamed.
 
+    How an operator computes on untransposed inputs is what the layout engine's rules say.
+
     Does not fire on what reads a layout (Conv, MatMul, Reshape), nor inside subgraphs. Values
     are only moved, never computed anew.
     """
@@ -47,23 +48,40 @@ class SinkTransposes(InPlacePass):
         """Return the model, changed in place."""
         modified = False
         # Each step moves one Transpose down or removes one; a graph has an end.
-        while _sink_all(model.graph):
+        engine = _Sinking(model)
+        while _sink_all(engine):
             modified = True
         if modified and not _is_in_order(model.graph):
             model.graph.sort()
         return PassResult(model, modified=modified)
 
 
-def _sink_all(graph: Graph) -> bool:
+class _Sinking(Relayout):
+    """The layout engine at one node: its rules say how the node computes untransposed."""
+
+    def __init__(self, model: Model) -> None:
+        """Start with no reader that requires a layout."""
+        super().__init__(model, identity, lambda node: None, RULES, lambda node: ())
+
+    def constant(self, value: Value, perm: Perm, reader: Node, rank: int) -> Value:
+        """Return a constant transposed for one reader; the others keep it."""
+        return _aligned(self.graph, value, perm, reader)
+
+    def set_constant(self, node: Node, index: int, array: Array, label: str = "axes") -> None:
+        """Give a node another constant input."""
+        super().set_constant(node, index, array, label)
+
+
+def _sink_all(engine: _Sinking) -> bool:
     """Take steps, each beside the one before where possible; return whether there were any."""
-    modified = False
+    graph, modified = engine.graph, False
     waiting = [node for node in graph if perm_of(node) is not None][::-1]
     while waiting:
         node = waiting.pop()
         if node.graph is not graph:
             continue
         readers = [usage.node for usage in node.outputs[0].uses()]
-        if not _step(graph, node):
+        if not _step(engine, node):
             continue
         modified = True
         below = [v for reader in (node, *readers) for v in reader.outputs]
@@ -82,8 +100,9 @@ def _is_in_order(graph: Graph) -> bool:
     return True
 
 
-def _step(graph: Graph, node: Node) -> bool:
+def _step(engine: _Sinking, node: Node) -> bool:
     """Move or remove one Transpose; return whether anything changed."""
+    graph = engine.graph
     perm, source = perm_of(node), node.inputs[0]
     if node.graph is not graph or perm is None or source is None:
         return False
@@ -102,20 +121,34 @@ def _step(graph: Graph, node: Node) -> bool:
         return True
     readers = {id(usage.node): usage.node for usage in node.outputs[0].uses()}
     for reader in readers.values():
-        if reader.graph is graph and _sink(graph, reader, perm):
+        if reader.graph is graph and _sink(engine, reader, perm):
             return True
     return False
 
 
-def _sink(graph: Graph, reader: Node, perm: Perm) -> bool:
+def _sink(engine: _Sinking, reader: Node, perm: Perm) -> bool:
     """Move the Transposes above a reader below it, if that is possible."""
-    if len([v for v in reader.outputs if v.name]) != 1:
+    moves = operators.is_elementwise(reader) or operators.is_reduction(reader)
+    if not (moves or is_standard(reader, "Concat")):
         return False
-    if operators.is_elementwise(reader):
-        return _sink_elementwise(graph, reader, perm)
-    if is_standard(reader, "Concat"):
-        return _sink_concat(reader, perm)
-    return operators.is_reduction(reader) and _sink_reduction(graph, reader, perm)
+    output, back = reader.outputs[0], inverse(perm)
+    places: dict[Value, Stored] = {}
+    for value in computed_inputs(reader):
+        before = _untransposed(value, perm)
+        if before is None or before is output:
+            return False
+        if before.shape is None and before.producer() is not None:
+            known = permuted(value.shape, back)
+            before.shape = onnx_ir.Shape([None] * len(perm)) if known is None else known
+        places[value] = Stored(before, back)
+    shape, engine.places = output.shape, places
+    rule = RULES.get((reader.domain, reader.op_type))
+    if rule is None or any(v.name for v in reader.outputs[1:]) or not rule(engine, reader):
+        return False
+    stored = engine.places.get(output)
+    if stored is not None and stored.perm is not None:
+        _put_below(reader, inverse(stored.perm), shape)
+    return True
 
 
 def _untransposed(value: Value, perm: Perm) -> Value | None:
@@ -135,43 +168,13 @@ def _untransposed(value: Value, perm: Perm) -> Value | None:
     return None
 
 
-def _sink_elementwise(graph: Graph, reader: Node, perm: Perm) -> bool:
-    plan: list[Value | None] = []
-    for value in reader.inputs:
-        if value is None or _is_scalar(value):
-            plan.append(value)
-            continue
-        if is_constant_tree(value):
-            if len(shape_of_constant(value)) > len(perm):
-                return False
-            plan.append(None)
-            continue
-        before = _untransposed(value, perm)
-        if before is None or before is reader.outputs[0]:
-            return False
-        plan.append(before)
-    for index, (value, before) in enumerate(zip(reader.inputs, plan, strict=True)):
-        if value is None or before is value:
-            continue
-        if before is None:
-            before = _aligned(graph, value, perm, reader)
-        reader.replace_input_with(index, before)
-    _put_below(reader, perm)
-    return True
-
-
-def _is_scalar(value: Value) -> bool:
-    shape = constant_shape(value)
-    return shape == () or (shape is not None and is_single(value) and value.is_initializer())
-
-
 def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
     """Return a constant with its axes where the untransposed value has them."""
     shape = shape_of_constant(value)
-    full, back = (1,) * (len(perm) - len(shape)) + shape, inverse(perm)
+    full = (1,) * (len(perm) - len(shape)) + shape
     known = dialect.constant_value(value)
     if known is not None:
-        moved = np.transpose(full_rank(known, len(perm)), back)
+        moved = np.transpose(full_rank(known, len(perm)), perm)
         return dialect.add_initializer(graph, str(value.name), moved)
     # A quantized constant: FoldWeightLayout takes these two nodes in.
     label = f"{reader.name}_{value.name}"
@@ -179,20 +182,19 @@ def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
     reshape = Node("", "Reshape", [value, sizes], name=f"{label}_reshape")
     reshape.outputs[0].name = f"{label}_reshaped"
     reader.prepend(reshape)
-    move = transpose_node(reshape.outputs[0], back, f"{label}_transpose")
+    move = transpose_node(reshape.outputs[0], perm, f"{label}_transpose")
     reader.prepend(move)
     return move.outputs[0]
 
 
-def _put_below(reader: Node, perm: Perm) -> None:
+def _put_below(reader: Node, perm: Perm, shape: onnx_ir.Shape | None) -> None:
     """Transpose a reader's output, for everybody who reads it."""
     old = reader.outputs[0]
     usages = [(usage.node, usage.idx) for usage in old.uses()]
     move = transpose_node(old, perm, f"{reader.name}_transpose")
     fresh = move.outputs[0]
-    fresh.shape = old.shape
+    fresh.shape = shape
     fresh.metadata_props.update(old.metadata_props)
-    old.shape = None
     old.metadata_props.pop(dialect.PROVENANCE, None)
     reader.append(move)
     for node, index in usages:
@@ -205,37 +207,3 @@ def _put_below(reader: Node, perm: Perm) -> None:
         for index, output in enumerate(graph.outputs):
             if output is old:
                 graph.outputs[index] = fresh
-
-
-def _sink_concat(reader: Node, perm: Perm) -> bool:
-    before = [None if v is None else _untransposed(v, perm) for v in reader.inputs]
-    if any(value is None for value in before):
-        return False
-    axis = int(reader.attributes["axis"].value) % len(perm)
-    for index, value in enumerate(before):
-        reader.replace_input_with(index, value)
-    reader.attributes["axis"] = onnx_ir.AttrInt64("axis", perm[axis])
-    _put_below(reader, perm)
-    return True
-
-
-def _sink_reduction(graph: Graph, reader: Node, perm: Perm) -> bool:
-    source = reader.inputs[0]
-    before = None if source is None else _untransposed(source, perm)
-    given = attribute(reader, "axes", None)
-    known = known_integers(input_of(reader, 1)) if given is None else list(given)
-    if before is None or not known:
-        return False
-    axes = [int(axis) % len(perm) for axis in known]
-    renamed = sorted(perm[axis] for axis in axes)
-    reader.replace_input_with(0, before)
-    if given is not None:
-        reader.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed)
-    else:
-        array = np.array(renamed, dtype=np.int64)
-        fresh = dialect.add_initializer(graph, f"{reader.name}_axes", array)
-        reader.replace_input_with(1, fresh)
-    order = perm if attribute(reader, "keepdims", 1) else without(perm, set(renamed))
-    if order != identity(len(order)):
-        _put_below(reader, order)
-    return True
