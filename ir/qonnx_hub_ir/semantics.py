@@ -140,15 +140,38 @@ def _has_two_levels(quant: IntQuant, bits: Array) -> bool:
     return bool(np.all(one))
 
 
-def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
-    # A shape such as (1,) or (1, 1) may have more axes than the input; as a scalar it cannot
-    # add axes to the result, which the operator does not allow.
+def _int_parameters(quant: IntQuant, dtype: Any) -> tuple[Array, Array, Array]:
+    """Return scale, zero point and bit width.
+
+    A shape such as (1,) or (1, 1) may have more axes than the input; as a scalar it cannot add
+    axes to the result, which the operator does not allow.
+    """
     scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
     zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
-    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    return scale, zero, _scalar_if_single(_needed(quant.bits, "bit width"))
+
+
+def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
+    scale, zero, bits = _int_parameters(quant, dtype)
     if _has_two_levels(quant, bits):
         return _sign_steps(scale, zero)
-    low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
+    unit_scale, no_zero = _all_equal(scale, 1), _all_equal(zero, 0)
+    to_codes = _code_steps(quant, scale, zero, bits)
+
+    def apply(x: Array, out: Array | None) -> Array:
+        t = to_codes(x, out)
+        if not no_zero:
+            np.subtract(t, zero, out=t)
+        if not unit_scale:
+            np.multiply(t, scale, out=t)
+        return t
+
+    return apply
+
+
+def _code_steps(quant: IntQuant, scale: Array, zero: Array, bits: Array) -> Applier:
+    """Return what makes codes of values, as whole floats: divide, add, clamp, round."""
+    low, high = _bounds(bits, quant.signed, quant.narrow, scale.dtype.type)
     rounder = _ROUNDERS[quant.rounding]
     unit_scale, no_zero = _all_equal(scale, 1), _all_equal(zero, 0)
     inverse = _exact_inverse(scale)
@@ -166,12 +189,7 @@ def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
         if not (unit_scale or no_zero):
             np.add(t, zero, out=t)
         _clamp(t, low, high, t)
-        rounder(t, t)
-        if not no_zero:
-            np.subtract(t, zero, out=t)
-        if not unit_scale:
-            np.multiply(t, scale, out=t)
-        return t
+        return rounder(t, t)
 
     return apply
 
@@ -416,14 +434,12 @@ def quantize_to_integers(x: Array, quant: IntQuant | BipolarQuant) -> Array:
     with np.errstate(all="ignore"):
         if isinstance(quant, BipolarQuant):
             return _sign_codes(values)
-        scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-        zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
-        bits = _scalar_if_single(_needed(quant.bits, "bit width"))
-        t = np.asarray(values.astype(dtype) / scale + zero)
+        scale, zero, bits = _int_parameters(quant, dtype)
+        values = values.astype(dtype)
         if _has_two_levels(quant, bits):
-            return _sign_codes(t)
-        low, high = _bounds(bits, quant.signed, quant.narrow, dtype)
-        return _codes(round_values(np.asarray(np.clip(t, low, high)), quant.rounding), quant)
+            return _sign_codes(np.asarray(values / scale + zero))
+        codes = np.empty(values.shape, dtype=dtype)
+        return _codes(_code_steps(quant, scale, zero, bits)(values, codes), quant)
 
 
 def _sign_codes(t: Array) -> Array:
