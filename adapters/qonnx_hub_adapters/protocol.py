@@ -14,6 +14,7 @@ from onnx_ir import Model
 from qonnx_hub_ir.errors import Gap
 
 __all__ = [
+    "QONNX_FEATURES",
     "AdapterInfo",
     "Artifact",
     "Bound",
@@ -61,6 +62,25 @@ class Feature(str, Enum):
     MINIFLOAT = "minifloat"
     TRUNC = "truncation"
     CHANNELS_LAST = "channels-last operators"
+
+
+QONNX_FEATURES: tuple[Feature, ...] = (
+    Feature.BITS_2_TO_8,
+    Feature.BITS_9_TO_16,
+    Feature.BITS_17_TO_32,
+    Feature.UNSIGNED_1_BIT,
+    Feature.BIPOLAR,
+    Feature.NARROW,
+    Feature.PER_CHANNEL,
+    Feature.ZERO_POINT,
+    Feature.ROUNDING_MODES,
+    Feature.DYNAMIC,
+    Feature.MINIFLOAT,
+    Feature.TRUNC,
+    Feature.CHANNELS_LAST,
+)
+"""What QONNX says. Written out: a feature that is added later is claimed by nobody before an
+adapter names it."""
 
 
 @dataclass(frozen=True, slots=True)

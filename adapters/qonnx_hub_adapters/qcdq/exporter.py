@@ -9,10 +9,10 @@ from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
 from qonnx_hub_adapters.onnx_writer import finish, raise_to
 from qonnx_hub_adapters.protocol import (
+    QONNX_FEATURES,
     AdapterInfo,
     Artifact,
     ExportOptions,
-    Feature,
     Gap,
     QuantizerRecord,
     Support,
@@ -35,7 +35,7 @@ INFO = AdapterInfo(
     name="qcdq",
     summary="standard ONNX with QuantizeLinear, Clip, DequantizeLinear, for any ONNX runtime",
     suffixes=SUFFIXES,
-    support=dict.fromkeys(Feature, Support.EXACT),
+    support=dict.fromkeys(QONNX_FEATURES, Support.EXACT),
     options=QcdqOptions,
 )
 

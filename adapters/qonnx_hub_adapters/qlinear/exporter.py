@@ -9,6 +9,7 @@ from onnx_ir import Model
 from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
 from qonnx_hub_adapters.protocol import (
+    QONNX_FEATURES,
     AdapterInfo,
     Artifact,
     CodesOf,
@@ -54,7 +55,7 @@ INFO = AdapterInfo(
     name="qlinear",
     summary="integer-only ONNX: QLinear and Integer operators with Clip below 8 bits",
     suffixes=SUFFIXES,
-    support=dict.fromkeys(Feature, Support.BOUNDED)
+    support=dict.fromkeys(QONNX_FEATURES, Support.BOUNDED)
     | dict.fromkeys((Feature.BITS_9_TO_16, Feature.BITS_17_TO_32), Support.EXACT)
     | dict.fromkeys((Feature.DYNAMIC, Feature.MINIFLOAT, Feature.TRUNC), Support.EXACT),
     options=QlinearOptions,

@@ -6,8 +6,8 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.onnx_reader import SUFFIXES, is_onnx, read_model
 from qonnx_hub_adapters.protocol import (
+    QONNX_FEATURES,
     AdapterInfo,
-    Feature,
     Feeds,
     ImportOptions,
     Outputs,
@@ -19,7 +19,7 @@ INFO = AdapterInfo(
     name="qonnx",
     summary="ONNX with Quant, BipolarQuant, FloatQuant, Trunc nodes (Brevitas, FINN, hls4ml)",
     suffixes=SUFFIXES,
-    support=dict.fromkeys(Feature, Support.EXACT),
+    support=dict.fromkeys(QONNX_FEATURES, Support.EXACT),
     options=QonnxOptions,
 )
 
