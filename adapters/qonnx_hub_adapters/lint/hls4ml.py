@@ -213,6 +213,8 @@ def _is_bits_output(node: Node) -> bool:
 
 _REFUSED, _WRONG = Severity.REFUSED, Severity.WRONG
 _NODES = LintScope("any node", _data_nodes)
+_REWRITTEN = LintScope("operators that our export rewrites", _data_nodes, _is_written)
+_SPATIAL = LintScope("channels-first operators", _data_nodes, _is_channels_first)
 _POOLS = LintScope(
     "MaxPool, AveragePool",
     _data_nodes,
@@ -253,7 +255,7 @@ TARGET = LintTarget(
             "has a quantizer that needs more than the default type fixed<16,6>",
             "hls4ml gives the input its default type: values beyond it wrap around",
         ),
-        LintRule(*(_REFUSED, _NODES, _is_written), "is not known", _UNKNOWN, EXPORT),
+        LintRule(*(_REFUSED, _REWRITTEN, anywhere), "is not known", _UNKNOWN),
         unknown_operators(
             lambda node: node.op_type in ACCEPTED or _is_written(node),
             _data_nodes,
@@ -263,7 +265,7 @@ TARGET = LintTarget(
             remedy=_NEVER,
         ),
         LintRule(
-            *(_REFUSED, _NODES, _is_channels_first, "works on channels-first data"),
+            *(_REFUSED, _SPATIAL, anywhere, "works on channels-first data"),
             "RuntimeError: Please convert the model to channels-last first",
         ),
         LintRule(
