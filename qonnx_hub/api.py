@@ -16,9 +16,9 @@ from qonnx_hub.conversion.validation import (
     check_source,
     feeds_for_check,
 )
-from qonnx_hub.equivalence.check import CheckOptions
 from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
 from qonnx_hub.equivalence.request import check_request, make_side
 from qonnx_hub.executor.session import Session

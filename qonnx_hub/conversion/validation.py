@@ -11,10 +11,11 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.error_bounds import broken_bounds
 from qonnx_hub.conversion.layerwise import differs_by_ties_only
-from qonnx_hub.equivalence.check import CheckOptions, check_runners
+from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import count_samples, cut_feeds
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (
     ORT_OPTIMIZED,
@@ -108,7 +109,7 @@ def check_source(
         layer = _first_layer(importer, source, model, feeds)
         where = f"; the first layer that differs is '{layer}'" if layer else ""
         raise ConversionError(
-            f"what was read of {label} computes something else than the model itself: "
+            f"the imported graph of {label} computes other values than the model: "
             f"{result.summary()}{where}; nothing was written. This is a defect of the "
             f"importer, or the model does not compute the same every time"
         )
@@ -179,7 +180,7 @@ def check_artifact(
     tolerated = artifact.reordered and explained_by_ties(result)
     if not result and exact and not tolerated:
         raise ConversionError(
-            f"the {to} form of {label} computes something else: "
+            f"the {to} form of {label} computes other values: "
             f"{result.summary()}; nothing was written. This is a defect of the converter"
         )
     broken = [] if exact else broken_bounds(model, artifact, written, feeds)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx_ir import Model
@@ -13,14 +10,12 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.comparison.batched import (
     BatchResult,
     ComparisonSpec,
-    Progress,
     compare_all,
 )
 from qonnx_hub.equivalence.comparison.compare import (
     ORDER,
     Tally,
     TensorComparison,
-    Tolerance,
     Verdict,
     summarize,
 )
@@ -39,6 +34,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     run_length,
 )
 from qonnx_hub.equivalence.inputs.boundary import Coverage
+from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import (
     CheckResult,
     Divergence,
@@ -46,53 +42,12 @@ from qonnx_hub.equivalence.reports.report import (
     QuantizerRow,
     describe_environment,
 )
-from qonnx_hub.equivalence.runners.recorded import GoldenWriter
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
-
-LEVELS = ("output", "layer", "proof")
-
-
-@dataclass(frozen=True, slots=True)
-class CheckOptions:
-    """How a check is done.
-
-    Attributes:
-        tolerance: What counts as within bounds.
-        level: "output"; "layer": inner values as well, the first that differs, and why; or
-            "proof".
-        inputs: Input name -> array; generated where there are none.
-        samples: Samples to generate.
-        seed: Seed of the generated values.
-        ranges: Input name -> (lowest, highest) generated value.
-        boundary: Steer further inputs to the thresholds of inner quantizers.
-        mapping: Tensor or layer of the reference -> tensor of the other side.
-        labels: The right class of every sample.
-        score: Count predictions.
-        golden: Folder for the reference's answers.
-        workers: Processes to spread the batches over.
-        executor: Spreads the batches instead.
-        progress: Called after each batch.
-    """
-
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    level: str = "layer"
-    inputs: Mapping[str, Array] | None = None
-    samples: int | None = None
-    seed: int = 0
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    boundary: bool = True
-    mapping: Mapping[str, str] | None = None
-    labels: Array | None = None
-    score: bool = False
-    golden: str | Path | None = None
-    workers: int = 0
-    executor: Executor | None = None
-    progress: Progress | None = None
 
 
 def check_runners(
@@ -134,27 +89,21 @@ def check_sides(
         steps = {p.a: steps[p.b] for p in (*pairs.layers, *pairs.outputs) if p.b in steps}
     score = options.score or options.labels is not None
     spec = ComparisonSpec(pairs, steps, options.tolerance, score)
-    writer = None
-    if options.golden is not None:
-        writer = GoldenWriter(options.golden, a.label, a.model)
-    found = compare_all(
-        a,
-        b,
-        spec,
-        source,
-        labels=options.labels,
-        golden=writer,
-        workers=options.workers,
-        executor=options.executor,
-        progress=options.progress,
-    )
-    compared = _summaries(spec, found)
+    found = compare_all(a, b, spec, source, options)
+    missing = [pair.a for pair in pairs.outputs if pair not in found.tallies]
+    if missing:
+        raise UsageError(f"output {', '.join(missing)} holds nothing that can be compared")
+    compared = {
+        pair: _summarized(spec, pair, found.tallies[pair])
+        for pair in spec.all_pairs
+        if pair in found.tallies
+    }
     outputs = tuple(compared[pair] for pair in pairs.outputs)
     notes = [*pairs.notes]
     notes += [
-        f"not compared: layer '{spec.all_pairs[k].source}' has shape {list(x)} in the "
-        f"reference, {list(y)} in the other side"
-        for k, (x, y) in found.skipped.items()
+        f"not compared: layer '{pair.source}' has shape {list(x)} in the reference, "
+        f"{list(y)} in the other side"
+        for pair, (x, y) in found.skipped.items()
     ]
     different = [p for p, c in compared.items() if c.verdict is Verdict.DIFFERENT]
     diagnosis, failing = Diagnosis((), {}), None
@@ -165,12 +114,11 @@ def check_sides(
     elif layers:
         unobserved = find_unobserved(a, b, spec.all_pairs, SampleBatch(0, 0, source.feeds(0)))
         notes += [_describe_unobserved(one) for one in unobserved]
-    rows = [
-        LayerRow(
-            pair.source, comparison, _summary(spec, pair, diagnosis.isolated), pair.constant
-        )
-        for pair, comparison in compared.items()
-    ]
+    rows = []
+    for pair, comparison in compared.items():
+        alone = diagnosis.isolated.get(pair)
+        isolated = None if alone is None else _summarized(spec, pair, alone)
+        rows.append(LayerRow(pair.source, comparison, isolated, pair.constant))
     first = [Divergence(pair.source, compared[pair]) for pair in different[:1]]
     return CheckResult(
         a=a.label,
@@ -179,7 +127,7 @@ def check_sides(
         outputs=outputs,
         samples=source.samples,
         inputs=source.description,
-        layers=sum(k < len(pairs.layers) for k in found.tallies),
+        layers=sum(pair in found.tallies for pair in pairs.layers),
         first_divergence=first[0] if layers and first else None,
         notes=tuple(notes),
         findings=diagnosis.findings,
@@ -194,27 +142,8 @@ def check_sides(
     )
 
 
-def _summaries(spec: ComparisonSpec, found: BatchResult) -> dict[Pair, TensorComparison]:
-    """Return what was compared, in the order of the reference.
-
-    Raises:
-        UsageError: An output is not among it.
-    """
-    tallies = {pair: found.tallies.get(k) for k, pair in enumerate(spec.all_pairs)}
-    missing = [pair.a for pair in spec.pairs.outputs if tallies[pair] is None]
-    if missing:
-        raise UsageError(f"output {', '.join(missing)} holds nothing that can be compared")
-    known = {pair: tally for pair, tally in tallies.items() if tally is not None}
-    summaries = {pair: _summary(spec, pair, known) for pair in known}
-    return {pair: summary for pair, summary in summaries.items() if summary is not None}
-
-
-def _summary(
-    spec: ComparisonSpec, pair: Pair, tallies: Mapping[Pair, Tally]
-) -> TensorComparison | None:
-    if pair not in tallies:
-        return None
-    return summarize(tallies[pair], pair.a, pair.b, spec.steps.get(pair.a))
+def _summarized(spec: ComparisonSpec, pair: Pair, found: Tally) -> TensorComparison:
+    return summarize(found, pair.a, pair.b, spec.steps.get(pair.a))
 
 
 def _describe_unobserved(one: Explanation) -> str:
@@ -231,11 +160,8 @@ def _explain(
     """Return causes, the smallest failing input, and what stands in the way of either."""
     unknown = Diagnosis((), {})
     pairs = spec.all_pairs
-    failing, index = next(
-        (k, tally.first_batch)
-        for k, tally in sorted(found.tallies.items())
-        if tally.first_batch is not None
-    )
+    differing = _differing(pairs, found)
+    index = found.tallies[differing[0]].first_batch
     batch = next(batch for batch in read_batches(source) if batch.index == index)
     if a.model is None:
         return unknown, None, ["the cause is not looked for: the reference has no graph"]
@@ -249,25 +175,27 @@ def _explain(
         inner = ComparisonSpec(match_tensors(stand_in, b, layers=True), {}, spec.tolerance)
         again = BatchResult({}, {})
         if all(np.array_equal(own[name], theirs[name]) for name in names):
-            again = compare_all(stand_in, b, inner, GivenInputs(batch.feeds, batch.samples))
+            feeds = GivenInputs(batch.feeds, batch.samples)
+            again = compare_all(stand_in, b, inner, feeds, CheckOptions())
         else:
             notes = [
                 f"{a.label} differs from its own IR on the executor: the difference is not in "
                 f"{b.label} alone; check the IR against it first"
             ]
-        beyond = [k for k in sorted(again.tallies) if again.tallies[k].beyond]
+        beyond = _differing(inner.all_pairs, again)
         if not beyond:
             is_record = a.input_names is None
-            smallest = None if is_record else find_failing_input(a, b, pairs[failing], batch)
+            smallest = None if is_record else find_failing_input(a, b, differing[0], batch)
             return unknown, smallest, notes
-        a, pairs, found, failing = stand_in, inner.all_pairs, again, beyond[0]
-    watched = pairs[failing]
-    if watched.constant:
-        # No input shows a stored value: the first value that it changes is watched.
-        differing = [pairs[k] for k in sorted(found.tallies) if found.tallies[k].beyond]
-        watched = next((p for p in differing if not p.constant), watched)
-    diagnosis = diagnose(a, b, pairs, failing, batch)
+        a, pairs, differing = stand_in, inner.all_pairs, beyond
+    # No input shows a stored value: the first value that it changes is watched.
+    watched = next((pair for pair in differing if not pair.constant), differing[0])
+    diagnosis = diagnose(a, b, pairs, pairs.index(differing[0]), batch)
     return diagnosis, find_failing_input(a, b, watched, batch), notes
+
+
+def _differing(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
+    return [p for p in pairs if p in found.tallies and found.tallies[p].beyond]
 
 
 def list_quantizers(model: Model | None) -> tuple[QuantizerRow, ...]:

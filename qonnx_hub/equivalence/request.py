@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.check import LEVELS, CheckOptions, check_sides
+from qonnx_hub.equivalence.check import check_sides
 from qonnx_hub.equivalence.comparison.compare import Tolerance, Verdict
 from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
@@ -24,6 +24,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.equivalence.inputs.boundary import Coverage, search_boundaries
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.options import LEVELS, CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.recorded import (
     Golden,

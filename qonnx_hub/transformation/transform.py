@@ -16,9 +16,10 @@ from qonnx_hub.conversion.validation import (
     feeds_for_check,
     summation_noise,
 )
-from qonnx_hub.equivalence.check import CheckOptions, check_runners
+from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import file_batch
+from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.io import registry

@@ -88,7 +88,7 @@ def test_a_sample_reaches_the_importer_and_the_models_own_answer():
 
 def test_a_model_that_is_read_wrong_is_refused_with_its_first_layer():
     wrong = Net(said=0.25, own=0.5)
-    words = "computes something else than the model itself.*first layer that differs is 'y'"
+    words = "computes other values than the model.*first layer that differs is 'y'"
     with pytest.raises(ConversionError, match=words):
         qh.load(wrong, args=(X,))
     with pytest.raises(ConversionError, match=words):

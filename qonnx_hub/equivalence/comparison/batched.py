@@ -7,7 +7,7 @@ import functools
 import multiprocessing
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,11 @@ import numpy as np
 from qonnx_hub.equivalence.comparison.compare import Tally, Tolerance, aligned, tally
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_batches
+from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.runners.recorded import GoldenWriter
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, for_side
 from qonnx_hub_ir.errors import ExecutionError, UsageError
 from qonnx_hub_ir.quantizers import Array
-
-Progress = Callable[[int, int], None]
-"""``f(samples done, samples in all)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +83,20 @@ class BatchResult:
     """What the comparison of one batch, or of several, gave.
 
     Attributes:
-        tallies: Position in :attr:`ComparisonSpec.all_pairs` -> numbers.
-        skipped: Position -> both shapes, where they do not fit.
+        tallies: Pair -> numbers.
+        skipped: Pair -> both shapes, where they do not fit.
         score: Predictions, where they are counted.
     """
 
-    tallies: dict[int, Tally]
-    skipped: dict[int, tuple[tuple[int, ...], tuple[int, ...]]]
+    tallies: dict[Pair, Tally]
+    skipped: dict[Pair, tuple[tuple[int, ...], tuple[int, ...]]]
     score: Score | None = None
 
     def __add__(self, later: BatchResult) -> BatchResult:
         """Return what both runs showed."""
         tallies = dict(self.tallies)
-        for index, more in later.tallies.items():
-            tallies[index] = tallies[index] + more if index in tallies else more
+        for pair, more in later.tallies.items():
+            tallies[pair] = tallies[pair] + more if pair in tallies else more
         score = later.score if self.score is None else self.score
         if self.score is not None and later.score is not None:
             score = self.score + later.score
@@ -119,32 +117,27 @@ def compare_batch(
         UsageError: Outputs have other shapes, or are empty.
     """
     # Constants are the same in every batch: comparing them once is enough.
-    wanted = [
-        (k, pair)
-        for k, pair in enumerate(what.all_pairs)
-        if batch.index == 0 or not pair.constant
-    ]
-    first = a.answer(batch, list(dict.fromkeys(p.a for _, p in wanted)))
-    second = b.answer(for_side(batch, b), list(dict.fromkeys(p.b for _, p in wanted)))
-    inner = len(what.pairs.layers)
+    wanted = [pair for pair in what.all_pairs if batch.index == 0 or not pair.constant]
+    first = a.answer(batch, list(dict.fromkeys(p.a for p in wanted)))
+    second = b.answer(for_side(batch, b), list(dict.fromkeys(p.b for p in wanted)))
     tallies, skipped = {}, {}
-    for k, pair in wanted:
+    for pair in wanted:
         x, y = first.get(pair.a), second.get(pair.b)
         # A sequence or a missing optional value is no array.
         if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
             continue
         fitted = aligned(x, y)
-        if fitted is None and k >= inner:
+        if fitted is None and pair in what.pairs.outputs:
             raise UsageError(
                 f"output '{pair.a}' of {a.label} has shape {list(x.shape)}, '{pair.b}' of "
                 f"{b.label} has {list(y.shape)}: they cannot be compared"
             )
         if fitted is None:
-            skipped[k] = (x.shape, y.shape)
+            skipped[pair] = (x.shape, y.shape)
             continue
         if x.size == 0:
             raise UsageError(f"'{pair.a}' is empty: nothing would be compared")
-        tallies[k] = tally(
+        tallies[pair] = tally(
             x,
             fitted,
             tolerance=what.tolerance.of(pair.a, pair.source, pair.b),
@@ -192,12 +185,7 @@ def compare_all(
     b: Runner,
     what: ComparisonSpec,
     source: InputSource,
-    *,
-    labels: Array | None = None,
-    golden: GoldenWriter | None = None,
-    workers: int = 0,
-    executor: Executor | None = None,
-    progress: Progress | None = None,
+    options: CheckOptions,
 ) -> BatchResult:
     """Return what all batches show together, the same for any number of workers.
 
@@ -206,34 +194,32 @@ def compare_all(
         b: The other side.
         what: What is compared.
         source: The inputs.
-        labels: The right class of every sample.
-        golden: Gets the reference's answers.
-        workers: Processes to spread the batches over; 0 for none.
-        executor: Spreads the batches instead, for example over machines.
-        progress: Told after each batch.
+        options: Where the batches are compared, with which labels, and where answers are kept.
 
     Raises:
         UsageError: Nothing could be compared, or the sides cannot be sent to workers.
     """
+    labels, pool, golden = options.labels, options.executor, None
+    if options.golden is not None:
+        golden, pool = GoldenWriter(options.golden, a.label, a.model), None
     with contextlib.ExitStack() as stack:
-        pool, waiting = executor, max(workers, 8)
-        if golden is None and executor is None and workers > 1:
+        if golden is None and pool is None and options.workers > 1:
             # Threads of runtimes do not survive a fork.
             context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-            waiting = workers
+            processes = ProcessPoolExecutor(options.workers, mp_context=context)
+            pool = stack.enter_context(processes)
         parts: Iterator[tuple[SampleBatch, BatchResult]] = (
             (batch, compare_batch(a, b, what, batch, _part(labels, batch), golden))
             for batch in read_batches(source)
         )
-        if golden is None and pool is not None:
-            parts = _spread(pool, a, b, what, source, labels, waiting)
+        if pool is not None:
+            parts = _spread(pool, a, b, what, source, options)
         found, done = BatchResult({}, {}), 0
         for batch, part in parts:
             found = found + part
             done += batch.samples
-            if progress is not None:
-                progress(done, source.samples)
+            if options.progress is not None:
+                options.progress(done, source.samples)
     if golden is not None:
         golden.finish(source)
     if not found.tallies:
@@ -251,19 +237,19 @@ def _spread(
     b: Runner,
     what: ComparisonSpec,
     source: InputSource,
-    labels: Array | None,
-    workers: int,
+    options: CheckOptions,
 ) -> Iterator[tuple[SampleBatch, BatchResult]]:
     for side in (a, b):
         if type(side) not in (ExecutorRunner, OrtRunner):
             raise UsageError(f"{side.label} cannot be sent to workers; leave the workers out")
     job = pickle.dumps((a, b, what))
+    most = 2 * (options.workers or 8)
     waiting: deque[tuple[SampleBatch, Future[BatchResult]]] = deque()
     try:
         for batch in read_batches(source):
-            future = pool.submit(_work, job, batch, _part(labels, batch))
+            future = pool.submit(_work, job, batch, _part(options.labels, batch))
             waiting.append((batch, future))
-            if len(waiting) >= 2 * workers:
+            if len(waiting) >= most:
                 done, answer = waiting.popleft()
                 yield done, answer.result()
         while waiting:

@@ -6,7 +6,7 @@ range find the small ones, which random values almost never meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
 
 _ELEMENTS = 1 << 22
@@ -73,8 +74,8 @@ class InputGenerator:
         self._values = {str(v.name): v for v in model.graph.inputs}
         self._seed = seed
         self._work = elements_per_sample(model)
-        self._sizes = {name: _sample_size(value) for name, value in self._values.items()}
-        _require_ranges(ranges, self._sizes)
+        self._shapes = {name: _sample_shape(value) for name, value in self._values.items()}
+        _require_ranges(ranges, self._values)
         self._ranges = ranges
         self._points = {name: self._points_of(name) for name in self._values}
 
@@ -87,7 +88,11 @@ class InputGenerator:
         arrays = {}
         for position, (name, value) in enumerate(self._values.items()):
             rng = np.random.default_rng([self._seed, position, batch])
-            shape = _feed_shape(value, samples)
+            shape: tuple[int, ...] = ()
+            if value.shape:
+                own = value.shape[0] if isinstance(value.shape[0], int) else 1
+                length = max(own, 1) * max(samples // max(own, 1), 1)
+                shape = (length, *self._shapes[name])
             dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
             if np.dtype(dtype).kind in "biu":
                 limits = self._ranges.get(name) or _index_limits(value)
@@ -158,26 +163,19 @@ def _whole_numbers(
 
 def _index_limits(value: Value) -> tuple[float, float] | None:
     """Return the indices that every Gather of an input allows, ``None`` without one."""
-    sizes = []
-    for node, index in value.uses():
-        if node.op_type != "Gather" or index != 1:
-            continue
-        data = node.inputs[0]
-        axis = node.attributes.get("axis")
-        size = None
-        if data is not None and data.shape is not None:
-            size = data.shape[int(axis.value) if axis is not None else 0]
-        if isinstance(size, int):
-            sizes.append(size)
+    gathers = [n for n, index in value.uses() if n.op_type == "Gather" and index == 1]
+    known = ((node, dims(node.inputs[0])) for node in gathers)
+    found = [shape[attribute(node, "axis", 0)] for node, shape in known if shape is not None]
+    sizes = [size for size in found if isinstance(size, int)]
     return (0, min(sizes) - 1) if sizes else None
 
 
-def _require_ranges(ranges: Ranges, sizes: Mapping[str, int]) -> None:
+def _require_ranges(ranges: Ranges, inputs: Collection[str]) -> None:
     for name, (low, high) in ranges.items():
-        if name not in sizes:
+        if name not in inputs:
             raise UsageError(
                 f"a range is given for '{name}', which is no input; the inputs are "
-                f"{', '.join(sizes) or 'none'}"
+                f"{', '.join(inputs) or 'none'}"
             )
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise UsageError(f"the range {low:g},{high:g} of '{name}' holds no values")
@@ -255,21 +253,12 @@ def _affine_step(node: Node, index: int, affine: _Affine) -> _Affine | None:
     return None
 
 
-def _sample_size(value: Value) -> int:
-    dims = [] if value.shape is None else list(value.shape)[1:]
-    open_dims = [str(d) for d in dims if not isinstance(d, int)]
-    if open_dims or value.shape is None:
-        what = f"its sizes {', '.join(open_dims)}" if open_dims else "its shape"
+def _sample_shape(value: Value) -> tuple[int, ...]:
+    sizes = [] if value.shape is None else list(value.shape)[1:]
+    open_sizes = [str(size) for size in sizes if not isinstance(size, int)]
+    if open_sizes or value.shape is None:
+        what = f"its sizes {', '.join(open_sizes)}" if open_sizes else "its shape"
         raise UsageError(
             f"input '{value.name}': the file leaves {what} open; give the inputs to use"
         )
-    return int(np.prod([d for d in dims if isinstance(d, int)], dtype=np.int64))
-
-
-def _feed_shape(value: Value, samples: int) -> tuple[int, ...]:
-    if value.shape is None or len(value.shape) == 0:
-        return ()
-    first, *rest = list(value.shape)
-    own = first if isinstance(first, int) and first > 0 else 1
-    length = own * max(samples // own, 1)
-    return (length, *[int(d) for d in rest if isinstance(d, int)])
+    return tuple(size for size in sizes if isinstance(size, int))

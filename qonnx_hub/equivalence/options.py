@@ -1,0 +1,54 @@
+"""What a user can ask of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub_ir.quantizers import Array
+
+Progress = Callable[[int, int], None]
+"""``f(samples done, samples in all)``."""
+
+LEVELS = ("output", "layer", "proof")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """How a check is done.
+
+    Attributes:
+        tolerance: What counts as within bounds.
+        level: "output"; "layer": inner values as well, the first that differs, and why; or
+            "proof".
+        inputs: Input name -> array; generated where there are none.
+        samples: Samples to generate.
+        seed: Seed of the generated values.
+        ranges: Input name -> (lowest, highest) generated value.
+        boundary: Steer further inputs to the thresholds of inner quantizers.
+        mapping: Tensor or layer of the reference -> tensor of the other side.
+        labels: The right class of every sample.
+        score: Count predictions.
+        golden: Folder for the reference's answers.
+        workers: Processes to spread the batches over.
+        executor: Spreads the batches instead.
+        progress: Called after each batch.
+    """
+
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    level: str = "layer"
+    inputs: Mapping[str, Array] | None = None
+    samples: int | None = None
+    seed: int = 0
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    boundary: bool = True
+    mapping: Mapping[str, str] | None = None
+    labels: Array | None = None
+    score: bool = False
+    golden: str | Path | None = None
+    workers: int = 0
+    executor: Executor | None = None
+    progress: Progress | None = None
