@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_ir import Model
 
+from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.conversion.validation import (
     check_artifact,
     check_source,
@@ -19,7 +18,7 @@ from qonnx_hub.conversion.validation import (
 from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.options import CheckOptions
-from qonnx_hub.equivalence.reports.report import CheckResult, plain
+from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import check_request, make_side
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
@@ -29,11 +28,8 @@ from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
-    Importer,
-    ImportOptions,
-    Prepares,
-    QuantizerRecord,
     export_options,
+    import_options,
 )
 from qonnx_hub_ir import dialect as ir_dialect
 from qonnx_hub_ir.errors import ConversionError
@@ -48,60 +44,6 @@ if TYPE_CHECKING:
     from qonnx_hub.passes import Step
     from qonnx_hub.transformation.transform import TransformReport
     from qonnx_hub_ir.analysis import InputRange
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """What a conversion did.
-
-    Attributes:
-        source: What was converted.
-        path: The file written; ``None`` where none was asked for.
-        format: Its form.
-        opset: Its standard opset.
-        quantizers: What became of each quantizer.
-        notes: Sentences that a user should read.
-        check: The file against the source, on the executor; ``None`` where not checked.
-        ort: The file on onnxruntime against the source; ``None`` where not run.
-        own: What was read against the live model's own answer; ``None`` for files.
-        model: The converted model.
-    """
-
-    source: str
-    path: str | None
-    format: str
-    opset: int
-    quantizers: tuple[QuantizerRecord, ...]
-    notes: tuple[str, ...] = ()
-    check: CheckResult | None = None
-    ort: CheckResult | None = None
-    own: CheckResult | None = None
-    model: Model | None = field(default=None, compare=False, repr=False)
-
-    def __bool__(self) -> bool:
-        """Return whether the file was shown to compute what the source computes."""
-        return bool(self.check)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data, fit for JSON."""
-        data: dict[str, Any] = plain(
-            {
-                "source": self.source,
-                "path": self.path,
-                "format": self.format,
-                "opset": self.opset,
-                "quantizers": [asdict(record) for record in self.quantizers],
-                "notes": list(self.notes),
-                "check": None if self.check is None else self.check.to_dict(),
-                "source_itself": None if self.own is None else self.own.to_dict(),
-                "onnxruntime": None if self.ort is None else self.ort.to_dict(),
-            }
-        )
-        return data
-
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
 
 
 def load(
@@ -135,32 +77,14 @@ def load(
         ConversionError: What was read computes something else than the live model.
     """
     label = _label(source)
-    given = _import_options(weights, args, custom_objects, options)
-    importer, source = _opened(source, from_, given)
+    given = import_options(weights, args, custom_objects, options)
+    importer, source = registry.open_source(source, from_, given)
     model = importer.load(source, given)
     if verify and given.args:
         feeds = feeds_for_check(model, None, 0, [])
         if feeds is not None:
             check_source(importer, source, model, feeds, label)
     return model
-
-
-def _import_options(
-    weights: str | None = None,
-    args: tuple[Any, ...] = (),
-    custom_objects: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> ImportOptions:
-    return ImportOptions(weights, tuple(args), custom_objects or {}, options or {})
-
-
-def _opened(source: Any, from_: str | None, options: ImportOptions) -> tuple[Importer, Any]:
-    """Return who reads a source, and the source with all that it needs."""
-    source = resolve(str(source) if isinstance(source, Path) else source)
-    importer = registry.find_importer(source, from_)
-    if isinstance(importer, Prepares):
-        source = importer.prepare(source, options)
-    return importer, source
 
 
 def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) -> Artifact:
@@ -236,9 +160,9 @@ def convert(
         HubError: As in :func:`load`.
     """
     label = _label(source)
-    given = _import_options(**load_options)
+    given = import_options(**load_options)
     # Once: a callable may build another model at every call.
-    importer, source = _opened(source, from_, given)
+    importer, source = registry.open_source(source, from_, given)
     model = importer.load(source, given)
     told = (ir_dialect.NOTE, ir_dialect.BOUNDED)
     notes = [model.metadata_props[key] for key in told if key in model.metadata_props]
@@ -408,7 +332,7 @@ def _with_sample(source: Any, args: tuple[Any, ...]) -> Any:
     source = resolve(source)
     if isinstance(source, str) or not args:
         return source
-    return _opened(source, None, _import_options(args=args))[1]
+    return registry.open_source(source, None, import_options(args=args))[1]
 
 
 def _unverified(source: Any) -> Model:
@@ -477,9 +401,12 @@ def cost(
     """
     from qonnx_hub.analysis.cost.cost import count_cost
 
-    loaded = model if isinstance(model, Model) else load(model, from_)
     return count_cost(
-        loaded, convention, sparsity=sparsity, input_types=input_types, source=_label(model)
+        _as_model(model, from_),
+        convention,
+        sparsity=sparsity,
+        input_types=input_types,
+        source=_label(model),
     )
 
 
@@ -496,8 +423,8 @@ def diff(a: Any, b: Any, from_: str | None = None) -> Difference:
     """
     from qonnx_hub.analysis.diff import find_differences
 
-    models = [m if isinstance(m, Model) else load(m, from_) for m in (a, b)]
-    return find_differences(models[0], models[1], _label(a), _label(b))
+    models = _as_model(a, from_), _as_model(b, from_)
+    return find_differences(*models, _label(a), _label(b))
 
 
 def transform(
@@ -537,7 +464,7 @@ def transform(
     """
     from qonnx_hub.transformation.transform import Wish, transform_model
 
-    model = source if isinstance(source, Model) else load(source, from_)
+    model = _as_model(source, from_)
     wish = Wish(path, to, opset, check, samples, seed)
     return transform_model(model, passes, _label(source), wish)
 

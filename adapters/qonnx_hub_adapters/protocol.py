@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -31,6 +31,8 @@ __all__ = [
     "QuantizerRecord",
     "ShowsLayers",
     "Support",
+    "export_options",
+    "import_options",
 ]
 
 Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -128,6 +130,16 @@ class ImportOptions:
     args: tuple[Any, ...] = ()
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def import_options(
+    weights: str | None = None,
+    args: Sequence[Any] = (),
+    custom_objects: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ImportOptions:
+    """Return the options of an import; ``options`` are those that only one adapter has."""
+    return ImportOptions(weights, tuple(args), custom_objects or {}, options or {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,11 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
-from qonnx_hub_adapters.protocol import Exporter, Importer
+from qonnx_hub.io.python_sources import resolve
+from qonnx_hub_adapters.protocol import Exporter, Importer, ImportOptions, Prepares
 from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError
 
 IMPORTERS: Mapping[str, str] = {
@@ -137,6 +139,20 @@ def find_importer(source: object, name: str | None = None) -> Importer:
     raise UnknownAdapterError(
         f"no importer reads {what}; name the format (known: {', '.join(registry.names())})"
     )
+
+
+def open_source(source: Any, name: str | None, options: ImportOptions) -> tuple[Importer, Any]:
+    """Return who reads a source, and the source with all that it needs.
+
+    Raises:
+        UnknownAdapterError: As :func:`find_importer`.
+        SourceError: Something beside the source is missing, or does not fit.
+    """
+    source = resolve(str(source) if isinstance(source, Path) else source)
+    importer = find_importer(source, name)
+    if isinstance(importer, Prepares):
+        source = importer.prepare(source, options)
+    return importer, source
 
 
 def find_exporter(name: str) -> Exporter:
