@@ -89,7 +89,7 @@ class Difference:
         a: The first model.
         b: The second.
         matched: How many nodes were matched with one another.
-        by_position: How many of them by their place, for want of a common name.
+        by_position: How many of them by their place, where they share no name.
         changes: All that differs but the weights.
         weights: Weights that differ.
         notes: What differs without a meaning.

@@ -55,7 +55,7 @@ class Observation:
         count: Values compared.
         differing: Values that differ.
         steps: Largest difference in steps.
-        astray: Values that differ further from a tie than promised.
+        off_tie: Values that differ further from a tie than promised.
         even: Values compared whose integers before them were all equally likely.
         differing_even: Those of them that differ.
     """
@@ -64,7 +64,7 @@ class Observation:
     count: int = 0
     differing: int = 0
     steps: float = 0.0
-    astray: int = 0
+    off_tie: int = 0
     even: int = 0
     differing_even: int = 0
 
@@ -86,8 +86,8 @@ class Observation:
             return f"{found}, although its form is exact" if differs else ""
         if self.steps > self.bound.steps * (1 + 1e-6):
             return f"{found}, where {self.bound.steps} at most were predicted"
-        if self.astray:
-            return f"{found}, {self.astray} of them further from a tie than was predicted"
+        if self.off_tie:
+            return f"{found}, {self.off_tie} of them further from a tie than was predicted"
         share = self.bound.share
         if share is not None and self.differing_even > _by_chance(self.even * share):
             return (
@@ -269,7 +269,7 @@ def _added(
 ) -> Observation:
     differing = differs(reference, ours)
     count = int(np.count_nonzero(differing))
-    steps, astray = seen.steps, seen.astray
+    steps, off_tie = seen.steps, seen.off_tie
     if count:
         distance = distances(reference, ours)
         if pair.codes is None:
@@ -277,13 +277,13 @@ def _added(
         steps = max(steps, float(distance[differing].max()))
         if pair.bound.near is not None:
             near = _is_near(pair, pair.bound.near, values)
-            astray += int(np.count_nonzero(differing & ~near))
+            off_tie += int(np.count_nonzero(differing & ~near))
     return replace(
         seen,
         count=seen.count + int(ours.size),
         differing=seen.differing + count,
         steps=steps,
-        astray=astray,
+        off_tie=off_tie,
     )
 
 

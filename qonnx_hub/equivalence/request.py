@@ -123,7 +123,7 @@ def check_request(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
     if strict and result.first_divergence and any(record.of_hardware for record in records):
         notes.append(
             "fixed-point sums are exact where float32 rounds: --rtol 1e-5 --atol 1e-5 looks "
-            "past that, for the first layer that computes something else"
+            "past that, for the first layer that computes other values"
         )
     return dataclasses.replace(result, notes=(*result.notes, *notes))
 

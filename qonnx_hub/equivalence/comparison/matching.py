@@ -98,35 +98,31 @@ def _sources(side: Runner) -> dict[str, list[str]]:
 def _match_outputs(
     a: Runner, b: Runner, mapping: Mapping[str, str], inner: tuple[Pair, ...]
 ) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
-    names_a, names_b = a.output_names, b.output_names
     if isinstance(a, RecordedRunner):
         # A record does not say which of its tensors are outputs; the model beside it does.
         inverse = {other: name for name, other in mapping.items()}
         found, notes = _match_outputs(b, a, inverse, ())
         return tuple(Pair(p.source, p.b, p.a) for p in found), notes
-    known_a, known_b = _source_of_outputs(a), _source_of_outputs(b)
-    by_source = {source: name for name, source in known_b.items()}
+    sources_a, sources_b = _source_of_outputs(a), _source_of_outputs(b)
+    by_source = {source: name for name, source in sources_b.items()}
     pairs: list[Pair] = []
-    for name in names_a:
-        source = known_a.get(name, name)
-        other = mapping.get(name) or mapping.get(source)
-        if other is None and name in names_b:
-            other = name
-        other = other or by_source.get(source)
-        if other in names_b:
-            pairs.append(Pair(source, name, str(other)))
-    if len(pairs) == len(names_a):
+    for name, source in sources_a.items():
+        by_name = name if name in sources_b else by_source.get(source)
+        other = mapping.get(name) or mapping.get(source) or by_name
+        if other is not None and other in sources_b:
+            pairs.append(Pair(source, name, other))
+    unmatched = sources_a.keys() - {pair.a for pair in pairs}
+    if not unmatched:
         return tuple(pairs), ()
-    is_record = isinstance(b, RecordedRunner)
-    if not pairs and len(names_a) == len(names_b) and not is_record:
+    if not pairs and isinstance(b, RecordedRunner):
+        if inner:
+            return inner, ("no output was recorded: the verdict is that of the inner tensors",)
+    elif not pairs and len(sources_a) == len(sources_b):
         # Other names altogether: outputs have an order.
-        both = zip(names_a, names_b, strict=True)
-        return tuple(Pair(known_a.get(x, x), x, y) for x, y in both), ()
-    if not pairs and is_record and inner:
-        return inner, ("no output was recorded: the verdict is that of the inner tensors",)
-    left = [n for n in names_a if n not in {p.a for p in pairs}]
-    note = f"not compared: output {', '.join(left)} has no counterpart"
-    return tuple(pairs), (note,)
+        both = zip(sources_a.items(), sources_b, strict=True)
+        return tuple(Pair(source, x, y) for (x, source), y in both), ()
+    left = ", ".join(name for name in sources_a if name in unmatched)
+    return tuple(pairs), (f"not compared: output {left} has no counterpart",)
 
 
 def _source_of_outputs(side: Runner) -> dict[str, str]:
