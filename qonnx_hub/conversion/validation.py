@@ -38,6 +38,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.float_error import REORDERED, reordering_error
 from qonnx_hub_ir.errors import ConversionError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
+from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
 
 _INPUTS = "generated: random, ties, limits"
@@ -191,30 +192,21 @@ def check_artifact(
             "converter"
         )
     file = OrtRunner(message, f"{to} file on onnxruntime", graph=made)
-    return result, _on_onnxruntime(source, file, feeds, noise)
-
-
-def _on_onnxruntime(
-    source: ExecutorRunner, file: OrtRunner, feeds: Feeds, noise: Tolerance
-) -> CheckResult | None:
-    message = file.source
-    assert isinstance(message, onnx.ModelProto)
-    defined = {(function.domain, function.name) for function in message.functions}
-    runs = all(
-        node.domain in _RUNTIME_DOMAINS or (node.domain, node.op_type) in defined
-        for node in message.graph.node
-    )
-    if not runs or not is_installed("onnxruntime"):
-        return None
+    if not (_is_for_onnxruntime(made, message) and is_installed("onnxruntime")):
+        return result, None
     # Loading with default options is part of what the form promises; numbers are compared on
     # the graph as written, because the default optimizations change them by design.
     OrtRunner(message, file.label, optimize=ORT_OPTIMIZED).ready()
-    return check_runners(
-        source,
-        file,
-        feeds,
-        inputs=_INPUTS,
-        options=CheckOptions(noise, level="output"),
+    options = CheckOptions(noise, level="output")
+    return result, check_runners(source, file, feeds, inputs=_INPUTS, options=options)
+
+
+def _is_for_onnxruntime(made: Model, message: onnx.ModelProto) -> bool:
+    """Return whether onnxruntime knows every operator, in branches and loops as well."""
+    defined = {(function.domain, function.name) for function in message.functions}
+    return all(
+        node.domain in _RUNTIME_DOMAINS or (node.domain, node.op_type) in defined
+        for node in every_node(made, functions=False)
     )
 
 
