@@ -95,6 +95,7 @@ def read_model(source: object, prepare: Callable[[Model], None] | None = None) -
     try:
         NormalizeDialect()(model)
         if prepare is not None:
+            _require_order(model, name)  # copies of a graph are made in its order
             prepare(model)
         if model.functions:
             InlinePass()(model)
@@ -118,7 +119,7 @@ def _require_order(model: Model, name: str) -> None:
         model.graph.sort()
     except ValueError:
         require_valid(model, name)
-        raise SourceError(f"{name}: the graph has a cycle") from None
+        raise SourceError("the graph has a cycle") from None
     undefined = [
         f"'{value.name}' (read by {node.op_type} '{node.name or node.outputs[0].name}')"
         for node in model.graph
@@ -129,7 +130,7 @@ def _require_order(model: Model, name: str) -> None:
         and not value.is_initializer()
     ]
     if undefined:
-        raise SourceError(f"{name}: these inputs are defined nowhere: {', '.join(undefined)}")
+        raise SourceError(f"these inputs are defined nowhere: {', '.join(undefined)}")
 
 
 def _parse(source: object) -> Model:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper, parser
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.lowering.function_bodies import text_of
-from qonnx_hub_ir.lowering.quantizer_operators import Variant
+from qonnx_hub_ir.lowering.quantizer_steps import Variant
 from qonnx_hub_ir.passes import NormalizeDialect
 from qonnx_hub_ir.quantizers import IntQuant, Rounding
 from qonnx_hub_ir.verify import verify

@@ -13,7 +13,7 @@ from onnx_ir import Node, Value
 from qonnx_hub_adapters.qcdq.parameters import same_values
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import dims, fits_into, input_of, is_standard
-from qonnx_hub_ir.lowering.quantizer_operators import PLAIN_ROUNDINGS
+from qonnx_hub_ir.lowering.quantizer_steps import PLAIN_ROUNDINGS
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,

@@ -98,6 +98,8 @@ def _largest_sum(node: Node, codes: int, zero: int, columns: int) -> float:
     if offset is None and input_of(node, zero) is not None:
         return math.inf
     levels = np.moveaxis(weight.astype(np.int64), columns, 0)
+    if offset is not None and offset.size not in (1, len(levels)):
+        return math.inf
     if offset is not None:
         levels = levels - offset.astype(np.int64).reshape(-1, *(1,) * (levels.ndim - 1))
     sums = np.abs(levels).reshape(len(levels), -1).sum(axis=1, dtype=np.int64)

@@ -11,7 +11,7 @@ from onnx_ir import Node, Value
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import input_of, is_standard, rank_of
+from qonnx_hub_ir.graph.queries import dims, input_of, is_standard, rank_of
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -75,6 +75,7 @@ class IntegerNode:
             return self.emit.add("DequantizeLinear", [codes, *map(self._scalar, parameters)])
         if axis is None:
             raise self.fail("has a scale or zero point per row or per element")
+        self._require_one_per_channel(codes, parameters, axis)
         flat = [self._flat(value) for value in parameters]
         # Both have to be alike: one for all is repeated beside one per channel.
         if single and zero is not None:
@@ -82,6 +83,20 @@ class IntegerNode:
         elif zero is not None and not _is_many(zero):
             flat[1] = self._repeated(zero, "zero point", scale, "scale")
         return self.emit.add("DequantizeLinear", [codes, *flat], axis=axis)
+
+    def _require_one_per_channel(self, codes: Value, given: list[Value], axis: int) -> None:
+        shape = dims(codes)
+        channels = None if shape is None else shape[axis]
+        for known in map(dialect.constant_value, given):
+            if (
+                known is not None
+                and isinstance(channels, int)
+                and known.size not in (1, channels)
+            ):
+                raise self.fail(
+                    f"has {known.size} scales or zero points for the {channels} channels of "
+                    f"axis {axis}; one for all or one per channel can be read"
+                )
 
     def _repeated(self, value: Value, what: str, other: Value, per_channel: str) -> Value:
         known, like = self._known(value, what), self._known(other, per_channel)

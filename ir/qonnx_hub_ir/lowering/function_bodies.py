@@ -1,9 +1,9 @@
 """The quantizers in standard operators, as bodies of model-local ONNX functions.
 
-The steps are those of :mod:`qonnx_hub_ir.lowering.quantizer_operators`; here they become lines
+The steps are those of :mod:`qonnx_hub_ir.lowering.quantizer_steps`; here they become lines
 of ONNX's textual syntax, with all parameters and attributes read at run time. Zero points of 0
 are added too, and -0.0 + 0.0 is +0.0. A body says no more than the nodes of a file need
-(:class:`~qonnx_hub_ir.lowering.quantizer_operators.Variant`), for every line is run for every
+(:class:`~qonnx_hub_ir.lowering.quantizer_steps.Variant`), for every line is run for every
 element.
 
 Only what both onnxruntime and onnx.reference run alike is used: no overloads (the reference
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.lowering.quantizer_operators import Variant, write_rounding, write_steps
+from qonnx_hub_ir.lowering.quantizer_steps import Variant, write_rounding, write_steps
 from qonnx_hub_ir.quantizers import Rounding
 
 OPSET = 19

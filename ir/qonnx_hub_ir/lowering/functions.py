@@ -23,7 +23,7 @@ from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph.queries import by_operator, every_quantizer, rank_of
 from qonnx_hub_ir.lowering import channels_last
 from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, text_of
-from qonnx_hub_ir.lowering.quantizer_operators import HALF_FLOATS, Variant, variant_of
+from qonnx_hub_ir.lowering.quantizer_steps import HALF_FLOATS, Variant, variant_of
 from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, Rounding, Trunc
 
 _KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}

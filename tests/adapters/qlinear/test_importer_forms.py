@@ -386,16 +386,39 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
             make_node("QLinearMatMul", ["q", "many", "zx", *QLINEAR_INPUTS[3:]], ["r"], "op"),
             "QLinearMatMul 'op' has a scale or zero point per row",
         ),
+        (
+            make_node(
+                "QLinearMatMul",
+                ["q", "sx", "zx", "w", "sw", "ten", *QLINEAR_INPUTS[6:]],
+                ["r"],
+                "op",
+            ),
+            "QLinearMatMul 'op' has 10 scales or zero points for the 5 channels of axis 1",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name_and_file(
     node: onnx.NodeProto, problem: str, tmp_path: Path
 ) -> None:
     constants = BASE | {"w": integers((8, 5)), "many": np.full(3, 0.125, dtype=np.float32)}
+    constants["ten"] = np.zeros((2, 1, 5), dtype=np.int8)
     path = tmp_path / "model.onnx"
     onnx.save(file_of(framed(node), constants, (3, 8)), path)
     with pytest.raises(SourceError, match=rf"^'.*model\.onnx': {problem}"):
         load(path)
+
+
+def test_nodes_may_stand_in_any_order_before_the_opset_is_raised() -> None:
+    constants = BASE | {"w": integers((8, 5), -7, 8)}
+    node = make_node("QLinearMatMul", QLINEAR_INPUTS, ["r"], "matmul")
+    proto = file_of(framed(node), constants, (3, 8))
+    proto.opset_import[0].version = 12
+    x = random_x((3, 8))
+    expected = answers(proto, x)
+    turned = list(reversed(proto.graph.node))
+    del proto.graph.node[:]
+    proto.graph.node.extend(turned)
+    np.testing.assert_array_equal(Session(load(proto)).run({"x": x})["y"], expected)
 
 
 def test_an_operator_that_nobody_knows_is_refused_by_name() -> None:
