@@ -173,7 +173,11 @@ def get(
     path = _in_mirror(entry, folder)
     if path is None:
         raise SourceError(f"the mirror '{folder}' has no {entry.file}")
-    _require_published(entry, path)
+    if entry.sha256 and (digest := _hash(path)) != entry.sha256:
+        raise SourceError(
+            f"'{path}' is not the published {entry.name}: its sha256 is {digest}, "
+            f"that of the published file is {entry.sha256}"
+        )
     return path
 
 
@@ -227,15 +231,6 @@ def _hash(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _require_published(entry: Entry, path: Path) -> None:
-    digest = _hash(path)
-    if entry.sha256 and digest != entry.sha256:
-        raise SourceError(
-            f"'{path}' is not the published {entry.name}: its sha256 is {digest}, "
-            f"that of the published file is {entry.sha256}"
-        )
 
 
 def _download(entry: Entry, cache_folder: str | Path | None) -> Path:

@@ -20,7 +20,6 @@ from qonnx_hub.cli.options import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from qonnx_hub.api import ConversionReport
 
@@ -161,8 +160,14 @@ def _convert_many(
 
 
 def _show(report: ConversionReport, out: Console) -> None:
+    from rich.table import Table
+
     if report.quantizers:
-        out.print(_table(report.quantizers))
+        table = Table("quantizer", "what", "encoding", "exact", box=None, pad_edge=False)
+        for record in report.quantizers:
+            exactly = "yes" if record.exact else f"no: {record.reason}"
+            table.add_row(record.node, record.quantizer, record.encoding, exactly)
+        out.print(table)
     exact = sum(record.exact for record in report.quantizers)
     out.print(
         f"{report.source} -> {report.path}: {report.format}, opset {report.opset}, "
@@ -183,13 +188,3 @@ def _show(report: ConversionReport, out: Console) -> None:
         )
     if report.ort is not None:
         out.print(f"onnxruntime: {report.ort.summary()}")
-
-
-def _table(records: Any) -> Table:
-    from rich.table import Table
-
-    table = Table("quantizer", "what", "encoding", "exact", box=None, pad_edge=False)
-    for record in records:
-        exact = "yes" if record.exact else f"no: {record.reason}"
-        table.add_row(record.node, record.quantizer, record.encoding, exact)
-    return table

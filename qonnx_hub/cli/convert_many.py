@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -66,17 +66,14 @@ def convert_many(
         futures = [pool.submit(_convert, source, target, options) for source, target in pairs]
         try:
             for (source, target), future in zip(pairs, futures, strict=True):
-                yield _outcome(source, target, future)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    why = "a process was killed, perhaps for want of memory; try fewer --jobs"
+                    outcome = _failed(source, target, why, _unreadable())
+                yield outcome
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _outcome(source: str, target: Path, future: Future[Outcome]) -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        why = "a process was killed, perhaps for want of memory; try fewer --jobs"
-        return _failed(source, target, why, _unreadable())
 
 
 def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:

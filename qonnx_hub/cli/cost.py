@@ -52,7 +52,8 @@ def command(
     """Count what one inference costs: MACs, bit operations, weights, activations."""
     from qonnx_hub import api
 
-    given = _input_types(input_dtype or [])
+    pairs = (text.rpartition("=") for text in input_dtype or [])
+    given = {name: kind for name, _, kind in pairs}
     costs = [
         api.cost(source, convention, sparsity=sparsity, input_types=given, from_=from_)
         for source in sources
@@ -72,11 +73,6 @@ def command(
         out.print(f"plot: {plot}")
     data = [cost.to_dict() for cost in costs]
     write_json(json_module.dumps(data[0] if len(data) == 1 else data, indent=2), json)
-
-
-def _input_types(texts: list[str]) -> dict[str, str]:
-    pairs = (text.rpartition("=") for text in texts)
-    return {name: kind for name, _, kind in pairs}
 
 
 def _print_one(out: Console, cost: Cost) -> None:

@@ -33,24 +33,19 @@ def command(
     ] = False,
 ) -> None:
     """Run a model on given inputs."""
+    import numpy as np
+
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
     from qonnx_hub.io.arrays import read_arrays
+    from qonnx_hub.io.atomic import replacing
 
     model = api.load_to_run(source, from_)
     names = [str(v.name) for v in model.graph.inputs]
     feeds = fit_names(read_arrays(inputs), names)
     session = Session(model, backend=backend, threads=threads)
-    results = session.run(feeds, all_tensors=all_tensors, batch=batch)
-    _write(output, results)
+    results: dict[str, Any] = session.run(feeds, all_tensors=all_tensors, batch=batch)
+    with replacing(output) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **results)
     for name, array in results.items():
         typer.echo(f"{name}: {array.dtype.name}{list(array.shape)}")
-
-
-def _write(path: str, arrays: dict[str, Any]) -> None:
-    import numpy as np
-
-    from qonnx_hub.io.atomic import replacing
-
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)

@@ -5,12 +5,13 @@ The fields of a pass's dataclass say which options there are and of which type.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import types
 import typing
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,31 +158,35 @@ def _convert(texts: list[str], hint: Any, where: str) -> Any:
     """Return what the texts given for one option say."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(origin):
-        return _convert_union(texts, args, where)
+        empty = texts in (["none"], [""])
+        return _first_that_fits(_convert, texts, args, where, is_none=empty)
     if _is_mapping(origin):
         return _mapping(texts, args, where)
     if _is_sequence(origin):
-        return _sequence(texts, args, where)
+        given = [_read(text, where) for text in texts]
+        items = [i for one in given for i in (one if isinstance(one, list) else [one])]
+        return tuple(_single(item, args[0], where) for item in items)
     if len(texts) > 1:
         raise UsageError(f"{where} is given {len(texts)} times; it takes one value")
     return _single(_read(texts[0], where), hint, where)
 
 
-def _convert_union(texts: list[str], args: tuple[Any, ...], where: str) -> Any:
-    if type(None) in args and texts in (["none"], [""]):
-        return None
-    kept = [arg for arg in args if arg is not type(None)]
-    return _first_that_fits(_convert, texts, kept, where)
-
-
-def _first_that_fits(read: Any, value: Any, hints: list[Any], where: str) -> Any:
+def _first_that_fits(
+    read: Callable[[Any, Any, str], Any],
+    value: Any,
+    hints: Sequence[Any],
+    where: str,
+    *,
+    is_none: bool,
+) -> Any:
     """Return a value as the first of several types that takes it."""
-    if len(hints) == 1:
-        return read(value, hints[0], where)
-    try:
-        return read(value, hints[0], where)
-    except UsageError:
-        return _first_that_fits(read, value, hints[1:], where)
+    if is_none and type(None) in hints:
+        return None
+    *others, last = (hint for hint in hints if hint is not type(None))
+    for hint in others:
+        with contextlib.suppress(UsageError):
+            return read(value, hint, where)
+    return read(value, last, where)
 
 
 def _mapping(texts: list[str], args: tuple[Any, ...], where: str) -> dict[str, Any]:
@@ -199,14 +204,6 @@ def _mapping(texts: list[str], args: tuple[Any, ...], where: str) -> dict[str, A
             entries = {key.strip(): _read(value.strip(), where)}
         found.update((key, _single(value, args[1], where)) for key, value in entries.items())
     return found
-
-
-def _sequence(texts: list[str], args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    items: list[Any] = []
-    for text in texts:
-        read = _read(text, where)
-        items.extend(read if isinstance(read, list) else [read])
-    return tuple(_single(item, args[0], where) for item in items)
 
 
 def _read(text: str, where: str) -> Any:
@@ -241,7 +238,7 @@ def _single(value: Any, hint: Any, where: str) -> Any:
         return value
     args = typing.get_args(hint)
     if _is_union(typing.get_origin(hint)):
-        return _one_of(value, args, where)
+        return _first_that_fits(_single, value, args, where, is_none=value is None)
     if _is_array(hint):
         return np.asarray(value)
     if _is_sequence(typing.get_origin(hint)):
@@ -253,22 +250,8 @@ def _single(value: Any, hint: Any, where: str) -> Any:
         return str(value)
     if hint in (int, float) and not isinstance(value, bool):
         try:
-            return _number(value, hint)
+            if hint is float or isinstance(value, str) or int(value) == value:
+                return hint(value)
         except (TypeError, ValueError):
             pass
     raise UsageError(f"{where} takes {_type_words(hint)}, not '{value}'")
-
-
-def _number(value: Any, hint: Any) -> Any:
-    if hint is float or isinstance(value, str):
-        return hint(value)
-    if int(value) != value:
-        raise ValueError(value)
-    return int(value)
-
-
-def _one_of(value: Any, args: tuple[Any, ...], where: str) -> Any:
-    if value is None and type(None) in args:
-        return None
-    kept = [arg for arg in args if arg is not type(None)]
-    return _first_that_fits(_single, value, kept, where)

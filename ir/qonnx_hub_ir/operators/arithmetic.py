@@ -48,23 +48,10 @@ def _sign_of(node: Node, index: int) -> int:
     return FALLING if np.all(known < 0) else UNORDERED
 
 
-def _mul_directions(node: Node) -> tuple[int, ...]:
-    return (_sign_of(node, 1), _sign_of(node, 0))
-
-
-def _div_directions(node: Node) -> tuple[int, ...]:
-    return (_sign_of(node, 1), UNORDERED)
-
-
 def _prelu_directions(node: Node) -> tuple[int, ...]:
     slope = constant(node, 1)
     rises = slope is not None and holds_floats(node) and bool(np.all(slope >= 0))
     return (RISING if rises else UNORDERED, UNORDERED)
-
-
-def _has_two(node: Node) -> bool:
-    # With three or more, their order decides how the sums are rounded.
-    return len(node.inputs) <= 2
 
 
 def _binary(name: str, traits: dict[str, Any], **more: Any) -> Operator:
@@ -105,14 +92,14 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _binary(
         *("Mul", _FRESH),
-        monotone=_mul_directions,
+        monotone=lambda node: (_sign_of(node, 1), _sign_of(node, 0)),
         order_is_exact=True,
         commutative=True,
         arithmetic=Arithmetic.MULTIPLIES,
     ),
     _binary(
         *("Div", _FRESH),
-        monotone=_div_directions,
+        monotone=lambda node: (_sign_of(node, 1), UNORDERED),
         order_is_exact=True,
         arithmetic=Arithmetic.MULTIPLIES,
         # By a constant, the sign of a zero decides about signs of zeros only.
@@ -133,7 +120,8 @@ OPERATORS: tuple[Operator, ...] = (
         **_BROADCAST,
         monotone=_on_floats(RISING),
         order_is_exact=True,
-        commutative=_has_two,
+        # With three or more, their order decides how the sums are rounded.
+        commutative=lambda node: len(node.inputs) <= 2,
         changed=(8,),
     ),
     *rows(

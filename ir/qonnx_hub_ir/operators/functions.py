@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir
@@ -48,52 +49,27 @@ def _rising(names: str, bounds: tuple[float, float] | None = None) -> list[Opera
     )
 
 
+def _if(
+    holds: Callable[[Node], bool], met: int = RISING, otherwise: int = UNORDERED
+) -> Directions:
+    """Return the rule of a function whose direction a condition on the node decides."""
+    return lambda node: (met if holds(node) else otherwise,)
+
+
 def _rises_if(name: str, default: float, above: float = -math.ulp(0.0)) -> Directions:
     """Return the rule of a function that rises while an attribute lies above a limit."""
-
-    def rule(node: Node) -> tuple[int, ...]:
-        return (RISING if float(attribute(node, name, default)) > above else UNORDERED,)
-
-    return rule
+    return _if(lambda node: float(attribute(node, name, default)) > above)
 
 
-def _hard_sigmoid_directions(node: Node) -> tuple[int, ...]:
-    return (RISING if float(attribute(node, "alpha", 0.2)) >= 0 else FALLING,)
+def _target(node: Node) -> onnx_ir.DataType:
+    return onnx_ir.DataType(int(attribute(node, "to", 0)))
 
 
-def _selu_directions(node: Node) -> tuple[int, ...]:
-    alpha, gamma = attribute(node, "alpha", 1.67326), attribute(node, "gamma", 1.0507)
-    return (RISING if alpha >= 0 and gamma >= 0 else UNORDERED,)
-
-
-def _shrink_directions(node: Node) -> tuple[int, ...]:
-    bias, limit = attribute(node, "bias", 0.0), attribute(node, "lambd", 0.5)
-    return (RISING if limit >= 0 and bias <= limit else UNORDERED,)
-
-
-def _neg_directions(node: Node) -> tuple[int, ...]:
-    return (FALLING if holds_floats(node) else UNORDERED,)
-
-
-def _cast_directions(node: Node) -> tuple[int, ...]:
+def _casts_numbers_to_floats(node: Node) -> bool:
     # A conversion to integers wraps what does not fit.
     data = node.inputs[0]
     known = data is not None and data.dtype is not None and not data.dtype.is_string()
-    target = onnx_ir.DataType(int(attribute(node, "to", 0)))
-    return (RISING if known and target.is_floating_point() else UNORDERED,)
-
-
-def _casts_coarsely(node: Node) -> bool:
-    target = onnx_ir.DataType(int(attribute(node, "to", 0)))
-    return not target.is_floating_point() and not target.is_string()
-
-
-def _writes_text(node: Node) -> bool:
-    return onnx_ir.DataType(int(attribute(node, "to", 0))).is_string()
-
-
-def _dropped(node: Node) -> Moves | None:
-    return Moves.NOTHING if is_inference(node) else None
+    return known and _target(node).is_floating_point()
 
 
 OPERATORS: tuple[Operator, ...] = (
@@ -101,7 +77,7 @@ OPERATORS: tuple[Operator, ...] = (
     _function(
         *("Dropout", "data -ratio -training_mode"),
         elementwise=is_inference,
-        moves=_dropped,
+        moves=lambda node: Moves.NOTHING if is_inference(node) else None,
         is_identity=is_inference,
         random=lambda node: not is_inference(node),
         without_effect=frozenset({"seed"}),
@@ -110,7 +86,11 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _function("Abs", **_FRESH, keeps_step=True),
     _function(
-        *("Neg",), **_FRESH, monotone=_neg_directions, order_is_exact=True, keeps_step=True
+        *("Neg",),
+        **_FRESH,
+        monotone=_if(holds_floats, FALLING),
+        order_is_exact=True,
+        keeps_step=True,
     ),
     _function("Relu", **_FRESH, **_EXACT, keeps_step=True, clamps=True, bounds=_POSITIVE),
     _function("Clip", "data +lowest +highest", **_FRESH, **_EXACT, clamps=True),
@@ -122,14 +102,31 @@ OPERATORS: tuple[Operator, ...] = (
     _function("Exp", **_FRESH, monotone=(RISING,), bounds=_POSITIVE),
     _function("Reciprocal", tells_zeros_apart=True),
     _function(
-        "HardSigmoid", monotone=_hard_sigmoid_directions, order_is_exact=True, bounds=_UNIT
+        "HardSigmoid",
+        monotone=_if(lambda node: attribute(node, "alpha", 0.2) >= 0, RISING, FALLING),
+        order_is_exact=True,
+        bounds=_UNIT,
     ),
     _function("LeakyRelu", monotone=_rises_if("alpha", 0.01), order_is_exact=True),
     _function("ThresholdedRelu", monotone=_rises_if("alpha", 1.0), order_is_exact=True),
-    _function("Shrink", monotone=_shrink_directions, order_is_exact=True),
+    _function(
+        "Shrink",
+        monotone=_if(
+            lambda node: 0 <= attribute(node, "lambd", 0.5) >= attribute(node, "bias", 0.0)
+        ),
+        order_is_exact=True,
+    ),
     _function("Elu", monotone=_rises_if("alpha", 1.0)),
     _function("Celu", monotone=_rises_if("alpha", 1.0, above=0.0)),
-    _function("Selu", monotone=_selu_directions),
+    _function(
+        "Selu",
+        monotone=_if(
+            lambda node: (
+                attribute(node, "alpha", 1.67326) >= 0
+                and attribute(node, "gamma", 1.0507) >= 0
+            )
+        ),
+    ),
     *_rising("Log Sinh Asinh Atanh"),
     *_rising("Erf Softsign Tanh", _SIGNED),
     *_rising("Sigmoid", _UNIT),
@@ -146,10 +143,12 @@ OPERATORS: tuple[Operator, ...] = (
     _function("Swish"),
     _function(
         "Cast",
-        monotone=_cast_directions,
+        monotone=_if(_casts_numbers_to_floats),
         order_is_exact=True,
-        piecewise_constant=_casts_coarsely,
-        tells_zeros_apart=_writes_text,
+        piecewise_constant=lambda node: (
+            not (_target(node).is_floating_point() or _target(node).is_string())
+        ),
+        tells_zeros_apart=lambda node: _target(node).is_string(),
         buffer=Buffer.MAY_VIEW,
     ),
     _function("CastLike", "data -like", buffer=Buffer.MAY_VIEW),

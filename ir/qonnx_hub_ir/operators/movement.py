@@ -41,17 +41,6 @@ def _resize_moves(node: Node) -> Moves | None:
     return Moves.SELECTS | Moves.REPEATS | (Moves.INSERTS if crops else Moves.NOTHING)
 
 
-def _scatter_moves(node: Node) -> Moves | None:
-    plain = attribute(node, "reduction", "none") == "none"
-    return Moves.PERMUTES | Moves.SELECTS if plain else None
-
-
-def _reversal_moves(node: Node) -> Moves | None:
-    # The document wants two axes; what one axis would mean is not said.
-    two = attribute(node, "time_axis", 0) != attribute(node, "batch_axis", 1)
-    return Moves.PERMUTES if two else None
-
-
 def _movement(name: str, inputs: str, moves: Any, **traits: Any) -> Operator:
     return row("", Family.MOVEMENT, name, inputs, moves=moves, **traits)
 
@@ -74,7 +63,15 @@ OPERATORS: tuple[Operator, ...] = (
     _movement("Transpose", "data", Moves.PERMUTES, **_VIEW),
     _movement("DepthToSpace", "data", Moves.PERMUTES, **_CHANNELS),
     _movement("SpaceToDepth", "data", Moves.PERMUTES, **_CHANNELS),
-    _movement("ReverseSequence", "data -lengths", _reversal_moves),
+    _movement(
+        *("ReverseSequence", "data -lengths"),
+        # The document wants two axes; what one axis would mean is not said.
+        lambda node: (
+            Moves.PERMUTES
+            if attribute(node, "time_axis", 0) != attribute(node, "batch_axis", 1)
+            else None
+        ),
+    ),
     _movement("Concat", "data*", Moves.PERMUTES, buffer=Buffer.FRESH, changed=(4,)),
     _movement(
         *("Split", "data -split", Moves.SELECTS),
@@ -110,7 +107,14 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _movement("Upsample", "data -scales", _resize_moves, resizes=True),
     *(
-        _movement(name, "data -indices updates", _scatter_moves)
+        _movement(
+            *(name, "data -indices updates"),
+            lambda node: (
+                Moves.PERMUTES | Moves.SELECTS
+                if attribute(node, "reduction", "none") == "none"
+                else None
+            ),
+        )
         for name in ("Scatter", "ScatterElements", "ScatterND")
     ),
     _movement(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx_ir import Node
-
 from qonnx_hub_ir.operators.row import RISING, Batch, Buffer, Family, Operator, Pool, row
 
 _WINDOWS: dict[str, Any] = {"channel_axis": 1, "is_windowed": True}
@@ -18,18 +16,19 @@ _LARGEST: dict[str, Any] = {
 _MEAN: dict[str, Any] = {"pool": Pool.AVERAGE, "monotone": (RISING,), "sums": True}
 
 
-def _max_pool_batch(node: Node) -> Batch:
-    # The second output counts positions through all samples.
-    return Batch.FIRST_INPUT if len(node.outputs) == 1 else Batch.UNKNOWN
-
-
 def _pool(name: str, inputs: str = "data", **traits: Any) -> Operator:
     known: dict[str, Any] = {"batch": Batch.FIRST_INPUT, **_WINDOWS, **traits}
     return row("", Family.POOLING, name, inputs, **known)
 
 
 OPERATORS: tuple[Operator, ...] = (
-    _pool("MaxPool", **_LARGEST, batch=_max_pool_batch, buffer=Buffer.MAY_VIEW),
+    _pool(
+        *("MaxPool",),
+        **_LARGEST,
+        # The second output counts positions through all samples.
+        batch=lambda node: Batch.FIRST_INPUT if len(node.outputs) == 1 else Batch.UNKNOWN,
+        buffer=Buffer.MAY_VIEW,
+    ),
     _pool("GlobalMaxPool", **_LARGEST, is_global=True),
     _pool("AveragePool", **_MEAN),
     _pool(
