@@ -78,18 +78,14 @@ def keep_plain_lstms(module: Any, torch: Any) -> None:
         torch: The framework.
     """
     for _, layer in recurrent_layers(module):
-        if _is_plain_lstm(layer):
+        if _LSTM in classes_from(layer, "brevitas") and not any(
+            part.is_quant_enabled
+            for name, part in layer.cell.named_children()
+            if name.endswith("_quant")
+        ):
             # What a layer calls in place of its cell while Brevitas exports it.
             layer.export_handler = _lstm_cell(layer, torch)
             layer._export_mode = True
-
-
-def _is_plain_lstm(layer: Any) -> bool:
-    return _LSTM in classes_from(layer, "brevitas") and not any(
-        part.is_quant_enabled
-        for name, part in layer.cell.named_children()
-        if name.endswith("_quant")
-    )
 
 
 def _lstm_cell(layer: Any, torch: Any) -> Any:

@@ -99,20 +99,17 @@ def compare(
     given = {name: value[:count] for name, value in feeds.items()}
     names = [assembled.names[call.output] for call in calls]
     computed = evaluate(assembled.model, given, names)
-    return tuple(
-        _difference(call, computed[name], trace.recorded[call.output][:count])
-        for call, name in zip(calls, names, strict=True)
-    )
-
-
-def _difference(call: ActCall, computed: Array, recorded: Array) -> LayerDifference:
-    steps = np.abs(np.rint(computed / call.scale) - np.rint(recorded / call.scale))
-    # NaN differs from everything; as a number of steps it would be lost in comparisons.
-    steps = np.where(np.isnan(steps), np.inf, steps)
-    largest = float(steps.max(initial=0.0))
-    return LayerDifference(
-        call.layer, call.bits, int(steps.size), int(np.count_nonzero(steps)), largest
-    )
+    found = []
+    for call, name in zip(calls, names, strict=True):
+        recorded = trace.recorded[call.output][:count]
+        steps = np.abs(np.rint(computed[name] / call.scale) - np.rint(recorded / call.scale))
+        # NaN differs from everything; as a number of steps it would be lost in comparisons.
+        steps = np.where(np.isnan(steps), np.inf, steps)
+        differing, largest_step = int(np.count_nonzero(steps)), float(steps.max(initial=0.0))
+        found.append(
+            LayerDifference(call.layer, call.bits, int(steps.size), differing, largest_step)
+        )
+    return tuple(found)
 
 
 def require_faithful(differences: Sequence[LayerDifference]) -> None:

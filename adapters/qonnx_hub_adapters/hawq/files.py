@@ -47,8 +47,12 @@ def is_hawq_file(source: object) -> bool:
     proto = source
     if isinstance(source, (str, Path)):
         try:
-            if not _contains(Path(source), DOMAIN.encode()):
-                return False
+            with (
+                Path(source).open("rb") as stream,
+                mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
+                if content.find(DOMAIN.encode()) < 0:
+                    return False
             proto = onnx.load(source, load_external_data=False)
         except Exception:  # whatever is wrong with the file, reading it will say so
             return False
@@ -56,14 +60,6 @@ def is_hawq_file(source: object) -> bool:
         return False
     domains = {node.domain for node in proto.graph.node}
     return DOMAIN in domains | {entry.domain for entry in proto.opset_import}
-
-
-def _contains(path: Path, text: bytes) -> bool:
-    with (
-        path.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as m,
-    ):
-        return m.find(text) >= 0
 
 
 def import_file(

@@ -123,14 +123,21 @@ def _converted(call: FunctionCall) -> Ref:
     return call.x
 
 
-def _dropout(call: FunctionCall) -> Ref:
-    if call.get(2, "training", True):
-        raise UntraceableError("dropout in training mode")
-    return call.x
+def _unless(refuses: Callable[[FunctionCall], bool], reason: str, handler: Handler) -> Handler:
+    """Return a handler that refuses some of the calls."""
+
+    def handle(call: FunctionCall) -> Ref:
+        if refuses(call):
+            raise UntraceableError(reason)
+        return handler(call)
+
+    return handle
 
 
-def _one_input(op_type: str) -> Handler:
-    return lambda call: call.emit(op_type, call.x)
+def _one_input(
+    op_type: str, attributes: Callable[[FunctionCall], Mapping[str, Any]] = lambda _: {}
+) -> Handler:
+    return lambda call: call.emit(op_type, call.x, **attributes(call))
 
 
 def _arithmetic(op_type: str, *, swapped: bool = False) -> Handler:
@@ -158,11 +165,6 @@ def _clamp(low: str, high: str, defaults: tuple[Any, Any] = (None, None)) -> Han
     )
 
 
-def _leaky_relu(call: FunctionCall) -> Ref:
-    slope = float(call.get(1, "negative_slope", 0.01))
-    return call.emit("LeakyRelu", call.x, alpha=slope)
-
-
 def _gelu(call: FunctionCall) -> Ref:
     if call.kwargs.get("approximate", "none") != "none":
         raise UntraceableError("the tanh approximation of gelu")
@@ -180,12 +182,6 @@ def _softmax(op_type: str) -> Handler:
         return call.emit(op_type, call.x, axis=int(axis))
 
     return handle
-
-
-def _concatenated(call: FunctionCall) -> Ref:
-    parts = [call.operand(part) for part in call.get(0, "tensors")]
-    axis = int(call.get(1, "dim", 0))
-    return call.emit("Concat", *parts, axis=axis % call.result.ndim)
 
 
 def _reshaped(call: FunctionCall) -> Ref:
@@ -275,14 +271,6 @@ def window_attributes(
     return found
 
 
-def _max_pool(call: FunctionCall) -> Ref:
-    names = "input kernel_size stride padding dilation ceil_mode return_indices"
-    settings = call.named(names)
-    if settings.get("return_indices", False):
-        raise UntraceableError("max pooling with indices")
-    return call.emit("MaxPool", call.x, **window_attributes(*call.sizes, settings))
-
-
 def average_attributes(
     before: Sequence[int], after: Sequence[int], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -297,12 +285,6 @@ def average_attributes(
     if any(attributes["pads"]):
         attributes["count_include_pad"] = int(bool(settings.get("count_include_pad", True)))
     return attributes
-
-
-def _average_pool(call: FunctionCall) -> Ref:
-    names = "input kernel_size stride padding ceil_mode count_include_pad divisor_override"
-    attributes = average_attributes(*call.sizes, call.named(names))
-    return call.emit("AveragePool", call.x, **attributes)
 
 
 def adaptive_window(before: Sequence[int], after: Sequence[int]) -> tuple[str, dict[str, Any]]:
@@ -366,12 +348,24 @@ def _convolution(call: FunctionCall) -> Ref:
 HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(("clone", "contiguous", "detach", "data", "alias"), lambda call: call.x),
     **dict.fromkeys(("to", "float", "type", "type_as", "cpu"), _converted),
-    **dict.fromkeys(("dropout", "dropout2d", "feature_dropout", "dropout_"), _dropout),
+    **dict.fromkeys(
+        ("dropout", "dropout2d", "feature_dropout", "dropout_"),
+        _unless(
+            lambda call: call.get(2, "training", True),
+            "dropout in training mode",
+            lambda call: call.x,
+        ),
+    ),
     **dict.fromkeys(("relu", "relu_"), _one_input("Relu")),
     **dict.fromkeys(("hardtanh", "hardtanh_"), _clamp("min_val", "max_val", (-1.0, 1.0))),
     **dict.fromkeys(("relu6", "relu6_"), lambda call: _clip(call, 0.0, 6.0)),
     **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp("min", "max")),
-    **dict.fromkeys(("leaky_relu", "leaky_relu_"), _leaky_relu),
+    **dict.fromkeys(
+        ("leaky_relu", "leaky_relu_"),
+        _one_input(
+            "LeakyRelu", lambda call: {"alpha": float(call.get(1, "negative_slope", 0.01))}
+        ),
+    ),
     **dict.fromkeys(("sigmoid", "sigmoid_"), _one_input("Sigmoid")),
     **dict.fromkeys(("tanh", "tanh_"), _one_input("Tanh")),
     **dict.fromkeys(("neg", "__neg__"), _one_input("Neg")),
@@ -385,7 +379,14 @@ HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(("mul", "mul_", "multiply", "__imul__", "__rmul__"), _arithmetic("Mul")),
     **dict.fromkeys(("div", "div_", "divide", "true_divide"), _arithmetic("Div")),
     **dict.fromkeys(("__rdiv__", "__rtruediv__"), _arithmetic("Div", swapped=True)),
-    **dict.fromkeys(("cat", "concat", "concatenate"), _concatenated),
+    **dict.fromkeys(
+        ("cat", "concat", "concatenate"),
+        lambda call: call.emit(
+            "Concat",
+            *map(call.operand, call.get(0, "tensors")),
+            axis=int(call.get(1, "dim", 0)) % call.result.ndim,
+        ),
+    ),
     **dict.fromkeys(
         ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"), _reshaped
     ),
@@ -393,8 +394,32 @@ HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(("transpose", "swapaxes"), _transposed),
     "mean": _mean,
     "batch_norm": _batch_norm,
-    **dict.fromkeys(("max_pool1d", "max_pool2d"), _max_pool),
-    **dict.fromkeys(("avg_pool1d", "avg_pool2d"), _average_pool),
+    **dict.fromkeys(
+        ("max_pool1d", "max_pool2d"),
+        _unless(
+            lambda call: call.get(6, "return_indices", False),
+            "max pooling with indices",
+            _one_input(
+                "MaxPool",
+                lambda call: window_attributes(
+                    *call.sizes, call.named("input kernel_size stride padding dilation")
+                ),
+            ),
+        ),
+    ),
+    **dict.fromkeys(
+        ("avg_pool1d", "avg_pool2d"),
+        _one_input(
+            "AveragePool",
+            lambda call: average_attributes(
+                *call.sizes,
+                call.named(
+                    "input kernel_size stride padding ceil_mode count_include_pad "
+                    "divisor_override"
+                ),
+            ),
+        ),
+    ),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), _adaptive_average),
     "linear": _linear,
     **dict.fromkeys(("conv1d", "conv2d"), _convolution),

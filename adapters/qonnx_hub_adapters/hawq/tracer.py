@@ -109,7 +109,9 @@ class Tracer:
         given = [value for value in tensors_in((args, kwargs)) if id(value) in self._numbers]
         if not given:
             return func(*args, **kwargs)
-        name = _name_of(func)
+        name = str(getattr(func, "__name__", func))
+        if name == "__get__":  # of a property, such as .data
+            name = str(func.__self__.__name__)
         if name in READS_NUMBERS:
             self._gap(name, "the program reads computed values, and may depend on them")
         before = {id(value): self.find(value) for value in given}
@@ -153,12 +155,6 @@ class Tracer:
 
     def _gap(self, name: str, reason: str) -> None:
         self.gap(self.layer or "the module itself", f"torch function '{name}'", reason)
-
-
-def _name_of(func: Any) -> str:
-    name = str(getattr(func, "__name__", func))
-    # A property such as .data is called through its __get__.
-    return str(func.__self__.__name__) if name == "__get__" else name
 
 
 def tensors_in(value: Any) -> Iterator[Any]:

@@ -11,7 +11,6 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.pytorch.affine import (
     LARGEST_SNAPPED,
-    Affine,
     LimitedQuant,
     integer_quant_of,
     is_same,
@@ -86,7 +85,10 @@ def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQu
             emit.constant("scale", affine.scale),
         )
         value = emit.add("Mul", [x, inverse])
-        if _survives_scaling(affine):
+        largest = max(abs(affine.low), abs(affine.high)) + float(
+            np.abs(affine.zero_point).max()
+        )
+        if largest <= LARGEST_SNAPPED:
             # Torch's rounding first: the Quant node then finds its own grid there.
             form, whole = SNAPPED, emit.add("Round", [value])
             value = _quantized(emit, emit.add("Mul", [whole, scale]), limited)
@@ -96,11 +98,6 @@ def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQu
             value = emit.add("Mul", [whole, scale])
     emit.replace_with(value)
     return WrittenQuantizer(key, form)
-
-
-def _survives_scaling(affine: Affine) -> bool:
-    largest = max(abs(affine.low), abs(affine.high)) + float(np.abs(affine.zero_point).max())
-    return largest <= LARGEST_SNAPPED
 
 
 def _stored(emit: Emitter, values: Array, quant: IntQuant) -> Value:

@@ -126,7 +126,11 @@ def read(node: Any, known: Known) -> Reading:
             raise UnreadableError(
                 "its zero points are floats, which are added before rounding"
             )
-    _require_usable(scale, inverse)
+    tiny = np.finfo(np.float32).tiny
+    if not np.all(np.isfinite(scale) & (scale >= tiny)):
+        raise UnreadableError("its scale is not above zero, or too small for float32")
+    if not np.all(np.isfinite(inverse) & (inverse >= tiny)):
+        raise UnreadableError("its scale is too large for float32 to hold 1/scale")
     sizes = given["x"].meta["val"].shape
     shape = tuple(size if isinstance(size, int) else None for size in sizes)
     scale, inverse, zero = (_placed(part, given, shape) for part in (scale, inverse, zero))
@@ -184,14 +188,6 @@ def _scales(argument: Any, known: Known, *, exact: bool) -> tuple[Array, Array]:
         if exact and given.size == 1:
             return scale, np.asarray(1.0 / given.astype(np.float64), dtype=np.float32)
         return scale, np.asarray(np.float32(1) / scale)
-
-
-def _require_usable(scale: Array, inverse: Array) -> None:
-    tiny = np.finfo(np.float32).tiny
-    if not np.all(np.isfinite(scale) & (scale >= tiny)):
-        raise UnreadableError("its scale is not above zero, or too small for float32")
-    if not np.all(np.isfinite(inverse) & (inverse >= tiny)):
-        raise UnreadableError("its scale is too large for float32 to hold 1/scale")
 
 
 def _placed(part: Array, given: Mapping[str, Any], shape: Sequence[int | None]) -> Array:

@@ -29,9 +29,11 @@ def answer(module: Any, args: Sequence[Array], torch: Any) -> dict[str, Array]:
         leaves = torch.utils._pytree.tree_leaves(result)
         return [array_of(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
+    first = [x.shape[0] for x in traced_inputs(module, torch) if x is not None and x.ndim]
+    batch = next((size for size in first if isinstance(size, int)), 0)
     try:
         with quiet(), torch.no_grad():
-            return answer_in_pieces(forward, args, _fixed_batch(module, torch))
+            return answer_in_pieces(forward, args, batch)
     except Exception as error:  # whatever the user's forward raises
         raise ExecutionError(f"the model itself fails: {first_line(error)}") from error
 
@@ -69,9 +71,3 @@ def layers(
             hooks.enter_context(child.register_forward_hook(note))
         answer(module, args, torch)
     return found
-
-
-def _fixed_batch(module: Any, torch: Any) -> int:
-    """Return the first axis that a traced graph insists on, 0 where it does not."""
-    sizes = [x.shape[0] for x in traced_inputs(module, torch) if x is not None and x.ndim]
-    return next((size for size in sizes if isinstance(size, int)), 0)

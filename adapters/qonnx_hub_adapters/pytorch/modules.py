@@ -135,7 +135,13 @@ def _range(child: Any) -> tuple[int, int]:
 def _evaluated_copy(source: Any, torch: Any) -> Any:
     """Return a copy in evaluation mode of a module all of whose layers can be read."""
     module = unwrapped(source)
-    _require_readable(module)
+    gaps: list[Gap] = []
+    for name, child in module.named_modules():
+        # What a layer is made of needs no message of its own.
+        if not any(name.startswith(f"{gap.node}.") for gap in gaps):
+            gaps.extend(_gaps(name, child))
+    if gaps:
+        raise UnsupportedGraphError("layers of the module cannot be converted:", gaps)
     own = private_copy(module)
     try:
         own.eval()
@@ -177,16 +183,6 @@ def _forward_owner(child: Any) -> str:
 
 def _is_fake_quantizer(child: Any) -> bool:
     return _FAKE in classes_from(child, "torch", "torchao")
-
-
-def _require_readable(module: Any) -> None:
-    gaps: list[Gap] = []
-    for name, child in module.named_modules():
-        # What a layer is made of needs no message of its own.
-        if not any(name.startswith(f"{gap.node}.") for gap in gaps):
-            gaps.extend(_gaps(name, child))
-    if gaps:
-        raise UnsupportedGraphError("layers of the module cannot be converted:", gaps)
 
 
 def _gaps(name: str, child: Any) -> Iterator[Gap]:

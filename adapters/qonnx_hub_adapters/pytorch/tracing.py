@@ -56,13 +56,14 @@ def samples_of(module: Any, args: Sequence[Any], torch: Any) -> tuple[Any, ...]:
     """
     if args:
         return tuple(_tensor(value, torch) for value in args)
-    known = _recorded_shapes(module, torch)
-    if not known:
+    known = traced_inputs(module, torch)
+    sizes = [(None,) if value is None else tuple(value.shape) for value in known]
+    if not known or not all(isinstance(size, int) for shape in sizes for size in shape):
         raise UsageError(
             f"a {type(module).__name__} is traced on a sample: give args=(x,), or on the "
             "command line --input-shape 1,3,32,32"
         )
-    return known
+    return tuple(torch.zeros(tuple(v.shape), dtype=v.dtype) for v in known)
 
 
 def _tensor(value: Any, torch: Any) -> Any:
@@ -74,15 +75,6 @@ def _tensor(value: Any, torch: Any) -> Any:
         raise UsageError(
             f"a sample input is neither an array nor a tensor: {error}"
         ) from error
-
-
-def _recorded_shapes(module: Any, torch: Any) -> tuple[Any, ...]:
-    """Return zeros in the shapes that a traced graph was made with; empty where unknown."""
-    values = traced_inputs(module, torch)
-    sizes = [(None,) if value is None else tuple(value.shape) for value in values]
-    if not all(isinstance(size, int) for shape in sizes for size in shape):
-        return ()
-    return tuple(torch.zeros(tuple(v.shape), dtype=v.dtype) for v in values)
 
 
 def traced_inputs(module: Any, torch: Any) -> list[Any]:
