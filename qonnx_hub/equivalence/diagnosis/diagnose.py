@@ -37,6 +37,7 @@ from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     compare_parameters,
     crosses_ties,
     explain_quantizer,
+    explanation_of,
     match_formula,
     same_elements,
 )
@@ -135,7 +136,7 @@ class _Examiner:
         if reason.cause is Cause.NOISE and findings:
             # Noise after noise says nothing new, and beside a fault it does not matter.
             return None
-        return _explanation(pair, reason, seen)
+        return explanation_of(pair.source, reason, seen)
 
     def _count(self, pair: Pair, number: int) -> int:
         both = self._values(pair, number)
@@ -288,7 +289,7 @@ class _Examiner:
                     f"noise of at most {apart:.3g} before it carries {count} of "
                     f"{seen.a.size} values across a tie"
                 )
-                return _explanation(pair, Reason(Cause.TIE, words), seen)
+                return explanation_of(pair.source, Reason(Cause.TIE, words), seen)
         return None
 
 
@@ -344,13 +345,3 @@ def _codes_agree(x: Array, y: Array, quant: Quantizer, other: Quantizer) -> bool
     except ValueError:
         return False
     return bool(np.array_equal(*codes))
-
-
-def _explanation(pair: Pair, reason: Reason, seen: Seen | None) -> Explanation:
-    layer = reason.layer or pair.source
-    if seen is None or not seen.differs().any():
-        return Explanation(layer, reason.cause, reason.words)
-    where = tuple(int(i) for i in np.argwhere(seen.differs())[0])
-    operand = None if seen.x is seen.a else float(seen.x[where])
-    values = (float(seen.a[where]), float(seen.b[where]))
-    return Explanation(layer, reason.cause, reason.words, where, operand, values)

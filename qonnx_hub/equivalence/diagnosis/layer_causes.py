@@ -207,15 +207,34 @@ def _missing_quantizers(layer: CutLayer, noise: float) -> Iterator[Reason]:
                 yield Reason(Cause.MISSING, words, provenance or trial[0])
 
 
-def _without(names: Sequence[str]) -> Edit:
+def _change(name: str, change: Callable[[Model, Node], None]) -> Edit:
+    """Return the edit that changes the node which makes a value, wherever it is in a copy."""
+
     def edit(model: Model) -> None:
-        values = named_values(model)
-        for name in names:
-            node = values[name].producer() if name in values else None
-            if node is not None and node.inputs[0] is not None:
-                reroute(node.outputs[0], node.inputs[0])
+        value = named_values(model).get(name)
+        node = None if value is None else value.producer()
+        if node is not None:
+            change(model, node)
 
     return edit
+
+
+def _all(edits: Sequence[Edit]) -> Edit:
+    def edit(model: Model) -> None:
+        for one in edits:
+            one(model)
+
+    return edit
+
+
+def _without(names: Sequence[str]) -> Edit:
+    """Return the edit that lets the readers of some nodes read their inputs instead."""
+
+    def pass_on(_: Model, node: Node) -> None:
+        if node.inputs[0] is not None:
+            reroute(node.outputs[0], node.inputs[0])
+
+    return _all([_change(name, pass_on) for name in names])
 
 
 def _mended(layer: CutLayer, noise: float) -> Iterator[Reason]:
@@ -228,11 +247,7 @@ def _mended(layer: CutLayer, noise: float) -> Iterator[Reason]:
         if _agrees(layer.ours, layer.rerun(mend, other=True), noise):
             yield reason
     if len(suspects) > 1:
-
-        def mend_all(model: Model) -> None:
-            for _, mend in suspects:
-                mend(model)
-
+        mend_all = _all([mend for _, mend in suspects])
         if _agrees(layer.ours, layer.rerun(mend_all, other=True), noise):
             words = "; ".join(reason.words for reason, _ in suspects)
             yield Reason(suspects[0][0].cause, words)
@@ -266,18 +281,15 @@ def _other_attributes(ours: Node, theirs: Node) -> Iterator[tuple[Reason, Edit]]
     )
     in_place = _places(ours) or operators.is_product(ours)
     cause = Cause.LAYOUT if in_place else Cause.OPERATOR
-    target = str(theirs.outputs[0].name)
 
-    def mend(model: Model) -> None:
-        node = named_values(model)[target].producer()
-        if node is None:
-            return
+    def mend(_: Model, node: Node) -> None:
         for name in changed:
             node.attributes.pop(name, None)
             if name in ours.attributes:
                 node.attributes[name] = ours.attributes[name]
 
-    yield Reason(cause, f"{ours.op_type}: {words}"), mend
+    edit = _change(str(theirs.outputs[0].name), mend)
+    yield Reason(cause, f"{ours.op_type}: {words}"), edit
 
 
 def _attribute(node: Node, name: str) -> Any:
@@ -306,13 +318,11 @@ def _other_constants(
 def _put(node: Node, index: int, array: Array) -> Edit:
     target = str(node.outputs[0].name)
 
-    def mend(model: Model) -> None:
-        found = named_values(model)[target].producer()
-        if found is not None:
-            value = dialect.add_initializer(model.graph, f"{target}_mended_{index}", array)
-            found.replace_input_with(index, value)
+    def mend(model: Model, found: Node) -> None:
+        value = dialect.add_initializer(model.graph, f"{target}_mended_{index}", array)
+        found.replace_input_with(index, value)
 
-    return mend
+    return _change(target, mend)
 
 
 def _constant_reason(node: Node, index: int, x: Array, y: Array) -> Reason:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.equivalence.comparison.compare import differs, distances
+from qonnx_hub.equivalence.comparison.compare import Tolerance, differs, tally
 from qonnx_hub.equivalence.comparison.matching import Pair, answer_pair
 from qonnx_hub.equivalence.inputs.batches import (
     SampleBatch,
@@ -119,13 +119,8 @@ def _difference(
 ) -> tuple[tuple[int, ...], tuple[float, float]] | None:
     """Return where a pair differs most, and both values there."""
     x, y = answer_pair(a, b, pair, batch)
-    if y is None or x.dtype.kind not in "fiub" or x.size == 0:
-        return None
-    apart = distances(x, y)
-    if not apart.any():
-        return None
-    where = tuple(int(i) for i in np.unravel_index(int(apart.argmax()), x.shape))
-    return where, (float(x[where]), float(y[where]))
+    worst = None if y is None or x.size == 0 else tally(x, y, tolerance=Tolerance()).worst
+    return None if worst is None or worst.values is None else (worst.where, worst.values)
 
 
 def _shrink(a: Runner, b: Runner, pair: Pair, feeds: Mapping[str, Array]) -> dict[str, Array]:

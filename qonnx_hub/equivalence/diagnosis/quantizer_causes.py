@@ -121,6 +121,17 @@ class Seen:
         return not differs(predicted, self.b).any()
 
 
+def explanation_of(layer: str, reason: Reason, seen: Seen | None) -> Explanation:
+    """Return a reason as the explanation of a layer, with the first element that shows it."""
+    layer = reason.layer or layer
+    if seen is None or not seen.differs().any():
+        return Explanation(layer, reason.cause, reason.words)
+    where = tuple(int(i) for i in np.argwhere(seen.differs())[0])
+    operand = None if seen.x is seen.a else float(seen.x[where])
+    values = (float(seen.a[where]), float(seen.b[where]))
+    return Explanation(layer, reason.cause, reason.words, where, operand, values)
+
+
 def same_elements(a: Array, b: Array) -> bool:
     """Return whether two arrays hold the same elements, in whatever order."""
     return np.array_equal(np.sort(a, axis=None), np.sort(b, axis=None))

@@ -24,6 +24,7 @@ from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Reason,
     Seen,
     explain_quantizer,
+    explanation_of,
 )
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
@@ -107,11 +108,8 @@ def _compare(
     if fitted is None:
         return None
     seen = Seen(x, ours, fitted)
-    where = np.argwhere(seen.differs())
-    if not len(where):
+    if not seen.differs().any():
         return None
     other = known_quantizer(theirs.producer(pair.b))
     reason = explain_quantizer(seen, quant, other) or Reason(Cause.UNKNOWN, "they differ")
-    place = tuple(int(i) for i in where[0])
-    values = (float(ours[place]), float(fitted[place]))
-    return Explanation(pair.source, reason.cause, reason.words, place, float(x[place]), values)
+    return explanation_of(pair.source, reason, seen)
