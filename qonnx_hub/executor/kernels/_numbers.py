@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from qonnx_hub.executor.kernels.spec import Array
+from qonnx_hub.executor.kernels.spec import Array, KernelSpec, Unserved
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -21,6 +21,22 @@ BYTE_REACH = 255.0
 def widened(x: Array) -> Array:
     """Return ``x`` in float32 if it is float16 or bfloat16, else ``x`` itself."""
     return x.astype(FLOAT32) if x.dtype in SHORT_FLOATS else x
+
+
+def scalar_like(value: float, like: Array) -> Array:
+    """Return ``value`` as a scalar array of the dtype of ``like``."""
+    return np.asarray(value, dtype=like.dtype)
+
+
+def per_channel(values: Array, rank: int, axis: int = 1) -> Array:
+    """Return one value per channel, or one for all, ready to broadcast to the data.
+
+    Args:
+        values: (C,), (1,) or scalar.
+        rank: Rank of the data.
+        axis: Axis of its channels.
+    """
+    return values.reshape(-1, *(1,) * (rank - 1 - axis % rank))
 
 
 def exact_float(bound: float) -> np.dtype[Any]:
@@ -56,6 +72,18 @@ def shifted(x: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
     return y
 
 
+def require_bytes(spec: KernelSpec) -> None:
+    """Refuse a QLinearConv or QLinearMatMul whose constant codes are not 8-bit integers.
+
+    Raises:
+        Unserved: A constant factor or zero point has another type.
+    """
+    for position in (0, 2, 3, 5, 7):
+        value = spec.constant(position)
+        if value is not None and value.dtype not in BYTES:
+            raise Unserved(f"{spec.op_type} '{spec.name}' of {value.dtype}")
+
+
 def to_int32(total: Array) -> Array:
     """Return exact integer sums held as floats in int32, wrapped as an accumulator wraps."""
     if total.dtype == FLOAT32:
@@ -72,10 +100,15 @@ def requantize(total: Array, multiplier: Array, zero_point: Array) -> Array:
             scale.
         zero_point: Broadcast to ``total``; its type is the type of the result.
     """
-    limits = np.iinfo(zero_point.dtype)
     y = total.astype(FLOAT32, copy=False)
     y *= multiplier
     np.rint(y, out=y)
     y += zero_point.astype(FLOAT32)
-    np.clip(y, float(limits.min), float(limits.max), out=y)
-    return y.astype(zero_point.dtype)
+    return saturated(y, zero_point.dtype)
+
+
+def saturated(whole: Array, dtype: np.dtype[Any]) -> Array:
+    """Return whole numbers clipped to an integer type's range; ``whole`` is overwritten."""
+    limits = np.iinfo(dtype)
+    np.clip(whole, float(limits.min), float(limits.max), out=whole)
+    return whole.astype(dtype)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import widened
+from qonnx_hub.executor.kernels._numbers import per_channel, widened
 from qonnx_hub.executor.kernels._window import Index, Shape, Slices, Window, spatial, window_of
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
 
@@ -140,7 +140,7 @@ def conv_transpose(spec: KernelSpec) -> Kernel:
         rows = _rows(w, group) if known is None else known
         y = _scatter(widened(x), rows, (group * each, *taps), layout)
         if b is not None:
-            y += widened(b).reshape(-1, *(1,) * len(taps))
+            y += per_channel(widened(b), y.ndim)
         return y.astype(x.dtype, copy=False)
 
     return kernel

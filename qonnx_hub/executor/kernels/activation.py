@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, widened
+from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, scalar_like, widened
 from qonnx_hub.executor.kernels.elementwise import erf, served, unary
 from qonnx_hub.executor.kernels.spec import (
     Array,
@@ -16,7 +16,6 @@ from qonnx_hub.executor.kernels.spec import (
     KernelFactory,
     KernelSpec,
     KernelTable,
-    Unserved,
 )
 
 Function = Callable[..., Any]
@@ -46,11 +45,6 @@ def function(compute: Function, **defaults: float) -> KernelFactory:
     return served(make, *defaults)
 
 
-def _number(value: float, like: Array) -> Array:
-    """Return ``value`` as a scalar array of the dtype of ``like``."""
-    return np.asarray(value, dtype=like.dtype)
-
-
 _ZERO = np.zeros((), dtype=np.float32)
 
 
@@ -67,72 +61,61 @@ def _relu(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _leaky_relu(x: Array, alpha: float) -> Any:
-    return np.where(x >= 0, x, x * _number(alpha, x))
-
-
-def _prelu(spec: KernelSpec) -> Kernel:
-    def kernel(x: Array, slope: Array) -> Array:
-        y = np.where(x < 0, widened(x) * widened(slope), x)
-        return y.astype(x.dtype, copy=False)
-
-    return kernel
+def _prelu(x: Array, slope: Array) -> Array:
+    y = np.where(x < 0, widened(x) * widened(slope), x)
+    return y.astype(x.dtype, copy=False)
 
 
 def _exp_minus_one(x: Array) -> Any:
     """Return exp(x) - 1 where x is negative, else 0: no overflow from what is not used."""
-    return np.expm1(np.minimum(x, _number(0.0, x)))
+    return np.expm1(np.minimum(x, scalar_like(0.0, x)))
 
 
-def _elu(x: Array, alpha: float) -> Any:
-    return np.where(x > 0, x, _exp_minus_one(x) * _number(alpha, x))
+def elu(x: Array, alpha: float) -> Any:
+    """Return ``x`` where it is positive, else alpha * (exp(x) - 1)."""
+    return np.where(x > 0, x, _exp_minus_one(x) * scalar_like(alpha, x))
 
 
 def _celu(x: Array, alpha: float) -> Any:
-    a = _number(alpha, x)
-    return np.maximum(x, _number(0.0, x)) + a * _exp_minus_one(x / a)
-
-
-def _selu(x: Array, alpha: float, gamma: float) -> Any:
-    return _number(gamma, x) * _elu(x, alpha)
+    a = scalar_like(alpha, x)
+    return np.maximum(x, scalar_like(0.0, x)) + a * _exp_minus_one(x / a)
 
 
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)) without overflow, accurate on both sides."""
     decay = np.exp(-np.abs(x))
-    one = _number(1.0, x)
+    one = scalar_like(1.0, x)
     return np.asarray(np.where(x >= 0, one, decay) / (one + decay))
 
 
-def _hard_sigmoid(x: Array, alpha: float, beta: float) -> Any:
-    y = x * _number(alpha, x) + _number(beta, x)
-    return np.minimum(np.maximum(y, _number(0.0, x)), _number(1.0, x))
+def hard_sigmoid(x: Array, alpha: float, beta: float) -> Any:
+    """Return alpha * x + beta, clipped to [0, 1]."""
+    y = x * scalar_like(alpha, x) + scalar_like(beta, x)
+    return np.minimum(np.maximum(y, scalar_like(0.0, x)), scalar_like(1.0, x))
 
 
-def _hard_swish(x: Array) -> Any:
-    return x * _hard_sigmoid(x, 1.0 / 6.0, 0.5)
+def leaky_relu(x: Array, alpha: float) -> Any:
+    """Return ``x`` where it is not negative, else alpha * x."""
+    return np.where(x >= 0, x, x * scalar_like(alpha, x))
+
+
+def thresholded_relu(x: Array, alpha: float) -> Any:
+    """Return ``x`` where it is greater than alpha, else 0."""
+    return np.where(x > scalar_like(alpha, x), x, scalar_like(0.0, x))
 
 
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)) without overflow."""
-    return np.asarray(np.log1p(np.exp(-np.abs(x))) + np.maximum(x, _number(0.0, x)))
+    return np.asarray(np.log1p(np.exp(-np.abs(x))) + np.maximum(x, scalar_like(0.0, x)))
 
 
 def softsign(x: Array) -> Array:
     """Return x / (1 + |x|)."""
-    return np.asarray(x / (np.abs(x) + _number(1.0, x)))
-
-
-def _mish(x: Array) -> Any:
-    return x * np.tanh(softplus(x))
+    return np.asarray(x / (np.abs(x) + scalar_like(1.0, x)))
 
 
 def _swish(x: Array, alpha: float) -> Any:
-    return x * sigmoid(x if alpha == 1.0 else x * _number(alpha, x))
-
-
-def _thresholded_relu(x: Array, alpha: float) -> Any:
-    return np.where(x > _number(alpha, x), x, _number(0.0, x))
+    return x * sigmoid(x if alpha == 1.0 else x * scalar_like(alpha, x))
 
 
 def _shrink(spec: KernelSpec) -> Kernel:
@@ -140,32 +123,28 @@ def _shrink(spec: KernelSpec) -> Kernel:
 
     def kernel(x: Array) -> Array:
         wide = x.astype(np.float64) if x.dtype.kind in "iu" else widened(x)
-        b = _number(bias, wide)
-        inner = np.where(wide > _number(limit, wide), wide - b, _number(0.0, wide))
-        y = np.where(wide < _number(-limit, wide), wide + b, inner)
+        b = scalar_like(bias, wide)
+        inner = np.where(wide > scalar_like(limit, wide), wide - b, scalar_like(0.0, wide))
+        y = np.where(wide < scalar_like(-limit, wide), wide + b, inner)
         return y.astype(x.dtype, copy=False)
 
     return kernel
 
 
 def _gelu(spec: KernelSpec) -> Kernel:
-    formulas = {"none": _gelu_erf, "tanh": _gelu_tanh}
-    approximate = spec.attr("approximate", "none")
-    if approximate not in formulas:
-        raise Unserved(f"Gelu '{spec.name}' has approximate={approximate!r}")
-    formula = formulas[approximate]
-    return lambda x: np.asarray(formula(widened(x))).astype(x.dtype, copy=False)
+    approximates = spec.choice("approximate", "none", ("none", "tanh")) == "tanh"
 
+    def kernel(x: Array) -> Array:
+        wide = widened(x)
+        one, half = scalar_like(1.0, wide), scalar_like(0.5, wide)
+        if approximates:
+            inner = wide + scalar_like(0.044715, wide) * wide * wide * wide
+            part = np.tanh(scalar_like(math.sqrt(2.0 / math.pi), wide) * inner)
+        else:
+            part = erf(wide * scalar_like(math.sqrt(0.5), wide))
+        return np.asarray(half * wide * (one + part)).astype(x.dtype, copy=False)
 
-def _gelu_erf(x: Array) -> Any:
-    one, half = _number(1.0, x), _number(0.5, x)
-    return half * x * (one + erf(x * _number(math.sqrt(0.5), x)))
-
-
-def _gelu_tanh(x: Array) -> Any:
-    one, half = _number(1.0, x), _number(0.5, x)
-    inner = x + _number(0.044715, x) * x * x * x
-    return half * x * (one + np.tanh(_number(math.sqrt(2.0 / math.pi), x) * inner))
+    return kernel
 
 
 def _along_axis(compute: Callable[[Array, int], Any]) -> KernelFactory:
@@ -199,24 +178,26 @@ def _log_softmax(x: Array, axis: int) -> Any:
 def _hardmax(x: Array, axis: int) -> Any:
     y = np.zeros_like(x)
     first = np.expand_dims(x.argmax(axis=axis), axis)
-    np.put_along_axis(y, first, _number(1.0, x), axis=axis)
+    np.put_along_axis(y, first, scalar_like(1.0, x), axis=axis)
     return y
 
 
 KERNELS: KernelTable = {
     ("", "Celu"): function(_celu, alpha=1.0),
-    ("", "Elu"): function(_elu, alpha=1.0),
+    ("", "Elu"): function(elu, alpha=1.0),
     ("", "Gelu"): served(_gelu, "approximate"),
-    ("", "HardSigmoid"): function(_hard_sigmoid, alpha=0.2, beta=0.5),
-    ("", "HardSwish"): function(_hard_swish),
+    ("", "HardSigmoid"): function(hard_sigmoid, alpha=0.2, beta=0.5),
+    ("", "HardSwish"): function(lambda x: x * hard_sigmoid(x, 1.0 / 6.0, 0.5)),
     ("", "Hardmax"): _along_axis(_hardmax),
-    ("", "LeakyRelu"): function(_leaky_relu, alpha=0.01),
+    ("", "LeakyRelu"): function(leaky_relu, alpha=0.01),
     ("", "LogSoftmax"): _along_axis(_log_softmax),
-    ("", "Mish"): function(_mish),
-    ("", "PRelu"): served(_prelu),
+    ("", "Mish"): function(lambda x: x * np.tanh(softplus(x))),
+    ("", "PRelu"): served(lambda spec: _prelu),
     ("", "Relu"): served(_relu),
     ("", "Selu"): function(
-        _selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875
+        lambda x, alpha, gamma: scalar_like(gamma, x) * elu(x, alpha),
+        alpha=1.67326319217681884765625,
+        gamma=1.05070102214813232421875,
     ),
     ("", "Shrink"): served(_shrink, "bias", "lambd"),
     ("", "Sigmoid"): function(sigmoid),
@@ -225,5 +206,5 @@ KERNELS: KernelTable = {
     ("", "Softsign"): function(softsign),
     ("", "Swish"): function(_swish, alpha=1.0),
     ("", "Tanh"): unary(np.tanh),
-    ("", "ThresholdedRelu"): function(_thresholded_relu, alpha=1.0),
+    ("", "ThresholdedRelu"): function(thresholded_relu, alpha=1.0),
 }

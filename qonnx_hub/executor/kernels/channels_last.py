@@ -6,6 +6,7 @@ on as transposed views: in a run of channels-last nodes, no copy is made to chan
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -26,16 +27,12 @@ DOMAIN = "qonnx.custom_op.channels_last"
 
 def _first(x: Array) -> Array:
     """Return a view of ``x`` with its last axis moved to position 1."""
-    order = (0, x.ndim - 1, *range(1, x.ndim - 1))
-    view: Array = x.transpose(order)
-    return view
+    return np.transpose(x, (0, x.ndim - 1, *range(1, x.ndim - 1)))
 
 
 def _last(y: Array) -> Array:
     """Return a view of ``y`` with its axis 1 moved to the end."""
-    order = (0, *range(2, y.ndim), 1)
-    view: Array = y.transpose(order)
-    return view
+    return np.transpose(y, (0, *range(2, y.ndim), 1))
 
 
 def _standard(spec: KernelSpec) -> KernelSpec:
@@ -73,14 +70,11 @@ def _pool(op_type: str) -> KernelFactory:
     return make
 
 
-def _batch_norm(spec: KernelSpec) -> Kernel:
-    return normalization.batch_norm(spec, axis=-1)
-
-
 KERNELS: KernelTable = {
     (DOMAIN, "AveragePool"): _pool("AveragePool"),
     (DOMAIN, "BatchNormalization"): served(
-        _batch_norm, "epsilon", "momentum", "training_mode"
+        functools.partial(normalization.batch_norm, axis=-1),
+        *("epsilon", "momentum", "training_mode"),
     ),
     (DOMAIN, "Conv"): _conv,
     (DOMAIN, "MaxPool"): _pool("MaxPool"),

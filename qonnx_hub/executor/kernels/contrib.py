@@ -16,27 +16,29 @@ of a tie may be one step away from onnxruntime's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import BYTES, FLOAT32, FLOAT64, requantize
+from qonnx_hub.executor.kernels._numbers import BYTES, FLOAT32, FLOAT64, requantize, saturated
 from qonnx_hub.executor.kernels._window import ATTRIBUTES
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.matmul import IntegerProduct
 from qonnx_hub.executor.kernels.pool import placement_of, window_count, window_total
 from qonnx_hub.executor.kernels.quantize import KERNELS as STANDARD
 from qonnx_hub.executor.kernels.quantize import dynamic_quantization
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import (
+    Array,
+    Kernel,
+    KernelFactory,
+    KernelSpec,
+    KernelTable,
+    Unserved,
+)
 
 _DOMAIN = "com.microsoft"
-
-
-def _is_known(spec: KernelSpec, *positions: int) -> bool:
-    """Return whether inputs are constant or absent."""
-    return all(spec.constant(i) is not None or not spec.has_input(i) for i in positions)
 
 
 def _single(parameter: Array | None, default: float) -> Array:
@@ -78,28 +80,21 @@ class _Operand:
         return y
 
 
-def _saturated(whole: Array, dtype: np.dtype[Any]) -> Array:
-    """Return whole numbers held to a type. ``whole`` is overwritten."""
-    limits = np.iinfo(dtype)
-    np.clip(whole, float(limits.min), float(limits.max), out=whole)
-    return whole.astype(dtype)
-
-
 def _codes(value: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
     """Return ``saturate(rint(value) + zero_point)``; ``value`` is overwritten."""
     np.rint(value, out=value)
     value += _single(zero_point, 0.0).astype(value.dtype)
-    return _saturated(value, dtype)
+    return saturated(value, dtype)
 
 
 def _codes_of_sum(value: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
     """Return ``saturate(rint(value + zero_point))``; ``value`` is overwritten."""
     value += _single(zero_point, 0.0).astype(value.dtype)
     np.rint(value, out=value)
-    return _saturated(value, dtype)
+    return saturated(value, dtype)
 
 
-def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> Callable[..., Kernel]:
+def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> KernelFactory:
     """Return the factory of an operator of two 8-bit tensors.
 
     Args:
@@ -115,36 +110,24 @@ def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> Callabl
         quotient = np.asarray(value / _single(y_scale, 1.0))
         return _codes_of_sum(quotient, y_zero, a.codes.dtype)
 
-    return lambda spec: kernel
+    return served(lambda spec: kernel)
 
-
-_add = _pairwise(lambda a, a_scale, b, b_scale: a * a_scale + b * b_scale)
-_mul = _pairwise(lambda a, a_scale, b, b_scale: a * b * a_scale * b_scale)
 
 _OfOne = Callable[[_Operand, Array, Array | None], Array]
 """(operand, output scale, output zero point) -> codes."""
 
 
-def _of_one(make: Callable[[KernelSpec], _OfOne]) -> Callable[[KernelSpec], Kernel]:
-    """Return the factory of an operator of one 8-bit tensor."""
+def _of_one(make: Callable[[KernelSpec], _OfOne], *attributes: str) -> KernelFactory:
+    """Return the factory of an operator of one 8-bit tensor, with its known attributes."""
 
     def factory(spec: KernelSpec) -> Kernel:
         if spec.attr("channels_last", 0):
             raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
         compute = make(spec)
 
-        def kernel(
-            x: Array,
-            x_scale: Array,
-            x_zero: Array | None,
-            y_scale: Array,
-            y_zero: Array | None = None,
-        ) -> Array:
-            return compute(_Operand(x, x_scale, x_zero), y_scale, y_zero)
+        return lambda *inputs: compute(_Operand(*inputs[:3]), *[*inputs[3:], None][:2])
 
-        return kernel
-
-    return factory
+    return served(factory, *attributes)
 
 
 def _average_pool(spec: KernelSpec) -> _OfOne:
@@ -190,41 +173,29 @@ def _recoded(
     return np.asarray(table[np.ascontiguousarray(x.codes).view(np.uint8)])
 
 
-def _elementwise(function: Callable[[KernelSpec], Callable[[Array], Array]]) -> Any:
-    """Return the factory of a function of one 8-bit tensor."""
+def _elementwise(function: Callable[..., Array], **defaults: float) -> KernelFactory:
+    """Return the factory of a float32 function of one 8-bit tensor and float attributes."""
 
     def make(spec: KernelSpec) -> _OfOne:
-        return functools.partial(_recoded, function=function(spec))
+        values = [np.float32(spec.attr(name, value)) for name, value in defaults.items()]
+        return functools.partial(_recoded, function=lambda x: function(x, *values))
 
-    return _of_one(make)
-
-
-def _leaky(spec: KernelSpec) -> Callable[[Array], Array]:
-    slope = np.float32(spec.attr("alpha", 0.01))
-    return lambda x: np.where(x < 0, x * slope, x)
+    return _of_one(make, *defaults)
 
 
-def _sigmoid(spec: KernelSpec) -> Callable[[Array], Array]:
-    one = np.float32(1)
-    return lambda x: one / (one + np.exp(-x))
+def _all_recoded(inputs: Sequence[Any], *output: Any) -> list[Array]:
+    """Return 8-bit tensors, each followed by its scale and zero point, in the output's."""
+    triples = [inputs[at : at + 3] for at in range(0, len(inputs), 3)]
+    return [_recoded(_Operand(*triple), *output) for triple in triples]
 
 
 def _concat(spec: KernelSpec) -> Kernel:
     axis = int(spec.attr("axis"))
-
-    def kernel(y_scale: Array, y_zero: Array, *inputs: Any) -> Array:
-        operands = [_Operand(*inputs[at : at + 3]) for at in range(0, len(inputs), 3)]
-        return np.concatenate([_recoded(x, y_scale, y_zero) for x in operands], axis=axis)
-
-    return kernel
+    return lambda scale, zero, *x: np.concatenate(_all_recoded(x, scale, zero), axis=axis)
 
 
-def _where(spec: KernelSpec) -> Kernel:
-    def kernel(condition: Array, *inputs: Any) -> Array:
-        chosen = (_recoded(_Operand(*inputs[at : at + 3]), *inputs[6:]) for at in (0, 3))
-        return np.where(condition, *chosen)
-
-    return kernel
+def _where(condition: Array, *inputs: Any) -> Array:
+    return np.where(condition, *_all_recoded(inputs[:6], *inputs[6:]))
 
 
 def _softmax(spec: KernelSpec) -> _OfOne:
@@ -251,23 +222,11 @@ def _gemm(spec: KernelSpec) -> Kernel:
     alpha = np.float32(spec.attr("alpha", 1.0))
     if spec.has_input(7) != spec.has_input(8):
         raise Unserved(f"QGemm '{spec.name}' has only one of output scale and zero point")
-    known = _is_known(spec, 3, 5)
-    constant = spec.constant(3)
-    if constant is not None and turn_b:
-        constant = np.ascontiguousarray(constant.T)
-    product = IntegerProduct(constant, spec.constant(5), known=known)
+    product = IntegerProduct(spec, 3, 5, transpose=turn_b)
 
-    def kernel(
-        a: Array,
-        a_scale: Array,
-        a_zero: Array,
-        b: Array,
-        b_scale: Array,
-        b_zero: Array | None,
-        bias: Array | None = None,
-        y_scale: Array | None = None,
-        y_zero: Array | None = None,
-    ) -> Array:
+    def kernel(*inputs: Any) -> Array:
+        a, a_scale, a_zero, b, b_scale, b_zero, *rest = inputs
+        bias, y_scale, y_zero = [*rest, None, None, None][:3]
         left, right = a.T if turn_a else a, b.T if turn_b else b
         total = product(left, a_zero, right, b_zero)
         if bias is not None:
@@ -291,17 +250,10 @@ def _scaled(total: Array, scale: Array, bias: Array | None) -> Array:
 
 
 def _matmul_to_float(spec: KernelSpec) -> Kernel:
-    product = IntegerProduct(spec.constant(1), spec.constant(5), known=_is_known(spec, 1, 5))
+    product = IntegerProduct(spec, 1, 5)
 
-    def kernel(
-        a: Array,
-        b: Array,
-        a_scale: Array,
-        b_scale: Array,
-        a_zero: Array | None = None,
-        b_zero: Array | None = None,
-        bias: Array | None = None,
-    ) -> Array:
+    def kernel(a: Array, b: Array, a_scale: Array, b_scale: Array, *rest: Any) -> Array:
+        a_zero, b_zero, bias = [*rest, None, None, None][:3]
         if a_scale.size != 1:
             raise ValueError("MatMulIntegerToFloat with a scale per row of its first input")
         scale = a_scale.reshape(()) * b_scale
@@ -311,15 +263,10 @@ def _matmul_to_float(spec: KernelSpec) -> Kernel:
 
 
 def _dynamic_matmul(spec: KernelSpec) -> Kernel:
-    product = IntegerProduct(spec.constant(1), spec.constant(3), known=_is_known(spec, 1, 3))
+    product = IntegerProduct(spec, 1, 3)
 
-    def kernel(
-        x: Array,
-        b: Array,
-        b_scale: Array,
-        b_zero: Array | None = None,
-        bias: Array | None = None,
-    ) -> Array:
+    def kernel(x: Array, b: Array, b_scale: Array, *rest: Any) -> Array:
+        b_zero, bias = [*rest, None, None][:2]
         codes, scale, zero = dynamic_quantization(x)
         return _scaled(product(codes, zero, b, b_zero), scale * b_scale, bias)
 
@@ -331,17 +278,25 @@ KERNELS: KernelTable = {
     (_DOMAIN, "DynamicQuantizeMatMul"): served(_dynamic_matmul),
     (_DOMAIN, "MatMulIntegerToFloat"): served(_matmul_to_float),
     (_DOMAIN, "QGemm"): served(_gemm, "alpha", "transA", "transB"),
-    (_DOMAIN, "QLinearAdd"): served(_add),
-    (_DOMAIN, "QLinearAveragePool"): served(
-        _of_one(_average_pool), "ceil_mode", "channels_last", "count_include_pad", *ATTRIBUTES
+    (_DOMAIN, "QLinearAdd"): _pairwise(
+        lambda a, a_scale, b, b_scale: a * a_scale + b * b_scale
+    ),
+    (_DOMAIN, "QLinearAveragePool"): _of_one(
+        _average_pool, "ceil_mode", "channels_last", "count_include_pad", *ATTRIBUTES
     ),
     (_DOMAIN, "QLinearConcat"): served(_concat, "axis"),
-    (_DOMAIN, "QLinearGlobalAveragePool"): served(_of_one(_mean), "channels_last"),
-    (_DOMAIN, "QLinearLeakyRelu"): served(_elementwise(_leaky), "alpha"),
-    (_DOMAIN, "QLinearMul"): served(_mul),
-    (_DOMAIN, "QLinearReduceMean"): served(_of_one(_mean), "axes", "keepdims"),
-    (_DOMAIN, "QLinearSigmoid"): served(_elementwise(_sigmoid)),
-    (_DOMAIN, "QLinearSoftmax"): served(_of_one(_softmax), "axis", "opset"),
-    (_DOMAIN, "QLinearWhere"): served(_where),
+    (_DOMAIN, "QLinearGlobalAveragePool"): _of_one(_mean, "channels_last"),
+    (_DOMAIN, "QLinearLeakyRelu"): _elementwise(
+        lambda x, alpha: np.where(x < 0, x * alpha, x), alpha=0.01
+    ),
+    (_DOMAIN, "QLinearMul"): _pairwise(
+        lambda a, a_scale, b, b_scale: a * b * a_scale * b_scale
+    ),
+    (_DOMAIN, "QLinearReduceMean"): _of_one(_mean, "axes", "keepdims"),
+    (_DOMAIN, "QLinearSigmoid"): _elementwise(
+        lambda x: np.float32(1) / (np.float32(1) + np.exp(-x))
+    ),
+    (_DOMAIN, "QLinearSoftmax"): _of_one(_softmax, "axis", "opset"),
+    (_DOMAIN, "QLinearWhere"): served(lambda spec: _where),
     (_DOMAIN, "QuantizeLinear"): STANDARD["", "QuantizeLinear"],
 }

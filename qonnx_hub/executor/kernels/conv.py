@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from qonnx_hub.executor.kernels._convolve import Algorithm, Filters, algorithm_for
 from qonnx_hub.executor.kernels._numbers import (
     BYTE_REACH,
-    BYTES,
     FLOAT32,
     exact_float,
+    per_channel,
     requantize,
+    require_bytes,
     shifted,
     to_int32,
     widened,
@@ -64,16 +66,6 @@ def group_of(spec: KernelSpec) -> int:
     return group
 
 
-def per_channel(values: Array, rank: int) -> Array:
-    """Return one value per channel, or one for all, so that it broadcasts to (N, C, *size).
-
-    Args:
-        values: (C,), (1,) or scalar.
-        rank: Rank of what it is broadcast to.
-    """
-    return values.reshape(-1, *(1,) * (rank - 2))
-
-
 def _conv(spec: KernelSpec) -> Kernel:
     choose, group = _chooser(spec, 1), group_of(spec)
     weight, bias = spec.constant(1), spec.constant(2)
@@ -115,9 +107,7 @@ class _IntegerFilters:
         self.group = group_of(spec)
         self.known: Filters | None = None
         w, zero, b = (spec.constant(index) for index in (weight, zero_point, bias))
-        open_zero = zero is None and spec.has_input(zero_point)
-        open_bias = b is None and spec.has_input(bias)
-        if w is None or open_zero or open_bias:
+        if w is None or not spec.is_fixed(zero_point, bias):
             return
         exact = self._minus(w, zero, FLOAT32)
         sums = np.abs(exact).reshape(len(exact), -1).sum(axis=1, dtype=np.float64)
@@ -151,9 +141,8 @@ def _conv_integer(spec: KernelSpec) -> Kernel:
     choose = _chooser(spec, 1)
     filters_of = _IntegerFilters(spec, 1, 3, bias=4)
 
-    def kernel(
-        x: Array, w: Array, x_zero: Array | None = None, w_zero: Array | None = None
-    ) -> Array:
+    def kernel(x: Array, w: Array, *zero_points: Array | None) -> Array:
+        x_zero, w_zero = [*zero_points, None, None][:2]
         filters = filters_of(w, w_zero, None)
         exact = shifted(x, _scalar(x_zero), filters.weight.dtype)
         return to_int32(choose(x.shape, filters.weight.shape)(exact, filters))
@@ -162,24 +151,12 @@ def _conv_integer(spec: KernelSpec) -> Kernel:
 
 
 def _qlinear_conv(spec: KernelSpec) -> Kernel:
-    for position in (0, 2, 3, 5, 7):
-        value = spec.constant(position)
-        if value is not None and value.dtype not in BYTES:
-            raise Unserved(f"QLinearConv '{spec.name}' of {value.dtype}")
+    require_bytes(spec)
     choose = _chooser(spec, 3)
     filters_of = _IntegerFilters(spec, 3, 5, bias=8)
 
-    def kernel(
-        x: Array,
-        x_scale: Array,
-        x_zero: Array,
-        w: Array,
-        w_scale: Array,
-        w_zero: Array,
-        y_scale: Array,
-        y_zero: Array,
-        bias: Array | None = None,
-    ) -> Array:
+    def kernel(*inputs: Any) -> Array:
+        x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = [*inputs, None][:9]
         filters = filters_of(w, w_zero, bias)
         exact = shifted(x, _scalar(x_zero), filters.weight.dtype)
         total = choose(x.shape, filters.weight.shape)(exact, filters)

@@ -105,6 +105,7 @@ def _writing(ufunc: np.ufunc, otherwise: Kernel, positions: list[int]) -> Kernel
 
 
 def _holds_result(target: Array, other: Array) -> bool:
+    """Return whether the result of two operands has the dtype and shape of ``target``."""
     if target.dtype != other.dtype or not target.flags.writeable:
         return False
     return target.shape == other.shape or np.broadcast(target, other).shape == target.shape
@@ -122,14 +123,11 @@ def variadic(ufunc: np.ufunc) -> KernelFactory:
     return served(lambda spec: pairwise(spec) if len(spec.present) == 2 else kernel)
 
 
-def _mean(spec: KernelSpec) -> Kernel:
-    def kernel(*inputs: Array) -> Array:
-        if len(inputs) == 1:
-            return np.copy(inputs[0])
-        total = functools.reduce(np.add, inputs)
-        return np.asarray(np.divide(total, np.asarray(len(inputs), dtype=total.dtype)))
-
-    return kernel
+def _mean(*inputs: Array) -> Array:
+    if len(inputs) == 1:
+        return np.copy(inputs[0])
+    total = functools.reduce(np.add, inputs)
+    return np.asarray(np.divide(total, np.asarray(len(inputs), dtype=total.dtype)))
 
 
 def is_integer(x: Array) -> bool:
@@ -163,7 +161,7 @@ def _div(spec: KernelSpec) -> Kernel:
     divide = binary(np.divide)(spec)
 
     def kernel(a: Array, b: Array) -> Array:
-        if a.dtype.kind in "iu":
+        if is_integer(a):
             return np.asarray(truncating_divide(a, b))
         return divide(a, b)  # type: ignore[no-any-return]
 
@@ -171,10 +169,8 @@ def _div(spec: KernelSpec) -> Kernel:
 
 
 def _mod(spec: KernelSpec) -> Kernel:
-    fmod = spec.attr("fmod", 0)
-    if fmod not in (0, 1):
-        raise Unserved(f"Mod '{spec.name}' has fmod={fmod}, which is neither 0 nor 1")
-    remainder = binary(np.fmod if fmod else np.remainder)(replace(spec, attributes={}))
+    ufunc = np.fmod if spec.choice("fmod", 0, (0, 1)) else np.remainder
+    remainder = binary(ufunc)(replace(spec, attributes={}))
 
     def kernel(a: Array, b: Array) -> Array:
         if is_integer(b):
@@ -187,11 +183,18 @@ def _mod(spec: KernelSpec) -> Kernel:
 def _pow(spec: KernelSpec) -> Kernel:
     exponent = spec.constant(1)
     if exponent is not None and exponent.ndim == 0 and exponent == 2:
-        return unary_of_first(unary(np.square)(spec))
+        square = unary(np.square)(spec)
+        return lambda x, _: square(x)
 
     def kernel(x: Array, y: Array) -> Array:
         if is_integer(x) and is_integer(y):
-            return _integer_power(x, y)
+            if y.size and y.min() < 0:
+                raise ValueError(
+                    "an integer is raised to a negative power, which has no integer result"
+                )
+            # numpy has no common integer dtype for uint64 and signed ones: it takes float64
+            common = np.uint64 if x.dtype == np.uint64 else np.int64
+            return np.asarray(np.power(x, y.astype(common)).astype(x.dtype, copy=False))
         if x.dtype.itemsize == 2 and not is_integer(x):
             wide = np.power(x.astype(np.float32), y.astype(np.float32))
             return np.asarray(wide.astype(x.dtype))
@@ -200,30 +203,15 @@ def _pow(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def unary_of_first(kernel: Kernel) -> Kernel:
-    """Return ``kernel`` as one that ignores its inputs after the first."""
-    return lambda x, *_: kernel(x)
-
-
-def _integer_power(x: Array, y: Array) -> Array:
-    if y.size and y.min() < 0:
-        raise ValueError(
-            "an integer is raised to a negative power, which has no integer result"
-        )
-    # numpy has no common integer dtype for uint64 and signed ones and would turn to float64
-    common = np.uint64 if x.dtype == np.uint64 else np.int64
-    return np.asarray(np.power(x, y.astype(common)).astype(x.dtype, copy=False))
-
-
 def _clip(spec: KernelSpec) -> Kernel:
     has_low, has_high = spec.has_input(1), spec.has_input(2)
     if not has_low and not has_high:
         return lambda x, *_: x.copy()
-    if not has_high:
-        return _bounded(np.maximum, 1, 0 in spec.reusable)
-    if not has_low:
-        return _bounded(np.minimum, 2, 0 in spec.reusable)
     reuse = 0 in spec.reusable
+    if not has_high:
+        return _bounded(np.maximum, 1, reuse)
+    if not has_low:
+        return _bounded(np.minimum, 2, reuse)
 
     def kernel(x: Array, low: Array, high: Array) -> Array:
         if x.ndim == 0:
@@ -337,19 +325,11 @@ def _castable(dtype: np.dtype[Any]) -> bool:
 def _cast_array(x: Array, dtype: np.dtype[Any], saturates: bool) -> Array:
     if x.dtype.kind in "OSU":
         raise TypeError(f"text cannot be cast to {dtype}")
-    if saturates:
-        return _saturate(x, dtype)
-    return x.astype(dtype, copy=False)
-
-
-def _saturate(x: Array, dtype: np.dtype[Any]) -> Array:
+    if not saturates:
+        return x.astype(dtype, copy=False)
     wide = x if x.dtype in (np.float16, np.float32, np.float64) else x.astype(np.float64)
     bound = np.asarray(_FLOAT8_LIMITS[dtype], dtype=wide.dtype)
     return np.asarray(np.minimum(np.maximum(wide, -bound), bound)).astype(dtype)
-
-
-def _cast(spec: KernelSpec) -> Kernel:
-    return _cast_to(onnx_dtype(spec, spec.attr("to", 0)), spec)
 
 
 def _cast_to(dtype: np.dtype[Any], spec: KernelSpec) -> Kernel:
@@ -391,10 +371,6 @@ def _bit_cast(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _identity(spec: KernelSpec) -> Kernel:
-    return lambda x: x
-
-
 def _dropout(spec: KernelSpec) -> Kernel:
     training = spec.constant(2)
     if spec.has_input(2) and (training is None or bool(training.any())):
@@ -404,12 +380,12 @@ def _dropout(spec: KernelSpec) -> Kernel:
     return lambda x, *_: (x, np.ones(x.shape, dtype=np.bool_))
 
 
+_SHIFTS = {"LEFT": np.left_shift, "RIGHT": np.right_shift}
+
+
 def _bit_shift(spec: KernelSpec) -> Kernel:
-    direction = spec.attr("direction")
-    if direction not in ("LEFT", "RIGHT"):
-        raise Unserved(f"BitShift '{spec.name}' has direction {direction!r}")
-    shift = np.left_shift if direction == "LEFT" else np.right_shift
-    return binary(shift)(replace(spec, attributes={}))
+    ufunc = _SHIFTS[spec.choice("direction", None, _SHIFTS)]
+    return binary(ufunc)(replace(spec, attributes={}))
 
 
 def _is_inf(spec: KernelSpec) -> Kernel:
@@ -462,17 +438,20 @@ KERNELS: KernelTable = {
     **{("", op): binary(ufunc) for op, ufunc in _BINARY.items()},
     ("", "BitCast"): served(_bit_cast, "to"),
     ("", "BitShift"): served(_bit_shift, "direction"),
-    ("", "Cast"): served(_cast, "to", "saturate", "round_mode"),
+    ("", "Cast"): served(
+        lambda spec: _cast_to(onnx_dtype(spec, spec.attr("to", 0)), spec),
+        *("to", "saturate", "round_mode"),
+    ),
     ("", "CastLike"): served(_cast_like, "saturate", "round_mode"),
     ("", "Clip"): served(_clip),
     ("", "Div"): served(_div),
     ("", "Dropout"): served(_dropout, "seed"),
     ("", "Erf"): served(lambda spec: erf),
-    ("", "Identity"): served(_identity),
+    ("", "Identity"): served(lambda spec: lambda x: x),
     ("", "IsInf"): served(_is_inf, "detect_negative", "detect_positive"),
     ("", "IsNaN"): unary(np.isnan, in_place=False),
     ("", "Max"): variadic(np.maximum),
-    ("", "Mean"): served(_mean),
+    ("", "Mean"): served(lambda spec: _mean),
     ("", "Min"): variadic(np.minimum),
     ("", "Mod"): served(_mod, "fmod"),
     ("", "Pow"): served(_pow),

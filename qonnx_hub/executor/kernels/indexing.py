@@ -11,6 +11,7 @@ import numpy as np
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.shape import (
     as_axes,
+    constant_axes,
     element_index,
     open_mesh,
     positive_axes,
@@ -21,17 +22,13 @@ _ALL = slice(None)
 
 
 def _slice(spec: KernelSpec) -> Kernel:
-    positions = [i for i in range(1, 5) if spec.has_input(i)]
-    if any(spec.constant(i) is None for i in positions):
+    if not spec.is_fixed(1, 2, 3, 4):
 
         def kernel(x: Array, *bounds: Array | None) -> Array:
             return x[_slices(x.shape, *(None if b is None else as_axes(b) for b in bounds))]
 
         return kernel
-    starts, ends, axes, steps = (
-        None if (constant := spec.constant(i)) is None else as_axes(constant)
-        for i in range(1, 5)
-    )
+    starts, ends, axes, steps = (constant_axes(spec, i) for i in range(1, 5))
     if starts is None or _depends_on_shape(starts, axes, steps):
         return lambda x, *_: x[_slices(x.shape, starts, ends, axes, steps)]
     rank = 1 + max(range(len(starts)) if axes is None else axes, default=-1)
@@ -42,6 +39,7 @@ def _slice(spec: KernelSpec) -> Kernel:
 def _depends_on_shape(
     starts: tuple[int, ...], axes: tuple[int, ...] | None, steps: tuple[int, ...] | None
 ) -> bool:
+    """Return whether the slices change with the shape of the data."""
     if axes is not None and min(axes, default=0) < 0:
         return True
     backwards = zip(starts, steps or (), strict=False)
@@ -133,63 +131,50 @@ _REDUCTIONS: dict[str, Callable[..., None] | None] = {
 }
 
 
-def _reduction(spec: KernelSpec) -> Callable[..., None] | None:
-    name = spec.attr("reduction", "none")
-    if name not in _REDUCTIONS:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has reduction {name!r}")
-    return _REDUCTIONS[name]
-
-
 def _scatter_elements(spec: KernelSpec) -> Kernel:
     axis = spec.attr("axis", 0)
-    place, reuse = _reduction(spec), 0 in spec.reusable
+    scatter = _scatter(spec)
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
         _require_rank(x, indices)
         if indices.shape != updates.shape:
             raise ValueError(f"{indices.shape} indices for {updates.shape} updates")
-        return _scatter(x, element_index(axis, indices), updates, place, reuse)
+        return scatter(x, element_index(axis, indices), updates)
 
     return kernel
 
 
 def _scatter_nd(spec: KernelSpec) -> Kernel:
-    place, reuse = _reduction(spec), 0 in spec.reusable
+    scatter = _scatter(spec)
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
         expected = indices.shape[:-1] + x.shape[indices.shape[-1] :]
         if updates.shape != expected:
             raise ValueError(f"updates have the shape {updates.shape} instead of {expected}")
-        return _scatter(x, _index_parts(indices), updates, place, reuse)
+        return scatter(x, _index_parts(indices), updates)
 
     return kernel
 
 
-def _scatter(
-    x: Array,
-    index: tuple[Array, ...],
-    updates: Array,
-    place: Callable[..., None] | None,
-    reuse: bool,
-) -> Array:
-    out = x if reuse and x.flags.writeable else x.copy()
-    if place is None:
-        out[index] = updates
-    else:
-        place(out, index, updates)
-    return out
+def _scatter(spec: KernelSpec) -> Callable[[Array, tuple[Array, ...], Array], Array]:
+    """Return what puts updates at an index, combined as the node's ``reduction`` says."""
+    place = _REDUCTIONS[spec.choice("reduction", "none", _REDUCTIONS)]
+    reuse = 0 in spec.reusable
 
+    def scatter(x: Array, index: tuple[Array, ...], updates: Array) -> Array:
+        out = x if reuse and x.flags.writeable else x.copy()
+        if place is None:
+            out[index] = updates
+        else:
+            place(out, index, updates)
+        return out
 
-_PAD_MODES = ("constant", "edge", "reflect", "wrap")
+    return scatter
 
 
 def _pad(spec: KernelSpec) -> Kernel:
-    mode = spec.attr("mode", "constant")
-    if mode not in _PAD_MODES:
-        raise Unserved(f"Pad '{spec.name}' has mode {mode!r}")
-    pads, axes = spec.constant(1), spec.constant(3)
-    fixed_pads = None if pads is None else as_axes(pads)
-    fixed_axes = None if axes is None else as_axes(axes)
+    mode = spec.choice("mode", "constant", ("constant", "edge", "reflect", "wrap"))
+    fixed_pads, fixed_axes = constant_axes(spec, 1), constant_axes(spec, 3)
 
     def kernel(
         x: Array, pads: Array, value: Array | None = None, axes: Array | None = None
@@ -278,18 +263,10 @@ def _one_hot(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _non_zero(spec: KernelSpec) -> Kernel:
-    def kernel(x: Array) -> Array:
-        if x.ndim == 0:
-            return np.zeros((0, int(bool(x))), dtype=np.int64)
-        return np.array(np.nonzero(x), dtype=np.int64)
-
-    return kernel
-
-
-def _compress(spec: KernelSpec) -> Kernel:
-    axis = spec.attr("axis")
-    return lambda x, condition: np.compress(condition, x, axis=axis)
+def _non_zero(x: Array) -> Array:
+    if x.ndim == 0:
+        return np.zeros((0, int(bool(x))), dtype=np.int64)
+    return np.array(np.nonzero(x), dtype=np.int64)
 
 
 def _unique(spec: KernelSpec) -> Kernel:
@@ -333,11 +310,13 @@ def _reverse_sequence(spec: KernelSpec) -> Kernel:
 
 
 KERNELS: KernelTable = {
-    ("", "Compress"): served(_compress, "axis"),
+    ("", "Compress"): served(
+        lambda spec: lambda x, kept: np.compress(kept, x, axis=spec.attr("axis")), "axis"
+    ),
     ("", "Gather"): served(_gather, "axis"),
     ("", "GatherElements"): served(_gather_elements, "axis"),
     ("", "GatherND"): served(_gather_nd, "batch_dims"),
-    ("", "NonZero"): served(_non_zero),
+    ("", "NonZero"): served(lambda spec: _non_zero),
     ("", "OneHot"): served(_one_hot, "axis"),
     ("", "Pad"): served(_pad, "mode"),
     ("", "ReverseSequence"): served(_reverse_sequence, "batch_axis", "time_axis"),

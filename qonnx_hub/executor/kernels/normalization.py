@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import FLOAT32, FLOAT64, SHORT_FLOATS, widened
+from qonnx_hub.executor.kernels._numbers import (
+    FLOAT32,
+    FLOAT64,
+    SHORT_FLOATS,
+    per_channel,
+    scalar_like,
+    widened,
+)
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 _STASH_TYPES: dict[int, np.dtype[Any]] = {1: FLOAT32, 11: FLOAT64}
 """``TensorProto.DataType`` of the type in which statistics are computed."""
-
-
-def _number(value: float, like: Array) -> Array:
-    """Return ``value`` as a scalar array of the dtype of ``like``."""
-    return np.asarray(value, dtype=like.dtype)
-
-
-def _along(values: Array, axis: int, rank: int) -> Array:
-    """Return one value per channel, ready to broadcast to arrays with channels on ``axis``."""
-    return values.reshape(-1, *(1,) * (rank - 1 - axis % rank))
 
 
 def fold_batch_norm(
@@ -43,7 +39,7 @@ def fold_batch_norm(
     """
     # Statistics may have no finite factor; whoever reads the outputs sees that.
     with np.errstate(all="ignore"):
-        inverse = np.reciprocal(np.sqrt(variance + _number(epsilon, variance)))
+        inverse = np.reciprocal(np.sqrt(variance + scalar_like(epsilon, variance)))
         factor = inverse * scale
         return factor, bias - mean * factor
 
@@ -81,8 +77,8 @@ def batch_norm(spec: KernelSpec, axis: int = 1) -> Kernel:
     def kernel(x: Array, s: Array, b: Array, m: Array, v: Array) -> Array:
         s, b, m, v = (widened(parameter) for parameter in (s, b, m, v))
         factor, offset = known or fold_batch_norm(s, b, m, v, epsilon)
-        y = widened(x) * _along(factor, axis, x.ndim)
-        y += _along(offset, axis, x.ndim)
+        y = widened(x) * per_channel(factor, x.ndim, axis)
+        y += per_channel(offset, x.ndim, axis)
         return y.astype(x.dtype, copy=False)
 
     return kernel
@@ -95,7 +91,7 @@ def _folded_batch_norm(factor: Array, offset: Array, axis: int, reuse: bool) -> 
     def kernel(x: Array, *_: Array) -> Array:
         rank = x.ndim
         if rank not in shaped:
-            shaped[rank] = (_along(factor, axis, rank), _along(offset, axis, rank))
+            shaped[rank] = (per_channel(factor, rank, axis), per_channel(offset, rank, axis))
         a, b = shaped[rank]
         if x.dtype in SHORT_FLOATS:
             return (widened(x) * a + b).astype(x.dtype)
@@ -118,8 +114,8 @@ def _training_batch_norm(epsilon: float, momentum: float) -> Kernel:
         factor, offset = fold_batch_norm(
             widened(scale), widened(bias), current_mean, current_variance, epsilon
         )
-        y = wide * _along(factor, 1, x.ndim) + _along(offset, 1, x.ndim)
-        kept, new = _number(momentum, wide), _number(1.0 - momentum, wide)
+        y = wide * per_channel(factor, x.ndim) + per_channel(offset, x.ndim)
+        kept, new = scalar_like(momentum, wide), scalar_like(1.0 - momentum, wide)
         running_mean = (widened(mean) * kept + current_mean * new).astype(mean.dtype)
         running_var = (widened(variance) * kept + current_variance * new).astype(mean.dtype)
         return y.astype(x.dtype, copy=False), running_mean, running_var
@@ -128,15 +124,8 @@ def _training_batch_norm(epsilon: float, momentum: float) -> Kernel:
 
 
 def _stash_type(spec: KernelSpec) -> np.dtype[Any]:
-    """Return the dtype in which statistics are computed.
-
-    Raises:
-        Unserved: It is neither float32 nor float64.
-    """
-    code = spec.attr("stash_type", 1)
-    if code not in _STASH_TYPES:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has stash_type {code}")
-    return _STASH_TYPES[code]
+    """Return the dtype in which statistics are computed."""
+    return _STASH_TYPES[spec.choice("stash_type", 1, _STASH_TYPES)]
 
 
 def _centred(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
@@ -147,7 +136,7 @@ def _centred(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
 
 
 def _inverse_root(variance: Array, epsilon: float) -> Array:
-    return np.asarray(np.reciprocal(np.sqrt(variance + _number(epsilon, variance))))
+    return np.asarray(np.reciprocal(np.sqrt(variance + scalar_like(epsilon, variance))))
 
 
 def _layer_norm(spec: KernelSpec) -> Kernel:
@@ -187,9 +176,9 @@ def _instance_norm(spec: KernelSpec) -> Kernel:
 
     def kernel(x: Array, scale: Array, bias: Array) -> Array:
         rest, _, variance = _centred(widened(x), tuple(range(2, x.ndim)))
-        factor = _inverse_root(variance, epsilon) * _along(widened(scale), 1, x.ndim)
+        factor = _inverse_root(variance, epsilon) * per_channel(widened(scale), x.ndim)
         y: Array = rest * factor
-        y += _along(widened(bias), 1, x.ndim)
+        y += per_channel(widened(bias), x.ndim)
         return y.astype(x.dtype, copy=False)
 
     return kernel
@@ -211,13 +200,9 @@ def _group_norm(spec: KernelSpec) -> Kernel:
         rest, _, variance = _centred(
             wide.reshape(samples, groups, math.prod(x.shape[1:]) // groups), (2,)
         )
-        y = (
-            (rest * _inverse_root(variance, epsilon))
-            .reshape(x.shape)
-            .astype(x.dtype, copy=False)
-        )
-        y = y * _along(scale, 1, x.ndim)
-        y += _along(bias, 1, x.ndim)
+        normed = (rest * _inverse_root(variance, epsilon)).reshape(x.shape)
+        y: Array = normed.astype(x.dtype, copy=False) * per_channel(scale, x.ndim)
+        y += per_channel(bias, x.ndim)
         return y
 
     return kernel
@@ -237,9 +222,9 @@ def _local_response(spec: KernelSpec) -> Kernel:
         for shift in range(-before, after + 1):
             low, high = max(0, -shift), min(channels, channels - shift)
             total[:, low:high] += square[:, low + shift : high + shift]
-        total *= _number(alpha / size, wide)
-        total += _number(bias, wide)
-        return (wide / np.power(total, _number(beta, wide))).astype(x.dtype, copy=False)
+        total *= scalar_like(alpha / size, wide)
+        total += scalar_like(bias, wide)
+        return (wide / np.power(total, scalar_like(beta, wide))).astype(x.dtype, copy=False)
 
     return kernel
 
@@ -250,26 +235,21 @@ def _mean_variance(spec: KernelSpec) -> Kernel:
     def kernel(x: Array) -> Array:
         rest, _, variance = _centred(widened(x), axes)
         # 1e-9 keeps a constant input from dividing by zero; ONNX writes it into the function.
-        y: Array = rest / (np.sqrt(variance) + _number(1e-9, rest))
+        y: Array = rest / (np.sqrt(variance) + scalar_like(1e-9, rest))
         return y.astype(x.dtype, copy=False)
 
     return kernel
 
 
 def _lp_normalization(spec: KernelSpec) -> Kernel:
-    axis, power = int(spec.attr("axis", -1)), int(spec.attr("p", 2))
-    norms: dict[int, Callable[[Array], Array]] = {
-        1: lambda x: np.abs(x).sum(axis=axis, keepdims=True),
-        2: lambda x: np.sqrt(np.square(x).sum(axis=axis, keepdims=True)),
-    }
-    if power not in norms:
-        raise Unserved(f"LpNormalization '{spec.name}' has p={power}")
-    norm_of = norms[power]
+    axis, power = int(spec.attr("axis", -1)), spec.choice("p", 2, (1, 2))
 
     def kernel(x: Array) -> Array:
         wide = widened(x)
-        norm = norm_of(wide)
-        y = np.divide(wide, norm, out=np.zeros_like(wide), where=norm != 0)
+        terms = np.abs(wide) if power == 1 else np.square(wide)
+        total = terms.sum(axis=axis, keepdims=True)
+        norm = total if power == 1 else np.sqrt(total)
+        y: Array = np.divide(wide, norm, out=np.zeros_like(wide), where=norm != 0)
         return y.astype(x.dtype, copy=False)
 
     return kernel

@@ -37,12 +37,10 @@ def placement_of(spec: KernelSpec) -> Callable[[Shape], Placement]:
 
 def _max_pool(spec: KernelSpec) -> Kernel:
     place_on = placement_of(spec)
-    column_major = spec.attr("storage_order", 0)
-    if column_major not in (0, 1):
-        raise Unserved(f"MaxPool '{spec.name}' has storage_order {column_major}")
+    column_major = bool(spec.choice("storage_order", 0, (0, 1)))
     if spec.num_outputs == 1:
         return lambda x: _maximum(x, place_on(x.shape[2:]))
-    return lambda x: _maximum_with_index(x, place_on(x.shape[2:]), bool(column_major))
+    return lambda x: _maximum_with_index(x, place_on(x.shape[2:]), column_major)
 
 
 def _lowest(x: Array) -> float:
@@ -141,43 +139,26 @@ def _average_pool(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _power_of(spec: KernelSpec) -> int:
+def _lp_pool(spec: KernelSpec) -> Kernel:
+    """Build LpPool, and GlobalLpPool, which has no windows."""
     power = int(spec.attr("p", 2))
     if power < 1:
         raise Unserved(f"{spec.op_type} '{spec.name}' has p={power}")
-    return power
-
-
-def _raised(x: Array, power: int) -> Array:
-    magnitude = np.abs(x)
-    return magnitude if power == 1 else np.power(magnitude, power, out=magnitude)
-
-
-def _root(total: Array, power: int) -> Array:
-    if power == 1:
-        return total
-    if power == 2:
-        return np.asarray(np.sqrt(total))
-    return np.asarray(np.power(total, np.asarray(1.0 / power, dtype=total.dtype)))
-
-
-def _lp_pool(spec: KernelSpec) -> Kernel:
-    place_on, power = placement_of(spec), _power_of(spec)
+    place_on = placement_of(spec) if spec.op_type == "LpPool" else None
 
     def kernel(x: Array) -> Array:
-        total = window_total(_raised(widened(x), power), place_on(x.shape[2:]))
-        return _root(total, power).astype(x.dtype, copy=False)
-
-    return kernel
-
-
-def _global_lp_pool(spec: KernelSpec) -> Kernel:
-    power = _power_of(spec)
-
-    def kernel(x: Array) -> Array:
-        axes = tuple(range(2, x.ndim))
-        total = _raised(widened(x), power).sum(axis=axes, keepdims=True)
-        return _root(total, power).astype(x.dtype, copy=False)
+        terms = np.abs(widened(x))
+        if power > 1:
+            np.power(terms, power, out=terms)
+        if place_on is None:
+            total = terms.sum(axis=tuple(range(2, x.ndim)), keepdims=True)
+        else:
+            total = window_total(terms, place_on(x.shape[2:]))
+        if power == 2:
+            total = np.sqrt(total)
+        elif power > 2:
+            total = np.power(total, np.asarray(1.0 / power, dtype=total.dtype))
+        return np.asarray(total).astype(x.dtype, copy=False)
 
     return kernel
 
@@ -211,16 +192,13 @@ def _sum_in_lanes(flat: Array) -> Array:
     return np.asarray(total).reshape(flat.shape[:2])
 
 
-def _global_max(x: Array) -> Array:
-    """Return the largest element of each channel: (N, C, 1, ...)."""
-    return np.asarray(np.maximum.reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True))
-
-
 KERNELS: KernelTable = {
     ("", "AveragePool"): served(_average_pool, "ceil_mode", "count_include_pad", *ATTRIBUTES),
     ("", "GlobalAveragePool"): served(lambda spec: _global_average),
-    ("", "GlobalLpPool"): served(_global_lp_pool, "p"),
-    ("", "GlobalMaxPool"): served(lambda spec: _global_max),
+    ("", "GlobalLpPool"): served(_lp_pool, "p"),
+    ("", "GlobalMaxPool"): served(
+        lambda spec: lambda x: x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+    ),
     ("", "LpPool"): served(_lp_pool, "ceil_mode", "p", *ATTRIBUTES),
     ("", "MaxPool"): served(_max_pool, "ceil_mode", "storage_order", *ATTRIBUTES),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS
+from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, per_channel
 from qonnx_hub.executor.kernels.elementwise import onnx_dtype, served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
@@ -45,8 +45,11 @@ _LARGEST: dict[Numpy, float] = {
 """Small float types that QuantizeLinear makes, with their largest finite values."""
 
 _FLOATS = {FLOAT32, *SHORT_FLOATS}
-_WIDE: dict[Numpy, Numpy] = {np.dtype(np.int32): np.dtype(np.int64)}
-"""Integer types whose difference to a zero point needs more than int32."""
+_WIDE: dict[Numpy, Numpy] = {
+    np.dtype(np.int32): np.dtype(np.int64),
+    **dict.fromkeys(_LARGEST, FLOAT32),
+}
+"""Types whose difference to a zero point does not fit into int32, which holds the others'."""
 
 
 def _expander(spec: KernelSpec) -> Expand:
@@ -68,7 +71,7 @@ def _expander(spec: KernelSpec) -> Expand:
         if parameter.ndim == 1 and not block:
             if len(parameter) != shape[position]:
                 raise ValueError(f"{len(parameter)} scales for an axis of {shape[position]}")
-            return parameter.reshape(-1, *(1,) * (len(shape) - 1 - position))
+            return per_channel(parameter, len(shape), axis)
         if not block:
             raise ValueError(f"scales of shape {parameter.shape} need a block_size")
         blocks = -(-shape[position] // block)
@@ -223,7 +226,8 @@ def _dequantize_linear(spec: KernelSpec) -> Kernel:
         dtype = named or scale.dtype
         factor, offset = parameters(x.shape, scale, zero_point)
         if offset is not None:
-            x = _difference(x, offset)
+            wide = _WIDE.get(x.dtype, np.dtype(np.int32))
+            x = np.asarray(np.subtract(x.astype(wide), offset.astype(wide)))
         if dtype == FLOAT32 and factor.dtype == FLOAT32:
             y = x.astype(FLOAT32)
             y *= factor
@@ -233,14 +237,6 @@ def _dequantize_linear(spec: KernelSpec) -> Kernel:
         return np.asarray(product).astype(dtype)
 
     return kernel
-
-
-def _difference(x: Array, zero_point: Array) -> Array:
-    """Return ``x - zero_point`` without wrapping."""
-    if x.dtype in _LARGEST:
-        return np.asarray(x.astype(FLOAT32) - zero_point.astype(FLOAT32))
-    wide = _WIDE.get(x.dtype, np.dtype(np.int32))
-    return np.asarray(np.subtract(x.astype(wide), zero_point.astype(wide)))
 
 
 def dynamic_quantization(x: Array) -> tuple[Array, Array, Array]:

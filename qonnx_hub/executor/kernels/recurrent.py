@@ -12,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import widened
-from qonnx_hub.executor.kernels.activation import sigmoid, softplus, softsign
+from qonnx_hub.executor.kernels._numbers import scalar_like, widened
+from qonnx_hub.executor.kernels.activation import (
+    elu,
+    hard_sigmoid,
+    leaky_relu,
+    sigmoid,
+    softplus,
+    softsign,
+    thresholded_relu,
+)
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
@@ -46,51 +54,26 @@ Cell = Callable[[_Direction, list[Function]], tuple[Array, Step]]
 """(parameters, activations) -> bias that is added to all inputs at once, and the step."""
 
 
-def _affine(alpha: float, beta: float) -> Function:
-    return lambda x: x * np.asarray(alpha, x.dtype) + np.asarray(beta, x.dtype)
-
-
-def _scaled_tanh(alpha: float, beta: float) -> Function:
-    return lambda x: np.asarray(alpha, x.dtype) * np.tanh(np.asarray(beta, x.dtype) * x)
-
-
-def _hard_sigmoid(alpha: float, beta: float) -> Function:
-    line = _affine(alpha, beta)
-    return lambda x: np.clip(line(x), np.asarray(0, x.dtype), np.asarray(1, x.dtype))
-
-
-def _leaky_relu(alpha: float) -> Function:
-    return lambda x: np.where(x >= 0, x, x * np.asarray(alpha, x.dtype))
-
-
-def _thresholded_relu(alpha: float) -> Function:
-    return lambda x: np.where(x > np.asarray(alpha, x.dtype), x, np.asarray(0, x.dtype))
-
-
-def _elu(alpha: float) -> Function:
-    return lambda x: np.where(
-        x > 0, x, np.expm1(np.minimum(x, np.asarray(0, x.dtype))) * np.asarray(alpha, x.dtype)
-    )
-
-
-_PLAIN: dict[str, Function] = {
-    "relu": lambda x: np.maximum(x, np.asarray(0, x.dtype)),
-    "sigmoid": sigmoid,
-    "softplus": softplus,
-    "softsign": softsign,
-    "tanh": lambda x: np.asarray(np.tanh(x)),
+_ACTIVATIONS: dict[str, tuple[Callable[..., Any], tuple[float | None, ...]]] = {
+    "affine": (lambda x, a, b: x * scalar_like(a, x) + scalar_like(b, x), (None, None)),
+    "elu": (elu, (1.0,)),
+    "hardsigmoid": (hard_sigmoid, (0.2, 0.5)),
+    "leakyrelu": (leaky_relu, (0.01,)),
+    "relu": (lambda x: np.maximum(x, scalar_like(0.0, x)), ()),
+    "scaledtanh": (
+        lambda x, a, b: scalar_like(a, x) * np.tanh(scalar_like(b, x) * x),
+        (None, None),
+    ),
+    "sigmoid": (sigmoid, ()),
+    "softplus": (softplus, ()),
+    "softsign": (softsign, ()),
+    "tanh": (np.tanh, ()),
+    "thresholdedrelu": (thresholded_relu, (1.0,)),
 }
+"""Functions of (x, alpha, beta), with the defaults of those that they take.
 
-_Defaults = tuple[float | None, ...]
-_PARAMETRIC: dict[str, tuple[Callable[..., Function], _Defaults]] = {
-    "affine": (_affine, (None, None)),
-    "elu": (_elu, (1.0,)),
-    "hardsigmoid": (_hard_sigmoid, (0.2, 0.5)),
-    "leakyrelu": (_leaky_relu, (0.01,)),
-    "scaledtanh": (_scaled_tanh, (None, None)),
-    "thresholdedrelu": (_thresholded_relu, (1.0,)),
-}
-"""Factories with the defaults of alpha and beta; ``None`` where ONNX states no default."""
+``None`` where ONNX states no default.
+"""
 
 
 def _activations(spec: KernelSpec, standard: tuple[str, ...]) -> list[list[Function]]:
@@ -123,16 +106,14 @@ def _activation(
     spec: KernelSpec, name: str, alphas: Iterator[float], betas: Iterator[float]
 ) -> Function:
     key = name.lower()
-    if key in _PLAIN:
-        return _PLAIN[key]
-    if key not in _PARAMETRIC:
+    if key not in _ACTIVATIONS:
         raise Unserved(f"{spec.op_type} '{spec.name}' has the activation {name!r}")
-    make, defaults = _PARAMETRIC[key]
+    compute, defaults = _ACTIVATIONS[key]
     sources = zip((alphas, betas), defaults, strict=False)
     values = [next(source, default) for source, default in sources]
     if None in values:
         raise Unserved(f"{spec.op_type} '{spec.name}': {name} lacks alpha or beta")
-    return make(*values)
+    return (lambda x: compute(x, *values)) if values else compute
 
 
 def _clipper(spec: KernelSpec) -> Function:
@@ -140,7 +121,7 @@ def _clipper(spec: KernelSpec) -> Function:
     bound = spec.attr("clip")
     if bound is None:
         return lambda x: x
-    return lambda x: np.clip(x, np.asarray(-bound, x.dtype), np.asarray(bound, x.dtype))
+    return lambda x: np.clip(x, scalar_like(-bound, x), scalar_like(bound, x))
 
 
 def _rnn_cell(spec: KernelSpec) -> Cell:
@@ -335,20 +316,8 @@ def _directions(
     return result
 
 
-def _layer(spec: KernelSpec, cell: Cell, standard: tuple[str, ...], states: int) -> _Layer:
-    directions = {
-        "forward": (False,),
-        "reverse": (True,),
-        "bidirectional": (False, True),
-    }
-    direction, layout = spec.attr("direction", "forward"), spec.attr("layout", 0)
-    if direction not in directions or layout not in (0, 1):
-        raise Unserved(
-            f"{spec.op_type} '{spec.name}' has direction {direction!r} and layout {layout}"
-        )
-    return _Layer(
-        cell, _activations(spec, standard), directions[direction], bool(layout), states
-    )
+_REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+"""Value of ``direction`` -> whether each direction runs backward."""
 
 
 def _recurrent(
@@ -363,13 +332,18 @@ def _recurrent(
     """
 
     def make(spec: KernelSpec) -> Kernel:
-        layer = _layer(spec, make_cell(spec), standard, states)
+        layer = _Layer(
+            make_cell(spec),
+            _activations(spec, standard),
+            _REVERSED[spec.choice("direction", "forward", _REVERSED)],
+            bool(spec.choice("layout", 0, (0, 1))),
+            states,
+        )
         hidden, outputs = spec.attr("hidden_size"), spec.num_outputs
         positions = (1, 2, 3, 7)
-        fixed = all(spec.constant(i) is not None or not spec.has_input(i) for i in positions)
         w, r, b, p = (spec.constant(i) for i in positions)
         known = None
-        if fixed and w is not None and r is not None:
+        if spec.is_fixed(*positions) and w is not None and r is not None:
             known = _directions(w, r, b, p, hidden)
 
         def kernel(x: Array, w: Array, r: Array, *rest: Array | None) -> Any:

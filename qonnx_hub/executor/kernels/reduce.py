@@ -6,12 +6,18 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from qonnx_hub.executor.kernels.elementwise import served, truncating_divide
+from qonnx_hub.executor.kernels._numbers import widened
+from qonnx_hub.executor.kernels.elementwise import is_integer, served, truncating_divide
 from qonnx_hub.executor.kernels.shape import along, as_axes, axes_of, element_index
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
+from qonnx_hub.executor.kernels.spec import (
+    Array,
+    Kernel,
+    KernelFactory,
+    KernelSpec,
+    KernelTable,
+)
 
 Axes = tuple[int, ...] | None
 """Axes to fold; ``None`` for all of them, empty for none."""
@@ -19,11 +25,8 @@ Axes = tuple[int, ...] | None
 Fold = Callable[[Array, Axes, bool], Any]
 """(data, axes, keepdims) -> result, possibly a numpy scalar."""
 
-_FLOAT32 = np.dtype(np.float32)
-_SHORT_FLOATS = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
 
-
-def reduction(fold: Fold, *, widen: bool) -> Callable[[KernelSpec], Kernel]:
+def reduction(fold: Fold, *, widen: bool) -> KernelFactory:
     """Return a factory of Reduce kernels.
 
     Args:
@@ -34,9 +37,7 @@ def reduction(fold: Fold, *, widen: bool) -> Callable[[KernelSpec], Kernel]:
 
     def fold_array(x: Array, axes: Axes, keepdims: bool) -> Array:
         dtype = x.dtype
-        if widen and dtype.itemsize == 2 and dtype in _SHORT_FLOATS:
-            x = x.astype(_FLOAT32)
-        y = np.asarray(fold(x, axes, keepdims))
+        y = np.asarray(fold(widened(x) if widen else x, axes, keepdims))
         return y if y.dtype == dtype else y.astype(dtype)
 
     def make(spec: KernelSpec) -> Kernel:
@@ -53,8 +54,6 @@ def reduction(fold: Fold, *, widen: bool) -> Callable[[KernelSpec], Kernel]:
 
 # the stubs of numpy know keepdims only as a literal
 _add_reduce: Callable[..., Any] = np.add.reduce
-_maximum_reduce: Callable[..., Any] = np.maximum.reduce
-_minimum_reduce: Callable[..., Any] = np.minimum.reduce
 _multiply_reduce: Callable[..., Any] = np.multiply.reduce
 
 
@@ -65,34 +64,12 @@ def _sum(x: Array, axes: Axes, keepdims: bool) -> Any:
 def _mean(x: Array, axes: Axes, keepdims: bool) -> Any:
     total = np.asarray(_sum(x, axes, keepdims))
     count = np.asarray(x.size // total.size if total.size else 1, dtype=x.dtype)
-    if x.dtype.kind in "iu":
-        return truncating_divide(total, count)
-    return np.divide(total, count)
-
-
-def _prod(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return _multiply_reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
-
-
-def _l1(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return _sum(np.absolute(x), axes, keepdims)
-
-
-def _sum_square(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return _sum(np.square(x), axes, keepdims)
-
-
-def _l2(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return np.sqrt(_sum_square(_as_real(x), axes, keepdims))
-
-
-def _log_sum(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return np.log(_sum(_as_real(x), axes, keepdims))
+    return truncating_divide(total, count) if is_integer(x) else np.divide(total, count)
 
 
 def _log_sum_exp(x: Array, axes: Axes, keepdims: bool) -> Any:
     x = _as_real(x)
-    peak = np.asarray(_maximum_reduce(x, axis=axes, keepdims=True, initial=-np.inf))
+    peak = np.asarray(np.maximum.reduce(x, axis=axes, keepdims=True, initial=-np.inf))
     # inf - inf would be NaN; without a finite peak there is nothing to keep from overflowing
     peak = np.where(np.isfinite(peak), peak, np.zeros((), dtype=x.dtype))
     result = np.log(_sum(np.exp(x - peak), axes, True)) + peak
@@ -100,19 +77,18 @@ def _log_sum_exp(x: Array, axes: Axes, keepdims: bool) -> Any:
 
 
 def _as_real(x: Array) -> Array:
-    return x.astype(np.float64) if x.dtype.kind in "iu" else x
+    return x.astype(np.float64) if is_integer(x) else x
 
 
-def _max(x: Array, axes: Axes, keepdims: bool) -> Any:
-    if x.size:
-        return _maximum_reduce(x, axis=axes, keepdims=keepdims)
-    return _maximum_reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, -1))
+def _best(reduce: Callable[..., Any], sign: int) -> Fold:
+    """Return the fold to the largest or smallest value; ``sign`` is that of the empty one."""
 
+    def fold(x: Array, axes: Axes, keepdims: bool) -> Any:
+        if x.size:
+            return reduce(x, axis=axes, keepdims=keepdims)
+        return reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, sign))
 
-def _min(x: Array, axes: Axes, keepdims: bool) -> Any:
-    if x.size:
-        return _minimum_reduce(x, axis=axes, keepdims=keepdims)
-    return _minimum_reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, 1))
+    return fold
 
 
 def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
@@ -125,7 +101,7 @@ def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
     return dtype.type(sign * np.inf)
 
 
-def _arg(method: str) -> Callable[[KernelSpec], Kernel]:
+def _arg(method: str) -> KernelFactory:
     def make(spec: KernelSpec) -> Kernel:
         axis = spec.attr("axis", 0)
         find = operator.methodcaller(
@@ -143,7 +119,7 @@ def _arg(method: str) -> Callable[[KernelSpec], Kernel]:
     return served(make, "axis", "keepdims", "select_last_index")
 
 
-def _accumulation(ufunc: np.ufunc, start: int) -> Callable[[KernelSpec], Kernel]:
+def _accumulation(ufunc: np.ufunc, start: int) -> KernelFactory:
     def make(spec: KernelSpec) -> Kernel:
         exclusive = bool(spec.attr("exclusive", 0))
         step = -1 if spec.attr("reverse", 0) else 1
@@ -151,8 +127,8 @@ def _accumulation(ufunc: np.ufunc, start: int) -> Callable[[KernelSpec], Kernel]
         def kernel(x: Array, axis_input: Array) -> Array:
             axis = range(x.ndim)[int(axis_input.item())]
             direction = along(axis, slice(None, None, step))
-            wide = _FLOAT32 if x.dtype in _SHORT_FLOATS else x.dtype
-            running = ufunc.accumulate(x[direction], axis=axis, dtype=wide)
+            wide = widened(x)[direction]
+            running = ufunc.accumulate(wide, axis=axis, dtype=wide.dtype)
             if exclusive:
                 shifted = np.full_like(running, start)
                 shifted[along(axis, slice(1, None))] = running[along(axis, slice(None, -1))]
@@ -190,15 +166,29 @@ KERNELS: KernelTable = {
     ("", "ArgMin"): _arg("argmin"),
     ("", "CumProd"): _accumulation(np.multiply, 1),
     ("", "CumSum"): _accumulation(np.add, 0),
-    ("", "ReduceL1"): reduction(_l1, widen=True),
-    ("", "ReduceL2"): reduction(_l2, widen=True),
-    ("", "ReduceLogSum"): reduction(_log_sum, widen=True),
+    ("", "ReduceL1"): reduction(
+        lambda x, axes, keepdims: _sum(np.absolute(x), axes, keepdims), widen=True
+    ),
+    ("", "ReduceL2"): reduction(
+        lambda x, axes, keepdims: np.sqrt(_sum(np.square(_as_real(x)), axes, keepdims)),
+        widen=True,
+    ),
+    ("", "ReduceLogSum"): reduction(
+        lambda x, axes, keepdims: np.log(_sum(_as_real(x), axes, keepdims)), widen=True
+    ),
     ("", "ReduceLogSumExp"): reduction(_log_sum_exp, widen=True),
-    ("", "ReduceMax"): reduction(_max, widen=False),
+    ("", "ReduceMax"): reduction(_best(np.maximum.reduce, -1), widen=False),
     ("", "ReduceMean"): reduction(_mean, widen=True),
-    ("", "ReduceMin"): reduction(_min, widen=False),
-    ("", "ReduceProd"): reduction(_prod, widen=True),
+    ("", "ReduceMin"): reduction(_best(np.minimum.reduce, 1), widen=False),
+    ("", "ReduceProd"): reduction(
+        lambda x, axes, keepdims: _multiply_reduce(
+            x, axis=axes, keepdims=keepdims, dtype=x.dtype
+        ),
+        widen=True,
+    ),
     ("", "ReduceSum"): reduction(_sum, widen=True),
-    ("", "ReduceSumSquare"): reduction(_sum_square, widen=True),
+    ("", "ReduceSumSquare"): reduction(
+        lambda x, axes, keepdims: _sum(np.square(x), axes, keepdims), widen=True
+    ),
     ("", "TopK"): served(_top_k, "axis", "largest", "sorted"),
 }

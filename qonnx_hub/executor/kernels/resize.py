@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -97,27 +98,6 @@ class _Axis:
         return x
 
 
-def _position(axis: _Axis) -> int:
-    return axis.axis
-
-
-def _nearest_step(axis: _Axis, x: Array, nearest_mode: str) -> Step:
-    """Return what copies the nearest elements."""
-    wanted = _NEAREST[nearest_mode](x)
-    index = np.clip(wanted, 0, axis.size - 1).astype(np.intp)
-    position = axis.axis
-    return lambda data: data.take(index, axis=position)
-
-
-def _linear_weights(x: Array, size: int) -> tuple[Array, Array]:
-    """Return indices and weights of two neighbours: (out, 2) each."""
-    inside = np.clip(x, np.float32(0), np.float32(size - 1))
-    left = np.floor(inside)
-    ratio = inside - left
-    weights = np.stack([np.float32(1) - ratio, ratio], axis=1)
-    return _neighbours(left, 0, 2), weights
-
-
 def _cubic_weights(x: Array, a: float, size: int, exclude: bool) -> tuple[Array, Array]:
     """Return indices and weights of four neighbours: (out, 4) each.
 
@@ -188,7 +168,8 @@ class _Options:
     ) -> list[Step]:
         """Return one step per axis that changes, the innermost first: it copies the least."""
         steps = []
-        for axis in sorted(self._layout(shape, roi, scales, sizes), key=_position)[::-1]:
+        layout = self._layout(shape, roi, scales, sizes)
+        for axis in sorted(layout, key=attrgetter("axis"), reverse=True):
             whole = axis.start == 0 and axis.end == 1
             if axis.out == axis.size and axis.scale == 1 and whole:
                 continue
@@ -198,12 +179,17 @@ class _Options:
     def _step(self, axis: _Axis) -> Step:
         x = axis.coordinates(self.coordinates)
         if self.mode == "nearest":
-            step = _nearest_step(axis, x, self.nearest)
+            index = np.clip(_NEAREST[self.nearest](x), 0, axis.size - 1).astype(np.intp)
+            step: Step = functools.partial(np.take, indices=index, axis=axis.axis)
         elif self.mode == "linear":
-            step = _weighted_step(axis, *_linear_weights(x, axis.size))
+            inside = np.clip(x, np.float32(0), np.float32(axis.size - 1))
+            left = np.floor(inside)
+            ratio = inside - left
+            weights = np.stack([np.float32(1) - ratio, ratio], axis=1)
+            step = _weighted_step(axis, _neighbours(left, 0, 2), weights)
         else:
-            weights = _cubic_weights(x, self.cubic, axis.size, self.exclude)
-            step = _weighted_step(axis, *weights)
+            neighbours = _cubic_weights(x, self.cubic, axis.size, self.exclude)
+            step = _weighted_step(axis, *neighbours)
         if self.coordinates != "tf_crop_and_resize":
             return step
         return _outside_step(axis, x, step, self.extrapolation)
@@ -262,13 +248,6 @@ class _Options:
         return [factor] * count, [math.floor(factor * length + _HALF) for length in lengths]
 
 
-def _chosen(spec: KernelSpec, name: str, default: str, choices: object) -> str:
-    value = spec.attr(name, default)
-    if value not in choices:  # type: ignore[operator]
-        raise Unserved(f"Resize '{spec.name}' has {name} {value!r}")
-    return str(value)
-
-
 def _options(spec: KernelSpec) -> _Options:
     """Return the attributes of the node.
 
@@ -276,7 +255,7 @@ def _options(spec: KernelSpec) -> _Options:
         Unserved: It asks for antialiasing, for excluding what is outside except in cubic mode,
             or for something that ONNX does not know.
     """
-    mode = _chosen(spec, "mode", "nearest", ("nearest", "linear", "cubic"))
+    mode = spec.choice("mode", "nearest", ("nearest", "linear", "cubic"))
     if spec.attr("antialias", 0):
         raise Unserved(f"Resize '{spec.name}' asks for antialiasing")
     exclude = bool(spec.attr("exclude_outside", 0))
@@ -285,14 +264,12 @@ def _options(spec: KernelSpec) -> _Options:
     axes = spec.attr("axes")
     return _Options(
         mode=mode,
-        coordinates=_chosen(
-            spec, "coordinate_transformation_mode", "half_pixel", _COORDINATES
-        ),
-        nearest=_chosen(spec, "nearest_mode", "round_prefer_floor", _NEAREST),
+        coordinates=spec.choice("coordinate_transformation_mode", "half_pixel", _COORDINATES),
+        nearest=spec.choice("nearest_mode", "round_prefer_floor", _NEAREST),
         cubic=float(spec.attr("cubic_coeff_a", -0.75)),
         exclude=exclude,
         extrapolation=float(spec.attr("extrapolation_value", 0.0)),
-        policy=_chosen(spec, "keep_aspect_ratio_policy", "stretch", _POLICIES),
+        policy=spec.choice("keep_aspect_ratio_policy", "stretch", _POLICIES),
         axes=None if axes is None else tuple(axes),
     )
 
@@ -320,16 +297,11 @@ def _resize(spec: KernelSpec) -> Kernel:
     _refuse_fractions(spec)
     steps_of = functools.lru_cache(maxsize=16)(options.steps)
     interpolates = options.mode != "nearest"
-    fixed = all(spec.constant(i) is not None or not spec.has_input(i) for i in (1, 2, 3))
+    fixed = spec.is_fixed(1, 2, 3)
     known = [_values(spec.constant(i)) for i in (1, 2, 3)]
 
-    def kernel(
-        x: Array,
-        roi: Array | None = None,
-        scales: Array | None = None,
-        sizes: Array | None = None,
-    ) -> Array:
-        inputs = known if fixed else [_values(roi), _values(scales), _values(sizes)]
+    def kernel(x: Array, *rest: Array | None) -> Array:
+        inputs = known if fixed else [*map(_values, rest), None, None, None][:3]
         if interpolates and x.dtype.kind not in "fV":
             raise TypeError(f"{options.mode} Resize of {x.dtype} has no rounding in ONNX")
         y = widened(x) if interpolates else x

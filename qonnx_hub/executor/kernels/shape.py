@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,14 @@ def axes_of(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
     given = spec.attr("axes")
     if given is not None and spec.has_input(position):
         raise Unserved(f"{spec.op_type} '{spec.name}' has axes twice")
+    constant = constant_axes(spec, position)
+    return constant if constant is not None or given is None else tuple(given)
+
+
+def constant_axes(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
+    """Return a constant input of integers as a flat tuple; ``None`` where it is not known."""
     constant = spec.constant(position)
-    if constant is not None:
-        return as_axes(constant)
-    return None if given is None else tuple(given)
+    return None if constant is None else as_axes(constant)
 
 
 def as_axes(values: Array) -> tuple[int, ...]:
@@ -78,10 +84,9 @@ def element_index(axis: int, indices: Array) -> tuple[Array, ...]:
 
 def _reshape(spec: KernelSpec) -> Kernel:
     allow_zero = bool(spec.attr("allowzero", 0))
-    constant = spec.constant(1)
-    if constant is None:
+    fixed = constant_axes(spec, 1)
+    if fixed is None:
         return lambda x, shape: x.reshape(_target(as_axes(shape), x.shape, allow_zero))
-    fixed = as_axes(constant)
     if 0 in fixed:
         return lambda x, shape: x.reshape(_target(fixed, x.shape, allow_zero))
     return lambda x, shape: x.reshape(fixed)
@@ -140,10 +145,7 @@ def _new_axes(axes: tuple[int, ...], rank: int) -> tuple[slice | None, ...]:
 
 def _transpose(spec: KernelSpec) -> Kernel:
     perm = spec.attr("perm")
-    if perm is None:
-        return lambda x: x.transpose()
-    order = tuple(perm)
-    return lambda x: x.transpose(order)
+    return methodcaller("transpose", *(() if perm is None else (tuple(perm),)))
 
 
 def _concat(spec: KernelSpec) -> Kernel:
@@ -155,11 +157,9 @@ def _concat(spec: KernelSpec) -> Kernel:
 
 def _split(spec: KernelSpec) -> Kernel:
     axis = spec.attr("axis", 0)
-    parts = spec.attr("num_outputs")
-    sizes = spec.constant(1)
+    parts, fixed = spec.attr("num_outputs"), constant_axes(spec, 1)
     if parts is not None and spec.has_input(1):
         raise Unserved(f"Split '{spec.name}' has both sizes and num_outputs")
-    fixed = None if sizes is None else as_axes(sizes)
 
     def kernel(x: Array, split: Array | None = None) -> Any:
         size = x.shape[axis]
@@ -173,7 +173,11 @@ def _split(spec: KernelSpec) -> Kernel:
             raise ValueError(
                 f"{size} elements do not split into {lengths} for {spec.num_outputs} outputs"
             )
-        pieces = _pieces(x, axis % x.ndim, lengths)
+        ends = itertools.accumulate(lengths)
+        pieces = tuple(
+            x[along(axis % x.ndim, slice(end - length, end))]
+            for end, length in zip(ends, lengths, strict=True)
+        )
         return pieces if len(pieces) > 1 else pieces[0]
 
     return kernel
@@ -188,17 +192,9 @@ def _even_parts(size: int, parts: int | None, outputs: int) -> tuple[int, ...]:
     return (*((length,) * (count - 1)), size - length * (count - 1))
 
 
-def _pieces(x: Array, axis: int, lengths: tuple[int, ...]) -> tuple[Array, ...]:
-    pieces, start = [], 0
-    for length in lengths:
-        pieces.append(x[along(axis, slice(start, start + length))])
-        start += length
-    return tuple(pieces)
-
-
 def _expand(spec: KernelSpec) -> Kernel:
-    constant = spec.constant(1)
-    fixed = None if constant is None else _template(as_axes(constant))
+    constant = constant_axes(spec, 1)
+    fixed = None if constant is None else _template(constant)
 
     def kernel(x: Array, shape: Array) -> Array:
         template = _template(as_axes(shape)) if fixed is None else fixed
@@ -217,23 +213,16 @@ def _template(shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(np.zeros((), dtype=np.bool_), shape)
 
 
-def _tile(spec: KernelSpec) -> Kernel:
-    def kernel(x: Array, repeats: Array) -> Array:
-        counts = as_axes(repeats)
-        if len(counts) != x.ndim:
-            raise ValueError(f"Tile repeats {counts} do not match {x.ndim} dimensions")
-        return np.tile(x, counts)
-
-    return kernel
+def _tile(x: Array, repeats: Array) -> Array:
+    counts = as_axes(repeats)
+    if len(counts) != x.ndim:
+        raise ValueError(f"Tile repeats {counts} do not match {x.ndim} dimensions")
+    return np.tile(x, counts)
 
 
 def _shape(spec: KernelSpec) -> Kernel:
     start, end = spec.attr("start", 0), spec.attr("end")
     return lambda x: np.array(x.shape[start:end], dtype=np.int64)
-
-
-def _size(spec: KernelSpec) -> Kernel:
-    return lambda x: np.array(x.size, dtype=np.int64)
 
 
 def _depth_to_space(spec: KernelSpec) -> Kernel:
@@ -282,11 +271,11 @@ KERNELS: KernelTable = {
     ("", "Flatten"): served(_flatten, "axis"),
     ("", "Reshape"): served(_reshape, "allowzero"),
     ("", "Shape"): served(_shape, "start", "end"),
-    ("", "Size"): served(_size),
+    ("", "Size"): served(lambda spec: lambda x: np.array(x.size, dtype=np.int64)),
     ("", "SpaceToDepth"): served(_space_to_depth, "blocksize", "mode"),
     ("", "Split"): served(_split, "axis", "num_outputs"),
     ("", "Squeeze"): served(_squeeze, "axes"),
-    ("", "Tile"): served(_tile),
+    ("", "Tile"): served(lambda spec: _tile),
     ("", "Transpose"): served(_transpose, "perm"),
     ("", "Unsqueeze"): served(_unsqueeze, "axes"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,21 @@ class KernelSpec:
     def has_input(self, index: int) -> bool:
         """Return whether input ``index`` is connected."""
         return index < len(self.present) and self.present[index]
+
+    def is_fixed(self, *positions: int) -> bool:
+        """Return whether each of these inputs is constant or absent."""
+        return all(self.constant(i) is not None or not self.has_input(i) for i in positions)
+
+    def choice(self, name: str, default: Any, choices: Collection[Any]) -> Any:
+        """Return an attribute that takes one of a few values.
+
+        Raises:
+            Unserved: It has another value.
+        """
+        value = self.attr(name, default)
+        if value not in choices:
+            raise Unserved(f"{self.op_type} '{self.name}' has {name} {value!r}")
+        return value
 
 
 KernelFactory = Callable[[KernelSpec], Kernel]
