@@ -363,7 +363,7 @@ def lint(model: Any, target: str, from_: str | None = None) -> LintReport:
 
     Args:
         model: As in :func:`load`; ONNX files are looked at as they lie, too.
-        target: "hls4ml", "finn", "ort" or "qonnx".
+        target: Name of the tool, such as "hls4ml" or "finn"; ``lint --list`` shows them all.
         from_: Name of the source's format.
 
     Raises:

@@ -28,24 +28,13 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_ir.errors import NotExactError
 
 
-class TestQonnxExporter(ExporterContract):
+class TestOurExporters(ExporterContract):
+    @pytest.fixture(autouse=True, params=list(registry.EXPORTERS))
+    def _form(self, request: pytest.FixtureRequest) -> None:
+        self.form = str(request.param)
+
     def make_exporter(self) -> Exporter:
-        return find_exporter("qonnx")
-
-
-class TestQcdqExporter(ExporterContract):
-    def make_exporter(self) -> Exporter:
-        return find_exporter("qcdq")
-
-
-class TestQlinearExporter(ExporterContract):
-    def make_exporter(self) -> Exporter:
-        return find_exporter("qlinear")
-
-
-class TestHls4mlExporter(ExporterContract):
-    def make_exporter(self) -> Exporter:
-        return find_exporter("hls4ml")
+        return find_exporter(self.form)
 
 
 class TestQonnxImporter(ImporterContract):

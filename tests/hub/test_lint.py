@@ -268,12 +268,6 @@ def test_a_qcdq_file_runs_in_onnxruntime(tmp_path) -> None:
     assert "a step away" in report.findings[0].effect
 
 
-def test_the_qonnx_package_does_not_know_rounding_of_dpu() -> None:
-    nodes = [quant_node("x", "y", "s", "z", "b", rounding_mode="DPU")]
-    (said,) = qh.lint(_model(nodes), "qonnx").errors
-    assert "Could not resolve rounding mode" in said.effect
-
-
 def test_a_fractional_bit_width_is_no_model_at_all() -> None:
     with pytest.raises(
         InvalidModelError, match=r"Quant 'y': bit width must be a whole number"

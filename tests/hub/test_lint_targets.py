@@ -29,7 +29,7 @@ from qonnx_hub_adapters.lint.rules import (
 from qonnx_hub_ir.errors import AdapterConflictError
 from tests.support import model_of
 
-OURS = ("hls4ml", "finn", "qonnx", "ort")
+OURS = tuple(registry.LINT_TARGETS)
 
 
 class _Point:

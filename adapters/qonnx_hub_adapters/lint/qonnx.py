@@ -16,7 +16,6 @@ from qonnx_hub_adapters.lint.rules import (
     LintScope,
     LintTarget,
     all_nodes,
-    anywhere,
     unknown_operators,
 )
 from qonnx_hub_ir import dialect, operators
@@ -49,14 +48,29 @@ def _unknown_rounding(node: Node) -> str:
     return str(Rounding(quant.rounding))
 
 
+def _new_attribute(node: Node) -> str:
+    """Return the first attribute that MaxPool does not have below opset 10, if any."""
+    return next((name for name in ("ceil_mode", "dilations") if name in node.attributes), "")
+
+
 def _old_pools(model: Model) -> Iterator[Node]:
-    """Yield the channels-last pools that run under an opset that is too old for them."""
-    if model.opset_imports.get(dialect.CHANNELS_LAST_DOMAIN, 11) < 11:
+    """Yield the channels-last pools that run under an opset before the newer attributes."""
+    # The package runs them under the version of their domain, 1 where the file imports none.
+    if model.opset_imports.get(dialect.CHANNELS_LAST_DOMAIN, 1) < 10:
         yield from (n for n in model.graph.all_nodes() if _is_last(n, "MaxPool"))
 
 
 TARGET = LintTarget(
     "the qonnx package 1.0",
+    file_rules=(
+        LintRule(
+            *(Severity.REFUSED, LintScope("MaxPool, channels last", _old_pools)),
+            _new_attribute,
+            "has {}, under an opset below 10 of its domain",
+            "INVALID_GRAPH: Unrecognized attribute: {} for operator MaxPool",
+            EXPORT,
+        ),
+    ),
     rules=(
         LintRule(
             *(Severity.REFUSED, INPUTS, _has_symbolic_size, "has a symbolic size"),
@@ -88,12 +102,6 @@ TARGET = LintTarget(
         LintRule(
             *(Severity.REFUSED, QUANTIZERS, _unknown_rounding, "rounds with {}"),
             "ValueError: Could not resolve rounding mode",
-            EXPORT,
-        ),
-        LintRule(
-            *(Severity.WRONG, LintScope("MaxPool, channels last", _old_pools), anywhere),
-            "runs under an opset below 11, which the file imports for its domain",
-            "INVALID_GRAPH where ceil_mode or dilations are given, ignored otherwise",
             EXPORT,
         ),
     ),
