@@ -9,31 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_ir import Model
 
+from qonnx_hub.conversion.convert import convert_source
+from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
-from qonnx_hub.conversion.validation import (
-    check_artifact,
-    check_source,
-    feeds_for_check,
-)
+from qonnx_hub.conversion.validation import check_source, feeds_for_check
 from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
-from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import check_request, make_side
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
-from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
+from qonnx_hub.io.model_files import has_external_data, write_artifact
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.features import require_declared
-from qonnx_hub_adapters.protocol import (
-    Artifact,
-    ExportOptions,
-    export_options,
-    import_options,
-)
-from qonnx_hub_ir import dialect as ir_dialect
+from qonnx_hub_adapters.protocol import Artifact, export_options, import_options
 from qonnx_hub_ir.errors import ConversionError
-from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.quantizers import Array
 
 if TYPE_CHECKING:
@@ -159,51 +149,24 @@ def convert(
         ConversionError: The result computes something else.
         HubError: As in :func:`load`.
     """
-    label = _label(source)
-    given = import_options(**load_options)
-    # Once: a callable may build another model at every call.
-    importer, source = registry.open_source(source, from_, given)
-    model = importer.load(source, given)
-    told = (ir_dialect.NOTE, ir_dialect.BOUNDED)
-    notes = [model.metadata_props[key] for key in told if key in model.metadata_props]
-    feeds = feeds_for_check(model, samples, seed, notes) if check else None
-    own_result = None if feeds is None else check_source(importer, source, model, feeds, label)
-    if ChangeLayout(layout)(model).modified and feeds is not None:
-        feeds = generate_inputs(model, samples, seed)
-    exporter = registry.find_exporter(to)
-    require_declared(exporter.info, model)
-    own: dict[str, Any] = {
-        "encoding": encoding,
-        "stored_weights": stored_weights,
-        "dialect": dialect,
-    }
-    extra = {name: own[name] for name in exporter.info.option_names if name in own}
-    asked = {"profile": profile, "self_contained": self_contained}
-    extra |= {name: value for name, value in asked.items() if value}
-    extra |= target_options or {}
-    options = ExportOptions(opset=opset, allow_lossy=allow_lossy, extra=extra)
-    artifact = exporter.export(model, options)
-    notes.extend(artifact.notes)
-    result, ort_result, message = None, None, None
-    if feeds is not None:
-        compared = in_one_message(artifact.compared or artifact.model)
-        result, ort_result = check_artifact(model, artifact, compared, feeds, label, to)
-        message = compared if artifact.compared is None else None
-    if path is not None:
-        beside = has_external_data(model)
-        write_artifact(artifact, path, exporter.info.folder, external=beside, message=message)
-    return ConversionReport(
-        source=label,
-        path=None if path is None else str(path),
-        format=to,
-        opset=artifact.model.opset_imports[""],
-        quantizers=artifact.quantizers,
-        notes=tuple(notes),
-        check=result,
-        ort=ort_result,
-        own=own_result,
-        model=artifact.model,
+    options = ConvertOptions(
+        to=to,
+        from_=from_,
+        reading=import_options(**load_options),
+        check=check,
+        samples=samples,
+        seed=seed,
+        opset=opset,
+        allow_lossy=allow_lossy,
+        encoding=encoding,
+        stored_weights=stored_weights,
+        dialect=dialect,
+        layout=layout,
+        profile=profile,
+        self_contained=self_contained,
+        target_options=target_options or {},
     )
+    return convert_source(source, path, _label(source), options)
 
 
 def run(
@@ -390,7 +353,7 @@ def cost(
         model: As in :func:`load`; an IR model is used as it is.
         convention: "true" (exact datatypes), "qonnx" (as the qonnx tool counts) or "paper" (as
             the published table of the model zoo); see
-            :func:`qonnx_hub.analysis.cost.cost.count_cost`.
+            :class:`qonnx_hub.analysis.cost.cost.CostOptions`.
         sparsity: Leave out weights that are zero, and their products.
         input_types: Input name -> its type, such as "INT8"; the name "" stands for all.
         from_: Name of the source's format.
@@ -399,15 +362,10 @@ def cost(
         UsageError: An unknown convention, input or type.
         HubError: As in :func:`load`; sizes that are not known.
     """
-    from qonnx_hub.analysis.cost.cost import count_cost
+    from qonnx_hub.analysis.cost.cost import CostOptions, count_cost
 
-    return count_cost(
-        _as_model(model, from_),
-        convention,
-        sparsity=sparsity,
-        input_types=input_types,
-        source=_label(model),
-    )
+    options = CostOptions(convention, sparsity, input_types or {})
+    return count_cost(_as_model(model, from_), options, _label(model))
 
 
 def diff(a: Any, b: Any, from_: str | None = None) -> Difference:
@@ -462,11 +420,10 @@ def transform(
         ConversionError: The result computes something else although no pass says so.
         HubError: As in :func:`load` and :func:`save`.
     """
-    from qonnx_hub.transformation.transform import Wish, transform_model
+    from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
-    model = _as_model(source, from_)
-    wish = Wish(path, to, opset, check, samples, seed)
-    return transform_model(model, passes, _label(source), wish)
+    options = TransformOptions(to=to, opset=opset, check=check, samples=samples, seed=seed)
+    return transform_model(_as_model(source, from_), passes, path, _label(source), options)
 
 
 def _as_model(source: Any, from_: str | None = None) -> Model:

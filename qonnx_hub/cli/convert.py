@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,8 @@ from qonnx_hub.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qonnx_hub.api import ConversionReport
+    from qonnx_hub.conversion.options import ConvertOptions
+    from qonnx_hub.conversion.report import ConversionReport
 
 
 STORED = ("int8", "int4", "int2", "float")
@@ -112,37 +113,38 @@ def command(
     """
     if weights in STORED and not Path(weights).exists():
         stored_weights, weights = weights, None
-    options: dict[str, Any] = {
-        "to": to,
-        "from_": from_,
-        "check": check,
-        "samples": samples,
-        "seed": seed,
-        "opset": opset,
-        "allow_lossy": allow_lossy,
-        "encoding": encoding,
-        "stored_weights": stored_weights,
-        "dialect": dialect,
-        "layout": layout,
-        "weights": weights,
-        "args": sample_inputs(input_shape or (), seed),
-        "options": named_values(option or ()),
-        "profile": profile,
-        "self_contained": self_contained,
-        "target_options": named_values(target_option or ()),
-    }
+    from qonnx_hub.conversion.convert import convert_source
+    from qonnx_hub.conversion.options import ConvertOptions
+    from qonnx_hub_adapters.protocol import import_options
+
+    samples_given = sample_inputs(input_shape or (), seed)
+    options = ConvertOptions(
+        to=to,
+        from_=from_,
+        reading=import_options(weights, samples_given, options=named_values(option or ())),
+        check=check,
+        samples=samples,
+        seed=seed,
+        opset=opset,
+        allow_lossy=allow_lossy,
+        encoding=encoding,
+        stored_weights=stored_weights,
+        dialect=dialect,
+        layout=layout,
+        profile=profile,
+        self_contained=self_contained,
+        target_options=named_values(target_option or ()),
+    )
     if len(sources) > 1 or jobs is not None:
         _convert_many(sources, output, jobs or 1, options, json)
         return
-    from qonnx_hub import api
-
-    report = api.convert(sources[0], output, **options)
+    report = convert_source(sources[0], output, sources[0], options)
     _show(report, console(json))
     write_json(report.to_json(), json)
 
 
 def _convert_many(
-    sources: list[str], folder: str, jobs: int, options: dict[str, Any], json: str | None
+    sources: list[str], folder: str, jobs: int, options: ConvertOptions, json: str | None
 ) -> None:
     import json as json_module
 

@@ -8,7 +8,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qonnx_hub.conversion.options import ConvertOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Outcome:
 
 
 def convert_many(
-    sources: Sequence[str], folder: str, jobs: int, options: Mapping[str, Any]
+    sources: Sequence[str], folder: str, jobs: int, options: ConvertOptions
 ) -> Iterator[Outcome]:
     """Give the outcome of each model, in the order given; none stops the others.
 
@@ -47,14 +50,14 @@ def convert_many(
         sources: Models, each as ``convert`` takes one.
         folder: Where the results go, called after the models; made where it is missing.
         jobs: Processes to spread the models over.
-        options: As :func:`qonnx_hub.convert` takes them.
+        options: How each conversion is done.
 
     Raises:
         UsageError: Two models that would be written to one path, or a model that would be
             written over itself: nothing is converted.
         UnknownAdapterError: No such form.
     """
-    targets = _targets(sources, folder, str(options["to"]))
+    targets = _targets(sources, folder, options.to)
     pairs = list(zip(sources, targets, strict=True))
     if jobs == 1:
         for source, target in pairs:
@@ -103,12 +106,12 @@ def _stem(source: str) -> str:
     return Path(source).stem if Path(source).suffix else source.rpartition(":")[2]
 
 
-def _convert(source: str, target: Path, options: Mapping[str, Any]) -> Outcome:
-    from qonnx_hub import api
+def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
     from qonnx_hub.cli.errors import exit_code, message
+    from qonnx_hub.conversion.convert import convert_source
 
     try:
-        report = api.convert(source, target, **options)
+        report = convert_source(source, target, source, options)
     except Exception as error:  # the border of one model: the others go on
         code = exit_code(error)
         if code is None:

@@ -51,13 +51,11 @@ def command(
 ) -> None:
     """Count what one inference costs: MACs, bit operations, weights, activations."""
     from qonnx_hub import api
+    from qonnx_hub.analysis.cost.cost import CostOptions, count_cost
 
     pairs = (text.rpartition("=") for text in input_dtype or [])
-    given = {name: kind for name, _, kind in pairs}
-    costs = [
-        api.cost(source, convention, sparsity=sparsity, input_types=given, from_=from_)
-        for source in sources
-    ]
+    options = CostOptions(convention, sparsity, {name: kind for name, _, kind in pairs})
+    costs = [count_cost(api.load(source, from_), options, source) for source in sources]
     if plot is not None:
         from qonnx_hub.analysis.cost.plot import write_plot
 

@@ -60,18 +60,10 @@ def command(
         missing = "MODEL" if source is None else "--pass"
         raise typer.BadParameter(f"{missing} is needed; --list shows the passes")
     from qonnx_hub import api
+    from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
-    report = api.transform(
-        source,
-        passes,
-        output,
-        from_=from_,
-        to=to,
-        opset=opset,
-        check=check,
-        samples=samples,
-        seed=seed,
-    )
+    options = TransformOptions(to=to, opset=opset, check=check, samples=samples, seed=seed)
+    report = transform_model(api.load(source, from_), passes, output, source, options)
     asked = {text.partition(":")[0].strip() for text in passes}
     for step in report.steps:
         # Of a pipeline, only what changed something is worth a line.

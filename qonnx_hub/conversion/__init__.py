@@ -1,1 +1,1 @@
-"""What a conversion must pass before anything is written."""
+"""Conversions, and what they must pass before anything is written."""

@@ -82,21 +82,19 @@ class TransformReport:
         return json.dumps(self.to_dict(), indent=2)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a caller wants beside the passes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformOptions:
+    """How a transformation is done.
 
     Attributes:
-        path: The file to write; ``None`` writes nothing.
-        format: Its form.
-        opset: Its standard opset; the form's own choice by default.
+        to: Name of the form to write.
+        opset: Standard opset of the file; the form's own choice by default.
         check: Compare before and after.
         samples: Samples of the comparison's generated inputs.
         seed: Their seed.
     """
 
-    path: str | Path | None = None
-    format: str = "qonnx"
+    to: str = "qonnx"
     opset: int | None = None
     check: bool = True
     samples: int | None = None
@@ -104,15 +102,20 @@ class Wish:
 
 
 def transform_model(
-    model: Model, steps: Sequence[Step], label: str, wish: Wish
+    model: Model,
+    steps: Sequence[Step],
+    path: str | Path | None,
+    label: str,
+    options: TransformOptions,
 ) -> TransformReport:
     """Return what passes make of a model, which itself is not changed.
 
     Args:
         model: An IR model.
         steps: Passes, or texts that name passes or pipelines.
+        path: The file to write; ``None`` writes nothing.
         label: How the report calls the model.
-        wish: What else is wanted.
+        options: How it is done.
 
     Raises:
         UsageError: An unknown pass, pipeline or option.
@@ -125,17 +128,19 @@ def transform_model(
     if any(record.modified for record in records):
         InferShapes()(result)
     notes: list[str] = []
-    compared = _compare(model, result, records, label, wish, notes) if wish.check else None
-    if wish.path is not None:
-        exporter = registry.find_exporter(wish.format)
+    compared = None
+    if options.check:
+        compared = _compare(model, result, records, label, options, notes)
+    if path is not None:
+        exporter = registry.find_exporter(options.to)
         require_declared(exporter.info, result)
-        artifact = exporter.export(result, ExportOptions(opset=wish.opset))
+        artifact = exporter.export(result, ExportOptions(opset=options.opset))
         notes.extend(artifact.notes)
-        write_model(artifact.model, wish.path, external=has_external_data(model))
+        write_model(artifact.model, path, external=has_external_data(model))
     return TransformReport(
         source=label,
-        path=None if wish.path is None else str(wish.path),
-        format=wish.format,
+        path=None if path is None else str(path),
+        format=options.to,
         steps=records,
         notes=tuple(notes),
         check=compared,
@@ -148,7 +153,7 @@ def _compare(
     after: Model,
     records: Sequence[StepRecord],
     label: str,
-    wish: Wish,
+    wanted: TransformOptions,
     notes: list[str],
 ) -> CheckResult | None:
     """Return how the result compares to the model before; ``None``, and a note, if it cannot.
@@ -166,10 +171,10 @@ def _compare(
         notes.append(f"not compared: inputs or outputs have other shapes now ({names})")
         return None
     unit = math.lcm(file_batch(before), file_batch(after))
-    samples = None if wish.samples is None else math.ceil(wish.samples / unit) * unit
+    samples = None if wanted.samples is None else math.ceil(wanted.samples / unit) * unit
     if samples is None and unit > file_batch(before):
         samples = unit
-    feeds = feeds_for_check(before, samples, wish.seed, notes)
+    feeds = feeds_for_check(before, samples, wanted.seed, notes)
     if feeds is None:
         return None
     a, b = ExecutorRunner(before, label), TurnedRunner(after, "the transformed model", turns)

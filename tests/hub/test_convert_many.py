@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import qonnx_hub as qh
 from qonnx_hub.cli import app
 from qonnx_hub.cli.convert_many import convert_many
+from qonnx_hub.conversion.options import ConvertOptions
 from tests.support import model_of, quant_node
 
 CONSTANTS = {"s": 0.25, "z": 0.0, "b": 4.0}
@@ -122,18 +123,18 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_a_defect_in_one_model_does_not_stop_the_others(
     three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qonnx_hub import api
+    from qonnx_hub.conversion import convert as home
 
-    convert_one = api.convert
+    convert_one = home.convert_source
 
     def fail_on_first(source: str, *args: Any, **kwargs: Any) -> Any:
         if source == str(three[0]):
             raise ZeroDivisionError("unforeseen")
         return convert_one(source, *args, **kwargs)
 
-    monkeypatch.setattr(api, "convert", fail_on_first)
+    monkeypatch.setattr(home, "convert_source", fail_on_first)
     paths = [str(three[0]), str(three[2])]
-    outcomes = list(convert_many(paths, str(tmp_path / "out"), 1, {"to": "qonnx"}))
+    outcomes = list(convert_many(paths, str(tmp_path / "out"), 1, ConvertOptions()))
     assert [outcome.exit_code for outcome in outcomes] == [3, 0]
     assert "ZeroDivisionError: unforeseen" in outcomes[0].error
     x = np.array([[0.125, 0.375, 9.0]], dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnx_ir import Model, Value
@@ -100,18 +100,11 @@ class Cost:
         return asdict(self)
 
 
-def count_cost(
-    model: Model,
-    convention: str = "true",
-    *,
-    sparsity: bool = False,
-    input_types: Mapping[str, str] | None = None,
-    source: str = "the model",
-) -> Cost:
-    """Return what one inference of a model costs; an open batch counts as one sample.
+@dataclass(frozen=True, slots=True)
+class CostOptions:
+    """How is counted.
 
-    Args:
-        model: An IR model; it is not changed.
+    Attributes:
         convention: "true": datatypes are what the values need, from the quantizers on and
             through all operators. "qonnx": datatypes as the qonnx tool infers them. "paper":
             as the published table of the QONNX model zoo was made, that is, activations with
@@ -119,23 +112,35 @@ def count_cost(
             weights are those of their largest datatype bucket.
         sparsity: Leave out weights that are zero, and their products.
         input_types: Input name -> its type, such as "INT8"; the name "" stands for all inputs.
+    """
+
+    convention: str = "true"
+    sparsity: bool = False
+    input_types: Mapping[str, str] = field(default_factory=dict)
+
+
+def count_cost(model: Model, options: CostOptions, source: str = "the model") -> Cost:
+    """Return what one inference of a model costs; an open batch counts as one sample.
+
+    Args:
+        model: An IR model; it is not changed.
+        options: How is counted.
         source: How the report calls the model.
 
     Raises:
         UsageError: An unknown convention, input or type.
         UnsupportedGraphError: Sizes that are not known; every place is listed.
     """
-    if convention not in CONVENTIONS:
-        raise UsageError(
-            f"unknown convention '{convention}'; there are: {', '.join(CONVENTIONS)}"
-        )
+    if options.convention not in CONVENTIONS:
+        there = ", ".join(CONVENTIONS)
+        raise UsageError(f"unknown convention '{options.convention}'; there are: {there}")
     model = prepared(model)
-    given = _input_types(model, input_types or {})
+    given = _input_types(model, options.input_types)
     infos = {value: info for value, _, info in walk(model, given)}
     layers = count_products(model, infos)
-    types = _types(model, convention, given, infos)
-    costs = [_layer_cost(layer, types, convention, infos, sparsity) for layer in layers]
-    return _total(costs, convention, sparsity, source, tuple(notes_on(model)))
+    types = _types(model, options.convention, given, infos)
+    costs = [_layer_cost(layer, types, infos, options) for layer in layers]
+    return _total(costs, source, options, tuple(notes_on(model)))
 
 
 def _input_types(model: Model, given: Mapping[str, str]) -> dict[str, str]:
@@ -170,20 +175,19 @@ def _types(
 def _layer_cost(
     layer: LayerProducts,
     types: Mapping[Value, Datatype],
-    convention: str,
     infos: Mapping[Value, ValueInfo],
-    sparsity: bool,
+    options: CostOptions,
 ) -> LayerCost:
     data, stored = types.get(layer.data, FLOAT32), types.get(layer.stored, FLOAT32)
     result = types.get(layer.node.outputs[0], FLOAT32)
-    if convention == "paper":
+    if options.convention == "paper":
         data, result = unscaled(data), unscaled(result)
         info = infos.get(layer.stored)
         constant = None if info is None else info.constant
         if constant is not None and constant.declared is not None:
             stored = of_integer(constant.declared)
-    macs = layer.nonzero_macs if sparsity else layer.macs
-    weights = layer.nonzero if sparsity else layer.weights
+    macs = layer.nonzero_macs if options.sparsity else layer.macs
+    weights = layer.nonzero if options.sparsity else layer.weights
     return LayerCost(
         name=str(layer.node.name),
         op=layer.node.op_type,
@@ -200,11 +204,7 @@ def _layer_cost(
 
 
 def _total(
-    layers: list[LayerCost],
-    convention: str,
-    sparsity: bool,
-    source: str,
-    notes: tuple[str, ...],
+    layers: list[LayerCost], source: str, options: CostOptions, notes: tuple[str, ...]
 ) -> Cost:
     macs: Counter[str] = Counter()
     weights: Counter[str] = Counter()
@@ -215,11 +215,11 @@ def _total(
         activations[layer.output_type] += layer.activations
     # Two activations multiplied by one another have no weights.
     weights = +weights
-    largest = convention == "paper"
+    largest = options.convention == "paper"
     return Cost(
         source=source,
-        convention=convention,
-        sparsity=sparsity,
+        convention=options.convention,
+        sparsity=options.sparsity,
         layers=tuple(layers),
         macs=_sum(macs, largest=largest),
         bops=sum(layer.bops for layer in layers),

@@ -1,0 +1,91 @@
+"""Converting a source: read, export, check, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnx_ir import Model
+
+from qonnx_hub.conversion.options import ConvertOptions
+from qonnx_hub.conversion.report import ConversionReport
+from qonnx_hub.conversion.validation import check_artifact, check_source, feeds_for_check
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.io import registry
+from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
+from qonnx_hub_adapters.features import require_declared
+from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes import ChangeLayout
+
+
+def convert_source(
+    source: Any, path: str | Path | None, label: str, options: ConvertOptions
+) -> ConversionReport:
+    """Convert a source, check the result against it, and write it.
+
+    Args:
+        source: As in :func:`qonnx_hub.load`.
+        path: The file to write, or the folder for forms that are folders; ``None`` converts
+            without writing.
+        label: How reports call the source.
+        options: How it is done.
+
+    Raises:
+        NotExactError: The form cannot say the model exactly; every reason is listed.
+        ConversionError: The result computes something else.
+        HubError: As in :func:`qonnx_hub.load`.
+    """
+    # Once: a callable may build another model at every call.
+    importer, source = registry.open_source(source, options.from_, options.reading)
+    model = importer.load(source, options.reading)
+    told = (dialect.NOTE, dialect.BOUNDED)
+    notes = [model.metadata_props[key] for key in told if key in model.metadata_props]
+    samples, seed = options.samples, options.seed
+    feeds = feeds_for_check(model, samples, seed, notes) if options.check else None
+    own_result = None if feeds is None else check_source(importer, source, model, feeds, label)
+    if ChangeLayout(options.layout)(model).modified and feeds is not None:
+        feeds = generate_inputs(model, samples, seed)
+    exporter = registry.find_exporter(options.to)
+    artifact = _export(model, exporter, options)
+    notes.extend(artifact.notes)
+    result, ort_result, message = None, None, None
+    if feeds is not None:
+        compared = in_one_message(artifact.compared or artifact.model)
+        result, ort_result = check_artifact(
+            model, artifact, compared, feeds, label, options.to
+        )
+        message = compared if artifact.compared is None else None
+    if path is not None:
+        beside = has_external_data(model)
+        write_artifact(artifact, path, exporter.info.folder, external=beside, message=message)
+    return ConversionReport(
+        source=label,
+        path=None if path is None else str(path),
+        format=options.to,
+        opset=artifact.model.opset_imports[""],
+        quantizers=artifact.quantizers,
+        notes=tuple(notes),
+        check=result,
+        ort=ort_result,
+        own=own_result,
+        model=artifact.model,
+    )
+
+
+def _export(model: Model, exporter: Exporter, options: ConvertOptions) -> Artifact:
+    """Return the model in the exporter's form.
+
+    Options that say how quantizers are encoded go only to exporters that have them. A profile
+    and self-containment are promises about the file: an exporter without them must refuse.
+    """
+    require_declared(exporter.info, model)
+    shared = ("encoding", "stored_weights", "dialect")
+    extra = {
+        name: getattr(options, name) for name in shared if name in exporter.info.option_names
+    }
+    asked = {"profile": options.profile, "self_contained": options.self_contained}
+    extra |= {name: value for name, value in asked.items() if value}
+    extra |= options.target_options
+    wanted = ExportOptions(opset=options.opset, allow_lossy=options.allow_lossy, extra=extra)
+    return exporter.export(model, wanted)

@@ -1,0 +1,48 @@
+"""What a user can ask of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qonnx_hub_adapters.protocol import ImportOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertOptions:
+    """How a conversion is done.
+
+    Attributes:
+        to: Name of the form.
+        from_: Name of the source's format; found by asking the adapters otherwise.
+        reading: How the source is read.
+        check: Compare the result with the source.
+        samples: Samples of the check's generated inputs.
+        seed: Their seed.
+        opset: Standard opset of the file; the exporter's choice by default.
+        allow_lossy: Write near forms where no exact one exists.
+        encoding: Which encodings of quantizers to use, for forms that have several.
+        stored_weights: Narrowest integers in which weights are stored, for such forms.
+        dialect: "onnx" for standard operators only, "ort" for those of onnxruntime as well.
+        layout: Of image inputs and outputs: "keep", "nchw" or "nhwc".
+        profile: Whose rules beyond the form's own the file shall keep, such as "finn".
+        self_contained: Define every operator of the form within the file.
+        target_options: Options that only the form's exporter has, by name.
+    """
+
+    to: str = "qonnx"
+    from_: str | None = None
+    reading: ImportOptions = field(default_factory=ImportOptions)
+    check: bool = True
+    samples: int | None = None
+    seed: int = 0
+    opset: int | None = None
+    allow_lossy: bool = False
+    encoding: str = "auto"
+    stored_weights: str = "int8"
+    dialect: str = "onnx"
+    layout: str = "keep"
+    profile: str = ""
+    self_contained: bool = False
+    target_options: Mapping[str, Any] = field(default_factory=dict)
