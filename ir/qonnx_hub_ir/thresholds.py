@@ -10,11 +10,12 @@ the qonnx package, of which the guessed layouts are (a third axis is taken for t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_bipolar
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 _GUESSED_LAYOUTS = {2: "NC", 3: "NWC", 4: "NCHW"}
@@ -83,13 +84,13 @@ def find_thresholds(
     Returns:
         Shape (channels, steps) of ``dtype``. Infinity stands where only that reaches a level.
     """
-    scale = np.asarray(quant.scale)
-    channels = scale.size if isinstance(quant, BipolarQuant) else _channels(quant)
+    parameters = (quant.scale, *((quant.zero_point,) if isinstance(quant, IntQuant) else ()))
+    channels = math.prod(np.broadcast_shapes(*(np.asarray(p).shape for p in parameters)))
     lowest, highest = key_range(dtype)
     wanted = np.broadcast_to(np.arange(1, steps + 1, dtype=np.int64), (channels, steps))
     left = np.full(wanted.shape, lowest, dtype=np.int64)
     right = np.full(wanted.shape, highest, dtype=np.int64)
-    width = 2 if _is_two_level(quant) else 1
+    width = 2 if is_bipolar(quant) else 1
     while np.any(left < right):
         middle = left + ((right - left) >> 1)
         codes = quantize_to_integers(values_of(middle, dtype), quant)
@@ -97,19 +98,6 @@ def find_thresholds(
         right = np.where(reached, middle, right)
         left = np.where(reached, left, middle + 1)
     return values_of(left, dtype)
-
-
-def _channels(quant: IntQuant) -> int:
-    shape = np.broadcast_shapes(
-        *(np.asarray(p).shape for p in (quant.scale, quant.zero_point))
-    )
-    return int(np.prod(shape, dtype=np.int64))
-
-
-def _is_two_level(quant: IntQuant | BipolarQuant) -> bool:
-    if isinstance(quant, BipolarQuant):
-        return True
-    return quant.signed and quant.bits is not None and bool(np.all(quant.bits == 1))
 
 
 def keys_of(values: Array) -> Array:

@@ -128,20 +128,16 @@ def _range_after(path: list[Node], value: Value, source: Node | None) -> tuple[i
         high = max(int(level.max()) for level in levels)
     for node in path:
         if node.op_type == "Cast":
-            _check_cast(node, low, high)
+            to = onnx_ir.DataType(int(node.attributes["to"].value)).name
+            if to not in INTEGER_RANGES:
+                raise NoMatchError(f"Cast '{node.name}' leaves the integers for {to}")
+            lowest, highest = INTEGER_RANGES[to]
+            if low < lowest or high > highest:
+                raise NoMatchError(f"Cast '{node.name}' to {to} can wrap around")
             continue
         start, stop = _clamp(node)
         low, high = (min(max(end, start), stop) for end in (low, high))
     return low, high
-
-
-def _check_cast(node: Node, low: int, high: int) -> None:
-    name = onnx_ir.DataType(int(node.attributes["to"].value)).name
-    if name not in INTEGER_RANGES:
-        raise NoMatchError(f"Cast '{node.name}' leaves the integers for {name}")
-    lowest, highest = INTEGER_RANGES[name]
-    if low < lowest or high > highest:
-        raise NoMatchError(f"Cast '{node.name}' to {name} can wrap around")
 
 
 def _clamp(node: Node) -> tuple[int, int]:

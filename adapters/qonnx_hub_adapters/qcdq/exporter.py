@@ -64,7 +64,10 @@ class QcdqExporter:
         records = [_encode(copy.graph, node, encoding) for node, encoding in chosen]
         copy.opset_imports.pop(dialect.DOMAIN, None)
         raise_to(copy, opset)
-        return Artifact(finish(copy), tuple(records), notes=_notes(chosen))
+        sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
+        before, after = (sum(size[side] for size in sizes) for side in (0, 1))
+        stored = f"weights stored as integers: {before} bytes of float32 -> {after} bytes"
+        return Artifact(finish(copy), tuple(records), notes=(stored,) if sizes else ())
 
 
 def _choose_all(
@@ -143,11 +146,3 @@ def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRe
         reason=encoding.reason,
         bound=encoding.bound,
     )
-
-
-def _notes(chosen: list[tuple[Node, Encoding]]) -> tuple[str, ...]:
-    sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
-    if not sizes:
-        return ()
-    before, after = (sum(size[side] for size in sizes) for side in (0, 1))
-    return (f"weights stored as integers: {before} bytes of float32 -> {after} bytes",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.qcdq.chains import Chain, trace
 from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
@@ -15,7 +15,6 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.queries import is_standard
-from qonnx_hub_ir.quantizers import Array
 
 KEPT = "qonnx_hub.kept"
 """Metadata key of a QuantizeLinear or DequantizeLinear that stays: why."""
@@ -70,7 +69,11 @@ class ChainRewriter:
             self._made[key] = self._make(chain, decoding, emit)
         made = self._made[key]
         for move in chain.moves:
-            made = _repeat(move, made, node)
+            copy = copy_node(move, [made, *move.inputs[1:]], name=f"{move.name}_of_values")
+            out = copy.outputs[0]
+            out.name, out.type = f"{node.name}_{copy.name}_out", made.type
+            node.prepend(copy)
+            made = out
         if chain.moves or not is_shared:
             emit.replace_with(made)
         elif node.outputs[0].is_graph_output():
@@ -98,7 +101,11 @@ class ChainRewriter:
         """Return the value held to the bounds, if there are any."""
         if decoding.bounds is None:
             return value
-        low, high = (_shrunk(bound) for bound in decoding.bounds)
+        # Bounds that are alike everywhere are scalars: Clip takes nothing else.
+        low, high = (
+            bound.flat[0].reshape(()) if np.all(bound == bound.flat[0]) else bound
+            for bound in decoding.bounds
+        )
         ends = [emit.constant("low", low), emit.constant("high", high)]
         if low.size == 1 and high.size == 1:
             held = emit.add("Clip", [value, *ends], value)
@@ -106,21 +113,6 @@ class ChainRewriter:
             held = emit.add("Min", [emit.add("Max", [value, ends[0]]), ends[1]], value)
         held.metadata_props.update(value.metadata_props)
         return held
-
-
-def _shrunk(bound: Array) -> Array:
-    """Return a bound as a scalar where there is one value: Clip takes nothing else."""
-    first = bound.reshape(-1)[0]
-    return np.array(first, dtype=bound.dtype) if np.all(bound == first) else bound
-
-
-def _repeat(move: Node, x: Value, before: Node) -> Value:
-    """Return the output of a copy of ``move`` that moves ``x`` instead."""
-    copy = copy_node(move, [x, *move.inputs[1:]], name=f"{move.name}_of_values")
-    out = copy.outputs[0]
-    out.name, out.type = f"{before.name}_{copy.name}_out", x.type
-    before.prepend(copy)
-    return out
 
 
 def note_kept(model: Model) -> None:

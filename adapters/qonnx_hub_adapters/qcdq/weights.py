@@ -132,7 +132,14 @@ def encode_weight(
         return _folded(quant, tensor, "has integers beyond 32 bits")
     if width == 16 and max(request.opset, request.limit or 0) < 21:
         width, signed = 32, True
-    width = _packed(codes, width, signed, request)
+    narrowest = {"int8": 8, "int4": 4, "int2": 2}[request.weights]
+    packed = (
+        bits
+        for bits in (2, 4)
+        if narrowest <= bits < width
+        and linear.Integers(bits, signed).holds(codes.low, codes.high)
+    )
+    width = next(packed, width)
     return _stored(node, codes, linear.Integers(width, signed))
 
 
@@ -143,23 +150,18 @@ def _bounds(quant: IntQuant | BipolarQuant) -> tuple[int, int] | None:
     return linear.bounds_of(quant)
 
 
-def _packed(codes: WeightCodes, width: int, signed: bool, request: EncodingRequest) -> int:
-    """Return the narrowest width that was asked for and holds every code."""
-    narrowest = {"int8": 8, "int4": 4, "int2": 2}[request.weights]
-    for packed in (2, 4):
-        fits = linear.Integers(packed, signed).holds(codes.low, codes.high)
-        if narrowest <= packed < width and fits:
-            return packed
-    return width
-
-
 def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
     grid = linear.grid_of(node, codes.quant)
     kind = form.type.name.lower()
     opset = linear.OPSET_OF_WIDTH[form.width]
     count = codes.tensor.size
     size = (count * 4, (count * form.width + 7) // 8)
-    if isinstance(grid, str) or _zero_does_not_fit(grid, form):
+    if (
+        isinstance(grid, str)
+        or not form.holds(grid.zero.min(), grid.zero.max())
+        # A 32-bit DequantizeLinear with a zero point is not the same everywhere.
+        or (form.width == 32 and np.any(grid.zero))
+    ):
         return Encoding(
             f"{kind} + Cast + Mul",
             lambda emit: _cast_and_scale(emit, codes, form),
@@ -180,12 +182,6 @@ def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
 
     name = f"{kind} + DQ" if limits is None else f"{kind} + Clip + DQ"
     return Encoding(name, write, opset, weight_bytes=size)
-
-
-def _zero_does_not_fit(grid: linear.AxisGrid, form: linear.Integers) -> bool:
-    beyond = not form.holds(grid.zero.min(), grid.zero.max())
-    # A 32-bit DequantizeLinear with a zero point is not the same everywhere.
-    return bool(beyond or (form.width == 32 and np.any(grid.zero)))
 
 
 def _cast_and_scale(emit: Emitter, codes: WeightCodes, form: linear.Integers) -> Value:

@@ -9,6 +9,7 @@ a few values in 10^5; :mod:`qonnx_hub_adapters.qlinear.float_exactness` tells wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir
@@ -25,7 +26,7 @@ from qonnx_hub_adapters.qlinear.integer_sums import (
 from qonnx_hub_adapters.qlinear.lookups import quantize_lookups
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import is_standard
+from qonnx_hub_ir.graph.queries import is_standard, rank_of
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.graph.subgraphs import every_graph
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
@@ -92,23 +93,6 @@ def _lift_splits(graph: Graph) -> None:
                 )
 
 
-def _qlinear_conv(site: IntegerNode) -> None:
-    attributes = site.attributes(*WINDOW)
-    inputs = [site.dequantized(0), site.dequantized(3, axis=0)]
-    bias = site.bias(8, 1, 4)
-    if bias is not None:
-        inputs.append(bias)
-    site.quantized(site.emit.add("Conv", inputs, **attributes), 6)
-
-
-def _qlinear_matmul(site: IntegerNode) -> None:
-    site.attributes()
-    b = site.required(3)
-    axis = None if b.shape is None else len(b.shape) - 1
-    product = site.emit.add("MatMul", [site.dequantized(0), site.dequantized(3, axis)])
-    site.quantized(product, 6)
-
-
 def _qgemm(site: IntegerNode) -> None:
     attributes = site.attributes("alpha", "transA", "transB")
     axis = 0 if attributes.get("transB", 0) else 1
@@ -123,36 +107,55 @@ def _qgemm(site: IntegerNode) -> None:
     site.quantized(values, 7)
 
 
-def _elementwise(
-    op_type: str, *known: str, operands: int = 1, with_zero: bool = False
+Only = Mapping[str, tuple[Callable[[int], bool], str]]
+"""Attribute -> values that it may have, and what another one means."""
+
+
+def _two(site: IntegerNode) -> list[Value]:
+    return [site.dequantized(0), site.dequantized(3)]
+
+
+def _float_form(
+    op_type: str,
+    *known: str,
+    operands: Callable[[IntegerNode], list[Value]] = lambda site: [site.dequantized(0)],
+    y_scale: int = 3,
+    with_zero: bool = False,
+    only: Only = MappingProxyType({}),
 ) -> Expander:
-    """Return what rewrites an operator of one or two dequantized values.
+    """Return what rewrites an operator as a float operator of dequantized values.
 
     Args:
-        op_type: Its float operator.
+        op_type: The float operator.
         known: Attributes that both have.
-        operands: How many values it takes.
-        with_zero: Whether it rounds its result with the zero point added.
+        operands: Returns its inputs.
+        y_scale: Position of the output's scale.
+        with_zero: Whether the result is rounded with the zero point added.
+        only: Attributes of the integer operator alone.
     """
 
     def rewrite(site: IntegerNode) -> None:
-        layout = ("channels_last",) if operands == 1 else ()
-        attributes = site.attributes(*known, *layout)
-        if attributes.pop("channels_last", 0):
-            raise site.fail("is channels-last")
-        inputs = [site.dequantized(3 * index) for index in range(operands)]
-        values = site.emit.add(op_type, inputs, **attributes)
+        attributes = site.attributes(*known, *only)
+        for name, (is_plain, problem) in only.items():
+            if name in attributes and not is_plain(attributes.pop(name)):
+                raise site.fail(problem)
+        values = site.emit.add(op_type, operands(site), **attributes)
         write = site.quantized_with_zero if with_zero else site.quantized
-        write(values, 3 * operands)
+        write(values, y_scale)
 
     return rewrite
 
 
-def _softmax(site: IntegerNode) -> None:
-    attributes = site.attributes("axis", "opset")
-    if attributes.pop("opset", 13) < 13:
-        raise site.fail("sums over all axes behind its own, as Softmax did before opset 13")
-    site.quantized(site.emit.add("Softmax", [site.dequantized(0)], **attributes), 3)
+def _conv_operands(site: IntegerNode) -> list[Value]:
+    inputs = [site.dequantized(0), site.dequantized(3, axis=0)]
+    bias = site.bias(8, 1, 4)
+    return inputs if bias is None else [*inputs, bias]
+
+
+def _matmul_operands(site: IntegerNode) -> list[Value]:
+    rank = rank_of(site.required(3))
+    axis = None if rank is None else rank - 1
+    return [site.dequantized(0), site.dequantized(3, axis)]
 
 
 def _reduce_mean(site: IntegerNode) -> None:
@@ -162,37 +165,46 @@ def _reduce_mean(site: IntegerNode) -> None:
     site.quantized(site.emit.add("ReduceMean", inputs, **attributes), 3)
 
 
-def _concat(site: IntegerNode) -> None:
-    attributes = site.attributes("axis")
-    firsts = range(2, len(site.node.inputs), 3)
-    values = site.emit.add("Concat", [site.dequantized(i) for i in firsts], **attributes)
-    site.quantized(values, 0)
-
-
-def _where(site: IntegerNode) -> None:
-    site.attributes()
-    inputs = [site.required(0), site.dequantized(1), site.dequantized(4)]
-    site.quantized(site.emit.add("Where", inputs), 7)
-
+_FIRST: Only = {"channels_last": (lambda last: not last, "is channels-last")}
+_OWN_AXIS: Only = {
+    "opset": (
+        lambda opset: opset >= 13,
+        "sums over all axes behind its own, as Softmax did before opset 13",
+    )
+}
 
 _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     ("", "ConvInteger"): integer_product,
     ("", "MatMulInteger"): integer_product,
-    ("", "QLinearConv"): _qlinear_conv,
-    ("", "QLinearMatMul"): _qlinear_matmul,
+    ("", "QLinearConv"): _float_form("Conv", *WINDOW, operands=_conv_operands, y_scale=6),
+    ("", "QLinearMatMul"): _float_form("MatMul", operands=_matmul_operands, y_scale=6),
     (CONTRIB, "DynamicQuantizeMatMul"): dynamic_matmul,
     (CONTRIB, "MatMulIntegerToFloat"): matmul_to_float,
     (CONTRIB, "QGemm"): _qgemm,
-    (CONTRIB, "QLinearAdd"): _elementwise("Add", operands=2, with_zero=True),
-    (CONTRIB, "QLinearAveragePool"): _elementwise(
-        "AveragePool", "ceil_mode", "count_include_pad", *WINDOW, with_zero=True
+    (CONTRIB, "QLinearAdd"): _float_form("Add", operands=_two, y_scale=6, with_zero=True),
+    (CONTRIB, "QLinearAveragePool"): _float_form(
+        "AveragePool",
+        *("ceil_mode", "count_include_pad", *WINDOW),
+        with_zero=True,
+        only=_FIRST,
     ),
-    (CONTRIB, "QLinearConcat"): _concat,
-    (CONTRIB, "QLinearGlobalAveragePool"): _elementwise("GlobalAveragePool"),
-    (CONTRIB, "QLinearLeakyRelu"): _elementwise("LeakyRelu", "alpha"),
-    (CONTRIB, "QLinearMul"): _elementwise("Mul", operands=2, with_zero=True),
+    (CONTRIB, "QLinearConcat"): _float_form(
+        *("Concat", "axis"),
+        operands=lambda site: [
+            site.dequantized(first) for first in range(2, len(site.node.inputs), 3)
+        ],
+        y_scale=0,
+    ),
+    (CONTRIB, "QLinearGlobalAveragePool"): _float_form("GlobalAveragePool", only=_FIRST),
+    (CONTRIB, "QLinearLeakyRelu"): _float_form("LeakyRelu", "alpha"),
+    (CONTRIB, "QLinearMul"): _float_form("Mul", operands=_two, y_scale=6, with_zero=True),
     (CONTRIB, "QLinearReduceMean"): _reduce_mean,
-    (CONTRIB, "QLinearSigmoid"): _elementwise("Sigmoid"),
-    (CONTRIB, "QLinearSoftmax"): _softmax,
-    (CONTRIB, "QLinearWhere"): _where,
+    (CONTRIB, "QLinearSigmoid"): _float_form("Sigmoid"),
+    (CONTRIB, "QLinearSoftmax"): _float_form("Softmax", "axis", only=_OWN_AXIS),
+    (CONTRIB, "QLinearWhere"): _float_form(
+        "Where",
+        operands=lambda site: [site.required(0), site.dequantized(1), site.dequantized(4)],
+        y_scale=7,
+    ),
 }
+"""Operator -> what rewrites it."""

@@ -20,7 +20,7 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
-from qonnx_hub_adapters.qlinear.integer_values import Form, Steps, choose_form, read_steps
+from qonnx_hub_adapters.qlinear.integer_values import Steps, choose_form, read_steps
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, IntegerRewriter
 from qonnx_hub_ir import dialect
@@ -88,7 +88,12 @@ class QlinearExporter:
         copy = model.clone()
         run_passes(copy, [LowerChannelsLast(), InferShapes()])
         order = [node.name or "" for node in every_quantizer(copy)]
-        form = _form(copy, options.opset, own)
+        activations = (
+            n for n in quantizers(copy) if dialect.constant_tensor(n.inputs[0]) is None
+        )
+        steps = [step for step in map(read_steps, activations) if isinstance(step, Steps)]
+        newest = max(copy.opset_imports[""], options.opset or 0)
+        form = choose_form(steps, newest, contrib=own.dialect == "ort")
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()
         if any(node.domain == CONTRIB for node in copy.graph):
@@ -118,12 +123,3 @@ def _take_codes(model: Model) -> dict[str, CodesOf]:
                 zero, low, high, name = words.split(" ", 3)
                 found[name] = CodesOf(str(value.name), int(zero), int(low), int(high))
     return found
-
-
-def _form(model: Model, opset: int | None, own: QlinearOptions) -> Form:
-    activations = (
-        n for n in quantizers(model) if dialect.constant_tensor(n.inputs[0]) is None
-    )
-    steps = [known for node in activations if isinstance(known := read_steps(node), Steps)]
-    newest = max(model.opset_imports[""], opset or 0)
-    return choose_form(steps, newest, contrib=own.dialect == "ort")

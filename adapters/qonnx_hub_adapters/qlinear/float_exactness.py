@@ -151,11 +151,6 @@ def _scaled(*scales: int) -> Callable[[Node], Doubt]:
     return lambda node: _unless(_are_powers_of_two(*(_constant(node, i) for i in scales)))
 
 
-def _to_float(node: Node) -> Doubt:
-    whole = _largest_sum(node, 1, 5, -1) <= FLOAT32_WHOLE
-    return _scaled(2, 3)(node) if whole else Doubt.SUMS
-
-
 def _sum(node: Node) -> Doubt:
     sizes = [float(s.reshape(-1)[0]) for i in (1, 4) if (s := _constant(node, i)) is not None]
     near = len(sizes) == 2 and max(sizes) <= _SPREAD * min(sizes)
@@ -169,7 +164,9 @@ _RULES: Mapping[str, Callable[[Node], Doubt]] = {
     "ConvInteger": _integer_product(0),
     "DynamicQuantizeMatMul": lambda node: Doubt.SUMS,
     "MatMulInteger": _integer_product(-1),
-    "MatMulIntegerToFloat": _to_float,
+    "MatMulIntegerToFloat": lambda node: (
+        _scaled(2, 3)(node) if _largest_sum(node, 1, 5, -1) <= FLOAT32_WHOLE else Doubt.SUMS
+    ),
     "QGemm": _requantized(6, 7, 1),
     "QLinearAdd": _sum,
     "QLinearAveragePool": _mean,

@@ -130,12 +130,15 @@ def read_product(node: Node, x: Codes) -> QuantizedProduct | str:
         node: A node that :func:`is_summed` knows.
         x: Integers of its first input.
     """
-    return _READERS[node.op_type](node, x)
+    if node.op_type in _POOLS:
+        return _POOLS[node.op_type](node, x)
+    weight = read_weight(node.inputs[1])
+    return weight if isinstance(weight, str) else _LAYERS[node.op_type](node, x, weight)
 
 
 def is_summed(node: Node) -> bool:
     """Return whether a node may be a sum of integer products."""
-    return node.domain == "" and node.op_type in _READERS
+    return node.domain == "" and (node.op_type in _POOLS or node.op_type in _LAYERS)
 
 
 def _product(
@@ -182,39 +185,20 @@ def _per_channel(weight: Weight, axis: int) -> Array | None:
 _SCALES = "its weight has scales along an axis that is summed over"
 
 
-def _matmul(node: Node, x: Codes) -> QuantizedProduct | str:
-    weight, rank = read_weight(node.inputs[1]), rank_of(node.outputs[0])
-    if isinstance(weight, str):
-        return weight
+def _matrix_product(node: Node, x: Codes, weight: Weight) -> QuantizedProduct | str:
+    rank = rank_of(node.outputs[0])
+    if node.op_type == "Gemm":
+        factors = [attribute(node, name, 1.0) for name in ("alpha", "beta")]
+        if factors != [1.0, 1.0] or attribute(node, "transA", 0):
+            return "it has factors, or its first input is transposed"
+        rank, weight = 2, weight.map(np.transpose) if attribute(node, "transB", 0) else weight
     if weight.levels.ndim != 2 or rank is None or rank < 2:
         return "its weight does not have two axes, or its input is a vector"
-    return _matrix_product(node, x, weight, rank)
-
-
-def _gemm(node: Node, x: Codes) -> QuantizedProduct | str:
-    factors = [attribute(node, name, 1.0) for name in ("alpha", "beta")]
-    if factors != [1.0, 1.0] or attribute(node, "transA", 0):
-        return "it has factors, or its first input is transposed"
-    weight = read_weight(node.inputs[1])
-    if isinstance(weight, str):
-        return weight
-    if attribute(node, "transB", 0):
-        weight = weight.map(np.transpose)
-    return _matrix_product(node, x, weight, 2)
-
-
-def _matrix_product(node: Node, x: Codes, weight: Weight, rank: int) -> QuantizedProduct | str:
     scale, quantizer = _per_channel(weight, 1), weight.quantizer
     if scale is None:
         return _SCALES
     layout = ChannelLayout(rank, rank - 1, len(scale))
     return _product(node, x, weight.levels, scale, layout, is_conv=False, quantizer=quantizer)
-
-
-def _conv(node: Node, x: Codes) -> QuantizedProduct | str:
-    attributes = {name: attr.value for name, attr in node.attributes.items()}
-    weight = read_weight(node.inputs[1])
-    return weight if isinstance(weight, str) else _convolution(node, x, weight, attributes)
 
 
 def _convolution(
@@ -229,14 +213,11 @@ def _convolution(
     return _product(node, x, weight.levels, scale, layout, quantizer=weight.quantizer, **more)
 
 
-def _conv_transpose(node: Node, x: Codes) -> QuantizedProduct | str:
+def _conv_transpose(node: Node, x: Codes, weight: Weight) -> QuantizedProduct | str:
     """Read a transposed convolution as a convolution with turned kernels.
 
     Its weight is (C, M/group, *kernel). Strides put zeros between the activations first.
     """
-    weight = read_weight(node.inputs[1])
-    if isinstance(weight, str):
-        return weight
     if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
         return "its padding follows from its output's size"
     group = attribute(node, "group", 1)
@@ -331,11 +312,16 @@ def _sum_of_window(
     )
 
 
-_READERS: Mapping[str, Callable[[Node, Codes], QuantizedProduct | str]] = {
+_POOLS: Mapping[str, Callable[[Node, Codes], QuantizedProduct | str]] = {
     "AveragePool": _average_pool,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
-    "MatMul": _matmul,
+}
+
+_LAYERS: Mapping[str, Callable[[Node, Codes, Weight], QuantizedProduct | str]] = {
+    "Conv": lambda node, x, weight: _convolution(
+        node, x, weight, {name: attr.value for name, attr in node.attributes.items()}
+    ),
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _matrix_product,
+    "MatMul": _matrix_product,
 }

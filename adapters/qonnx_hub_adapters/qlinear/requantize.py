@@ -169,19 +169,18 @@ def _is_certain(
     behind is monotone in float32 too, so the two ends of that interval tell about all of it.
     """
     unit = product.unit.astype(np.float64)
-    terms = product.columns.shape[1] + 8
-    error = sum_error(terms, product.sums.magnitude.reshape(-1, 1)) * unit * 1.01
-    ends = (
-        (np.minimum(stairs.starts, stairs.high), -1.0),
-        (np.maximum(stairs.starts - 1, stairs.low), 1.0),
+    error = _sum_error(product) * unit * 1.01
+    far = (
+        sums * signs * unit + way * signs * error
+        for sums, way in zip(stairs.edges, (-1.0, 1.0), strict=True)
     )
-    reached, entered = stairs.starts <= stairs.high, stairs.starts > stairs.low
-    results = []
-    for sums, way in ends:
-        far = sums * signs * unit + way * signs * error
-        results.append(levels_of(far.astype(np.float32)))
-    at, before = results[0] >= stairs.levels, results[1] < stairs.levels
-    return bool(np.all(at | ~reached) and np.all(before | ~entered))
+    return stairs.is_met_by(*(levels_of(values.astype(np.float32)) for values in far))
+
+
+def _sum_error(product: QuantizedProduct) -> Array:
+    """Return how far a float sum may be off, in units of the sum, (C, 1)."""
+    terms = product.columns.shape[1] + 8
+    return sum_error(terms, product.sums.magnitude.reshape(-1, 1))
 
 
 def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
@@ -243,10 +242,9 @@ def _reach_of_noise(case: Requantizing) -> float:
     The sum is off by at most what :func:`_is_certain` says; each operator behind it rounds
     numbers no larger than the line through the largest sum.
     """
-    terms = case.product.columns.shape[1] + 8
     slope = np.abs(case.line.slope)
     sums = np.maximum(np.abs(case.sums.low), np.abs(case.sums.high)).reshape(-1, 1)
-    error = sum_error(terms, case.product.sums.magnitude.reshape(-1, 1)) * slope
+    error = _sum_error(case.product) * slope
     error += _ROUNDINGS * FLOAT32_UNIT * (sums * slope + np.abs(case.line.offset))
     return float(np.max(error, initial=0.0)) / float(case.target.steps.scale)
 

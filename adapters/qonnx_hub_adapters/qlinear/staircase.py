@@ -68,6 +68,17 @@ class Staircase:
         """The level that starts at each index, (n,)."""
         return self.first + 1 + np.arange(self.starts.shape[1], dtype=np.int64)
 
+    @property
+    def edges(self) -> tuple[Array, Array]:
+        """The sums where levels start and the ones just below, within those that occur."""
+        return np.minimum(self.starts, self.high), np.maximum(self.starts - 1, self.low)
+
+    def is_met_by(self, at: Array, below: Array) -> bool:
+        """Return whether a function with these levels at the :attr:`edges` is the same."""
+        reached, entered = self.starts <= self.high, self.starts > self.low
+        rises = (at >= self.levels) | ~reached, (below < self.levels) | ~entered
+        return bool(np.all(rises))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Requantization:
@@ -125,10 +136,8 @@ def find_staircase(levels: Levels, sums: SumRange, first: int, last: int) -> Sta
 
 def is_equal(stairs: Staircase, found: Requantization) -> bool:
     """Return whether the operator gives every level that the staircase gives."""
-    at = found.levels(np.minimum(stairs.starts, stairs.high)) >= stairs.levels
-    before = found.levels(np.maximum(stairs.starts - 1, stairs.low)) < stairs.levels
-    reached, entered = stairs.starts <= stairs.high, stairs.starts > stairs.low
-    return bool(np.all(at | ~reached) and np.all(before | ~entered))
+    at, below = stairs.edges
+    return stairs.is_met_by(found.levels(at), found.levels(below))
 
 
 def stairs_of(found: Requantization, like: Staircase) -> Staircase:

@@ -22,7 +22,6 @@ from qonnx_hub_adapters.qlinear.epilogue import (
 )
 from qonnx_hub_adapters.qlinear.integer_values import (
     Codes,
-    Steps,
     Target,
     contrib,
     integer,
@@ -41,9 +40,12 @@ def read_scalar_chain(chain: list[Node], value: Value) -> list[EpilogueStep] | s
     return read_chain(chain, ChannelLayout(rank, 1, 1))
 
 
+def _levels(codes: Codes) -> Array:
+    return np.arange(codes.low, codes.high + 1, dtype=np.int64)
+
+
 def _values(codes: Codes) -> Array:
-    levels = np.arange(codes.low, codes.high + 1, dtype=np.int64)
-    return np.asarray(levels.astype(np.float32) * codes.scale, dtype=np.float32)
+    return np.asarray(_levels(codes).astype(np.float32) * codes.scale, dtype=np.float32)
 
 
 def _answers(values: Array, chain: list[EpilogueStep], target: Target) -> Array | None:
@@ -74,8 +76,7 @@ def look_up(
         return None
     answers, zero = found[0], target.zero
     made = _within(answers, target)
-    levels = np.arange(codes.low, codes.high + 1, dtype=np.int64)
-    same = np.clip(levels, made.low, made.high) + codes.zero
+    same = np.clip(_levels(codes), made.low, made.high) + codes.zero
     if zero == codes.zero and np.array_equal(answers, same):
         inside = made.low <= codes.low and made.high >= codes.high
         return made.holds(codes.value) if inside else made.clips(emit, codes.value)
@@ -141,13 +142,13 @@ def _added(
     Every pair of codes is tried. The operator's order of float operations is its own, so sums
     must keep away from ties, unless all scales are powers of two and nothing rounds at all.
     """
-    a, b = pair
     steps, zero, form = target.steps, target.zero, target.form
     low, high = int(answers.min()), int(answers.max())
-    sums = _steps_of(a, steps)[:, np.newaxis] + _steps_of(b, steps)[np.newaxis]
+    in_steps = [_levels(c) * float(c.scale) / float(steps.scale) for c in pair]
+    sums = in_steps[0][:, np.newaxis] + in_steps[1][np.newaxis]
     if not np.array_equal(np.clip(np.rint(sums) + zero, low, high), answers):
         return None
-    scales = np.array([a.scale, b.scale, steps.scale], dtype=np.float32)
+    scales = np.array([*(codes.scale for codes in pair), steps.scale], dtype=np.float32)
     inside = (np.rint(sums) + zero >= low - 1) & (np.rint(sums) + zero <= high + 1)
     distance = np.abs(sums - np.floor(sums) - 0.5)
     if not is_power_of_two(scales) and np.any(inside & (distance < _FROM_A_TIE)):
@@ -159,8 +160,3 @@ def _added(
     inputs += [emit.constant("y_scale", steps.scale), integer(emit, "y_zero", zero, form)]
     value = contrib(emit, "QLinearAdd", inputs, form)
     return _within(answers, target).clips(emit, value)
-
-
-def _steps_of(codes: Codes, steps: Steps) -> Array:
-    levels = np.arange(codes.low, codes.high + 1, dtype=np.float64)
-    return np.asarray(levels * float(codes.scale) / float(steps.scale))

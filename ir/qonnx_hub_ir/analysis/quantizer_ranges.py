@@ -120,17 +120,12 @@ def _integer_grid(
     zero, offset = _zero_and_offset(quant, scale)
     low, high = (np.asarray(quantize_to_integers(end, quant) - zero) for end in ends)
     declared = _declared(quant)
-    if np.any(zero != 0) or np.any(offset != 0):
-        declared = _moved(declared, low, high)
+    if declared is not None and (np.any(zero != 0) or np.any(offset != 0)):
+        # Codes less a zero point: of the same width, where that holds them.
+        bits, signed = bits_of_range(int(low.min()), int(high.max()))
+        fits = not declared.bipolar and bits <= declared.bits
+        declared = IntegerType(declared.bits, signed) if fits else None
     return Grid(scale, offset, low, high, exact=True, declared=declared).held_by(dtype)
-
-
-def _moved(declared: IntegerType | None, low: Array, high: Array) -> IntegerType | None:
-    """Return the type of codes less a zero point: of the same width, where that holds them."""
-    if declared is None or declared.bipolar:
-        return None
-    bits, signed = bits_of_range(int(low.min()), int(high.max()))
-    return IntegerType(declared.bits, signed) if bits <= declared.bits else None
 
 
 def _trunc_grid(bounds: list[Array], quant: Trunc, dtype: np.dtype[Any]) -> Grid | None:

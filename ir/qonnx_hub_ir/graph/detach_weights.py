@@ -32,7 +32,11 @@ def detach_weights(model: Model) -> dict[str, TensorProtocol]:
         value.shape = dialect.known_shape(tensor)
         model.graph.inputs.append(value)
     for graph in (model.graph, *model.graph.subgraphs()):
-        _bring_into_memory(graph)
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ExternalTensor):
+                array = tensor.numpy()
+                value.const_value = onnx_ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
     return detached
 
 
@@ -89,12 +93,3 @@ def attach_weights(graph: Graph, detached: dict[str, TensorProtocol]) -> None:
     for value in put_back:
         value.const_value = detached[str(value.name)]
         graph.register_initializer(value)
-
-
-def _bring_into_memory(graph: Graph) -> None:
-    for value in graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ExternalTensor):
-            value.const_value = onnx_ir.Tensor(
-                tensor.numpy(), dtype=tensor.dtype, name=tensor.name
-            )

@@ -33,7 +33,8 @@ def function_gaps(model: Model) -> list[Gap]:
                 )
             if reason:
                 gaps.append(Gap(node.name or "", f"channels-last {op_type}", reason))
-        if not gaps and _mixes_padding(nodes):
+        automatic = any(attribute(node, "auto_pad", "NOTSET") != "NOTSET" for node in nodes)
+        if not gaps and automatic and any("pads" in node.attributes for node in nodes):
             reason = "has auto_pad, and others of its kind explicit pads"
             gaps.append(Gap(first.name or "", f"channels-last {op_type}", reason))
     return gaps
@@ -92,11 +93,6 @@ def _refusal(node: Node) -> str:
     if node.op_type == "Conv" and (_kernel(node) is None or _channels(node) is None):
         return "has a weight of unknown shape"
     return ""
-
-
-def _mixes_padding(nodes: list[Node]) -> bool:
-    automatic = any(attribute(node, "auto_pad", "NOTSET") != "NOTSET" for node in nodes)
-    return automatic and any("pads" in node.attributes for node in nodes)
 
 
 def _rank(node: Node) -> int | None:

@@ -127,7 +127,11 @@ def _refusal(node: Node) -> str:
         wide = _dtype(node) == onnx_ir.DataType.DOUBLE
         return "quantizes 64-bit floats; the function computes in float32" if wide else ""
     if isinstance(quant, Trunc) and quant.version == 2:
-        return _shift_problem(quant)
+        if quant.scale is None or quant.out_scale is None:
+            return "has scales that are computed at run time; their ratio needs a logarithm"
+        ratio = np.asarray(quant.out_scale, dtype=np.float64) / quant.scale
+        if np.any(np.abs(np.log2(ratio) % 1.0 - 0.5) < _NEAR_HALF):
+            return "has scales whose ratio is halfway between powers of two"
     return ""
 
 
@@ -138,16 +142,6 @@ def _adds_axes(value: Value | None, x: Value | None) -> bool:
         return False
     rank, most = rank_of(value), rank_of(x)
     return rank is None or (rank > 0 and (most is None or rank > most))
-
-
-def _shift_problem(quant: Trunc) -> str:
-    if quant.scale is None or quant.out_scale is None:
-        return "has scales that are computed at run time; their ratio needs a logarithm"
-    ratio = np.asarray(quant.out_scale, dtype=np.float64) / quant.scale
-    fraction = np.log2(ratio) % 1.0
-    if bool(np.any(np.abs(fraction - 0.5) < _NEAR_HALF)):
-        return "has scales whose ratio is halfway between powers of two"
-    return ""
 
 
 def _flatten_parameters(node: Node, graph: onnx_ir.Graph) -> None:

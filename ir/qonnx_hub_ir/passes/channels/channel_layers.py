@@ -99,12 +99,11 @@ def _matmul(node: Node, plan: ChannelPlan) -> Made:
     return [(node.outputs[0], Kept(rank - 1, named))]
 
 
-def _is_layer(row: operators.Operator) -> bool:
-    return row.product is not None and not row.product.is_integer
-
-
 LAYERS: Mapping[str, Callable[[Node, ChannelPlan], Made]] = {
-    **dict.fromkeys(sorted(operators.names(_is_layer)), _layer),
+    **{
+        row.name: _layer
+        for row in operators.where(lambda row: row.product and not row.product.is_integer)
+    },
     "MatMul": _matmul,
 }
 """Layers whose output channels can be removed."""

@@ -58,34 +58,40 @@ def _constant(node: Node, index: int) -> Array | None:
     return known
 
 
-def _unary(node: Node, plan: ChannelPlan) -> Made:
-    kept = _data(node, plan)
-    return [(value, kept) for value in node.outputs]
+def _unary(axis: int | None = None) -> Rule:
+    """Return the rule of operators that keep the channels, which may have to be on an axis."""
+
+    def rule(node: Node, plan: ChannelPlan) -> Made:
+        kept = _data(node, plan)
+        if axis is not None:
+            require_axis(node, kept, axis)
+        return [(value, kept) for value in node.outputs if value.name]
+
+    return rule
 
 
-def _spatial(node: Node, plan: ChannelPlan) -> Made:
-    kept = _data(node, plan)
-    require_axis(node, kept, 1)
-    return [(value, kept) for value in node.outputs if value.name]
+def _parametrized(*, per_channel: bool) -> Rule:
+    """Return the rule of operators whose parameters lose the channels too.
 
+    Args:
+        per_channel: Whether a parameter has one value per channel of axis 1, as those of a
+            normalization do; those of a quantizer broadcast with the input.
+    """
 
-def _quantizer(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    for index in range(1, len(node.inputs)):
-        plan.take(node, index, kept.axis, kept.mask, _rank(node))
-    return kept
+    def rule(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+        if per_channel:
+            require_axis(node, kept, 1)
+        axis, rank = (0, 1) if per_channel else (kept.axis, _rank(node))
+        for index in range(1, len(node.inputs)):
+            plan.take(node, index, axis, kept.mask, rank)
+        return kept
+
+    return _one(rule)
 
 
 def _thresholds(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
     if channel_axis(str(attribute(node, "data_layout", "")), _rank(node)) == kept.axis:
         plan.take(node, 1, 0, kept.mask, 2)
-    return kept
-
-
-def _per_channel(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    """Normalization: parameters have one value per channel."""
-    require_axis(node, kept, 1)
-    for index in range(1, len(node.inputs)):
-        plan.take(node, index, 0, kept.mask, 1)
     return kept
 
 
@@ -129,26 +135,19 @@ def _along_other_axis(default: int) -> Rule:
     return _one(rule)
 
 
-def _without_axes(node: Node, kept: Kept, axes: set[int], reason: str) -> Kept:
-    """Return what is kept once some axes are gone, which must not be that of the channels."""
-    if kept.axis in axes:
-        raise refuse(node, reason)
-    return Kept(kept.axis - sum(axis < kept.axis for axis in axes), kept.mask)
-
-
 def _reduce(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    """Reductions and Squeeze: what is kept once some axes are gone, which is not theirs."""
     rank, given = _rank(node), _constant(node, 1)
-    axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
-    left = _without_axes(node, kept, axes, "it combines the values of all channels")
-    return kept if attribute(node, "keepdims", 1) else left
-
-
-def _squeeze(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    axes = _constant(node, 1)
-    if axes is None:
+    squeezes = node.op_type == "Squeeze"
+    if given is None and squeezes:
         raise refuse(node, "which axes it removes depends on their sizes")
-    gone = {int(a) % _rank(node) for a in axes.reshape(-1)}
-    return _without_axes(node, kept, gone, "it removes their axis")
+    axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
+    if kept.axis in axes:
+        action = "removes their axis" if squeezes else "combines the values of all channels"
+        raise refuse(node, f"it {action}")
+    if not squeezes and attribute(node, "keepdims", 1):
+        return kept
+    return Kept(kept.axis - sum(axis < kept.axis for axis in axes), kept.mask)
 
 
 def _unsqueeze(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
@@ -286,11 +285,11 @@ def _all(rule: Rule, **traits: Any) -> dict[str, Rule]:
 
 RULES: Mapping[str, Rule] = {
     **_all(_elementwise, elementwise=True),
-    **_all(_unary, test=lambda row: row.elementwise and len(row.inputs.roles) == 1),
-    **_all(_unary, test=lambda row: row.is_identity),
-    **dict.fromkeys(sorted(dialect.QUANTIZERS), _one(_quantizer)),
-    **_all(_one(_per_channel), is_per_channel=True),
-    **_all(_spatial, test=lambda row: row.pool),
+    **_all(_unary(), test=lambda row: row.elementwise and len(row.inputs.roles) == 1),
+    **_all(_unary(), test=lambda row: row.is_identity),
+    **dict.fromkeys(sorted(dialect.QUANTIZERS), _parametrized(per_channel=False)),
+    **_all(_parametrized(per_channel=True), is_per_channel=True),
+    **_all(_unary(axis=1), test=lambda row: row.pool),
     **_all(_along_other_axis(-1), family=Family.SOFTMAX),
     **_all(_one(_reduce), test=lambda row: row.axes_input, family=Family.REDUCTION),
     "Concat": _concat,
@@ -302,7 +301,7 @@ RULES: Mapping[str, Rule] = {
     "Shape": lambda node, plan: [],
     "Slice": _one(_slice),
     "Split": _split,
-    "Squeeze": _one(_squeeze),
+    "Squeeze": _one(_reduce),
     "Transpose": _one(_transpose),
     "Unsqueeze": _one(_unsqueeze),
 }

@@ -43,16 +43,16 @@ class RemoveIdentity(InPlacePass):
                 continue
             if _adds_plain_zero(node):
                 if zeros_differ is None:
-                    zeros_differ = any(map(_tells_zeros_apart, model.graph.all_nodes()))
+                    zeros_differ = any(
+                        operators.tells_zeros_apart(other)
+                        for other in model.graph.all_nodes()
+                        # The nodes inside of its graphs are asked themselves.
+                        if not operators.has_subgraphs(other)
+                    )
                 if zeros_differ:
                     continue
             modified |= bypass(node, same)
         return PassResult(model, modified=modified)
-
-
-def _tells_zeros_apart(node: Node) -> bool:
-    # The nodes inside of its graphs are asked themselves.
-    return operators.tells_zeros_apart(node) and not operators.has_subgraphs(node)
 
 
 def _adds_plain_zero(node: Node) -> bool:
@@ -97,29 +97,10 @@ def _keeps_shape(node: Node) -> bool:
     return before is not None and None not in before and before == dims(node.outputs[0])
 
 
-def _keeps_axes(node: Node) -> bool:
-    perm = perm_of(node)
-    return perm is not None and perm == identity(len(perm))
-
-
-def _pads_nothing(node: Node) -> bool:
-    pads = dialect.constant_value(input_of(node, 1))
-    return pads is not None and not np.any(pads)
-
-
-def _keeps_type(node: Node) -> bool:
-    source = node.inputs[0]
-    return source is not None and source.dtype == attribute(node, "to", None)
-
-
-def _has_one_input(node: Node) -> bool:
-    return len(node.inputs) == 1
-
-
 _RULES: Mapping[str, Callable[[Node], Value | None]] = {
     # Concat, Sum, Max, Min, Mean
     **{
-        row.name: _unchanged_if(_has_one_input)
+        row.name: _unchanged_if(lambda node: len(node.inputs) == 1)
         for row in operators.where(lambda row: row.inputs.is_variadic)
         if row.elementwise or row.moves is not None
     },
@@ -129,10 +110,21 @@ _RULES: Mapping[str, Callable[[Node], Value | None]] = {
     "Div": _neutral(1, either=False),
     "Add": _neutral(0, either=True),
     "Sub": _neutral(0, either=False),
-    "Transpose": _unchanged_if(_keeps_axes),
+    "Transpose": _unchanged_if(
+        lambda node: (perm := perm_of(node)) is not None and perm == identity(len(perm))
+    ),
     "Reshape": _unchanged_if(_keeps_shape),
     "Flatten": _unchanged_if(_keeps_shape),
     "Expand": _unchanged_if(_keeps_shape),
-    "Pad": _unchanged_if(_pads_nothing),
-    "Cast": _unchanged_if(_keeps_type),
+    "Pad": _unchanged_if(
+        lambda node: (
+            (pads := dialect.constant_value(input_of(node, 1))) is not None
+            and not np.any(pads)
+        )
+    ),
+    "Cast": _unchanged_if(
+        lambda node: (
+            (x := node.inputs[0]) is not None and x.dtype == attribute(node, "to", None)
+        )
+    ),
 }

@@ -38,7 +38,10 @@ class MatmulToGemm(InPlacePass):
         return PassResult(model, modified=rewrite_nodes(model.graph, self._join, bodies=False))
 
     def _join(self, node: Node) -> bool:
-        if not is_standard(node, "MatMul") or not _is_of_matrices(node):
+        if not is_standard(node, "MatMul") or any(rank_of(v) != 2 for v in node.inputs):
+            return False
+        dtype = node.outputs[0].dtype or (node.inputs[0].dtype if node.inputs[0] else None)
+        if dtype is None or not dtype.is_floating_point():
             return False
         adding = _bias_behind(node)
         if adding is None and not self.plain:
@@ -58,13 +61,6 @@ class MatmulToGemm(InPlacePass):
             graph.insert_before(node, quantizer)
         replace_node(add, node.outputs[0])
         return True
-
-
-def _is_of_matrices(node: Node) -> bool:
-    if any(rank_of(value) != 2 for value in node.inputs):
-        return False
-    dtype = node.outputs[0].dtype or (node.inputs[0].dtype if node.inputs[0] else None)
-    return dtype is not None and dtype.is_floating_point()
 
 
 def _bias_behind(node: Node) -> tuple[Node, Value] | None:

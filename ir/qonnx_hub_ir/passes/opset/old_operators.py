@@ -39,8 +39,11 @@ def prepare(model: Model, version: int) -> None:
         PassError: Types or shapes contradict each other.
     """
     standard = [node for node in model.graph.all_nodes() if node.domain == ""]
-    if any(_needs_ranks(node, version) for node in standard):
-        InferShapes()(model)
+    hardmax = version < 13 and any(node.op_type == "Hardmax" for node in standard)
+    if hardmax or (
+        version < 7 and any(node.op_type == "PRelu" or _aligns(node) for node in standard)
+    ):
+        InferShapes()(model)  # what follows needs ranks
     for node in standard:
         if node.op_type == "BatchNormalization":
             node.attributes.pop("consumed_inputs", None)  # which buffers may be overwritten
@@ -89,12 +92,6 @@ def settle(graph: Graph, original: Graph, version: int) -> None:
 def _aligns(node: Node) -> bool:
     """Return whether the second operand of arithmetic is aligned to an axis."""
     return operators.of(node).family is Family.ARITHMETIC and "axis" in node.attributes
-
-
-def _needs_ranks(node: Node, version: int) -> bool:
-    if node.op_type == "Hardmax":
-        return version < 13
-    return version < 7 and (node.op_type == "PRelu" or _aligns(node))
 
 
 def _align(node: Node, axis: int) -> None:

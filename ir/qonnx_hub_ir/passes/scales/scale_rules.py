@@ -339,17 +339,6 @@ def _pad(scales: PendingScales, node: Node) -> bool:
     return _ZEROS_ADDED(scales, node)
 
 
-def _resize(scales: PendingScales, node: Node) -> bool:
-    nearest = str(attribute(node, "mode", "nearest")) == "nearest"
-    crops = "tf_crop" in str(attribute(node, "coordinate_transformation_mode", ""))
-    return nearest and not crops and _SCALAR(scales, node)
-
-
-def _im2col(scales: PendingScales, node: Node) -> bool:
-    pads = int(attribute(node, "pad_value", 0)) != 0
-    return not pads and _ZEROS_ADDED(scales, node)
-
-
 def _quantizer(scales: PendingScales, node: Node) -> bool:
     """Quant and BipolarQuant of activations: the scale waits, and takes powers of two in."""
     source, output = node.inputs[0], node.outputs[0]
@@ -415,15 +404,15 @@ def _all(rule: Rule, test: Callable[[Operator], Any]) -> dict[Key, Rule]:
     return {(row.domain, row.name): rule for row in rows}
 
 
-def _moves_first(row: Operator) -> bool:
-    """Return whether an operator moves elements of its first input, whatever they are."""
-    if row.is_identity:
-        return True
-    return row.family is Family.MOVEMENT and always_moves(row) and row.inputs.data == (0,)
-
-
 RULES: Mapping[Key, Rule] = {
-    **_all(_SCALAR, _moves_first),
+    # They move elements of their first input, whatever these are.
+    **_all(_SCALAR, lambda row: row.is_identity),
+    **_all(
+        _SCALAR,
+        lambda row: (
+            row.family is Family.MOVEMENT and always_moves(row) and row.inputs.data == (0,)
+        ),
+    ),
     **_all(_affine, lambda row: row.arithmetic),
     **_all(_POOL_MEAN, lambda row: row.pool is Pool.AVERAGE),
     **_all(_POOL_MAX, lambda row: row.pool is Pool.MAX),
@@ -437,10 +426,16 @@ RULES: Mapping[Key, Rule] = {
     ("", "ReduceMean"): _ZEROS_ADDED,
     ("", "ReduceSum"): _ZEROS_ADDED,
     ("", "Relu"): _elementwise,
-    ("", "Resize"): _resize,
+    ("", "Resize"): lambda scales, node: (
+        attribute(node, "mode", "nearest") == "nearest"
+        and "tf_crop" not in attribute(node, "coordinate_transformation_mode", "")
+        and _SCALAR(scales, node)
+    ),
     ("", "Transpose"): _transpose,
     (dialect.DOMAIN, "BipolarQuant"): _quantizer,
     (dialect.DOMAIN, "Quant"): _quantizer,
-    (dialect.DOMAIN, im2col.IM2COL): _im2col,
+    (dialect.DOMAIN, im2col.IM2COL): lambda scales, node: (
+        not attribute(node, "pad_value", 0) and _ZEROS_ADDED(scales, node)
+    ),
 }
 """What a factor passes, and how. Anything else gets its inputs as they were."""

@@ -10,7 +10,7 @@ import onnx
 import onnx.defs
 import onnx.shape_inference
 import onnx_ir
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
@@ -50,7 +50,8 @@ class InferShapes(InPlacePass):
 
 def _skeleton(model: Model) -> onnx.ModelProto:
     """Return a message in which only standard operators and small constants are left."""
-    if any(_needs_stand_in(node) for node in model.graph.all_nodes()):
+    foreign = (node for node in model.graph.all_nodes() if node.domain != "")
+    if not all(_has_shape_of_input(node.domain, node.op_type) for node in foreign):
         model = model.clone()
         LowerChannelsLast()(model)
         for node in list(model.graph.all_nodes()):
@@ -63,10 +64,6 @@ def _skeleton(model: Model) -> onnx.ModelProto:
         for node in function.node:
             _add_defaults(node, versions)
     return message
-
-
-def _needs_stand_in(node: Node) -> bool:
-    return node.domain != "" and not _has_shape_of_input(node.domain, node.op_type)
 
 
 def _has_shape_of_input(domain: str, op_type: str) -> bool:
