@@ -1,1 +1,1 @@
-"""QCDQ: quantizers said in standard ONNX, as QuantizeLinear, Clip, DequantizeLinear."""
+"""QCDQ: quantizers in standard ONNX, as QuantizeLinear, Clip, DequantizeLinear."""

@@ -1,4 +1,4 @@
-"""What quantizer a chain of QuantizeLinear ... DequantizeLinear is.
+"""The quantizer that a chain of QuantizeLinear ... DequantizeLinear is.
 
 QuantizeLinear rounds ``x / s`` before it adds the zero point ``z``; ``Quant`` rounds
 ``x / s + z``, which differs at ties. So a chain with codes from ``lo`` to ``hi`` is read as
@@ -79,7 +79,7 @@ def decode(chain: Chain, limits: tuple[int, int] | None = None) -> Decoding:
         limits: Lowest and highest code of an initializer, where more is known than its type.
 
     Raises:
-        NoMatchError: It is not one quantizer that the IR says exactly.
+        NoMatchError: It is not exactly one quantizer of the IR.
     """
     target = read_linear(chain.target)
     node = chain.source
@@ -100,7 +100,7 @@ def decode(chain: Chain, limits: tuple[int, int] | None = None) -> Decoding:
 
 
 def _decode_pair(chain: Chain, node: Node, linear: LinearParameters) -> Decoding:
-    """Decode a QuantizeLinear and a DequantizeLinear that say the same."""
+    """Decode a QuantizeLinear and a DequantizeLinear with the same parameters."""
     x = _input_of(node)
     low, high = chain.low - linear.zero, chain.high - linear.zero
     plain = _plain(linear.scale, low, high)
@@ -144,7 +144,7 @@ def _int_quant(
 
 
 def _bounded(x: Value, scale: Array, low: Array, high: Array) -> Decoding:
-    """Return a wider quantizer and the bounds that its results are held to."""
+    """Return a wider quantizer and the bounds of its results."""
     quant = _int_quant(
         scale, 0, *bits_of_range(int(low.min()), int(high.max()), least_signed=2)
     )

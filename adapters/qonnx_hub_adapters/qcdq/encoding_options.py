@@ -1,4 +1,4 @@
-"""What can be asked of the QCDQ exporter, and what it answers for one quantizer."""
+"""Options of the QCDQ exporter, and the encoding that it chooses for one quantizer."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class EncodingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One way to say one quantizer.
+    """One encoding of one quantizer.
 
     Attributes:
         name: How reports call it.

@@ -1,4 +1,4 @@
-"""Which standard form a quantizer is given, and why.
+"""Chooses the standard form of a quantizer, with the reason.
 
 The order of preference is: integers and their types where they are exact, at the lowest opset
 that has them; float operators, which are always exact, where they are not.
@@ -32,7 +32,7 @@ from qonnx_hub_ir.quantizers import (
 
 
 def choose(node: Node, request: EncodingRequest) -> Encoding | Gap:
-    """Return how to say the quantizer, or why it cannot be said.
+    """Return the encoding of a quantizer, or why it has none.
 
     Args:
         node: A canonical quantizer node.
@@ -77,7 +77,7 @@ def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding 
     if isinstance(quant, Trunc):
         return "truncates, which no quantizing operator does"
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):
-        return "has two levels around zero, which no zero point says"
+        return "has two levels around zero, which no zero point gives"
     if not _is_float32(x):
         return "is not float32"
     bounds = linear.bounds_of(quant)

@@ -77,7 +77,7 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
 
     Args:
         source: As in :func:`~qonnx_hub_adapters.onnx_reader.read_model`.
-        expand: Puts what says the same in other operators in QDQ form first, in place.
+        expand: Rewrites integer operators in QDQ form first, in place.
 
     Raises:
         SourceError: It cannot be read.

@@ -1,4 +1,4 @@
-"""What a QuantizeLinear or DequantizeLinear node says, as data."""
+"""Scale, zero point and type of QuantizeLinear and DequantizeLinear nodes, as data."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def constant_of(value: Value | None, what: str) -> Array:
 
 
 def read_linear(node: Node) -> LinearParameters:
-    """Return what a QuantizeLinear or DequantizeLinear node says.
+    """Return scale, zero point and type of a QuantizeLinear or DequantizeLinear.
 
     Args:
         node: A node of a model whose types and shapes are inferred.
 
     Raises:
         NoMatchError: It computes in another type than float32, or has parameters that are
-            dynamic, not above zero, or of a shape that cannot be told.
+            dynamic, not above zero, or of unknown shape.
     """
     _require_float32(node)
     zero, type_name = _zero_point(node)

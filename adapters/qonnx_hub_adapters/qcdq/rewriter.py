@@ -1,4 +1,4 @@
-"""Chains in a graph become quantizers; what stays says why."""
+"""Replaces QDQ chains of a graph by quantizers; what stays carries the reason."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ChainRewriter:
         return emit.quantizer(x, decoding.quant, name=name, dynamic=decoding.dynamic)
 
     def _hold(self, decoding: Decoding, emit: Emitter, value: Value) -> Value:
-        """Return the value held to the bounds, if there are any."""
+        """Return the value clipped to the bounds, if there are any."""
         if decoding.bounds is None:
             return value
         # Bounds that are alike everywhere are scalars: Clip takes nothing else.

@@ -110,7 +110,7 @@ def encode_weight(
 
     Args:
         node: The quantizer of the weight.
-        quant: What it says; every parameter is known.
+        quant: The quantizer; all its parameters are known.
         tensor: The weight.
         request: What the caller asks for.
     """

@@ -123,7 +123,7 @@ def read_chain(chain: list[Node], layout: ChannelLayout) -> list[EpilogueStep] |
     if last_pool >= 0 and steps[last_pool:]:
         unit = np.ones((layout.channels, 1), dtype=np.float64)
         if np.any(line_of(steps[last_pool:], unit).slope < 0):
-            return "values are turned round behind a MaxPool"
+            return "values change their sign behind a MaxPool"
     return steps
 
 
@@ -171,7 +171,7 @@ def read_step(node: Node, layout: ChannelLayout) -> EpilogueStep | str:
 def _leaky_relu(node: Node, layout: ChannelLayout, where: str) -> EpilogueStep | str:
     alpha = np.float32(attribute(node, "alpha", 0.01))
     if not 0 <= alpha <= 1:
-        return f"{where} turns negative values round, or makes them grow"
+        return f"{where} has a negative alpha, or one above 1"
     return EpilogueStep(
         node, lambda t: np.where(t < 0, t * t.dtype.type(alpha), t), clamps=True
     )

@@ -1,6 +1,6 @@
 """Integer operators in QDQ form: dequantize, compute in float, quantize.
 
-``QLinearConv(x, ...)`` says the same as ``QuantizeLinear(Conv(DequantizeLinear(x), ...))``
+``QLinearConv(x, ...)`` equals ``QuantizeLinear(Conv(DequantizeLinear(x), ...))``
 where float32 sums its products exactly (scales that are powers of two, sums below 2^24).
 Elsewhere the operator is the more accurate of the two, and codes can be one step apart for
 a few values in 10^5; :mod:`qonnx_hub_adapters.qlinear.float_exactness` tells which are.

@@ -29,7 +29,7 @@ class IntegerNode:
         self.emit = Emitter(node)
 
     def fail(self, reason: str) -> SourceError:
-        """Return the error that says what about this node cannot be read."""
+        """Return an error with the node's operator, its name and the reason."""
         return SourceError(f"{self.node.op_type} '{self.node.name}' {reason}")
 
     def input(self, index: int) -> Value | None:

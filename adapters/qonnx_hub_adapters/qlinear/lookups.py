@@ -17,7 +17,7 @@ _BYTES = frozenset({onnx_ir.DataType.INT8, onnx_ir.DataType.UINT8})
 
 
 def quantize_lookups(graph: Graph) -> None:
-    """Say of every table that is looked up by integers what its own integers stand for.
+    """Put a quantizer behind every table that is looked up by integers of a quantizer.
 
     Before -> after: ``DequantizeLinear(Gather(table, Cast(q)), s, z)`` ->
     ``DequantizeLinear(QuantizeLinear(Gather(DequantizeLinear(table, s, z), Cast(q)), s, z),
@@ -39,7 +39,7 @@ def quantize_lookups(graph: Graph) -> None:
 
 
 def _reader_of_table(node: Node) -> Node | None:
-    """Return a DequantizeLinear that says what a lookup gives, if all its readers agree."""
+    """Return a DequantizeLinear with the values of a lookup, if all its readers agree."""
     if not is_standard(node, "Gather"):
         return None
     table, index = dialect.constant_tensor(node.inputs[0]), node.inputs[1]

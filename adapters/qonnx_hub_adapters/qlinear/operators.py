@@ -96,7 +96,7 @@ def refusal(product: QuantizedProduct, found: Requantization, signs: Array, form
     weights = scaled_weights(product, found, signs)
     low, high = int(weights.min(initial=0)), int(weights.max(initial=0))
     if low < -128 or high > (255 if low >= 0 else 127):
-        return "its weights do not fit 8 bits once they are turned"
+        return "its weights do not fit 8 bits once their signs are changed"
     if high > 127 and form.signed:
         return "no runtime multiplies int8 by uint8 weights"
     if not product.is_conv and np.any(found.bias) and product.layout.rank > 3:

@@ -214,15 +214,15 @@ def _convolution(
 
 
 def _conv_transpose(node: Node, x: Codes, weight: Weight) -> QuantizedProduct | str:
-    """Read a transposed convolution as a convolution with turned kernels.
+    """Read a transposed convolution as a convolution with flipped kernels.
 
     Its weight is (C, M/group, *kernel). Strides put zeros between the activations first.
     """
     if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
         return "its padding follows from its output's size"
     group = attribute(node, "group", 1)
-    turned = weight.map(lambda array: _turned(array, group))
-    kernel = turned.levels.shape[2:]
+    flipped = weight.map(lambda array: _flipped(array, group))
+    kernel = flipped.levels.shape[2:]
     axes = len(kernel)
     dilations = list(attribute(node, "dilations", [1] * axes))
     pads = attribute(node, "pads", [0] * 2 * axes)
@@ -243,11 +243,11 @@ def _conv_transpose(node: Node, x: Codes, weight: Weight) -> QuantizedProduct | 
         spread = _spreading(sizes, strides, begin, end)
         begin, end = [0] * axes, [0] * axes
     attributes = {"group": group, "pads": begin + end, "dilations": dilations}
-    return _convolution(node, x, turned, attributes, spread=spread)
+    return _convolution(node, x, flipped, attributes, spread=spread)
 
 
-def _turned(array: Array, group: int) -> Array:
-    """Return (C, M/group, *kernel) as (M, C/group, *kernel) with kernels turned round."""
+def _flipped(array: Array, group: int) -> Array:
+    """Return (C, M/group, *kernel) as (M, C/group, *kernel) with flipped kernels."""
     kernel = array.shape[2:]
     parts = array.reshape(group, array.shape[0] // group, array.shape[1], *kernel)
     swapped = np.swapaxes(parts, 1, 2).reshape(-1, array.shape[0] // group, *kernel)

@@ -239,7 +239,7 @@ def _step(case: Requantizing) -> int:
 def _reach_of_noise(case: Requantizing) -> float:
     """Return how far float rounding can carry a value, in steps of the quantizer.
 
-    The sum is off by at most what :func:`_is_certain` says; each operator behind it rounds
+    The sum is off by at most :func:`_sum_error`; each operator behind it rounds
     numbers no larger than the line through the largest sum.
     """
     slope = np.abs(case.line.slope)

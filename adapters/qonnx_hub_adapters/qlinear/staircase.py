@@ -150,7 +150,7 @@ def stairs_of(found: Requantization, like: Staircase) -> Staircase:
 def natural_requantization(
     line: Line, unit: Array, scales: Scales, factor: Array, sums: SumRange
 ) -> Requantization | None:
-    """Return the operator that says the chain's own slope and rounds its offset to ``b``.
+    """Return the operator with the chain's own slope, and its offset rounded to ``b``.
 
     Args:
         line: The chain, rising in every channel.

@@ -72,7 +72,7 @@ class NodeInfo:
 
 
 Rule: TypeAlias = Callable[[NodeInfo], ValueInfo | Sequence[ValueInfo] | None]
-"""What is known about a node's outputs; ``None`` says that nothing is."""
+"""What is known about a node's outputs; ``None`` where nothing is."""
 
 RuleTable: TypeAlias = Mapping[str, Rule]
 

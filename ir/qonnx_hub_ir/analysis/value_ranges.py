@@ -170,7 +170,7 @@ def _initializer(value: Value) -> ValueInfo:
 
 
 def of_elements(value: Value) -> ValueInfo:
-    """Return what the type of a value's elements says by itself."""
+    """Return what follows from the type of a value's elements alone."""
     kind = value.dtype
     if kind is None:
         return unbounded()
@@ -274,7 +274,7 @@ def _within_floats(info: ValueInfo, dtype: np.dtype[Any] | None) -> ValueInfo:
 
 
 def _of_output(info: ValueInfo, value: Value) -> ValueInfo:
-    """Return the info in its settled form, within what the value's type says by itself."""
+    """Return the info in its settled form, within the range of the value's type."""
     info = _within_floats(settled(info, shape_of(value)), numpy_type(value))
     by_type = of_elements(value)
     if by_type.grid is None or info.grid is not None:

@@ -2,7 +2,7 @@
 
 The steps are those of :mod:`qonnx_hub_ir.lowering.quantizer_steps`; here they become lines
 of ONNX's textual syntax, with all parameters and attributes read at run time. Zero points of 0
-are added too, and -0.0 + 0.0 is +0.0. A body says no more than the nodes of a file need
+are added too, and -0.0 + 0.0 is +0.0. A body holds no more than the nodes of a file need
 (:class:`~qonnx_hub_ir.lowering.quantizer_steps.Variant`), for every line is run for every
 element.
 

@@ -85,7 +85,7 @@ def parse(text: str) -> Function:
 
 
 def is_known(function: Function, nodes: Iterable[Node]) -> bool:
-    """Return whether a function says what the operator of its name means, for these nodes.
+    """Return whether a function computes what the operator of its name does, for these nodes.
 
     Names of values, and the version of the standard operators, may differ from ours.
 

@@ -67,7 +67,7 @@ class NodeWriter:
 
         Args:
             emit: Writes before the node.
-            quant: What the node says.
+            quant: The node's quantizer.
             x: What is quantized, in the computing type.
             dtype: numpy type to compute in.
         """

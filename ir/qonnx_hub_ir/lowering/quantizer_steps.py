@@ -132,7 +132,7 @@ class StepWriter(Protocol[T]):
         """Return what stands for values beyond a minifloat: infinity or NaN."""
 
     def unless_saturating(self, name: str, clipped: T, overflowed: T) -> T:
-        """Return the one or the other, as the quantizer says."""
+        """Return the first where the quantizer saturates, else the second."""
 
 
 def write_steps(w: StepWriter[T], variant: Variant) -> T:
@@ -309,7 +309,7 @@ def _grid(w: StepWriter[T], near: T, mantissa_bits: T, bias: T) -> T:
 
 
 PLAIN_ROUNDINGS = {Rounding.ROUND: "Round", Rounding.CEIL: "Ceil", Rounding.FLOOR: "Floor"}
-"""Modes that one operator of ONNX says."""
+"""Modes that are one operator of ONNX."""
 
 
 def write_rounding(w: StepWriter[T], mode: Rounding, t: T, name: str) -> T:

@@ -453,7 +453,7 @@ def test_a_channel_that_is_turned_round_behind_a_maxpool_stays_in_float() -> Non
     n.quant("gained", "y", 0.5, 4)
     model = n.model((1, 3, 5, 5), "y")
     artifact = export(model)
-    assert "turned round behind a MaxPool" in " ".join(artifact.notes)
+    assert "change their sign behind a MaxPool" in " ".join(artifact.notes)
     assert_exact(model, artifact)
 
 

@@ -28,14 +28,14 @@ from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
 
 def prepare(model: Model, version: int) -> None:
-    """Say in plain terms what the converter would misread.
+    """Rewrite what the converter would misread.
 
     Args:
         model: The copy that will be converted; changed in place.
         version: Its standard opset.
 
     Raises:
-        SourceError: An operator whose old meaning cannot be told, or not said any more.
+        SourceError: An operator whose old meaning is unknown, or has no form in newer opsets.
         PassError: Types or shapes contradict each other.
     """
     standard = [node for node in model.graph.all_nodes() if node.domain == ""]

@@ -84,7 +84,7 @@ class QuantToMultithreshold(InPlacePass):
         return True
 
     def _readable(self, node: Node) -> IntQuant | BipolarQuant | None:
-        """Return what a node says, where that can be said with thresholds."""
+        """Return a node's quantizer, where thresholds can express it."""
         x = node.inputs[0] if dialect.is_quantizer(node) else None
         if x is None or x.dtype != onnx_ir.DataType.FLOAT or x.is_initializer():
             return None
