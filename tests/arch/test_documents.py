@@ -19,7 +19,13 @@ ROOTS = (
     "qonnx_hub/",
 )
 WRITTEN = {"build.py"}  # files that conversions write, not files of the repository
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/api-changes.md",
+    "docs/architecture.md",
+    "docs/glossary.md",
+)
 
 
 def places_in(text: str) -> list[str]:
