@@ -1,12 +1,21 @@
-"""Optional frameworks: imported when needed, or an error that says what to install."""
+"""Optional frameworks: imported when needed, quiet while they work, or an error that helps."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
 from types import ModuleType
 
 from qonnx_hub_ir.errors import MissingDependencyError
+
+_LOCK = threading.RLock()
+"""Warning filters, the console and the state of torch's exporters are global variables."""
 
 
 def is_installed(module: str) -> bool:
@@ -34,3 +43,31 @@ def require(module: str, *, needed_by: str, extra: str) -> ModuleType:
             f"Install it with: pip install 'qonnx-hub[{extra}]'"
         )
     return importlib.import_module(module)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings, logs and prints of the frameworks to themselves; one thread at a time.
+
+    Errors are raised as ever.
+    """
+    nowhere = io.StringIO()
+    disabled = logging.root.manager.disable
+    with (
+        _LOCK,
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of its text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_adapters.dependencies import first_line, quiet, require
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.torch_common import modules
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet, require_torch
+from qonnx_hub_adapters.torch_common.framework import require_torch
 from qonnx_hub_adapters.torch_common.modules import PreparedModule, array_of, classes_from
 from qonnx_hub_adapters.torch_common.weights import with_weights
 from qonnx_hub_ir.errors import SourceError

@@ -19,7 +19,7 @@ from qonnx_hub_adapters.brevitas.quantizer_sites import (
     TRUNCATION,
     QuantizerProxy,
 )
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer

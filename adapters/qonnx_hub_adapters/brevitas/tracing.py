@@ -27,8 +27,7 @@ from qonnx_hub_adapters.brevitas.options import BrevitasOptions
 from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, QuantizerProxy
 from qonnx_hub_adapters.brevitas.recording import Call, Recording
 from qonnx_hub_adapters.brevitas.recurrent import keep_plain_lstms
-from qonnx_hub_adapters.dependencies import require
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.dependencies import first_line, quiet, require
 from qonnx_hub_adapters.torch_common.modules import input_names, output_names
 from qonnx_hub_ir.errors import SourceError
 

@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.pytorch import markers
 from qonnx_hub_adapters.pytorch.expansion import QUANTIZED, WrittenQuantizer, expand
 from qonnx_hub_adapters.pytorch.naming import clean_path
 from qonnx_hub_adapters.pytorch.programs import MarkedProgram
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
 from qonnx_hub_adapters.torch_common.graphs import read_traced
 from qonnx_hub_adapters.torch_common.modules import output_names
 from qonnx_hub_ir import dialect, operators

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.pytorch.tracing import traced_inputs
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import answer_in_pieces, array_of
 from qonnx_hub_ir.errors import ExecutionError
 from qonnx_hub_ir.quantizers import Array

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub_adapters.dependencies import quiet
 from qonnx_hub_adapters.pytorch.affine import Affine, codes, values
 from qonnx_hub_adapters.pytorch.constants import Constants, writes_into
 from qonnx_hub_adapters.pytorch.fake_quant import (
@@ -23,7 +24,6 @@ from qonnx_hub_adapters.pytorch.fake_quant import (
 )
 from qonnx_hub_adapters.pytorch.markers import marker
 from qonnx_hub_adapters.pytorch.naming import Names
-from qonnx_hub_adapters.torch_common.framework import quiet
 from qonnx_hub_adapters.torch_common.modules import array_of
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.quantizers import Array

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import classes_from
 from qonnx_hub_ir.errors import SourceError, UsageError
 

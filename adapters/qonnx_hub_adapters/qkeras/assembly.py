@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx.defs
@@ -19,6 +19,8 @@ from qonnx_hub_adapters.qkeras.tracing import DOMAIN, KEY, MARKER, MarkedTrace
 from qonnx_hub_adapters.qkeras.weights import OffGridError, store
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
+from qonnx_hub_ir.graph.names import free_name
+from qonnx_hub_ir.graph.subgraphs import every_value
 from qonnx_hub_ir.verify import require_valid
 
 
@@ -53,10 +55,11 @@ def assemble(
     by_key = {site.key: site for site in sites}
     _set_weights(model.graph, trace, by_key, recorded, len(inputs))
     _expand_markers(model.graph, by_key)
-    _drop_marker_domain(model)
+    model.opset_imports.pop(DOMAIN, None)
+    model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
     _require_known_operators(model, name)
     mend_resize(model)
-    _rename_ends(model.graph, inputs, outputs)
+    _rename_ends(model, inputs, outputs)
     model.graph.name, model.graph.doc_string = name, None
     model.doc_string = None
     clean = read_model(model)
@@ -115,35 +118,20 @@ def _set_weight(
 
 
 def _expand_markers(graph: Graph, sites: Mapping[str, QuantizerSlot]) -> None:
-    counts: dict[str, int] = {}
-    for node in list(_markers(graph)):
-        key = node.attributes[KEY].as_string()
-        site = sites[key]
-        count = counts.get(key, 0)
-        counts[key] = count + 1
-        node.name = f"{key}_{count}" if count else key
+    taken: set[str] = set()
+    for node in list(graph.all_nodes()):
+        if (node.domain, node.op_type) != (DOMAIN, MARKER):
+            continue
+        site = sites[node.attributes[KEY].as_string()]
+        node.name = free_name(site.key, taken)
         owner, x = node.graph, node.inputs[0]
         if not isinstance(owner, Graph) or x is None:
             raise SourceError(f"layer '{site.layer}': a marker lost its input")
         node.outputs[0].metadata_props[dialect.PROVENANCE] = node.name
         write = Writer(node)
-        write.emit.replace_with(_own(write, expand(write, x, site.description), x))
-
-
-def _own(write: Writer, value: Value, x: Value) -> Value:
-    """Return a value that may take the marker's name: never the marker's own input."""
-    return write.op("Identity", x) if value is x else value
-
-
-def _markers(graph: Graph) -> Iterator[Node]:
-    for node in graph.all_nodes():
-        if node.domain == DOMAIN and node.op_type == MARKER:
-            yield node
-
-
-def _drop_marker_domain(model: Model) -> None:
-    model.opset_imports.pop(DOMAIN, None)
-    model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+        value = expand(write, x, site.description)
+        # The marker's name may not go to its own input.
+        write.emit.replace_with(write.op("Identity", x) if value is x else value)
 
 
 def _require_known_operators(model: Model, name: str) -> None:
@@ -155,26 +143,19 @@ def _require_known_operators(model: Model, name: str) -> None:
         where = node.name or str(node.outputs[0].name)
         if operators.of(node).random is True and operators.is_known(operators.of(node)):
             gaps.append(Gap(where, node.op_type, "draws random values at inference"))
-        elif not onnx.defs.has(node.op_type) or not _in_version(node.op_type, version):
+        elif not onnx.defs.has(node.op_type, version):
             reason = "an operator of TensorFlow that tf2onnx does not convert"
             gaps.append(Gap(where, node.op_type, reason))
     if gaps:
         raise UnsupportedGraphError(f"model '{name}' cannot be said in ONNX:", gaps)
 
 
-def _in_version(op_type: str, version: int) -> bool:
-    try:
-        onnx.defs.get_schema(op_type, version, "")
-    except onnx.defs.SchemaError:
-        return False
-    return True
-
-
-def _rename_ends(graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def _rename_ends(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Give inputs and outputs their Keras names; whoever has such a name gives way."""
+    graph = model.graph
     ends = [*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)]
     wanted = {*inputs, *outputs}
-    for value in _values(graph):
+    for value in list(every_value(model)):
         if value.name in wanted:
             value.name = f"{value.name}_inner"
     taken: set[str] = set()
@@ -182,10 +163,3 @@ def _rename_ends(graph: Graph, inputs: Sequence[str], outputs: Sequence[str]) ->
         fresh = name if name not in taken else f"{name}_out"
         taken.add(fresh)
         value.name = fresh
-
-
-def _values(graph: Graph) -> Iterator[Value]:
-    yield from graph.inputs
-    yield from list(graph.initializers.values())
-    for node in graph.all_nodes():
-        yield from node.outputs

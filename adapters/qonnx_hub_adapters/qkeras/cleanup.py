@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 from onnx_ir.passes.common import IdentityEliminationPass
 
 from qonnx_hub_adapters.qkeras.convolutions import flatten_convolutions, fuse_bias
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter, transpose_node
 from qonnx_hub_ir.graph.permutations import Perm
+from qonnx_hub_ir.graph.queries import Dims, dims, input_of
 from qonnx_hub_ir.graph.rewriting import bypass, replace_node
 from qonnx_hub_ir.passes import (
     DropUnused,
@@ -21,7 +21,7 @@ from qonnx_hub_ir.passes import (
     SinkTransposes,
     run_passes,
 )
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, is_whole
 
 _TF_NEAREST = "tf_half_pixel_for_nn"
 """A coordinate mode that tf2onnx still writes and ONNX dropped at opset 13."""
@@ -38,18 +38,12 @@ def mend_resize(model: Model) -> None:
         mode = node.attributes.get("coordinate_transformation_mode")
         if node.op_type != "Resize" or mode is None or mode.value != _TF_NEAREST:
             continue
-        whole = _has_whole_factors(node)
+        scales = dialect.constant_value(input_of(node, 2))
+        whole = scales is not None and scales.size and is_whole(scales) and scales.min() >= 1
         words = ("asymmetric", "floor") if whole else ("half_pixel", "round_prefer_ceil")
         names = ("coordinate_transformation_mode", "nearest_mode")
         for name, word in zip(names, words, strict=True):
             node.attributes[name] = onnx_ir.AttrString(name, word)
-
-
-def _has_whole_factors(node: Node) -> bool:
-    scales = dialect.constant_value(node.inputs[2]) if len(node.inputs) > 2 else None
-    if scales is None or scales.size == 0:
-        return False
-    return bool(np.all((scales >= 1) & (scales == np.rint(scales))))
 
 
 def separate_results(model: Model) -> None:
@@ -91,14 +85,14 @@ def restore_transposes(model: Model) -> None:
         replace_node(node, fresh.outputs[0])
 
 
-def _moved_axis(dims: list[object], target: Array | None) -> Perm | None:
+def _moved_axis(sizes_before: list[object], target: Array | None) -> Perm | None:
     """Return the permutation between the layouts of images that a Reshape amounts to."""
-    if target is None or target.size != 4 or len(dims) != 4:
+    if target is None or target.size != 4 or len(sizes_before) != 4:
         return None
     for perm, one in (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1)):
-        if dims[one] != 1:
+        if sizes_before[one] != 1:
             continue
-        sizes = [dims[axis] for axis in perm]
+        sizes = [sizes_before[axis] for axis in perm]
         wanted = [int(size) for size in target.reshape(-1)]
         open_axes = [i for i, size in enumerate(sizes) if not isinstance(size, int)]
         fits = [
@@ -124,12 +118,12 @@ def straighten_reshapes(model: Model) -> None:
 def _straighten(node: Node) -> bool:
     """Give one Reshape a constant shape, or remove it; return whether shapes may follow."""
     source, emit = node.inputs[0], Emitter(node)
-    before, after = None if source is None else _dims(source), _dims(node.outputs[0])
+    before, after = dims(source), dims(node.outputs[0])
     if source is None or after is None or 0 in after:
         return False
-    if sum(isinstance(size, str) for size in after) > 1:
+    if sum(not isinstance(size, int) for size in after) > 1:
         return False
-    if before is not None and _is_same(before, after):
+    if before is not None and _are_same(before, after):
         # A graph output keeps its name, and the value before it its layer's.
         if node.outputs[0].is_graph_output():
             emit.replace_with(emit.add("Identity", [source]))
@@ -145,20 +139,14 @@ def _straighten(node: Node) -> bool:
     return True
 
 
-def _dims(value: Value) -> list[int | str] | None:
-    if value.shape is None:
-        return None
-    return [d if isinstance(d, int) else str(d.value) for d in value.shape]
-
-
-def _is_same(before: list[int | str], after: list[int | str]) -> bool:
+def _are_same(before: Dims, after: Dims) -> bool:
     """Return whether two shapes of the same number of elements are one."""
-    open_axes = [i for i, size in enumerate(before) if isinstance(size, str)]
-    if len(before) != len(after) or len(open_axes) > 1:
+    open_axes = [not isinstance(size, int) for size in before]
+    if len(before) != len(after) or sum(open_axes) > 1:
         return False
     return all(
-        i in open_axes if isinstance(size, str) else size == before[i]
-        for i, size in enumerate(after)
+        is_open if not isinstance(new, int) else new == old
+        for old, new, is_open in zip(before, after, open_axes, strict=True)
     )
 
 

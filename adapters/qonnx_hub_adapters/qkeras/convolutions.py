@@ -10,8 +10,9 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import transpose_node
-from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
+from qonnx_hub_ir.graph.constants import is_constant_tree, known_integers, shape_of_constant
 from qonnx_hub_ir.graph.permutations import perm_of
+from qonnx_hub_ir.graph.queries import input_of, only_reader
 from qonnx_hub_ir.graph.rewriting import replace_node
 
 
@@ -27,14 +28,14 @@ def flatten_convolutions(model: Model) -> None:
     stride 1 and no padding.
     """
     for node in list(model.graph):
-        conv = _only_source(node, "Squeeze", [2])
+        conv = _only_producer(_data_of(node, "Squeeze", [2]))
         if conv is None or conv.op_type != "Conv" or conv.domain != "":
             continue
         turned = _only_producer(conv.inputs[0])
         if turned is None or perm_of(turned) != (0, 3, 1, 2):
             continue
         widened = _only_producer(turned.inputs[0])
-        x = None if widened is None else _unsqueezed(widened, [1])
+        x = _data_of(widened, "Unsqueeze", [1])
         attributes = _flat_attributes(conv)
         if x is None or attributes is None or not is_constant_tree(conv.inputs[1]):
             continue
@@ -43,27 +44,16 @@ def flatten_convolutions(model: Model) -> None:
 
 def _only_producer(value: Value | None) -> Node | None:
     """Return who makes a value that only one node reads."""
-    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+    return value.producer() if value is not None and only_reader(value) else None
+
+
+def _data_of(node: Node | None, op_type: str, axes: list[int]) -> Value | None:
+    """Return what an operator of rank 4 reads, if it names these axes from either end."""
+    if node is None or node.op_type != op_type:
         return None
-    return value.producer()
-
-
-def _has_axes(node: Node, axes: list[int]) -> bool:
-    """Return whether an operator of rank 4 names these axes, counted from either end."""
-    known = dialect.constant_value(node.inputs[1]) if len(node.inputs) > 1 else None
-    return known is not None and [int(axis) % 4 for axis in known.reshape(-1)] == axes
-
-
-def _only_source(node: Node, op_type: str, axes: list[int]) -> Node | None:
-    if node.op_type != op_type or not _has_axes(node, axes):
-        return None
-    return _only_producer(node.inputs[0])
-
-
-def _unsqueezed(node: Node, axes: list[int]) -> Value | None:
-    if node.op_type != "Unsqueeze" or not _has_axes(node, axes):
-        return None
-    return node.inputs[0]
+    known = known_integers(input_of(node, 1))
+    is_named = known is not None and [axis % 4 for axis in known] == axes
+    return node.inputs[0] if is_named else None
 
 
 def _flat_attributes(conv: Node) -> dict[str, Any] | None:
@@ -132,9 +122,9 @@ def _takes_bias(conv: Node, bias: Value) -> bool:
     result = conv.outputs[0]
     if conv.op_type != "Conv" or conv.domain != "" or not is_constant_tree(bias):
         return False
-    if len(result.uses()) != 1 or result.is_graph_output() or result.shape is None:
+    if not only_reader(result) or result.shape is None:
         return False
-    if len(conv.inputs) > 2 and conv.inputs[2] is not None:
+    if input_of(conv, 2) is not None:
         return False
     shape = shape_of_constant(bias)
     full = (1,) * (len(result.shape) - len(shape)) + shape

@@ -11,6 +11,8 @@ Source: the ``__call__`` of each class in ``qkeras.quantizers``, 0.9.0 and qkera
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from onnx_ir import Node, Value
@@ -30,7 +32,13 @@ from qonnx_hub_adapters.qkeras.quantizers import (
     UnreadableQuantizerError,
     depends_on_data,
 )
-from qonnx_hub_adapters.qkeras.weights import integers, number_of, power_of_two_grid
+from qonnx_hub_adapters.qkeras.weights import (
+    integers,
+    number_of,
+    power_of_two_grid,
+    relu_grid,
+    tanh_grid,
+)
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, Quantizer
 
@@ -87,27 +95,7 @@ def expand(write: Writer, x: Value, description: Description) -> Value:
         UnreadableQuantizerError: As in :func:`check_expandable`.
     """
     check_expandable(description)
-    match description:
-        case FixedPoint():
-            return _fixed_point(write, x, description)
-        case LinearQuantizer():
-            return _linear(write, x, description)
-        case Binary():
-            return _binary(write, x, description)
-        case Ternary():
-            return _ternary(write, x, description)
-        case Relu():
-            return _relu(write, x, description)
-        case MuLaw():
-            return _mu_law(write, x, description)
-        case Tanh():
-            return _tanh(write, x, description)
-        case Sigmoid():
-            return _sigmoid(write, x, description)
-        case PowerOfTwo():
-            return _power_of_two(write, x, description)
-        case BinarySigmoid():
-            return _binary_sigmoid(write, x, description)
+    return _WRITERS[type(description)](write, x, description)
 
 
 def _fixed_point(write: Writer, x: Value, q: FixedPoint) -> Value:
@@ -177,33 +165,31 @@ def _ternary(write: Writer, x: Value, q: Ternary) -> Value:
 def _relu(write: Writer, x: Value, q: Relu) -> Value:
     """clip(RNE(x / step), 0, highest) * step, plus the scaled-down negative part."""
     if q.noise == 0:
-        return _unquantized_relu(write, x, q)
+        return _sloped(write, x, q.slope, q.unquantized_upper)
     y = _curved_relu(write, x, q) if q.curve is not None else _plain_relu(write, x, q)
     if q.upper is not None:
         y = write.op("Min", y, q.upper)
     if q.noise == 1:
         return y
-    return _mixed(write, _unquantized_relu(write, x, q), y, q.noise)
+    return _mixed(write, _sloped(write, x, q.slope, q.unquantized_upper), y, q.noise)
 
 
-def _unquantized_relu(write: Writer, x: Value, q: Relu) -> Value:
-    y = write.emit.add("LeakyRelu", [x], alpha=q.slope) if q.slope else write.op("Relu", x)
-    return y if q.unquantized_upper is None else write.op("Min", y, q.unquantized_upper)
+def _sloped(write: Writer, x: Value, slope: float, upper: Array | float | None) -> Value:
+    """Return min(x >= 0 ? x : slope * x, upper)."""
+    y = write.emit.add("LeakyRelu", [x], alpha=slope) if slope else write.op("Relu", x)
+    return y if upper is None else write.op("Min", y, upper)
 
 
 def _plain_relu(write: Writer, x: Value, q: Relu) -> Value:
-    codes = q.bits - int(q.slope != 0)
-    step = np.exp2(q.integer - np.float32(codes)).astype(np.float32)
-    if not q.slope:
-        # The Quant clamps below zero by itself; readers look for the Relu in front.
-        return write.quant(write.op("Relu", x), integers(step, q.bits, signed=False))
-    extra = max(int(math.log2(q.slope)), 0)
-    leaky = write.emit.add("LeakyRelu", [x], alpha=q.slope)
-    y = write.quant(leaky, integers(step, q.bits + extra))
-    if q.slope != 1:
+    # The Quant clamps below zero by itself; readers look for the Relu in front.
+    grid = relu_grid(q)
+    y = write.quant(_sloped(write, x, q.slope, None), grid)
+    if q.slope not in (0, 1):
         # The lowest value may lie between two steps: it is a bound, not a code.
         y = write.op("Max", y, -q.slope * np.exp2(q.integer))
-    return y if extra == 0 else write.op("Min", y, (2.0**codes - 1) * step)
+    if q.slope >= 2:
+        y = write.op("Min", y, (2.0 ** (q.bits - 1) - 1) * np.asarray(grid.scale))
+    return y
 
 
 def _curved_relu(write: Writer, x: Value, q: Relu) -> Value:
@@ -244,13 +230,8 @@ def _tanh(write: Writer, x: Value, q: Tanh) -> Value:
         p = write.op("Tanh", x)
     else:
         p = write.op("Sub", write.op("Mul", _curve(write, x, q.curve), 2.0), 1.0)
-    if q.bits > 1:
-        return write.quant(
-            p, integers(number_of(2.0 ** (1 - q.bits)), q.bits, narrow=q.symmetric)
-        )
-    # The levels of one bit are -1 and 0; a Quant of one signed bit would mean -1 and 1.
-    y = write.quant(p, integers(number_of(1.0), 2))
-    return write.op("Clip", y, -1.0 + q.symmetric, 0.0)
+    y = write.quant(p, tanh_grid(q))
+    return y if q.bits > 1 else write.op("Clip", y, -1.0 + q.symmetric, 0.0)
 
 
 def _sigmoid(write: Writer, x: Value, q: Sigmoid) -> Value:
@@ -290,14 +271,8 @@ def _power_of_two(write: Writer, x: Value, q: PowerOfTwo) -> Value:
     y = write.quant(y, power_of_two_grid(q))
     if q.noise == 1:
         return y
-    return _mixed(write, _unquantized_power(write, x, q), y, q.noise)
-
-
-def _unquantized_power(write: Writer, x: Value, q: PowerOfTwo) -> Value:
-    if not q.relu:
-        return x
-    y = write.emit.add("LeakyRelu", [x], alpha=q.slope) if q.slope else write.op("Relu", x)
-    return y if q.max_value is None else write.op("Min", y, q.max_value)
+    plain = _sloped(write, x, q.slope, q.max_value) if q.relu else x
+    return _mixed(write, plain, y, q.noise)
 
 
 def _power(write: Writer, magnitude: Value, q: PowerOfTwo) -> Value:
@@ -314,3 +289,17 @@ def _power(write: Writer, magnitude: Value, q: PowerOfTwo) -> Value:
         exponent = write.op("Mul", exponent, 2.0)
     tiny = write.op("Less", magnitude, _EPSILON)
     return write.op("Pow", 2.0, write.op("Where", tiny, float(q.lowest), exponent))
+
+
+_WRITERS: Mapping[type, Callable[[Writer, Value, Any], Value]] = {
+    FixedPoint: _fixed_point,
+    LinearQuantizer: _linear,
+    Binary: _binary,
+    Ternary: _ternary,
+    Relu: _relu,
+    MuLaw: _mu_law,
+    Tanh: _tanh,
+    Sigmoid: _sigmoid,
+    PowerOfTwo: _power_of_two,
+    BinarySigmoid: _binary_sigmoid,
+}

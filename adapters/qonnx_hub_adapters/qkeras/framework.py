@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_adapters.dependencies import is_installed, quiet
 from qonnx_hub_ir.errors import MissingDependencyError, SourceError
 
 NEEDED = ("tensorflow", "qkeras", "tf2onnx")
@@ -147,7 +145,7 @@ def _assembled(keras: ModuleType, generation: int) -> Framework:
     tf = importlib.import_module("tensorflow")
     if generation == 2:
         _mend_tensorflow()
-    with _quiet_import():
+    with quiet():  # what qkeras says at its own import is not the user's to mend
         qkeras = importlib.import_module("qkeras")
         importlib.import_module("qkeras.utils")
     return Framework(tf, keras, qkeras, generation)
@@ -167,16 +165,6 @@ def _mend_tensorflow() -> None:
     ):
         if not hasattr(module, name) and value is not None:
             setattr(module, name, value)
-
-
-@contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        # What qkeras warns about at its own import is not the user's to mend.
-        warnings.simplefilter("ignore")
-        yield
 
 
 def internal_sigmoid(qkeras: ModuleType) -> str:

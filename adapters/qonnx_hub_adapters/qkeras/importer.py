@@ -36,6 +36,7 @@ from qonnx_hub_adapters.qkeras.quantizers import UnreadableQuantizerError, words
 from qonnx_hub_adapters.qkeras.recording import record, signature_of
 from qonnx_hub_adapters.qkeras.tracing import trace
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
+from qonnx_hub_ir.graph.names import free_name
 
 INFO = AdapterInfo(
     name="qkeras",
@@ -56,6 +57,8 @@ INFO = AdapterInfo(
     },
 )
 
+_STATEFUL = "stateful=True keeps the state between calls; a graph answers each call alone"
+
 
 class QkerasImporter:
     """Keras -> IR."""
@@ -74,7 +77,12 @@ class QkerasImporter:
             SourceError: It cannot be read, traced or converted.
             UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
         """
-        model, framework = _opened(source, options)
+        require_installed()
+        model: Any = source
+        if keras_base(source):
+            framework = framework_of(source)
+        else:
+            model, framework = model_files.open_file(str(source), options)
         return _converted(model, options, framework)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
@@ -94,18 +102,17 @@ class QkerasImporter:
         }
 
 
-def _opened(source: object, options: ImportOptions) -> tuple[Any, Framework]:
-    require_installed()
-    if keras_base(source):
-        return source, framework_of(source)
-    return model_files.open_file(str(source), options)
-
-
 def _converted(model: Any, options: ImportOptions, framework: Framework) -> Model:
-    _require_float32(framework)
+    floatx = framework.keras.backend.floatx()
+    if floatx != "float32":
+        raise SourceError(f"Keras computes in {floatx}; only float32 models can be converted")
     sites, gaps = find_sites(model, internal_sigmoid(framework.qkeras))
     gaps.extend(_unexpandable(sites))
-    gaps.extend(_stateful(model))
+    gaps.extend(
+        Gap(path, type(layer).__name__, _STATEFUL, "build the model with stateful=False")
+        for path, layer in find_layers(model)
+        if getattr(layer, "stateful", False) is True and "cell" in vars(layer)
+    )
     if gaps:
         raise UnsupportedGraphError(
             f"model '{model.name}' has layers that cannot be converted:", gaps
@@ -126,12 +133,6 @@ def _converted(model: Any, options: ImportOptions, framework: Framework) -> Mode
     )
 
 
-def _require_float32(framework: Framework) -> None:
-    floatx = framework.keras.backend.floatx()
-    if floatx != "float32":
-        raise SourceError(f"Keras computes in {floatx}; only float32 models can be converted")
-
-
 def _unexpandable(sites: list[QuantizerSlot]) -> list[Gap]:
     gaps = []
     for site in sites:
@@ -143,16 +144,6 @@ def _unexpandable(sites: list[QuantizerSlot]) -> list[Gap]:
             what = f"{site.role} quantizer {words(site.quantizer)}"
             gaps.append(Gap(site.layer, what, str(error)))
     return gaps
-
-
-def _stateful(model: Any) -> list[Gap]:
-    """Return the recurrent layers that go on where the call before ended."""
-    reason = "stateful=True keeps the state between calls; a graph answers each call alone"
-    return [
-        Gap(path, type(layer).__name__, reason, "build the model with stateful=False")
-        for path, layer in find_layers(model)
-        if getattr(layer, "stateful", False) is True and "cell" in vars(layer)
-    ]
 
 
 def input_names(model: Any, count: int) -> list[str]:
@@ -172,10 +163,5 @@ def output_names(model: Any, count: int) -> list[str]:
 def _unique(names: list[str], count: int, stem: str) -> list[str]:
     if len(names) != count:
         names = [stem] if count == 1 else [f"{stem}_{index}" for index in range(count)]
-    unique: list[str] = []
-    for name in names:
-        fresh, number = name, 1
-        while fresh in unique:
-            fresh, number = f"{name}_{number}", number + 1
-        unique.append(fresh)
-    return unique
+    taken: set[str] = set()
+    return [free_name(name, taken) for name in names]

@@ -78,7 +78,8 @@ def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
             f"'{path}' holds a traced function, not a Keras model: its quantizers are gone; "
             "load it with its classes as custom_objects, or convert the model that wrote it"
         )
-    _require_layers(model, path)
+    if not list(model._flatten_layers(include_self=False, recursive=True)):
+        raise SourceError(f"'{path}' holds a model without layers")
     return model, framework
 
 
@@ -102,10 +103,14 @@ def _is_hdf5(path: Path) -> bool:
 def _load(path: Path, options: ImportOptions, objects: dict[str, Any], fw: Framework) -> Any:
     models = fw.keras.models
     suffix = path.suffix.lower()
+    if path.is_dir() and fw.generation == 3:
+        raise SourceError(
+            f"'{path}' is a SavedModel folder: Keras 3 does not read those; "
+            "save the model as .keras"
+        )
     try:
         if suffix == ".json":
             return _from_architecture(path, options, objects, fw)
-        _require_no_folder(path, fw.generation)
         if suffix == ".keras" and fw.generation == 2 and _written_by_keras_3(path):
             model = read_keras_3(path, objects, fw)
         else:
@@ -269,10 +274,11 @@ def _reading(kind: Any, repair: Callable[[dict[str, Any]], dict[str, Any]]) -> I
 
 def _with_quantizer(qkeras: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def repair(config: dict[str, Any]) -> dict[str, Any]:
-        return {
-            **config,
-            "activation": _readable(config["activation"], qkeras.get_quantizer),
-        }
+        activation = config["activation"]
+        if not isinstance(activation, dict):
+            return config
+        known = {key: activation[key] for key in ("class_name", "config") if key in activation}
+        return {**config, "activation": qkeras.get_quantizer(known)}
 
     return repair
 
@@ -285,14 +291,6 @@ def _without_renorm(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in _RENORM}
 
 
-def _readable(activation: Any, get_quantizer: Any) -> Any:
-    """Return an activation of a config: a dict becomes the quantizer it describes."""
-    if not isinstance(activation, dict):
-        return activation
-    known = {key: activation[key] for key in ("class_name", "config") if key in activation}
-    return get_quantizer(known)
-
-
 def _written_by_keras_3(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         try:
@@ -300,16 +298,3 @@ def _written_by_keras_3(path: Path) -> bool:
         except (KeyError, json.JSONDecodeError) as error:
             raise SourceError(f"'{path}' has no metadata: it is no .keras file") from error
     return not version.startswith("2.")
-
-
-def _require_no_folder(path: Path, generation: int) -> None:
-    if path.is_dir() and generation == 3:
-        raise SourceError(
-            f"'{path}' is a SavedModel folder: Keras 3 does not read those; "
-            "save the model as .keras"
-        )
-
-
-def _require_layers(model: Any, path: Path) -> None:
-    if not list(model._flatten_layers(include_self=False, recursive=True)):
-        raise SourceError(f"'{path}' holds a model without layers")

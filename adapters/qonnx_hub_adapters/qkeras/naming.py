@@ -12,6 +12,7 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.names import free_name, rename_values
 from qonnx_hub_ir.passes import InferShapes
 
 BATCH = "batch"
@@ -54,13 +55,14 @@ def name_values(model: Model, layers: Collection[str], *, numbered: bool) -> Non
         for value in graph.initializers.values()
         if dialect.PROVENANCE in value.metadata_props
     }
-    # Two rounds: a new name may be one that another value still has.
-    for index, node in enumerate(graph.all_nodes()):
-        for number, value in enumerate(node.outputs):
-            if value.name and value.name not in kept:
-                value.name = f"{_PENDING}{index}_{number}"
     _name_nodes(graph, owners, kept)
-    _name_constants(graph, weights | kept)
+    results = [
+        (value, f"{node.name}_out{number or ''}")
+        for node in graph.all_nodes()
+        for number, value in enumerate(node.outputs)
+        if value.name and value.name not in kept
+    ]
+    rename_values(model, [*results, *_constant_names(graph, weights | kept)])
     last = {
         owners[node]: node
         for node in graph
@@ -74,7 +76,6 @@ def name_values(model: Model, layers: Collection[str], *, numbered: bool) -> Non
             )
 
 
-_PENDING = "__pending_"
 _WEIGHT_TAILS = ("/kernel_quant", "/bias_quant", "/depthwise_quant", "/pointwise_quant")
 
 
@@ -113,36 +114,22 @@ def _name_nodes(graph: Graph, owners: dict[Node, str], kept: Collection[str]) ->
         owner = owners[node]
         own = dialect.is_quantizer(node) and str(node.name).startswith(f"{owner}/")
         stem = str(node.name) if own else f"{owner or 'model'}/{node.op_type}"
-        name, count = stem, 1
-        while name in used:
-            name, count = f"{stem}_{count}", count + 1
-        used.add(name)
-        node.name = name
-        for number, value in enumerate(node.outputs):
-            if value.name and value.name.startswith(_PENDING):
-                value.name = f"{name}_out" if number == 0 else f"{name}_out{number}"
+        node.name = free_name(stem, used)
 
 
-def _name_constants(graph: Graph, kept: Collection[str]) -> None:
-    """Name every constant that is no weight after its first reader."""
+def _constant_names(graph: Graph, kept: Collection[str]) -> list[tuple[Value, str]]:
+    """Return a name for every constant that is no weight: after its first reader."""
     taken = {str(value.name) for value in graph.inputs} | set(kept)
     values: list[tuple[Value, str]] = []
-    for value in list(graph.initializers.values()):
+    for value in graph.initializers.values():
         uses = sorted(
             (str(usage.node.name), usage.idx) for usage in value.uses() if usage.node.graph
         )
         if value.name in kept or not uses:
             continue
         stem = f"{uses[0][0]}_{_parameter(value, uses[0][1])}"
-        name, count = stem, 1
-        while name in taken:
-            name, count = f"{stem}_{count}", count + 1
-        taken.add(name)
-        values.append((value, name))
-    for index, (value, _) in enumerate(values):
-        value.name = f"{_PENDING}{index}"
-    for value, name in values:
-        value.name = name
+        values.append((value, free_name(stem, taken)))
+    return values
 
 
 def _parameter(value: Value, index: int) -> str:

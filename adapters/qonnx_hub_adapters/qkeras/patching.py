@@ -23,6 +23,7 @@ from qonnx_hub_adapters.qkeras.quantizers import (
     words,
 )
 from qonnx_hub_ir.errors import Gap
+from qonnx_hub_ir.graph.names import free_name
 
 WEIGHT_ROLES = frozenset(
     {
@@ -66,15 +67,9 @@ class QuantizerSlot:
 
 def find_layers(model: Any) -> list[tuple[str, Any]]:
     """Return every layer of a model with its path, nested models and RNN cells included."""
-    found: list[tuple[str, Any]] = []
     taken: set[str] = set()
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        path, count = str(layer.name), 1
-        while path in taken:
-            path, count = f"{layer.name}_{count}", count + 1
-        taken.add(path)
-        found.append((path, layer))
-    return found
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    return [(free_name(str(layer.name), taken), layer) for layer in layers]
 
 
 def find_sites(model: Any, sigmoid: str) -> tuple[list[QuantizerSlot], list[Gap]]:
@@ -188,33 +183,24 @@ def replaced(
 @contextlib.contextmanager
 def preserved(model: Any, sites: list[QuantizerSlot], framework: Framework) -> Iterator[None]:
     """Put every variable, and every attribute of the quantizers, back at the end."""
-    holders = [layer for _, layer in find_layers(model)] + [site.quantizer for site in sites]
-    # A quantizer function has no state of its own.
-    states = [(q, dict(vars(q))) for q in _distinct([site.quantizer for site in sites])]
-    adaptive = [
-        (layer, dict(vars(layer)))
-        for _, layer in find_layers(model)
-        if type(layer).__name__ == "QAdaptiveActivation"
-    ]
-    variables = _variables(model, holders, framework)
+    layers = [layer for _, layer in find_layers(model)]
+    quantizers = [site.quantizer for site in sites]
+    adaptive = [layer for layer in layers if type(layer).__name__ == "QAdaptiveActivation"]
+    states = [(one, dict(vars(one))) for one in _distinct([*quantizers, *adaptive])]
+    variables = _variables(model, [*layers, *quantizers], framework)
     values = [variable.numpy() for variable in variables]
     try:
         yield
     finally:
-        for owner, state in (*states, *adaptive):
-            _restore(owner, state)
+        for owner, state in states:
+            for name in vars(owner).keys() - state.keys():
+                object.__delattr__(owner, name)
+            for name, value in state.items():
+                if vars(owner).get(name) is not value:
+                    object.__setattr__(owner, name, value)
         for variable, value in zip(variables, values, strict=True):
             if variable.numpy().tobytes() != value.tobytes():
                 variable.assign(value)
-
-
-def _restore(owner: Any, state: dict[str, Any]) -> None:
-    for name in list(vars(owner)):
-        if name not in state:
-            object.__delattr__(owner, name)
-    for name, value in state.items():
-        if vars(owner).get(name) is not value:
-            object.__setattr__(owner, name, value)
 
 
 def _variables(model: Any, holders: list[Any], framework: Framework) -> list[Any]:

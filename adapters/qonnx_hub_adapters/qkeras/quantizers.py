@@ -354,18 +354,6 @@ def _relu(q: Any, sigmoid: str) -> Relu:
     )
 
 
-def _ulaw(q: Any, sigmoid: str) -> MuLaw:
-    return MuLaw(int(q.bits), int(q.integer), bool(q.symmetric), float(q.u), sigmoid)
-
-
-def _tanh(q: Any, sigmoid: str) -> Tanh:
-    return Tanh(int(q.bits), bool(q.symmetric), "tanh" if q.use_real_tanh else sigmoid)
-
-
-def _sigmoid(q: Any, sigmoid: str) -> Sigmoid:
-    return Sigmoid(int(q.bits), bool(q.symmetric), "real" if q.use_real_sigmoid else sigmoid)
-
-
 def _po2(q: Any, _: str) -> PowerOfTwo:
     relu = type(q).__name__ == "quantized_relu_po2"
     return PowerOfTwo(
@@ -388,9 +376,15 @@ _READERS: Mapping[str, Callable[[Any, str], Description]] = {
     "quantized_po2": _po2,
     "quantized_relu": _relu,
     "quantized_relu_po2": _po2,
-    "quantized_sigmoid": _sigmoid,
-    "quantized_tanh": _tanh,
-    "quantized_ulaw": _ulaw,
+    "quantized_sigmoid": lambda q, sigmoid: Sigmoid(
+        int(q.bits), bool(q.symmetric), "real" if q.use_real_sigmoid else sigmoid
+    ),
+    "quantized_tanh": lambda q, sigmoid: Tanh(
+        int(q.bits), bool(q.symmetric), "tanh" if q.use_real_tanh else sigmoid
+    ),
+    "quantized_ulaw": lambda q, sigmoid: MuLaw(
+        int(q.bits), int(q.integer), bool(q.symmetric), float(q.u), sigmoid
+    ),
     "stochastic_binary": _binary,
     "stochastic_ternary": _ternary,
     "ternary": _ternary,

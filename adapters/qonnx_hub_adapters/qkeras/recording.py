@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +95,9 @@ def _zeros(signature: list[Any], framework: Framework) -> Iterator[list[Any]]:
 
 
 def _note(recorded: dict[str, Recorded], site: QuantizerSlot, x: Any, y: Any) -> None:
-    entry = Recorded(_array(x), _array(y), _scale(site.quantizer))
+    held = (getattr(site.quantizer, name, None) for name in ("quantization_scale", "scale"))
+    scale = next((_array(value) for value in held if value is not None), None)
+    entry = Recorded(_array(x), _array(y), scale)
     known = recorded.setdefault(site.key, entry)
     same = known.given.shape == entry.given.shape and np.array_equal(known.given, entry.given)
     if not same:
@@ -111,14 +112,6 @@ def _array(value: Any) -> Array:
     return np.array(array, dtype=np.float32)
 
 
-def _scale(quantizer: Any) -> Array | None:
-    for attribute in ("quantization_scale", "scale"):
-        value = getattr(quantizer, attribute, None)
-        if value is not None:
-            return _array(value)
-    return None
-
-
 def signature_of(model: Any, args: tuple[Any, ...], framework: Framework) -> list[Any]:
     """Return a TensorSpec per input of the model.
 
@@ -131,21 +124,16 @@ def signature_of(model: Any, args: tuple[Any, ...], framework: Framework) -> lis
         SourceError: The model is not built and no sample inputs are given.
     """
     tf = framework.tf
-    inputs = getattr(model, "inputs", None)
-    if inputs:
-        flat = tf.nest.flatten(inputs)
-        return [
-            tf.TensorSpec(tuple(one.shape), tf.as_dtype(one.dtype), name=f"input_{index}")
-            for index, one in enumerate(flat)
-        ]
-    if not args:
+    inputs = tf.nest.flatten(getattr(model, "inputs", None) or [])
+    kinds = [(tuple(one.shape), tf.as_dtype(one.dtype)) for one in inputs]
+    if not inputs:
+        kinds = [((None, *np.shape(arg)[1:]), np.asarray(arg).dtype) for arg in args]
+    if not kinds:
         raise SourceError(
             f"model '{model.name}' does not say its inputs (it is not built, or subclassed); "
             "give sample inputs with args=(x,)"
         )
-    arrays = [np.asarray(arg) for arg in args]
-    counter = itertools.count()
     return [
-        tf.TensorSpec((None, *array.shape[1:]), array.dtype, name=f"input_{next(counter)}")
-        for array in arrays
+        tf.TensorSpec(shape, dtype, name=f"input_{index}")
+        for index, (shape, dtype) in enumerate(kinds)
     ]

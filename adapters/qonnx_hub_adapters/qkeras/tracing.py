@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
+from qonnx_hub_adapters.dependencies import quiet
 from qonnx_hub_adapters.qkeras.framework import Framework
 from qonnx_hub_adapters.qkeras.patching import (
     FOLDED_ROLES,
@@ -191,7 +192,7 @@ def _convert(function: Any, signature: list[Any], model: Any) -> onnx.ModelProto
         "BiasAdd": (_write_bias_add, []),
     }
     try:
-        with _quiet():
+        with quiet():
             proto, _ = tf2onnx.convert.from_function(
                 function,
                 input_signature=signature,
@@ -208,24 +209,6 @@ def _convert(function: Any, signature: list[Any], model: Any) -> onnx.ModelProto
         ) from error
     result: onnx.ModelProto = proto
     return result
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep tf2onnx's progress and TensorFlow's own warnings from the user's terminal."""
-    import warnings
-
-    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _write_marker(ctx: Any, node: Any, name: str, args: Any) -> None:
@@ -248,12 +231,6 @@ def _write_bias_add(ctx: Any, node: Any, name: str, args: Any) -> None:
     if node.is_nhwc():
         return
     rank = len(ctx.get_shape(node.input[0]))
-    axes = ctx.make_const(f"{name}_axes", _axes(rank))
+    axes = ctx.make_const(f"{name}_axes", np.arange(1, rank - 1, dtype=np.int64))
     aligned = ctx.make_node("Unsqueeze", [node.input[1], axes.output[0]], name=f"{name}_bias")
     ctx.replace_input(node, node.input[1], aligned.output[0], 1)
-
-
-def _axes(rank: int) -> Any:
-    import numpy as np
-
-    return np.arange(1, rank - 1, dtype=np.int64)

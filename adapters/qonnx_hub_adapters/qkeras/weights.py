@@ -95,10 +95,9 @@ def grid(description: Description, values: Array, scale: Array | None) -> Quanti
         case Ternary():
             return integers(_positive(_factor(description, scale)), 2, narrow=True)
         case Relu():
-            return _relu(description)
-        case Tanh(bits=bits, symmetric=symmetric):
-            narrow = symmetric and bits > 1
-            return integers(number_of(2.0 ** (1 - bits)), max(bits, 2), narrow=narrow)
+            return relu_grid(description)
+        case Tanh():
+            return tanh_grid(description)
         case Sigmoid(bits=bits):
             return integers(number_of(2.0**-bits), bits, signed=False)
         case PowerOfTwo():
@@ -107,6 +106,24 @@ def grid(description: Description, values: Array, scale: Array | None) -> Quanti
             return BipolarQuant(number_of(1.0)) if two_sided else _bit(number_of(1.0))
         case MuLaw():
             return None
+
+
+def relu_grid(q: Relu) -> IntQuant:
+    """Return the grid of a quantized_relu; a slope above 1 needs more bits below zero."""
+    codes = q.bits - int(q.slope != 0)
+    step = np.exp2(q.integer - np.float32(codes)).astype(np.float32)
+    extra = max(int(math.log2(q.slope)), 0) if q.slope else 0
+    return integers(step, q.bits + extra, signed=q.slope != 0)
+
+
+def tanh_grid(q: Tanh) -> IntQuant:
+    """Return the grid of a quantized_tanh.
+
+    The levels of one bit are -1 and 0, for which two bits are taken: a Quant of one signed bit
+    would mean -1 and 1.
+    """
+    narrow = q.symmetric and q.bits > 1
+    return integers(number_of(2.0 ** (1 - q.bits)), max(q.bits, 2), narrow=narrow)
 
 
 def power_of_two_grid(description: PowerOfTwo) -> Quantizer:
@@ -203,10 +220,3 @@ def _binary(q: Binary | FixedPoint, values: Array, factor: Array) -> Quantizer:
         # A channel of zeros has scale 0, which a bipolar quantizer cannot say.
         return integers(_positive(factor), 2, narrow=True)
     return BipolarQuant(_positive(factor))
-
-
-def _relu(q: Relu) -> Quantizer:
-    codes = q.bits - int(q.slope != 0)
-    step = np.exp2(q.integer - np.float32(codes)).astype(np.float32)
-    extra = max(int(math.log2(q.slope)), 0) if q.slope else 0
-    return integers(step, q.bits + extra, signed=q.slope != 0)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.protocol import Outputs
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qonnx_hub_adapters.torch_common.framework import first_line, quiet
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import private_copy
 from qonnx_hub_ir.errors import SourceError
 
