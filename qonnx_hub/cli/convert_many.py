@@ -87,7 +87,9 @@ def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
     if place.exists() and not place.is_dir():
         raise UsageError(f"'{folder}' is a file; several models go into a folder")
     suffix = next(iter(find_exporter(to).info.suffixes), "")
-    targets = [place / f"{_stem(source)}{suffix}" for source in sources]
+    # A result is called as the file, or as the callable.
+    stems = [Path(s).stem if Path(s).suffix else s.rpartition(":")[2] for s in sources]
+    targets = [place / f"{stem}{suffix}" for stem in stems]
     taken: dict[Path, str] = {}
     for source, target in zip(sources, targets, strict=True):
         if target in taken:
@@ -99,11 +101,6 @@ def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
         taken[target] = source
     place.mkdir(parents=True, exist_ok=True)
     return targets
-
-
-def _stem(source: str) -> str:
-    """Return what a result is called: as the file, or as the callable."""
-    return Path(source).stem if Path(source).suffix else source.rpartition(":")[2]
 
 
 def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:

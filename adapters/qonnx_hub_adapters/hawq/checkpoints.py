@@ -34,7 +34,6 @@ from qonnx_hub_adapters.torch_common.framework import require_torch
 from qonnx_hub_adapters.torch_common.modules import floats_of, is_module, unwrapped
 from qonnx_hub_adapters.torch_common.weights import read_state, without_wrapper
 from qonnx_hub_ir.errors import SourceError, UsageError
-from qonnx_hub_ir.quantizers import Array
 
 SUFFIXES = (".pth.tar", ".pth", ".pt")
 _MARK = b"act_scaling_factor"
@@ -233,15 +232,13 @@ def _contradiction(layer: Any, kind: str) -> str | None:
     scale = floats_of(getattr(layer, SCALE_BUFFERS[kind]))
     if not bool(np.all(scale > 0)):
         return None
-    weight = _folded(layer) if kind == BN_CONV else floats_of(layer.weight)
+    if kind == BN_CONV:
+        deviation = np.sqrt(floats_of(layer.bn.running_var) + np.float32(layer.bn.eps))
+        factor = floats_of(layer.bn.weight) / deviation
+        weight = floats_of(layer.conv.weight) * factor.reshape(-1, 1, 1, 1)
+    else:
+        weight = floats_of(layer.weight)
     candidates = weight_candidates(weight, scale, per_channel=bool(layer.per_channel))
     if not candidates or layer.weight_bit in candidates:
         return None
     return f"has {layer.weight_bit} bit weights, their scale says {in_words(candidates)} bit"
-
-
-def _folded(layer: Any) -> Array:
-    bn = layer.bn
-    deviation = np.sqrt(floats_of(bn.running_var) + np.float32(bn.eps))
-    factor = floats_of(bn.weight) / deviation
-    return np.asarray(floats_of(layer.conv.weight) * factor.reshape(-1, 1, 1, 1))

@@ -255,10 +255,8 @@ def window_attributes(
         UntraceableError: A ``ceil_mode`` that adds windows.
     """
     rank, stride = len(before), settings.get("stride")
-    sizes, pads = (
-        several(settings["kernel_size"], rank),
-        several(settings.get("padding", 0), rank),
-    )
+    sizes = several(settings["kernel_size"], rank)
+    pads = several(settings.get("padding", 0), rank)
     steps = sizes if stride is None or stride == [] else several(stride, rank)
     gaps = several(settings.get("dilation", 1), rank)
     for axis in range(rank):
@@ -299,6 +297,11 @@ def adaptive_window(before: Sequence[int], after: Sequence[int]) -> tuple[str, d
         raise UntraceableError("adaptive pooling with windows of several sizes")
     kernel = [size // out for size, out in zip(before, after, strict=True)]
     return "AveragePool", {"kernel_shape": kernel, "strides": kernel}
+
+
+def _pool(op_type: str, attributes: Callable[..., dict[str, Any]], names: str) -> Handler:
+    names = f"input kernel_size {names}"
+    return _one_input(op_type, lambda call: attributes(*call.sizes, call.named(names)))
 
 
 def _adaptive_average(call: FunctionCall) -> Ref:
@@ -345,84 +348,60 @@ def _convolution(call: FunctionCall) -> Ref:
     return call.emit("Conv", call.x, *inputs, **attributes)
 
 
-HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys(("clone", "contiguous", "detach", "data", "alias"), lambda call: call.x),
-    **dict.fromkeys(("to", "float", "type", "type_as", "cpu"), _converted),
-    **dict.fromkeys(
-        ("dropout", "dropout2d", "feature_dropout", "dropout_"),
-        _unless(
-            lambda call: call.get(2, "training", True),
-            "dropout in training mode",
-            lambda call: call.x,
-        ),
+_ROWS: Mapping[str, Handler] = {
+    "clone contiguous detach data alias": lambda call: call.x,
+    "to float type type_as cpu": _converted,
+    "dropout dropout2d feature_dropout dropout_": _unless(
+        lambda call: call.get(2, "training", True),
+        "dropout in training mode",
+        lambda call: call.x,
     ),
-    **dict.fromkeys(("relu", "relu_"), _one_input("Relu")),
-    **dict.fromkeys(("hardtanh", "hardtanh_"), _clamp("min_val", "max_val", (-1.0, 1.0))),
-    **dict.fromkeys(("relu6", "relu6_"), lambda call: _clip(call, 0.0, 6.0)),
-    **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp("min", "max")),
-    **dict.fromkeys(
-        ("leaky_relu", "leaky_relu_"),
-        _one_input(
-            "LeakyRelu", lambda call: {"alpha": float(call.get(1, "negative_slope", 0.01))}
-        ),
+    "relu relu_": _one_input("Relu"),
+    "hardtanh hardtanh_": _clamp("min_val", "max_val", (-1.0, 1.0)),
+    "relu6 relu6_": lambda call: _clip(call, 0.0, 6.0),
+    "clamp clamp_ clip clip_": _clamp("min", "max"),
+    "leaky_relu leaky_relu_": _one_input(
+        "LeakyRelu", lambda call: {"alpha": float(call.get(1, "negative_slope", 0.01))}
     ),
-    **dict.fromkeys(("sigmoid", "sigmoid_"), _one_input("Sigmoid")),
-    **dict.fromkeys(("tanh", "tanh_"), _one_input("Tanh")),
-    **dict.fromkeys(("neg", "__neg__"), _one_input("Neg")),
+    "sigmoid sigmoid_": _one_input("Sigmoid"),
+    "tanh tanh_": _one_input("Tanh"),
+    "neg __neg__": _one_input("Neg"),
     "silu": lambda call: call.emit("Mul", call.x, call.emit("Sigmoid", call.x)),
     "gelu": _gelu,
     "softmax": _softmax("Softmax"),
     "log_softmax": _softmax("LogSoftmax"),
-    **dict.fromkeys(("add", "add_", "__add__", "__iadd__", "__radd__"), _arithmetic("Add")),
-    **dict.fromkeys(("sub", "sub_", "subtract", "__isub__"), _arithmetic("Sub")),
-    **dict.fromkeys(("__rsub__",), _arithmetic("Sub", swapped=True)),
-    **dict.fromkeys(("mul", "mul_", "multiply", "__imul__", "__rmul__"), _arithmetic("Mul")),
-    **dict.fromkeys(("div", "div_", "divide", "true_divide"), _arithmetic("Div")),
-    **dict.fromkeys(("__rdiv__", "__rtruediv__"), _arithmetic("Div", swapped=True)),
-    **dict.fromkeys(
-        ("cat", "concat", "concatenate"),
-        lambda call: call.emit(
-            "Concat",
-            *map(call.operand, call.get(0, "tensors")),
-            axis=int(call.get(1, "dim", 0)) % call.result.ndim,
-        ),
+    "add add_ __add__ __iadd__ __radd__": _arithmetic("Add"),
+    "sub sub_ subtract __isub__": _arithmetic("Sub"),
+    "__rsub__": _arithmetic("Sub", swapped=True),
+    "mul mul_ multiply __imul__ __rmul__": _arithmetic("Mul"),
+    "div div_ divide true_divide": _arithmetic("Div"),
+    "__rdiv__ __rtruediv__": _arithmetic("Div", swapped=True),
+    "cat concat concatenate": lambda call: call.emit(
+        "Concat",
+        *map(call.operand, call.get(0, "tensors")),
+        axis=int(call.get(1, "dim", 0)) % call.result.ndim,
     ),
-    **dict.fromkeys(
-        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"), _reshaped
-    ),
+    "view reshape flatten unflatten squeeze unsqueeze": _reshaped,
     "permute": _permuted,
-    **dict.fromkeys(("transpose", "swapaxes"), _transposed),
+    "transpose swapaxes": _transposed,
     "mean": _mean,
     "batch_norm": _batch_norm,
-    **dict.fromkeys(
-        ("max_pool1d", "max_pool2d"),
-        _unless(
-            lambda call: call.get(6, "return_indices", False),
-            "max pooling with indices",
-            _one_input(
-                "MaxPool",
-                lambda call: window_attributes(
-                    *call.sizes, call.named("input kernel_size stride padding dilation")
-                ),
-            ),
-        ),
+    "max_pool1d max_pool2d": _unless(
+        lambda call: call.get(6, "return_indices", False),
+        "max pooling with indices",
+        _pool("MaxPool", window_attributes, "stride padding dilation"),
     ),
-    **dict.fromkeys(
-        ("avg_pool1d", "avg_pool2d"),
-        _one_input(
-            "AveragePool",
-            lambda call: average_attributes(
-                *call.sizes,
-                call.named(
-                    "input kernel_size stride padding ceil_mode count_include_pad "
-                    "divisor_override"
-                ),
-            ),
-        ),
+    "avg_pool1d avg_pool2d": _pool(
+        *("AveragePool", average_attributes),
+        "stride padding ceil_mode count_include_pad divisor_override",
     ),
-    **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), _adaptive_average),
+    "adaptive_avg_pool1d adaptive_avg_pool2d": _adaptive_average,
     "linear": _linear,
-    **dict.fromkeys(("conv1d", "conv2d"), _convolution),
+    "conv1d conv2d": _convolution,
+}
+
+HANDLERS: Mapping[str, Handler] = {
+    name: handler for names, handler in _ROWS.items() for name in names.split()
 }
 """Name of a torch function -> what makes ONNX operators of a call of it."""
 
