@@ -147,11 +147,13 @@ def _require_known_operators(model: Model, name: str) -> None:
             reason = "an operator of TensorFlow that tf2onnx does not convert"
             gaps.append(Gap(where, node.op_type, reason))
     if gaps:
-        raise UnsupportedGraphError(f"model '{name}' cannot be said in ONNX:", gaps)
+        raise UnsupportedGraphError(
+            f"model '{name}' has operators without an ONNX form:", gaps
+        )
 
 
 def _rename_ends(model: Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Give inputs and outputs their Keras names; whoever has such a name gives way."""
+    """Give inputs and outputs their Keras names; other values with such a name are renamed."""
     graph = model.graph
     ends = [*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)]
     wanted = {*inputs, *outputs}

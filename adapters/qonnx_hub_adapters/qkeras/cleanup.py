@@ -1,4 +1,4 @@
-"""What a graph of tf2onnx needs before it reads like one that a person drew."""
+"""Clean-up of graphs that tf2onnx wrote."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TF_NEAREST = "tf_half_pixel_for_nn"
 
 
 def mend_resize(model: Model) -> None:
-    """Write nearest-neighbour resizing in words that every ONNX reader knows.
+    """Write nearest-neighbour resizing with attributes that every ONNX reader knows.
 
     TensorFlow takes element ``floor((i + 1/2) * n_in / n_out)``: for whole factors that is
     "asymmetric" with "floor", which hardware tools look for; otherwise it is "half_pixel"
@@ -40,17 +40,17 @@ def mend_resize(model: Model) -> None:
             continue
         scales = dialect.constant_value(input_of(node, 2))
         whole = scales is not None and scales.size and is_whole(scales) and scales.min() >= 1
-        words = ("asymmetric", "floor") if whole else ("half_pixel", "round_prefer_ceil")
+        modes = ("asymmetric", "floor") if whole else ("half_pixel", "round_prefer_ceil")
         names = ("coordinate_transformation_mode", "nearest_mode")
-        for name, word in zip(names, words, strict=True):
-            node.attributes[name] = onnx_ir.AttrString(name, word)
+        for name, mode_name in zip(names, modes, strict=True):
+            node.attributes[name] = onnx_ir.AttrString(name, mode_name)
 
 
 def separate_results(model: Model) -> None:
     """Give every result of a loop's body a value of its own.
 
     Before -> after: a body that returns its state ``h`` twice, as state and as output, returns
-    ``h`` and ``Identity(h)``. ONNX does not say what a name means that is returned twice, and
+    ``h`` and ``Identity(h)``. ONNX does not define a name that is returned twice, and
     readers that keep results by name lose one.
     """
     for graph in model.graph.subgraphs():
@@ -85,14 +85,14 @@ def restore_transposes(model: Model) -> None:
         replace_node(node, fresh.outputs[0])
 
 
-def _moved_axis(sizes_before: list[object], target: Array | None) -> Perm | None:
+def _moved_axis(before: list[object], target: Array | None) -> Perm | None:
     """Return the permutation between the layouts of images that a Reshape amounts to."""
-    if target is None or target.size != 4 or len(sizes_before) != 4:
+    if target is None or target.size != 4 or len(before) != 4:
         return None
     for perm, one in (((0, 3, 1, 2), 3), ((0, 2, 3, 1), 1)):
-        if sizes_before[one] != 1:
+        if before[one] != 1:
             continue
-        sizes = [sizes_before[axis] for axis in perm]
+        sizes = [before[axis] for axis in perm]
         wanted = [int(size) for size in target.reshape(-1)]
         open_axes = [i for i, size in enumerate(sizes) if not isinstance(size, int)]
         fits = [

@@ -24,7 +24,7 @@ def flatten_convolutions(model: Model) -> None:
         Squeeze{2}(Conv(Transpose{0,3,1,2}(Unsqueeze{1}(x[N, L, C])), w[O, I, 1, k]))
         Conv(Transpose{0,2,1}(x), w[O, I, k])
 
-    Fires where nobody else reads the values in between and the extra axis has kernel 1,
+    Fires where the values in between have no other reader and the extra axis has kernel 1,
     stride 1 and no padding.
     """
     for node in list(model.graph):

@@ -1,4 +1,4 @@
-"""Which Keras and which qkeras are at hand, and what must be mended before they work."""
+"""The installed Keras and qkeras, and the repairs that they need."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _assembled(keras: ModuleType, generation: int) -> Framework:
     tf = importlib.import_module("tensorflow")
     if generation == 2:
         _mend_tensorflow()
-    with quiet():  # what qkeras says at its own import is not the user's to mend
+    with quiet():  # qkeras warns at its own import; the user cannot act on that
         qkeras = importlib.import_module("qkeras")
         importlib.import_module("qkeras.utils")
     return Framework(tf, keras, qkeras, generation)

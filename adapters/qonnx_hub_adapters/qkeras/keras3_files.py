@@ -40,7 +40,7 @@ def read_keras_3(path: Path, objects: dict[str, Any], framework: Framework) -> A
         framework: Keras 2 and qkeras 0.9.0.
 
     Raises:
-        SourceError: It holds what Keras 2 cannot say: an argument that is set, a layer with
+        SourceError: It holds what Keras 2 does not have: an argument that is set, a layer with
             sub-layers, a call with keyword tensors.
     """
     with zipfile.ZipFile(path) as archive:
@@ -55,7 +55,7 @@ def read_keras_3(path: Path, objects: dict[str, Any], framework: Framework) -> A
 
 
 def _respelled(node: Any, where: str) -> Any:
-    """Return a config of Keras 3 in the words of Keras 2."""
+    """Return a config of Keras 3 as Keras 2 spells it."""
     if isinstance(node, list):
         return [_respelled(one, where) for one in node]
     if not isinstance(node, dict):

@@ -144,7 +144,7 @@ def _explained(
 def _unknown_classes(
     path: Path, objects: dict[str, Any], framework: Framework
 ) -> list[tuple[str, str]]:
-    """Return (layer, class) of every layer of a file whose class nobody knows."""
+    """Return (layer, class) of every layer of a file whose class is not known."""
     config = _config(path)
     known = {*objects, "Functional", "Model", "Sequential"}
     found: list[tuple[str, str]] = []

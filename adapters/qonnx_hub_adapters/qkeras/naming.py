@@ -1,4 +1,4 @@
-"""Stable names: every node and value is called after the Keras layer it came from.
+"""Stable names: every node and value is named after its Keras layer.
 
 tf2onnx numbers its nodes by a counter of the whole process, so that the same model would come
 out under other names each time.
@@ -44,7 +44,7 @@ def name_values(model: Model, layers: Collection[str], *, numbered: bool) -> Non
     Args:
         model: The model, names from tf2onnx.
         layers: Names of the model's layers.
-        numbered: Whether scopes are called after the layer and the count of its use, as Keras
+        numbered: Whether scopes are named after the layer and the count of its use, as Keras
             3 does ("dense_1" is the first use of "dense", not the layer "dense_1").
     """
     graph = model.graph
@@ -80,7 +80,7 @@ _WEIGHT_TAILS = ("/kernel_quant", "/bias_quant", "/depthwise_quant", "/pointwise
 
 
 def _owners(graph: Graph, layers: frozenset[str], numbered: bool) -> dict[Node, str]:
-    """Return the layer of each node; "" where nothing tells."""
+    """Return the layer of each node; "" where it is not known."""
     owners: dict[Node, str] = {}
     for node in graph.all_nodes():
         if dialect.is_quantizer(node):  # named by us: "layer/role"
@@ -88,7 +88,7 @@ def _owners(graph: Graph, layers: frozenset[str], numbered: bool) -> dict[Node, 
             continue
         owners[node] = _layer_in(str(node.name), layers, numbered)
         if not owners[node]:
-            # tf2onnx fused or made the node: it belongs to whoever it reads.
+            # tf2onnx fused or made the node: it belongs to the layer it reads.
             sources = [value for value in node.inputs if value is not None]
             names = [str(v.name).partition("/")[0] for v in sources if v.is_initializer()]
             names = [name for name in names if name in layers]

@@ -127,7 +127,7 @@ def _called_quantizers(layer: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def _is_foreign(layer: Any, attribute: str, value: Any) -> bool:
-    """Return whether somebody else's object stands where a quantizer of QKeras belongs.
+    """Return whether a foreign object stands in the place of a QKeras quantizer.
 
     Traced as it is, it would leave no quantizer in the graph; it is described, and so refused.
     """

@@ -1,7 +1,7 @@
 """QKeras quantizers as data: read from the live object, never from its text or its config.
 
 ``str(q)`` and ``q.get_config()`` lose arguments (a negative slope becomes ``use_sigmoid``, the
-scale axis and ``is_quantized_clip`` disappear), so that only the object's attributes are read.
+scale axis and ``is_quantized_clip`` disappear): only the object's attributes are read.
 What the data means is in :mod:`~qonnx_hub_adapters.qkeras.expansion` (activations) and
 :mod:`~qonnx_hub_adapters.qkeras.weights` (weights).
 
@@ -248,7 +248,7 @@ def describe(quantizer: Any, sigmoid: str) -> Description:
         bases = ", ".join(base.__name__ for base in kind.__mro__[1:-1]) or "object"
         raise UnreadableQuantizerError(
             f"class '{kind.__module__}.{kind.__name__}' (derived from {bases}) is not a "
-            "quantizer of QKeras itself, so that what it computes is not known"
+            "quantizer of QKeras itself: what it computes is not known"
         )
     if kind.__name__ == "bernoulli":
         raise UnreadableQuantizerError(
@@ -298,31 +298,28 @@ def _alpha(q: Any) -> Alpha:
     return number(q.alpha)
 
 
+def _of_fixed_range(q: Any) -> dict[str, Any]:
+    return {
+        "bits": int(number(q.bits)),
+        "symmetric": bool(q.symmetric),
+        "keep_negative": bool(q.keep_negative),
+        "noise": _noise(q),
+    }
+
+
 def _fixed_point(q: Any, _: str) -> FixedPoint:
     swish = None
     if type(q).__name__ == "quantized_hswish":
         swish = (float(q.relu_shift), float(q.relu_upper_bound))
     return FixedPoint(
-        bits=int(number(q.bits)),
-        integer=number(q.integer),
-        symmetric=bool(q.symmetric),
-        keep_negative=bool(q.keep_negative),
-        alpha=_alpha(q),
-        noise=_noise(q),
-        swish=swish,
+        integer=number(q.integer), alpha=_alpha(q), swish=swish, **_of_fixed_range(q)
     )
 
 
 def _linear(q: Any, _: str) -> LinearQuantizer:
     auto = isinstance(q.alpha, str)
-    return LinearQuantizer(
-        bits=int(number(q.bits)),
-        step=np.array(1.0, dtype=np.float32) if auto else number(q.quantization_scale),
-        symmetric=bool(q.symmetric),
-        keep_negative=bool(q.keep_negative),
-        auto=auto,
-        noise=_noise(q),
-    )
+    step = np.array(1.0, dtype=np.float32) if auto else number(q.quantization_scale)
+    return LinearQuantizer(step=step, auto=auto, **_of_fixed_range(q))
 
 
 def _binary(q: Any, _: str) -> Binary:

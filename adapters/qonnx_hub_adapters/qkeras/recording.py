@@ -103,7 +103,7 @@ def _note(recorded: dict[str, Recorded], site: QuantizerSlot, x: Any, y: Any) ->
     if not same:
         raise SourceError(
             f"layer '{site.layer}': its {site.role} quantizer is called with different values "
-            "in one pass, so that no constant can stand for them"
+            "in one pass: no constant can stand for them"
         )
 
 
@@ -117,7 +117,7 @@ def signature_of(model: Any, args: tuple[Any, ...], framework: Framework) -> lis
 
     Args:
         model: The live model.
-        args: Sample inputs, for a model that does not say its inputs.
+        args: Sample inputs, for a model without declared inputs.
         framework: Its frameworks.
 
     Raises:
@@ -130,7 +130,7 @@ def signature_of(model: Any, args: tuple[Any, ...], framework: Framework) -> lis
         kinds = [((None, *np.shape(arg)[1:]), np.asarray(arg).dtype) for arg in args]
     if not kinds:
         raise SourceError(
-            f"model '{model.name}' does not say its inputs (it is not built, or subclassed); "
+            f"model '{model.name}' declares no inputs (it is not built, or subclassed); "
             "give sample inputs with args=(x,)"
         )
     return [

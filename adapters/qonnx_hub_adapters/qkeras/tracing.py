@@ -101,22 +101,15 @@ def _marker(
     """Return what stands in the place of each quantizer while the model is traced."""
 
     def replacement(site: QuantizerSlot) -> Callable[..., Any]:
-        def weight(x: Any, *_: Any, **__: Any) -> Any:
-            return constants[site.key]
-
-        def folded(x: Any, *_: Any, **__: Any) -> Any:
-            return tf.constant(recorded[site.key].quantized)
-
-        def activation(x: Any, *_: Any, **__: Any) -> Any:
+        def call(x: Any, *_: Any, **__: Any) -> Any:
+            if site.key in constants:
+                return constants[site.key]
+            if site.key in recorded:
+                return tf.constant(recorded[site.key].quantized)
             x = tf.cast(x, tf.float32)
             return tf.raw_ops.CheckNumerics(tensor=x, message=_PREFIX + site.key)
 
-        chosen = activation
-        if site.key in constants:
-            chosen = weight
-        elif site.key in recorded:
-            chosen = folded
-        plain: Callable[..., Any] = tf.autograph.experimental.do_not_convert(chosen)
+        plain: Callable[..., Any] = tf.autograph.experimental.do_not_convert(call)
         return plain
 
     return replacement
@@ -154,7 +147,7 @@ def _still(model: Any, patches: Any, framework: Framework) -> None:
 
     A trace that assigns to a variable cannot be frozen; the folded layers of Keras 2 count
     their steps at inference as well. Recurrent layers over a known number of steps are
-    unrolled, so that the result runs wherever plain operators do.
+    unrolled, so that the graph needs no Loop.
     """
     for _, layer in find_layers(model):
         held = vars(layer)

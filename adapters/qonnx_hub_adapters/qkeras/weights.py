@@ -3,7 +3,7 @@
 The stored tensor holds the quantized values, not the float ones: rounding the float values
 again would move every tie (QKeras rounds ties of ``alpha="auto"`` away from zero, and pairs
 its last scale with the integers of the scale before). The quantizer behind the stored tensor
-says on which grid it lies, and changes nothing.
+states its grid and changes nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OffGridError(Exception):
 def store(
     description: Description, given: Array, quantized: Array, scale: Array | None
 ) -> tuple[Array, Quantizer | None]:
-    """Return the tensor to store and the quantizer that says its grid.
+    """Return the tensor to store and the quantizer of its grid.
 
     Args:
         description: The quantizer.
@@ -217,6 +217,6 @@ def _binary(q: Binary | FixedPoint, values: Array, factor: Array) -> Quantizer:
     if isinstance(q, Binary) and q.use_01 and not np.any(factor < 0):
         return _bit(_positive(factor))
     if np.any(values == 0):
-        # A channel of zeros has scale 0, which a bipolar quantizer cannot say.
+        # A channel of zeros has scale 0, which a bipolar quantizer cannot have.
         return integers(_positive(factor), 2, narrow=True)
     return BipolarQuant(_positive(factor))
