@@ -165,8 +165,8 @@ def get(
     folder = mirror_folder(mirror)
     if not entry.sha256 and not allow_unverified:
         raise UsageError(
-            f"no hash is recorded for '{entry.name}': nothing would tell a wrong file from "
-            f"the published one; allow that with allow_unverified (--allow-unverified)"
+            f"no hash is recorded for '{entry.name}': a wrong file cannot be told "
+            f"from the published one; allow that with allow_unverified (--allow-unverified)"
         )
     if folder is None:
         return _download(entry, cache_folder)

@@ -152,7 +152,7 @@ def _match(a: Sequence[Node], b: Sequence[Node]) -> tuple[dict[Node, Node], int]
         lambda n: _without_counters(_result(n)),
     ]
     names_a, names_b = ({_result(node) for node in nodes} for nodes in (a, b))
-    # Where nearly all names are common, even numbers tell.
+    # Where nearly all names are common, numbered names match as well.
     if len(names_a & names_b) >= _COMMON_SHARE * max(len(names_a), len(names_b), 1):
         keys.insert(0, _result)
     for key_of in keys:

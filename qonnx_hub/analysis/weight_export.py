@@ -145,7 +145,7 @@ def _array_lines(weight: IntegerWeight, name: str) -> list[str]:
     prefix = "" if integers.dtype.kind == "i" else "u"
     sign = "signed" if weight.signed else "unsigned"
     shape = " x ".join(map(str, integers.shape)) or "scalar"
-    # A comment must not end early, whatever a weight is called.
+    # A comment must not end early, whatever a weight's name is.
     title = weight.name.replace("*/", "* /")
     # The literal 9223372036854775808 does not exist before its minus sign is applied.
     numbers = ["INT64_MIN" if n == -(2**63) else str(n) for n in integers.reshape(-1).tolist()]

@@ -48,7 +48,7 @@ def convert_many(
 
     Args:
         sources: Models, each as ``convert`` takes one.
-        folder: Where the results go, called after the models; made where it is missing.
+        folder: Folder of the results, which are named after the models; created if missing.
         jobs: Processes to spread the models over.
         options: How each conversion is done.
 
@@ -72,7 +72,7 @@ def convert_many(
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
-                    why = "a process was killed, perhaps for want of memory; try fewer --jobs"
+                    why = "a process was killed; if memory ran out, try fewer --jobs"
                     outcome = _failed(source, target, why, _unreadable())
                 yield outcome
         finally:
@@ -87,7 +87,7 @@ def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
     if place.exists() and not place.is_dir():
         raise UsageError(f"'{folder}' is a file; several models go into a folder")
     suffix = next(iter(find_exporter(to).info.suffixes), "")
-    # A result is called as the file, or as the callable.
+    # A result is named after the file, or the callable.
     stems = [Path(s).stem if Path(s).suffix else s.rpartition(":")[2] for s in sources]
     targets = [place / f"{stem}{suffix}" for stem in stems]
     taken: dict[Path, str] = {}

@@ -9,7 +9,7 @@ from qonnx_hub.cli.options import Json, console, write_json
 
 
 def command(json: Json = None) -> None:
-    """Show the formats that can be read and written, and how well each says what."""
+    """Show the formats that can be read and written, and what each can express."""
     from rich.table import Table
 
     rows = _rows()

@@ -40,7 +40,7 @@ def console(json_target: str | None) -> Console:
 
 
 def write_json(text: str, target: str | None) -> None:
-    """Write JSON where the option says; nothing without the option."""
+    """Write JSON to the option's path; nothing without the option."""
     if target is None:
         return
     if target == "-":
@@ -54,8 +54,8 @@ def write_json(text: str, target: str | None) -> None:
 def fit_names(arrays: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Return the arrays under the model's input names.
 
-    Names that fit are taken as they are, and arrays that no input is called after are left
-    out; a single array fits a single input whatever it is called.
+    Names that fit are taken as they are, and arrays without an input of their name are left
+    out; a single array fits a single input whatever its name.
     """
     if all(name in arrays for name in names):
         return {name: arrays[name] for name in names}
@@ -88,7 +88,7 @@ def sample_inputs(shapes: Sequence[str], seed: int) -> tuple[Any, ...]:
 
 
 def named_values(texts: Sequence[str]) -> dict[str, Any]:
-    """Return what "name=value" texts say; a value is JSON where it can be, else the text.
+    """Return "name=value" texts as a dict; a value is JSON where it can be, else the text.
 
     Raises:
         UsageError: A text without a name.

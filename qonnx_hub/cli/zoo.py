@@ -31,11 +31,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model.")]
 @app.command(name="list")
 def list_models(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Models to tell all about.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Models to show in full.")
     ] = None,
     json: Json = None,
 ) -> None:
-    """List published models, or tell all about some of them."""
+    """List published models, or show some of them in full."""
     from qonnx_hub import zoo
 
     found = [zoo.find(name) for name in names] if names else list(zoo.entries())

@@ -1,4 +1,4 @@
-"""A model whose inputs and outputs lie in another layout than those it is compared with."""
+"""Runs a model in the layout of another one, which it is compared with."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx_ir import Model, SymbolicDim, Value
+from onnx_ir import Model, Value
 
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
+from qonnx_hub_ir.graph.permutations import Perm
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
-
-Perm = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
-    """How the values of one signature become those of another.
+class LayoutPermutation:
+    """Permutations between two signatures that differ in their layout.
 
     Attributes:
         inputs: Input of the other model -> permutation of what the first takes.
@@ -29,46 +29,46 @@ class Turns:
 
     @property
     def moves(self) -> bool:
-        """Whether any value is turned."""
+        """Whether any value is transposed."""
         return bool(self.inputs or self.outputs)
 
 
 @dataclass(slots=True)
-class TurnedRunner(ExecutorRunner):
-    """A model on the executor that is asked and answers in another layout.
+class TransposingRunner(ExecutorRunner):
+    """A model on the executor whose inputs and outputs are transposed on the way.
 
     Attributes:
-        turns: How inputs and outputs are turned.
+        layout: Permutations of inputs and outputs.
     """
 
-    turns: Turns
+    layout: LayoutPermutation
 
     def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
-        feeds = _turned(batch.feeds, self.turns.inputs)
+        feeds = _transposed(batch.feeds, self.layout.inputs)
         found = ExecutorRunner.answer(
             self, SampleBatch(batch.index, batch.start, feeds), names
         )
-        return _turned(found, self.turns.outputs)
+        return _transposed(found, self.layout.outputs)
 
 
-def _turned(arrays: Mapping[str, Array], perms: Mapping[str, Perm]) -> dict[str, Array]:
+def _transposed(arrays: Mapping[str, Array], perms: Mapping[str, Perm]) -> dict[str, Array]:
     return {
         name: np.transpose(array, perms[name]) if name in perms else array
         for name, array in arrays.items()
     }
 
 
-def find_turns(before: Model, after: Model) -> Turns | None:
-    """Return how the second model's values are turned to be those of the first.
+def match_layouts(before: Model, after: Model) -> LayoutPermutation | None:
+    """Return the permutations that make the second model's values those of the first.
 
     The first axis may have another length: it holds the samples. ``None`` where inputs or
     outputs differ by more than a move of the channels from one end to the other.
     """
-    turns = Turns()
+    layout = LayoutPermutation()
     for ours, theirs, perms, back in (
-        (before.graph.inputs, after.graph.inputs, turns.inputs, False),
-        (before.graph.outputs, after.graph.outputs, turns.outputs, True),
+        (before.graph.inputs, after.graph.inputs, layout.inputs, False),
+        (before.graph.outputs, after.graph.outputs, layout.outputs, True),
     ):
         if len(ours) != len(theirs):
             return None
@@ -79,16 +79,16 @@ def find_turns(before: Model, after: Model) -> Turns | None:
                 return None
             if perm != tuple(range(len(perm))):
                 perms[str(other.name)] = perm
-    return turns
+    return layout
 
 
 def _perm(source: Value, target: Value) -> Perm | None:
     """Return the permutation that makes the target's shape of the source's."""
     if source.dtype != target.dtype:
         return None
-    if source.shape is None or target.shape is None:
-        return () if source.shape is None and target.shape is None else None
-    sizes, wanted = _sizes(source), _sizes(target)
+    sizes, wanted = dims(source), dims(target)
+    if sizes is None or wanted is None:
+        return () if sizes is wanted else None
     if len(sizes) != len(wanted):
         return None
     same = tuple(range(len(sizes)))
@@ -96,11 +96,6 @@ def _perm(source: Value, target: Value) -> Perm | None:
         return same
     to_last, to_first = (0, *same[2:], 1), (0, same[-1], *same[1:-1])
     for perm in (to_last, to_first):
-        if len(sizes) > 2 and [sizes[axis] for axis in perm][1:] == wanted[1:]:
+        if len(sizes) > 2 and tuple(sizes[axis] for axis in perm[1:]) == wanted[1:]:
             return perm
     return None
-
-
-def _sizes(value: Value) -> list[int | str | None]:
-    dims = () if value.shape is None else value.shape
-    return [dim.value if isinstance(dim, SymbolicDim) else dim for dim in dims]

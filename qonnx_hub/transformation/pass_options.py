@@ -1,6 +1,6 @@
 """Options of passes as text: ``batch=4,inputs=a,inputs=b,names=old=new,masks=@masks.npz``.
 
-The fields of a pass's dataclass say which options there are and of which type.
+Options and their types are the fields of the pass's dataclass.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def option_names(cls: type[InPlacePass]) -> tuple[str, ...]:
-    """Return every option of a pass in words: "name: type = default"."""
+    """Return a line for every option of a pass: "name: type = default"."""
     words = []
     hints = _hints(cls)
     for option in _fields(cls):
@@ -155,7 +155,7 @@ def _is_sequence(origin: Any) -> bool:
 
 
 def _convert(texts: list[str], hint: Any, where: str) -> Any:
-    """Return what the texts given for one option say."""
+    """Return the value of one option from the texts given for it."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if _is_union(origin):
         empty = texts in (["none"], [""])
@@ -228,7 +228,7 @@ def _read_file(path: Path, where: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{where}: '{path}' cannot be read as its suffix says: {error}"
+            f"{where}: '{path}' cannot be read as a {path.suffix} file: {error}"
         ) from (error)
 
 

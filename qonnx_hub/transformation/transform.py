@@ -25,7 +25,7 @@ from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_model
 from qonnx_hub.passes import Step, StepRecord, run
-from qonnx_hub.transformation.layout_runner import TurnedRunner, find_turns
+from qonnx_hub.transformation.layout_runner import TransposingRunner, match_layouts
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.effects import Effect
@@ -165,8 +165,8 @@ def _compare(
     if not changing:
         notes.append("no pass found anything to change")
         return None
-    turns = find_turns(before, after)
-    if turns is None:
+    layout = match_layouts(before, after)
+    if layout is None:
         names = ", ".join(r.name for r in changing if r.effect is not Effect.EXACT)
         notes.append(f"not compared: inputs or outputs have other shapes now ({names})")
         return None
@@ -177,10 +177,11 @@ def _compare(
     feeds = feeds_for_check(before, samples, wanted.seed, notes)
     if feeds is None:
         return None
-    a, b = ExecutorRunner(before, label), TurnedRunner(after, "the transformed model", turns)
+    a = ExecutorRunner(before, label)
+    b = TransposingRunner(after, "the transformed model", layout)
     values = {record.name for record in changing if record.effect is Effect.VALUES}
     rounds = any(record.effect is Effect.ROUNDING for record in changing)
-    loose = bool(values) or rounds or turns.moves or unit != file_batch(before)
+    loose = bool(values) or rounds or layout.moves or unit != file_batch(before)
     tolerance = summation_noise(a.outputs(feeds).values()) if loose else Tolerance()
     result = check_runners(
         a, b, feeds, inputs=_INPUTS, options=CheckOptions(tolerance, level="output")

@@ -139,7 +139,7 @@ def run_forward(module: Any, args: Sequence[Any], torch: Any) -> list[Any]:
     try:
         with torch.no_grad(), quiet():
             answer = module(*args)
-    except Exception as error:  # somebody else's forward raises whatever it raises
+    except Exception as error:  # the user's forward may raise anything
         raise SourceError(
             f"module {type(module).__name__} fails on the sample: {first_line(error)}"
         ) from error

@@ -46,7 +46,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What the quantized value is called; later uses of one quantizer are numbered."""
+        """Name of the quantized value; later uses of one quantizer are numbered."""
         return self.site.layer if not self.number else f"{self.site.layer}:{self.number + 1}"
 
     @property
@@ -78,7 +78,7 @@ def record(
     """Return what a forward pass of a private copy does.
 
     Args:
-        module: A copy that nobody else uses, for inference.
+        module: A private copy, in evaluation mode.
         sites: Its quantizers.
         args: The sample.
         torch: The framework.

@@ -27,7 +27,7 @@ def expose_quantizers(module: Any, torch: Any) -> None:
     """Make the recurrent layers of a private copy call their quantizers step by step.
 
     Args:
-        module: A copy that nobody else uses.
+        module: A private copy.
         torch: The framework.
     """
     for _, layer in recurrent_layers(module):
@@ -74,7 +74,7 @@ def keep_plain_lstms(module: Any, torch: Any) -> None:
     """Let the LSTMs that quantize nothing but parameters be one ONNX operator each.
 
     Args:
-        module: A copy that nobody else uses; to be called in a trace only afterwards.
+        module: A private copy; to be called in a trace only afterwards.
         torch: The framework.
     """
     for _, layer in recurrent_layers(module):

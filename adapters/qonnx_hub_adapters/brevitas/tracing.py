@@ -50,7 +50,7 @@ def trace(
     """Return the module's graph with a mark for each use of a quantizer.
 
     Args:
-        module: A copy that nobody else uses; it is of no use afterwards.
+        module: A private copy; it cannot be used afterwards.
         sites: Its quantizers.
         recording: What they did on the sample.
         args: The sample.

@@ -156,7 +156,7 @@ def load_state(module: Any, state: Checkpoint) -> None:
     """Put a checkpoint's numbers into a module that was made for it.
 
     Scales are saved in other shapes than fresh modules have, and layers with dots in their
-    names are unknown to torch's own loading; both are no matter here.
+    names are unknown to torch's own loading; both are allowed here.
 
     Raises:
         SourceError: Numbers that have no place, or places without numbers.
@@ -212,7 +212,7 @@ def _cross_check(layers: Mapping[str, Any], given: BitConfig, path: str) -> None
     if refused:
         raise SourceError(
             f"'{path}' was saved with other bit widths than the builder chose: "
-            f"{'; '.join(refused)}; say which are right with the option bits"
+            f"{'; '.join(refused)}; give the right ones with the option bits"
         )
 
 

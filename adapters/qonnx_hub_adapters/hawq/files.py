@@ -28,7 +28,7 @@ from qonnx_hub_ir.verify import require_valid
 
 DOMAIN = "hawq2qonnx"
 LOST = (
-    "has no activation quantizer: HAWQ's exporter leaves them out, so that the file computes "
+    "has no activation quantizer: HAWQ's exporter leaves them out; the file computes "
     "other values than the trained network. Convert the live module or its "
     "checkpoint, or give the bit widths with the option act_bits (layers: {layers})"
 )
@@ -54,7 +54,7 @@ def is_hawq_file(source: object) -> bool:
                 if content.find(DOMAIN.encode()) < 0:
                     return False
             proto = onnx.load(source, load_external_data=False)
-        except Exception:  # whatever is wrong with the file, reading it will say so
+        except Exception:  # reading the file reports what is wrong
             return False
     if not isinstance(proto, onnx.ModelProto):
         return False

@@ -111,7 +111,7 @@ def _without_bias(result: Node) -> tuple[Node | None, Node | None]:
 
 
 def _made_for(reader: Node, position: int) -> Node | None:
-    """Return what makes an input of a node that nobody else reads."""
+    """Return the producer of an input that has no other reader."""
     value = reader.inputs[position]
     if value is None or value.is_graph_output():
         return None

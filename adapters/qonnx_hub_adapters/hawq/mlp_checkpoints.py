@@ -126,7 +126,7 @@ class _Chain:
             not_negative = name in _NOT_NEGATIVE
         else:
             raise UsageError(
-                f"'{self.path}' has no layer '{name}', and no operator is called so; "
+                f"'{self.path}' has no layer '{name}', and no operator has this name; "
                 f"operators of a chain are {', '.join(_OPERATORS)}"
             )
         self._not_negative = not_negative
@@ -162,7 +162,7 @@ class _Chain:
         if self.weight_scales is None:
             raise UsageError(
                 f"layer '{name}' follows a layer with weights, and the checkpoint does not "
-                "say whether its forward was told their scale: give the option "
+                "say whether its forward was given their scale: give the option "
                 "weight_scales=False (act(x, s), as hawq-jet-tagging does) or True "
                 "(act(x, s, layer.fc_scaling_factor))"
             )
@@ -174,7 +174,7 @@ class _Chain:
         if not self.complete:
             if bits is None:
                 raise SourceError(
-                    f"layer '{name}': the range is not in '{self.path}', so that its bit "
+                    f"layer '{name}': the range is not in '{self.path}': its bit "
                     "width cannot be recovered; give it with the option bits"
                 )
             return int(bits), mode or SYMMETRIC, saved
@@ -206,7 +206,7 @@ class _Chain:
         if len(found) == 2 and low >= 0 and self._not_negative:
             return next(one for one in found if one[1] == ASYMMETRIC)
         raise SourceError(
-            f"layer '{name}': its range and scale in '{self.path}' tell {in_words(found)}; "
+            f"layer '{name}': its range and scale in '{self.path}' give {in_words(found)}; "
             "give the bit width with the option bits"
         )
 
@@ -245,7 +245,7 @@ class _Chain:
             found = weight_candidates(weight, scale, per_channel=per_channel)
             if len(found) != 1:
                 raise SourceError(
-                    f"layer '{name}': weights and scale in '{self.path}' tell "
+                    f"layer '{name}': weights and scale in '{self.path}' give "
                     f"{in_words(found)}; give the bit width with the option bits"
                 )
             bits = found[0]

@@ -131,7 +131,7 @@ def _settle_shapes(graph: Graph) -> None:
     """Put numbers in the place of operators that read a shape or type that is known.
 
     torch's exporter asks a quantized weight for its shape to make zeros of it; quantizers are
-    not folded, so that the question would stay.
+    not folded, and the Shape would stay.
     """
     for node in list(graph):
         x = node.inputs[0] if node.inputs else None

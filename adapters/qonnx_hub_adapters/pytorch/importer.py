@@ -145,7 +145,7 @@ def _program(source: object, torch: Any) -> Any:
 
 
 def _name_inputs(model: Model, names: Sequence[str]) -> None:
-    """Give the inputs their names; whoever has such a name gives way."""
+    """Give the inputs their names; other values with such a name are renamed."""
     inputs = list(model.graph.inputs)
     if len(inputs) != len(names):
         given = ", ".join(str(value.name) for value in inputs)

@@ -65,7 +65,7 @@ OPERATORS: tuple[Operator, ...] = (
     _movement("SpaceToDepth", "data", Moves.PERMUTES, **_CHANNELS),
     _movement(
         *("ReverseSequence", "data -lengths"),
-        # The document wants two axes; what one axis would mean is not said.
+        # The document requires two axes and does not define one axis for both.
         lambda node: (
             Moves.PERMUTES
             if attribute(node, "time_axis", 0) != attribute(node, "batch_axis", 1)
