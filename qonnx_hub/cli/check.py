@@ -16,6 +16,7 @@ from qonnx_hub.cli.options import (
     Seed,
     console,
     fit_names,
+    named_ranges,
     sample_inputs,
     write_json,
 )
@@ -110,7 +111,7 @@ def command(
     options: dict[str, Any] = {
         "samples": samples,
         "seed": seed,
-        "ranges": dict(_range(text) for text in range_ or []),
+        "ranges": named_ranges(range_ or ()),
         "boundary": boundary,
         "level": level,
         "lsb": _tolerance("--lsb", lsb) or None,
@@ -205,15 +206,6 @@ def _backends(backend: str, ort_opt: str) -> dict[str, str]:
     if ort_opt == "both":
         return _ORT_BACKENDS
     return {ort_opt: _ORT_BACKENDS[ort_opt]}
-
-
-def _range(text: str) -> tuple[str, tuple[float, float]]:
-    name, _, limits = text.rpartition(":")
-    low, _, high = limits.partition(",")
-    try:
-        return name, (float(low), float(high))
-    except ValueError:
-        _usage(f"--range takes NAME:LO,HI, not '{text}'")
 
 
 def _tolerance(option: str, texts: list[str] | None) -> dict[str, float]:

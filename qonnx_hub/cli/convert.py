@@ -162,14 +162,19 @@ def _convert_many(
 
 
 def _show(report: ConversionReport, out: Console) -> None:
-    from rich.table import Table
+    from qonnx_hub.equivalence.reports.text import table
 
     if report.quantizers:
-        table = Table("quantizer", "what", "encoding", "exact", box=None, pad_edge=False)
-        for record in report.quantizers:
-            exactly = "yes" if record.exact else f"no: {record.reason}"
-            table.add_row(record.node, record.quantizer, record.encoding, exactly)
-        out.print(table)
+        rows = [
+            (
+                one.node,
+                one.quantizer,
+                one.encoding,
+                "yes" if one.exact else f"no: {one.reason}",
+            )
+            for one in report.quantizers
+        ]
+        out.print(table(("quantizer", "what", "encoding", "exact"), rows))
     exact = sum(record.exact for record in report.quantizers)
     out.print(
         f"{report.source} -> {report.path}: {report.format}, opset {report.opset}, "

@@ -11,10 +11,9 @@ import typer
 from qonnx_hub.cli.options import From, Json, console, write_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
-    from qonnx_hub.analysis.cost.cost import Cost
+    from qonnx_hub.analysis.cost.cost import Cost, LayerCost
 
 
 def command(
@@ -95,38 +94,29 @@ def _print_notes(out: Console, cost: Cost, prefix: str) -> None:
         out.print(f"note: {prefix}{note}")
 
 
-def _layers(cost: Cost) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("layer", "operator", "input", "weights", "output"):
-        table.add_column(title)
-    for title in ("MACs", "BOPs", "weights", "bits", "activations", "bits"):
-        table.add_column(title, justify="right")
-    for layer in cost.layers:
-        numbers = (
-            *(layer.macs, layer.bops, layer.weights, layer.weight_bits),
-            *(layer.activations, layer.activation_bits),
-        )
-        types = (layer.input_type, layer.weight_type, layer.output_type)
-        table.add_row(layer.name, layer.op, *types, *[f"{n:,}" for n in numbers])
-    table.add_row("total", "", "", "", "", *_totals(cost))
-    return table
+_COUNTS = ("MACs", "BOPs", "weights", "bits", "activations", "bits")
 
 
-def _models(costs: list[Cost]) -> Table:
-    from rich.table import Table
+def _layers(cost: Cost) -> RenderableType:
+    from qonnx_hub.equivalence.reports.text import table
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model")
-    for title in ("layers", "MACs", "BOPs", "weights", "bits", "activations", "bits"):
-        table.add_column(title, justify="right")
-    for cost in costs:
-        table.add_row(cost.source, str(len(cost.layers)), *_totals(cost))
-    return table
+    columns = ("layer", "operator", "input", "weights", "output", *_COUNTS)
+    rows = [
+        (one.name, one.op, one.input_type, one.weight_type, one.output_type, *_counts(one))
+        for one in cost.layers
+    ]
+    rows.append(("total", "", "", "", "", *_counts(cost)))
+    return table(columns, rows, numbers=len(_COUNTS))
 
 
-def _totals(cost: Cost) -> list[str]:
+def _models(costs: list[Cost]) -> RenderableType:
+    from qonnx_hub.equivalence.reports.text import table
+
+    rows = [(cost.source, str(len(cost.layers)), *_counts(cost)) for cost in costs]
+    return table(("model", "layers", *_COUNTS), rows, numbers=len(_COUNTS) + 1)
+
+
+def _counts(cost: Cost | LayerCost) -> list[str]:
     numbers = (
         *(cost.macs, cost.bops, cost.weights, cost.weight_bits),
         *(cost.activations, cost.activation_bits),

@@ -10,22 +10,24 @@ from qonnx_hub.cli.options import Json, console, write_json
 
 def command(json: Json = None) -> None:
     """Show the formats that can be read and written, and what each can express."""
-    from rich.table import Table
+    from qonnx_hub.equivalence.reports.text import table
 
     rows = _rows()
     out = console(json)
-    table = Table("format", "reads", "writes", "installed", "what", box=None, pad_edge=False)
-    for row in rows:
-        flags = [("yes" if row[key] else "no") for key in ("reads", "writes", "installed")]
-        table.add_row(row["name"], *flags, row["summary"])
-    out.print(table)
+    flags = ("reads", "writes", "installed")
+    cells = [
+        (row["name"], *("yes" if row[flag] else "no" for flag in flags), row["summary"])
+        for row in rows
+    ]
+    out.print(table(("format", *flags, "what"), cells))
     writers = [row for row in rows if row["support"]]
     features = list(dict.fromkeys(name for row in writers for name in row["support"]))
-    matrix = Table("how exactly", *[row["name"] for row in writers], box=None, pad_edge=False)
-    for feature in features:
-        matrix.add_row(feature, *[row["support"].get(feature, "unknown") for row in writers])
+    matrix = [
+        (feature, *(row["support"].get(feature, "unknown") for row in writers))
+        for feature in features
+    ]
     out.print()
-    out.print(matrix)
+    out.print(table(("how exactly", *(row["name"] for row in writers)), matrix))
     write_json(json_module.dumps(rows, indent=2), json)
 
 

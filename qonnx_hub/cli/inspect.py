@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Json, Source, console, write_json
+from qonnx_hub.cli.options import From, Json, Source, console, named_ranges, write_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
     from qonnx_hub.analysis.inspection import Inspection
     from qonnx_hub.analysis.weight_export import IntegerWeight
@@ -75,23 +74,11 @@ def command(
 
 
 def _inputs(ranges: list[str], types: list[str], names: list[str]) -> dict[str, Any]:
-    from qonnx_hub_ir.errors import UsageError
-
     given: dict[str, Any] = {}
     for text in types:
         name, _, kind = text.rpartition("=")
         given.update(dict.fromkeys([name] if name else names, kind))
-    for text in ranges:
-        name, _, ends = text.rpartition(":")
-        parts = ends.split(",")
-        try:
-            low, high = (float(part) for part in parts)
-        except ValueError as error:
-            raise UsageError(f"--range takes NAME:LO,HI, not '{text}'") from error
-        if not name:
-            raise UsageError(f"--range takes NAME:LO,HI, not '{text}'")
-        given[name] = (low, high)
-    return given
+    return {**given, **named_ranges(ranges)}
 
 
 def _print_tensors(out: Console, found: Inspection) -> None:
@@ -109,29 +96,24 @@ def _print_tensors(out: Console, found: Inspection) -> None:
     )
 
 
-def _table(tensors: Any) -> Table:
-    from rich.table import Table
+def _table(tensors: Any) -> RenderableType:
+    from qonnx_hub.equivalence.reports.text import table
 
     columns = (
         *("tensor", "kind", "shape", "bits", "signed", "narrow", "scale", "zero point"),
         *("rounding", "integers", "range"),
     )
-    table = Table(*columns, box=None, pad_edge=False)
-    for t in tensors:
-        table.add_row(
-            t.name,
-            t.kind,
-            "x".join(map(str, t.shape)),
-            t.bits,
-            _flag(t.signed),
-            _flag(t.narrow),
-            t.scale,
-            t.zero_point or "-",
+    rows = [
+        (
+            *(t.name, t.kind, "x".join(map(str, t.shape)), t.bits),
+            *(_flag(t.signed), _flag(t.narrow), t.scale, t.zero_point or "-"),
             t.rounding or "-",
             "-" if t.distinct is None else str(t.distinct),
             "-" if t.lowest is None else f"{t.lowest}..{t.highest}",
         )
-    return table
+        for t in tensors
+    ]
+    return table(columns, rows)
 
 
 def _flag(value: bool | None) -> str:
@@ -139,51 +121,40 @@ def _flag(value: bool | None) -> str:
 
 
 def _print_ranges(out: Console, found: Inspection) -> None:
-    from rich.table import Table
+    from qonnx_hub.equivalence.reports.text import accumulator_table, table
 
-    from qonnx_hub.equivalence.reports.text import accumulator_table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("tensor", "type", "values", "integers", "scale", "offset", "per", "exact"):
-        table.add_column(title)
-    for one in found.ranges:
-        is_grid = one.integer_low is not None
-        table.add_row(
-            one.name,
-            one.datatype or "-",
-            f"{one.low:.6g}..{one.high:.6g}",
-            f"{one.integer_low}..{one.integer_high}" if is_grid else "-",
-            one.scale or "-",
-            one.offset or "-",
+    columns = ("tensor", "type", "values", "integers", "scale", "offset", "per", "exact")
+    rows = [
+        (
+            *(one.name, one.datatype or "-", f"{one.low:.6g}..{one.high:.6g}"),
+            "-" if one.integer_low is None else f"{one.integer_low}..{one.integer_high}",
+            *(one.scale or "-", one.offset or "-"),
             "-" if one.axis is None else f"axis {one.axis}",
             one.fixed_point or ("yes" if one.exact else "no"),
         )
+        for one in found.ranges
+    ]
     out.print()
-    out.print(table)
+    out.print(table(columns, rows))
     if not found.accumulators:
         return
     out.print()
     out.print(accumulator_table(asdict(layer) for layer in found.accumulators))
 
 
-def _weights(stored: list[IntegerWeight]) -> Table:
-    from rich.table import Table
+def _weights(stored: list[IntegerWeight]) -> RenderableType:
+    from qonnx_hub.equivalence.reports.text import table
 
     columns = ("weight", "shape", "bits", "signed", "integers", "range", "zeros", "scale")
-    table = Table(*columns, box=None, pad_edge=False)
-    for weight in stored:
-        data = _weight_data(weight)
-        table.add_row(
-            weight.name,
-            "x".join(map(str, data["shape"])),
-            str(weight.bits),
-            _flag(weight.signed),
-            str(data["distinct"]),
-            f"{data['lowest']}..{data['highest']}",
-            str(weight.zeros),
-            data["scale"],
+    rows = [
+        (
+            *(data["name"], "x".join(map(str, data["shape"])), str(data["bits"])),
+            *(_flag(data["signed"]), str(data["distinct"])),
+            *(f"{data['lowest']}..{data['highest']}", str(data["zeros"]), data["scale"]),
         )
-    return table
+        for data in map(_weight_data, stored)
+    ]
+    return table(columns, rows)
 
 
 def _weight_data(weight: IntegerWeight) -> dict[str, Any]:

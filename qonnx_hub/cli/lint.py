@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from qonnx_hub.cli.options import From, Json, Source, console, write_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def _list_rules(asked: bool) -> None:
@@ -44,24 +41,22 @@ def command(
 ) -> None:
     """List what a tool would refuse or compute wrongly, and what to do about it."""
     from qonnx_hub import api
+    from qonnx_hub.equivalence.reports.text import table
 
     report = api.lint(source, target, from_)
     out = console(json)
     if report.findings:
-        out.print(_table(report.findings))
+        rows = [
+            (
+                *(one.severity.value, f"{one.op} {one.node}".strip()),
+                *(one.reason, one.effect, one.remedy),
+            )
+            for one in report.findings
+        ]
+        out.print(table(("", "node", "what", "effect", "remedy"), rows))
     errors, notes = len(report.errors), len(report.findings) - len(report.errors)
     verdict = f"{errors} errors" if errors else "takes it as it is"
     out.print(f"{report.source}: {target}: {verdict}{f', {notes} notes' if notes else ''}")
     write_json(report.to_json(), json)
     if errors:
         raise typer.Exit(1)
-
-
-def _table(findings: Any) -> Table:
-    from rich.table import Table
-
-    table = Table("", "node", "what", "effect", "remedy", box=None, pad_edge=False)
-    for one in findings:
-        where = f"{one.op} {one.node}".strip()
-        table.add_row(one.severity.value, where, one.reason, one.effect, one.remedy)
-    return table

@@ -107,3 +107,24 @@ def named_values(texts: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             values[name] = value
     return values
+
+
+def named_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return "NAME:LO,HI" texts as name -> (lowest, highest).
+
+    Raises:
+        UsageError: A text of another form.
+    """
+    from qonnx_hub_ir.errors import UsageError
+
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, _, ends = text.rpartition(":")
+        try:
+            low, high = (float(end) for end in ends.split(","))
+        except ValueError:
+            name = ""
+        if not name:
+            raise UsageError(f"--range takes NAME:LO,HI, not '{text}'")
+        ranges[name] = (low, high)
+    return ranges

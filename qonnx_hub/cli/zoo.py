@@ -37,6 +37,7 @@ def list_models(
 ) -> None:
     """List published models, or show some of them in full."""
     from qonnx_hub import zoo
+    from qonnx_hub.equivalence.reports.text import table
 
     found = [zoo.find(name) for name in names] if names else list(zoo.entries())
     out = console(json)
@@ -44,24 +45,17 @@ def list_models(
         for entry in found:
             _print_entry(out, entry)
     else:
-        _print_table(out, found)
+        columns = ("name", "data set", "topology", "input", "weights", "activations")
+        rows = [
+            (
+                *(one.name, one.dataset, one.topology, one.input_bits, one.weight_bits),
+                *(one.activation_bits, one.accuracy),
+                "recorded" if one.sha256 else "not recorded",
+            )
+            for one in found
+        ]
+        out.print(table((*columns, "accuracy", "hash"), rows))
     write_json(json_module.dumps([entry.to_dict() for entry in found], indent=2), json)
-
-
-def _print_table(out: Console, found: list[Entry]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("name", "data set", "topology", "input", "weights", "activations"):
-        table.add_column(title)
-    table.add_column("accuracy")
-    table.add_column("hash")
-    for entry in found:
-        bits = (entry.input_bits, entry.weight_bits, entry.activation_bits)
-        known = "recorded" if entry.sha256 else "not recorded"
-        row = (entry.name, entry.dataset, entry.topology, *bits, entry.accuracy, known)
-        table.add_row(*row)
-    out.print(table)
 
 
 def _print_entry(out: Console, entry: Entry) -> None:
@@ -141,9 +135,9 @@ def check(
 
 
 def _print_checks(out: Console, found: list[ZooCheck]) -> None:
-    from rich.table import Table
+    from qonnx_hub.equivalence.reports.text import table
 
-    table = Table("name", "file", "outputs", "largest difference", box=None, pad_edge=False)
+    rows = []
     files = {True: "as published", False: "NOT the published file", None: "no hash recorded"}
     for one in found:
         outputs, largest = "nothing recorded", "-"
@@ -151,5 +145,5 @@ def _print_checks(out: Console, found: list[ZooCheck]) -> None:
             verdict = "equal" if one.different == 0 else "close" if one.equal else "DIFFERENT"
             outputs = f"{verdict}: {one.different} of {one.values} differ"
             largest = f"{one.largest:g}"
-        table.add_row(one.name, files[one.published], outputs, largest)
-    out.print(table)
+        rows.append((one.name, files[one.published], outputs, largest))
+    out.print(table(("name", "file", "outputs", "largest difference"), rows))

@@ -47,13 +47,13 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     outputs = [output_cells(output) for output in result.outputs]
     for cells, output in zip(outputs, result.outputs, strict=True):
         cells[1] = f"[{_STYLES[output.verdict]}]{cells[1]}[/]"
-    yield _table(OUTPUT_COLUMNS, outputs)
+    yield table(OUTPUT_COLUMNS, outputs)
     differing = [k for k, row in enumerate(result.layer_rows) if row.comparison.differing]
     if differing:
         start = max(differing[0] - 1, 0)
         rows = result.layer_rows[start : start + _MOST_LAYERS]
         yield ""
-        yield _table(LAYER_COLUMNS, map(layer_cells, rows))
+        yield table(LAYER_COLUMNS, map(layer_cells, rows))
     if result.coverage:
         reached, exercised, total = (
             sum(getattr(row, field) for row in result.coverage)
@@ -73,13 +73,24 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     yield f"[{style}]{escape(result.summary())}[/]"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0
+) -> RenderableType:
+    """Return a table without lines.
+
+    Args:
+        columns: Titles.
+        rows: Cells.
+        numbers: How many columns, the last ones, are aligned to the right.
+    """
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False)
+    found = Table(*columns[: len(columns) - numbers], box=None, pad_edge=False)
+    for title in columns[len(columns) - numbers :]:
+        found.add_column(title, justify="right")
     for row in rows:
-        table.add_row(*row)
-    return table
+        found.add_row(*row)
+    return found
 
 
 def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
@@ -89,7 +100,7 @@ def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
         rows: Fields of :class:`~qonnx_hub_ir.analysis.AccumulatorRange`.
     """
     columns = ("accumulator", "input", "weights", "sums", "bits", "partial", "float32 exact")
-    return _table(
+    return table(
         columns,
         (
             (
