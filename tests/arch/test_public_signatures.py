@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import qonnx_hub as qh
 import qonnx_hub.compat
@@ -45,7 +45,8 @@ def _public_names(module: Any) -> list[str]:
 def _callables(name: str, value: Any) -> Iterator[str]:
     if inspect.isfunction(value):
         yield f"{name}{inspect.signature(value)}"
-    if not inspect.isclass(value):
+    # Python 3.10 takes an alias such as Mapping[str, Array] for a class.
+    if not inspect.isclass(value) or get_origin(value) is not None:
         return
     # How enumerations, protocols and plain errors are called depends on the Python version.
     if issubclass(value, Enum):
