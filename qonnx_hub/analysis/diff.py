@@ -1,4 +1,4 @@
-"""In what two models differ: nodes, quantizers, attributes, weights. Nothing is run."""
+"""Differences between two models: nodes, quantizers, attributes, weights. Nothing is run."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Change:
 
     Attributes:
         a: The node or value in the first model; empty where there is none.
-        b: That in the second.
+        b: The node or value in the second model.
         kind: "quantizer", "attribute", "weight", "operator", "wiring", "missing", "added",
             "input" or "output".
-        field: What of it differs.
-        before: As the first model has it.
-        after: As the second has it.
+        field: The part that differs.
+        before: Its value in the first model.
+        after: Its value in the second.
     """
 
     a: str
@@ -83,7 +83,7 @@ class WeightChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """In what two models differ.
+    """The differences between two models.
 
     Attributes:
         a: The first model.
@@ -92,7 +92,7 @@ class Difference:
         by_position: How many of them by their place, where they share no name.
         changes: All that differs but the weights.
         weights: Weights that differ.
-        notes: What differs without a meaning.
+        notes: Differences that change no value.
     """
 
     a: str
@@ -114,7 +114,7 @@ class Difference:
 
 
 def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -> Difference:
-    """Return in what two IR models differ.
+    """Return the differences between two IR models.
 
     Nodes are matched by the source layer that their values stand for, or by the name of what
     they make; what is left is matched by its place among the nodes of the same kind.
@@ -122,8 +122,8 @@ def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -
     Args:
         a: The first model; neither is changed.
         b: The second.
-        name_a: How the report calls the first.
-        name_b: How it calls the second.
+        name_a: Name of the first in the report.
+        name_b: Name of the second.
     """
     pairs, by_position = _match(list(a.graph), list(b.graph))
     matched_a, matched_b = set(pairs), set(pairs.values())
@@ -194,7 +194,7 @@ def _match_by(
 
 
 def _kind(node: Node) -> Hashable:
-    """Return what nodes that stand for one another have in common."""
+    """Return the key that two matched nodes share."""
     if dialect.is_quantizer(node):
         return ("quantizer", dialect.constant_tensor(node.inputs[0]) is not None)
     return (node.domain, node.op_type)

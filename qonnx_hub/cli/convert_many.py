@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one model.
+    """The outcome of one model.
 
     Attributes:
         source: What was to be converted.
-        path: Where to.
+        path: Path of the result.
         exit_code: What the exit code would be, were it the only model.
         line: The outcome in one line.
         error: Why it failed; empty where it did not.

@@ -29,7 +29,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the generated inputs.")]
 
 
 def console(json_target: str | None) -> Console:
-    """Return where the report for people goes: nowhere while JSON takes standard output."""
+    """Return the console of the report; quiet while JSON takes standard output."""
     from rich.console import Console
 
     out = Console(quiet=json_target == "-", highlight=False, soft_wrap=True)

@@ -141,7 +141,7 @@ def _is_union(origin: Any) -> bool:
 
 def _is_array(hint: Any) -> bool:
     origin = typing.get_origin(hint)
-    # From Python 3.12 on, numpy's own name for arrays stands for a type and is none itself.
+    # From Python 3.12 on, numpy's alias for arrays is no type itself.
     named = getattr(origin, "__value__", None)
     return np.ndarray in (hint, origin, typing.get_origin(named))
 
@@ -207,7 +207,7 @@ def _mapping(texts: list[str], args: tuple[Any, ...], where: str) -> dict[str, A
 
 
 def _read(text: str, where: str) -> Any:
-    """Return the value that a text stands for: a file's content, JSON, or the text itself."""
+    """Return the value of a text: a file's content, JSON, or the text itself."""
     if text.startswith("@"):
         return _read_file(Path(text[1:]), where)
     if text.startswith(("{", "[", '"')):

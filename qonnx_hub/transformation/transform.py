@@ -114,7 +114,7 @@ def transform_model(
         model: An IR model.
         steps: Passes, or texts that name passes or pipelines.
         path: The file to write; ``None`` writes nothing.
-        label: How the report calls the model.
+        label: Name of the model in the report.
         options: How it is done.
 
     Raises:

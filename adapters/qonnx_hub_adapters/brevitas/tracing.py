@@ -34,7 +34,7 @@ from qonnx_hub_ir.errors import SourceError
 DOMAIN = "qonnx_hub.trace"
 MARK = "Mark"
 INDEX = "index"
-"""Attribute of a mark: which use of a quantizer it stands for."""
+"""Attribute of a mark: the use of a quantizer that it marks."""
 
 OPSET = 20
 
@@ -58,7 +58,7 @@ def trace(
         torch: The framework.
 
     Raises:
-        SourceError: The exporter fails, or the module goes another way than before.
+        SourceError: The exporter fails, or the module makes other calls than before.
     """
     replay = _Replay(recording, torch, quantized=not options.dynamo)
     for site in sites:
@@ -137,7 +137,7 @@ class _Replay:
         """Raise unless every recorded use came up again.
 
         Raises:
-            SourceError: One did not: the module went another way than before.
+            SourceError: One did not: the module made other calls than before.
         """
         for call in self._recording.calls:
             left = self._left.get(id(call.site))

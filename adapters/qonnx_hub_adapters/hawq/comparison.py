@@ -30,7 +30,7 @@ _ELEMENTS = 1 << 18
 
 _SHARE = 0.01
 """Share of integers that may be a step off: float operators between the layers, such as a
-sigmoid, are rounded otherwise than torch's."""
+sigmoid, are not rounded like torch's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def codes(x: Array, affine: Affine) -> Array:
 
 
 def values(code: Array, affine: Affine) -> Array:
-    """Return the float32 values that codes stand for."""
+    """Return the float32 values of codes."""
     return np.asarray((code - affine.zero_point).astype(np.float32) * affine.scale)
 
 

@@ -32,7 +32,7 @@ _HELPER = "val_"
 def assemble(
     marked: MarkedProgram, torch: Any, *, mode: str, name: str
 ) -> tuple[Model, list[WrittenQuantizer]]:
-    """Return the IR model of a program, and what became of its quantizers.
+    """Return the IR model of a program, and the form of each quantizer.
 
     Args:
         marked: The program.
@@ -128,7 +128,7 @@ def _scope(node: Node) -> tuple[str, str]:
 
 
 def _settle_shapes(graph: Graph) -> None:
-    """Put numbers in the place of operators that read a shape or type that is known.
+    """Replace operators that read a known shape or type by constants.
 
     torch's exporter asks a quantized weight for its shape to make zeros of it; quantizers are
     not folded, and the Shape would stay.

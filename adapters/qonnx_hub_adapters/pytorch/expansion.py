@@ -54,7 +54,7 @@ class WrittenQuantizer:
 
 
 def expand(node: Node, key: str, found: MarkedQuantizer, mode: str) -> WrittenQuantizer:
-    """Put nodes in the place of a marker, and return which form they have.
+    """Replace a marker by nodes, and return their form.
 
     Args:
         node: The marker.

@@ -83,7 +83,7 @@ def shown_modules(own: Any) -> dict[str, Any]:
 
 
 def _plain_form(child: Any, torch: Any) -> Any:
-    """Return what stands for a quantizer or observer, ``None`` for other modules."""
+    """Return the replacement of a quantizer or observer, ``None`` for other modules."""
     owner = _forward_owner(child)
     if owner in _LEARNABLE or (owner in _PLAIN and _is_fake_quantizer(child)):
         is_on = int(child.fake_quant_enabled[0]) == 1
@@ -137,7 +137,7 @@ def _evaluated_copy(source: Any, torch: Any) -> Any:
     module = unwrapped(source)
     gaps: list[Gap] = []
     for name, child in module.named_modules():
-        # What a layer is made of needs no message of its own.
+        # Parts of a refused layer need no message of their own.
         if not any(name.startswith(f"{gap.node}.") for gap in gaps):
             gaps.extend(_gaps(name, child))
     if gaps:

@@ -175,7 +175,7 @@ class _Marking:
             )
 
     def _replace(self, node: Any, reading: Reading, source: Any) -> None:
-        """Put a marker in the place of a node."""
+        """Replace a node by a marker."""
         if reading.affine is None:
             raise UnreadableError("a dequantize operator cannot be switched off")
         dtype = node.meta["val"].dtype

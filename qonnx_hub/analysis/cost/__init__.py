@@ -1,1 +1,1 @@
-"""What one inference costs: products, bits, weights, activations, by stated conventions."""
+"""Cost of one inference: products, bits, weights, activations, by a chosen convention."""

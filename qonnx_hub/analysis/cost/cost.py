@@ -30,7 +30,7 @@ CONVENTIONS = ("true", "qonnx", "paper")
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """What one layer costs.
+    """Cost of one layer.
 
     Attributes:
         name: Name of the layer.
@@ -61,12 +61,12 @@ class LayerCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one inference of a model costs, by one convention.
+    """Cost of one inference of a model, by one convention.
 
     Attributes:
         source: The model.
-        convention: How was counted: "true", "qonnx" or "paper".
-        sparsity: Whether weights that are zero were left out.
+        convention: How it is counted: "true", "qonnx" or "paper".
+        sparsity: Whether only nonzero weights are counted.
         layers: Every layer, in the graph's order.
         macs: Multiplications and additions; of the largest bucket in the paper's convention.
         bops: Multiplications times the bits of both operands.
@@ -120,12 +120,12 @@ class CostOptions:
 
 
 def count_cost(model: Model, options: CostOptions, source: str = "the model") -> Cost:
-    """Return what one inference of a model costs; an open batch counts as one sample.
+    """Return the cost of one inference of a model; an open batch counts as one sample.
 
     Args:
         model: An IR model; it is not changed.
         options: How is counted.
-        source: How the report calls the model.
+        source: Name of the model in the report.
 
     Raises:
         UsageError: An unknown convention, input or type.
