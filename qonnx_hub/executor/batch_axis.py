@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -21,12 +21,19 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.dialect import ONNXRUNTIME_DOMAIN
 from qonnx_hub_ir.errors import PassError, UsageError
 from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.graph.queries import attribute, input_of
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.operators import Batch, Family
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
 _BATCH = "qonnx_hub_batch"
+
+_Rule = Callable[[Node, set[Value]], bool]
+"""(node, values that keep samples apart) -> whether its outputs do."""
+
+_Test = Callable[[Node], bool]
+"""Whether the outputs keep samples apart where the first input alone does."""
 
 
 class Batcher:
@@ -48,11 +55,8 @@ class Batcher:
         self._model = model
         first = [d for v in model.graph.inputs if isinstance(d := _first_dim(v), int)]
         self.file_batch = first[0] if first else 1
-        self._outputs: tuple[str, ...] | None = None
-        self.still: frozenset[str] = frozenset()
-        if outputs is not None:
-            self._outputs = tuple(outputs)
-            self.still = frozenset(outputs) - facts_of(model).dynamic
+        self._outputs = None if outputs is None else tuple(outputs)
+        self.still = frozenset(outputs or ()) - facts_of(model).dynamic
         self._wide: Model | None = None
         self._tried = False
 
@@ -102,11 +106,18 @@ class Batcher:
         )
 
     def values_of(self, model: Model) -> Sequence[Value] | None:
-        """Return the outputs asked for in a model; ``None`` where they are the graph's own."""
+        """Return the outputs asked for in a model; ``None`` where they are the graph's own.
+
+        Raises:
+            UsageError: The graph does not have one of them.
+        """
         if self._outputs is None:
             return None
         own = {str(value.name): value for value in model.graph.outputs}
         known = {**own, **facts_of(model).values}
+        unknown = [name for name in self._outputs if name not in known]
+        if unknown:
+            raise UsageError(f"the graph has no values {', '.join(unknown)} to return")
         return [known[name] for name in self._outputs]
 
     def _keeps_apart(self, model: Model, shapes: Mapping[Node, Array] | None) -> bool:
@@ -118,43 +129,6 @@ class Batcher:
 def batcher_of(model: Model) -> Batcher:
     """Return what is known about the first axis of a model, found out once."""
     return facts_of(model).remember("batcher", lambda: Batcher(model))
-
-
-def sample_count(feeds: Mapping[str, Array]) -> int:
-    """Return the length of the first axis, which all feeds share.
-
-    Raises:
-        UsageError: They do not: no cut of one would fit the others.
-    """
-    lengths = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
-    if len(lengths) > 1:
-        sizes = ", ".join(f"'{name}': {list(a.shape)}" for name, a in feeds.items())
-        raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
-    return lengths.pop() if lengths else 0
-
-
-def join_parts(name: str, parts: Sequence[Array], unit: int) -> Array:
-    """Return one output of several runs, behind each other along the first axis.
-
-    Args:
-        name: The output, for the message.
-        parts: What each run gave.
-        unit: Samples of the file's own batch, of which each part holds a whole number. An
-            output that is the same for all runs need not have them.
-
-    Raises:
-        UsageError: The output has no axis for samples.
-    """
-    first = parts[0]
-    whole = all(part.ndim and part.shape[0] % unit == 0 for part in parts)
-    if whole and len({part.shape[1:] for part in parts}) == 1:
-        return np.concatenate(parts, axis=0)
-    numbers = first.dtype.kind in "fc"
-    if all(np.array_equal(part, first, equal_nan=numbers) for part in parts):
-        return first
-    raise UsageError(
-        f"'{name}' has no axis for samples; run the model on one sample at a time"
-    )
 
 
 def _first_dim(value: Value | None) -> Any:
@@ -219,7 +193,7 @@ def _free_shapes(model: Model, file_batch: int) -> dict[Node, Array] | None:
         target = dialect.constant_value(node.inputs[1])
         if target is None or target.size == 0:
             continue
-        if _attr(node, "allowzero", 0):
+        if attribute(node, "allowzero", 0):
             return None
         if int(target[0]) in (0, -1):
             continue
@@ -249,7 +223,7 @@ def _computed_shapes(model: Model) -> dict[Node, Array] | None:
     for node in model.graph:
         if node.op_type == "Reshape" and node.inputs[1] in sizes:
             target = sizes[node.inputs[1]]
-            if _attr(node, "allowzero", 0) or _COPIED in target[1:]:
+            if attribute(node, "allowzero", 0) or _COPIED in target[1:]:
                 return None
             shapes[node] = np.where(target == _COPIED, 0, target).astype(np.int64)
         elif node.op_type == "Shape" or any(value in sizes for value in node.inputs):
@@ -274,7 +248,7 @@ def _sizes_of(
         if not all(isinstance(size, int) for size in dims):
             return None
         picked = np.array(dims, dtype=np.int64)
-        return picked[_attr(node, "start", 0) : _attr(node, "end", None)]
+        return picked[attribute(node, "start", 0) : attribute(node, "end", None)]
     known = [
         dialect.constant_value(v) if v is None or v not in sizes else sizes[v]
         for v in node.inputs
@@ -282,7 +256,7 @@ def _sizes_of(
     arrays = [array for array in known if array is not None and array.ndim < 2]
     if len(arrays) != len(known):
         return None
-    if node.op_type == "Gather" and not _attr(node, "axis", 0) and arrays[0].ndim:
+    if node.op_type == "Gather" and not attribute(node, "axis", 0) and arrays[0].ndim:
         return np.take(arrays[0], arrays[1].astype(np.int64))
     if node.op_type == "Concat":
         return np.concatenate(arrays)
@@ -352,19 +326,6 @@ def _constant(node: Node, index: int) -> Array | None:
     return dialect.constant_value(node.inputs[index]) if index < len(node.inputs) else None
 
 
-def _given(node: Node, index: int) -> bool:
-    return index < len(node.inputs) and node.inputs[index] is not None
-
-
-def _attr(node: Node, name: str, default: Any) -> Any:
-    attr = node.attributes.get(name)
-    return default if attr is None else attr.value
-
-
-def _elementwise(node: Node, apart: set[Value]) -> bool:
-    return operators.is_elementwise(node) and _broadcasts(node, node.inputs, apart)
-
-
 def _broadcasts(node: Node, operands: Iterable[Value | None], apart: set[Value]) -> bool:
     rank = _rank(node.outputs[0])
     for value in operands:
@@ -378,10 +339,6 @@ def _broadcasts(node: Node, operands: Iterable[Value | None], apart: set[Value])
     return rank > 0
 
 
-def _only_first_input(node: Node, apart: set[Value]) -> bool:
-    return node.inputs[0] in apart and not any(v in apart for v in node.inputs[1:])
-
-
 def _matmul(node: Node, apart: set[Value]) -> bool:
     left, right = node.inputs[:2]
     if left in apart and right in apart:
@@ -391,70 +348,11 @@ def _matmul(node: Node, apart: set[Value]) -> bool:
     return _rank(right) > 2 and 0 < _rank(left) <= 2
 
 
-def _gemm_with_bias_at(position: int) -> Callable[[Node, set[Value]], bool]:
-    def rule(node: Node, apart: set[Value]) -> bool:
-        bias = node.inputs[position] if len(node.inputs) > position else None
-        flat_bias = bias is None or _rank(bias) in (0, 1) or _first_dim(bias) == 1
-        return _only_first_input(node, apart) and not _attr(node, "transA", 0) and flat_bias
-
-    return rule
-
-
-def _other_axis(node: Node, apart: set[Value]) -> bool:
-    rank, axis = _rank(node.inputs[0]), _attr(node, "axis", operators.default_axis(node))
-    known = rank > 1 and axis is not None
-    return known and int(axis) not in (0, -rank) and _only_first_input(node, apart)
-
-
-def _concat(node: Node, apart: set[Value]) -> bool:
-    rank = _rank(node.outputs[0])
-    all_apart = all(v in apart for v in node.inputs)
-    return all_apart and rank > 1 and int(_attr(node, "axis", 0)) not in (0, -rank)
-
-
-def _flatten(node: Node, apart: set[Value]) -> bool:
-    return int(_attr(node, "axis", 1)) == 1 and _only_first_input(node, apart)
-
-
-def _transpose(node: Node, apart: set[Value]) -> bool:
-    perm = _attr(node, "perm", None)
-    return perm is not None and perm[0] == 0 and _only_first_input(node, apart)
-
-
-def _other_axes(node: Node, apart: set[Value]) -> bool:
-    index = operators.axes_input(node)
-    axes = None if index is None else _constant(node, index)
-    rank = max(_rank(node.inputs[0]), _rank(node.outputs[0]))
-    if axes is None or axes.size == 0 or rank < 1:
-        return False
-    along_samples = 0 in {int(a) % rank for a in axes.reshape(-1)}
-    return not along_samples and _only_first_input(node, apart)
-
-
-def _pad(node: Node, apart: set[Value]) -> bool:
-    pads = _constant(node, 1)
-    rank = _rank(node.inputs[0])
-    if pads is None or _given(node, 3) or pads.size != 2 * rank:
-        return False
-    return int(pads[0]) == 0 and int(pads[rank]) == 0 and _only_first_input(node, apart)
-
-
-def _resize(node: Node, apart: set[Value]) -> bool:
-    scales = _constant(node, 2)
-    if scales is None or scales.size != _rank(node.inputs[0]) or _given(node, 3):
-        return False
-    # Axes may name the batch at any place, and a crop cuts the batch at any scale.
-    crops = _attr(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
-    if _attr(node, "axes", None) is not None or crops:
-        return False
-    return float(scales[0]) == 1.0 and _only_first_input(node, apart)
-
-
 def _gather(node: Node, apart: set[Value]) -> bool:
     data, indices = node.inputs[:2]
     if indices in apart and data not in apart:
-        return int(_attr(node, "axis", 0)) == 0 and _rank(indices) > 0
-    return _other_axis(node, apart)
+        return int(attribute(node, "axis", 0)) == 0 and _rank(indices) > 0
+    return _only_first_input(node, apart) and _other_axis(node)
 
 
 def _integer_pair(node: Node, apart: set[Value]) -> bool:
@@ -464,13 +362,61 @@ def _integer_pair(node: Node, apart: set[Value]) -> bool:
     return not any(v in apart for v in parameters) and _broadcasts(node, operands, apart)
 
 
-def _qlinear_concat(node: Node, apart: set[Value]) -> bool:
-    rank = _rank(node.outputs[0])
-    all_apart = all(v in apart for v in node.inputs[2::3])
-    return all_apart and rank > 1 and int(_attr(node, "axis", 0)) not in (0, -rank)
+def _concat(operands: slice) -> _Rule:
+    """Return the rule of a concatenation of some of a node's inputs."""
+
+    def rule(node: Node, apart: set[Value]) -> bool:
+        rank = _rank(node.outputs[0])
+        all_apart = all(v in apart for v in node.inputs[operands])
+        return all_apart and rank > 1 and int(attribute(node, "axis", 0)) not in (0, -rank)
+
+    return rule
 
 
-def _integer_product(right: int, *parameters: int) -> Callable[[Node, set[Value]], bool]:
+def _only_first_input(node: Node, apart: set[Value]) -> bool:
+    return node.inputs[0] in apart and not any(v in apart for v in node.inputs[1:])
+
+
+def _gemm_with_bias_at(position: int) -> _Test:
+    def test(node: Node) -> bool:
+        bias = input_of(node, position)
+        flat_bias = bias is None or _rank(bias) in (0, 1) or _first_dim(bias) == 1
+        return not attribute(node, "transA", 0) and flat_bias
+
+    return test
+
+
+def _other_axis(node: Node) -> bool:
+    rank, axis = _rank(node.inputs[0]), attribute(node, "axis", operators.default_axis(node))
+    return rank > 1 and axis is not None and int(axis) not in (0, -rank)
+
+
+def _other_axes(node: Node) -> bool:
+    index = operators.axes_input(node)
+    axes = None if index is None else _constant(node, index)
+    rank = max(_rank(node.inputs[0]), _rank(node.outputs[0]))
+    if axes is None or axes.size == 0 or rank < 1:
+        return False
+    return 0 not in {int(a) % rank for a in axes.reshape(-1)}
+
+
+def _pad(node: Node) -> bool:
+    pads, rank = _constant(node, 1), _rank(node.inputs[0])
+    if pads is None or input_of(node, 3) is not None or pads.size != 2 * rank:
+        return False
+    return int(pads[0]) == 0 and int(pads[rank]) == 0
+
+
+def _resize(node: Node) -> bool:
+    scales = _constant(node, 2)
+    if scales is None or scales.size != _rank(node.inputs[0]) or input_of(node, 3) is not None:
+        return False
+    # Axes may name the batch at any place, and a crop cuts the batch at any scale.
+    crops = attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    return attribute(node, "axes", None) is None and not crops and float(scales[0]) == 1.0
+
+
+def _integer_product(right: int, *parameters: int) -> _Test:
     """Return the rule of a product of integers, of a matrix or more by a matrix.
 
     Args:
@@ -478,65 +424,69 @@ def _integer_product(right: int, *parameters: int) -> Callable[[Node, set[Value]
         parameters: Positions of what could be given row by row of the left factor.
     """
 
-    def rule(node: Node, apart: set[Value]) -> bool:
-        single = (_rank(node.inputs[i]) == 0 for i in parameters if _given(node, i))
+    def test(node: Node) -> bool:
+        given = [value for i in parameters if (value := input_of(node, i)) is not None]
         return (
-            _only_first_input(node, apart)
-            and _rank(node.inputs[0]) >= 2
+            _rank(node.inputs[0]) >= 2
             and 0 < _rank(node.inputs[right]) <= 2
-            and all(single)
+            and all(_rank(value) == 0 for value in given)
         )
 
-    return rule
+    return test
 
 
-def _quantize_linear(node: Node, apart: set[Value]) -> bool:
+def _quantize_linear(node: Node) -> bool:
     per_tensor = _rank(node.inputs[1]) == 0 or _first_dim(node.inputs[1]) == 1
     rank = _rank(node.inputs[0])
-    other_axis = rank > 1 and int(_attr(node, "axis", 1)) not in (0, -rank)
-    plain = not _attr(node, "block_size", 0)
-    return plain and (per_tensor or other_axis) and _only_first_input(node, apart)
+    other_axis = rank > 1 and int(attribute(node, "axis", 1)) not in (0, -rank)
+    return not attribute(node, "block_size", 0) and (per_tensor or other_axis)
 
-
-_Rule: TypeAlias = Callable[[Node, set[Value]], bool]
-
-_BY_BATCH: Mapping[Batch, _Rule] = {
-    Batch.BROADCAST: _elementwise,
-    Batch.FIRST_INPUT: _only_first_input,
-    Batch.OTHER_AXIS: _other_axis,
-    Batch.OTHER_AXES: _other_axes,
-    Batch.UNKNOWN: lambda node, apart: False,
-}
-"""What the table of operators says of the batch -> whether the node keeps samples apart."""
 
 _RULES: Mapping[tuple[str, str], _Rule] = {
     **{
         (row.domain, row.name): _integer_pair
         for row in operators.where(domain=ONNXRUNTIME_DOMAIN, family=Family.ARITHMETIC)
     },
+    ("", "Concat"): _concat(slice(None)),
+    ("", "Gather"): _gather,
+    ("", "MatMul"): _matmul,
+    (ONNXRUNTIME_DOMAIN, "QLinearConcat"): _concat(slice(2, None, 3)),
+}
+"""Operators that may keep apart the samples of more inputs than the first."""
+
+_TESTS: Mapping[tuple[str, str], _Test] = {
     **{
         (row.domain, row.name): _quantize_linear
         for row in operators.where(lambda row: row.axis, domain=None, family=Family.QUANTIZER)
     },
-    ("", "Concat"): _concat,
-    ("", "Flatten"): _flatten,
-    ("", "Gather"): _gather,
+    ("", "Flatten"): lambda node: int(attribute(node, "axis", 1)) == 1,
     ("", "Gemm"): _gemm_with_bias_at(2),
-    ("", "MatMul"): _matmul,
     ("", "MatMulInteger"): _integer_product(1, 2),
     ("", "Pad"): _pad,
     ("", "QLinearMatMul"): _integer_product(3, 1, 2, 6, 7),
-    ("", "Reshape"): _only_first_input,
+    ("", "Reshape"): lambda node: True,
     ("", "Resize"): _resize,
-    ("", "Transpose"): _transpose,
+    ("", "Transpose"): lambda node: list(attribute(node, "perm", ()))[:1] == [0],
     (ONNXRUNTIME_DOMAIN, "MatMulIntegerToFloat"): _integer_product(1, 2, 4),
     (ONNXRUNTIME_DOMAIN, "QGemm"): _gemm_with_bias_at(6),
-    (ONNXRUNTIME_DOMAIN, "QLinearConcat"): _qlinear_concat,
 }
-"""Operators that a rule of their own decides, before the table of operators is asked."""
+"""Operators that keep apart the samples of their first input where a test holds."""
+
+_BY_BATCH: Mapping[Batch, _Test] = {
+    Batch.FIRST_INPUT: lambda node: True,
+    Batch.OTHER_AXIS: _other_axis,
+    Batch.OTHER_AXES: _other_axes,
+}
+"""The tests of all other operators, by what their table says of the batch."""
 
 
 def _keeps_apart(node: Node, apart: set[Value]) -> bool:
     """Return whether a node keeps apart the samples that lie apart in its inputs."""
-    rule = _RULES.get((node.domain, node.op_type))
-    return (rule or _BY_BATCH[operators.batch_rule(node)])(node, apart)
+    key = node.domain, node.op_type
+    if key in _RULES:
+        return _RULES[key](node, apart)
+    batch = operators.batch_rule(node)
+    if key not in _TESTS and batch is Batch.BROADCAST:
+        return operators.is_elementwise(node) and _broadcasts(node, node.inputs, apart)
+    test = _TESTS.get(key) or _BY_BATCH.get(batch)
+    return test is not None and _only_first_input(node, apart) and test(node)

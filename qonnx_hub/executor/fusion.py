@@ -56,8 +56,13 @@ def build_chain(links: Sequence[Link], *, reuse: bool) -> Kernel:
             does.
         reuse: Whether the buffer of the first one's data may be overwritten.
     """
-    stages = _without_needless([link.stage for link in links])
-
+    following = [*(link.stage for link in links[1:]), None]
+    # A Relu whose reader clips at zero itself is left out.
+    stages = [
+        link.stage
+        for link, then in zip(links, following, strict=True)
+        if not (link.stage.is_relu and then is not None and then.not_below_zero)
+    ]
     prepared: dict[tuple[int, ...], _Prepared] = {}
 
     def run(x: Array) -> Array:
@@ -88,16 +93,6 @@ def _do(x: Array, y: Array, part: _Part) -> None:
     for stage, constants in calls:
         stage(source, target, *constants)
         source = target
-
-
-def _without_needless(stages: Sequence[FusibleStage]) -> list[FusibleStage]:
-    """Return the stages without a Relu whose reader clips at zero itself."""
-    following = [*stages[1:], None]
-    return [
-        stage
-        for stage, then in zip(stages, following, strict=True)
-        if not (stage.is_relu and then is not None and then.not_below_zero)
-    ]
 
 
 def _one_by_one(links: Sequence[Link], x: Array) -> Array:
@@ -166,10 +161,6 @@ def _part(constants: tuple[Array, ...], block: tuple[slice, ...] | None) -> tupl
     if block is None:
         return constants
     return tuple(
-        c
-        if c.ndim == 0
-        else c[
-            tuple(s if n > 1 else slice(None) for s, n in zip(block, c.shape, strict=False))
-        ]
+        c[(*(s if n > 1 else slice(None) for s, n in zip(block, c.shape, strict=False)), ...)]
         for c in constants
     )

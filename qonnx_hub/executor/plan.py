@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -95,38 +94,16 @@ def compile_program(
     lines = [f"def program({', '.join(f'v{slot}' for slot in feeds)}):"]
     for index, step in enumerate(steps):
         names[f"k{index}"] = step.run
-        call = f"k{index}({', '.join(map(read, step.inputs))})"
-        freed = (
-            f"; {' = '.join(f'v{slot}' for slot in step.frees)} = None" if step.frees else ""
-        )
-        lines.append(f"    {_targets(step)} = {call}{freed}")
+        targets = [f"v{slot}" for slot in step.outputs]
+        target = targets[0] if len(targets) == 1 else f"({''.join(f'{t}, ' for t in targets)})"
+        line = f"    {target} = k{index}({', '.join(map(read, step.inputs))})"
+        freed = "".join(f"v{slot} = " for slot in step.frees)
+        lines.append(f"{line}; {freed}None" if freed else line)
     given = "".join(f"{read(slot)}, " for slot in results)
     lines.append(f"    return ({given})")
     exec(compile("\n".join(lines), _FILE, "exec"), names)  # the text is made of slot numbers
     program: Program = names["program"]
     return program
-
-
-def _targets(step: Step) -> str:
-    if len(step.outputs) == 1:
-        return f"v{step.outputs[0]}"
-    # A kernel may give fewer optional outputs than the node lists, never more.
-    return f"({''.join(f'v{slot}, ' for slot in step.outputs)})"
-
-
-def failed_step(trace: TracebackType | None) -> tuple[int, dict[str, Any]] | None:
-    """Return which step of a program raised, and the program's variables.
-
-    Args:
-        trace: Where the exception went.
-    """
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_filename == _FILE:
-            variables = {**trace.tb_frame.f_globals, **trace.tb_frame.f_locals}
-            return trace.tb_lineno - _FIRST_STEP, variables
-        trace = trace.tb_next
-    return None
 
 
 def execute(plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Array]:
@@ -154,10 +131,13 @@ def execute(plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Array]:
 
 
 def _message(plan: Plan, error: Exception) -> str:
-    found = failed_step(error.__traceback__)
-    if found is None:
+    """Return what to say of an exception: the step that raised it, and that step's inputs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != _FILE:
+        trace = trace.tb_next
+    if trace is None:
         return failure("the graph", [], error)
-    index, variables = found
-    step = plan.steps[index]
+    variables = {**trace.tb_frame.f_globals, **trace.tb_frame.f_locals}
+    step = plan.steps[trace.tb_lineno - _FIRST_STEP]
     args = [variables.get(f"v{slot}", variables.get(f"c{slot}")) for slot in step.inputs]
     return failure(step.node, args, error)

@@ -6,19 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub.executor.batch_axis import Batcher, batcher_of, join_parts, sample_count
+from qonnx_hub.executor.batch_axis import Batcher, batcher_of
 from qonnx_hub.executor.blas import limited_to
 from qonnx_hub.executor.kernels.spec import Array
 from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub.executor.planner import make_plan
 from qonnx_hub.executor.threads import default_threads, parallel_map, use_threads
-from qonnx_hub.executor.tiles import pieces_of
+from qonnx_hub.executor.tiles import join_runs, pieces_of, sample_count
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.graph.queries import dims
 
 if TYPE_CHECKING:
     from qonnx_hub.executor.onnxruntime.backend import OrtRuns
@@ -73,7 +72,7 @@ class Session:
             raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
         self._model = model
         self._threads = threads
-        self._batcher = batcher_of(model) if outputs is None else _asked(model, outputs)
+        self._batcher = batcher_of(model) if outputs is None else Batcher(model, outputs)
         self._ort: OrtRuns | None = None
         if backend == "ort":
             # Imported here because it loads an exporter, which numpy does not need.
@@ -87,15 +86,15 @@ class Session:
         self._full_plan: Plan | None = None
         self._wide_plans: dict[bool, Plan | None] = {}
         self._pieces = pieces_of(model, self._batcher.file_batch)
-        self._dtypes = {str(v.name): _dtype(v) for v in model.graph.inputs}
-        self._shapes = {str(v.name): _dims(v) for v in model.graph.inputs}
+        self._dtypes = {
+            str(v.name): None if v.dtype is None else np.dtype(v.dtype.numpy())
+            for v in model.graph.inputs
+        }
+        self._shapes = {str(v.name): dims(v) for v in model.graph.inputs}
         self._at_once = self._plain_inputs()
         self.input_names: tuple[str, ...] = tuple(self._dtypes)
-        self.output_names: tuple[str, ...] = (
-            tuple(str(v.name) for v in model.graph.outputs)
-            if outputs is None
-            else tuple(outputs)
-        )
+        given = [str(v.name) for v in model.graph.outputs] if outputs is None else outputs
+        self.output_names: tuple[str, ...] = tuple(given)
 
     def _make_plan(self, *, keep_all: bool) -> Plan:
         """Return a plan for the file's batch; where possible, it takes any number as well."""
@@ -257,24 +256,24 @@ class Session:
     def _batch_factor(self, arrays: Mapping[str, Array]) -> int:
         """Return how many times the file's batch the feeds hold; check every other axis."""
         factors: set[int] = set()
-        for name, dims in self._shapes.items():
+        for name, sizes in self._shapes.items():
             given = arrays[name].shape
-            if dims is None or given == dims:
+            if sizes is None or given == sizes:
                 factors.add(1)
                 continue
-            fits = len(given) == len(dims) and all(
+            fits = len(given) == len(sizes) and all(
                 not isinstance(d, int) or d == g
-                for d, g in zip(dims[1:], given[1:], strict=True)
+                for d, g in zip(sizes[1:], given[1:], strict=True)
             )
-            if not fits or not dims:
+            if not fits or not sizes:
                 raise UsageError(
-                    f"input '{name}' has shape [{', '.join(map(str, dims))}], "
+                    f"input '{name}' has shape [{', '.join(map(str, sizes))}], "
                     f"{list(given)} is given"
                 )
-            factors.add(_times(name, dims[0], given[0]))
+            factors.add(_times(name, sizes[0], given[0]))
         if len(factors) > 1:
-            sizes = ", ".join(f"'{n}': {list(a.shape)}" for n, a in arrays.items())
-            raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+            shapes = ", ".join(f"'{n}': {list(a.shape)}" for n, a in arrays.items())
+            raise UsageError(f"the inputs hold different numbers of samples: {shapes}")
         return factors.pop() if factors else 1
 
     def _run_batches(
@@ -297,25 +296,10 @@ class Session:
 def _joined(
     pieces: Sequence[dict[str, Array]], plan: Plan, batcher: Batcher
 ) -> dict[str, Array]:
-    """Return the pieces' arrays behind each other along the first axis."""
-    if len(pieces) == 1:
-        return pieces[0]
-    slots = plan.tensors or plan.results
-    joined: dict[str, Array] = {}
-    for name, first in pieces[0].items():
-        if plan.initial[slots[name]] is not None or name in batcher.still:
-            joined[name] = first
-            continue
-        joined[name] = join_parts(name, [piece[name] for piece in pieces], batcher.file_batch)
-    return joined
-
-
-def _asked(model: Model, outputs: Sequence[str]) -> Batcher:
-    known = {*facts_of(model).values, *(str(v.name) for v in model.graph.outputs)}
-    unknown = [name for name in outputs if name not in known]
-    if unknown:
-        raise UsageError(f"the graph has no values {', '.join(unknown)} to return")
-    return Batcher(model, outputs)
+    """Return the arrays of several runs behind each other; constants are the same in each."""
+    slots = (plan.tensors or plan.results).items()
+    constants = {name for name, slot in slots if plan.initial[slot] is not None}
+    return join_runs(pieces, batcher.file_batch, constants | batcher.still)
 
 
 def _times(name: str, own: int | str | None, given: int) -> int:
@@ -327,13 +311,3 @@ def _times(name: str, own: int | str | None, given: int) -> int:
             f"input '{name}' takes samples in multiples of {own}, {given} are given"
         )
     return given // own
-
-
-def _dtype(value: onnx_ir.Value) -> np.dtype[Any] | None:
-    return None if value.dtype is None else np.dtype(value.dtype.numpy())
-
-
-def _dims(value: onnx_ir.Value) -> tuple[int | str | None, ...] | None:
-    if value.shape is None:
-        return None
-    return tuple(d if isinstance(d, int) else d.value for d in value.shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -79,17 +79,13 @@ def parallel_for(make: Callable[[], Callable[[T], None]], parts: Iterable[T]) ->
     try:
         drain()
     finally:
-        _finish(futures)
+        for future in futures:
+            # One that has not begun will find nothing left to do.
+            if not future.cancel():
+                future.exception()
     for future in futures:
         if not future.cancelled():
             future.result()
-
-
-def _finish(futures: Sequence[Future[Any]]) -> None:
-    """Wait for those that have begun; whoever has not will find nothing left."""
-    for future in futures:
-        if not future.cancel():
-            future.exception()
 
 
 def parallel_map(run: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:

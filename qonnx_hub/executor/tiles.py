@@ -1,4 +1,4 @@
-"""Pieces of a batch, to be computed side by side.
+"""Pieces of a batch, to be computed side by side: their sizes, and their outputs joined.
 
 Threads of one interpreter wait for each other between any two operations: pieces are as
 large as the batch and the cache allow, and never too small to be worth a thread. A layer's
@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx_ir import Model, Node, Value
+import numpy as np
+from onnx_ir import Model, Node
 
 from qonnx_hub_ir import operators
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.graph.queries import dims, element_count
+from qonnx_hub_ir.quantizers import Array
 
 PIECE_BYTES = 8 << 20
 """What the largest output of a product may take in one piece."""
@@ -57,24 +62,15 @@ def pieces_of(model: Model, file_batch: int) -> Pieces | None:
     """
     largest = products = 0
     for node in model.graph:
-        elements = (
-            _elements(node.outputs[0]) if operators.is_product(node, any_layout=True) else None
-        )
-        if elements is not None:
+        sizes = dims(node.outputs[0])
+        elements = None if sizes is None else element_count(sizes[1:])
+        if elements is not None and operators.is_product(node, any_layout=True):
             largest = max(largest, elements)
             products += elements * _depth(node)
     if not largest:
         return None
     most = max(1, PIECE_BYTES // (4 * largest * file_batch))
     return Pieces(file_batch, most, math.ceil(PIECE_PRODUCTS / (products * file_batch)))
-
-
-def _elements(value: Value) -> int | None:
-    """Return the elements of one sample."""
-    if value.shape is None:
-        return None
-    sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
-    return math.prod(sizes) if len(sizes) == len(value.shape) - 1 else None
 
 
 def _depth(node: Node) -> int:
@@ -84,3 +80,51 @@ def _depth(node: Node) -> int:
     if operators.is_convolution(node, any_layout=True):
         return max(1, math.prod(sizes[1:]))
     return max(1, math.prod(sizes) // max(sizes[-1:], default=1)) if sizes else 1
+
+
+def sample_count(feeds: Mapping[str, Array]) -> int:
+    """Return the length of the first axis, which all feeds share.
+
+    Raises:
+        UsageError: They do not: no cut of one would fit the others.
+    """
+    lengths = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
+    if len(lengths) > 1:
+        sizes = ", ".join(f"'{name}': {list(a.shape)}" for name, a in feeds.items())
+        raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+    return lengths.pop() if lengths else 0
+
+
+def join_runs(
+    runs: Sequence[Mapping[str, Array]], unit: int, same: Collection[str] = ()
+) -> dict[str, Array]:
+    """Return the outputs of several runs behind each other along the first axis.
+
+    Args:
+        runs: Outputs of each run, by name.
+        unit: Samples of the file's own batch, of which each run holds a whole number. An
+            output that is the same for all runs need not have them.
+        same: Names of outputs that depend on no sample.
+
+    Raises:
+        UsageError: An output has no axis for samples.
+    """
+    if len(runs) == 1:
+        return dict(runs[0])
+    return {
+        name: first if name in same else _join_parts(name, [run[name] for run in runs], unit)
+        for name, first in runs[0].items()
+    }
+
+
+def _join_parts(name: str, parts: Sequence[Array], unit: int) -> Array:
+    first = parts[0]
+    whole = all(part.ndim and part.shape[0] % unit == 0 for part in parts)
+    if whole and len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts, axis=0)
+    numbers = first.dtype.kind in "fc"
+    if all(np.array_equal(part, first, equal_nan=numbers) for part in parts):
+        return first
+    raise UsageError(
+        f"'{name}' has no axis for samples; run the model on one sample at a time"
+    )

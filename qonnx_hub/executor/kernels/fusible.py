@@ -48,9 +48,7 @@ class FusibleStage:
 StageMaker = Callable[[KernelSpec], "FusibleStage | None"]
 
 
-def _relu(spec: KernelSpec) -> FusibleStage | None:
-    zero = np.zeros((), dtype=np.float32)
-    return FusibleStage(lambda x, out: np.maximum(x, zero, out=out), is_relu=True)
+_ZERO = np.zeros((), dtype=np.float32)
 
 
 def _affine(spec: KernelSpec) -> FusibleStage | None:
@@ -59,12 +57,12 @@ def _affine(spec: KernelSpec) -> FusibleStage | None:
         return None
     if known[0].dtype != FLOAT32:
         return None
-    return FusibleStage(_multiply_add, known, per_channel=True)
 
+    def run(x: Array, out: Array, factor: Array, offset: Array) -> Array:
+        np.multiply(x, factor, out=out)
+        return np.add(out, offset, out=out)
 
-def _multiply_add(x: Array, out: Array, factor: Array, offset: Array) -> Array:
-    np.multiply(x, factor, out=out)
-    return np.add(out, offset, out=out)
+    return FusibleStage(run, known, per_channel=True)
 
 
 def _arithmetic(ufunc: np.ufunc) -> StageMaker:
@@ -110,7 +108,9 @@ STAGES: Mapping[tuple[str, str], StageMaker] = {
     ("", "BatchNormalization"): _known(_affine, "epsilon", "momentum", "training_mode"),
     ("", "Div"): _known(_arithmetic(np.divide)),
     ("", "Mul"): _known(_arithmetic(np.multiply)),
-    ("", "Relu"): _known(_relu),
+    ("", "Relu"): _known(
+        lambda spec: FusibleStage(lambda x, out: np.maximum(x, _ZERO, out=out), is_relu=True)
+    ),
     ("", "Sub"): _known(_arithmetic(np.subtract)),
     **{(dialect.DOMAIN, name): _quantizer for name in dialect.QUANTIZERS},
 }

@@ -21,9 +21,10 @@ import onnx
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub.executor.batch_axis import Batcher, join_parts, sample_count
+from qonnx_hub.executor.batch_axis import Batcher
 from qonnx_hub.executor.kernels.spec import Array
 from qonnx_hub.executor.onnxruntime.layout import quantize_in_blocks
+from qonnx_hub.executor.tiles import join_runs, sample_count
 from qonnx_hub.io.model_files import fits_one_message, in_one_message, write_model
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.protocol import export_options
@@ -97,7 +98,7 @@ class OrtRuns:
             self._answers(session, {n: array[at : at + step] for n, array in feeds.items()})
             for at in range(0, total, step)
         ]
-        return _joined(pieces, batcher.file_batch)
+        return join_runs(pieces, batcher.file_batch)
 
     def _answers(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
@@ -114,19 +115,9 @@ def lower_for_ort(model: Model) -> Model:
         NotExactError: A quantizer that cannot be lowered.
     """
     copy = model.clone()
-    nodes = [node for node in copy.graph.all_nodes() if dialect.is_quantizer(node)]
-    for node in nodes:
+    for node in [node for node in copy.graph.all_nodes() if dialect.is_quantizer(node)]:
         _lower_activation(node)
     return QcdqExporter().export(copy, export_options(encoding="float")).model
-
-
-def _joined(pieces: list[dict[str, Array]], unit: int) -> dict[str, Array]:
-    """Return outputs of several runs behind each other along the first axis."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return {
-        name: join_parts(name, [piece[name] for piece in pieces], unit) for name in pieces[0]
-    }
 
 
 def _lower_activation(node: Node) -> None:

@@ -73,15 +73,12 @@ def _steps_after(value: Value) -> list[Node]:
         alike = operators.is_qdq(node) or operators.is_elementwise(node)
         if node.domain != "" or not alike or node.inputs[0] is not value:
             break
-        if not all(v is None or _is_single(v) for v in node.inputs[1:]):
+        parameters = [v.const_value for v in node.inputs[1:] if v is not None]
+        if not all(constant is not None and constant.size == 1 for constant in parameters):
             break
         steps.append(node)
         value = node.outputs[0]
     return steps
-
-
-def _is_single(value: Value) -> bool:
-    return value.const_value is not None and value.const_value.size == 1
 
 
 def _put_behind(reorder: Node, result: Value, users: list[tuple[Node, int]]) -> None:
