@@ -57,8 +57,6 @@ class Batcher:
         self.file_batch = first[0] if first else 1
         self._outputs = None if outputs is None else tuple(outputs)
         self.still = frozenset(outputs or ()) - facts_of(model).dynamic
-        self._wide: Model | None = None
-        self._tried = False
 
     @cached_property
     def free_shapes(self) -> Mapping[Node, Array] | None:
@@ -87,11 +85,12 @@ class Batcher:
 
     def wide_model(self) -> Model | None:
         """Return the model for any number of samples, or ``None`` where none is right."""
-        if not self._tried:
-            self._tried = True
-            wide = _widen(self._model, self.file_batch)
-            self._wide = wide if wide is not None and self._keeps_apart(wide, None) else None
         return self._wide
+
+    @cached_property
+    def _wide(self) -> Model | None:
+        wide = _widen(self._model, self.file_batch)
+        return wide if wide is not None and self._keeps_apart(wide, None) else None
 
     def widened(self, *, keep_all: bool) -> Plan | None:
         """Return a plan for any number of samples, or ``None`` where none is proven right."""

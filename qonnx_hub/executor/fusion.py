@@ -160,7 +160,9 @@ def _part(constants: tuple[Array, ...], block: tuple[slice, ...] | None) -> tupl
     """Return what of the constants meets a block."""
     if block is None:
         return constants
-    return tuple(
-        c[(*(s if n > 1 else slice(None) for s, n in zip(block, c.shape, strict=False)), ...)]
-        for c in constants
-    )
+    parts = []
+    for constant in constants:
+        sizes = zip(block, constant.shape, strict=False)
+        index = tuple(part if size > 1 else slice(None) for part, size in sizes)
+        parts.append(constant[index] if index else constant)
+    return tuple(parts)

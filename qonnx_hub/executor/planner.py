@@ -5,6 +5,7 @@ A plan is immutable and holds no run-time state, so that several threads can run
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
 from qonnx_hub.executor.plan import Plan, Step, compile_program
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import bodies, captured_values
 from qonnx_hub_ir.operators import Buffer
 from qonnx_hub_ir.verify import label
@@ -96,10 +98,12 @@ class _Planner:
         self.constants: dict[Value, Any] = {}
         self.jobs: list[_Job] = []
         self.gaps: list[Gap] = []
-        self.readers: dict[Value, int] = {}
+        # How often each value is read, outputs and subgraphs included.
+        self.readers: Counter[Value] = Counter()
 
     def build(self) -> Plan:
-        self.readers = _count_readers(self.graph, self.outputs)
+        reads = [v for node in self.graph for v in (*node.inputs, *captured_values(node))]
+        self.readers = Counter(v for v in (*self.outputs, *reads) if v is not None)
         for value in (*self.given, *self.shapes.values()):
             self._add(value)
         for name, value in self.graph.initializers.items():
@@ -144,13 +148,13 @@ class _Planner:
 
         Only feeds are sure to have the shape that the file says: sessions hold them to it.
         """
-        data = node.inputs[0]
-        if data not in self.checked or data is None or data.shape is None:
+        sizes = dims(node.inputs[0])
+        if node.inputs[0] not in self.checked or sizes is None:
             return None
-        sizes = list(data.shape)
-        if not all(isinstance(size, int) for size in sizes):
+        numbers = [size for size in sizes if isinstance(size, int)]
+        if len(numbers) < len(sizes):
             return None
-        return np.broadcast_to(np.zeros((), dtype=np.bool_), [int(str(s)) for s in sizes])
+        return np.broadcast_to(np.zeros((), dtype=np.bool_), numbers)
 
     def _link(self, node: Node, kernel: Kernel) -> Link | None:
         """Return what a chain does for the node, if it is one that chains can hold."""
@@ -312,18 +316,6 @@ class _Planner:
             if value not in kept:
                 by_step.setdefault(index, []).append(value)
         return by_step
-
-
-def _count_readers(graph: Graph, outputs: Sequence[Value]) -> dict[Value, int]:
-    """Return how often each value is read, outputs and subgraphs included."""
-    count: dict[Value, int] = {}
-    for value in outputs:
-        count[value] = count.get(value, 0) + 1
-    for node in graph:
-        for read in (*node.inputs, *captured_values(node)):
-            if read is not None:
-                count[read] = count.get(read, 0) + 1
-    return count
 
 
 def _in_order(value: Any) -> Any:

@@ -14,6 +14,14 @@ FLOAT64 = np.dtype(np.float64)
 SHORT_FLOATS = frozenset({np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)})
 BYTES = frozenset({np.dtype(np.int8), np.dtype(np.uint8)})
 
+FLOAT8_LIMITS: dict[np.dtype[Any], float] = {
+    np.dtype(ml_dtypes.float8_e4m3fn): 448.0,
+    np.dtype(ml_dtypes.float8_e4m3fnuz): 240.0,
+    np.dtype(ml_dtypes.float8_e5m2): 57344.0,
+    np.dtype(ml_dtypes.float8_e5m2fnuz): 57344.0,
+}
+"""float8 types with their largest finite values."""
+
 BYTE_REACH = 255.0
 """Largest magnitude of an 8-bit integer minus its zero point."""
 

@@ -9,8 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import per_channel, widened
-from qonnx_hub.executor.kernels._window import Index, Shape, Slices, Window, spatial, window_of
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.kernels._window import (
+    Index,
+    Shape,
+    Slices,
+    Window,
+    attribute_numbers,
+    group_of,
+    spatial,
+    window_of,
+)
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +120,10 @@ def conv_transpose(spec: KernelSpec) -> Kernel:
     Raises:
         Unserved: An attribute is out of range.
     """
-    group = int(spec.attr("group", 1))
-    extra, asked = spec.attr("output_padding"), spec.attr("output_shape")
-    if group < 1 or any(value < 0 for value in extra or ()):
-        raise Unserved(
-            f"ConvTranspose '{spec.name}' has group {group}, output_padding {extra}"
-        )
-    constant, kernel_shape = spec.constant(1), spec.attr("kernel_shape")
-    if (
-        constant is not None
-        and kernel_shape is not None
-        and constant.shape[2:] != kernel_shape
-    ):
-        raise Unserved(
-            f"ConvTranspose '{spec.name}' has kernel_shape {kernel_shape} and a weight of "
-            f"{constant.shape}"
-        )
-    layout_of = functools.lru_cache(maxsize=16)(_Extent(window_of(spec), extra, asked).over)
+    group, constant = group_of(spec), spec.constant(1)
+    extra = attribute_numbers(spec, "output_padding", 0)
+    extent = _Extent(window_of(spec, 1), extra, spec.attr("output_shape"))
+    layout_of = functools.lru_cache(maxsize=16)(extent.over)
     known = None if constant is None else _rows(constant, group)
 
     def kernel(x: Array, w: Array, b: Array | None = None) -> Array:

@@ -146,19 +146,40 @@ class Window:
         return begin, end, max((out - 1) * stride + reach - begin - size, 0), out
 
 
-def window_of(spec: KernelSpec) -> Window:
-    """Return the window attributes of a node.
+def group_of(spec: KernelSpec) -> int:
+    """Return the number of groups of a convolution.
 
     Raises:
-        Unserved: ``auto_pad`` is unknown, or a number is out of range.
+        Unserved: It is not positive.
     """
-    auto_pad = spec.attr("auto_pad", "NOTSET")
-    if auto_pad not in _AUTO_PADS:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has auto_pad {auto_pad!r}")
+    group = int(spec.attr("group", 1))
+    if group < 1:
+        raise Unserved(f"{spec.op_type} '{spec.name}' has {group} groups")
+    return group
+
+
+def window_of(spec: KernelSpec, weight: int | None = None) -> Window:
+    """Return the window attributes of a node.
+
+    Args:
+        spec: The node.
+        weight: Position of a convolution's weight among its inputs.
+
+    Raises:
+        Unserved: ``auto_pad`` is unknown, a number is out of range, or ``kernel_shape``
+            contradicts the weight.
+    """
+    known = None if weight is None else spec.constant(weight)
+    if known is not None and spec.attr("kernel_shape", known.shape[2:]) != known.shape[2:]:
+        raise Unserved(
+            f"{spec.op_type} '{spec.name}' has kernel_shape {spec.attr('kernel_shape')} and a "
+            f"weight of {known.shape}"
+        )
+    auto_pad = spec.choice("auto_pad", "NOTSET", _AUTO_PADS)
     window = Window(
-        strides=_numbers(spec, "strides", 1),
-        dilations=_numbers(spec, "dilations", 1),
-        pads=_numbers(spec, "pads", 0),
+        strides=attribute_numbers(spec, "strides", 1),
+        dilations=attribute_numbers(spec, "dilations", 1),
+        pads=attribute_numbers(spec, "pads", 0),
         auto_pad=auto_pad,
         ceil_mode=bool(spec.attr("ceil_mode", 0)),
     )
@@ -171,7 +192,12 @@ def window_of(spec: KernelSpec) -> Window:
     return window
 
 
-def _numbers(spec: KernelSpec, name: str, least: int) -> Shape | None:
+def attribute_numbers(spec: KernelSpec, name: str, least: int) -> Shape | None:
+    """Return an attribute with a number per axis; ``None`` where it is absent.
+
+    Raises:
+        Unserved: A number is less than ``least``.
+    """
     values = spec.attr(name)
     if values is None:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, scalar_like, widened
-from qonnx_hub.executor.kernels.elementwise import erf, served, unary
+from qonnx_hub.executor.kernels.elementwise import erf, served, stateless, unary
 from qonnx_hub.executor.kernels.spec import (
     Array,
     Kernel,
@@ -114,10 +114,6 @@ def softsign(x: Array) -> Array:
     return np.asarray(x / (np.abs(x) + scalar_like(1.0, x)))
 
 
-def _swish(x: Array, alpha: float) -> Any:
-    return x * sigmoid(x if alpha == 1.0 else x * scalar_like(alpha, x))
-
-
 def _shrink(spec: KernelSpec) -> Kernel:
     bias, limit = float(spec.attr("bias", 0.0)), float(spec.attr("lambd", 0.5))
 
@@ -192,7 +188,7 @@ KERNELS: KernelTable = {
     ("", "LeakyRelu"): function(leaky_relu, alpha=0.01),
     ("", "LogSoftmax"): _along_axis(_log_softmax),
     ("", "Mish"): function(lambda x: x * np.tanh(softplus(x))),
-    ("", "PRelu"): served(lambda spec: _prelu),
+    ("", "PRelu"): stateless(_prelu),
     ("", "Relu"): served(_relu),
     ("", "Selu"): function(
         lambda x, alpha, gamma: scalar_like(gamma, x) * elu(x, alpha),
@@ -204,7 +200,9 @@ KERNELS: KernelTable = {
     ("", "Softmax"): _along_axis(_softmax),
     ("", "Softplus"): function(softplus),
     ("", "Softsign"): function(softsign),
-    ("", "Swish"): function(_swish, alpha=1.0),
+    ("", "Swish"): function(
+        lambda x, a: x * sigmoid(x if a == 1.0 else x * scalar_like(a, x)), alpha=1.0
+    ),
     ("", "Tanh"): unary(np.tanh),
     ("", "ThresholdedRelu"): function(thresholded_relu, alpha=1.0),
 }

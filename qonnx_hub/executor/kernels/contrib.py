@@ -24,7 +24,7 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import BYTES, FLOAT32, FLOAT64, requantize, saturated
 from qonnx_hub.executor.kernels._window import ATTRIBUTES
-from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.matmul import IntegerProduct
 from qonnx_hub.executor.kernels.pool import placement_of, window_count, window_total
 from qonnx_hub.executor.kernels.quantize import KERNELS as STANDARD
@@ -110,7 +110,7 @@ def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> KernelF
         quotient = np.asarray(value / _single(y_scale, 1.0))
         return _codes_of_sum(quotient, y_zero, a.codes.dtype)
 
-    return served(lambda spec: kernel)
+    return stateless(kernel)
 
 
 _OfOne = Callable[[_Operand, Array, Array | None], Array]
@@ -192,10 +192,6 @@ def _all_recoded(inputs: Sequence[Any], *output: Any) -> list[Array]:
 def _concat(spec: KernelSpec) -> Kernel:
     axis = int(spec.attr("axis"))
     return lambda scale, zero, *x: np.concatenate(_all_recoded(x, scale, zero), axis=axis)
-
-
-def _where(condition: Array, *inputs: Any) -> Array:
-    return np.where(condition, *_all_recoded(inputs[:6], *inputs[6:]))
 
 
 def _softmax(spec: KernelSpec) -> _OfOne:
@@ -297,6 +293,8 @@ KERNELS: KernelTable = {
         lambda x: np.float32(1) / (np.float32(1) + np.exp(-x))
     ),
     (_DOMAIN, "QLinearSoftmax"): _of_one(_softmax, "axis", "opset"),
-    (_DOMAIN, "QLinearWhere"): served(lambda spec: _where),
+    (_DOMAIN, "QLinearWhere"): stateless(
+        lambda condition, *x: np.where(condition, *_all_recoded(x[:6], *x[6:]))
+    ),
     (_DOMAIN, "QuantizeLinear"): STANDARD["", "QuantizeLinear"],
 }

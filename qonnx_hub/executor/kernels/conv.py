@@ -21,9 +21,9 @@ from qonnx_hub.executor.kernels._numbers import (
     widened,
 )
 from qonnx_hub.executor.kernels._transpose import conv_transpose
-from qonnx_hub.executor.kernels._window import ATTRIBUTES, Shape, placer, window_of
+from qonnx_hub.executor.kernels._window import ATTRIBUTES, Shape, group_of, placer, window_of
 from qonnx_hub.executor.kernels.elementwise import served
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 
 def _chooser(spec: KernelSpec, weight: int) -> Callable[[Shape, Shape], Algorithm]:
@@ -36,14 +36,7 @@ def _chooser(spec: KernelSpec, weight: int) -> Callable[[Shape, Shape], Algorith
     Raises:
         Unserved: Group or window attributes are out of range, or contradict the weight.
     """
-    place = placer(window_of(spec))
-    group = group_of(spec)
-    kernel_shape, known = spec.attr("kernel_shape"), spec.constant(weight)
-    if known is not None and kernel_shape is not None and known.shape[2:] != kernel_shape:
-        raise Unserved(
-            f"{spec.op_type} '{spec.name}' has kernel_shape {kernel_shape} and a weight of "
-            f"{known.shape}"
-        )
+    place, group = placer(window_of(spec, weight)), group_of(spec)
 
     @functools.lru_cache(maxsize=16)
     def choose(shape: Shape, weight_shape: Shape) -> Algorithm:
@@ -52,18 +45,6 @@ def _chooser(spec: KernelSpec, weight: int) -> Callable[[Shape, Shape], Algorith
         )
 
     return choose
-
-
-def group_of(spec: KernelSpec) -> int:
-    """Return the number of groups.
-
-    Raises:
-        Unserved: It is not positive.
-    """
-    group = int(spec.attr("group", 1))
-    if group < 1:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has {group} groups")
-    return group
 
 
 def _conv(spec: KernelSpec) -> Kernel:

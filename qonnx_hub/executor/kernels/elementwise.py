@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir
 
+from qonnx_hub.executor.kernels._numbers import FLOAT8_LIMITS
 from qonnx_hub.executor.kernels.spec import (
     Array,
     Kernel,
@@ -44,6 +45,11 @@ def served(factory: KernelFactory, *attributes: str) -> KernelFactory:
         return factory(spec)
 
     return make
+
+
+def stateless(kernel: Kernel) -> KernelFactory:
+    """Return a factory for a kernel that needs to know nothing but its inputs."""
+    return served(lambda spec: kernel)
 
 
 def never_scalar(spec: KernelSpec) -> bool:
@@ -290,14 +296,6 @@ def _erf_coefficients() -> Array:
     return np.stack(rows)
 
 
-_FLOAT8_LIMITS = {
-    np.dtype(ml_dtypes.float8_e4m3fn): 448.0,
-    np.dtype(ml_dtypes.float8_e4m3fnuz): 240.0,
-    np.dtype(ml_dtypes.float8_e5m2): 57344.0,
-    np.dtype(ml_dtypes.float8_e5m2fnuz): 57344.0,
-}
-
-
 def onnx_dtype(spec: KernelSpec, code: int) -> np.dtype[Any]:
     """Return the numpy dtype of an ONNX element type.
 
@@ -328,14 +326,14 @@ def _cast_array(x: Array, dtype: np.dtype[Any], saturates: bool) -> Array:
     if not saturates:
         return x.astype(dtype, copy=False)
     wide = x if x.dtype in (np.float16, np.float32, np.float64) else x.astype(np.float64)
-    bound = np.asarray(_FLOAT8_LIMITS[dtype], dtype=wide.dtype)
+    bound = np.asarray(FLOAT8_LIMITS[dtype], dtype=wide.dtype)
     return np.asarray(np.minimum(np.maximum(wide, -bound), bound)).astype(dtype)
 
 
 def _cast_to(dtype: np.dtype[Any], spec: KernelSpec) -> Kernel:
     if not _castable(dtype):
         raise Unserved(f"{spec.op_type} '{spec.name}' makes {dtype}")
-    saturates = bool(spec.attr("saturate", 1)) and dtype in _FLOAT8_LIMITS
+    saturates = bool(spec.attr("saturate", 1)) and dtype in FLOAT8_LIMITS
     return lambda x, *_: _cast_array(x, dtype, saturates)
 
 
@@ -349,7 +347,7 @@ def _cast_like(spec: KernelSpec) -> Kernel:
         dtype = target.dtype
         if not _castable(dtype):
             raise TypeError(f"a cast to {dtype} is not implemented")
-        return _cast_array(x, dtype, saturate and dtype in _FLOAT8_LIMITS)
+        return _cast_array(x, dtype, saturate and dtype in FLOAT8_LIMITS)
 
     return kernel
 
@@ -380,14 +378,6 @@ def _dropout(spec: KernelSpec) -> Kernel:
     return lambda x, *_: (x, np.ones(x.shape, dtype=np.bool_))
 
 
-_SHIFTS = {"LEFT": np.left_shift, "RIGHT": np.right_shift}
-
-
-def _bit_shift(spec: KernelSpec) -> Kernel:
-    ufunc = _SHIFTS[spec.choice("direction", None, _SHIFTS)]
-    return binary(ufunc)(replace(spec, attributes={}))
-
-
 def _is_inf(spec: KernelSpec) -> Kernel:
     negative = bool(spec.attr("detect_negative", 1))
     positive = bool(spec.attr("detect_positive", 1))
@@ -398,6 +388,8 @@ def _is_inf(spec: KernelSpec) -> Kernel:
     side = np.less if negative else np.greater
     return lambda x: np.asarray(np.isinf(x) & side(x, np.zeros((), dtype=x.dtype)))
 
+
+_SHIFTS = {"LEFT": np.left_shift, "RIGHT": np.right_shift}
 
 _UNARY = {
     "Abs": np.absolute,
@@ -437,7 +429,12 @@ KERNELS: KernelTable = {
     **{("", op): unary(ufunc) for op, ufunc in _UNARY.items()},
     **{("", op): binary(ufunc) for op, ufunc in _BINARY.items()},
     ("", "BitCast"): served(_bit_cast, "to"),
-    ("", "BitShift"): served(_bit_shift, "direction"),
+    ("", "BitShift"): served(
+        lambda spec: binary(_SHIFTS[spec.choice("direction", None, _SHIFTS)])(
+            replace(spec, attributes={})
+        ),
+        "direction",
+    ),
     ("", "Cast"): served(
         lambda spec: _cast_to(onnx_dtype(spec, spec.attr("to", 0)), spec),
         *("to", "saturate", "round_mode"),
@@ -446,12 +443,12 @@ KERNELS: KernelTable = {
     ("", "Clip"): served(_clip),
     ("", "Div"): served(_div),
     ("", "Dropout"): served(_dropout, "seed"),
-    ("", "Erf"): served(lambda spec: erf),
-    ("", "Identity"): served(lambda spec: lambda x: x),
+    ("", "Erf"): stateless(erf),
+    ("", "Identity"): stateless(lambda x: x),
     ("", "IsInf"): served(_is_inf, "detect_negative", "detect_positive"),
     ("", "IsNaN"): unary(np.isnan, in_place=False),
     ("", "Max"): variadic(np.maximum),
-    ("", "Mean"): served(lambda spec: _mean),
+    ("", "Mean"): stateless(_mean),
     ("", "Min"): variadic(np.minimum),
     ("", "Mod"): served(_mod, "fmod"),
     ("", "Pow"): served(_pow),

@@ -36,14 +36,8 @@ def _constant_of_shape(spec: KernelSpec) -> Kernel:
     fill = np.zeros(1, dtype=np.float32) if given is None else np.asarray(given)
     if fill.size != 1:
         raise Unserved(f"ConstantOfShape '{spec.name}' has {fill.size} values")
-    value, dtype = fill.reshape(()), fill.dtype
-
-    def kernel(shape: Array) -> Array:
-        out = np.empty(tuple(shape.tolist()), dtype=dtype)
-        out[...] = value
-        return out
-
-    return kernel
+    value = fill.reshape(())
+    return lambda shape: np.full(tuple(shape.tolist()), value, dtype=value.dtype)
 
 
 def _range(spec: KernelSpec) -> Kernel:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.shape import (
     as_axes,
     constant_axes,
@@ -316,7 +316,7 @@ KERNELS: KernelTable = {
     ("", "Gather"): served(_gather, "axis"),
     ("", "GatherElements"): served(_gather_elements, "axis"),
     ("", "GatherND"): served(_gather_nd, "batch_dims"),
-    ("", "NonZero"): served(lambda spec: _non_zero),
+    ("", "NonZero"): stateless(_non_zero),
     ("", "OneHot"): served(_one_hot, "axis"),
     ("", "Pad"): served(_pad, "mode"),
     ("", "ReverseSequence"): served(_reverse_sequence, "batch_axis", "time_axis"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.elementwise import binary, served, unary
+from qonnx_hub.executor.kernels.elementwise import binary, stateless, unary
 from qonnx_hub.executor.kernels.spec import Array, KernelTable
 
 
@@ -28,5 +28,5 @@ KERNELS: KernelTable = {
     **{("", op): binary(ufunc, in_place=False) for op, ufunc in _COMPARISONS.items()},
     **{("", op): binary(ufunc) for op, ufunc in _CONNECTIVES.items()},
     ("", "Not"): unary(np.logical_not),
-    ("", "Where"): served(lambda spec: _where),
+    ("", "Where"): stateless(_where),
 }

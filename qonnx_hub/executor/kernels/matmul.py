@@ -16,7 +16,7 @@ from qonnx_hub.executor.kernels._numbers import (
     to_int32,
     widened,
 )
-from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 
@@ -157,7 +157,7 @@ def _qlinear_matmul(spec: KernelSpec) -> Kernel:
 KERNELS: KernelTable = {
     ("", "Einsum"): served(_einsum, "equation"),
     ("", "Gemm"): served(_gemm, "alpha", "beta", "transA", "transB"),
-    ("", "MatMul"): served(lambda spec: _matmul),
+    ("", "MatMul"): stateless(_matmul),
     ("", "MatMulInteger"): served(_matmul_integer),
     ("", "QLinearMatMul"): served(_qlinear_matmul),
 }

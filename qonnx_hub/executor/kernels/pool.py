@@ -18,7 +18,7 @@ from qonnx_hub.executor.kernels._window import (
     spatial,
     window_of,
 )
-from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 
@@ -194,10 +194,10 @@ def _sum_in_lanes(flat: Array) -> Array:
 
 KERNELS: KernelTable = {
     ("", "AveragePool"): served(_average_pool, "ceil_mode", "count_include_pad", *ATTRIBUTES),
-    ("", "GlobalAveragePool"): served(lambda spec: _global_average),
+    ("", "GlobalAveragePool"): stateless(_global_average),
     ("", "GlobalLpPool"): served(_lp_pool, "p"),
-    ("", "GlobalMaxPool"): served(
-        lambda spec: lambda x: x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
+    ("", "GlobalMaxPool"): stateless(
+        lambda x: x.max(axis=tuple(range(2, x.ndim)), keepdims=True)
     ),
     ("", "LpPool"): served(_lp_pool, "ceil_mode", "p", *ATTRIBUTES),
     ("", "MaxPool"): served(_max_pool, "ceil_mode", "storage_order", *ATTRIBUTES),

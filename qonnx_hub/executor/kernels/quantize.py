@@ -12,8 +12,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, per_channel
-from qonnx_hub.executor.kernels.elementwise import onnx_dtype, served
+from qonnx_hub.executor.kernels._numbers import (
+    FLOAT8_LIMITS,
+    FLOAT32,
+    SHORT_FLOATS,
+    per_channel,
+)
+from qonnx_hub.executor.kernels.elementwise import onnx_dtype, served, stateless
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 Numpy = np.dtype[Any]
@@ -35,13 +40,7 @@ _LIMITS: dict[Numpy, tuple[int, int]] = {
 }
 """Integer types that QuantizeLinear makes, with their ranges."""
 
-_LARGEST: dict[Numpy, float] = {
-    np.dtype(ml_dtypes.float8_e4m3fn): 448.0,
-    np.dtype(ml_dtypes.float8_e4m3fnuz): 240.0,
-    np.dtype(ml_dtypes.float8_e5m2): 57344.0,
-    np.dtype(ml_dtypes.float8_e5m2fnuz): 57344.0,
-    np.dtype(ml_dtypes.float4_e2m1fn): 6.0,
-}
+_LARGEST: dict[Numpy, float] = {**FLOAT8_LIMITS, np.dtype(ml_dtypes.float4_e2m1fn): 6.0}
 """Small float types that QuantizeLinear makes, with their largest finite values."""
 
 _FLOATS = {FLOAT32, *SHORT_FLOATS}
@@ -118,21 +117,23 @@ def _parameters(spec: KernelSpec, dtype: Numpy | None) -> Parameters:
     return lambda shape, *_: prepared(shape)
 
 
+def _named_dtype(spec: KernelSpec, attribute: str) -> Numpy | None:
+    """Return the type that an attribute names; ``None`` where it is absent or 0."""
+    code = int(spec.attr(attribute, 0))
+    return onnx_dtype(spec, code) if code else None
+
+
 def _output_dtype(spec: KernelSpec) -> Numpy | None:
     """Return the type that QuantizeLinear makes, ``None`` where a run-time zero point says it.
 
     Raises:
         Unserved: The type is not one that ONNX quantizes to, or contradicts the zero point.
     """
-    code = int(spec.attr("output_dtype", 0))
-    zero_point = spec.constant(2)
-    named = onnx_dtype(spec, code) if code else None
+    zero_point, named = spec.constant(2), _named_dtype(spec, "output_dtype")
     if zero_point is not None and named is not None and named != zero_point.dtype:
         raise Unserved(f"QuantizeLinear '{spec.name}' makes {named} and {zero_point.dtype}")
-    dtype = named
-    if zero_point is not None:
-        dtype = zero_point.dtype
-    elif dtype is None and not spec.has_input(2):
+    dtype = named if zero_point is None else zero_point.dtype
+    if dtype is None and not spec.has_input(2):
         dtype = np.dtype(np.uint8)
     if dtype is not None and dtype not in _LIMITS and dtype not in _LARGEST:
         raise Unserved(f"QuantizeLinear '{spec.name}' makes {dtype}")
@@ -145,9 +146,8 @@ def _arithmetic(spec: KernelSpec) -> Callable[[Numpy, Numpy], Numpy]:
     Opset 23 made it the type of the scale unless ``precision`` names another; before that,
     onnxruntime computes short floats in float32.
     """
-    code = int(spec.attr("precision", 0))
-    if code:
-        named = onnx_dtype(spec, code)
+    named = _named_dtype(spec, "precision")
+    if named is not None:
         if named not in _FLOATS:
             raise Unserved(f"QuantizeLinear '{spec.name}' computes in {named}")
         return lambda x, scale: named
@@ -217,8 +217,7 @@ def _to_small_float(quotient: Array, dtype: Numpy, saturates: bool) -> Array:
 
 def _dequantize_linear(spec: KernelSpec) -> Kernel:
     parameters = _parameters(spec, None)
-    code = int(spec.attr("output_dtype", 0))
-    named = onnx_dtype(spec, code) if code else None
+    named = _named_dtype(spec, "output_dtype")
     if named is not None and named not in _FLOATS:
         raise Unserved(f"DequantizeLinear '{spec.name}' makes {named}")
 
@@ -255,7 +254,7 @@ def dynamic_quantization(x: Array) -> tuple[Array, Array, Array]:
 
 KERNELS: KernelTable = {
     ("", "DequantizeLinear"): served(_dequantize_linear, "axis", "block_size", "output_dtype"),
-    ("", "DynamicQuantizeLinear"): served(lambda spec: dynamic_quantization),
+    ("", "DynamicQuantizeLinear"): stateless(dynamic_quantization),
     ("", "QuantizeLinear"): served(
         _quantize_linear, "axis", "block_size", "output_dtype", "precision", "saturate"
     ),

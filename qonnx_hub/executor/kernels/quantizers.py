@@ -5,8 +5,6 @@ The formulas are in :mod:`qonnx_hub_ir.semantics` and :mod:`qonnx_hub_ir.thresho
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
@@ -18,27 +16,17 @@ def _quantizer(spec: KernelSpec) -> Kernel:
     known = [spec.constant(index) for index in range(1, len(spec.present))]
     quant = dialect.make_quantizer(spec.op_type, spec.attributes, known, spec.name)
     if any(value is None for value in known):
-        return _dynamic(quant)
+
+        def dynamic(x: Array, *values: Array) -> Array:
+            # Constants arrive as arguments as well, so that all parameters are at hand.
+            complete = dialect.with_parameters(quant, values)
+            return np.asarray(compile_quantizer(complete)(x, None))
+
+        return dynamic
     apply = compile_quantizer(quant)
     if 0 in spec.reusable:
-
-        def in_place(x: Array, *_: Any) -> Array:
-            return apply(x, x if x.ndim else None)
-
-        return in_place
-
-    def fresh(x: Array, *_: Any) -> Array:
-        return np.asarray(apply(x, None))
-
-    return fresh
-
-
-def _dynamic(quant: Any) -> Kernel:
-    def run(x: Array, *values: Array) -> Array:
-        # Constants arrive as arguments as well, so that all parameters are at hand.
-        return np.asarray(compile_quantizer(dialect.with_parameters(quant, values))(x, None))
-
-    return run
+        return lambda x, *_: apply(x, x if x.ndim else None)
+    return lambda x, *_: np.asarray(apply(x, None))
 
 
 def _multi_threshold(spec: KernelSpec) -> Kernel:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 
@@ -143,11 +143,6 @@ def _new_axes(axes: tuple[int, ...], rank: int) -> tuple[slice | None, ...]:
     return tuple(None if i in inserted else slice(None) for i in range(rank + len(axes)))
 
 
-def _transpose(spec: KernelSpec) -> Kernel:
-    perm = spec.attr("perm")
-    return methodcaller("transpose", *(() if perm is None else (tuple(perm),)))
-
-
 def _concat(spec: KernelSpec) -> Kernel:
     axis = spec.attr("axis")
     if axis is None:
@@ -271,11 +266,13 @@ KERNELS: KernelTable = {
     ("", "Flatten"): served(_flatten, "axis"),
     ("", "Reshape"): served(_reshape, "allowzero"),
     ("", "Shape"): served(_shape, "start", "end"),
-    ("", "Size"): served(lambda spec: lambda x: np.array(x.size, dtype=np.int64)),
+    ("", "Size"): stateless(lambda x: np.array(x.size, dtype=np.int64)),
     ("", "SpaceToDepth"): served(_space_to_depth, "blocksize", "mode"),
     ("", "Split"): served(_split, "axis", "num_outputs"),
     ("", "Squeeze"): served(_squeeze, "axes"),
-    ("", "Tile"): served(lambda spec: _tile),
-    ("", "Transpose"): served(_transpose, "perm"),
+    ("", "Tile"): stateless(_tile),
+    ("", "Transpose"): served(
+        lambda spec: methodcaller("transpose", *spec.attr("perm", ())), "perm"
+    ),
     ("", "Unsqueeze"): served(_unsqueeze, "axes"),
 }
