@@ -154,8 +154,6 @@ def _is_plain(model: Model) -> bool:
 
 def _widen(model: Model, file_batch: int) -> Model | None:
     """Return a copy whose first axis is symbolic, or ``None`` where shapes forbid it."""
-    if any(_first_dim(value) is None for value in model.graph.inputs):
-        return None
     shapes = _free_shapes(model, file_batch)
     if shapes is None:
         return None
@@ -194,14 +192,10 @@ def _free_shapes(model: Model, file_batch: int) -> dict[Node, Array] | None:
             continue
         if attribute(node, "allowzero", 0):
             return None
-        if int(target[0]) in (0, -1):
-            continue
         data = node.inputs[0]
-        if data is None or data.is_initializer() or _first_dim(data) != file_batch:
-            if data is None or not data.is_initializer():
-                return None
+        if int(target[0]) in (0, -1) or (data is not None and data.is_initializer()):
             continue
-        if int(target[0]) != file_batch:
+        if _first_dim(data) != file_batch or int(target[0]) != file_batch:
             return None
         shapes[node] = np.array([0, *target[1:]], dtype=np.int64)
     return shapes
@@ -239,10 +233,10 @@ def _sizes_of(
     """Return the sizes that a node makes of known ones; ``None`` where that is not known."""
     data = node.inputs[0]
     if node.op_type == "Shape":
-        dims = None if data is None or data.shape is None else list(data.shape)
-        if dims is None or not all(isinstance(size, int) for size in dims[1:]):
+        if data is None or data.shape is None:
             return None
-        if dims and data is not None and data.name in dynamic:
+        dims = list(data.shape)
+        if dims and data.name in dynamic:
             dims[0] = _COPIED
         if not all(isinstance(size, int) for size in dims):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from qonnx_hub.executor.kernels.spec import Array
 from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub.executor.planner import make_plan
 from qonnx_hub.executor.threads import default_threads, parallel_map, use_threads
-from qonnx_hub.executor.tiles import join_runs, pieces_of, sample_count
+from qonnx_hub.executor.tiles import cut_feeds, join_runs, pieces_of, unequal_samples
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import dims
@@ -83,7 +84,6 @@ class Session:
             self._ort = OrtRuns(model, threads)
         else:
             self._plan = self._make_plan(keep_all=False)
-        self._full_plan: Plan | None = None
         self._wide_plans: dict[bool, Plan | None] = {}
         self._pieces = pieces_of(model, self._batcher.file_batch)
         self._dtypes = {
@@ -208,20 +208,16 @@ class Session:
     ) -> dict[str, Array]:
         plan = self._wide_plan(keep_all=all_tensors)
         assert plan is not None
-        total = next(iter(arrays.values())).shape[0]
-        cuts = [
-            {name: array[at : at + piece] for name, array in arrays.items()}
-            for at in range(0, total, piece)
-        ]
-        pieces = parallel_map(lambda cut: execute(plan, cut), cuts, self._team())
-        return _joined(pieces, plan, self._batcher)
+        cuts = cut_feeds(arrays, piece)
+        runs = parallel_map(lambda cut: execute(plan, cut), cuts, self._team())
+        return _joined(runs, plan, self._batcher)
 
     def _plan_for(self, all_tensors: bool) -> Plan:
-        if not all_tensors:
-            return self._plan
-        if self._full_plan is None:
-            self._full_plan = self._make_plan(keep_all=True)
-        return self._full_plan
+        return self._full_plan if all_tensors else self._plan
+
+    @cached_property
+    def _full_plan(self) -> Plan:
+        return self._make_plan(keep_all=True)
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
         if feeds.keys() != self._dtypes.keys():
@@ -272,8 +268,7 @@ class Session:
                 )
             factors.add(_times(name, sizes[0], given[0]))
         if len(factors) > 1:
-            shapes = ", ".join(f"'{n}': {list(a.shape)}" for n, a in arrays.items())
-            raise UsageError(f"the inputs hold different numbers of samples: {shapes}")
+            raise unequal_samples(arrays)
         return factors.pop() if factors else 1
 
     def _run_batches(
@@ -283,14 +278,9 @@ class Session:
         if batch is not None and factor == 1 and not apart:
             raise UsageError(_NOT_APART)
         plan = self._wide_plan(keep_all=all_tensors) or self._plan_for(all_tensors)
-        unit = self._batcher.file_batch
-        step = (batch or factor) if apart else 1
-        total = sample_count(arrays)
-        pieces = [
-            execute(plan, {n: a[start : start + step * unit] for n, a in arrays.items()})
-            for start in range(0, total, step * unit)
-        ]
-        return _joined(pieces, plan, self._batcher)
+        step = ((batch or factor) if apart else 1) * self._batcher.file_batch
+        runs = [execute(plan, piece) for piece in cut_feeds(arrays, step)]
+        return _joined(runs, plan, self._batcher)
 
 
 def _joined(

@@ -48,18 +48,21 @@ def use_threads(threads: int) -> Iterator[None]:
             _here.threads = before
 
 
-def parallel_for(make: Callable[[], Callable[[T], None]], parts: Iterable[T]) -> None:
+def parallel_for(
+    make: Callable[[], Callable[[T], None]], parts: Iterable[T], *, share: bool = True
+) -> None:
     """Do all parts, on this thread and on those of the team that are free.
 
     Args:
         make: Called once on each thread that takes part; returns what does one part there.
         parts: What to do, in any order.
+        share: Whether other threads help; where they cost more than they save, they do not.
 
     Raises:
         BaseException: What any part raised; the others may or may not have been done.
     """
     todo = list(parts)
-    helpers = min(getattr(_here, "threads", 1), len(todo)) - 1
+    helpers = min(getattr(_here, "threads", 1), len(todo)) - 1 if share else 0
     if helpers < 1:
         work = make()
         for part in todo:

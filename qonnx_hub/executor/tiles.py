@@ -90,9 +90,20 @@ def sample_count(feeds: Mapping[str, Array]) -> int:
     """
     lengths = {array.shape[0] if array.ndim else 0 for array in feeds.values()}
     if len(lengths) > 1:
-        sizes = ", ".join(f"'{name}': {list(a.shape)}" for name, a in feeds.items())
-        raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+        raise unequal_samples(feeds)
     return lengths.pop() if lengths else 0
+
+
+def unequal_samples(feeds: Mapping[str, Array]) -> UsageError:
+    """Return the error of inputs that hold different numbers of samples."""
+    shapes = ", ".join(f"'{name}': {list(array.shape)}" for name, array in feeds.items())
+    return UsageError(f"the inputs hold different numbers of samples: {shapes}")
+
+
+def cut_feeds(feeds: Mapping[str, Array], step: int) -> list[dict[str, Array]]:
+    """Return the feeds in pieces of ``step`` samples along the first axis."""
+    starts = range(0, sample_count(feeds), step)
+    return [{name: a[at : at + step] for name, a in feeds.items()} for at in starts]
 
 
 def join_runs(

@@ -130,24 +130,13 @@ class Depthwise:
                 sample, first = part
                 block = slice(first, min(first + step, channels))
                 count = block.stop - first
-                target = y[sample, block]
-                self._block(
-                    x[sample, block],
-                    weight[block],
-                    planes[:, :count],
-                    columns[:, :count],
-                    target,
-                    rows,
-                )
+                space = planes[:, :count], columns[:, :count]
+                self._block(x[sample, block], weight[block], *space, y[sample, block], rows)
 
             return work
 
-        if samples * channels * math.prod(self.pitch) < SHARED_ELEMENTS:
-            work = make()
-            for part in parts:
-                work(part)
-        else:
-            parallel_for(make, parts)
+        elements = samples * channels * math.prod(self.pitch)
+        parallel_for(make, parts, share=elements >= SHARED_ELEMENTS)
         return y.reshape(samples, channels * multiplier, *self.out)
 
     def _block(

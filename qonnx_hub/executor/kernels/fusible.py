@@ -91,10 +91,9 @@ def _clips_at_zero(quant: Any) -> bool:
     """Return whether a quantizer maps everything below zero to what it maps zero to."""
     if not isinstance(quant, IntQuant) or quant.signed:
         return False
-    scale, zero_point = quant.scale, quant.zero_point
-    if scale is None or zero_point is None:
+    if quant.scale is None or quant.zero_point is None:
         return False
-    return bool(np.all(scale > 0)) and bool(np.all(zero_point == 0))
+    return bool(np.all(quant.scale > 0) and np.all(quant.zero_point == 0))
 
 
 def _known(make: StageMaker, *attributes: str) -> StageMaker:

@@ -289,6 +289,16 @@ def _unique(spec: KernelSpec) -> Kernel:
     return kernel
 
 
+def reversed_steps(steps: int, lengths: Array) -> Array:
+    """Return which step each sample starts from behind reads: (T, B).
+
+    A sample's own steps are reversed; what follows them stays where it is. Applied twice, the
+    order is back as it was.
+    """
+    forward = np.arange(steps, dtype=np.int64)[:, np.newaxis]
+    return np.where(forward < lengths, lengths - 1 - forward, forward)
+
+
 def _reverse_sequence(spec: KernelSpec) -> Kernel:
     batch_axis, time_axis = spec.attr("batch_axis", 1), spec.attr("time_axis", 0)
     if {batch_axis, time_axis} != {0, 1}:
@@ -297,11 +307,11 @@ def _reverse_sequence(spec: KernelSpec) -> Kernel:
         )
 
     def kernel(x: Array, lengths: Array) -> Array:
-        time = np.arange(x.shape[time_axis], dtype=np.int64)[:, np.newaxis]
-        fits = (lengths >= 0) & (lengths <= time.size)
+        steps = x.shape[time_axis]
+        fits = (lengths >= 0) & (lengths <= steps)
         if lengths.shape != (x.shape[batch_axis],) or not fits.all():
             raise ValueError(f"sequence lengths {lengths} do not fit the shape {x.shape}")
-        source = np.where(time < lengths, lengths - 1 - time, time)
+        source = reversed_steps(steps, lengths)
         batch = np.arange(x.shape[batch_axis], dtype=np.int64)
         index = (source, batch) if time_axis == 0 else (batch[:, np.newaxis], source.T)
         return np.asarray(x[index])

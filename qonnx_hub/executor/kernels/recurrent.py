@@ -23,6 +23,7 @@ from qonnx_hub.executor.kernels.activation import (
     thresholded_relu,
 )
 from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.indexing import reversed_steps
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 Function = Callable[[Array], Array]
@@ -199,19 +200,6 @@ def _lstm_cell(spec: KernelSpec) -> Cell:
     return cell
 
 
-def _order(steps: int, samples: int, lengths: Array | None) -> Array:
-    """Return which step each sample starts from behind reads: (T, B).
-
-    A sample's own steps are reversed; what follows them stays where it is. Applied twice, the
-    order is back as it was.
-    """
-    forward = np.arange(steps, dtype=np.intp)[:, np.newaxis]
-    if lengths is None:
-        return np.broadcast_to(forward[::-1], (steps, samples))
-    ends = lengths.astype(np.intp)[np.newaxis, :]
-    return np.where(forward < ends, ends - 1 - forward, forward)
-
-
 def _sweep(
     inputs: Array, step: Step, state: State, lengths: Array | None
 ) -> tuple[Array, State]:
@@ -269,6 +257,8 @@ class _Layer:
             x = x.swapaxes(0, 1)
             initial = [s if s is None else s.swapaxes(0, 1) for s in initial]
         steps, samples = x.shape[:2]
+        ends = np.full(samples, steps, dtype=np.int64) if lengths is None else lengths
+        order = reversed_steps(steps, ends), np.arange(samples)
         outputs, finals = [], []
         for number, direction in enumerate(directions):
             bias, step = self.cell(direction, self.activations[number])
@@ -277,7 +267,6 @@ class _Layer:
             hidden = len(direction.recurrence)
             zeros = np.zeros((samples, hidden), dtype=x.dtype)
             state = tuple(zeros if s is None else widened(s[number]) for s in initial)
-            order = _order(steps, samples, lengths), np.arange(samples)
             if self.reversed_[number]:
                 inputs = inputs[order]
             y, final = _sweep(inputs, step, state, lengths)

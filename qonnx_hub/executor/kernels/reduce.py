@@ -52,13 +52,12 @@ def reduction(fold: Fold, *, widen: bool) -> KernelFactory:
     return served(make, "axes", "keepdims", "noop_with_empty_axes")
 
 
-# the stubs of numpy know keepdims only as a literal
-_add_reduce: Callable[..., Any] = np.add.reduce
-_multiply_reduce: Callable[..., Any] = np.multiply.reduce
+def _total(reduce: Callable[..., Any]) -> Fold:
+    """Return the fold with a ufunc's ``reduce``, in the dtype of the data."""
+    return lambda x, axes, keepdims: reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
 
 
-def _sum(x: Array, axes: Axes, keepdims: bool) -> Any:
-    return _add_reduce(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
+_sum = _total(np.add.reduce)
 
 
 def _mean(x: Array, axes: Axes, keepdims: bool) -> Any:
@@ -180,12 +179,7 @@ KERNELS: KernelTable = {
     ("", "ReduceMax"): reduction(_best(np.maximum.reduce, -1), widen=False),
     ("", "ReduceMean"): reduction(_mean, widen=True),
     ("", "ReduceMin"): reduction(_best(np.minimum.reduce, 1), widen=False),
-    ("", "ReduceProd"): reduction(
-        lambda x, axes, keepdims: _multiply_reduce(
-            x, axis=axes, keepdims=keepdims, dtype=x.dtype
-        ),
-        widen=True,
-    ),
+    ("", "ReduceProd"): reduction(_total(np.multiply.reduce), widen=True),
     ("", "ReduceSum"): reduction(_sum, widen=True),
     ("", "ReduceSumSquare"): reduction(
         lambda x, axes, keepdims: _sum(np.square(x), axes, keepdims), widen=True

@@ -24,7 +24,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.executor.batch_axis import Batcher
 from qonnx_hub.executor.kernels.spec import Array
 from qonnx_hub.executor.onnxruntime.layout import quantize_in_blocks
-from qonnx_hub.executor.tiles import join_runs, sample_count
+from qonnx_hub.executor.tiles import cut_feeds, join_runs
 from qonnx_hub.io.model_files import fits_one_message, in_one_message, write_model
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.protocol import export_options
@@ -93,12 +93,8 @@ class OrtRuns:
             self._wide = _load(lower_for_ort(wide), self._threads)
         session = self._session if wide is None else self._wide
         step = batcher.file_batch * (1 if wide is None else batch)
-        total = sample_count(feeds)
-        pieces = [
-            self._answers(session, {n: array[at : at + step] for n, array in feeds.items()})
-            for at in range(0, total, step)
-        ]
-        return join_runs(pieces, batcher.file_batch)
+        runs = [self._answers(session, piece) for piece in cut_feeds(feeds, step)]
+        return join_runs(runs, batcher.file_batch)
 
     def _answers(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
