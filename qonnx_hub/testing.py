@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from qonnx_hub_adapters.features import undeclared_gaps
+from qonnx_hub_adapters.features import features_of, undeclared_gaps
 from qonnx_hub_adapters.protocol import (
     Artifact,
     Exporter,
@@ -196,7 +196,14 @@ class ExporterContract:
 
 
 class ImporterContract:
-    """What every importer keeps, as tests: subclass it in a test module of the adapter."""
+    """What every importer keeps, as tests: subclass it in a test module of the adapter.
+
+    Attributes:
+        untried: Features that ``info.support`` calls exact and :meth:`feature_sources` does
+            not try, each with the reason.
+    """
+
+    untried: Mapping[Feature, str] = {}
 
     def make_importer(self) -> Importer:
         """Return the importer."""
@@ -207,8 +214,22 @@ class ImporterContract:
         raise NotImplementedError("return a source that the importer reads")
 
     def make_options(self) -> ImportOptions:
-        """Return the options to read the source with."""
+        """Return the options to read the sources with."""
         return ImportOptions()
+
+    def feature_sources(self) -> Mapping[Feature, Any]:
+        """Return a source for every feature that the importer reads exactly.
+
+        A source whose sums are exact in any order, best a single quantizer: what is read must
+        give its very answer.
+        """
+        return {}
+
+    def own_answer(
+        self, source: Any, feeds: Mapping[str, Array]
+    ) -> Mapping[str, Array] | None:
+        """Return what the source itself computes; ``None`` where only the IR runs it."""
+        return self.make_importer().run_source(self._prepared(source), feeds)
 
     def test_it_accepts_its_source_and_nothing_at_all_besides(self) -> None:
         """It takes what it reads, and does not claim what nobody can read."""
@@ -229,6 +250,18 @@ class ImporterContract:
             for value in node.outputs:
                 known = not value.name or dialect.PROVENANCE in value.metadata_props
                 _demand(known, f"'{value.name}' does not name its source layer")
+
+    def test_every_exact_claim_is_tried_or_named_as_untried(self) -> None:
+        """What is called exact is read as that feature, and answers as the source does."""
+        support = self.make_importer().info.support
+        exact = {feature for feature, claim in support.items() if claim is Support.EXACT}
+        sources = self.feature_sources()
+        silent = sorted(one.value for one in exact - set(sources) - set(self.untried))
+        _demand(not silent, f"called exact, yet neither tried nor named: {silent}")
+        more = sorted(one.value for one in (set(sources) | set(self.untried)) - exact)
+        _demand(not more, f"tried or named, yet not called exact: {more}")
+        for feature, source in sources.items():
+            self._try(feature, source)
 
     def test_reading_twice_gives_the_same_model(self) -> None:
         """The same source gives the same bytes, so nothing of the first reading is left."""
@@ -254,11 +287,32 @@ class ImporterContract:
             _demand(told and info.name in str(error), f"the message does not help: {error}")
 
     def _read(self) -> Model:
-        importer, options = self.make_importer(), self.make_options()
-        source = self.make_source()
+        return self._load(self.make_source())
+
+    def _load(self, source: Any) -> Model:
+        return self.make_importer().load(self._prepared(source), self.make_options())
+
+    def _prepared(self, source: Any) -> Any:
+        importer = self.make_importer()
         if isinstance(importer, Prepares):
-            source = importer.prepare(source, options)
-        return importer.load(source, options)
+            return importer.prepare(source, self.make_options())
+        return source
+
+    def _try(self, feature: Feature, source: Any) -> None:
+        import numpy as np
+
+        import qonnx_hub
+        from qonnx_hub.equivalence.inputs.generate import generate_inputs
+
+        model = self._load(source)
+        _demand(feature in features_of(model), f"{feature.value}: exact, yet not in the model")
+        feeds = generate_inputs(model, seed=0)
+        own = self.own_answer(source, feeds)
+        if own is None:
+            return
+        answers = zip(qonnx_hub.run(model, feeds).values(), own.values(), strict=True)
+        same = all(np.array_equal(ours, theirs, equal_nan=True) for ours, theirs in answers)
+        _demand(same, f"{feature.value}: exact, yet the source answers otherwise")
 
 
 def _demand(holds: bool, otherwise: str) -> None:

@@ -1,9 +1,13 @@
-"""Our own adapters keep the published contract, every exporter and the importers of ONNX."""
+"""Our own adapters keep the published contract: exporters, and the importers of ONNX."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from onnx_ir import Model
 
@@ -26,6 +30,7 @@ from qonnx_hub_adapters.protocol import (
     export_options,
 )
 from qonnx_hub_ir.errors import NotExactError
+from tests.adapters.qlinear.kit import Net
 
 
 class TestOurExporters(ExporterContract):
@@ -44,17 +49,70 @@ class TestQonnxImporter(ImporterContract):
     def make_source(self) -> Any:
         return feature_models()[Feature.BITS_2_TO_8]
 
+    def feature_sources(self) -> Mapping[Feature, Any]:
+        return feature_models()
 
-class TestQcdqImporter(ImporterContract):
-    form = "qcdq"
+
+SPELLED_OUT = "written as steps of standard operators, and read as those"
+
+
+class OnnxFormContract(ImporterContract):
+    """A form of standard ONNX: the exporter makes the sources, onnxruntime answers."""
+
+    form: str
 
     def make_importer(self) -> Importer:
         return find_importer(None, self.form)
 
-    def make_source(self) -> Any:
-        source = feature_models()[Feature.BITS_2_TO_8]
+    def feature_sources(self) -> Mapping[Feature, Any]:
+        support = self.make_importer().info.support
+        return {
+            feature: self._written(source)
+            for feature, source in feature_models().items()
+            if support.get(feature) is Support.EXACT and feature not in self.untried
+        }
+
+    def own_answer(self, source: Any, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(source.SerializeToString(), options)
+        names = [output.name for output in session.get_outputs()]
+        answers = [
+            session.run(None, {name: value[i : i + 1] for name, value in feeds.items()})
+            for i in range(len(next(iter(feeds.values()))))
+        ]
+        return dict(zip(names, map(np.concatenate, zip(*answers, strict=True)), strict=True))
+
+    def _written(self, source: onnx.ModelProto) -> onnx.ModelProto:
         model = find_importer(source, "qonnx").load(source, ImportOptions())
         return find_exporter(self.form).export(model, export_options()).to_proto()
+
+
+class TestQcdqImporter(OnnxFormContract):
+    form = "qcdq"
+    untried = dict.fromkeys(
+        (Feature.MINIFLOAT, Feature.TRUNC, Feature.CHANNELS_LAST), SPELLED_OUT
+    )
+
+    def make_source(self) -> Any:
+        return self._written(feature_models()[Feature.BITS_2_TO_8])
+
+
+class TestQlinearImporter(OnnxFormContract):
+    form = "qlinear"
+    untried = dict.fromkeys((Feature.MINIFLOAT, Feature.TRUNC), SPELLED_OUT)
+
+    def make_source(self) -> Any:
+        net = Net([], {})
+        net.quant("x", "q", 0.5, 4)
+        net.weight("w", np.array([[1.0, -2.0], [3.0, 0.5]]), 0.5, 4)
+        net.add("MatMul", ["q", "w"], "sums")
+        net.quant("sums", "y", 0.5, 8)
+        return (
+            find_exporter(self.form)
+            .export(net.model((1, 2), "y"), export_options())
+            .to_proto()
+        )
 
 
 def test_every_feature_has_a_model_that_uses_it() -> None:
@@ -104,3 +162,31 @@ class _Contract(ExporterContract):
 def test_the_contract_fails_for_an_exporter_that_breaks_it(name: str, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
         getattr(_Contract(), name)()
+
+
+class _Mute(ImporterContract):
+    """An importer's contract that tries none of the importer's claims."""
+
+    def make_importer(self) -> Importer:
+        return find_importer(None, "qonnx")
+
+
+class _Denied(_Mute):
+    """A source that is said to answer otherwise than it is read."""
+
+    def feature_sources(self) -> Mapping[Feature, Any]:
+        return feature_models()
+
+    def own_answer(self, source: Any, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: value + 1 for name, value in qh.run(source, feeds).items()}
+
+
+@pytest.mark.parametrize(
+    ("contract", "words"),
+    [(_Mute, "neither tried nor named"), (_Denied, "the source answers otherwise")],
+)
+def test_the_contract_fails_for_an_importer_whose_claims_do_not_hold(
+    contract: type[ImporterContract], words: str
+) -> None:
+    with pytest.raises(AssertionError, match=words):
+        contract().test_every_exact_claim_is_tried_or_named_as_untried()
