@@ -239,17 +239,12 @@ def _decode_stored(
     low, high = limits or (chain.low, chain.high)
     if limits is not None and codes.size and (codes.min() < low or codes.max() > high):
         raise NoMatchError(f"its integers leave the range {low} to {high} of its Clip")
-    if (low, high) == INTEGER_RANGES[linear.type_name] and _is_bipolar(codes, linear):
+    is_small = linear.type_name != "INT32" and not np.any(linear.zero)
+    is_whole_range = (low, high) == INTEGER_RANGES[linear.type_name]
+    if is_small and is_whole_range and np.array_equal(np.unique(codes), [-1, 1]):
         return _require_kept(values, BipolarQuant(scale))
     plain = _plain(scale, low - linear.zero, high - linear.zero)
     return _require_kept(values, plain or _with_zero_point(scale, linear.zero, low, high))
-
-
-def _is_bipolar(codes: Array, linear: LinearParameters) -> bool:
-    """Return whether both plus and minus one occur, in signed integers, and nothing else."""
-    if np.any(linear.zero) or linear.type_name.startswith("U") or linear.type_name == "INT32":
-        return False
-    return bool(np.all(np.abs(codes) == 1) and np.any(codes == 1) and np.any(codes == -1))
 
 
 def _require_kept(values: Array, quant: Quantizer) -> Decoding:

@@ -203,8 +203,9 @@ def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
     t, (width, signed, narrow), rounding = bits
     t, added = peeled_constant(t, "Add", 0)
     x, divisor = peeled_constant(t, "Div", 1)
-    if codes is node.outputs[0] and not _stands_alone(x, node):
-        return None
+    follows = any(is_standard(n, "Mul", "Sub", "Div") for n in node.outputs[0].consumers())
+    if codes is node.outputs[0] and (follows or _producer(x, "Div", "Add") is not None):
+        return None  # a form without scale is part of a larger one with a scale
     if not same_values(scale, divisor) or not same_values(zero, added):
         return None
     valid = np.all(np.isfinite(scale) & (scale > 0)) and np.all(np.isfinite(zero))
@@ -212,12 +213,6 @@ def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
         return None
     size = np.array(width, dtype=np.float32)
     return x, IntQuant(scale, zero, size, signed, narrow, rounding)
-
-
-def _stands_alone(x: Value, node: Node) -> bool:
-    """Return whether a form without scale is no part of a larger one with a scale."""
-    follows = any(is_standard(n, "Mul", "Sub", "Div") for n in node.outputs[0].consumers())
-    return not follows and _producer(x, "Div", "Add") is None
 
 
 def _bits_of(codes: Value) -> tuple[Value, tuple[int, bool, bool], Rounding] | None:

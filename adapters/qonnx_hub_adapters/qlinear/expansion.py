@@ -93,13 +93,33 @@ def _lift_splits(graph: Graph) -> None:
                 )
 
 
+def _factors(
+    site: IntegerNode,
+    *,
+    axis: int | None = None,
+    bias: int | None = None,
+    factor: float = 1.0,
+) -> list[Value]:
+    """Return the values of both factors of a product, and of its bias where it has one.
+
+    Args:
+        site: The product.
+        axis: Axis of the weight's scales per channel; ``None`` for the last.
+        bias: Position of the bias, where the operator takes one.
+        factor: What sums and bias are multiplied by.
+    """
+    rank = rank_of(site.required(3))
+    if axis is None and rank is not None:
+        axis = rank - 1
+    inputs = [site.dequantized(0), site.dequantized(3, axis)]
+    added = None if bias is None else site.bias(bias, 1, 4, factor)
+    return inputs if added is None else [*inputs, added]
+
+
 def _qgemm(site: IntegerNode) -> None:
     attributes = site.attributes("alpha", "transA", "transB")
-    axis = 0 if attributes.get("transB", 0) else 1
-    inputs: list[Value | None] = [site.dequantized(0), site.dequantized(3, axis=axis)]
-    bias = site.bias(6, 1, 4, float(attributes.get("alpha", 1.0)))
-    if bias is not None:
-        inputs.append(bias)
+    axis, alpha = 0 if attributes.get("transB", 0) else 1, float(attributes.get("alpha", 1.0))
+    inputs = _factors(site, axis=axis, bias=6, factor=alpha)
     values = site.emit.add("Gemm", inputs, **attributes)
     if site.input(7) is None:
         site.emit.replace_with(values)
@@ -146,18 +166,6 @@ def _float_form(
     return rewrite
 
 
-def _conv_operands(site: IntegerNode) -> list[Value]:
-    inputs = [site.dequantized(0), site.dequantized(3, axis=0)]
-    bias = site.bias(8, 1, 4)
-    return inputs if bias is None else [*inputs, bias]
-
-
-def _matmul_operands(site: IntegerNode) -> list[Value]:
-    rank = rank_of(site.required(3))
-    axis = None if rank is None else rank - 1
-    return [site.dequantized(0), site.dequantized(3, axis)]
-
-
 def _reduce_mean(site: IntegerNode) -> None:
     attributes = site.attributes("axes", "keepdims")
     axes = np.array(attributes.pop("axes"), dtype=np.int64)
@@ -176,8 +184,12 @@ _OWN_AXIS: Only = {
 _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     ("", "ConvInteger"): integer_product,
     ("", "MatMulInteger"): integer_product,
-    ("", "QLinearConv"): _float_form("Conv", *WINDOW, operands=_conv_operands, y_scale=6),
-    ("", "QLinearMatMul"): _float_form("MatMul", operands=_matmul_operands, y_scale=6),
+    ("", "QLinearConv"): _float_form(
+        *("Conv", *WINDOW),
+        operands=lambda site: _factors(site, axis=0, bias=8),
+        y_scale=6,
+    ),
+    ("", "QLinearMatMul"): _float_form("MatMul", operands=_factors, y_scale=6),
     (CONTRIB, "DynamicQuantizeMatMul"): dynamic_matmul,
     (CONTRIB, "MatMulIntegerToFloat"): matmul_to_float,
     (CONTRIB, "QGemm"): _qgemm,
