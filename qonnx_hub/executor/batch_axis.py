@@ -62,12 +62,12 @@ class Batcher:
     def free_shapes(self) -> Mapping[Node, Array] | None:
         """Shapes for Reshape nodes with which the model itself runs any number of samples.
 
-        ``None`` where it mixes samples, or where only :meth:`wide_model` can tell.
+        ``None`` where it mixes samples, or where only :attr:`wide_model` can tell.
         """
         shapes = self._shapes
-        if shapes is None or not self._keeps_apart(self._model, shapes):
-            return None
-        return shapes
+        return (
+            shapes if shapes is not None and self._keeps_apart(self._model, shapes) else None
+        )
 
     @cached_property
     def _shapes(self) -> Mapping[Node, Array] | None:
@@ -81,14 +81,11 @@ class Batcher:
         """Return whether samples are proven to stay apart along the first axis."""
         if self._shapes is not None:
             return self.free_shapes is not None
-        return self.wide_model() is not None
-
-    def wide_model(self) -> Model | None:
-        """Return the model for any number of samples, or ``None`` where none is right."""
-        return self._wide
+        return self.wide_model is not None
 
     @cached_property
-    def _wide(self) -> Model | None:
+    def wide_model(self) -> Model | None:
+        """The model for any number of samples, or ``None`` where none is right."""
         wide = _widen(self._model, self.file_batch)
         return wide if wide is not None and self._keeps_apart(wide, None) else None
 
@@ -96,7 +93,7 @@ class Batcher:
         """Return a plan for any number of samples, or ``None`` where none is proven right."""
         shapes, model = self.free_shapes, self._model
         if shapes is None:
-            wide = self.wide_model() if self._shapes is None else None
+            wide = self.wide_model if self._shapes is None else None
             if wide is None:
                 return None
             model = wide

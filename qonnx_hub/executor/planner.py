@@ -165,13 +165,12 @@ class _Planner:
         others = [None if v is None else self.constants.get(v) for v in node.inputs]
         return Link(stage, kernel, tuple(others), label(node))
 
-    def _subplan(self, graph: Graph, outer: Sequence[Value]) -> Plan:
-        return _Planner(graph, self.imports, False, outer).build()
-
     def _resolve(self, node: Node) -> tuple[Kernel, list[Value]]:
         """Return the kernel, and the outer values that it takes after the node's inputs."""
         if is_control(node):
-            return build_control(node, self._subplan)
+            return build_control(
+                node, lambda graph, outer: _Planner(graph, self.imports, False, outer).build()
+            )
         factory = kernel_table().get((node.domain, node.op_type))
         if factory is not None and not bodies(node):
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +144,10 @@ class Session:
         factor = self._batch_factor(arrays)
         if batch is None and (piece := self._piece(arrays)) is not None:
             return self._run_pieces(arrays, piece, all_tensors)
-        if factor == 1 and batch is None:
-            return self._together(lambda: execute(self._plan_for(all_tensors), arrays))
-        return self._together(lambda: self._run_batches(arrays, factor, batch, all_tensors))
+        with use_threads(self._team()):
+            if factor == 1 and batch is None:
+                return execute(self._plan_for(all_tensors), arrays)
+            return self._run_batches(arrays, factor, batch, all_tensors)
 
     def _run_on_ort(
         self, ort: OrtRuns, feeds: Mapping[str, Any], all_tensors: bool, batch: int | None
@@ -187,12 +188,8 @@ class Session:
                 return False
         return len(feeds) == len(self._at_once)
 
-    def _together(self, run: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-        """Run with threads that share the larger operations."""
-        with use_threads(self._team()):
-            return run()
-
     def _team(self) -> int:
+        """Return how many threads share the larger operations."""
         return default_threads() if self._threads is None else self._threads
 
     def _piece(self, arrays: Mapping[str, Array]) -> int | None:
@@ -238,16 +235,13 @@ class Session:
 
     def _explain_names(self, feeds: Mapping[str, Any]) -> None:
         missing = [name for name in self._dtypes if name not in feeds]
-        unknown = [name for name in feeds if name not in self._dtypes]
-        if missing or unknown:
-            parts = [
-                f"missing inputs: {', '.join(missing)}" if missing else "",
-                f"unknown inputs: {', '.join(map(str, unknown))}" if unknown else "",
-            ]
-            raise UsageError(
-                f"{'; '.join(p for p in parts if p)}; "
-                f"the model's inputs are {', '.join(self._dtypes) or 'none'}"
-            )
+        unknown = [str(name) for name in feeds if name not in self._dtypes]
+        parts = [
+            *([f"missing inputs: {', '.join(missing)}"] if missing else []),
+            *([f"unknown inputs: {', '.join(unknown)}"] if unknown else []),
+            f"the model's inputs are {', '.join(self._dtypes) or 'none'}",
+        ]
+        raise UsageError("; ".join(parts))
 
     def _batch_factor(self, arrays: Mapping[str, Array]) -> int:
         """Return how many times the file's batch the feeds hold; check every other axis."""

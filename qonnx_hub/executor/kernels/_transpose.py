@@ -11,6 +11,7 @@ import numpy as np
 from qonnx_hub.executor.kernels._numbers import per_channel, widened
 from qonnx_hub.executor.kernels._window import (
     Index,
+    Placement,
     Shape,
     Slices,
     Window,
@@ -80,14 +81,10 @@ class _Extent:
                 raise ValueError(f"an output of {out} elements along spatial axis {axis}")
             full.append(max(written, begin + out))
             crop.append(slice(begin, begin + out))
-        taps: list[tuple[Shape, Slices]] = []
-        for tap in np.ndindex(kernel):
-            starts = [tap[axis] * dilations[axis] for axis in range(rank)]
-            stops = [
-                starts[axis] + (size[axis] - 1) * strides[axis] + 1 for axis in range(rank)
-            ]
-            taps.append((tap, tuple(map(slice, starts, stops, strides))))
-        return _Layout(tuple(full), taps, tuple(crop))
+        none = (0,) * rank
+        # A tap adds the input to where the tap of a convolution would read it.
+        reads = Placement(kernel, strides, dilations, tuple(full), none, none, none, size)
+        return _Layout(reads.size, reads.tap_slices, tuple(crop))
 
     def _axis(
         self, axis: int, same: int, written: int, rank: int, asked: Shape | None

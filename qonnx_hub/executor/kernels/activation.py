@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._numbers import FLOAT32, SHORT_FLOATS, scalar_like, widened
+from qonnx_hub.executor.kernels._numbers import FLOAT32, scalar_like, widened
 from qonnx_hub.executor.kernels.elementwise import erf, served, stateless, unary
 from qonnx_hub.executor.kernels.spec import (
     Array,
@@ -23,22 +23,21 @@ Function = Callable[..., Any]
 
 
 def function(compute: Function, **defaults: float) -> KernelFactory:
-    """Return a factory of kernels for a function of one input and float attributes.
+    """Return a factory of kernels for a function of one input and some numbers.
 
     float16 and bfloat16 are computed in float32 and rounded once.
 
     Args:
         compute: The function; attributes come after the input, in the order of ``defaults``.
-        defaults: ONNX default of each attribute.
+        defaults: ONNX default of each attribute, which is of the same Python type.
     """
 
     def make(spec: KernelSpec) -> Kernel:
-        values = [float(spec.attr(name, default)) for name, default in defaults.items()]
+        values = [type(value)(spec.attr(name, value)) for name, value in defaults.items()]
 
         def kernel(x: Array) -> Array:
-            if x.dtype in SHORT_FLOATS:
-                return np.asarray(compute(widened(x), *values)).astype(x.dtype)
-            return np.asarray(compute(x, *values))
+            y = np.asarray(compute(widened(x), *values))
+            return y if y.dtype == x.dtype else y.astype(x.dtype)
 
         return kernel
 
@@ -143,21 +142,6 @@ def _gelu(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _along_axis(compute: Callable[[Array, int], Any]) -> KernelFactory:
-    """Return a factory of kernels for a function of one input and an axis."""
-
-    def make(spec: KernelSpec) -> Kernel:
-        axis = int(spec.attr("axis", -1))
-
-        def kernel(x: Array) -> Array:
-            y = np.asarray(compute(widened(x), axis))
-            return y if y.dtype == x.dtype else y.astype(x.dtype)
-
-        return kernel
-
-    return served(make, "axis")
-
-
 def _softmax(x: Array, axis: int) -> Any:
     y = x - x.max(axis=axis, keepdims=True)
     np.exp(y, out=y)
@@ -184,9 +168,9 @@ KERNELS: KernelTable = {
     ("", "Gelu"): served(_gelu, "approximate"),
     ("", "HardSigmoid"): function(hard_sigmoid, alpha=0.2, beta=0.5),
     ("", "HardSwish"): function(lambda x: x * hard_sigmoid(x, 1.0 / 6.0, 0.5)),
-    ("", "Hardmax"): _along_axis(_hardmax),
+    ("", "Hardmax"): function(_hardmax, axis=-1),
     ("", "LeakyRelu"): function(leaky_relu, alpha=0.01),
-    ("", "LogSoftmax"): _along_axis(_log_softmax),
+    ("", "LogSoftmax"): function(_log_softmax, axis=-1),
     ("", "Mish"): function(lambda x: x * np.tanh(softplus(x))),
     ("", "PRelu"): stateless(_prelu),
     ("", "Relu"): served(_relu),
@@ -197,7 +181,7 @@ KERNELS: KernelTable = {
     ),
     ("", "Shrink"): served(_shrink, "bias", "lambd"),
     ("", "Sigmoid"): function(sigmoid),
-    ("", "Softmax"): _along_axis(_softmax),
+    ("", "Softmax"): function(_softmax, axis=-1),
     ("", "Softplus"): function(softplus),
     ("", "Softsign"): function(softsign),
     ("", "Swish"): function(

@@ -54,7 +54,6 @@ def _conv(spec: KernelSpec) -> Kernel:
     addend = None
     if bias is not None and weight is not None:
         addend = per_channel(widened(bias), weight.ndim)
-    has_bias = spec.has_input(2)
 
     def kernel(x: Array, w: Array, b: Array | None = None) -> Array:
         filters = known or Filters(widened(w), group)
@@ -62,7 +61,7 @@ def _conv(spec: KernelSpec) -> Kernel:
         y = choose(x.shape, filters.weight.shape)(wide, filters)
         if addend is not None:
             y += addend
-        elif has_bias and b is not None:
+        elif b is not None:
             y += per_channel(widened(b), y.ndim)
         return y if wide is x else y.astype(x.dtype)
 

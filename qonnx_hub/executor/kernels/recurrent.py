@@ -236,14 +236,12 @@ class _Layer:
         activations: Functions per direction.
         reversed_: Whether each direction runs backward.
         batch_first: Whether samples come before steps in inputs and outputs.
-        states: How many arrays the state has.
     """
 
     cell: Cell
     activations: list[list[Function]]
     reversed_: tuple[bool, ...]
     batch_first: bool
-    states: int
 
     def run(
         self,
@@ -272,7 +270,7 @@ class _Layer:
             y, final = _sweep(inputs, step, state, lengths)
             outputs.append(y[order] if self.reversed_[number] else y)
             finals.append(final)
-        stacked = [np.stack([final[s] for final in finals]) for s in range(self.states)]
+        stacked = [np.stack(parts) for parts in zip(*finals, strict=True)]
         if self.batch_first:
             y = np.stack(outputs, axis=2).swapaxes(0, 1)
             return y, *(s.swapaxes(0, 1) for s in stacked)
@@ -326,7 +324,6 @@ def _recurrent(
             _activations(spec, standard),
             _REVERSED[spec.choice("direction", "forward", _REVERSED)],
             bool(spec.choice("layout", 0, (0, 1))),
-            states,
         )
         hidden, outputs = spec.attr("hidden_size"), spec.num_outputs
         positions = (1, 2, 3, 7)

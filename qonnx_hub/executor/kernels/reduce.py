@@ -80,24 +80,20 @@ def _as_real(x: Array) -> Array:
 
 
 def _best(reduce: Callable[..., Any], sign: int) -> Fold:
-    """Return the fold to the largest or smallest value; ``sign`` is that of the empty one."""
+    """Return the fold to the smallest (``sign`` 1) or largest (``sign`` -1) value.
+
+    Nothing folds to the value of that sign that is farthest from zero.
+    """
 
     def fold(x: Array, axes: Axes, keepdims: bool) -> Any:
         if x.size:
             return reduce(x, axis=axes, keepdims=keepdims)
-        return reduce(x, axis=axes, keepdims=keepdims, initial=_extreme(x.dtype, sign))
+        farthest: Any = x.dtype.type(sign * np.inf) if x.dtype.kind not in "biu" else sign > 0
+        if is_integer(x):
+            farthest = np.iinfo(x.dtype).max if sign > 0 else np.iinfo(x.dtype).min
+        return reduce(x, axis=axes, keepdims=keepdims, initial=farthest)
 
     return fold
-
-
-def _extreme(dtype: np.dtype[Any], sign: int) -> Any:
-    """Return the largest (``sign`` 1) or smallest (``sign`` -1) value of ``dtype``."""
-    if dtype.kind == "b":
-        return sign > 0
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        return bounds.max if sign > 0 else bounds.min
-    return dtype.type(sign * np.inf)
 
 
 def _arg(method: str) -> KernelFactory:

@@ -215,15 +215,9 @@ class _Options:
         region = roi if crops and roi is not None else (0.0,) * len(axes) + (1.0,) * len(axes)
         lengths = [np.float32(shape[axis]) for axis in axes]
         factors, outs = self._extents(lengths, scales, sizes, region)
+        edges = [np.float32(edge) for edge in region]
         return [
-            _Axis(
-                axis=axis,
-                size=shape[axis],
-                out=outs[i],
-                scale=factors[i],
-                start=np.float32(region[i]),
-                end=np.float32(region[i + len(axes)]),
-            )
+            _Axis(axis, shape[axis], outs[i], factors[i], edges[i], edges[i + len(axes)])
             for i, axis in enumerate(axes)
         ]
 

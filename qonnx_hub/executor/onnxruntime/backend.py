@@ -88,7 +88,7 @@ class OrtRuns:
             UsageError: An output has no axis for samples.
             ExecutionError: onnxruntime fails while running.
         """
-        wide = batcher.wide_model()
+        wide = batcher.wide_model
         if wide is not None and self._wide is None:
             self._wide = _load(lower_for_ort(wide), self._threads)
         session = self._session if wide is None else self._wide
