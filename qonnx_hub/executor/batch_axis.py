@@ -1,7 +1,7 @@
-"""Running more samples than the file's batch holds, only where that is proven safe.
+"""The batch axis: running more samples than the file's batch holds, where that is proven safe.
 
-Many exporters freeze batch 1. Whether such a graph keeps samples apart along the first axis is
-decided by one rule per operator, over the whole graph; where a rule is missing or says no, the
+Many exporters freeze batch 1. One rule per operator, over the whole graph, decides whether
+such a graph keeps samples apart along the first axis; where a rule is missing or fails,
 samples are computed one by one instead. Speed may be lost, correctness is not.
 """
 
@@ -37,7 +37,7 @@ _Test = Callable[[Node], bool]
 
 
 class Batcher:
-    """What is known about the first axis of a model.
+    """The batch axis of a model: whether it is free, and plans for any number of samples.
 
     Attributes:
         file_batch: Samples per run that the file asks for; 1 where it leaves that open.
@@ -46,7 +46,7 @@ class Batcher:
     """
 
     def __init__(self, model: Model, outputs: Sequence[str] | None = None) -> None:
-        """Look at a model.
+        """Read the batch that the file asks for.
 
         Args:
             model: A verified IR model.
@@ -97,9 +97,8 @@ class Batcher:
             if wide is None:
                 return None
             model = wide
-        return make_plan(
-            model, keep_all=keep_all, outputs=self.values_of(model), shapes=shapes
-        )
+        outputs = self.values_of(model)
+        return make_plan(model, keep_all=keep_all, outputs=outputs, shapes=shapes)
 
     def values_of(self, model: Model) -> Sequence[Value] | None:
         """Return the outputs asked for in a model; ``None`` where they are the graph's own.
@@ -123,7 +122,7 @@ class Batcher:
 
 
 def batcher_of(model: Model) -> Batcher:
-    """Return what is known about the first axis of a model, found out once."""
+    """Return the batcher of a model, made once."""
     return facts_of(model).remember("batcher", lambda: Batcher(model))
 
 
@@ -467,7 +466,7 @@ _BY_BATCH: Mapping[Batch, _Test] = {
     Batch.OTHER_AXIS: _other_axis,
     Batch.OTHER_AXES: _other_axes,
 }
-"""The tests of all other operators, by what their table says of the batch."""
+"""The tests of all other operators, by the batch rule of the table of operators."""
 
 
 def _keeps_apart(node: Node, apart: set[Value]) -> bool:

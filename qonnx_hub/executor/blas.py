@@ -19,7 +19,7 @@ _SUFFIXES = ("64_", "")
 
 _lock = threading.Lock()
 _holders: list[int] = []
-"""What each of those who hold the setting found; the first one is restored."""
+"""The number that each holder of the setting found; the first one is restored."""
 
 
 @functools.cache
@@ -48,10 +48,10 @@ def blas_threads() -> int | None:
 
 
 class limited_to:  # noqa: N801 - it reads as a function, and one would take twice as long
-    """Let the matrix library use so many threads; the setting is the whole process'.
+    """Let the matrix library use this many threads; the setting is the whole process'.
 
-    Of several who hold it at once, the first one's number is in force, and the last one to
-    leave restores what was there before.
+    Of several holders at once, the first one's number is in force, and the last one to leave
+    restores the number that was there before.
     """
 
     __slots__ = ("_threads",)

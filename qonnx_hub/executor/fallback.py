@@ -21,7 +21,7 @@ _REFUSED = {
 
 
 class NoFallbackError(Exception):
-    """The reference implementation cannot run this node; the text says why."""
+    """The reference implementation cannot run this node; the message is the reason."""
 
 
 def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, list[Value]]:

@@ -52,8 +52,7 @@ def build_chain(links: Sequence[Link], *, reuse: bool) -> Kernel:
     """Return one kernel that does what all links do, one after the other.
 
     Args:
-        links: At least two, in order; each reads what the one before it gives, and nobody else
-            does.
+        links: At least two, in order; each is the only reader of the one before it.
         reuse: Whether the buffer of the first one's data may be overwritten.
     """
     following = [*(link.stage for link in links[1:]), None]

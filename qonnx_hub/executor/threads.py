@@ -1,8 +1,7 @@
 """Parts of one operation on several threads, and numpy's matrix library on one.
 
-The matrix library's own threads wait for each other by turning in circles: where another
-process holds one of the cores, a product takes many times as long. Here a thread that has
-nothing left to do sleeps.
+The matrix library's own threads spin while they wait for each other: where another process
+holds one of the cores, a product takes many times as long. Here an idle thread sleeps.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ _pools: list[ThreadPoolExecutor] = []
 
 
 def default_threads() -> int:
-    """Return how many threads to use where nobody says: as many as the matrix library would.
+    """Return the default number of threads: as many as the matrix library would use.
 
     That number follows the cores, and ``OPENBLAS_NUM_THREADS`` where it is set. It is 1 where
-    the library cannot be told to leave the other cores to us.
+    the library's own number of threads cannot be set.
     """
     return min(blas_threads() or 1, os.cpu_count() or 1)
 
 
 @contextmanager
 def use_threads(threads: int) -> Iterator[None]:
-    """Let operations of this thread use so many threads, the matrix library one."""
+    """Let operations of this thread use this many threads, and the matrix library one."""
     with limited_to(1):
         before = getattr(_here, "threads", 1)
         _here.threads = threads
@@ -71,7 +70,7 @@ def parallel_for(
     rest = iter(todo)
 
     def drain() -> None:
-        # numpy keeps what to say about overflows and the like per thread.
+        # numpy's error handling is a setting per thread.
         with np.errstate(all="ignore"):
             work = make()
             # Taking the next part of a list iterator is one step for the interpreter.

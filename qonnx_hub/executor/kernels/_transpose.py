@@ -71,9 +71,8 @@ class _Extent:
             )
         full, crop = [], []
         for axis in range(rank):
-            written = (
-                (size[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-            )
+            reach = (kernel[axis] - 1) * dilations[axis] + 1
+            written = (size[axis] - 1) * strides[axis] + reach
             begin, out = self._axis(
                 axis, size[axis] * strides[axis], written + extra[axis], rank, asked
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub.executor.kernels._window import Shape
 from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.shape import (
     as_axes,
@@ -36,9 +37,7 @@ def _slice(spec: KernelSpec) -> Kernel:
     return lambda x, *_: x[index]
 
 
-def _depends_on_shape(
-    starts: tuple[int, ...], axes: tuple[int, ...] | None, steps: tuple[int, ...] | None
-) -> bool:
+def _depends_on_shape(starts: Shape, axes: Shape | None, steps: Shape | None) -> bool:
     """Return whether the slices change with the shape of the data."""
     if axes is not None and min(axes, default=0) < 0:
         return True
@@ -48,11 +47,11 @@ def _depends_on_shape(
 
 @functools.lru_cache(maxsize=4096)
 def _slices(
-    shape: tuple[int, ...],
-    starts: tuple[int, ...] | None,
-    ends: tuple[int, ...] | None,
-    axes: tuple[int, ...] | None = None,
-    steps: tuple[int, ...] | None = None,
+    shape: Shape,
+    starts: Shape | None,
+    ends: Shape | None,
+    axes: Shape | None = None,
+    steps: Shape | None = None,
 ) -> tuple[slice, ...]:
     """Return one slice per dimension of ``shape``, clamped as ONNX says.
 
@@ -192,9 +191,7 @@ def _pad(spec: KernelSpec) -> Kernel:
 
 
 @functools.lru_cache(maxsize=4096)
-def _per_axis(
-    pads: tuple[int, ...], axes: tuple[int, ...] | None, rank: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _per_axis(pads: Shape, axes: Shape | None, rank: int) -> tuple[Shape, Shape]:
     """Return the amounts before and after each dimension."""
     axes = tuple(range(rank)) if axes is None else positive_axes(axes, rank)
     if len(pads) != 2 * len(axes):
@@ -205,9 +202,7 @@ def _per_axis(
     return tuple(before), tuple(after)
 
 
-def _pad_constant(
-    x: Array, before: tuple[int, ...], after: tuple[int, ...], value: Array | None
-) -> Array:
+def _pad_constant(x: Array, before: Shape, after: Shape, value: Array | None) -> Array:
     crop, inner = _windows(x.shape, before, after)
     shape = tuple(b + size + a for b, size, a in zip(before, x.shape, after, strict=True))
     if value is None:
@@ -221,7 +216,7 @@ def _pad_constant(
 
 @functools.lru_cache(maxsize=4096)
 def _windows(
-    shape: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]
+    shape: Shape, before: Shape, after: Shape
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Return the part of the input that negative pads leave, and its place in the output."""
     crop, inner = [], []

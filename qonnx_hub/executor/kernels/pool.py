@@ -110,9 +110,8 @@ def window_count(place: Placement, include_pad: bool) -> Array:
     total = np.ones((), dtype=np.int64)
     for axis, taps in enumerate(place.kernel):
         begin, size = place.begin[axis], place.size[axis]
-        low, high = (
-            (0, begin + size + place.end[axis]) if include_pad else (begin, begin + size)
-        )
+        low = 0 if include_pad else begin
+        high = begin + size + (place.end[axis] if include_pad else 0)
         start = np.arange(place.out[axis], dtype=np.int64) * place.strides[axis]
         read = start[:, np.newaxis] + np.arange(taps, dtype=np.int64) * place.dilations[axis]
         inside = ((read >= low) & (read < high)).sum(axis=1, dtype=np.int64)

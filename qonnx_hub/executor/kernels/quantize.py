@@ -124,7 +124,7 @@ def _named_dtype(spec: KernelSpec, attribute: str) -> Numpy | None:
 
 
 def _output_dtype(spec: KernelSpec) -> Numpy | None:
-    """Return the type that QuantizeLinear makes, ``None`` where a run-time zero point says it.
+    """Return the type that QuantizeLinear makes; ``None`` where a run-time zero point has it.
 
     Raises:
         Unserved: The type is not one that ONNX quantizes to, or contradicts the zero point.
@@ -245,7 +245,7 @@ def dynamic_quantization(x: Array) -> tuple[Array, Array, Array]:
     high = np.maximum(x.max(initial=zero), zero)
     scale = np.asarray((high - low) / levels, dtype=np.float32)
     if scale == 0:
-        # A tensor of zeros: any scale says it; onnxruntime says one.
+        # A tensor of zeros fits any scale; onnxruntime takes one.
         scale = np.ones((), dtype=np.float32)
     zero_point = np.asarray(np.rint(np.clip((zero - low) / scale, zero, levels)))
     y = _to_integer(np.asarray(x / scale), zero_point, np.dtype(np.uint8))

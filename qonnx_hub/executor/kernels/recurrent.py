@@ -1,7 +1,7 @@
 """Numpy kernels of recurrent layers: RNN, GRU and LSTM.
 
 Shapes: T steps, B samples, I inputs, H hidden units, D directions, G gates. Inside, time comes
-first whatever ``layout`` says, and a direction is swept at a time.
+first in either ``layout``, and directions run one after the other.
 """
 
 from __future__ import annotations
@@ -176,9 +176,8 @@ def _lstm_cell(spec: KernelSpec) -> Cell:
         f, g, h = functions
         hidden = len(direction.recurrence)
         peep = direction.peepholes
-        to_input, to_output, to_forget = (
-            (None, None, None) if peep is None else np.split(peep, 3)
-        )
+        parts: list[Any] = [None] * 3 if peep is None else np.split(peep, 3)
+        to_input, to_output, to_forget = parts
 
         def gate(total: Array, memory: Array, weight: Array | None) -> Array:
             return f(clip(total if weight is None else total + memory * weight))
@@ -280,7 +279,7 @@ class _Layer:
 def _directions(
     w: Array, r: Array, b: Array | None, p: Array | None, hidden: int | None
 ) -> list[_Direction]:
-    """Return the parameters of each direction, as the sweep wants them.
+    """Return the parameters of each direction, transposed for the sweep.
 
     Raises:
         ValueError: Weight and hidden_size disagree.

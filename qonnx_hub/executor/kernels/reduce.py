@@ -98,10 +98,8 @@ def _best(reduce: Callable[..., Any], sign: int) -> Fold:
 
 def _arg(method: str) -> KernelFactory:
     def make(spec: KernelSpec) -> Kernel:
-        axis = spec.attr("axis", 0)
-        find = operator.methodcaller(
-            method, axis=axis, keepdims=bool(spec.attr("keepdims", 1))
-        )
+        axis, keepdims = spec.attr("axis", 0), bool(spec.attr("keepdims", 1))
+        find = operator.methodcaller(method, axis=axis, keepdims=keepdims)
         if not spec.attr("select_last_index", 0):
             return lambda x: np.asarray(find(x), dtype=np.int64)
 

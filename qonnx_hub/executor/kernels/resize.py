@@ -15,10 +15,10 @@ from operator import attrgetter
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import widened
+from qonnx_hub.executor.kernels._window import Shape
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
-Shape = tuple[int, ...]
 Numbers = tuple[float, ...]
 Step = Callable[[Array], Array]
 
@@ -197,7 +197,7 @@ class _Options:
     def _layout(
         self, shape: Shape, roi: Numbers | None, scales: Numbers | None, sizes: Shape | None
     ) -> list[_Axis]:
-        """Return what becomes of each axis that the inputs speak of.
+        """Return how each axis changes that scales or sizes are given for.
 
         Raises:
             ValueError: Inputs and axes disagree in length, or both or neither of scales and

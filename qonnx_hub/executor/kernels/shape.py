@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub.executor.kernels._window import Shape
 from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
 
 
-def axes_of(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
+def axes_of(spec: KernelSpec, position: int) -> Shape | None:
     """Return the axes known when the kernel is made, from the attribute or from an input.
 
     Args:
@@ -34,18 +35,18 @@ def axes_of(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
     return constant if constant is not None or given is None else tuple(given)
 
 
-def constant_axes(spec: KernelSpec, position: int) -> tuple[int, ...] | None:
+def constant_axes(spec: KernelSpec, position: int) -> Shape | None:
     """Return a constant input of integers as a flat tuple; ``None`` where it is not known."""
     constant = spec.constant(position)
     return None if constant is None else as_axes(constant)
 
 
-def as_axes(values: Array) -> tuple[int, ...]:
+def as_axes(values: Array) -> Shape:
     """Return an array of integers of any shape as a flat tuple."""
     return tuple(values.reshape(-1).tolist())
 
 
-def positive_axes(axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
+def positive_axes(axes: Shape, rank: int) -> Shape:
     """Return ``axes`` counted from the front.
 
     Raises:
@@ -65,7 +66,7 @@ def along(axis: int, part: slice) -> tuple[slice, ...]:
 
 
 @functools.lru_cache(maxsize=1024)
-def open_mesh(shape: tuple[int, ...]) -> tuple[Array, ...]:
+def open_mesh(shape: Shape) -> tuple[Array, ...]:
     """Return one index array per dimension, each of its own length and 1 elsewhere."""
     mesh = []
     for axis, size in enumerate(shape):
@@ -93,20 +94,14 @@ def _reshape(spec: KernelSpec) -> Kernel:
 
 
 @functools.lru_cache(maxsize=4096)
-def _target(
-    shape: tuple[int, ...], current: tuple[int, ...], allow_zero: bool
-) -> tuple[int, ...]:
-    if 0 not in shape:
+def _target(shape: Shape, current: Shape, allow_zero: bool) -> Shape:
+    if 0 not in shape or (allow_zero and -1 not in shape):
         return shape
-    if not allow_zero:
-        if any(size == 0 for size in shape[len(current) :]):
-            raise ValueError(f"shape {shape} copies a dimension that {current} does not have")
-        return tuple(size or current[i] for i, size in enumerate(shape))
-    if -1 in shape:
-        raise ValueError(
-            f"shape {shape} has -1 beside a dimension of zero: it has no one answer"
-        )
-    return shape
+    if allow_zero:
+        raise ValueError(f"shape {shape} has -1 beside a dimension of 0, which is ambiguous")
+    if any(size == 0 for size in shape[len(current) :]):
+        raise ValueError(f"shape {shape} copies a dimension that {current} does not have")
+    return tuple(size or current[i] for i, size in enumerate(shape))
 
 
 def _flatten(spec: KernelSpec) -> Kernel:
@@ -138,7 +133,7 @@ def _unsqueeze(spec: KernelSpec) -> Kernel:
 
 
 @functools.cache
-def _new_axes(axes: tuple[int, ...], rank: int) -> tuple[slice | None, ...]:
+def _new_axes(axes: Shape, rank: int) -> tuple[slice | None, ...]:
     inserted = set(positive_axes(axes, rank + len(axes)))
     return tuple(None if i in inserted else slice(None) for i in range(rank + len(axes)))
 
@@ -178,7 +173,7 @@ def _split(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _even_parts(size: int, parts: int | None, outputs: int) -> tuple[int, ...]:
+def _even_parts(size: int, parts: int | None, outputs: int) -> Shape:
     """Return equal lengths; only where ``num_outputs`` is given may the last be smaller."""
     if parts is None and size % outputs:
         raise ValueError(f"{size} elements do not split evenly into {outputs} outputs")
@@ -203,7 +198,7 @@ def _expand(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _template(shape: tuple[int, ...]) -> Array:
+def _template(shape: Shape) -> Array:
     """Return an array of ``shape`` that takes no memory, to broadcast against."""
     return np.broadcast_to(np.zeros((), dtype=np.bool_), shape)
 

@@ -1,4 +1,4 @@
-"""What a numpy kernel is, and what it is told when it is built."""
+"""Numpy kernels: what they take and return, and the node that they are built for."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class KernelSpec:
             absent.
         constants: One entry per input: the array where the input is known when the plan is
             made (a weight, a shape, axes ...), else ``None``. A kernel must still take that
-            input as an argument when it is called; it may ignore what it was given there.
+            input as an argument when it is called; it may ignore it.
         present: One entry per input: whether the input is connected.
         num_outputs: How many outputs the node has; trailing optional ones may be missing.
         reusable: Positions of inputs whose buffer the kernel may overwrite and return, because
-            nobody reads it afterwards. A kernel is free to ignore this.
+            no later node reads it. A kernel may ignore this.
     """
 
     op_type: str
