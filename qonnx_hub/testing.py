@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from qonnx_hub_adapters.features import features_of, undeclared_gaps
 from qonnx_hub_adapters.protocol import (
@@ -203,7 +203,7 @@ class ImporterContract:
             not try, each with the reason.
     """
 
-    untried: Mapping[Feature, str] = {}
+    untried: ClassVar[Mapping[Feature, str]] = {}
 
     def make_importer(self) -> Importer:
         """Return the importer."""
@@ -224,6 +224,12 @@ class ImporterContract:
         give its very answer.
         """
         return {}
+
+    def make_feeds(self, model: Model) -> Mapping[str, Array]:
+        """Return inputs for what was read, on which the source's answer is exact."""
+        from qonnx_hub.equivalence.inputs.generate import generate_inputs
+
+        return generate_inputs(model, seed=0)
 
     def own_answer(
         self, source: Any, feeds: Mapping[str, Array]
@@ -302,11 +308,10 @@ class ImporterContract:
         import numpy as np
 
         import qonnx_hub
-        from qonnx_hub.equivalence.inputs.generate import generate_inputs
 
         model = self._load(source)
         _demand(feature in features_of(model), f"{feature.value}: exact, yet not in the model")
-        feeds = generate_inputs(model, seed=0)
+        feeds = self.make_feeds(model)
         own = self.own_answer(source, feeds)
         if own is None:
             return
