@@ -219,25 +219,19 @@ def _sign_steps(scale: Array, zero: Array) -> Applier:
     high = (dtype(1) - zero) * scale
     low = (dtype(-1) - zero) * scale
     no_zero = _all_equal(zero, 0) and bool(np.all(scale > 0))
+    divides = bool(np.any(scale > 1))
 
     def apply(x: Array, out: Array | None) -> Array:
-        # Positive scales keep the sign of x, so that the division can be left out; a quotient
-        # that underflows to -0.0 still compares as not below zero.
-        t = x if no_zero else x / scale + zero
-        chosen = np.where(_not_below_zero(t, scale) if no_zero else t >= 0, high, low)
+        # Positive scales keep the sign of x, so the division can be left out; but by a scale
+        # above one a quotient can underflow to -0.0, which is not below zero.
+        t = (x / scale if divides else x) if no_zero else x / scale + zero
+        chosen = np.where(t >= 0, high, low)
         if out is None:
             return np.asarray(chosen)
         np.copyto(out, chosen)
         return out
 
     return apply
-
-
-def _not_below_zero(x: Array, scale: Array) -> Array:
-    """Return ``x / scale >= 0`` for positive scales, without the division where it is safe."""
-    if bool(np.all(scale <= 1)):
-        return np.asarray(x >= 0)
-    return np.asarray(x / scale >= 0)
 
 
 def _bipolar_steps(quant: BipolarQuant, dtype: Any) -> Applier:
