@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import onnx.defs
@@ -10,6 +10,7 @@ from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
+from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.lowering import im2col, onnxruntime_operators
 from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer
 
@@ -71,9 +72,8 @@ def _check_scope(graph: Graph, outer: frozenset[Value]) -> Iterator[Issue]:
                 else f"input '{value.name}' is defined nowhere"
             )
             yield Issue(label(node), rule)
-        for attr in node.attributes.values():
-            for subgraph in _subgraphs(attr):
-                yield from _check_scope(subgraph, frozenset(defined))
+        for body in bodies(node):
+            yield from _check_scope(body, frozenset(defined))
         for value in node.outputs:
             if value.name and value.name in names:
                 yield Issue(label(node), f"output '{value.name}' is defined twice")
@@ -82,15 +82,6 @@ def _check_scope(graph: Graph, outer: frozenset[Value]) -> Iterator[Issue]:
     for value in graph.outputs:
         if value not in defined:
             yield Issue(f"graph output '{value.name}'", "nothing computes it")
-
-
-def _subgraphs(attr: object) -> Iterable[Graph]:
-    value = getattr(attr, "value", None)
-    if isinstance(value, Graph):
-        return (value,)
-    if isinstance(value, (list, tuple)) and value and isinstance(value[0], Graph):
-        return tuple(value)
-    return ()
 
 
 def _check_node(node: Node, model: Model) -> Iterator[Issue]:
