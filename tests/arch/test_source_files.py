@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+LONGEST_MODULE = 500
 LONGEST_FILE = 599
 TEXT_FILES = ("*.py", "*.md", "*.toml", "*.ini", "*.txt", ".importlinter", ".ci/run")
 NOT_OURS = {".git", ".tox", ".venv", "build", "dist"}
@@ -36,6 +37,14 @@ def test_files_stay_short(python_files, repository):
         for file in python_files
     }
     assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_modules_stay_shorter_still(room_files, repository):
+    lengths = {f: len(f.read_text(encoding="utf-8").splitlines()) for f in room_files}
+    long = {
+        str(f.relative_to(repository)): n for f, n in lengths.items() if n > LONGEST_MODULE
+    }
+    assert long == {}
 
 
 def test_every_module_says_what_it_is(room_files, repository):
