@@ -15,7 +15,8 @@ from qonnx_hub.equivalence.reports.columns import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.segment import Segment
 
     from qonnx_hub.equivalence.reports.report import CheckResult
 
@@ -73,6 +74,57 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     yield f"[{style}]{escape(result.summary())}[/]"
 
 
+_LONG = 200
+"""Rows from which on a table that fits the terminal is printed without rich's layout."""
+
+
+class _TextTable:
+    """A table without lines, as rich prints it, but in one piece where it is long and fits.
+
+    Laying out thousands of cells one by one takes rich longer than many a conversion.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], rows: list[Sequence[str]], numbers: int
+    ) -> None:
+        self._columns = columns
+        self._rows = rows
+        self._texts = len(columns) - numbers
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.table import Table
+
+        whole = [self._columns, *self._rows]
+        widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
+        fits = sum(widths) + 2 * len(widths) - 2 <= options.max_width
+        text = "".join(map("".join, whole))
+        # Markup, line breaks and wide characters are rich's to lay out.
+        plain = text.isascii() and text.isprintable() and "[" not in text
+        if len(self._rows) >= _LONG and fits and plain:
+            yield from self._lines(widths)
+            return
+        found = Table(*self._columns[: self._texts], box=None, pad_edge=False)
+        for title in self._columns[self._texts :]:
+            found.add_column(title, justify="right")
+        for row in self._rows:
+            found.add_row(*row)
+        yield found
+
+    def _lines(self, widths: Sequence[int]) -> Iterator[Segment]:
+        from rich.segment import Segment
+        from rich.style import Style
+
+        def line(cells: Sequence[str]) -> str:
+            padded = (
+                cell.ljust(width) if k < self._texts else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            return "  ".join(padded) + "\n"
+
+        yield Segment(line(self._columns), Style(bold=True))
+        yield Segment("".join(map(line, self._rows)))
+
+
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0
 ) -> RenderableType:
@@ -83,14 +135,7 @@ def table(
         rows: Cells.
         numbers: How many columns, the last ones, are aligned to the right.
     """
-    from rich.table import Table
-
-    found = Table(*columns[: len(columns) - numbers], box=None, pad_edge=False)
-    for title in columns[len(columns) - numbers :]:
-        found.add_column(title, justify="right")
-    for row in rows:
-        found.add_row(*row)
-    return found
+    return _TextTable(columns, list(rows), numbers)
 
 
 def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:

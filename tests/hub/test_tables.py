@@ -1,0 +1,38 @@
+"""Long tables are printed in one piece, with the very text that rich gives."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from qonnx_hub.equivalence.reports import text
+
+COLUMNS = ("name", "what", "count")
+
+
+def printed(table: object, width: int) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False).print(table)
+    return stream.getvalue()
+
+
+def by_rich(rows: list[tuple[str, ...]]) -> Table:
+    table = Table(*COLUMNS[:2], box=None, pad_edge=False)
+    table.add_column(COLUMNS[2], justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+# Wide enough; too narrow, so that cells are wrapped; markup; a character of two columns.
+@pytest.mark.parametrize(
+    ("width", "what"), [(60, "int4"), (14, "int4"), (60, "[red]int4[/]"), (60, "\u5b57")]
+)
+def test_a_long_table_is_what_rich_prints(width, what):
+    rows = [(f"node_{k}", what, str(7 * k)) for k in range(300)]
+    assert printed(text.table(COLUMNS, rows, numbers=1), width) == printed(
+        by_rich(rows), width
+    )
