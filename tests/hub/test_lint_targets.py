@@ -73,6 +73,16 @@ def test_another_distribution_registers_a_target(register) -> None:
     assert str(found) == "refused: Relu 'Relu_0': is a Relu: no; omit it"
 
 
+def test_a_node_without_a_name_is_called_by_what_it_makes(register) -> None:
+    row = LintRule(Severity.REFUSED, operator("Relu"), anywhere, "is a Relu", "no", "omit it")
+    register(_target(row))
+    model = qh.load(_net("Relu"))
+    (node,) = model.graph
+    node.name = None
+    (found,) = qh.lint(model, "chip").findings
+    assert str(found) == "refused: Relu 'y': is a Relu: no; omit it"
+
+
 def test_an_operator_that_a_table_does_not_know_is_an_error(register) -> None:
     register(_target())
     report = qh.lint(_net("Relu", "Tanh", "Relu"), "chip")

@@ -24,7 +24,6 @@ from qonnx_hub_ir.graph.queries import (
 )
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import IntQuant
-from qonnx_hub_ir.verify import label
 
 Place: TypeAlias = Any
 """A node, an input of the graph, or the model: whatever a scope gives."""
@@ -208,11 +207,7 @@ def reader_count(node: Node) -> int:
     return count if count > 1 else 0
 
 
-def _the_model(model: Model) -> tuple[Model]:
-    return (model,)
-
-
-MODEL = LintScope("model", _the_model)
+MODEL = LintScope("model", lambda model: (model,))
 INPUTS = LintScope("input", lambda model: model.graph.inputs)
 NODES = LintScope("any node", main_nodes)
 QUANTIZERS = LintScope("quantizers", quantizer_nodes)
@@ -230,5 +225,5 @@ WEIGHTS = LintScope("weight quantizers", quantizer_nodes, is_weight)
 def _called(place: Place) -> tuple[str, str]:
     """Return name and operator of a place, as findings call it."""
     if isinstance(place, Node):
-        return place.name or label(place), place.op_type
+        return str(place.name or place.outputs[0].name), place.op_type
     return (str(place.name), "input") if isinstance(place, Value) else ("", "model")

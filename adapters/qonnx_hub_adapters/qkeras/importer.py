@@ -52,7 +52,6 @@ INFO = AdapterInfo(
         Feature.BIPOLAR: Support.EXACT,
         Feature.NARROW: Support.EXACT,
         Feature.PER_CHANNEL: Support.EXACT,
-        Feature.ROUNDING_MODES: Support.EXACT,
         Feature.DYNAMIC: Support.REFUSED,
     },
 )

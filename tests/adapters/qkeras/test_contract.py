@@ -27,7 +27,6 @@ ACTIVATIONS = {
 class TestQkerasImporter(ImporterContract):
     untried: ClassVar[Mapping[Feature, str]] = {
         Feature.PER_CHANNEL: "of weights only, alpha of others follows them: tried on layers",
-        Feature.ROUNDING_MODES: "QKeras' quantizers round half to even, none otherwise",
     }
 
     @pytest.fixture(autouse=True)
