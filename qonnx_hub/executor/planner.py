@@ -24,7 +24,7 @@ from qonnx_hub.executor.plan import Plan, Step, compile_program
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
 from qonnx_hub_ir.graph.queries import dims
-from qonnx_hub_ir.graph.subgraphs import bodies, captured_values
+from qonnx_hub_ir.graph.subgraphs import bodies, read_values
 from qonnx_hub_ir.operators import Buffer
 from qonnx_hub_ir.verify import label
 
@@ -100,10 +100,11 @@ class _Planner:
         self.gaps: list[Gap] = []
         # How often each value is read, outputs and subgraphs included.
         self.readers: Counter[Value] = Counter()
+        self.by_reference: set[Node] = set()
 
     def build(self) -> Plan:
-        reads = [v for node in self.graph for v in (*node.inputs, *captured_values(node))]
-        self.readers = Counter(v for v in (*self.outputs, *reads) if v is not None)
+        reads = [value for node in self.graph for value in read_values(node)]
+        self.readers = Counter((*self.outputs, *reads))
         for value in (*self.given, *self.shapes.values()):
             self._add(value)
         for name, value in self.graph.initializers.items():
@@ -179,6 +180,7 @@ class _Planner:
                 pass
         if node.domain not in dialect.STANDARD_DOMAINS:
             raise NoFallbackError("no kernel for this operator")
+        self.by_reference.add(node)
         return build_fallback(node, self.imports)
 
     def _spec(self, node: Node) -> KernelSpec:
@@ -202,9 +204,17 @@ class _Planner:
             if value is not None
             and self.readers.get(value) == 1
             and (producer := value.producer()) is not None
-            and operators.buffer_of(producer) is Buffer.FRESH
+            and self._makes_fresh(producer)
             and value not in self.constants
         )
+
+    def _makes_fresh(self, node: Node) -> bool:
+        """Return whether what runs a node never returns an input, or a view of one.
+
+        The table of operators speaks of our kernels; what is not known may return a view.
+        """
+        is_fresh = operators.buffer_of(node) is Buffer.FRESH
+        return is_fresh and node not in self.by_reference
 
     def _inputs(self, node: Node) -> Sequence[Value | None]:
         shape = self.shapes.get(node)
@@ -296,9 +306,7 @@ class _Planner:
         """Return names of values whose arrays the caller must not get as they are."""
         shared: set[Value] = {*self.given, *self.constants}
         for node in (job.node for job in self.jobs):
-            # A kernel that is not known to make fresh arrays may return a view.
-            views = operators.buffer_of(node) is not Buffer.FRESH
-            if views and any(value in shared for value in node.inputs):
+            if not self._makes_fresh(node) and any(v in shared for v in read_values(node)):
                 shared.update(node.outputs)
         return frozenset(str(value.name) for value in shared if str(value.name) in named)
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import qonnx_hub as qh
+from qonnx_hub.executor import planner
 from qonnx_hub.executor.batch_axis import Batcher
 from qonnx_hub_ir.errors import ExecutionError, UnsupportedGraphError, UsageError
 from tests.support import model_of, quant_node
@@ -395,3 +396,18 @@ def test_a_session_refuses_outputs_that_the_graph_does_not_have() -> None:
     model = qh.load(model_of([quant_node("x", "y")], {"x": (1, 2)}, ["y"], CONSTANTS))
     with pytest.raises(UsageError, match="no values nothing to return"):
         qh.Session(model, outputs=["nothing"])
+
+
+def test_what_the_reference_returns_is_not_overwritten(monkeypatch) -> None:
+    # onnx.reference hands an unbounded Clip's input on as it is; our own kernel copies it.
+    ours = {key: make for key, make in planner.kernel_table().items() if key != ("", "Clip")}
+    monkeypatch.setattr(planner, "kernel_table", lambda: ours)
+    clip = helper.make_node("Clip", ["x"], ["t"], name="clip")
+    relu = helper.make_node("Relu", ["t"], ["y"], name="relu")
+    x = np.linspace(-1, 1, 2 * 8192, dtype=np.float32).reshape(2, 8192)
+    fed = x.copy()
+    answer = qh.run(model_of([clip, relu], {"x": (2, 8192)}, ["y"]), {"x": fed})["y"]
+    np.testing.assert_array_equal(answer, np.maximum(x, 0))
+    np.testing.assert_array_equal(fed, x)
+    same = qh.run(model_of([clip], {"x": (2, 8192)}, ["t"]), {"x": fed})["t"]
+    assert not np.shares_memory(same, fed)
