@@ -169,9 +169,8 @@ class _Version:
 
 def _step_of(node: Node, found: Mapping[str, Array]) -> Array | None:
     if dialect.is_quantizer(node):
-        if node.op_type not in {"Quant", "BipolarQuant"}:
-            return None
-        return _positive(dialect.constant_value(node.inputs[1]))
+        is_uniform = operators.is_uniform_quantizer(node)
+        return _positive(dialect.constant_value(node.inputs[1])) if is_uniform else None
     if node.domain in dialect.STANDARD_DOMAINS and node.op_type == "DequantizeLinear":
         return _linear_step(node)
     if not node.inputs or not (operators.keeps_step(node) or operators.clamps(node)):
