@@ -74,6 +74,7 @@ def _features_of_node(node: Node) -> list[Feature]:
     }
     if isinstance(quant, IntQuant):
         used[Feature.NARROW] = quant.narrow
+        used[Feature.ZERO_POINT_AFTER_ROUNDING] = quant.zero_point_after_rounding
         used[Feature.ROUNDING_MODES] = quant.rounding is not Rounding.ROUND
         if quant.bits is not None and quant.bits.size:
             most = float(np.max(quant.bits))

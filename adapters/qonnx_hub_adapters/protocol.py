@@ -59,6 +59,7 @@ class Feature(str, Enum):
     NARROW = "narrow range"
     PER_CHANNEL = "per-channel scale"
     ZERO_POINT = "zero point"
+    ZERO_POINT_AFTER_ROUNDING = "zero point added after rounding"
     ROUNDING_MODES = "rounding modes"
     DYNAMIC = "dynamic parameters"
     MINIFLOAT = "minifloat"

@@ -35,6 +35,7 @@ def describe_quantizer(quant: Quantizer) -> str:
         words = f"{sign}{describe_number(quant.bits)}{' narrow' if quant.narrow else ''}"
         if quant.zero_point is None or single_value(quant.zero_point) != 0:
             words += f", zero point {describe_number(quant.zero_point)}"
+            words += " after rounding" * quant.zero_point_after_rounding
         if quant.rounding is not Rounding.ROUND:
             words += f", {quant.rounding}"
         return words + _granularity(quant.scale)

@@ -66,7 +66,12 @@ CHANNELS_LAST_OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool", "BatchNor
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 DEFAULTS: Mapping[str, Mapping[str, int | str]] = {
-    "Quant": {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"},
+    "Quant": {
+        "signed": 1,
+        "narrow": 0,
+        "rounding_mode": "ROUND",
+        "zero_point_after_rounding": 0,
+    },
     "BipolarQuant": {},
     "FloatQuant": {
         "has_inf": 0,
@@ -79,6 +84,10 @@ DEFAULTS: Mapping[str, Mapping[str, int | str]] = {
 }
 """Attribute defaults of the operator documents; an attribute not listed here is unknown.
 ``signed`` and ``narrow`` of Trunc exist from version 2 on."""
+
+ORDER = "zero_point_after_rounding"
+"""Attribute of Quant that QONNX does not know: the order of QuantizeLinear. Written only where
+it holds, so that a file without it is plain QONNX."""
 
 INPUT_NAMES: Mapping[str, tuple[str, ...]] = {
     "Quant": ("x", "scale", "zero point", "bit width"),
@@ -266,7 +275,7 @@ def make_quantizer(
         scale, zero, in_bits, out_scale, out_bits = known
         return Trunc(scale, zero, in_bits, out_scale, out_bits, signed, narrow, rounding)
     scale, zero, bits = known
-    return IntQuant(scale, zero, bits, signed, narrow, rounding)
+    return IntQuant(scale, zero, bits, signed, narrow, rounding, bool(values[ORDER]))
 
 
 def parameter_fields(quant: Quantizer) -> tuple[str, ...]:
@@ -299,7 +308,7 @@ def operator_of(quant: Quantizer) -> str:
 
 
 def attributes_of(quant: Quantizer) -> dict[str, int | str]:
-    """Return the quantizer's attributes in ONNX spelling, every one of them."""
+    """Return the quantizer's attributes in ONNX spelling, but :data:`ORDER` where false."""
     if isinstance(quant, BipolarQuant):
         return {}
     rounding: dict[str, int | str] = {"rounding_mode": str(quant.rounding)}
@@ -313,7 +322,13 @@ def attributes_of(quant: Quantizer) -> dict[str, int | str]:
         }
     if isinstance(quant, Trunc) and quant.version == 1:
         return rounding
-    return {"signed": int(quant.signed), "narrow": int(quant.narrow), **rounding}
+    order = isinstance(quant, IntQuant) and quant.zero_point_after_rounding
+    return {
+        "signed": int(quant.signed),
+        "narrow": int(quant.narrow),
+        **rounding,
+        **({ORDER: 1} if order else {}),
+    }
 
 
 def quantizer_node(

@@ -72,11 +72,23 @@ class IntQuant(_Comparable):
 
     Attributes:
         scale: Step size, positive; a scalar or any shape that broadcasts to the input.
-        zero_point: Added before clamping and rounding; shaped like scale; need not be whole.
+        zero_point: Shaped like scale. Added before clamping and rounding, where it need not
+            be whole, or after rounding.
         bits: Bit width, a positive whole number.
         signed: Whether the integers are signed.
         narrow: Whether one code is left out (the lowest if signed, else the highest).
         rounding: How ``x / scale + zero_point`` becomes an integer.
+        zero_point_after_rounding: The order of QuantizeLinear, torch and TFLite:
+            ``clamp(round(x / scale) + zero_point)``, and a NaN becomes the lowest code. The
+            default is QONNX's order, ``round(clamp(x / scale + zero_point))``. For a zero
+            point of 0 there is one order, and this is always false.
+
+    Example:
+        >>> quant = IntQuant(np.float32(1), np.float32(3), np.float32(8), signed=False)
+        >>> after = dataclasses.replace(quant, zero_point_after_rounding=True)
+        >>> x = np.array([0.5], dtype=np.float32)
+        >>> semantics.quantize_to_integers(x, quant), semantics.quantize_to_integers(x, after)
+        (array([4]), array([3]))
     """
 
     scale: Parameter
@@ -85,6 +97,12 @@ class IntQuant(_Comparable):
     signed: bool = True
     narrow: bool = False
     rounding: Rounding = Rounding.ROUND
+    zero_point_after_rounding: bool = False
+
+    def __post_init__(self) -> None:
+        """Make the two spellings of a zero point of 0 one."""
+        if self.zero_point is not None and not np.any(self.zero_point):
+            object.__setattr__(self, "zero_point_after_rounding", False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

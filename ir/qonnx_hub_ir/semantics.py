@@ -2,11 +2,14 @@
 
 This is the only place that writes these formulas. Everything is float32 in, float32 out (other
 float types keep theirs; half precision computes in float32 and rounds once at the end), with
-true division, in the order scale, zero point, clamp, round. A NaN stays a NaN, except where an
-operator compares (a bipolar quantizer maps it to its low level).
+true division, in the order scale, zero point, clamp, round. Where the zero point is added
+after rounding, the order is scale, round, zero point, clamp. A NaN stays a NaN, except where
+an operator compares (a bipolar quantizer maps it to its low level) and where the zero point is
+added after rounding: it becomes the lowest code, as in onnxruntime.
 
 Sources: the QONNX operator documents IntQuant v1, BipolarQuant v1, FloatQuant v1, Trunc v1 and
-v2, and their sample implementations; for DPU, Brevitas' rounding of that name.
+v2, and their sample implementations; for DPU, Brevitas' rounding of that name; for a zero
+point after rounding, ONNX's QuantizeLinear, whose document leaves a NaN open.
 """
 
 from __future__ import annotations
@@ -170,11 +173,19 @@ def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
 
 
 def _code_steps(quant: IntQuant, scale: Array, zero: Array, bits: Array) -> Applier:
-    """Return what makes codes of values, as whole floats: divide, add, clamp, round."""
+    """Return what makes codes of values, as whole floats, in the quantizer's order."""
     low, high = _bounds(bits, quant.signed, quant.narrow, scale.dtype.type)
     rounder = _ROUNDERS[quant.rounding]
     unit_scale, no_zero = _all_equal(scale, 1), _all_equal(zero, 0)
     inverse = _exact_inverse(scale)
+
+    def round_first(x: Array, out: Array | None) -> Array:
+        t = np.divide(x, scale, out=out) if inverse is None else np.multiply(x, inverse, out)
+        rounder(t, t)
+        np.add(t, zero, out=t)
+        # fmax and not maximum or clip: it turns a NaN into the bound.
+        np.fmax(t, low, out=t)
+        return np.minimum(t, high, out=t)
 
     def apply(x: Array, out: Array | None) -> Array:
         if unit_scale and no_zero:
@@ -191,7 +202,7 @@ def _code_steps(quant: IntQuant, scale: Array, zero: Array, bits: Array) -> Appl
         _clamp(t, low, high, t)
         return rounder(t, t)
 
-    return apply
+    return round_first if quant.zero_point_after_rounding else apply
 
 
 def _exact_inverse(scale: Array) -> Array | None:

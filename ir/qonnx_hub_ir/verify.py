@@ -12,7 +12,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.lowering import im2col, onnxruntime_operators
-from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer
+from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer, is_whole
 
 LARGEST_BITS = 64
 
@@ -211,6 +211,12 @@ def _check_parameters(node: Node, quant: Quantizer) -> Iterator[Issue]:
         one_bit = quant.bits == 1
         if np.any(one_bit) and not np.all(one_bit):
             yield Issue(where, "mixes one signed bit, which means two levels, with more bits")
+        if np.any(one_bit) and quant.zero_point_after_rounding:
+            yield Issue(where, f"one signed bit is not rounded; remove '{dialect.ORDER}'")
+    if isinstance(quant, IntQuant) and quant.zero_point_after_rounding:
+        zero = quant.zero_point
+        if zero is not None and not is_whole(zero):
+            yield Issue(where, f"'{dialect.ORDER}' needs whole zero points")
 
 
 def _value_rule(name: str, values: Array) -> str:

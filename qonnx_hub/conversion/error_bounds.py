@@ -294,7 +294,8 @@ def _is_near(pair: _Pair, near: float, values: Feeds) -> Array:
     quotient = values[str(x.name)].astype(np.float64) / pair.scale.astype(np.float64)
     zero = quant.zero_point if isinstance(quant, IntQuant) else None
     offset = np.zeros((), dtype=np.float64) if zero is None else zero.astype(np.float64)
-    t = quotient + offset
+    late = isinstance(quant, IntQuant) and quant.zero_point_after_rounding
+    t = quotient if late else quotient + offset
     if is_bipolar(quant):
         distance = np.abs(t)
     elif isinstance(quant, IntQuant) and quant.rounding in _TIES_AT_HALVES:

@@ -24,7 +24,7 @@ from qonnx_hub_ir.graph.queries import by_operator, every_quantizer, rank_of
 from qonnx_hub_ir.lowering import channels_last
 from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, text_of
 from qonnx_hub_ir.lowering.quantizer_steps import HALF_FLOATS, Variant, variant_of
-from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, Rounding, Trunc
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
 
 _KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}
 
@@ -120,6 +120,8 @@ def _refusal(node: Node) -> str:
     quant = dialect.read_quantizer(node)
     if not isinstance(quant, BipolarQuant) and quant.rounding not in PORTABLE_ROUNDINGS:
         return f"rounds by {quant.rounding}, which is no mode of the operator documents"
+    if isinstance(quant, IntQuant) and quant.zero_point_after_rounding:
+        return "adds its zero point after rounding, which no Quant of QONNX does"
     for name, value in zip(dialect.input_names(node)[1:], node.inputs[1:], strict=True):
         if _adds_axes(value, node.inputs[0]):
             return f"has a {name} that may have more axes than the input"

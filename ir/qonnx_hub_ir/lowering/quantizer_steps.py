@@ -41,6 +41,8 @@ class Variant:
         two_levels: Whether one signed bit is in use, or may be, at run time (Quant).
         overflows: Whether values may overflow instead of saturating (FloatQuant).
         narrow_floats: Whether 16-bit floats are quantized, which compute in float32.
+        zero_point_after_rounding: Whether a Quant adds its zero point after rounding; all of
+            them do, then.
         version: Version of the operator (Trunc).
     """
 
@@ -50,6 +52,7 @@ class Variant:
     overflows: bool = False
     narrow_floats: bool = False
     version: int = 1
+    zero_point_after_rounding: bool = False
 
 
 def variant_of(quants: Iterable[Quantizer], dtypes: Iterable[object] = ()) -> Variant:
@@ -73,6 +76,8 @@ def variant_of(quants: Iterable[Quantizer], dtypes: Iterable[object] = ()) -> Va
         overflows=any(isinstance(quant, FloatQuant) and not quant.saturation for quant in own),
         narrow_floats=any(dtype in HALF_FLOATS for dtype in dtypes),
         version=max(quant.version if isinstance(quant, Trunc) else 1 for quant in own),
+        zero_point_after_rounding=isinstance(own[0], IntQuant)
+        and own[0].zero_point_after_rounding,
     )
 
 
@@ -138,6 +143,8 @@ class StepWriter(Protocol[T]):
 def write_steps(w: StepWriter[T], variant: Variant) -> T:
     """Return the result of a quantizer, written step by step."""
     if variant.op_type == "Quant":
+        if variant.zero_point_after_rounding:
+            return _integer_rounded_first(w)
         return _integer(w, two_levels=variant.two_levels)
     if variant.op_type == "BipolarQuant":
         return _bipolar(w)
@@ -190,6 +197,19 @@ def _integer(w: StepWriter[T], *, two_levels: bool) -> T:
         if not w.holds(signed, 1):
             is_sign = w.add("is_sign", "And", is_sign, w.add("signed_b", "Equal", signed, one))
         codes = w.add("codes", "Where", is_sign, sign, codes)
+    return _unscaled(w, codes, scale, zero)
+
+
+def _integer_rounded_first(w: StepWriter[T]) -> T:
+    """Write QuantizeLinear's order: the zero point is added to what was rounded."""
+    signed, narrow = w.flags()
+    scale, zero = w.parameter("scale", "s"), w.parameter("zero_point", "z")
+    low, high = _bounds(w, w.parameter("bits", "b"), signed, narrow)
+    t = w.x if w.holds(scale, 1) else w.add("quotient", "Div", w.x, scale)
+    codes = w.add("sum", "Add", w.rounded(t, "rounded"), zero)
+    # A comparison and not Max, which would keep a NaN: it becomes the lowest code.
+    reaches = w.add("reaches", "GreaterOrEqual", codes, low)
+    codes = w.add("codes", "Min", w.add("at_least", "Where", reaches, codes, low), high)
     return _unscaled(w, codes, scale, zero)
 
 

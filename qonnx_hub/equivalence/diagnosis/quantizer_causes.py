@@ -295,9 +295,11 @@ def _other_orders(
         return
     low, high = bounds
     mode = quant.rounding
-    late = np.clip(round_values(np.asarray(x / scale), mode) + zero, low, high)
-    words = "the zero point is added after rounding there, before it here"
-    yield Reason(Cause.ZERO_ORDER, words), np.asarray((late - zero) * scale)
+    late = quant.zero_point_after_rounding
+    theirs, ours = ("before", "after") if late else ("after", "before")
+    words = f"the zero point is added {theirs} rounding there, {ours} it here"
+    other_order = dataclasses.replace(quant, zero_point_after_rounding=not late)
+    yield Reason(Cause.ZERO_ORDER, words), quantize(x, other_order)
     inner = round_values(np.asarray(np.clip(x / scale, low, high)), mode)
     words = "the zero point is added after clipping there, before it here"
     yield Reason(Cause.ZERO_ORDER, words), np.asarray(inner * scale)

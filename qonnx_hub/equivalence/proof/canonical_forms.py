@@ -197,13 +197,19 @@ def _formula(model: ProofModel, node: Node, quant: IntQuant, bits: float) -> int
     zero = _parameter(model, node, 2)
     if scale is None or zero is None or not _is_float32(node.inputs[0]):
         return None
-    is_unit, is_zero = single_value(quant.scale) == 1, single_value(quant.zero_point) == 0
+    is_unit, offset = single_value(quant.scale) == 1, single_value(quant.zero_point)
+    is_zero = offset == 0
+    low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
+    if quant.zero_point_after_rounding:
+        if offset is None:
+            return None
+        # Whole numbers: a sum, clamped, less the same number is clamped by shifted bounds.
+        low, high, is_zero = low - offset, high - offset, True
     t = model.number(node.inputs[0])
     if not is_unit:
         t = _make(model, "Div", t, scale)
     if not is_zero:
         t = _make(model, "Add", t, zero)
-    low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
     t = _make(model, "Clip", t, _scalar(model, low), _scalar(model, high))
     rounded = _rounded(model, t, quant.rounding)
     if rounded is None:

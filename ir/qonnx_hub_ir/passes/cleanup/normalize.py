@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir
 from onnx_ir import Attr, Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
@@ -30,6 +31,7 @@ class NormalizeDialect(InPlacePass):
         onnx.brevitas::Quant, ...::IntQuant      -> qonnx.custom_op.general::Quant
         rounding_mode missing, "round", HALF_EVEN -> "ROUND"; ROUND_TO_ZERO -> "DOWN"
         signed, narrow ... missing               -> the documented default, written out
+        zero_point_after_rounding without effect -> dropped
         Constant nodes                           -> initializers
         initializers listed as graph inputs      -> initializers only
         scalar graph outputs that are constants  -> dropped, while a real output remains
@@ -123,6 +125,8 @@ def _normalize_attributes(node: Node) -> bool:
     modified = False
     for name, default in defaults.items():
         given = node.attributes.get(name)
+        if name == dialect.ORDER and given is None:
+            continue
         value = default if given is None else given.value
         if isinstance(default, str):
             value = str(dialect.parse_rounding(str(value), node.name or ""))
@@ -136,7 +140,20 @@ def _normalize_attributes(node: Node) -> bool:
         if given is None or (given.type, given.value) != (attr.type, attr.value):
             node.attributes[name] = attr
             modified = True
-    return modified
+    return _drop_order(node) or modified
+
+
+def _drop_order(node: Node) -> bool:
+    """Drop the order of zero point and rounding where it is QONNX's, or changes nothing."""
+    given = node.attributes.get(dialect.ORDER)
+    if given is None:
+        return False
+    zero = dialect.constant_value(node.inputs[2])
+    has_none = zero is not None and not np.any(zero)
+    if given.value and not has_none:
+        return False
+    del node.attributes[dialect.ORDER]
+    return True
 
 
 def _normalize_imports(model: Model) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ from qonnx_hub_ir.graph.constants import full_rank
 from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, is_standard, only_reader
 from qonnx_hub_ir.graph.rewriting import rewrite_nodes
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding, is_whole
 from qonnx_hub_ir.thresholds import channel_axis, find_thresholds
 
 _MODES = (Rounding.ROUND, *(mode for mode in Rounding if mode is not Rounding.ROUND))
@@ -147,15 +149,17 @@ def _matching(
         return None
     if levels.width == 2 and not np.any(table) and not np.any(levels.zero):
         return BipolarQuant(levels.scale)
-    for bits, signed, narrow in _ranges(levels, steps):
-        for mode in _MODES:
-            width = np.asarray(bits, dtype=np.float32)
-            tried = IntQuant(scale, zero, width, signed, narrow, mode)
-            found = find_thresholds(tried, levels.low, steps)
-            if len(found) in (1, len(table)) and np.array_equal(
-                np.broadcast_to(found, table.shape), table
-            ):
-                return IntQuant(levels.scale, levels.zero, width, signed, narrow, mode)
+    # QONNX adds the zero point before rounding, QuantizeLinear after it: others' thresholds.
+    orders = (False, True) if np.any(zero) and is_whole(zero) else (False,)
+    tries = itertools.product(_ranges(levels, steps), _MODES, orders)
+    for (bits, signed, narrow), mode, order in tries:
+        width = np.asarray(bits, dtype=np.float32)
+        tried = IntQuant(scale, zero, width, signed, narrow, mode, order)
+        found = find_thresholds(tried, levels.low, steps)
+        if len(found) in (1, len(table)) and np.array_equal(
+            np.broadcast_to(found, table.shape), table
+        ):
+            return dataclasses.replace(tried, scale=levels.scale, zero_point=levels.zero)
     return None
 
 

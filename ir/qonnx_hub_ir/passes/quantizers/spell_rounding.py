@@ -28,10 +28,11 @@ class SpellOutRounding(InPlacePass):
         t = x / s + z;  r = Where(t < 0 and t - Floor(t) == 0.5, Ceil(t), Round(t))
         y = Quant{ROUND}((r - z) * s, s, z, b)
 
-    The last Quant only clamps: a value on the grid is rounded to itself. One signed bit has
-    two levels and does not round: there only the name of the mode changes. Does not fire on
-    other quantizers or modes, nor where this would not be exact: float types other than
-    float32, bit widths above 20 or computed at run time.
+    The last Quant only clamps: a value on the grid is rounded to itself. A zero point that is
+    added after rounding stays in it, and Add and Sub are not written. One signed bit has two
+    levels and does not round: there only the name of the mode changes. Does not fire on other
+    quantizers or modes, nor where this would not be exact: float types other than float32, bit
+    widths above 20 or computed at run time.
     """
 
     def call(self, model: Model) -> PassResult:
@@ -67,9 +68,13 @@ def _spell_out(node: Node) -> None:
     emit = Emitter(node)
     scale = _as_float32(emit, "scale", scale, quant.scale)
     zero = _as_float32(emit, "zero_point", zero, quant.zero_point)
-    t = emit.add("Add", [emit.add("Div", [x, scale]), zero])
-    rounded = write_rounded(emit, quant, t)
-    on_grid = emit.add("Mul", [emit.add("Sub", [rounded, zero]), scale])
+    t = emit.add("Div", [x, scale])
+    if quant.zero_point_after_rounding:
+        rounded = write_rounded(emit, quant, t)
+    else:
+        t = emit.add("Add", [t, zero])
+        rounded = emit.add("Sub", [write_rounded(emit, quant, t), zero])
+    on_grid = emit.add("Mul", [rounded, scale])
     clamp = copy_node(node, [on_grid, scale, zero, bits], name=str(node.name))
     clamp.attributes["rounding_mode"] = mode
     emit.replace_with(emit.insert(clamp))

@@ -27,8 +27,9 @@ class ExtractScale(InPlacePass):
 
     Exact for float32: these are the very operations that define a Quant, in their order, and
     every step between them is a float32 value (a FloatQuant has no zero point; a BipolarQuant
-    only compares with 0, so that nothing is divided). Operators that would do nothing are not
-    written. A NaN stays what it was.
+    only compares with 0, so that nothing is divided). A zero point that is added after
+    rounding stays inside. Operators that would do nothing are not written. A NaN stays what
+    it was.
 
     Does not fire where scale and zero point are 1 and 0, on Trunc, whose two scales belong
     together, on run-time scales and zero points, and on other float types, which would be
@@ -50,6 +51,8 @@ def _extract(node: Node) -> bool:
     zero = quant.zero_point if isinstance(quant, IntQuant) else np.zeros((), dtype=np.float32)
     if quant.scale is None or zero is None:
         return False
+    if isinstance(quant, IntQuant) and quant.zero_point_after_rounding:
+        zero = np.zeros((), dtype=np.float32)
     if not np.any(quant.scale != 1) and not np.any(zero):
         return False
     emit, value = Emitter(node), x
@@ -65,10 +68,13 @@ def _extract(node: Node) -> bool:
 
 
 def _unit_quantizer(emit: Emitter, node: Node, x: Value) -> Value:
-    """Return the output of the node with scale 1 and zero point 0, on another input."""
+    """Return the output of the node with scale 1 on another input.
+
+    Its zero point is 0, but where it is added after rounding.
+    """
     one = emit.constant("unit_scale", np.ones((), dtype=np.float32))
     inputs: list[Value | None] = [x, one, *node.inputs[2:]]
-    if node.op_type == "Quant":
+    if node.op_type == "Quant" and dialect.ORDER not in node.attributes:
         inputs[2] = emit.constant("no_zero_point", np.zeros((), dtype=np.float32))
     fresh = copy_node(node, inputs, name=str(node.name))
     out = fresh.outputs[0]
