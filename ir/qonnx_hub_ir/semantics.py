@@ -42,6 +42,14 @@ _SMALL = 8192
 """Elements up to which the number of calls decides how long a quantizer takes."""
 
 
+def _into(out: Array | None, values: Array) -> Array:
+    """Return the values, in ``out`` where that is given."""
+    if out is None:
+        return np.asarray(values)
+    np.copyto(out, values)
+    return out
+
+
 def _round_up(t: Array, out: Array | None) -> Array:
     magnitude = np.ceil(np.abs(t))
     return np.asarray(np.copysign(magnitude, t, out=out))
@@ -59,11 +67,7 @@ def _round_half_down(t: Array, out: Array | None) -> Array:
 
 def _round_dpu(t: Array, out: Array | None) -> Array:
     tie_below_zero = (t < 0) & (t - np.floor(t) == t.dtype.type(0.5))
-    rounded = np.where(tie_below_zero, np.ceil(t), np.rint(t))
-    if out is None:
-        return rounded
-    np.copyto(out, rounded)
-    return out
+    return _into(out, np.where(tie_below_zero, np.ceil(t), np.rint(t)))
 
 
 _ROUNDERS: dict[Rounding, Callable[[Array, Array | None], Array]] = {
@@ -236,27 +240,14 @@ def _sign_steps(scale: Array, zero: Array) -> Applier:
         # Positive scales keep the sign of x, so the division can be left out; but by a scale
         # above one a quotient can underflow to -0.0, which is not below zero.
         t = (x / scale if divides else x) if no_zero else x / scale + zero
-        chosen = np.where(t >= 0, high, low)
-        if out is None:
-            return np.asarray(chosen)
-        np.copyto(out, chosen)
-        return out
+        return _into(out, np.where(t >= 0, high, low))
 
     return apply
 
 
 def _bipolar_steps(quant: BipolarQuant, dtype: Any) -> Applier:
     scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-    high, low = scale, -scale
-
-    def apply(x: Array, out: Array | None) -> Array:
-        chosen = np.where(x >= 0, high, low)
-        if out is None:
-            return np.asarray(chosen)
-        np.copyto(out, chosen)
-        return out
-
-    return apply
+    return lambda x, out: _into(out, np.where(x >= 0, scale, -scale))
 
 
 def largest_float(exponent_bits: Array, mantissa_bits: Array, exponent_bias: Array) -> Array:
