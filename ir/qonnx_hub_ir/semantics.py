@@ -7,8 +7,8 @@ after rounding, the order is scale, round, zero point, clamp. A NaN stays a NaN,
 an operator compares (a bipolar quantizer maps it to its low level) and where the zero point is
 added after rounding: it becomes the lowest code, as in onnxruntime.
 
-Sources: QONNX's documents of IntQuant v1, BipolarQuant v1, FloatQuant v1, Trunc v1 and v2, with
-their sample code; Brevitas' rounding DPU; ONNX's QuantizeLinear, which leaves a NaN open.
+Sources: the QONNX documents of IntQuant v1, BipolarQuant v1, FloatQuant v1, Trunc v1, v2 and
+their code; Brevitas' rounding DPU; ONNX's QuantizeLinear, which leaves a NaN open.
 """
 
 from __future__ import annotations
