@@ -32,19 +32,7 @@ if TYPE_CHECKING:
     )
     from qonnx_hub.executor.session import Session
 
-_HOMES = {
-    "Session": "qonnx_hub.executor.session",
-    "check": "qonnx_hub.api",
-    "convert": "qonnx_hub.api",
-    "cost": "qonnx_hub.api",
-    "diff": "qonnx_hub.api",
-    "inspect": "qonnx_hub.api",
-    "lint": "qonnx_hub.api",
-    "load": "qonnx_hub.api",
-    "run": "qonnx_hub.api",
-    "save": "qonnx_hub.api",
-    "transform": "qonnx_hub.api",
-}
+_MODULES = {"ir": "qonnx_hub_ir", "passes": "qonnx_hub.passes", "zoo": "qonnx_hub.zoo"}
 
 __all__ = [
     "Session",
@@ -67,14 +55,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Return a public name, importing its home on first use."""
-    if name == "ir":
-        value: Any = importlib.import_module("qonnx_hub_ir")
-    elif name in {"passes", "zoo"}:
-        value = importlib.import_module(f"qonnx_hub.{name}")
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    else:
+    if name not in __all__:
         raise AttributeError(f"module 'qonnx_hub' has no attribute '{name}'")
+    if name in _MODULES:
+        value: Any = importlib.import_module(_MODULES[name])
+    else:
+        home = "executor.session" if name == "Session" else "api"
+        value = getattr(importlib.import_module(f"qonnx_hub.{home}"), name)
     globals()[name] = value
     return value
 

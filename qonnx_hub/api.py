@@ -16,7 +16,7 @@ from qonnx_hub.conversion.validation import check_source, feeds_for_check
 from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
-from qonnx_hub.equivalence.request import check_request, make_side
+from qonnx_hub.equivalence.request import check_request
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_artifact
@@ -282,25 +282,10 @@ def check(
         workers=workers,
         executor=executor,
         progress=progress,
+        backend=backend,
+        args=args,
     )
-    one, other = (_with_sample(source, args) for source in (a, b))
-    first = make_side(one, "numpy", _unverified, label or _label(a))
-    return check_request(first, make_side(other, backend, _unverified, _label(b)), options)
-
-
-def _with_sample(source: Any, args: tuple[Any, ...]) -> Any:
-    """Return a live model with its sample, built once; anything else as it is."""
-    if isinstance(source, (Path, Mapping, Model)):
-        return source
-    source = resolve(source)
-    if isinstance(source, str) or not args:
-        return source
-    return registry.open_source(source, None, import_options(args=args))[1]
-
-
-def _unverified(source: Any) -> Model:
-    """Return a source whose own answer is about to be compared anyway."""
-    return load(source, verify=False)
+    return check_request(a, b, (label or _label(a), _label(b)), options)
 
 
 def inspect(

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from onnx_ir import Model, Node
 
-from qonnx_hub.io.atomic import replacing, write_text
+from qonnx_hub.io.arrays import write_arrays
+from qonnx_hub.io.atomic import write_text
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import known
@@ -119,8 +120,7 @@ def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
         for field in ("integers", "scale", "zero_point"):
             arrays[f"{weight.name}.{field}"] = getattr(weight, field)
         arrays[f"{weight.name}.bits"] = np.array(weight.bits, dtype=np.int64)
-    with replacing(target) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    write_arrays(target, arrays)
 
 
 def _header(weights: Sequence[IntegerWeight], stem: str) -> str:

@@ -71,10 +71,10 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:  # the border: what is not ours is a defect and shows as such
         # Imported here because it loads the IR, which --help does not need.
-        from qonnx_hub.cli.errors import exit_code, message
+        from qonnx_hub.cli.errors import exit_code
 
         code = exit_code(error)
         if code is None:
             raise
-        typer.echo(f"qonnx-hub: {message(error)}", err=True)
+        typer.echo(f"qonnx-hub: {error}", err=True)
         sys.exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -104,37 +105,36 @@ def command(
     json: Json = None,
 ) -> None:
     """Say whether two models compute the same, where they first differ, and why."""
-    from qonnx_hub import api
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.comparison.compare import make_tolerance
+    from qonnx_hub.equivalence.options import CheckOptions
     from qonnx_hub.equivalence.reports.text import describe_result
+    from qonnx_hub.equivalence.request import check_request
 
-    options: dict[str, Any] = {
-        "samples": samples,
-        "seed": seed,
-        "ranges": named_ranges(range_ or ()),
-        "boundary": boundary,
-        "level": level,
-        "lsb": _tolerance("--lsb", lsb) or None,
-        "atol": _tolerance("--atol", atol),
-        "rtol": _tolerance("--rtol", rtol),
-        "mapping": None if mapping is None else _read_mapping(mapping),
-        "labels": None if labels is None else _read_array(labels),
-        "workers": workers,
-        "save_golden": save_golden,
-        "label": a,
-        "args": sample_inputs(input_shape or (), seed),
-    }
-    reference, names = _reference(a, b, options["args"])
-    feeds = _feeds(inputs, data, names)
-    if labels is not None and feeds is None:
+    bounds = {"atol": atol, "rtol": rtol, "lsb": lsb}
+    options = CheckOptions(
+        tolerance=make_tolerance(**{k: _tolerance(f"--{k}", v) for k, v in bounds.items()}),
+        level=level,
+        samples=samples,
+        seed=seed,
+        ranges=named_ranges(range_ or ()),
+        boundary=boundary,
+        mapping=None if mapping is None else _read_mapping(mapping),
+        labels=None if labels is None else _read_array(labels),
+        workers=workers,
+        golden=save_golden,
+        args=sample_inputs(input_shape or (), seed),
+    )
+    reference, names = _reference(a, b, options.args)
+    options = replace(options, inputs=_feeds(inputs, data, names))
+    if labels is not None and options.inputs is None:
         _usage("--labels needs --data or --inputs")
     out = console(json)
     results: dict[str, CheckResult] = {}
     for name, chosen in _backends(backend, ort_opt).items():
         with _progress() as progress:
-            results[name] = api.check(
-                reference, b, feeds, backend=chosen, progress=progress, **options
-            )
+            asked = replace(options, backend=chosen, progress=progress)
+            results[name] = check_request(reference, b, (a, b), asked)
         for item in describe_result(results[name]):
             out.print(item)
     worst = min(results.values(), key=bool)
@@ -150,15 +150,10 @@ def _write(
     report: Path | None,
     save_failing: Path | None,
 ) -> None:
-    import json as json_module
-
     from qonnx_hub.equivalence.reports.report import plain
 
-    if len(results) == 1:
-        write_json(worst.to_json(), json)
-    else:
-        both = {name: plain(result.to_dict()) for name, result in results.items()}
-        write_json(json_module.dumps(both, indent=2), json)
+    found = {name: plain(result.to_dict()) for name, result in results.items()}
+    write_json(found if len(found) > 1 else plain(worst.to_dict()), json)
     if report is not None:
         worst.to_html(report)
     if save_failing is not None and worst.failing is not None:

@@ -140,14 +140,12 @@ def command(
         return
     report = convert_source(sources[0], output, sources[0], options)
     _show(report, console(json))
-    write_json(report.to_json(), json)
+    write_json(report.to_dict(), json)
 
 
 def _convert_many(
     sources: list[str], folder: str, jobs: int, options: ConvertOptions, json: str | None
 ) -> None:
-    import json as json_module
-
     from qonnx_hub.cli.convert_many import convert_many
 
     out = console(json)
@@ -155,7 +153,7 @@ def _convert_many(
     for outcome in convert_many(sources, folder, jobs, options):
         out.print(outcome.line, markup=False)
         outcomes.append(outcome)
-    write_json(json_module.dumps([o.to_dict() for o in outcomes], indent=2), json)
+    write_json([outcome.to_dict() for outcome in outcomes], json)
     worst = max(outcome.exit_code for outcome in outcomes)
     if worst:
         raise typer.Exit(worst)

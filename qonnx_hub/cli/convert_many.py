@@ -57,6 +57,8 @@ def convert_many(
             written over itself: nothing is converted.
         UnknownAdapterError: No such form.
     """
+    from qonnx_hub.cli.errors import UNREADABLE
+
     targets = _targets(sources, folder, options.to)
     pairs = list(zip(sources, targets, strict=True))
     if jobs == 1:
@@ -73,7 +75,7 @@ def convert_many(
                     outcome = future.result()
                 except BrokenProcessPool:
                     why = "a process was killed; if memory ran out, try fewer --jobs"
-                    outcome = _failed(source, target, why, _unreadable())
+                    outcome = _failed(source, target, why, UNREADABLE)
                 yield outcome
         finally:
             pool.shutdown(cancel_futures=True)
@@ -104,7 +106,7 @@ def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
 
 
 def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
-    from qonnx_hub.cli.errors import exit_code, message
+    from qonnx_hub.cli.errors import UNREADABLE, exit_code
     from qonnx_hub.conversion.convert import convert_source
 
     try:
@@ -113,8 +115,8 @@ def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
         code = exit_code(error)
         if code is None:
             text = f"{type(error).__name__}: {error} (a defect of the converter)"
-            return _failed(source, target, text, _unreadable())
-        return _failed(source, target, message(error), code)
+            return _failed(source, target, text, UNREADABLE)
+        return _failed(source, target, str(error), code)
     exact = sum(record.exact for record in report.quantizers)
     checked = "not checked" if report.check is None else report.check.summary()
     line = (
@@ -127,9 +129,3 @@ def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
 def _failed(source: str, target: Path, why: str, code: int) -> Outcome:
     line = f"{source}: failed with code {code}: {' '.join(why.split())}"
     return Outcome(source, str(target), code, line, error=why)
-
-
-def _unreadable() -> int:
-    from qonnx_hub.cli.errors import UNREADABLE
-
-    return UNREADABLE

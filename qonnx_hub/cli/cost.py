@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +68,7 @@ def command(
     if plot is not None:
         out.print(f"plot: {plot}")
     data = [cost.to_dict() for cost in costs]
-    write_json(json_module.dumps(data[0] if len(data) == 1 else data, indent=2), json)
+    write_json(data[0] if len(data) == 1 else data, json)
 
 
 def _print_one(out: Console, cost: Cost) -> None:

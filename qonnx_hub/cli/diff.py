@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +25,7 @@ def command(
 
     found = api.diff(a, b, from_)
     _print(console(json), found)
-    write_json(json_module.dumps(found.to_dict(), indent=2), json)
+    write_json(found.to_dict(), json)
     if found:
         raise typer.Exit(1)
 

@@ -34,8 +34,3 @@ def exit_code(error: BaseException) -> int | None:
         return None
     codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
     return next(codes, UNREADABLE)
-
-
-def message(error: BaseException) -> str:
-    """Return the error's text."""
-    return str(error)

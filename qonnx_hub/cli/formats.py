@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from typing import Any
 
 from qonnx_hub.cli.options import Json, console, write_json
@@ -28,7 +27,7 @@ def command(json: Json = None) -> None:
     ]
     out.print()
     out.print(table(("how exactly", *(row["name"] for row in writers)), matrix))
-    write_json(json_module.dumps(rows, indent=2), json)
+    write_json(rows, json)
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +69,7 @@ def command(
     if export_ints is not None:
         out.print(f"{export_ints}: integers of {len(stored)} weights")
     data = {**found.to_dict(), "weights": [_weight_data(weight) for weight in stored]}
-    write_json(json_module.dumps(data, indent=2), json)
+    write_json(data, json)
 
 
 def _inputs(ranges: list[str], types: list[str], names: list[str]) -> dict[str, Any]:

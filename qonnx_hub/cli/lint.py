@@ -57,6 +57,6 @@ def command(
     errors, notes = len(report.errors), len(report.findings) - len(report.errors)
     verdict = f"{errors} errors" if errors else "takes it as it is"
     out.print(f"{report.source}: {target}: {verdict}{f', {notes} notes' if notes else ''}")
-    write_json(report.to_json(), json)
+    write_json(report.to_dict(), json)
     if errors:
         raise typer.Exit(1)

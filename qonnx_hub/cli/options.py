@@ -39,10 +39,13 @@ def console(json_target: str | None) -> Console:
     return out
 
 
-def write_json(text: str, target: str | None) -> None:
-    """Write JSON to the option's path; nothing without the option."""
+def write_json(data: Any, target: str | None) -> None:
+    """Write plain data as JSON to the option's path; nothing without the option."""
     if target is None:
         return
+    import json
+
+    text = json.dumps(data, indent=2)
     if target == "-":
         typer.echo(text)
         return

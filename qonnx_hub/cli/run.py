@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,19 +33,15 @@ def command(
     ] = False,
 ) -> None:
     """Run a model on given inputs."""
-    import numpy as np
-
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
-    from qonnx_hub.io.arrays import read_arrays
-    from qonnx_hub.io.atomic import replacing
+    from qonnx_hub.io.arrays import read_arrays, write_arrays
 
     model = api.load_to_run(source, from_)
     names = [str(v.name) for v in model.graph.inputs]
     feeds = fit_names(read_arrays(inputs), names)
     session = Session(model, backend=backend, threads=threads)
-    results: dict[str, Any] = session.run(feeds, all_tensors=all_tensors, batch=batch)
-    with replacing(output) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **results)
+    results = session.run(feeds, all_tensors=all_tensors, batch=batch)
+    write_arrays(output, results)
     for name, array in results.items():
         typer.echo(f"{name}: {array.dtype.name}{list(array.shape)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,7 +74,7 @@ def command(
         out.print(f"executor: {report.check.summary()}")
     if report.path is not None:
         out.print(f"{report.source} -> {report.path}: {report.format}")
-    write_json(report.to_json(), json)
+    write_json(report.to_dict(), json)
 
 
 def _step_words(step: Any) -> str:
@@ -112,4 +111,4 @@ def _list(out: Console, json: str | None) -> None:
         "passes": [asdict(info) for info in infos],
         "pipelines": {name: asdict(line) for name, line in passes.PIPELINES.items()},
     }
-    write_json(json_module.dumps(data, indent=2), json)
+    write_json(data, json)

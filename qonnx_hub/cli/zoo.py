@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +54,7 @@ def list_models(
             for one in found
         ]
         out.print(table((*columns, "accuracy", "hash"), rows))
-    write_json(json_module.dumps([entry.to_dict() for entry in found], indent=2), json)
+    write_json([entry.to_dict() for entry in found], json)
 
 
 def _print_entry(out: Console, entry: Entry) -> None:
@@ -129,7 +128,7 @@ def check(
         raise UsageError("name models to check, or a mirror that holds some (--mirror)")
     found = [zoo.check(name, mirror=mirror) for name in wanted]
     _print_checks(console(json), found)
-    write_json(json_module.dumps([one.to_dict() for one in found], indent=2), json)
+    write_json([one.to_dict() for one in found], json)
     if not all(found):
         raise typer.Exit(1)
 

@@ -41,8 +41,6 @@ from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
 
-_INPUTS = "generated: random, ties, limits"
-
 _RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 """What onnxruntime runs without anything added."""
 
@@ -100,8 +98,7 @@ def check_source(
         SourceRunner(importer, source, model, label),
         ExecutorRunner(model, "its IR"),
         feeds,
-        inputs=_INPUTS,
-        options=CheckOptions(summation_noise(answer.values()), level="output"),
+        CheckOptions(summation_noise(answer.values()), level="output"),
     )
     bounded = dialect.BOUNDED in model.metadata_props
     if not result and not bounded and not explained_by_ties(result):
@@ -175,8 +172,7 @@ def check_artifact(
         source,
         ExecutorRunner(written, f"{to} file"),
         feeds,
-        inputs=_INPUTS,
-        options=CheckOptions(Tolerance() if exact and not artifact.reordered else noise),
+        CheckOptions(Tolerance() if exact and not artifact.reordered else noise),
     )
     tolerated = artifact.reordered and explained_by_ties(result)
     if not result and exact and not tolerated:
@@ -197,8 +193,7 @@ def check_artifact(
     # Loading with default options is part of what the form promises; numbers are compared on
     # the graph as written, because the default optimizations change them by design.
     OrtRunner(message, file.label, optimize=ORT_OPTIMIZED).ready()
-    options = CheckOptions(noise, level="output")
-    return result, check_runners(source, file, feeds, inputs=_INPUTS, options=options)
+    return result, check_runners(source, file, feeds, CheckOptions(noise, level="output"))
 
 
 def _is_for_onnxruntime(made: Model, message: onnx.ModelProto) -> bool:

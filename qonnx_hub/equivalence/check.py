@@ -26,6 +26,7 @@ from qonnx_hub.equivalence.diagnosis.quantizer_causes import Explanation
 from qonnx_hub.equivalence.diagnosis.unobserved import find_unobserved
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
+    GENERATED,
     GivenInputs,
     InputSource,
     SampleBatch,
@@ -51,12 +52,12 @@ from qonnx_hub_ir.quantizers import Array
 
 
 def check_runners(
-    a: Runner, b: Runner, feeds: Mapping[str, Array], *, inputs: str, options: CheckOptions
+    a: Runner, b: Runner, feeds: Mapping[str, Array], options: CheckOptions
 ) -> CheckResult:
-    """Return how side ``b`` compares to side ``a`` on given feeds; see :func:`check_sides`."""
+    """Return how ``b`` compares to ``a`` on generated inputs; see :func:`check_sides`."""
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(a.model or b.model, unit)
-    return check_sides(a, b, GivenInputs(feeds, length, inputs), options)
+    return check_sides(a, b, GivenInputs(feeds, length, GENERATED), options)
 
 
 def check_sides(

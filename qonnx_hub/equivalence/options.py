@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub_ir.quantizers import Array
@@ -36,6 +37,8 @@ class CheckOptions:
         workers: Processes to spread the batches over.
         executor: Spreads the batches instead.
         progress: Called after each batch.
+        backend: Where the second side runs: "numpy", "ort" or "ort-optimized".
+        args: Sample inputs, for live models that must be traced.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -52,3 +55,5 @@ class CheckOptions:
     workers: int = 0
     executor: Executor | None = None
     progress: Progress | None = None
+    backend: str = "numpy"
+    args: tuple[Any, ...] = ()

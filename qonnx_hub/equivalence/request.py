@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +43,24 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays
+from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.onnx_reader import is_onnx
+from qonnx_hub_adapters.protocol import Importer, ImportOptions
 from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.errors import UsageError
 
 BACKENDS: Mapping[str, str] = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
 """Backend -> how onnxruntime optimizes."""
 
-Loader = Callable[[Any], Model]
 
-
-def make_side(source: Any, backend: str, load: Loader, label: str) -> Runner:
-    """Return the side that a source is.
+def _make_side(source: Any, backend: str, args: tuple[Any, ...], label: str) -> Runner:
+    """Return the side that a source is; its own answer is compared, not what was read of it.
 
     Args:
         source: A golden folder, recorded tensors (path of an .npz file, or a mapping of
-            arrays), an IR model, or whatever is loaded.
+            arrays), an IR model, or whatever an importer reads.
         backend: "numpy", "ort" or "ort-optimized".
-        load: Reads a source as an IR model.
+        args: Sample inputs, for a live model.
         label: How reports call it.
 
     Raises:
@@ -72,6 +72,8 @@ def make_side(source: Any, backend: str, load: Loader, label: str) -> Runner:
         raise UsageError(f"unknown backend '{backend}'; there are: {known}")
     if is_golden(source):
         return Golden(source)
+    # Once: a callable may build another model at every call.
+    source = resolve(source)
     if isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".npz":
         path = Path(source)
         return RecordedRunner(read_arrays(path), label, folder=path.absolute().parent)
@@ -80,14 +82,14 @@ def make_side(source: Any, backend: str, load: Loader, label: str) -> Runner:
     if backend in BACKENDS:
         if not isinstance(source, (str, Path, onnx.ModelProto)) or not is_onnx(source):
             raise UsageError(f"backend '{backend}' runs ONNX files and messages only")
-        load(source)  # its errors say more about a file than those of onnxruntime
+        # Read as well: its errors say more about a file than those of onnxruntime.
+        _read(source)
         return OrtRunner(source, f"{label} on onnxruntime", optimize=BACKENDS[backend])
     if isinstance(source, Model):
         return ExecutorRunner(source, label)
-    model = load(source)
+    importer, source, model = _read(source, () if isinstance(source, (str, Path)) else args)
     if is_onnx(source):
         return ExecutorRunner(model, label)
-    importer = registry.find_importer(source)
     # Where the model leaves sizes open, it shows later whether the importer runs it.
     with contextlib.suppress(UsageError):
         if importer.run_source(source, generate_inputs(model, 1)) is None:
@@ -95,13 +97,30 @@ def make_side(source: Any, backend: str, load: Loader, label: str) -> Runner:
     return SourceRunner(importer, source, model, label)
 
 
-def check_request(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
-    """Return how side ``b`` compares to side ``a``, with inputs as the options ask for them.
+def _read(source: Any, args: tuple[Any, ...] = ()) -> tuple[Importer, Any, Model]:
+    """Return who reads a source, the source with its sample, and the IR model read of it."""
+    options = ImportOptions(args=args)
+    importer, source = registry.open_source(source, None, options)
+    return importer, source, importer.load(source, options)
+
+
+def check_request(
+    first: Any, second: Any, labels: tuple[str, str], options: CheckOptions
+) -> CheckResult:
+    """Return how a source compares to the first, with inputs as the options ask for them.
+
+    Args:
+        first: The reference: a file, a live model, recorded tensors, a golden folder.
+        second: The other side, likewise.
+        labels: How reports call them.
+        options: What is asked for.
 
     Raises:
         UsageError: The sides cannot be compared, or nothing would be.
-        HubError: A side fails.
+        HubError: A source cannot be read, or a side fails.
     """
+    a = _make_side(first, "numpy", options.args, labels[0])
+    b = _make_side(second, options.backend, options.args, labels[1])
     if options.level not in LEVELS:
         raise UsageError(f"unknown level '{options.level}'; there are: {', '.join(LEVELS)}")
     if isinstance(b, Golden):

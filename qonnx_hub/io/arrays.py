@@ -1,14 +1,16 @@
-"""Arrays by name, read from files."""
+"""Arrays by name, in files."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qonnx_hub.io.atomic import replacing
 from qonnx_hub_ir.errors import UsageError
 
 
@@ -28,3 +30,13 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not arrays:
         raise UsageError(f"'{path}' holds no arrays")
     return arrays
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name as an .npz file, whole or not at all.
+
+    Raises:
+        UsageError: The path cannot be written to.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     take_samples,
 )
 from qonnx_hub.equivalence.runners.sides import Runner
+from qonnx_hub.io.arrays import write_arrays
 from qonnx_hub_ir.quantizers import Array
 
 _SHOWN_VALUES = 4096
@@ -48,10 +49,7 @@ class FailingInput:
 
     def save(self, path: str | Path) -> None:
         """Write the inputs as an .npz file, to run both models on."""
-        from qonnx_hub.io.atomic import replacing
-
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **self.feeds)  # type: ignore[arg-type]
+        write_arrays(path, self.feeds)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the input as plain data; large arrays by their elements that are not zero."""

@@ -22,6 +22,9 @@ _BATCH_ELEMENTS = 1 << 22
 
 _MOST_SAMPLES_A_BATCH = 1024
 
+GENERATED = "generated: random, ties, limits"
+"""How reports call generated inputs."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleBatch:
@@ -213,7 +216,7 @@ class GeneratedInputs:
             wanted = min(wanted, max(fit, 2))
         self.samples = max(wanted // unit, 1) * unit
         self._length = max((length or min(fit, self.samples)) // unit, 1) * unit
-        self.description = f"generated: random, ties, limits; seed {seed}"
+        self.description = f"{GENERATED}; seed {seed}"
 
     @property
     def count(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx_ir import Model
 
+from qonnx_hub.equivalence.inputs.batches import cut_feeds
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.proof.step_functions import differs
 from qonnx_hub.executor.session import Session
@@ -42,13 +43,7 @@ def find_feeds(a: Model, b: Model) -> dict[str, Array] | None:
             feeds = generate_inputs(a, seed=seed)
             if _outputs_equal(sessions, feeds):
                 continue
-            for start in range(
-                0, min((len(x) for x in feeds.values() if x.ndim), default=1), unit
-            ):
-                part = slice(start, start + unit)
-                sample = {
-                    n: array[part] if array.ndim else array for n, array in feeds.items()
-                }
+            for sample in cut_feeds(feeds, unit):
                 # A sample is shown to differ by itself: batches may add in another order.
                 if not _outputs_equal(sessions, sample):
                     return sample

@@ -14,6 +14,7 @@ import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch
+from qonnx_hub.io.arrays import write_arrays
 from qonnx_hub.io.atomic import replacing, write_text
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import SourceError, UsageError
@@ -149,8 +150,7 @@ class GoldenWriter:
             # Names of tensors may hold what names of files may not.
             arrays.update({f"{group}_{i}": a for i, a in enumerate(named.values())})
         path = self._folder / _batch_name(len(self._batches))
-        with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        write_arrays(path, arrays)
         self._batches.append(batch.samples)
 
     def finish(self, source: InputSource) -> None:
