@@ -27,13 +27,17 @@ from qonnx_hub_adapters.lint.rules import (
     LintTarget,
     anywhere,
     constants_of,
+    follows,
     has_no_constant,
     has_several_widths,
     high_rank,
+    integer_quantizer,
     is_one_signed_bit,
     operator,
+    other_rounding,
     quantizer_nodes,
     reader_count,
+    scale_of,
     unknown_operators,
 )
 from qonnx_hub_ir import dialect, operators
@@ -42,12 +46,11 @@ from qonnx_hub_ir.graph.queries import (
     attribute,
     input_of,
     is_weight,
-    known,
     producer,
     readers,
 )
 from qonnx_hub_ir.graph.subgraphs import every_node
-from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
+from qonnx_hub_ir.quantizers import IntQuant, Rounding, Trunc
 
 EXPORT = "export with --to qonnx --profile finn, which does this"
 
@@ -80,27 +83,17 @@ def _batch(value: Value) -> Answer:
     return (first,) if first != 1 else False
 
 
-def _only_bipolar(model: Model) -> bool:
-    return {node.op_type for node in quantizer_nodes(model)} == {"BipolarQuant"}
-
-
 def _ties(model: Model) -> int:
     quants = [dialect.read_quantizer(n) for n in quantizer_nodes(model) if not is_weight(n)]
     return sum(isinstance(q, IntQuant) and q.rounding is Rounding.ROUND for q in quants)
 
 
-def _is_dynamic(node: Node) -> bool:
-    quant = dialect.read_quantizer(node)
-    is_float = isinstance(quant, FloatQuant)
-    return not is_float and any(one is None for one in dialect.parameters(quant))
-
-
 def _many_bits(node: Node) -> int:
     """Return the bits of an activation that gets no thresholds; 0 where it gets some."""
-    quant = known(node)
-    if not isinstance(quant, IntQuant) or array(quant.bits).size != 1:
+    quant = integer_quantizer(node)
+    if quant is None or array(quant.bits).size != 1:
         return 0
-    bits = float(array(quant.bits).reshape(-1)[0])
+    bits = array(quant.bits).item()
     return int(bits) if bits > MOST_BITS else 0
 
 
@@ -109,40 +102,22 @@ def _has_zero_point(node: Node) -> bool:
     return zero is not None and bool(np.any(array(zero) != 0))
 
 
-def _other_rounding(node: Node) -> str:
-    quant = dialect.read_quantizer(node)
-    if not isinstance(quant, IntQuant) or quant.rounding is Rounding.ROUND:
-        return ""
-    return str(quant.rounding)
-
-
-def _is_scaled_bipolar(node: Node) -> bool:
-    quant = known(node)
-    return isinstance(quant, BipolarQuant) and bool(np.any(array(quant.scale) != 1))
-
-
 def _levels(node: Node) -> IntQuant | None:
     """Return the integer quantizer of an activation, unless it is of one signed bit."""
-    quant = known(node)
-    if not isinstance(quant, IntQuant):
+    quant = integer_quantizer(node)
+    if quant is None or (quant.signed and np.any(array(quant.bits) == 1)):
         return None
-    return None if quant.signed and np.any(array(quant.bits) == 1) else quant
-
-
-def follows_relu(node: Node) -> bool:
-    """Return whether a quantizer reads what a Relu makes."""
-    before = producer(node.inputs[0])
-    return before is not None and before.op_type == "Relu"
+    return quant
 
 
 def _is_partial_behind_relu(node: Node) -> bool:
     quant = None if is_weight(node) else _levels(node)
-    return quant is not None and follows_relu(node) and (quant.signed or quant.narrow)
+    return quant is not None and follows(node, "Relu") and (quant.signed or quant.narrow)
 
 
 def _unsigned_behind(node: Node) -> str:
     quant, before = _levels(node), producer(node.inputs[0])
-    if quant is None or quant.signed or follows_relu(node):
+    if quant is None or quant.signed or follows(node, "Relu"):
         return ""
     return "the graph's input" if before is None else before.op_type
 
@@ -169,20 +144,16 @@ def _foreign_readers(node: Node) -> list[str]:
 
 def _row_scales(node: Node) -> list[str]:
     """Return an entry for each MatMul that reads a weight with one scale per row."""
-    quant = known(node)
-    shape = () if quant is None else array(quant.scale).shape
+    shape = scale_of(node).shape
     by_row = len(shape) > 1 and shape[-2] > 1
     return [n.op_type for n in readers(node.outputs[0]) if by_row and n.op_type == "MatMul"]
 
 
-def _is_other_trunc(node: Node) -> bool:
-    quant = dialect.read_quantizer(node)
-    return not (isinstance(quant, Trunc) and _is_pool_trunc(node, quant))
-
-
-def _is_pool_trunc(node: Node, quant: Trunc) -> bool:
-    mul = producer(node.inputs[0])
-    if quant.rounding is not Rounding.FLOOR or mul is None or mul.op_type != "Mul":
+def _is_pool_trunc(node: Node) -> bool:
+    quant, mul = dialect.read_quantizer(node), producer(node.inputs[0])
+    if not isinstance(quant, Trunc) or quant.rounding is not Rounding.FLOOR:
+        return False
+    if mul is None or mul.op_type != "Mul":
         return False
     factors = [dialect.constant_value(value) for value in mul.inputs]
     pools = [producer(v) for v, f in zip(mul.inputs, factors, strict=True) if f is None]
@@ -196,10 +167,11 @@ def _is_pool_trunc(node: Node, quant: Trunc) -> bool:
     return window and not any(attribute(pools[0], "pads", (0,)))
 
 
-def _has_quantized_bias(node: Node) -> bool:
+def quantized_bias(node: Node) -> Node | None:
+    """Return the quantizer that makes a layer's bias, if one does."""
     position = operators.bias_input(node)
-    bias = None if position is None else producer(input_of(node, position))
-    return bias is not None and dialect.is_quantizer(bias)
+    maker = None if position is None else producer(input_of(node, position))
+    return maker if maker is not None and dialect.is_quantizer(maker) else None
 
 
 _REFUSED, _WRONG, _NOTE = Severity.REFUSED, Severity.WRONG, Severity.NOTE
@@ -230,7 +202,9 @@ TARGET = LintTarget(
             "FINN's layers are generated for static shapes of one sample",
         ),
         LintRule(
-            *(_NOTE, MODEL, _only_bipolar, "holds no quantizer but BipolarQuant"),
+            *(_NOTE, MODEL),
+            lambda m: {node.op_type for node in quantizer_nodes(m)} == {"BipolarQuant"},
+            "holds no quantizer but BipolarQuant",
             "the builder's step_qonnx_to_finn does not know that name and skips the model",
             "call ConvertQONNXtoFINN before the builder",
         ),
@@ -245,7 +219,9 @@ TARGET = LintTarget(
             "use integer quantizers",
         ),
         LintRule(
-            *(_REFUSED, QUANTIZERS, _is_dynamic, "has parameters computed at run time"),
+            *(_REFUSED, replace(QUANTIZERS, holds=lambda n: n.op_type != "FloatQuant")),
+            lambda n: any(dialect.constant_tensor(one) is None for one in n.inputs[1:]),
+            "has parameters computed at run time",
             "thresholds are made of constants",
             "freeze scale, zero point and bit width",
         ),
@@ -265,7 +241,8 @@ TARGET = LintTarget(
             "train with symmetric quantizers; an exact rewriting does not exist",
         ),
         LintRule(
-            *(_WRONG, QUANTIZERS, _other_rounding, "rounds with {}"),
+            *(_WRONG, QUANTIZERS, lambda n: other_rounding(n, Rounding.ROUND)),
+            "rounds with {}",
             "FINN never reads rounding_mode and rounds to nearest",
             "retrain with ROUND, or express the mode with standard operators before Quant",
         ),
@@ -274,7 +251,8 @@ TARGET = LintTarget(
             "FINN takes the levels -1 and 0 of two's complement, not -1 and +1",
         ),
         LintRule(
-            *(_REFUSED, ACTIVATIONS, _is_scaled_bipolar),
+            *(_REFUSED, ACTIVATIONS),
+            lambda n: n.op_type == "BipolarQuant" and bool(np.any(scale_of(n) != 1)),
             "is bipolar with a scale other than 1",
             "ValueError: only a scale of 1 is supported",
         ),
@@ -312,7 +290,8 @@ TARGET = LintTarget(
             "use one scale per output channel",
         ),
         LintRule(
-            *(_REFUSED, _TRUNCS, _is_other_trunc, "is no Trunc behind AveragePool and Mul"),
+            *(_REFUSED, _TRUNCS, lambda node: not _is_pool_trunc(node)),
+            "is no Trunc behind AveragePool and Mul",
             "only AveragePool (square) -> Mul by its window -> Trunc (FLOOR) is read",
             "use an average pool that truncates",
         ),
@@ -322,7 +301,8 @@ TARGET = LintTarget(
             "FINN expects NCHW and standard operators here and lays out channels itself",
         ),
         LintRule(
-            *(_REFUSED, NODES, _has_quantized_bias, "has a quantized bias"),
+            *(_REFUSED, NODES, lambda node: quantized_bias(node) is not None),
+            "has a quantized bias",
             "extract_conv_bias: cannot reshape array of size 1",
         ),
         LintRule(

@@ -25,15 +25,20 @@ from qonnx_hub_adapters.lint.rules import (
     LintTarget,
     anywhere,
     constants_of,
+    follows,
     has_no_constant,
     has_several_widths,
     high_rank,
+    integer_quantizer,
     is_one_signed_bit,
     operator,
+    other_rounding,
     reader_count,
+    scale_of,
     unknown_operators,
 )
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.constants import known_integers
 from qonnx_hub_ir.graph.queries import (
     array,
     attribute,
@@ -47,7 +52,7 @@ from qonnx_hub_ir.graph.queries import (
     readers,
 )
 from qonnx_hub_ir.operators import Pool
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding, is_power_of_two
+from qonnx_hub_ir.quantizers import BipolarQuant, Rounding, is_power_of_two
 
 EXPORT = "export with --to hls4ml, which does this"
 _NEVER = "hls4ml has no layer for it; take it out of the model"
@@ -83,21 +88,16 @@ def _is_written(node: Node) -> bool:
     return not_known and node.op_type in EXPORTED
 
 
-def _has_open_batch(value: Value) -> bool:
-    return not value.shape or not isinstance(value.shape[0], int)
-
-
 def _input_quantizers(value: Value) -> list[Node]:
     return [node for node in readers(value) if dialect.is_quantizer(node)]
 
 
 def _exceeds_default(node: Node) -> bool:
-    quant = known(node)
-    if not isinstance(quant, IntQuant) or array(quant.bits).size != 1:
+    quant, scale = integer_quantizer(node), scale_of(node)
+    if quant is None or array(quant.bits).size != 1:
         return False
-    bits = float(array(quant.bits).reshape(-1)[0]) - int(quant.signed)
-    largest = float(np.max(array(quant.scale))) * 2.0**bits
-    return largest > 32 or float(np.min(array(quant.scale))) < 2.0**-10
+    largest = scale.max() * 2.0 ** (array(quant.bits).item() - int(quant.signed))
+    return bool(largest > 32 or scale.min() < 2.0**-10)
 
 
 def _is_channels_first(node: Node) -> bool:
@@ -113,26 +113,16 @@ def _merges_many(node: Node) -> bool:
 
 
 def _pads_with_number(node: Node) -> bool:
-    value = dialect.constant_value(input_of(node, 2))
-    return value is not None and bool(np.any(value != 0))
+    value = operators.inserted_constant(node)
+    return value is not None and bool(value.any())
 
 
 def _pads_unsigned(node: Node) -> bool:
     before = producer(node.inputs[0])
-    quant = known(before) if before is not None and dialect.is_quantizer(before) else None
-    unsigned = before is not None and before.op_type == "Relu"
-    unsigned |= isinstance(quant, IntQuant) and not quant.signed
-    return unsigned and any(attribute(node, "pads", ()))
-
-
-def _has_empty_region(node: Node) -> bool:
-    region = dialect.constant_value(input_of(node, 1))
-    return region is not None and region.size == 0
-
-
-def _follows_mul(node: Node) -> bool:
-    before = producer(node.inputs[0])
-    return before is not None and before.op_type == "Mul"
+    if before is None or not any(attribute(node, "pads", ())):
+        return False
+    quant = integer_quantizer(before) if dialect.is_quantizer(before) else None
+    return before.op_type == "Relu" or (quant is not None and not quant.signed)
 
 
 def _precedes_sign(node: Node) -> bool:
@@ -146,34 +136,17 @@ def _negative_scales(node: Node) -> int:
 
 def _odd_biases(node: Node) -> list[str]:
     """Return the names of quantized biases whose scale is no power of two."""
-    biases = list(node.inputs[2:3]) if node.op_type == "Conv" else []
-    if node.op_type == "Add" and any(_is_product(producer(v)) for v in node.inputs):
-        biases = list(node.inputs)
-    makers = [maker for value in biases if (maker := producer(value)) is not None]
+    makers = [maker for value in node.inputs if (maker := producer(value)) is not None]
+    if node.op_type == "Conv":
+        makers = [maker for maker in makers if maker is producer(input_of(node, 2))]
+    elif node.op_type != "Add" or not any(map(_is_product, makers)):
+        return []
     quantized = [n for n in makers if dialect.is_quantizer(n) and is_weight(n)]
-    scales = [(n, getattr(known(n), "scale", None)) for n in quantized]
-    return [str(n.name) for n, s in scales if s is not None and not is_power_of_two(s)]
+    return [str(n.name) for n in quantized if not is_power_of_two(scale_of(n))]
 
 
-def _is_product(node: Node | None) -> bool:
-    product = node is not None and operators.is_product(node, any_layout=True)
-    return product and node is not None and node.op_type in ACCEPTED
-
-
-def _scale(node: Node) -> Array:
-    """Return the scale of a quantizer whose parameters are constant; 1 for the others."""
-    quant = known(node)
-    return array(1 if quant is None else quant.scale)
-
-
-def _other_rounding(node: Node) -> str:
-    rounding = constants_of(node).rounding
-    return "" if rounding in (Rounding.ROUND, Rounding.FLOOR) else str(rounding)
-
-
-def _loses_zero_point(node: Node) -> bool:
-    quant = constants_of(node)
-    return is_power_of_two(quant.scale) and bool(quant.zero_point.any())
+def _is_product(node: Node) -> bool:
+    return node.op_type in ACCEPTED and operators.is_product(node, any_layout=True)
 
 
 def _has_matrix_channels(node: Node) -> bool:
@@ -181,7 +154,7 @@ def _has_matrix_channels(node: Node) -> bool:
 
     Also through a Transpose.
     """
-    scale = _scale(node)
+    scale = scale_of(node)
     after = readers(node.outputs[0])
     ends = [e for n in after if n.op_type == "Transpose" for e in readers(n.outputs[0])]
     matrix = any(operators.is_matrix_product(reader) for reader in (*after, *ends))
@@ -189,26 +162,20 @@ def _has_matrix_channels(node: Node) -> bool:
 
 
 def _scale_axes(node: Node) -> Answer:
-    scale = _scale(node)
+    scale = scale_of(node)
     single = scale.size == 1 and scale.ndim > 1
     return (scale.shape,) if single and is_power_of_two(scale) else False
 
 
 def _is_odd(node: Node) -> bool:
     """Return whether an activation has one scale that is no power of two."""
-    quant = known(node)
-    integers = isinstance(quant, IntQuant) and array(quant.scale).size == 1
-    return integers and not is_power_of_two(_scale(node))
+    single = integer_quantizer(node) is not None and scale_of(node).size == 1
+    return single and not is_weight(node) and not is_power_of_two(scale_of(node))
 
 
 def _shares_input(node: Node) -> bool:
     source = node.inputs[0]
     return source is not None and any(one is not node for one in readers(source))
-
-
-def _is_bits_output(node: Node) -> bool:
-    output = any(value.is_graph_output() for value in node.outputs)
-    return output and isinstance(known(node), BipolarQuant)
 
 
 _REFUSED, _WRONG = Severity.REFUSED, Severity.WRONG
@@ -224,11 +191,7 @@ _POOLS = LintScope(
     ),
 )
 _GLOBAL_POOLS = LintScope("global pools", _data_nodes, operators.is_global_pool)
-_ODD = LintScope(
-    "activations whose scale is no power of two",
-    QUANTIZERS.places,
-    lambda node: not is_weight(node) and _is_odd(node),
-)
+_ODD = LintScope("activations whose scale is no power of two", QUANTIZERS.places, _is_odd)
 _UNKNOWN = "ERROR: Unsupported operation type"
 
 
@@ -241,7 +204,9 @@ TARGET = LintTarget(
     remedy=EXPORT,
     rules=(
         LintRule(
-            *(_REFUSED, INPUTS, _has_open_batch, "has a symbolic batch"),
+            *(_REFUSED, INPUTS),
+            lambda value: not value.shape or not isinstance(value.shape[0], int),
+            "has a symbolic batch",
             "qonnx takes it for 0 and cannot infer shapes",
         ),
         LintRule(
@@ -307,7 +272,7 @@ TARGET = LintTarget(
             "use a convolution of kernel 1",
         ),
         LintRule(
-            *(_REFUSED, _at("MatMul"), _follows_mul, "follows a Mul"),
+            *(_REFUSED, _at("MatMul"), lambda node: follows(node, "Mul"), "follows a Mul"),
             "RuntimeError: Unexpected new precision type: NamedType",
         ),
         LintRule(
@@ -321,7 +286,8 @@ TARGET = LintTarget(
             "the padding is a large number, which wins against every pixel",
         ),
         LintRule(
-            *(_REFUSED, _at("Resize"), _has_empty_region, "has an empty region of interest"),
+            *(_REFUSED, _at("Resize"), lambda node: known_integers(input_of(node, 1)) == []),
+            "has an empty region of interest",
             "ValueError: The truth value of an empty array is ambiguous (numpy 2)",
         ),
         LintRule(
@@ -360,12 +326,15 @@ TARGET = LintTarget(
             "freeze the parameters",
         ),
         LintRule(
-            *(_REFUSED, INTEGERS, _other_rounding, "rounds with {}"),
+            *(_REFUSED, INTEGERS),
+            lambda node: other_rounding(node, Rounding.ROUND, Rounding.FLOOR),
+            "rounds with {}",
             "NotImplementedError: only ROUND and FLOOR",
             "retrain with ROUND or FLOOR",
         ),
         LintRule(
-            *(_WRONG, INTEGERS, _loses_zero_point),
+            *(_WRONG, INTEGERS),
+            lambda n: is_power_of_two(scale_of(n)) and bool(constants_of(n).zero_point.any()),
             "has a zero point and a power-of-two scale",
             "the zero point is dropped: errors of 1 to 2 on values of 2",
         ),
@@ -384,7 +353,7 @@ TARGET = LintTarget(
             "IndexError: list index out of range (layers.py)",
         ),
         LintRule(
-            *(_REFUSED, ACTIVATIONS, lambda node: _scale(node).size > 1),
+            *(_REFUSED, ACTIVATIONS, lambda node: scale_of(node).size > 1),
             "has one scale per channel on an activation",
             "ValueError: The truth value of an array is ambiguous",
         ),
@@ -407,7 +376,9 @@ TARGET = LintTarget(
             "one of them emits no code: the output is whatever lay in memory",
         ),
         LintRule(
-            *(_WRONG, QUANTIZERS, _is_bits_output, "is an output"),
+            *(_WRONG, QUANTIZERS),
+            lambda n: n.outputs[0].is_graph_output() and isinstance(known(n), BipolarQuant),
+            "is an output",
             "the output has the type of an exclusive-or gate: 0 and 1 stand for -1 and +1",
             "decode it as 2 * y - 1, or use --to hls4ml",
         ),

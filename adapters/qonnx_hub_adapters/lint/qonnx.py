@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
@@ -27,10 +27,6 @@ _DOMAINS = dialect.STANDARD_DOMAINS | {dialect.DOMAIN, dialect.CHANNELS_LAST_DOM
 _CONV_ATTRIBUTES = ("kernel_shape", "strides", "pads", "dilations", "group")
 
 
-def _has_symbolic_size(value: Value) -> bool:
-    return value.shape is not None and not all(isinstance(d, int) for d in value.shape)
-
-
 def _is_last(node: Node, op_type: str) -> bool:
     return node.op_type == op_type and node.domain == dialect.CHANNELS_LAST_DOMAIN
 
@@ -48,11 +44,6 @@ def _unknown_rounding(node: Node) -> str:
     return str(Rounding(quant.rounding))
 
 
-def _new_attribute(node: Node) -> str:
-    """Return the first attribute that MaxPool does not have below opset 10, if any."""
-    return next((name for name in ("ceil_mode", "dilations") if name in node.attributes), "")
-
-
 def _old_pools(model: Model) -> Iterator[Node]:
     """Yield the channels-last pools that run under an opset before the newer attributes."""
     # The package runs them under the version of their domain, 1 where the file imports none.
@@ -65,7 +56,7 @@ TARGET = LintTarget(
     file_rules=(
         LintRule(
             *(Severity.REFUSED, LintScope("MaxPool, channels last", _old_pools)),
-            _new_attribute,
+            lambda node: [n for n in ("ceil_mode", "dilations") if n in node.attributes][:1],
             "has {}, under an opset below 10 of its domain",
             "INVALID_GRAPH: Unrecognized attribute: {} for operator MaxPool",
             EXPORT,
@@ -73,7 +64,9 @@ TARGET = LintTarget(
     ),
     rules=(
         LintRule(
-            *(Severity.REFUSED, INPUTS, _has_symbolic_size, "has a symbolic size"),
+            *(Severity.REFUSED, INPUTS),
+            lambda value: value.shape is not None and not value.shape.is_static(),
+            "has a symbolic size",
             "it is taken for 0, and execution fails on the shape",
             "fix the batch: qonnx-hub transform --pass change_batch:batch=1",
         ),

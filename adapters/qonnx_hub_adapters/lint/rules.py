@@ -16,14 +16,16 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.queries import (
+    array,
     is_constant,
     is_weight,
     known,
+    producer,
     rank_of,
     readers,
 )
 from qonnx_hub_ir.graph.subgraphs import every_node
-from qonnx_hub_ir.quantizers import IntQuant
+from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
 
 Place: TypeAlias = Any
 """A node, an input of the graph, or the model: whatever a scope gives."""
@@ -179,6 +181,32 @@ def constants_of(node: Node) -> Any:
     return known(node)
 
 
+def integer_quantizer(node: Node) -> IntQuant | None:
+    """Return an integer quantizer whose parameters are all constant."""
+    quant = known(node)
+    return quant if isinstance(quant, IntQuant) else None
+
+
+def scale_of(node: Node) -> Array:
+    """Return the scale of a quantizer whose parameters are constant; 1 for the others."""
+    quant = known(node)
+    return array(1 if quant is None else quant.scale)
+
+
+def other_rounding(node: Node, *modes: Rounding) -> str:
+    """Return the rounding mode of an integer quantizer; empty if it is one of these."""
+    quant = dialect.read_quantizer(node)
+    if not isinstance(quant, IntQuant) or quant.rounding in modes:
+        return ""
+    return str(quant.rounding)
+
+
+def follows(node: Node, op_type: str) -> bool:
+    """Return whether a node's first input is made by such an operator."""
+    before = producer(node.inputs[0])
+    return before is not None and before.op_type == op_type
+
+
 def has_several_widths(node: Node) -> bool:
     """Return whether an integer quantizer has several bit widths."""
     return bool(constants_of(node).bits.size > 1)
@@ -214,7 +242,7 @@ QUANTIZERS = LintScope("quantizers", quantizer_nodes)
 INTEGERS = LintScope(
     "integer quantizers of constants",
     quantizer_nodes,
-    lambda node: isinstance(known(node), IntQuant),
+    lambda node: integer_quantizer(node) is not None,
 )
 ACTIVATIONS = LintScope(
     "activation quantizers", quantizer_nodes, lambda node: not is_weight(node)

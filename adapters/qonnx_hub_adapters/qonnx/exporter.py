@@ -67,7 +67,12 @@ class QonnxExporter:
             newest = max((_trunc_version(node) for node in truncs), default=1)
             copy.opset_imports[dialect.DOMAIN] = newest
         if own.self_contained:
-            _define_operators(copy)
+            undefined = function_gaps(copy)
+            if undefined:
+                message = "no function in the file can define these nodes exactly:"
+                raise NotExactError(message, undefined)
+            define_operators(copy)
+            check(copy)
         return Artifact(copy, records, notes)
 
 
@@ -86,19 +91,6 @@ def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:
     if gaps:
         raise NotExactError("FINN refuses these nodes, or computes something else:", gaps)
     return copy, tuple(notes)
-
-
-def _define_operators(model: Model) -> None:
-    """Add the functions of the operators that the model uses.
-
-    Raises:
-        NotExactError: A node that no function says exactly on every runtime.
-    """
-    gaps = function_gaps(model)
-    if gaps:
-        raise NotExactError("no function in the file can define these nodes exactly:", gaps)
-    define_operators(model)
-    check(model)
 
 
 def _trunc_version(node: Node) -> int:
