@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from onnx_ir import Graph, Model, Node, Value
@@ -48,7 +47,7 @@ class PruneChannels(InPlacePass):
     """
 
     masks: Mapping[str, Array]
-    effect: ClassVar[Effect] = Effect.VALUES
+    effect = Effect.VALUES
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""

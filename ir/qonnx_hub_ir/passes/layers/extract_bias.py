@@ -9,10 +9,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import (
-    channel_shape,
-    constant_shape,
-)
+from qonnx_hub_ir.graph.constants import channel_shape, constant_shape
 from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of, selected
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
 from qonnx_hub_ir.quantizers import Array

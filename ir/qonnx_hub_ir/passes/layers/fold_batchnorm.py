@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import onnx_ir
@@ -57,7 +56,7 @@ class FoldBatchnorm(InPlacePass):
 
     weights: bool = False
 
-    effect: ClassVar[Effect] = Effect.ROUNDING
+    effect = Effect.ROUNDING
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -12,9 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import (
-    constant_shape,
-)
+from qonnx_hub_ir.graph.constants import constant_shape
 from qonnx_hub_ir.graph.queries import attribute, input_of, is_standard, selected
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at, transposing
 
@@ -38,7 +35,7 @@ class GemmToMatmul(InPlacePass):
         only: Names of the nodes to change; all of them by default.
     """
 
-    effect: ClassVar[Effect] = Effect.ROUNDING
+    effect = Effect.ROUNDING
 
     only: tuple[str, ...] | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -13,10 +13,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.constants import (
-    constant_shape,
-    shape_of_constant,
-)
+from qonnx_hub_ir.graph.constants import constant_shape, shape_of_constant
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
@@ -58,7 +55,7 @@ class LowerConvToMatmul(InPlacePass):
     zero point that is fractional or out of range).
     """
 
-    effect: ClassVar[Effect] = Effect.ROUNDING
+    effect = Effect.ROUNDING
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
@@ -42,7 +41,7 @@ class ChangeLayout(InPlacePass):
         PassError: No such layout, or a name that is no input or output of rank 4.
     """
 
-    effect: ClassVar[Effect] = Effect.SIGNATURE
+    effect = Effect.SIGNATURE
 
     layout: str
     inputs: tuple[str, ...] | None = None

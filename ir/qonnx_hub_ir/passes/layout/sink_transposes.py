@@ -11,10 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import transpose_node
-from qonnx_hub_ir.graph.constants import (
-    full_rank,
-    shape_of_constant,
-)
+from qonnx_hub_ir.graph.constants import full_rank, shape_of_constant
 from qonnx_hub_ir.graph.permutations import Perm, compose, identity, inverse, perm_of, permuted
 from qonnx_hub_ir.graph.queries import is_read, is_standard
 from qonnx_hub_ir.graph.rewriting import replace_node

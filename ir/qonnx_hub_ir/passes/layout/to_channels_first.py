@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
@@ -34,7 +33,7 @@ class ToChannelsFirst(InPlacePass):
         outputs: Convert the graph outputs too; else a Transpose stands before them.
     """
 
-    effect: ClassVar[Effect] = Effect.SIGNATURE
+    effect = Effect.SIGNATURE
 
     inputs: bool = True
     outputs: bool = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
@@ -50,7 +49,7 @@ class ToChannelsLast(InPlacePass):
             converted, for standard ONNX has no other convolution than channels first.
     """
 
-    effect: ClassVar[Effect] = Effect.SIGNATURE
+    effect = Effect.SIGNATURE
 
     inputs: bool = True
     outputs: bool = True

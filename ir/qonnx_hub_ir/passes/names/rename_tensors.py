@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
@@ -33,7 +32,7 @@ class RenameTensors(InPlacePass):
     """
 
     names: Mapping[str, str]
-    effect: ClassVar[Effect] = Effect.SIGNATURE
+    effect = Effect.SIGNATURE
 
     def requires(self, model: Model) -> None:
         """Refuse names that are unknown, empty or taken."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import onnx_ir
@@ -65,7 +64,7 @@ class QuantizeFixedPoint(InPlacePass):
     layers: Mapping[str, Format] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
     rounding: str = "ROUND"
-    effect: ClassVar[Effect] = Effect.VALUES
+    effect = Effect.VALUES
 
     def requires(self, model: Model) -> None:
         """Refuse formats that are none, and names without a node."""

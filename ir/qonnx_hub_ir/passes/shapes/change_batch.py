@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import onnx_ir
@@ -53,7 +52,7 @@ class ChangeBatch(InPlacePass):
             is left as it was.
     """
 
-    effect: ClassVar[Effect] = Effect.SIGNATURE
+    effect = Effect.SIGNATURE
 
     batch: int | str
 
