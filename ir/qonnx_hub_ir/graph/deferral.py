@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir import node as new_node
 
+from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.rewriting import can_be_output
 from qonnx_hub_ir.graph.subgraphs import captured_reads
 
@@ -29,6 +30,7 @@ class DeferredRewrite(Generic[Place]):
         graph: Its main graph, over which the walk goes.
         rules: (domain, operator) -> rule, which handles one node and notes its outputs. It
             returns False where it cannot, having changed nothing.
+        node_names: Names that new nodes cannot have.
         places: Logical values that are not stored as they were.
         modified: Whether anything changed.
     """
@@ -41,15 +43,16 @@ class DeferredRewrite(Generic[Place]):
         self.graph: Graph = model.graph
         self.rules = rules
         self.places: dict[Value, Place] = {}
+        self.node_names = {str(node.name) for node in self.graph}
         self.modified = False
 
     @abstractmethod
     def restored(self, value: Value, before: Node | None) -> Value:
         """Return a logical value as it was, written before a node or at the graph's end."""
 
-    @abstractmethod
     def node_name(self, name: str) -> str:
         """Return a name that no node has, and claim it."""
+        return free_name(name, self.node_names)
 
     def keep(self, node: Node) -> None:
         """Give a node its inputs as they were."""

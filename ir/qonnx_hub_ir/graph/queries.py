@@ -80,6 +80,18 @@ def rank_of(value: Value | None) -> int | None:
     return None if sizes is None else len(sizes)
 
 
+def spatial_rank(node: Node) -> int | None:
+    """Return the rank of what a window operator reads, batch and channels included."""
+    if operators.is_convolution(node, any_layout=True):
+        known = rank_of(node.inputs[1])
+        if known is not None:
+            return known
+    kernel = attribute(node, "kernel_shape", None)
+    if kernel is not None:
+        return len(kernel) + 2
+    return rank_of(node.inputs[0]) or rank_of(node.outputs[0])
+
+
 def weight_axes(node: Node) -> tuple[int, int] | None:
     """Return the axes of a layer's weight along its output and its input channels.
 

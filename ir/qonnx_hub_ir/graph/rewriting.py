@@ -7,6 +7,8 @@ from collections.abc import Callable
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
+from qonnx_hub_ir import dialect
+
 
 def can_be_output(value: Value) -> bool:
     """Return whether a value can become a graph output under another name.
@@ -89,6 +91,30 @@ def replace_node(
     )
     if graph is not None:
         graph.remove(node, safe=True)
+
+
+def read_behind(node: Node, name: str, *, keep_name: bool = False) -> None:
+    """Let everything that reads a node's first input read its first output instead.
+
+    The metadata travel to the output; the provenance stays with it alone, for it is the
+    output that stands for the source's value now.
+
+    Args:
+        node: A node of the graph; it goes on reading its input.
+        name: What the input is called where the output takes its name over.
+        keep_name: Whether it does so in any case; else only the name of a graph output
+            travels.
+    """
+    old, new = node.inputs[0], node.outputs[0]
+    if old is None:
+        raise ValueError(f"'{node.name}' reads nothing")
+    new.metadata_props.update(old.metadata_props)
+    old.metadata_props.pop(dialect.PROVENANCE, None)
+    is_output = old.is_graph_output()
+    old.replace_all_uses_with(new, replace_graph_outputs=is_output)
+    node.replace_input_with(0, old)
+    if keep_name or is_output:
+        new.name, old.name = old.name, name
 
 
 def bypass(node: Node, value: Value) -> bool:

@@ -10,6 +10,23 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
+from qonnx_hub_ir import dialect
+
+
+def import_used(model: Model) -> None:
+    """Import the domains of quantizers and of channels-last operators where they are used.
+
+    The import of channels-last operators, whose versions are those of the standard ones, goes
+    where there are none.
+    """
+    imports, used = model.opset_imports, {node.domain for node in model.graph.all_nodes()}
+    if dialect.DOMAIN in used:
+        imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    if dialect.CHANNELS_LAST_DOMAIN in used:
+        imports[dialect.CHANNELS_LAST_DOMAIN] = imports[""]
+    else:
+        imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
+
 
 def drop_unused(model: Model) -> bool:
     """Drop nodes, initializers, functions and opset imports that no graph output needs.

@@ -12,6 +12,7 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import channel_shape, constant_shape
 from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of, selected
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
+from qonnx_hub_ir.graph.rewriting import read_behind
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -58,20 +59,11 @@ def _extract(node: Node, rearranger: Rearranger) -> None:
     matrix = operators.is_matrix_product(node)
     summand = bias if matrix else _aligned(emit, node, bias, rearranger)
     node.resize_inputs(2)
-    name, usages = output.name, [(usage.node, usage.idx) for usage in output.uses()]
-    total = emit.add("Add", [output, summand], output)
-    adding = total.producer()
+    adding = emit.add("Add", [output, summand], output).producer()
     if adding is not None:
         emit.graph.remove(adding)
         emit.graph.insert_after(node, adding)
-    total.metadata_props.update(output.metadata_props)
-    output.metadata_props.pop(dialect.PROVENANCE, None)
-    for user, index in usages:
-        user.replace_input_with(index, total)
-    outputs = emit.graph.outputs
-    outputs[:] = [total if value is output else value for value in outputs]
-    output.name = f"{node.name}_without_bias"
-    total.name = name
+        read_behind(adding, f"{node.name}_without_bias", keep_name=True)
 
 
 def _aligned(emit: Emitter, node: Node, bias: Value, rearranger: Rearranger) -> Value:

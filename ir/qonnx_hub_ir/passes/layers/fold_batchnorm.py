@@ -23,6 +23,7 @@ from qonnx_hub_ir.graph.queries import (
     weight_axes,
 )
 from qonnx_hub_ir.graph.rewriting import replace_node, rewrite_nodes
+from qonnx_hub_ir.graph.unused import import_used
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -65,8 +66,7 @@ class FoldBatchnorm(InPlacePass):
         if not rewrite_nodes(graph, self._replace, bodies=False):
             return PassResult(model, modified=False)
         drop_unread(graph, read)
-        if not any(node.domain == dialect.CHANNELS_LAST_DOMAIN for node in graph):
-            model.opset_imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
+        import_used(model)
         return PassResult(model, modified=True)
 
     def _replace(self, node: Node) -> bool:

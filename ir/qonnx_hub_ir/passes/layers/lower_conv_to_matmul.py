@@ -17,6 +17,7 @@ from qonnx_hub_ir.graph.constants import constant_shape, shape_of_constant
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
+from qonnx_hub_ir.graph.unused import import_used
 from qonnx_hub_ir.lowering.im2col import IM2COL, Windows
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
@@ -65,11 +66,7 @@ class LowerConvToMatmul(InPlacePass):
             return PassResult(model, modified=False)
         ExtractBias(only=tuple(str(node.name) for node in plans))(model)
         rearrange_at(graph, list(plans), lambda node, r: _lower(node, plans[node], r))
-        used = {node.domain for node in graph}
-        if dialect.DOMAIN in used:
-            model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
-        if dialect.CHANNELS_LAST_DOMAIN not in used:
-            model.opset_imports.pop(dialect.CHANNELS_LAST_DOMAIN, None)
+        import_used(model)
         return PassResult(model, modified=True)
 
 

@@ -11,8 +11,9 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import copy_node, transpose_node
 from qonnx_hub_ir.graph.permutations import to_first, to_last
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.queries import is_read, spatial_rank
 from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.unused import import_used
 
 
 @dataclass(frozen=True)
@@ -34,33 +35,21 @@ class LowerChannelsLast(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        domain = dialect.CHANNELS_LAST_DOMAIN
-        nodes = [n for n in model.graph.all_nodes() if n.domain == domain]
+        found = model.graph.all_nodes()
+        nodes = [node for node in found if node.domain == dialect.CHANNELS_LAST_DOMAIN]
         for node in nodes:
             _lower(node)
         if nodes:
-            model.opset_imports.pop(domain, None)
+            import_used(model)
         return PassResult(model, modified=bool(nodes))
 
 
-def _rank(node: Node) -> int:
-    for value in (*node.inputs[:2], *node.outputs):
-        rank = 0 if value is None or value.shape is None else len(value.shape)
-        if rank > 2:
-            return rank
-    kernel = attribute(node, "kernel_shape", None)
-    if kernel is not None:
-        return len(kernel) + 2
-    shape = dims(node.inputs[0])
-    if shape is None:
-        raise PassError(f"{node.op_type} '{node.name}': the rank of its input is not known")
-    return len(shape)
-
-
 def _lower(node: Node) -> None:
-    if len([v for v in node.outputs if v.uses() or v.is_graph_output()]) > 1:
+    if sum(map(is_read, node.outputs)) > 1:
         raise PassError(f"channels-last {node.op_type} '{node.name}' has more than one output")
-    rank = _rank(node)
+    rank = spatial_rank(node)
+    if rank is None:
+        raise PassError(f"{node.op_type} '{node.name}': the rank of its input is not known")
     if rank == 2:
         node.domain = ""
         return

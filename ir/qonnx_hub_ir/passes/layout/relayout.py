@@ -86,8 +86,9 @@ class Relayout(DeferredRewrite[Stored]):
         self.outputs: list[str] = []
         self.rearranger = Rearranger(self.graph)
         self._transposed: dict[tuple[Value, Perm], Value] = {}
-        self._taken = {str(node.name) for node in self.graph}
-        self._taken.update(str(v.name) for node in self.graph for v in node.outputs)
+        # The output of a new node is called as the node, with "_out" behind it.
+        values = {str(value.name) for node in self.graph for value in node.outputs}
+        self.node_names |= values | {name.removesuffix("_out") for name in values}
 
     def place(self, value: Value) -> Stored:
         """Return where a logical value is found."""
@@ -165,29 +166,20 @@ class Relayout(DeferredRewrite[Stored]):
         self.modified = True
         return node.outputs[0]
 
-    def set_constant(self, node: Node, index: int, array: Array, label: str = "") -> None:
+    def set_constant(self, node: Node, index: int, array: Array) -> None:
         """Give a node another constant input, unless it has that already."""
         old = dialect.constant_value(input_of(node, index))
         if old is not None and np.array_equal(old, array):
             return
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
-        name = self.node_name(f"{node.name}_{label or f'input{index}'}")
+        name = self.node_name(f"{node.name}_{operators.input_role(node, index)}")
         node.replace_input_with(index, dialect.add_initializer(self.graph, name, array))
         self.modified = True
 
     def restored(self, value: Value, before: Node | None) -> Value:
         """Return a logical value as it was."""
         return self.get(value, None, before)
-
-    def node_name(self, name: str) -> str:
-        """Return a node name that nobody else has, nor a value with ``_out`` behind it."""
-        free, count = name, 0
-        while free in self._taken or f"{free}_out" in self._taken:
-            count += 1
-            free = f"{name}_{count}"
-        self._taken.add(free)
-        return free
 
     def put(self, output: Value, perm: Perm | None) -> None:
         """Say that a node now makes its output in another layout."""
@@ -289,12 +281,3 @@ def _find_demands(engine: Relayout) -> dict[Value, Perm | None]:
             if rank_of(value) == len(below):
                 ask(value, below)
     return demands
-
-
-def used_domains(model: Model) -> None:
-    """Import the channels-last domain where it is used, and only there."""
-    domain = dialect.CHANNELS_LAST_DOMAIN
-    if any(node.domain == domain for node in model.graph):
-        model.opset_imports[domain] = model.opset_imports[""]
-    else:
-        model.opset_imports.pop(domain, None)

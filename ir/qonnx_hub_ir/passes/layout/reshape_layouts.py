@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from onnx_ir import Node, Value
@@ -19,7 +18,7 @@ from qonnx_hub_ir.graph.queries import (
     rank_of,
     weight_axes,
 )
-from qonnx_hub_ir.graph.rearrange import Rearrange, taking
+from qonnx_hub_ir.graph.rearrange import taking
 from qonnx_hub_ir.passes.layout.relayout import Relayout, logical_sizes
 from qonnx_hub_ir.quantizers import Array
 
@@ -78,7 +77,7 @@ def _reshape_stored(
         engine.modified = True
     given = dialect.constant_value(node.inputs[1])
     if wanted is not None or (given is not None and 0 in given):
-        engine.set_constant(node, 1, np.array(numbers, dtype=np.int64), "shape")
+        engine.set_constant(node, 1, np.array(numbers, dtype=np.int64))
     engine.put(node.outputs[0], wanted)
     return True
 
@@ -96,86 +95,74 @@ def _merge(engine: Relayout, node: Node, source: Value, perm: Perm) -> bool:
         # For each feature as it will be stored, where it is now.
         places = np.arange(math.prod(inner), dtype=np.int64).reshape(1, *inner)
         order = np.transpose(places, perm).reshape(-1)
-        if not FeatureOrder(engine, node.outputs[0], order).apply():
+        if not _reorder_features(engine, node.outputs[0], order):
             return False
     node.replace_input_with(0, engine.get(source, perm, node))
     engine.modified = True
     return True
 
 
-class FeatureOrder:
-    """Another order of the features of a flat value, taken in by the weights behind it.
+def _reorder_features(engine: Relayout, value: Value, order: Array) -> bool:
+    """Put the features of a flat value in another order, which the weights behind it take in.
 
     Between the value and the matrix products that read it there may be elementwise operators
     and quantizers of constants; their constants are reordered as well.
+
+    Args:
+        engine: The walk.
+        value: The flat value, (N, features).
+        order: For each feature as it will be, where it is now.
+
+    Returns:
+        Whether all readers can do with it; else nothing was changed.
     """
-
-    def __init__(self, engine: Relayout, value: Value, order: Array) -> None:
-        """Look for all readers.
-
-        Args:
-            engine: The walk.
-            value: The flat value, (N, features).
-            order: For each feature as it will be, where it is now.
-        """
-        self.engine = engine
-        self.order = order
-        self.possible = not value.is_graph_output()
-        self._plan: list[tuple[Node, int, int]] = []
-        self._values: list[Value] = [value]
-        for reached in self._values:
-            for usage in reached.uses():
-                self.possible = self.possible and self._reach(usage.node, usage.idx)
-
-    def _reach(self, node: Node, index: int) -> bool:
-        """Add a reader to the plan; return whether it can take the order in."""
-        if node.graph is not self.engine.graph:
-            return False
-        if operators.is_matrix_product(node):
-            return index == 0 and self._reach_product(node)
-        if (
-            not operators.is_elementwise(node)
-            or len(node.outputs) != 1
-            or node.outputs[0].is_graph_output()
-        ):
-            return False
-        for other, value in enumerate(node.inputs):
-            if value is None or other == index:
-                continue
-            shape = constant_shape(value)
-            if shape is None or len(shape) > 2:
+    if value.is_graph_output():
+        return False
+    constants: list[tuple[Node, int, int]] = []
+    values = [value]
+    for reached in values:
+        for usage in reached.uses():
+            node = usage.node
+            found = _features_of(node, usage.idx, order.size)
+            if found is None or node.graph is not engine.graph:
                 return False
-            if shape and shape[-1] != 1:
-                self._plan.append((node, other, 1))
-        self._values.append(node.outputs[0])
-        return True
+            constants += [(node, index, axis) for index, axis in found]
+            values += () if operators.is_matrix_product(node) else node.outputs
+    for node, index, axis in constants:
+        value_read = node.inputs[index]
+        if value_read is not None:
+            key = ("features", order.tobytes(), axis)
+            change = taking(order, axis)
+            node.replace_input_with(index, engine.rearranger(value_read, change, key, node, 2))
+    for reached in values:
+        reached.metadata_props.pop(dialect.PROVENANCE, None)
+    return True
 
-    def _reach_product(self, node: Node) -> bool:
+
+def _features_of(node: Node, position: int, count: int) -> list[tuple[int, int]] | None:
+    """Return the constants that go along with the features that a node reads at a position.
+
+    Each is an input and the axis of the features in it, seen as a matrix; ``None`` where the
+    node needs the features in the order that they have.
+    """
+    if operators.is_matrix_product(node):
         shape, axes = constant_shape(node.inputs[1]), weight_axes(node)
         if shape is None or len(shape) != 2 or axes is None or attribute(node, "transA", 0):
-            return False
+            return None
         axis = axes[1] % 2
-        if shape[axis] != self.order.size:
-            return False
-        self._plan.append((node, 1, axis))
-        return True
-
-    def apply(self) -> bool:
-        """Reorder every constant of the plan; return False where some reader cannot."""
-        if not self.possible:
-            return False
-        for node, index, axis in self._plan:
-            value = node.inputs[index]
-            if value is None:
-                continue
-            key = ("features", self.order.tobytes(), axis)
-            change: Rearrange = taking(self.order, axis)
-            found = self.engine.rearranger(value, change, key, node, 2)
-            if found is not value:
-                node.replace_input_with(index, found)
-        for value in self._values:
-            value.metadata_props.pop(dialect.PROVENANCE, None)
-        return True
+        return [(1, axis)] if position == 0 and shape[axis] == count else None
+    if not operators.is_elementwise(node) or len(node.outputs) != 1:
+        return None
+    found = []
+    for index, value in enumerate(node.inputs):
+        if value is None or index == position:
+            continue
+        shape = constant_shape(value)
+        if shape is None or len(shape) > 2:
+            return None
+        if shape and shape[-1] != 1:
+            found.append((index, 1))
+    return None if node.outputs[0].is_graph_output() else found
 
 
 def unsqueeze(engine: Relayout, node: Node) -> bool:
@@ -198,7 +185,7 @@ def unsqueeze(engine: Relayout, node: Node) -> bool:
     if stored is None and wanted == tuple(range(total)):
         return False
     node.replace_input_with(0, engine.get(source, stored, node))
-    engine.set_constant(node, 1, np.array(where, dtype=np.int64), "axes")
+    engine.set_constant(node, 1, np.array(where, dtype=np.int64))
     engine.modified = True
     engine.put(output, wanted)
     return True
@@ -211,15 +198,10 @@ def _placed_around(
     old = [axis for axis in range(total) if axis not in added]
     stored = [old[axis] for axis in perm]
 
-    def candidates() -> Iterator[Perm]:
-        wanted = engine.demand(output)
-        if wanted is not None:
-            yield wanted
-        yield tuple(range(total))
-        if total > 2:
-            yield engine.target(total)
-
-    for layout in candidates():
-        if [axis for axis in layout if axis not in added] == stored:
+    layouts = [engine.demand(output), tuple(range(total))]
+    if total > 2:
+        layouts.append(engine.target(total))
+    for layout in layouts:
+        if layout and [axis for axis in layout if axis not in added] == stored:
             return layout
     return None

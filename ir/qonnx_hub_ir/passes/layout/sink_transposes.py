@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph.builder import transpose_node
-from qonnx_hub_ir.graph.constants import full_rank, shape_of_constant
 from qonnx_hub_ir.graph.permutations import Perm, compose, identity, inverse, perm_of, permuted
 from qonnx_hub_ir.graph.queries import is_read, is_standard
-from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.rearrange import Rearranger
+from qonnx_hub_ir.graph.rewriting import read_behind, replace_node
 from qonnx_hub_ir.passes.layout.operator_layouts import RULES, computed_inputs
 from qonnx_hub_ir.passes.layout.relayout import Relayout, Stored
-from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True)
@@ -45,31 +43,15 @@ class SinkTransposes(InPlacePass):
         """Return the model, changed in place."""
         modified = False
         # Each step moves one Transpose down or removes one; a graph has an end.
-        engine = _Sinking(model)
+        engine = Relayout(model, identity, lambda node: None, RULES, lambda node: ())
         while _sink_all(engine):
             modified = True
-        if modified and not _is_in_order(model.graph):
+        if modified:
             model.graph.sort()
         return PassResult(model, modified=modified)
 
 
-class _Sinking(Relayout):
-    """The layout engine at one node: its rules say how the node computes untransposed."""
-
-    def __init__(self, model: Model) -> None:
-        """Start with no reader that requires a layout."""
-        super().__init__(model, identity, lambda node: None, RULES, lambda node: ())
-
-    def constant(self, value: Value, perm: Perm, reader: Node, rank: int) -> Value:
-        """Return a constant transposed for one reader; the others keep it."""
-        return _aligned(self.graph, value, perm, reader)
-
-    def set_constant(self, node: Node, index: int, array: Array, label: str = "axes") -> None:
-        """Give a node another constant input."""
-        super().set_constant(node, index, array, label)
-
-
-def _sink_all(engine: _Sinking) -> bool:
+def _sink_all(engine: Relayout) -> bool:
     """Take steps, each beside the one before where possible; return whether there were any."""
     graph, modified = engine.graph, False
     waiting = [node for node in graph if perm_of(node) is not None][::-1]
@@ -87,17 +69,7 @@ def _sink_all(engine: _Sinking) -> bool:
     return modified
 
 
-def _is_in_order(graph: Graph) -> bool:
-    """Return whether every node stands behind what it reads."""
-    later = {value for node in graph for value in node.outputs}
-    for node in graph:
-        if any(value in later for value in node.inputs):
-            return False
-        later.difference_update(node.outputs)
-    return True
-
-
-def _step(engine: _Sinking, node: Node) -> bool:
+def _step(engine: Relayout, node: Node) -> bool:
     """Move or remove one Transpose; return whether anything changed."""
     graph = engine.graph
     perm, source = perm_of(node), node.inputs[0]
@@ -123,7 +95,7 @@ def _step(engine: _Sinking, node: Node) -> bool:
     return False
 
 
-def _sink(engine: _Sinking, reader: Node, perm: Perm) -> bool:
+def _sink(engine: Relayout, reader: Node, perm: Perm) -> bool:
     """Move the Transposes above a reader below it, if that is possible."""
     moves = operators.is_elementwise(reader) or operators.is_reduction(reader)
     if not (moves or is_standard(reader, "Concat")):
@@ -139,6 +111,7 @@ def _sink(engine: _Sinking, reader: Node, perm: Perm) -> bool:
             before.shape = onnx_ir.Shape([None] * len(perm)) if known is None else known
         places[value] = Stored(before, back)
     shape, engine.places = output.shape, places
+    engine.rearranger = Rearranger(engine.graph)  # a constant may move once more
     rule = RULES.get((reader.domain, reader.op_type))
     if rule is None or any(v.name for v in reader.outputs[1:]) or not rule(engine, reader):
         return False
@@ -165,42 +138,9 @@ def _untransposed(value: Value, perm: Perm) -> Value | None:
     return None
 
 
-def _aligned(graph: Graph, value: Value, perm: Perm, reader: Node) -> Value:
-    """Return a constant with its axes where the untransposed value has them."""
-    shape = shape_of_constant(value)
-    full = (1,) * (len(perm) - len(shape)) + shape
-    known = dialect.constant_value(value)
-    if known is not None:
-        moved = np.transpose(full_rank(known, len(perm)), perm)
-        return dialect.add_initializer(graph, str(value.name), moved)
-    # A quantized constant: FoldWeightLayout takes these two nodes in.
-    label = f"{reader.name}_{value.name}"
-    sizes = dialect.add_initializer(graph, f"{label}_shape", np.array(full, dtype=np.int64))
-    reshape = Node("", "Reshape", [value, sizes], name=f"{label}_reshape")
-    reshape.outputs[0].name = f"{label}_reshaped"
-    reader.prepend(reshape)
-    move = transpose_node(reshape.outputs[0], perm, f"{label}_transpose")
-    reader.prepend(move)
-    return move.outputs[0]
-
-
 def _put_below(reader: Node, perm: Perm, shape: onnx_ir.Shape | None) -> None:
     """Transpose a reader's output, for everybody who reads it."""
-    old = reader.outputs[0]
-    usages = [(usage.node, usage.idx) for usage in old.uses()]
-    move = transpose_node(old, perm, f"{reader.name}_transpose")
-    fresh = move.outputs[0]
-    fresh.shape = shape
-    fresh.metadata_props.update(old.metadata_props)
-    old.metadata_props.pop(dialect.PROVENANCE, None)
+    move = transpose_node(reader.outputs[0], perm, f"{reader.name}_transpose")
+    move.outputs[0].shape = shape
     reader.append(move)
-    for node, index in usages:
-        node.replace_input_with(index, fresh)
-    graph = reader.graph
-    if old.is_graph_output() and graph is not None:
-        name = old.name
-        old.name = f"{name}_before"
-        fresh.name = name
-        for index, output in enumerate(graph.outputs):
-            if output is old:
-                graph.outputs[index] = fresh
+    read_behind(move, f"{reader.outputs[0].name}_before")

@@ -11,7 +11,8 @@ from onnx_ir import Model, Node
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import drop_unread, read_initializers
 from qonnx_hub_ir.graph.permutations import Perm, identity, perm_of, to_first, to_last
-from qonnx_hub_ir.graph.queries import attribute, rank_of
+from qonnx_hub_ir.graph.queries import attribute, spatial_rank
+from qonnx_hub_ir.graph.unused import import_used
 from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.operator_layouts import RULES, passing_inputs
@@ -20,24 +21,10 @@ from qonnx_hub_ir.passes.layout.relayout import (
     Requirement,
     Rule,
     logical_sizes,
-    used_domains,
 )
 
 _LAST = dialect.CHANNELS_LAST_DOMAIN
 _GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
-
-
-def spatial_rank(node: Node) -> int | None:
-    """Return the rank of what a window operator reads, batch and channels included."""
-    known = (
-        rank_of(node.inputs[1]) if operators.is_convolution(node, any_layout=True) else None
-    )
-    if known is not None:
-        return known
-    kernel = attribute(node, "kernel_shape", None)
-    if kernel is not None:
-        return len(kernel) + 2
-    return rank_of(node.inputs[0]) or rank_of(node.outputs[0])
 
 
 def becomes_last(node: Node) -> bool:
@@ -55,46 +42,53 @@ def becomes_first(node: Node) -> bool:
     return node.domain == _LAST and spatial_rank(node) is not None
 
 
-def required_last(node: Node) -> Perm | None:
-    """Return the layout that a node requires of its input once all is channels last."""
-    if becomes_last(node):
+def _requirement(
+    becomes: Callable[[Node], bool], target: Callable[[int], Perm]
+) -> Requirement:
+    """Return what nodes require of their input: a layout, or what they read as it is.
+
+    Args:
+        becomes: Whether a node will compute in the target layout.
+        target: The permutation to it, by rank.
+    """
+
+    def required(node: Node) -> Perm | None:
+        changes = becomes(node)
+        if not changes and (
+            node.domain == dialect.DOMAIN or operators.channel_axis(node) is None
+        ):
+            return None
         rank = spatial_rank(node)
-        return None if rank is None else to_last(rank)
-    return _as_it_is(node)
+        return None if rank is None or rank < 3 else (target if changes else identity)(rank)
+
+    return required
 
 
-def required_first(node: Node) -> Perm | None:
-    """Return the layout that a node requires of its input once all is channels first."""
-    if becomes_first(node):
-        rank = spatial_rank(node)
-        return None if rank is None or rank < 3 else to_first(rank)
-    return _as_it_is(node)
-
-
-def _as_it_is(node: Node) -> Perm | None:
-    reads = node.domain != dialect.DOMAIN and operators.channel_axis(node) is not None
-    rank = spatial_rank(node) if reads else None
-    return None if rank is None or rank < 3 else identity(rank)
+_REQUIRED_LAST = _requirement(becomes_last, to_last)
+_REQUIRED_FIRST = _requirement(becomes_first, to_first)
+_REQUIRED_NOW = _requirement(lambda node: False, identity)
 
 
 def _make_channels_last(engine: Relayout, node: Node) -> bool:
-    if not becomes_last(node):
-        return False
-    perm = required_last(node)
+    perm = _REQUIRED_LAST(node) if becomes_last(node) else None
     if perm is None:
         return False
     if node.op_type in _GLOBAL_POOLS:
-        return _reduce_instead_of_pooling(engine, node, perm)
-    _spell_out_window(engine, node, len(perm))
+        # The channels-last domain has no global pools: a reduction takes their place.
+        node.op_type = _GLOBAL_POOLS[node.op_type]
+        engine.set_constant(node, 1, np.arange(1, len(perm) - 1, dtype=np.int64))
+        node.attributes["keepdims"] = onnx_ir.AttrInt64("keepdims", 1)
+    else:
+        _spell_out_window(engine, node, len(perm))
+        node.domain = _LAST
     _transpose_operands(engine, node, perm)
-    node.domain = _LAST
     return True
 
 
 def _make_channels_first(engine: Relayout, node: Node) -> bool:
     if not becomes_first(node):
         return False
-    perm = required_first(node)
+    perm = _REQUIRED_FIRST(node)
     node.domain = ""
     engine.modified = True
     if perm is None:
@@ -110,19 +104,6 @@ def _transpose_operands(engine: Relayout, node: Node, perm: Perm) -> None:
             node.replace_input_with(index, engine.get(value, perm, node))
     engine.put(node.outputs[0], perm)
     engine.modified = True
-
-
-def _reduce_instead_of_pooling(engine: Relayout, node: Node, perm: Perm) -> bool:
-    """The channels-last domain has no global pools: a reduction takes their place."""
-    source = node.inputs[0]
-    if source is None:
-        return False
-    node.op_type = _GLOBAL_POOLS[node.op_type]
-    node.replace_input_with(0, engine.get(source, perm, node))
-    engine.set_constant(node, 1, np.arange(1, len(perm) - 1, dtype=np.int64), "axes")
-    node.attributes["keepdims"] = onnx_ir.AttrInt64("keepdims", 1)
-    engine.put(node.outputs[0], perm)
-    return True
 
 
 def _spell_out_window(engine: Relayout, node: Node, rank: int) -> None:
@@ -171,14 +152,14 @@ def convert_to_last(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
     """
     keys = [("", name) for name in (*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS)]
     rules = {**RULES, **dict.fromkeys(keys, _make_channels_last)}
-    return _convert(model, to_last, required_last, rules, inputs, outputs)
+    return _convert(model, to_last, _REQUIRED_LAST, rules, inputs, outputs)
 
 
 def convert_to_first(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
     """Make every channels-last operator a standard one; see :func:`convert_to_last`."""
     keys = [(_LAST, name) for name in dialect.CHANNELS_LAST_OPERATORS]
     rules = {**RULES, **dict.fromkeys(keys, _make_channels_first)}
-    return _convert(model, to_first, required_first, rules, inputs, outputs)
+    return _convert(model, to_first, _REQUIRED_FIRST, rules, inputs, outputs)
 
 
 def _convert(
@@ -198,15 +179,15 @@ def _convert(
     engine.finish(keep_target=outputs)
     engine.sweep()
     drop_unread(model.graph, read)
-    used_domains(model)
+    import_used(model)
     return engine
 
 
 def ends_last(model: Model, *, inputs: bool, outputs: bool) -> bool:
     """Return whether inputs or outputs are channels last around channels-first operators."""
-    if not any(_as_it_is(node) is not None for node in model.graph):
+    if not any(_REQUIRED_NOW(node) is not None for node in model.graph):
         return False
-    engine = Relayout(model, to_first, required_first, RULES, passing_inputs)
+    engine = Relayout(model, to_first, _REQUIRED_FIRST, RULES, passing_inputs)
     asked = [(value, engine.demand(value)) for value in model.graph.inputs]
     if inputs and any(perm == to_first(len(perm)) for _, perm in asked if perm is not None):
         return True

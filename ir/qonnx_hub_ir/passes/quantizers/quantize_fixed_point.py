@@ -16,6 +16,7 @@ from qonnx_hub_ir.errors import HubError, PassError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import is_standard, readers
 from qonnx_hub_ir.graph.rewriting import rewrite_nodes
+from qonnx_hub_ir.graph.unused import import_used
 from qonnx_hub_ir.quantizers import IntQuant, Rounding
 
 _MOST_BITS = 24
@@ -98,7 +99,7 @@ class QuantizeFixedPoint(InPlacePass):
             if value.name not in self.skip:
                 modified |= self._quantize_input(graph, value)
         if modified:
-            model.opset_imports.setdefault(dialect.DOMAIN, dialect.DOMAIN_VERSION)
+            import_used(model)
         return PassResult(model, modified=modified)
 
     def _quantize_node(self, node: Node) -> bool:

@@ -53,7 +53,6 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         self._applied: dict[Value, Value] = {}
         self._provenance: dict[Value, str] = {}
         self._taken = value_names(self.graph)
-        self._names = {str(node.name) for node in self.graph}
         self._one: Value | None = None
 
     def place(self, value: Value) -> PendingAffine:
@@ -80,10 +79,6 @@ class PendingScales(DeferredRewrite[PendingAffine]):
             array = np.ones((), dtype=np.float32)
             self._one = dialect.add_initializer(self.graph, "unit_scale", array)
         return self._one
-
-    def node_name(self, name: str) -> str:
-        """Return a name that no node has."""
-        return free_name(name, self._names)
 
     def claim_value(self, name: str) -> str:
         """Return a name that no value has."""
