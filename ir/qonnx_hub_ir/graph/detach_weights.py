@@ -12,32 +12,14 @@ LARGE = 1024
 """Initializers above this many bytes are detached; the others may be shapes, axes, limits."""
 
 
-def detach_weights(model: Model) -> dict[str, TensorProtocol]:
-    """Return the large initializers by name, after making them plain graph inputs.
+def _loaded(tensor: TensorProtocol) -> TensorProtocol:
+    """Return a tensor in memory: that code does not read external files."""
+    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
-    The other ones are brought into memory, for that code does not read external files.
 
-    Args:
-        model: A copy that nobody else uses; changed in place.
-    """
-    detached: dict[str, TensorProtocol] = {}
-    for name, value in list(model.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.nbytes <= LARGE:
-            continue
-        detached[name] = tensor
-        model.graph.initializers.pop(name)
-        value.const_value = None
-        value.type = onnx_ir.TensorType(tensor.dtype)
-        value.shape = dialect.known_shape(tensor)
-        model.graph.inputs.append(value)
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ExternalTensor):
-                array = tensor.numpy()
-                value.const_value = onnx_ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
-    return detached
+def _is_large(value: Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and not value.is_graph_input() and tensor.nbytes > LARGE
 
 
 def without_weights(model: Model) -> onnx.ModelProto:
@@ -45,24 +27,22 @@ def without_weights(model: Model) -> onnx.ModelProto:
 
     The model is not changed, and its weights are not copied.
     """
-    for graph in model.graph.subgraphs():
-        if any(isinstance(v.const_value, ExternalTensor) for v in graph.initializers.values()):
-            model = model.clone()
-            detach_weights(model)
-            break
+    inner = [v for graph in model.graph.subgraphs() for v in graph.initializers.values()]
+    if any(isinstance(value.const_value, ExternalTensor) for value in inner):
+        model = model.clone()
+        for graph in model.graph.subgraphs():
+            for value in graph.initializers.values():
+                if isinstance(value.const_value, ExternalTensor):
+                    value.const_value = _loaded(value.const_value)
     inputs, small = list(model.graph.inputs), []
     for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is None or value.is_graph_input():
-            small.append(value)
-        elif tensor.nbytes > LARGE:
+        kind, tensor = value.type, value.const_value
+        if tensor is not None and _is_large(value):
             kind = onnx_ir.TensorType(tensor.dtype)
             inputs.append(Value(name=name, type=kind, shape=dialect.known_shape(tensor)))
-        elif isinstance(tensor, ExternalTensor):
-            inner = onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-            small.append(
-                Value(name=name, type=value.type, shape=value.shape, const_value=inner)
-            )
+        elif isinstance(tensor, ExternalTensor) and not value.is_graph_input():
+            held = _loaded(tensor)
+            small.append(Value(name=name, type=kind, shape=value.shape, const_value=held))
         else:
             small.append(value)
     message = onnx.ModelProto(ir_version=model.ir_version)
@@ -84,12 +64,13 @@ def without_weights(model: Model) -> onnx.ModelProto:
     return message
 
 
-def attach_weights(graph: Graph, detached: dict[str, TensorProtocol]) -> None:
-    """Make initializers of the graph inputs that :func:`detach_weights` made."""
-    kept = [value for value in graph.inputs if value.name not in detached]
-    put_back = [value for value in graph.inputs if value.name in detached]
-    graph.inputs.clear()
-    graph.inputs.extend(kept)
+def attach_weights(graph: Graph, model: Model) -> None:
+    """Make initializers of the graph inputs that :func:`without_weights` made of a model's."""
+    large = {
+        name: v.const_value for name, v in model.graph.initializers.items() if _is_large(v)
+    }
+    put_back = [value for value in graph.inputs if value.name in large]
+    graph.inputs[:] = [value for value in graph.inputs if value.name not in large]
     for value in put_back:
-        value.const_value = detached[str(value.name)]
+        value.const_value = large[str(value.name)]
         graph.register_initializer(value)

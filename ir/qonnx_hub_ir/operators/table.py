@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from onnx_ir import Node
 
@@ -21,6 +21,8 @@ from qonnx_hub_ir.operators import (
 )
 from qonnx_hub_ir.operators.channels_last import channels_last
 from qonnx_hub_ir.operators.row import UNKNOWN, Family, Moves, Operator
+
+T = TypeVar("T")
 
 _STANDARD = (
     *arithmetic.OPERATORS,
@@ -85,6 +87,24 @@ def where(
         and all(getattr(operator, field) == value for field, value in traits.items())
         and (test is None or test(operator))
     )
+
+
+def assign(
+    rule: T,
+    test: Callable[[Operator], Any] | None = None,
+    *,
+    domain: str | None = "",
+    **traits: Any,
+) -> dict[tuple[str, str], T]:
+    """Return (domain, name) -> the rule, for every operator with these traits.
+
+    Args:
+        rule: What a room says of each of them.
+        test: As in :func:`where`, like all that follows.
+        domain: The domain; ``None`` for all of them.
+        traits: Field of :class:`Operator` -> the value that it must have.
+    """
+    return {(row.domain, row.name): rule for row in where(test, domain=domain, **traits)}
 
 
 def always_moves(operator: Operator) -> bool:

@@ -99,11 +99,8 @@ def _matmul(node: Node, plan: ChannelPlan) -> Made:
     return [(node.outputs[0], Kept(rank - 1, named))]
 
 
-LAYERS: Mapping[str, Callable[[Node, ChannelPlan], Made]] = {
-    **{
-        row.name: _layer
-        for row in operators.where(lambda row: row.product and not row.product.is_integer)
-    },
-    "MatMul": _matmul,
+LAYERS: Mapping[tuple[str, str], Callable[[Node, ChannelPlan], Made]] = {
+    **operators.assign(_layer, lambda row: row.product and not row.product.is_integer),
+    ("", "MatMul"): _matmul,
 }
 """Layers whose output channels can be removed."""

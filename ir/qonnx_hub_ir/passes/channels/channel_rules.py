@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from onnx_ir import Node
@@ -278,31 +277,32 @@ def _split(node: Node, plan: ChannelPlan) -> Made:
     return [(value, Kept(kept.axis, mask)) for value, mask in pairs]
 
 
-def _all(rule: Rule, **traits: Any) -> dict[str, Rule]:
-    """Return a rule for every standard operator with these traits."""
-    return {row.name: rule for row in operators.where(**traits)}
-
-
-RULES: Mapping[str, Rule] = {
-    **_all(_elementwise, elementwise=True),
-    **_all(_unary(), test=lambda row: row.elementwise and len(row.inputs.roles) == 1),
-    **_all(_unary(), test=lambda row: row.is_identity),
-    **dict.fromkeys(sorted(dialect.QUANTIZERS), _parametrized(per_channel=False)),
-    **_all(_parametrized(per_channel=True), is_per_channel=True),
-    **_all(_unary(axis=1), test=lambda row: row.pool),
-    **_all(_along_other_axis(-1), family=Family.SOFTMAX),
-    **_all(_one(_reduce), test=lambda row: row.axes_input, family=Family.REDUCTION),
-    "Concat": _concat,
-    "Flatten": _one(_flatten),
-    "MultiThreshold": _one(_thresholds),
-    "Pad": _one(_pad),
-    "Reshape": _one(_reshape),
-    "Resize": _one(_resize),
-    "Shape": lambda node, plan: [],
-    "Slice": _one(_slice),
-    "Split": _split,
-    "Squeeze": _one(_reduce),
-    "Transpose": _one(_transpose),
-    "Unsqueeze": _one(_unsqueeze),
+RULES: Mapping[tuple[str, str], Rule] = {
+    **operators.assign(_elementwise, elementwise=True),
+    **operators.assign(
+        _unary(), test=lambda row: row.elementwise and len(row.inputs.roles) == 1
+    ),
+    **operators.assign(_unary(), test=lambda row: row.is_identity),
+    **{
+        (dialect.DOMAIN, name): _parametrized(per_channel=False) for name in dialect.QUANTIZERS
+    },
+    **operators.assign(_parametrized(per_channel=True), is_per_channel=True),
+    **operators.assign(_unary(axis=1), test=lambda row: row.pool),
+    **operators.assign(_along_other_axis(-1), family=Family.SOFTMAX),
+    **operators.assign(
+        _one(_reduce), test=lambda row: row.axes_input, family=Family.REDUCTION
+    ),
+    ("", "Concat"): _concat,
+    ("", "Flatten"): _one(_flatten),
+    (dialect.DOMAIN, dialect.THRESHOLDS): _one(_thresholds),
+    ("", "Pad"): _one(_pad),
+    ("", "Reshape"): _one(_reshape),
+    ("", "Resize"): _one(_resize),
+    ("", "Shape"): lambda node, plan: [],
+    ("", "Slice"): _one(_slice),
+    ("", "Split"): _split,
+    ("", "Squeeze"): _one(_reduce),
+    ("", "Transpose"): _one(_transpose),
+    ("", "Unsqueeze"): _one(_unsqueeze),
 }
 """Operator -> what is left of the channels behind it."""

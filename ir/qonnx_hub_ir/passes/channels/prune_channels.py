@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.queries import input_of
 from qonnx_hub_ir.passes.channels.channel_layers import LAYERS, output_channels
 from qonnx_hub_ir.passes.channels.channel_plan import ChannelPlan, refuse
 from qonnx_hub_ir.passes.channels.channel_rules import RULES
@@ -72,8 +73,8 @@ def _named_layers(model: Model, masks: Mapping[str, Array]) -> dict[Node, Array]
     named: dict[Node, Array] = {}
     for name, given in masks.items():
         node = nodes.get(name) or readers.get(name)
-        if node is None or node.op_type not in LAYERS or node.domain != "":
-            known = ", ".join(n.name or "" for n in nodes.values() if n.op_type in LAYERS)
+        if node is None or not _is_layer(node):
+            known = ", ".join(n.name or "" for n in nodes.values() if _is_layer(n))
             raise PassError(f"'{name}' is no layer whose channels can be removed; {known} are")
         if node in named:
             raise PassError(f"two masks are given for '{node.name}'")
@@ -102,13 +103,15 @@ def _named_layers(model: Model, masks: Mapping[str, Array]) -> dict[Node, Array]
     return named
 
 
+def _is_layer(node: Node) -> bool:
+    return (node.domain, node.op_type) in LAYERS
+
+
 def _readers_of_weights(graph: Graph) -> dict[str, Node]:
     """Return the only layer that reads each weight, by the names that the weight goes by."""
     found: dict[str, Node] = {}
     for node in graph:
-        if node.op_type not in LAYERS or len(node.inputs) < 2 or node.inputs[1] is None:
-            continue
-        value: Value | None = node.inputs[1]
+        value = input_of(node, 1) if _is_layer(node) else None
         while value is not None and len(value.uses()) == 1:
             found[str(value.name)] = node
             maker = value.producer()
@@ -122,15 +125,11 @@ def _follow(node: Node, plan: ChannelPlan) -> None:
     touched = [i for i, v in enumerate(node.inputs) if v is not None and v in plan.kept]
     if not touched and node not in plan.named:
         return
-    if node.domain == "" and node.op_type in LAYERS:
-        made = LAYERS[node.op_type](node, plan)
-    else:
-        kind = node.op_type if node.domain in ("", dialect.DOMAIN) else ""
-        rule = RULES.get(kind)
-        if rule is None:
-            raise refuse(node, "no rule says which channels are left behind it")
-        made = rule(node, plan)
-    for value, kept in made:
+    key = (node.domain, node.op_type)
+    rule = LAYERS.get(key) or RULES.get(key)
+    if rule is None:
+        raise refuse(node, "no rule says which channels are left behind it")
+    for value, kept in rule(node, plan):
         if value.is_graph_output():
             raise refuse(node, f"the output '{value.name}' of the model would lose channels")
         for usage in value.uses():

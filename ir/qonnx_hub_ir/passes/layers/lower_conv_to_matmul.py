@@ -31,7 +31,6 @@ from qonnx_hub_ir.quantizers import (
 )
 
 
-@dataclass(frozen=True)
 class LowerConvToMatmul(InPlacePass):
     """Replace two-dimensional convolutions by MatMul, with Im2Col where windows need it.
 

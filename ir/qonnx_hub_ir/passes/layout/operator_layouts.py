@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -243,18 +242,13 @@ def _per_axis(counts: Mapping[int, int]) -> Rule:
     return rule
 
 
-def _all(rule: Rule, **traits: Any) -> dict[tuple[str, str], Rule]:
-    """Return a rule for every operator with these traits."""
-    return {(row.domain, row.name): rule for row in operators.where(**traits)}
-
-
 RULES: Mapping[tuple[str, str], Rule] = {
-    **_all(_elementwise, domain=None, elementwise=True),
+    **operators.assign(_elementwise, domain=None, elementwise=True),
     ("", "Dropout"): _elementwise,
-    **_all(_over_axes, test=lambda row: row.axes_input, family=Family.REDUCTION),
-    **_all(_one_axis(0), test=lambda row: row.axis, family=Family.REDUCTION),
-    **_all(_one_axis(-1), family=Family.SOFTMAX),
-    **_all(_linear_quantizer, test=lambda row: row.axis, family=Family.QUANTIZER),
+    **operators.assign(_over_axes, test=lambda row: row.axes_input, family=Family.REDUCTION),
+    **operators.assign(_one_axis(0), test=lambda row: row.axis, family=Family.REDUCTION),
+    **operators.assign(_one_axis(-1), family=Family.SOFTMAX),
+    **operators.assign(_linear_quantizer, test=lambda row: row.axis, family=Family.QUANTIZER),
     ("", "Concat"): _concat,
     ("", "Expand"): _per_axis({1: 1}),
     ("", "Flatten"): flatten,

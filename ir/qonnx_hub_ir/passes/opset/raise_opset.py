@@ -14,7 +14,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.graph.detach_weights import attach_weights, detach_weights
+from qonnx_hub_ir.graph.detach_weights import attach_weights, without_weights
 from qonnx_hub_ir.graph.subgraphs import own_values
 from qonnx_hub_ir.passes.opset import old_operators
 
@@ -60,10 +60,9 @@ class RaiseOpset(InPlacePass):
 
 def _convert(model: Model, version: int, target: int) -> Graph:
     copy = model.clone()
-    detached = detach_weights(copy)
     old_operators.prepare(copy, version)
     try:
-        raised = onnx.version_converter.convert_version(onnx_ir.to_proto(copy), target)
+        raised = onnx.version_converter.convert_version(without_weights(copy), target)
     except Exception as error:  # the binding raises bare RuntimeError and its own ConvertError
         reason = str(error).strip().splitlines()[-1]
         raise SourceError(
@@ -71,7 +70,7 @@ def _convert(model: Model, version: int, target: int) -> Graph:
         ) from error
     graph = onnx_ir.from_proto(raised).graph
     old_operators.settle(graph, copy.graph, version)
-    attach_weights(graph, detached)
+    attach_weights(graph, copy)
     _restore_metadata(graph, model.graph)
     return graph
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -31,7 +30,7 @@ from qonnx_hub_ir.graph.queries import (
     weight_axes,
 )
 from qonnx_hub_ir.lowering import im2col
-from qonnx_hub_ir.operators import Family, Operator, Pool, always_moves
+from qonnx_hub_ir.operators import Family, Pool, always_moves
 from qonnx_hub_ir.passes.scales.scale_walk import PendingScales, Rule, constant_for
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
 
@@ -171,30 +170,29 @@ def _matmul(scales: PendingScales, node: Node) -> bool:
 
 
 def _conv(scales: PendingScales, node: Node) -> bool:
-    rank = len(dims(node.outputs[0]) or ())
-    if rank < 3 or input_of(node, 2) is not None:
+    if len(dims(node.outputs[0]) or ()) < 3 or input_of(node, 2) is not None:
         return False
     left = _input_factor(scales, node, 0)
-    if left is not None and not _passes_conv(left.factor, node, rank):
+    if left is not None and not _passes_conv(left.factor, node):
         left = None
     return _linear(scales, node, left, _weight_factor(scales, node))
 
 
-def _passes_conv(factor: Array | None, node: Node, rank: int) -> bool:
+def _passes_conv(factor: Array | None, node: Node) -> bool:
     """Return whether a factor of the input is one of the output."""
-    if is_scalar(factor):
-        return True
     known, axes = constant_shape(node.inputs[1]), weight_axes(node)
-    if not known or axes is None or int(attribute(node, "group", 1)) != known[0]:
-        return False
-    return known[axes[1]] == 1 and _per_channel(factor, node, rank)
+    if is_scalar(factor) or not known or axes is None:
+        return is_scalar(factor)
+    depthwise = int(attribute(node, "group", 1)) == known[0] and known[axes[1]] == 1
+    return depthwise and _per_channel(factor, node)
 
 
-def _per_channel(array: Array | None, node: Node, rank: int) -> bool:
+def _per_channel(array: Array | None, node: Node) -> bool:
     """Return whether an array varies along the channels only, or not at all."""
     if array is None or array.size == 1:
         return True
     axis = -1 if node.domain == _LAST else 1
+    rank = len(dims(node.outputs[0]) or ())
     return array.ndim == rank and array.shape[axis] == array.size
 
 
@@ -211,7 +209,7 @@ def _affine(scales: PendingScales, node: Node) -> bool:
     offset = -constant if node.op_type == "Sub" else constant
     if not np.all(np.isfinite(offset)) or (scales.exact and before.offset is not None):
         return False
-    scales.note(output, before.plus(offset))
+    scales.places[output] = before.plus(offset)
     return True
 
 
@@ -235,7 +233,7 @@ def _factor(scales: PendingScales, node: Node, value: Value, constant: Array) ->
         constant = np.reciprocal(constant)
     if not scales.movable(constant):
         return False
-    scales.note(node.outputs[0], scales.place(value).times(constant))
+    scales.places[node.outputs[0]] = scales.place(value).times(constant)
     return True
 
 
@@ -258,10 +256,8 @@ def _alike(scales: PendingScales, node: Node) -> bool:
 
 def _data(scales: PendingScales, node: Node) -> PendingAffine | None:
     """Return what is pending for a node's first input, if anything is."""
-    value = node.inputs[0] if node.inputs else None
-    if value is None or value not in scales.places:
-        return None
-    return scales.places[value]
+    value = input_of(node, 0)
+    return None if value is None else scales.places.get(value)
 
 
 def _pass_on(
@@ -277,13 +273,18 @@ def _pass_on(
     return True
 
 
-def _unchanged(*, offset: bool, positive: bool, per_channel: bool) -> Rule:
+def _unchanged(
+    varies: Callable[[Array | None, Node], bool],
+    *,
+    offset: bool = False,
+    positive: bool = False,
+) -> Rule:
     """Return the rule of an operator that a factor passes as it is.
 
     Args:
+        varies: Whether factor and summand may vary as they do.
         offset: Whether a summand passes too.
         positive: Whether the factor must be above zero.
-        per_channel: Whether it may vary along the channels.
     """
 
     def rule(scales: PendingScales, node: Node) -> bool:
@@ -294,21 +295,11 @@ def _unchanged(*, offset: bool, positive: bool, per_channel: bool) -> Rule:
             return False
         if any(value.name for value in node.outputs[1:]) and node.op_type != "Split":
             return False
-        rank = len(dims(node.outputs[0]) or ())
-        for array in (pending.factor, pending.offset):
-            if not is_scalar(array) and not (per_channel and _per_channel(array, node, rank)):
-                return False
+        if not (varies(pending.factor, node) and varies(pending.offset, node)):
+            return False
         return _pass_on(scales, node, pending, pending.factor, pending.offset)
 
     return rule
-
-
-def _elementwise(scales: PendingScales, node: Node) -> bool:
-    """Relu and LeakyRelu: any positive factor, whatever its shape."""
-    pending = _data(scales, node)
-    if pending is None or pending.offset is not None or not pending.positive:
-        return False
-    return _pass_on(scales, node, pending, pending.factor, None)
 
 
 def _transpose(scales: PendingScales, node: Node) -> bool:
@@ -322,17 +313,19 @@ def _transpose(scales: PendingScales, node: Node) -> bool:
     return _pass_on(scales, node, pending, moved(pending.factor), moved(pending.offset))
 
 
-_SCALAR = _unchanged(offset=True, positive=False, per_channel=False)
-_ZEROS_ADDED = _unchanged(offset=False, positive=False, per_channel=False)
-_POOL_MAX = _unchanged(offset=True, positive=True, per_channel=True)
-_POOL_MEAN = _unchanged(offset=False, positive=False, per_channel=True)
-_REDUCE_MAX = _unchanged(offset=True, positive=True, per_channel=False)
+def _nowhere(array: Array | None, node: Node) -> bool:
+    return is_scalar(array)
+
+
+_SCALAR = _unchanged(_nowhere, offset=True)
+_ZEROS_ADDED = _unchanged(_nowhere)
+_POSITIVE = _unchanged(lambda array, node: True, positive=True)
 
 
 def _pad(scales: PendingScales, node: Node) -> bool:
     if str(attribute(node, "mode", "constant")) != "constant":
         return _SCALAR(scales, node)
-    filler = node.inputs[2] if len(node.inputs) > 2 else None
+    filler = input_of(node, 2)
     known = dialect.constant_value(filler)
     if filler is not None and (known is None or np.any(known != 0)):
         return False
@@ -393,39 +386,35 @@ def _is_sound(factor: Array | None) -> bool:
 def _quotient(scales: PendingScales, node: Node, value: Value, divisor: Array) -> Value:
     if np.all(divisor == 1):
         return value
-    fresh = scales.node("Div", value, divisor, str(node.name))
-    node.prepend(fresh)
-    return fresh.outputs[0]
+    return scales.apply("Div", value, divisor, node, str(node.name))
 
 
-def _all(rule: Rule, test: Callable[[Operator], Any]) -> dict[Key, Rule]:
-    """Return a rule for all operators, standard and channels-last ones, that pass a test."""
-    rows = (*operators.where(test), *operators.where(test, domain=_LAST))
-    return {(row.domain, row.name): rule for row in rows}
+def _pools(rule: Rule, pool: Pool) -> dict[Key, Rule]:
+    last = operators.assign(rule, domain=_LAST, pool=pool)
+    return operators.assign(rule, pool=pool) | last
 
 
 RULES: Mapping[Key, Rule] = {
     # They move elements of their first input, whatever these are.
-    **_all(_SCALAR, lambda row: row.is_identity),
-    **_all(
+    **operators.assign(_SCALAR, lambda row: row.is_identity),
+    **operators.assign(
         _SCALAR,
-        lambda row: (
-            row.family is Family.MOVEMENT and always_moves(row) and row.inputs.data == (0,)
-        ),
+        lambda row: always_moves(row) and row.inputs.data == (0,),
+        family=Family.MOVEMENT,
     ),
-    **_all(_affine, lambda row: row.arithmetic),
-    **_all(_POOL_MEAN, lambda row: row.pool is Pool.AVERAGE),
-    **_all(_POOL_MAX, lambda row: row.pool is Pool.MAX),
+    **operators.assign(_affine, lambda row: row.arithmetic),
+    **_pools(_unchanged(_per_channel), Pool.AVERAGE),
+    **_pools(_unchanged(_per_channel, offset=True, positive=True), Pool.MAX),
     ("", "Concat"): _alike,
     ("", "Conv"): _conv,
     (_LAST, "Conv"): _conv,
-    ("", "LeakyRelu"): _elementwise,
+    ("", "LeakyRelu"): _POSITIVE,
     ("", "MatMul"): _matmul,
     ("", "Pad"): _pad,
-    ("", "ReduceMax"): _REDUCE_MAX,
+    ("", "ReduceMax"): _unchanged(_nowhere, offset=True, positive=True),
     ("", "ReduceMean"): _ZEROS_ADDED,
     ("", "ReduceSum"): _ZEROS_ADDED,
-    ("", "Relu"): _elementwise,
+    ("", "Relu"): _POSITIVE,
     ("", "Resize"): lambda scales, node: (
         attribute(node, "mode", "nearest") == "nearest"
         and "tf_crop" not in attribute(node, "coordinate_transformation_mode", "")

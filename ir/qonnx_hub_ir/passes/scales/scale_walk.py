@@ -69,10 +69,6 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         if source is not None:
             self._provenance[output] = source
 
-    def note(self, output: Value, pending: PendingAffine) -> None:
-        """Say that a Mul, Add, Sub or Div need not be run yet."""
-        self.places[output] = pending
-
     def one(self) -> Value:
         """Return a constant scale of 1."""
         if self._one is None:
@@ -84,17 +80,22 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         """Return a name that no value has."""
         return free_name(name, self._taken)
 
-    def node(self, op_type: str, value: Value, constant: Array, label: str) -> Node:
-        """Return a new node, not inserted, that applies a constant to a value."""
+    def apply(
+        self, op_type: str, value: Value, constant: Array, before: Node | None, label: str
+    ) -> Value:
+        """Return what a new node makes of a value and a constant; see :meth:`write`."""
         name = self.node_name(f"{label}_{op_type.lower()}")
-        held = dialect.add_initializer(
-            self.graph, self.claim_value(f"{name}_constant"), constant
-        )
-        fresh = onnx_ir.node(op_type, [value, held], name=name)
+        held = self.claim_value(f"{name}_constant")
+        inputs = [value, dialect.add_initializer(self.graph, held, constant)]
+        fresh = onnx_ir.node(op_type, inputs, name=name)
         output = fresh.outputs[0]
         output.name = self.claim_value(f"{name}_out")
         output.type, output.shape = value.type, value.shape
-        return fresh
+        if before is None:
+            self.graph.append(fresh)
+        else:
+            before.prepend(fresh)
+        return output
 
     def restored(self, value: Value, before: Node | None) -> Value:
         """Return a logical value, applied before a node, or at the end of the graph."""
@@ -140,12 +141,7 @@ class PendingScales(DeferredRewrite[PendingAffine]):
             if constant is None or np.all(constant == neutral):
                 continue
             named = label or (str(value.name) if before is None else str(before.name))
-            fresh = self.node(op_type, found, constant, named)
-            if before is None:
-                self.graph.append(fresh)
-            else:
-                before.prepend(fresh)
-            found = fresh.outputs[0]
+            found = self.apply(op_type, found, constant, before, named)
         return found
 
     def finish(self) -> None:
