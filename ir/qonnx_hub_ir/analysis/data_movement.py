@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,11 +15,13 @@ from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
     ValueInfo,
+    axis_shape,
     between,
     collapsed,
     of_constant,
 )
 from qonnx_hub_ir.graph.queries import element_count
+from qonnx_hub_ir.graph.rearrange import taking
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -43,7 +44,7 @@ def _reshape(site: NodeInfo) -> ValueInfo | None:
     if places is None or shape is None:
         return collapsed(x)
     where, index = places
-    spread = tuple(-1 if k == where else 1 for k in range(len(shape)))
+    spread = axis_shape(where, len(shape))
     return x.mapped(lambda a: a.reshape(-1)[index].reshape(spread))
 
 
@@ -95,67 +96,56 @@ def _concat(site: NodeInfo) -> ValueInfo | None:
     axis = _axis(site, 0)
     sizes = [None if s is None or axis is None else s[axis] for s in site.shapes]
     known = [size for size in sizes if size is not None]
-    inside = [x.channel_axis for x in infos]
-    rank = None if site.shape is None else len(site.shape)
     if (
         len(known) == len(infos)
         and axis is not None
-        and rank is not None
+        and site.shape is not None
         and sum(known) <= 1 << 16
-        and all(k is None or k == axis for k in inside)
+        and all(x.channel_axis in (None, axis) for x in infos)
     ):
-        return _joined(infos, known, axis, rank)
-    flat = [x if axis not in (x.channel_axis,) else collapsed(x) for x in infos]
+        return _joined(infos, known, axis, len(site.shape))
+    flat = [collapsed(x) if x.channel_axis == axis else x for x in infos]
     return functools.reduce(union, [replace(x, constant=None) for x in flat])
 
 
 def _joined(infos: list[ValueInfo], sizes: list[int], axis: int, rank: int) -> ValueInfo:
     """Return the channels of all inputs, one after the other."""
 
-    def spread(arrays: list[Array]) -> Array:
-        parts = []
-        for array, size in zip(arrays, sizes, strict=True):
-            shape = tuple(size if k == axis else 1 for k in range(rank))
-            parts.append(np.broadcast_to(array, shape))
+    def spread(arrays: Sequence[Array]) -> Array:
+        parts = [
+            np.broadcast_to(array, axis_shape(axis, rank, size))
+            for array, size in zip(arrays, sizes, strict=True)
+        ]
         return np.concatenate(parts, axis=axis)
 
     low, high = spread([x.low for x in infos]), spread([x.high for x in infos])
     grids = [x.grid for x in infos if x.grid is not None]
     if len(grids) != len(infos):
         return between(low, high)
+    columns = zip(*((g.scale, g.offset, g.low, g.high) for g in grids), strict=True)
+    scale, offset, lows, highs = (spread(column) for column in columns)
     types = {g.declared for g in grids}
-    grid = Grid(
-        spread([g.scale for g in grids]),
-        spread([g.offset for g in grids]),
-        spread([g.low for g in grids]),
-        spread([g.high for g in grids]),
-        all(g.exact for g in grids),
-        types.pop() if len(types) == 1 else None,
-    )
-    return between(low, high, grid)
+    declared = types.pop() if len(types) == 1 else None
+    exact = all(g.exact for g in grids)
+    return between(low, high, Grid(scale, offset, lows, highs, exact, declared))
 
 
 def _split(site: NodeInfo) -> Sequence[ValueInfo] | None:
-    x, axis = site.info(0), _axis(site, 0)
-    count = len(site.node.outputs)
-    if x.channel_axis is None or x.channel_axis != axis:
+    x, shape, count = site.info(0), site.shapes[0], len(site.node.outputs)
+    axis = x.channel_axis
+    if axis is None or axis != _axis(site, 0):
         return [replace(x, constant=None)] * count
-    size = None if site.shapes[0] is None else site.shapes[0][axis]
-    given = site.array(1)
-    if given is not None:
-        sizes = [int(n) for n in given]
-    elif size is not None and not site.has(1):
+    size = None if shape is None else shape[axis]
+    sizes = site.array(1)
+    if sizes is None and size is not None and not site.has(1):
         # The last part is smaller where the size cannot be divided.
         part = -(-size // count)
-        sizes = [min(part, size - k * part) for k in range(count)]
-    else:
+        sizes = np.array([min(part, size - k * part) for k in range(count)], dtype=np.int64)
+    if sizes is None:
         return [collapsed(x)] * count
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    cut = []
-    for first, last in itertools.pairwise(starts):
-        index = np.arange(first, last, dtype=np.int64)
-        cut.append(x.mapped(functools.partial(np.take, indices=index, axis=axis)))
-    return cut
+    channels = np.arange(sizes.sum(), dtype=np.int64)
+    parts = np.split(channels, np.cumsum(sizes)[:-1])
+    return [x.mapped(taking(part, axis)) for part in parts]
 
 
 def _slice(site: NodeInfo) -> ValueInfo | None:
@@ -163,31 +153,21 @@ def _slice(site: NodeInfo) -> ValueInfo | None:
     axis = x.channel_axis
     if axis is None:
         return x
-    arrays = [site.array(k) for k in range(1, 5)]
+    starts, ends, axes, steps = (site.array(k) for k in range(1, 5))
     size = None if shape is None else shape[axis]
-    if size is None or shape is None or arrays[0] is None or arrays[1] is None:
+    is_open = any(site.has(k) and site.array(k) is None for k in (3, 4))
+    if shape is None or size is None or starts is None or ends is None or is_open:
         return collapsed(x)
-    if any(site.has(k) and arrays[k - 1] is None for k in (3, 4)):
-        return collapsed(x)
-    starts, ends = arrays[0].reshape(-1), arrays[1].reshape(-1)
-    count = starts.size
-    axes = np.arange(count) if arrays[2] is None else arrays[2].reshape(-1)
-    steps = [1] * count if arrays[3] is None else arrays[3].reshape(-1)
-    for first, last, place, step in zip(starts, ends, axes, steps, strict=True):
-        if int(place) % len(shape) == axis:
-            return _cut(x, axis, size, slice(int(first), int(last), int(step)))
+    axes = np.arange(starts.size) if axes is None else axes
+    steps = np.ones_like(starts) if steps is None else steps
+    columns = (array.reshape(-1).tolist() for array in (starts, ends, axes, steps))
+    for first, last, place, step in zip(*columns, strict=True):
+        if place % len(shape) == axis:
+            # Beyond the front is the only way in which ONNX can say "down to the first".
+            stop = None if step < 0 and last < -size else last
+            index = np.arange(size, dtype=np.int64)[first:stop:step]
+            return x.mapped(taking(index, axis)) if index.size else collapsed(x)
     return x
-
-
-def _cut(x: ValueInfo, axis: int, size: int, part: slice) -> ValueInfo:
-    channels = range(size)[part]
-    if part.step < 0 and part.stop < -size:
-        # The only way in which ONNX can say "down to the first".
-        channels = range(size)[part.start :: part.step]
-    if not channels:
-        return collapsed(x)
-    index = np.array(channels, dtype=np.int64)
-    return x.mapped(functools.partial(np.take, indices=index, axis=axis))
 
 
 def _gather(site: NodeInfo) -> ValueInfo | None:
@@ -195,7 +175,7 @@ def _gather(site: NodeInfo) -> ValueInfo | None:
     if x.channel_axis is None:
         return replace(x, constant=None)
     if x.channel_axis == axis and index is not None and index.ndim == 1:
-        return x.mapped(functools.partial(np.take, indices=index, axis=axis))
+        return x.mapped(taking(index, x.channel_axis))
     return collapsed(x)
 
 
@@ -213,7 +193,7 @@ def _pad(site: NodeInfo) -> ValueInfo | None:
     value = site.array(2) if site.has(2) else np.zeros((), dtype=np.float32)
     if value is None or value.size != 1:
         return None
-    return union(replace(x, constant=None), of_constant(Constant(value.reshape(()))))
+    return union(x, of_constant(Constant(value.reshape(()))))
 
 
 def _resize(site: NodeInfo) -> ValueInfo | None:

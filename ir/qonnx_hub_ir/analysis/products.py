@@ -24,7 +24,7 @@ from qonnx_hub_ir.analysis.grids import (
 )
 from qonnx_hub_ir.analysis.integer_sums import SumRange, sum_range
 from qonnx_hub_ir.analysis.rule_context import NodeInfo, within_grid
-from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between
+from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, axis_shape, between
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -204,7 +204,7 @@ def product_grid(x: ValueInfo, terms: Terms) -> ProductSums | None:
 
 def placed(info: ValueInfo, axis: int, rank: int) -> ValueInfo:
     """Return the same with arrays of one value per channel along an axis of the output."""
-    shape = tuple(-1 if k == axis % rank else 1 for k in range(rank))
+    shape = axis_shape(axis % rank, rank)
     return info.mapped(lambda array: array.reshape(shape))
 
 

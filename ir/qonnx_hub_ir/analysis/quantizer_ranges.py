@@ -21,6 +21,7 @@ from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, rounded_outw
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     ValueInfo,
+    axis_shape,
     between,
     collapsed,
     of_constant,
@@ -192,29 +193,27 @@ def of_quantized_constant(
     return of_constant(Constant(result, integers, scale, exact, declared))
 
 
-def _linear_parameters(site: NodeInfo, axis: int) -> tuple[Array, Array] | None:
+def _linear_parameters(site: NodeInfo) -> tuple[Array, Array] | None:
     """Return scale and zero point of a (De)QuantizeLinear, ready to broadcast."""
     scale, shape = site.array(1), site.shapes[0]
     if scale is None or shape is None or site.attr("block_size", 0):
         return None
-    if not np.all(scale > 0):
-        return None
     zero = site.array(2) if site.has(2) else np.zeros((), dtype=np.int64)
-    if zero is None or zero.dtype.kind not in "iu" or scale.ndim > 1:
+    if zero is None or zero.dtype.kind not in "iu" or not np.all(scale > 0) or scale.ndim > 1:
         return None
-    rank = len(shape)
-    if rank == 0 and scale.size > 1:
+    if not shape and scale.size > 1:
         return None
-    after = (1,) * (rank - 1 - axis % max(rank, 1))
+    axis = int(site.attr("axis", 1)) % max(len(shape), 1)
+    place = axis_shape(axis, len(shape))
     placed = [
-        p.reshape(()) if p.size == 1 else p.reshape(-1, *after)
+        p.reshape(()) if p.size == 1 else p.reshape(place)
         for p in (scale, zero.astype(np.int64))
     ]
     return placed[0], placed[1]
 
 
 def _quantize_linear(site: NodeInfo) -> ValueInfo | None:
-    known = _linear_parameters(site, int(site.attr("axis", 1)))
+    known = _linear_parameters(site)
     target, x = site.dtype, site.info(0)
     if known is None or target is None or target.kind not in "iu":
         return None
@@ -233,7 +232,7 @@ def _quantize_linear(site: NodeInfo) -> ValueInfo | None:
 
 
 def _dequantize_linear(site: NodeInfo) -> ValueInfo | None:
-    known = _linear_parameters(site, int(site.attr("axis", 1)))
+    known = _linear_parameters(site)
     if known is None or not site.is_float:
         return None
     x, (scale, zero) = site.info(0), known
@@ -255,18 +254,14 @@ def _multi_threshold(site: NodeInfo) -> ValueInfo | None:
     """Return the range of how many thresholds a value reaches, scaled and moved."""
     thresholds, x = site.array(1), site.info(0)
     rank = None if site.shapes[0] is None else len(site.shapes[0])
-    if (
-        thresholds is None
-        or thresholds.ndim != 2
-        or rank is None
-        or np.isnan(thresholds).any()
-    ):
+    if thresholds is None or thresholds.ndim != 2 or rank is None:
+        return None
+    if np.isnan(thresholds).any():
         return None
     axis = channel_axis(str(site.attr("data_layout", "")), rank)
     if thresholds.shape[0] == 1 or x.channel_axis not in (None, axis):
         x = collapsed(x)
-    table = thresholds.astype(np.float64)
-    shape = tuple(-1 if k == axis else 1 for k in range(rank))
+    table, shape = thresholds.astype(np.float64), axis_shape(axis, rank)
     counts = [
         (table <= end.reshape(-1, 1)).sum(axis=1, dtype=np.int64).reshape(shape)
         for end in (x.low, x.high)

@@ -19,6 +19,7 @@ from qonnx_hub_ir.analysis.grids import (
     whole_numbers,
 )
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
+from qonnx_hub_ir.graph.constants import full_rank
 from qonnx_hub_ir.quantizers import Array, bits_of_range, integer_bounds
 
 Shape = tuple[int | None, ...] | None
@@ -198,11 +199,10 @@ def of_type(datatype: IntegerType) -> ValueInfo:
 def of_constant(constant: Constant) -> ValueInfo:
     """Return what is known about a constant, channel by channel where one axis is enough."""
     values, grid = constant.values, None
-    if values.size == 0 or values.dtype.kind not in "iuf":
+    is_number = values.size > 0 and values.dtype.kind in "iuf"
+    if not is_number or not bool(np.all(np.isfinite(values))):
         return replace(unbounded(), constant=constant)
     wide = values.astype(np.float64)
-    if not bool(np.all(np.isfinite(wide))):
-        return replace(unbounded(), constant=constant)
     if constant.integers is None:
         constant = _with_plain_grid(constant)
     if constant.integers is not None and constant.scale is not None:
@@ -231,26 +231,26 @@ def settled(info: ValueInfo, shape: Shape) -> ValueInfo:
         info: Arrays that broadcast to the tensor.
         shape: The tensor's shape; where the rank is not known, nothing stays per channel.
     """
-    rank = None if shape is None else len(shape)
     ends, steps = [info.low, info.high], []
     if info.grid is not None:
         ends += [info.grid.low, info.grid.high]
         steps = [info.grid.scale, info.grid.offset]
     if not any(array.ndim for array in (*ends, *steps)):
         return info
-    # Steps that differ have to stay apart, or there is no grid any more.
-    axis = _channel_axis(steps, rank)
-    axis = _channel_axis(ends, rank) if axis is None else axis
+    axis, rank = None, max(array.ndim for array in (*ends, *steps))
+    if shape is not None:
+        rank = len(shape)
+        # Steps that differ have to stay apart, or there is no grid any more.
+        axis = _channel_axis(steps, rank)
+        axis = _channel_axis(ends, rank) if axis is None else axis
     grid = None if info.grid is None else _settled_grid(info.grid, rank, axis)
     low, high = _reduced(info.low, rank, axis, np.min), _reduced(info.high, rank, axis, np.max)
     low, high = np.broadcast_arrays(low, high)
     return ValueInfo(low, high, grid, info.constant)
 
 
-def _channel_axis(arrays: Sequence[Array], rank: int | None) -> int | None:
+def _channel_axis(arrays: Sequence[Array], rank: int) -> int | None:
     """Return the axis that stays: the second where it differs, else the last that does."""
-    if rank is None:
-        return None
     longer = {
         axis + rank - a.ndim for a in arrays for axis, size in enumerate(a.shape) if size > 1
     }
@@ -260,55 +260,35 @@ def _channel_axis(arrays: Sequence[Array], rank: int | None) -> int | None:
     return 1 if 1 in longer and rank > 2 else max(longer)
 
 
-def _lined_up(array: Array, rank: int | None) -> Array:
-    if rank is None or array.ndim >= rank:
-        return array
-    return array.reshape((1,) * (rank - array.ndim) + array.shape)
-
-
 def _other_axes(array: Array, axis: int | None) -> tuple[int, ...]:
     return tuple(k for k in range(array.ndim) if k != axis and array.shape[k] > 1)
 
 
-def _reduced(array: Array, rank: int | None, axis: int | None, how: object) -> Array:
-    if array.size == 1:
-        return array.reshape(())
-    lined = _lined_up(array, rank)
-    others = _other_axes(lined, axis)
-    if others:
-        lined = np.asarray(how(lined, axis=others, keepdims=True))  # type: ignore[operator]
+def _reduced(array: Array, rank: int, axis: int | None, how: Callable[..., Array]) -> Array:
+    lined = full_rank(array, rank)
+    lined = np.asarray(how(lined, axis=_other_axes(lined, axis), keepdims=True))
     return lined.reshape(()) if lined.size == 1 else lined
 
 
-def _settled_grid(grid: Grid, rank: int | None, axis: int | None) -> Grid | None:
-    parts = (grid.scale, grid.offset, grid.low, grid.high)
-    lined = [_lined_up(a, rank) for a in parts]
-    scale, offset = lined[0], lined[1]
-    others = _other_axes(scale, axis)
-    if others:
-        common = common_scale_along(scale, others)
-        finer = None if common is None else refined(grid, _lined_up(common, rank))
-        if common is None or finer is None:
-            return None
-        grid, scale = finer, common
-    others = _other_axes(offset, axis)
-    if others:
-        first = offset[
-            tuple(slice(0, 1) if k in others else slice(None) for k in range(offset.ndim))
-        ]
-        if not bool(np.all(offset == first)):
-            return None
-        offset = first
+def _settled_grid(grid: Grid, rank: int, axis: int | None) -> Grid | None:
+    scale = full_rank(grid.scale, rank)
+    common = common_scale_along(scale, _other_axes(scale, axis))
+    finer = None if common is None else refined(grid, common)
+    offset = _reduced(grid.offset, rank, axis, np.min)
+    if common is None or finer is None:
+        return None
+    if bool(np.any(offset != _reduced(grid.offset, rank, axis, np.max))):
+        return None
     low, high = np.broadcast_arrays(
-        _reduced(grid.low, rank, axis, np.min), _reduced(grid.high, rank, axis, np.max)
+        _reduced(finer.low, rank, axis, np.min), _reduced(finer.high, rank, axis, np.max)
     )
-    return replace(
-        grid,
-        scale=scale.reshape(()) if scale.size == 1 else scale,
-        offset=offset.reshape(()) if offset.size == 1 else offset,
-        low=low,
-        high=high,
-    )
+    scale = _reduced(common, rank, axis, np.min)
+    return replace(finer, scale=scale, offset=offset, low=low, high=high)
+
+
+def axis_shape(axis: int, rank: int, size: int = -1) -> tuple[int, ...]:
+    """Return the shape of an array with several elements along one axis only."""
+    return tuple(size if k == axis else 1 for k in range(rank))
 
 
 def channels_on(info: ValueInfo, axis: int) -> ValueInfo:
