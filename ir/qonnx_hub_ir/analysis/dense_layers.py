@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub_ir.analysis.float_error import sum_margin
-from qonnx_hub_ir.analysis.grids import Grid, holds, in_reach, product_is_exact
+from qonnx_hub_ir.analysis.pointwise import multiplied
+from qonnx_hub_ir.analysis.pooling import total
 from qonnx_hub_ir.analysis.products import Terms, arranged, dense, flat_bias, placed, scaled
-from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, within_grid
+from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, is_padded
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
     ValueInfo,
-    between,
     channels_on,
     collapsed,
 )
@@ -36,13 +35,13 @@ class DenseLayer:
     Attributes:
         x: What is known about its input, per input channel.
         terms: Its sums.
-        bias: What it adds, per output; ``None`` for nothing.
+        bias: What it adds, per output.
         axis: Axis of the outputs' channels.
     """
 
     x: ValueInfo
     terms: Terms
-    bias: Constant | None
+    bias: Constant
     axis: int
 
 
@@ -56,10 +55,10 @@ def _layer(site: NodeInfo) -> ValueInfo | None:
     layer = read_layer(site)
     if layer is None:
         return _both_move(site) if site.node.op_type == "MatMul" and site.is_float else None
-    rank = None if site.shape is None else len(site.shape)
     found = dense(site, layer.x, layer.terms, layer.bias)
-    found = between(found.low, found.high, found.grid)
-    return collapsed(found) if rank is None else placed(found, layer.axis, rank)
+    if site.shape is None:
+        return collapsed(found)
+    return placed(found, layer.axis, len(site.shape))
 
 
 def _weights(site: NodeInfo, index: int, least_rank: int = 1) -> Constant | None:
@@ -81,9 +80,8 @@ def _matmul(site: NodeInfo) -> DenseLayer | None:
     order = (1, 0) if is_right else (0, 1)
     outputs, count = (constant.values.shape[k] for k in order)
     terms = _plain(arranged(constant, order, (outputs, 1, count)))
-    if is_right:
-        return DenseLayer(channels_on(left, len(before) - 1), terms, None, -1)
-    return DenseLayer(channels_on(right, len(before) - 2), terms, None, -2)
+    x, axis = (left, -1) if is_right else (right, -2)
+    return DenseLayer(channels_on(x, len(before) + axis), terms, _no_bias(outputs), axis)
 
 
 def _plain(weights: Constant) -> Terms:
@@ -101,111 +99,64 @@ def _gemm(site: NodeInfo) -> DenseLayer | None:
     outputs, count = (weights.values.shape[k] for k in order)
     factor = float(site.attr("alpha", 1.0))
     table = scaled(arranged(weights, order, (outputs, 1, count)), factor)
-    bias, known = _bias(site, outputs, float(site.attr("beta", 1.0)))
-    if not known:
+    bias = _bias(site, outputs, float(site.attr("beta", 1.0)))
+    if bias is None:
         return None
     axis = 0 if site.attr("transA", 0) else 1
     return DenseLayer(channels_on(x, axis), _plain(table), bias, 1)
 
 
-def _bias(site: NodeInfo, outputs: int, factor: float = 1.0) -> tuple[Constant | None, bool]:
-    """Return the bias per output, and whether it is known at all."""
+def _no_bias(outputs: int) -> Constant:
+    return Constant(np.zeros(outputs, dtype=np.float64))
+
+
+def _bias(site: NodeInfo, outputs: int, factor: float = 1.0) -> Constant | None:
+    """Return the bias per output, ``None`` where it is not known."""
     if not site.has(2) or factor == 0.0:
-        return None, True
+        return _no_bias(outputs)
     constant = _weights(site, 2, least_rank=0)
     flat = None if constant is None else flat_bias(constant, outputs)
-    return (None, False) if flat is None else (scaled(flat, factor), True)
+    return None if flat is None else scaled(flat, factor)
 
 
-def _conv(site: NodeInfo) -> DenseLayer | None:
+def _convolution(site: NodeInfo) -> DenseLayer | None:
     x, weights = site.info(0), _weights(site, 1, least_rank=3)
-    if weights is None:
-        return None
-    outputs, per_group, *kernel = weights.values.shape
-    taps = int(np.prod(kernel))
-    table = arranged(
-        weights, (0, *range(2, weights.values.ndim), 1), (outputs, taps, per_group)
-    )
     groups = int(site.attr("group", 1))
-    group = np.arange(outputs, dtype=np.int64) // max(outputs // groups, 1)
-    inputs = group[:, None] * per_group + np.arange(per_group, dtype=np.int64)
-    bias, known = _bias(site, outputs)
-    if not known:
+    if weights is None or weights.values.shape[0] % groups:
         return None
-    terms = Terms(table, inputs[:, None, :], _patterns(site, tuple(kernel)))
-    return DenseLayer(channels_on(x, 1), terms, bias, 1)
-
-
-def _conv_transpose(site: NodeInfo) -> DenseLayer | None:
-    x, weights = site.info(0), _weights(site, 1, least_rank=3)
-    if weights is None:
-        return None
-    channels, per_group, *kernel = weights.values.shape
-    groups = int(site.attr("group", 1))
-    inner = channels // groups
-    rank = len(kernel)
-    grouped = arranged(
-        weights, tuple(range(rank + 2)), (groups, inner, per_group, int(np.prod(kernel)))
-    )
-    table = arranged(grouped, (0, 2, 3, 1), (groups * per_group, int(np.prod(kernel)), inner))
-    group = np.arange(groups * per_group, dtype=np.int64) // per_group
+    first, second, *kernel = weights.values.shape
+    taps = math.prod(kernel)
+    if site.node.op_type == "Conv":
+        outputs, inner, order = first // groups, second, (0, 1, 3, 2)
+    else:
+        outputs, inner, order = second, first // groups, (0, 2, 3, 1)
+    axes = tuple(range(weights.values.ndim))
+    grouped = arranged(weights, axes, (groups, first // groups, second, taps))
+    table = arranged(grouped, order, (groups * outputs, taps, inner))
+    group = np.arange(groups * outputs, dtype=np.int64) // outputs
     inputs = group[:, None] * inner + np.arange(inner, dtype=np.int64)
-    bias, known = _bias(site, groups * per_group)
-    if not known:
+    bias = _bias(site, groups * outputs)
+    if bias is None:
         return None
     terms = Terms(table, inputs[:, None, :], _patterns(site, tuple(kernel)))
     return DenseLayer(channels_on(x, 1), terms, bias, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One spatial axis of a convolution.
-
-    Attributes:
-        size: Of the input.
-        out: Of the output.
-        kernel: Number of taps.
-        stride: Step.
-        dilation: Distance of the taps.
-        before: Padding in front.
-    """
-
-    size: int
-    out: int
-    kernel: int
-    stride: int
-    dilation: int
-    before: int
-
-
-def _taps(side: _Side, *, is_transposed: bool) -> Array:
-    """Return which taps of each output meet an element of the input, bool (outputs, taps)."""
-    outputs, taps = np.arange(side.out)[:, None], np.arange(side.kernel)
-    if not is_transposed:
-        place = outputs * side.stride - side.before + taps * side.dilation
-        return np.asarray((place >= 0) & (place < side.size))
-    place = outputs + side.before - taps * side.dilation
-    inside = (place >= 0) & (place < side.size * side.stride)
-    return np.asarray(inside & (place % side.stride == 0))
 
 
 def _patterns(site: NodeInfo, kernel: tuple[int, ...]) -> Array | None:
     """Return all different sets of taps that count at some place, bool (patterns, taps)."""
-    rank = len(kernel)
     is_transposed = site.node.op_type == "ConvTranspose"
-    pads = tuple(site.attr("pads") or (0,) * (2 * rank))
-    auto = site.attr("auto_pad", "NOTSET")
-    padded = auto.startswith("SAME") or (auto == "NOTSET" and any(pads))
-    if not padded and not is_transposed:
-        return np.ones((1, int(np.prod(kernel))), dtype=np.bool_)
-    if is_transposed and (auto != "NOTSET" or site.attr("output_shape")):
+    if not is_padded(site) and not is_transposed:
+        return np.ones((1, math.prod(kernel)), dtype=np.bool_)
+    if is_transposed and (
+        site.attr("auto_pad", "NOTSET") != "NOTSET" or site.attr("output_shape")
+    ):
         # Libraries disagree about which side gets the odd element.
         return None
-    sides = _sides(site, kernel, pads if auto == "NOTSET" else None)
+    sides = _sides(site, kernel)
     if sides is None:
         return None
-    rows = [np.unique(_taps(side, is_transposed=is_transposed), axis=0) for side in sides]
-    if np.prod([len(row) for row in rows]) > _MOST_PATTERNS:
+    rows = [np.unique(side, axis=0) for side in sides]
+    if math.prod(len(row) for row in rows) > _MOST_PATTERNS:
         return None
     found = [
         functools.reduce(lambda one, other: (one[:, None] & other).reshape(-1), choice)
@@ -214,9 +165,9 @@ def _patterns(site: NodeInfo, kernel: tuple[int, ...]) -> Array | None:
     return np.array(found, dtype=np.bool_)
 
 
-def _sides(
-    site: NodeInfo, kernel: tuple[int, ...], pads: tuple[int, ...] | None
-) -> list[_Side] | None:
+def _sides(site: NodeInfo, kernel: tuple[int, ...]) -> list[Array] | None:
+    """Return which taps meet the input along each spatial axis, bool (outputs, taps)."""
+    auto, pads = site.attr("auto_pad", "NOTSET"), site.attr("pads") or (0,) * len(kernel)
     strides, dilations = (
         tuple(site.attr(name) or (1,) * len(kernel)) for name in ("strides", "dilations")
     )
@@ -225,12 +176,18 @@ def _sides(
         return None
     sides = []
     for k, (size, out, taps) in enumerate(zip(sizes, outs, kernel, strict=True)):
-        if pads is not None:
-            before = pads[k]
+        stride, before = strides[k], pads[k]
+        if auto != "NOTSET":
+            total = max((out - 1) * stride + (taps - 1) * dilations[k] + 1 - size, 0)
+            before = total // 2 if auto == "SAME_UPPER" else -(-total // 2)
+        outputs, offsets = np.arange(out)[:, None], np.arange(taps) * dilations[k]
+        if site.node.op_type == "Conv":
+            place = outputs * stride - before + offsets
+            sides.append(np.asarray((place >= 0) & (place < size)))
         else:
-            total = max((out - 1) * strides[k] + (taps - 1) * dilations[k] + 1 - size, 0)
-            before = total // 2 if site.attr("auto_pad") == "SAME_UPPER" else -(-total // 2)
-        sides.append(_Side(size, out, taps, strides[k], dilations[k], before))
+            place = outputs + before - offsets
+            inside = (place >= 0) & (place < size * stride)
+            sides.append(np.asarray(inside & (place % stride == 0)))
     return sides
 
 
@@ -248,38 +205,12 @@ def _both_move(site: NodeInfo) -> ValueInfo | None:
     count = None if not site.shapes[0] else site.shapes[0][-1]
     if count is None or not (a.is_bounded and b.is_bounded):
         return None
-    corners = [float(x * y) for x in (a.low, a.high) for y in (b.low, b.high)]
-    magnitude = count * max(abs(corner) for corner in corners)
-    growth = sum_margin(count + 1, site.rounding_unit)
-    if math.isinf(growth):
-        return None
-    margin = growth * magnitude
-    found = between(count * min(corners) - margin, count * max(corners) + margin)
-    if a.grid is None or b.grid is None or a.grid.has_offset or b.grid.has_offset:
-        return found
-    whole = [
-        int(x) * int(y) * count
-        for x in (a.grid.low, a.grid.high)
-        for y in (b.grid.low, b.grid.high)
-    ]
-    largest = np.array(float(max(abs(n) for n in whole)), dtype=np.float64)
-    if not in_reach(largest):
-        return found
-    scale = np.asarray(a.grid.scale * b.grid.scale)
-    exact = a.grid.exact and b.grid.exact and product_is_exact(a.grid.scale, b.grid.scale)
-    grid = Grid(
-        scale,
-        np.zeros((), dtype=np.float64),
-        np.array(min(whole), dtype=np.int64),
-        np.array(max(whole), dtype=np.int64),
-        exact and holds(site.float_type, largest * scale, scale),
-    )
-    return within_grid(replace(found, grid=grid))
+    return total(site, multiplied(site, a, b), count)
 
 
 _READERS = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
     "Gemm": _gemm,
     "MatMul": _matmul,
 }

@@ -14,9 +14,16 @@ from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis.grids import whole_numbers
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
 from qonnx_hub_ir.analysis.pointwise import scaled_grid
-from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, widened
+from qonnx_hub_ir.analysis.rule_context import (
+    NodeInfo,
+    Rule,
+    RuleTable,
+    widened,
+    without_nan,
+)
 from qonnx_hub_ir.analysis.value_info import ValueInfo, between
 from qonnx_hub_ir.graph.affine import batchnorm_affine
+from qonnx_hub_ir.graph.constants import along_channels
 from qonnx_hub_ir.quantizers import Array
 
 _FUNCTION_MARGIN = 2.0**-18
@@ -24,38 +31,37 @@ _FUNCTION_MARGIN = 2.0**-18
 single-precision library."""
 
 
-def _to_whole(how: Callable[[Array], Array]) -> Callable[[NodeInfo], ValueInfo | None]:
-    def rule(site: NodeInfo) -> ValueInfo | None:
-        x = site.info(0)
-        low, high = how(x.low), how(x.high)
-        if not site.is_float or not x.is_bounded:
-            return between(low, high)
-        if np.any(largest_magnitude(low, high) >= 2.0**53):
-            return between(low, high)
-        return between(low, high, whole_numbers(low, high))
-
-    return rule
+def _whole(low: Array, high: Array) -> ValueInfo:
+    """Return the range of whole numbers; they lie on a grid where float64 tells them apart."""
+    is_followed = bool(np.all(largest_magnitude(low, high) < 2.0**53))
+    return between(low, high, whole_numbers(low, high) if is_followed else None)
 
 
-def _increasing(
-    how: Callable[[NodeInfo, Array], Array],
-) -> Callable[[NodeInfo], ValueInfo | None]:
+def _to_whole(how: Callable[[Array], Array]) -> Rule:
+    return lambda site: _whole(how(site.info(0).low), how(site.info(0).high))
+
+
+def _nearly(low: Array, high: Array) -> ValueInfo:
+    """Return the range of a function that every library computes in its own way."""
+    reach = largest_magnitude(low, high)
+    margin = _FUNCTION_MARGIN * np.maximum(np.where(np.isfinite(reach), reach, 1.0), 1.0)
+    return widened(low, high, margin)
+
+
+def _is_coarse(site: NodeInfo) -> bool:
+    """Return whether the type's own rounding may go beyond the margin around functions."""
+    return not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2
+
+
+def _increasing(how: Callable[[NodeInfo, Array], Array]) -> Rule:
     """Return the rule of a function that keeps order; the table knows what it never passes."""
 
-    def rule(site: NodeInfo) -> ValueInfo | None:
+    def rule(site: NodeInfo) -> ValueInfo:
         lowest, highest = operators.bounds(site.node) or (-np.inf, np.inf)
-        if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
+        if _is_coarse(site):
             return between(lowest, highest)
         x = site.info(0)
-        with np.errstate(all="ignore"):
-            low, high = how(site, x.low), how(site, x.high)
-        low, high = (
-            np.where(np.isnan(low), -np.inf, low),
-            np.where(np.isnan(high), np.inf, high),
-        )
-        reach = largest_magnitude(low, high)
-        margin = _FUNCTION_MARGIN * np.maximum(np.where(np.isfinite(reach), reach, 1.0), 1.0)
-        found = widened(low, high, margin)
+        found = _nearly(*without_nan(how(site, x.low), how(site, x.high)))
         return between(np.maximum(found.low, lowest), np.minimum(found.high, highest))
 
     return rule
@@ -85,16 +91,12 @@ def _elu(site: NodeInfo, x: Array) -> Array:
 def _hard_swish(site: NodeInfo) -> ValueInfo | None:
     """Return the range of ``x * clip(x / 6 + 0.5, 0, 1)``, which is lowest at -1.5."""
     x = site.info(0)
-    if not site.is_float or site.rounding_unit > _FUNCTION_MARGIN / 2:
+    if _is_coarse(site):
         return None
-    finite = [np.clip(end, -4.0, np.inf) for end in (x.low, x.high)]
-    with np.errstate(all="ignore"):
-        ends = [end * np.clip(end / 6 + 0.5, 0.0, 1.0) for end in finite]
+    finite = [np.maximum(end, -4.0) for end in (x.low, x.high)]
+    ends = [end * np.clip(end / 6 + 0.5, 0.0, 1.0) for end in finite]
     turns = (x.low <= -1.5) & (x.high >= -1.5)
-    low = np.where(turns, -0.375, np.minimum(*ends))
-    high = np.maximum(*ends)
-    reach = np.maximum(np.where(np.isfinite(high), np.abs(high), 1.0), 1.0)
-    return widened(low, high, _FUNCTION_MARGIN * reach)
+    return _nearly(np.where(turns, -0.375, np.minimum(*ends)), np.maximum(*ends))
 
 
 def _batch_normalization(site: NodeInfo) -> ValueInfo | None:
@@ -105,20 +107,18 @@ def _batch_normalization(site: NodeInfo) -> ValueInfo | None:
     known = [a.astype(np.float64) for a in arrays if a is not None]
     if len(known) != 4 or not all(bool(np.all(np.isfinite(a))) for a in known):
         return None
-    place = (1, -1, *(1,) * (len(shape) - 2))
-    gain, shift, mean, variance = (a.reshape(place) for a in known)
+    gain, shift, mean, variance = (along_channels(a, len(shape)) for a in known)
     epsilon = float(site.attr("epsilon", 1e-5))
     if not bool(np.all(variance + epsilon > 0)):
         return None
     x, (factor, added) = site.info(0), batchnorm_affine(gain, shift, mean, variance, epsilon)
-    with np.errstate(all="ignore"):
-        corners = [
-            np.nan_to_num((end - mean) * factor, nan=0.0, posinf=np.inf, neginf=-np.inf)
-            for end in (x.low, x.high)
-        ]
-        # No library's order of operations is known: each of a handful rounds once.
-        reach = (x.magnitude + np.abs(mean)) * np.abs(factor)
-        margin = 16 * site.rounding_unit * (np.nan_to_num(reach) + np.abs(shift))
+    corners = [
+        np.nan_to_num((end - mean) * factor, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        for end in (x.low, x.high)
+    ]
+    # No library's order of operations is known: each of a handful rounds once.
+    reach = (x.magnitude + np.abs(mean)) * np.abs(factor)
+    margin = 16 * site.rounding_unit * (np.nan_to_num(reach) + np.abs(shift))
     found = widened(np.minimum(*corners) + shift, np.maximum(*corners) + shift, margin)
     grid = None if x.grid is None else scaled_grid(site, x.grid, factor)
     if grid is not None:
@@ -131,21 +131,15 @@ def _cast(site: NodeInfo) -> ValueInfo | None:
     if target is None:
         return None
     if site.is_float:
-        with np.errstate(all="ignore"):
-            low = x.low.astype(target).astype(np.float64)
-            high = x.high.astype(target).astype(np.float64)
-        grid = x.grid
-        return between(low, high, None if grid is None else grid.held_by(site.float_type))
+        grid = None if x.grid is None else x.grid.held_by(target)
+        return between(x.low.astype(target), x.high.astype(target), grid)
     if target.kind not in "iu":
         return None
     limits = np.iinfo(target)
     # Beyond its limits a type wraps, or not, as the library likes.
     if np.any(x.low <= limits.min - 1.0) or np.any(x.high >= limits.max + 1.0):
         return None
-    low, high = np.trunc(x.low), np.trunc(x.high)
-    if np.any(largest_magnitude(low, high) >= 2.0**53):
-        return None
-    return between(low, high, whole_numbers(low, high))
+    return _whole(np.trunc(x.low), np.trunc(x.high))
 
 
 RULES: RuleTable = {

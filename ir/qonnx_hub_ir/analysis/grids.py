@@ -93,17 +93,11 @@ class Grid:
 
     def mapped(self, move: Callable[[Array], Array]) -> Grid:
         """Return the grid with every array of several elements moved."""
-
-        def place(array: Array) -> Array:
-            return np.asarray(move(array)) if array.size > 1 else array
-
-        return replace(
-            self,
-            scale=place(self.scale),
-            offset=place(self.offset),
-            low=place(self.low),
-            high=place(self.high),
+        scale, offset, low, high = (
+            np.asarray(move(array)) if array.size > 1 else array
+            for array in (self.scale, self.offset, self.low, self.high)
         )
+        return replace(self, scale=scale, offset=offset, low=low, high=high)
 
     def held_by(self, dtype: np.dtype[np.generic]) -> Grid:
         """Return the grid, exact only if a float type holds each of its values."""
@@ -166,22 +160,16 @@ def product_is_exact(a: Array, b: Array) -> bool:
     return bool(np.all(odd_part(np.abs(a)) * odd_part(np.abs(b)) < 2.0**53))
 
 
-def common_scale(*scales: Array) -> Array | None:
-    """Return the largest number of which all scales are whole multiples, place by place.
+def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
+    """Return the largest number of which all scales along some axes are whole multiples.
 
     Args:
-        *scales: Positive float64 arrays that broadcast together.
+        scales: Positive, float64.
+        axes: The axes; they stay with length 1.
 
     Returns:
         float64, or ``None`` where the scales have no common one that is worth having.
     """
-    arrays = np.broadcast_arrays(*[np.asarray(s, dtype=np.float64) for s in scales])
-    found = common_scale_along(np.stack(arrays), (0,))
-    return None if found is None else np.asarray(found[0])
-
-
-def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
-    """Return the common scale of all places along some axes, which stay with length 1."""
     kept = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(scales.ndim))
     first = scales[kept]
     if bool(np.all(scales == first)):
@@ -239,9 +227,11 @@ def in_reach(magnitude: Array) -> bool:
 
 def on_common_scale(a: Grid, b: Grid) -> tuple[Grid, Grid] | None:
     """Return the values of both on one scale; ``None`` where that is not worth having."""
-    scale = common_scale(a.scale, b.scale)
-    first = None if scale is None else refined(a, scale)
-    second = None if scale is None else refined(b, scale)
+    scales = np.stack(np.broadcast_arrays(a.scale, b.scale))
+    found = common_scale_along(scales, (0,))
+    if found is None:
+        return None
+    first, second = (refined(grid, np.asarray(found[0])) for grid in (a, b))
     return None if first is None or second is None else (first, second)
 
 

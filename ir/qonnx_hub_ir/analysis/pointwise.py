@@ -33,9 +33,10 @@ from qonnx_hub_ir.analysis.rule_context import (
     rounded_outward,
     widened,
     within_grid,
+    without_nan,
 )
 from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between, of_constant
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 _TOP = np.array(np.inf, dtype=np.float64)
 
@@ -46,12 +47,8 @@ def _corner_range(site: NodeInfo, how: Corners, a: ValueInfo, b: ValueInfo) -> V
     """Return the range of a correctly rounded operation that keeps order in each input."""
     ends_a = rounded_outward(a.low, a.high, site.float_type)
     ends_b = rounded_outward(b.low, b.high, site.float_type)
-    with np.errstate(all="ignore"):
-        low, high = _extent(how, ends_a, ends_b)
-    # Infinity minus infinity, zero times infinity: what lies between can be anything.
-    return between(
-        np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-    )
+    # Infinity minus infinity, zero times infinity are NaN.
+    return between(*without_nan(*_extent(how, ends_a, ends_b)))
 
 
 def _extent(
@@ -120,7 +117,6 @@ def _shifted(site: NodeInfo, grid: Grid, number: Array) -> Grid | None:
 def multiplied(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return what is known about a product."""
     found = _corner_range(site, np.multiply, a, b)
-    grid = None
     for x, y in ((a, b), (b, a)):
         number = _point(y)
         if x.grid is not None and number is not None:
@@ -172,8 +168,7 @@ def _arithmetic(
         return None
     low, high = _extent(how, (a.low, a.high), (b.low, b.high))
     limits = np.iinfo(site.dtype)
-    largest = min(float(limits.max), 2.0**52)
-    if np.any(low < max(float(limits.min), -(2.0**52))) or np.any(high > largest):
+    if np.any(low < max(limits.min, -(2**52))) or np.any(high > min(limits.max, 2**52)):
         return None
     return between(low, high, whole_numbers(low, high))
 
@@ -189,8 +184,7 @@ def _divide(site: NodeInfo) -> ValueInfo | None:
     if x.grid is not None and number is not None:
         inverse = 1.0 / number
         grid = scaled_grid(site, x.grid, inverse)
-        mantissa, _ = np.frexp(np.abs(number))
-        if grid is not None and not bool(np.all(mantissa == 0.5)):
+        if grid is not None and not is_power_of_two(np.abs(number)):
             scale = np.asarray(x.grid.scale / np.abs(number))
             offset = np.asarray(x.grid.offset / number)
             grid = replace(grid, scale=scale, offset=offset, exact=False)
@@ -215,23 +209,14 @@ def _sum(site: NodeInfo) -> ValueInfo | None:
 
 def clipped(info: ValueInfo, low: Array, high: Array) -> ValueInfo:
     """Return what is known about values held between two numbers."""
-    constant = info.constant
-    if constant is not None and max(low.size, high.size) == 1:
-        return _clipped_constant(info, constant, low, high)
+    if info.constant is not None and max(low.size, high.size) == 1:
+        values = info.constant.values
+        if not bool(np.any((values < low) | (values > high))):
+            return info
+        return of_constant(Constant(np.clip(values, low, high).astype(values.dtype)))
     lows = np.minimum(np.maximum(info.low, low), high)
     highs = np.minimum(np.maximum(info.high, low), high)
     return within_grid(between(lows, highs, _clipped_grid(info, low, high)))
-
-
-def _clipped_constant(
-    info: ValueInfo, constant: Constant, low: Array, high: Array
-) -> ValueInfo:
-    values = constant.values
-    below, above = values < low, values > high
-    if not bool(np.any(below | above)):
-        return info
-    held = np.where(below, low, np.where(above, high, values)).astype(values.dtype)
-    return of_constant(Constant(held))
 
 
 def _clipped_grid(info: ValueInfo, low: Array, high: Array) -> Grid | None:
@@ -239,21 +224,21 @@ def _clipped_grid(info: ValueInfo, low: Array, high: Array) -> Grid | None:
     if grid is None:
         return None
     below, above = grid.ends()
+    is_below, is_above = bool(np.any(below < low)), bool(np.any(above > high))
     lows, highs = grid.low, grid.high
-    keeps = grid.declared
-    if bool(np.any(below < low)):
-        index = index_of(grid, low)
-        if index is None:
+    for limit, hold, is_beyond in (
+        (low, np.maximum, is_below),
+        (high, np.minimum, is_above),
+    ):
+        index = index_of(grid, limit) if is_beyond else None
+        if index is not None:
+            lows, highs = hold(lows, index), hold(highs, index)
+        elif is_beyond:
             return None
-        lows, highs = np.maximum(lows, index), np.maximum(highs, index)
-        keeps = None
-    if bool(np.any(above > high)):
-        index = index_of(grid, high)
-        if index is None:
-            return None
-        lows, highs = np.minimum(lows, index), np.minimum(highs, index)
-        keeps = keeps if keeps is not None and not keeps.signed else None
-    return replace(grid, low=lows, high=highs, declared=keeps)
+    declared = grid.declared
+    if is_below or (is_above and declared is not None and declared.signed):
+        declared = None
+    return replace(grid, low=lows, high=highs, declared=declared)
 
 
 def _clip(site: NodeInfo) -> ValueInfo | None:
@@ -269,10 +254,8 @@ def _clip(site: NodeInfo) -> ValueInfo | None:
 
 
 def _extreme(site: NodeInfo, pick: Corners) -> ValueInfo | None:
-    found = site.info(0)
-    for index in range(1, len(site.inputs)):
-        found = _extreme_of_two(found, site.info(index), pick)
-    return found
+    infos = [site.info(index) for index in range(len(site.inputs))]
+    return functools.reduce(lambda a, b: _extreme_of_two(a, b, pick), infos)
 
 
 def _extreme_of_two(a: ValueInfo, b: ValueInfo, pick: Corners) -> ValueInfo:
@@ -296,18 +279,15 @@ def _leaky(site: NodeInfo, slope: Array | None) -> ValueInfo | None:
     x = site.info(0)
     if slope is None or not site.is_float or not np.all((slope >= 0) & np.isfinite(slope)):
         return None
-    low, high = rounded_outward(x.low, x.high, site.float_type)
-    factor = slope.astype(site.float_type)
-    with np.errstate(all="ignore"):
-        ends = [
-            np.where(end < 0, np.nan_to_num(end * factor, nan=0.0, posinf=None), end)
-            for end in (low, high)
-        ]
     if bool(np.all(x.low >= 0)):
         return x
-    found = between(ends[0].astype(np.float64), ends[1].astype(np.float64))
-    found = between(np.where(np.isinf(x.low), -np.inf, found.low), found.high)
-    return within_grid(replace(found, grid=_leaky_grid(site, x.grid, slope)))
+    factor = slope.astype(site.float_type)
+    low, high = (
+        np.where(end < 0, np.nan_to_num(end * factor, nan=0.0), end)
+        for end in rounded_outward(x.low, x.high, site.float_type)
+    )
+    low = np.where(np.isinf(x.low), -np.inf, low)
+    return within_grid(between(low, high, _leaky_grid(site, x.grid, slope)))
 
 
 def _leaky_grid(site: NodeInfo, grid: Grid | None, slope: Array) -> Grid | None:
@@ -323,18 +303,17 @@ def _absolute(site: NodeInfo) -> ValueInfo | None:
     x = site.info(0)
     if not site.is_float:
         return None
-    holds_zero = (x.low <= 0) & (x.high >= 0)
-    ends = (np.abs(x.low), np.abs(x.high))
-    low = np.where(holds_zero, 0.0, np.minimum(*ends))
-    grid = x.grid
-    if grid is not None and not grid.has_offset:
-        inside = (grid.low <= 0) & (grid.high >= 0)
-        sizes = (np.abs(grid.low), np.abs(grid.high))
-        lows = np.where(inside, 0, np.minimum(*sizes))
-        grid = replace(grid, low=lows, high=np.maximum(*sizes), declared=None)
-    else:
-        grid = None
-    return within_grid(between(low, np.maximum(*ends), grid))
+    grid = None
+    if x.grid is not None and not x.grid.has_offset:
+        low, high = _magnitudes(x.grid.low, x.grid.high)
+        grid = replace(x.grid, low=low, high=high, declared=None)
+    return within_grid(between(*_magnitudes(x.low, x.high), grid))
+
+
+def _magnitudes(low: Array, high: Array) -> tuple[Array, Array]:
+    """Return the smallest and the largest magnitude between two ends."""
+    nearest = np.minimum(np.abs(low), np.abs(high))
+    return np.where((low <= 0) & (high >= 0), 0, nearest), largest_magnitude(low, high)
 
 
 RULES: RuleTable = {

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis.float_error import sum_error
 from qonnx_hub_ir.analysis.grids import Grid, in_reach
 from qonnx_hub_ir.analysis.pointwise import scaled_grid, union
 from qonnx_hub_ir.analysis.rule_context import (
     NodeInfo,
     RuleTable,
+    is_padded,
     widened,
     within_grid,
 )
@@ -25,15 +27,10 @@ from qonnx_hub_ir.analysis.value_info import (
     settled,
 )
 from qonnx_hub_ir.graph.queries import element_count
+from qonnx_hub_ir.quantizers import is_power_of_two
 
 
-def _keep(site: NodeInfo) -> ValueInfo | list[ValueInfo] | None:
-    """Return the input's values; further outputs are indices."""
-    found = channels_on(replace(site.info(0), constant=None), 1)
-    return [found, *[between(-np.inf, np.inf)] * (len(site.node.outputs) - 1)]
-
-
-def _total(site: NodeInfo, x: ValueInfo, count: int) -> ValueInfo:
+def total(site: NodeInfo, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about a sum of so many elements of one channel."""
     reach = count * x.magnitude
     margin = 2 * sum_error(count, np.nan_to_num(reach), site.rounding_unit)
@@ -41,14 +38,14 @@ def _total(site: NodeInfo, x: ValueInfo, count: int) -> ValueInfo:
     grid = x.grid
     if grid is None or not in_reach(reach / grid.scale.min()):
         return found
-    total = Grid(
+    sums = Grid(
         grid.scale,
         np.asarray(grid.offset * count),
         grid.low * count,
         grid.high * count,
         grid.exact and not grid.has_offset,
     )
-    return within_grid(replace(found, grid=total.held_by(site.float_type)))
+    return within_grid(replace(found, grid=sums.held_by(site.float_type)))
 
 
 def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
@@ -61,15 +58,12 @@ def _same_sign(found: ValueInfo, x: ValueInfo) -> ValueInfo:
 def _mean(site: NodeInfo, x: ValueInfo, count: int) -> ValueInfo:
     """Return what is known about the mean of so many elements of one channel."""
     margin = 2 * sum_error(count + 2, np.nan_to_num(x.magnitude), site.rounding_unit)
-    found = widened(x.low, x.high, margin)
-    found = _same_sign(found, x)
-    total = _total(site, x, count).grid
-    if total is None:
-        return found
-    grid = scaled_grid(site, total, np.array(1.0 / count, dtype=np.float64))
-    is_power = math.frexp(count)[0] == 0.5
+    found = _same_sign(widened(x.low, x.high, margin), x)
+    number = np.array(count, dtype=np.float64)
+    sums = total(site, x, count).grid
+    grid = None if sums is None else scaled_grid(site, sums, 1.0 / number)
     if grid is not None:
-        grid = replace(grid, exact=grid.exact and is_power, declared=None)
+        grid = replace(grid, exact=grid.exact and is_power_of_two(number), declared=None)
     return within_grid(replace(found, grid=grid))
 
 
@@ -79,23 +73,10 @@ def _average_pool(site: NodeInfo) -> ValueInfo | None:
     if not site.is_float or not kernel:
         return None
     count = math.prod(int(size) for size in kernel)
-    auto = site.attr("auto_pad", "NOTSET")
-    pads = site.attr("pads") or (0,)
-    is_padded = auto.startswith("SAME") or (auto == "NOTSET" and any(pads))
-    if is_padded or site.attr("ceil_mode", 0):
+    if is_padded(site) or site.attr("ceil_mode", 0):
         # Some windows hold fewer elements, or zeros.
-        found = union(x, of_integers(0, 0))
-        return _mean(site, replace(found, grid=None), count)
+        x = replace(union(x, of_integers(0, 0)), grid=None)
     return _mean(site, x, count)
-
-
-def _global_average(site: NodeInfo) -> ValueInfo | None:
-    shape = site.shapes[0]
-    if not site.is_float or shape is None:
-        return None
-    count = element_count(shape[2:])
-    x = replace(site.info(0), constant=None)
-    return _mean(site, channels_on(x, 1), count) if count else None
 
 
 def _reduced_axes(site: NodeInfo) -> tuple[int, ...] | None:
@@ -103,6 +84,8 @@ def _reduced_axes(site: NodeInfo) -> tuple[int, ...] | None:
     shape = site.shapes[0]
     if shape is None:
         return None
+    if operators.is_global_pool(site.node):
+        return tuple(range(2, len(shape)))
     given = site.attr("axes")
     if given is None and site.has(1):
         known = site.array(1)
@@ -138,7 +121,7 @@ def _reduce(site: NodeInfo, *, is_mean: bool) -> ValueInfo | None:
     if not count:
         return None if count is None or is_mean else of_integers(0, 0)
     x = _before_reduction(site, axes)
-    return _mean(site, x, count) if is_mean else _total(site, x, count)
+    return _mean(site, x, count) if is_mean else total(site, x, count)
 
 
 def _reduce_extreme(site: NodeInfo) -> ValueInfo | None:
@@ -157,9 +140,9 @@ RULES: RuleTable = {
     "ArgMax": _index,
     "ArgMin": _index,
     "AveragePool": _average_pool,
-    "GlobalAveragePool": _global_average,
-    "GlobalMaxPool": _keep,
-    "MaxPool": _keep,
+    "GlobalAveragePool": lambda site: _reduce(site, is_mean=True),
+    "GlobalMaxPool": _reduce_extreme,
+    "MaxPool": lambda site: channels_on(replace(site.info(0), constant=None), 1),
     "ReduceMax": _reduce_extreme,
     "ReduceMean": lambda site: _reduce(site, is_mean=True),
     "ReduceMin": _reduce_extreme,

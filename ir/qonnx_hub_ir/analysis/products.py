@@ -75,7 +75,7 @@ def _of_inputs(end: Array, inputs: Array, shape: tuple[int, ...]) -> Array:
     return spread.reshape(shape[0] * shape[1], shape[2])
 
 
-def dense(site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None) -> ValueInfo:
+def dense(site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant) -> ValueInfo:
     """Return the range and grid of a layer, arrays of shape (outputs,) or one element.
 
     Args:
@@ -88,13 +88,11 @@ def dense(site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None) -> 
     return within_grid(replace(found, grid=_sum_grid(site, x, terms, bias)))
 
 
-def _float_range(
-    site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None
-) -> ValueInfo:
+def _float_range(site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant) -> ValueInfo:
     weights = terms.constant.values.astype(np.float64)
     finite = [np.where(np.isfinite(end), end, 0.0) for end in (x.low, x.high)]
     sums = summed(terms, weights, finite[0], finite[1])
-    added = np.zeros((), dtype=np.float64) if bias is None else bias.values.astype(np.float64)
+    added = bias.values.astype(np.float64)
     magnitude = sums.magnitude + np.abs(added)
     growth = sum_margin(weights.shape[1] * weights.shape[2] + 1, site.rounding_unit)
     if math.isinf(growth) or np.any(magnitude > largest_of(site.float_type)):
@@ -113,23 +111,18 @@ def _float_range(
     return between(np.where(is_open, -np.inf, low), np.where(is_open, np.inf, high))
 
 
-def _sum_grid(
-    site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant | None
-) -> Grid | None:
+def _sum_grid(site: NodeInfo, x: ValueInfo, terms: Terms, bias: Constant) -> Grid | None:
     products = product_grid(x, terms)
     if products is None:
         return None
     low, high, scale = products.sums.low, products.sums.high, products.scale
     offset, exact = products.offset, products.exact
-    added = np.zeros((), dtype=np.float64)
-    if bias is not None:
-        added = bias.values.astype(np.float64)
-        steps = _bias_steps(bias, scale)
-        if steps is None:
-            clean = bool(np.all(offset == 0))
-            offset, exact = offset + added, exact and clean
-        else:
-            low, high = low + steps, high + steps
+    added, steps = bias.values.astype(np.float64), _bias_steps(bias, scale)
+    if steps is None:
+        clean = bool(np.all(offset == 0))
+        offset, exact = offset + added, exact and clean
+    else:
+        low, high = low + steps, high + steps
     reach = products.sums.magnitude * scale + np.abs(offset) + np.abs(added)
     exact = exact and holds(site.float_type, reach, scale, offset, added)
     return Grid(scale, np.asarray(offset), low, high, exact)

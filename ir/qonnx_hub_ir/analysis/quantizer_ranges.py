@@ -17,7 +17,12 @@ from qonnx_hub_ir.analysis.grids import (
     whole_numbers,
 )
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
-from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, rounded_outward
+from qonnx_hub_ir.analysis.rule_context import (
+    NodeInfo,
+    RuleTable,
+    rounded_outward,
+    without_nan,
+)
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     ValueInfo,
@@ -69,8 +74,7 @@ def _range(x: ValueInfo, quant: Quantizer, dtype: np.dtype[Any]) -> ValueInfo | 
     ends = (np.broadcast_to(low, shape), np.broadcast_to(high, shape))
     if isinstance(quant, FloatQuant):
         return _minifloats(ends, quant)
-    with np.errstate(all="ignore"):
-        bounds = [quantize(end, quant).astype(np.float64) for end in ends]
+    bounds = [quantize(end, quant).astype(np.float64) for end in ends]
     if any(np.isnan(bound).any() for bound in bounds):
         return None
     if isinstance(quant, Trunc):
@@ -158,8 +162,7 @@ def _minifloats(ends: tuple[Array, Array], quant: FloatQuant) -> ValueInfo | Non
         for p in (quant.scale, quant.mantissa_bits, quant.exponent_bias, quant.exponent_bits)
     )
     limit = np.minimum(largest_float(exponent, mantissa, bias), np.asarray(quant.max_val))
-    with np.errstate(all="ignore"):
-        low, high = (quantize(end, quant).astype(np.float64) for end in ends)
+    low, high = (quantize(end, quant).astype(np.float64) for end in ends)
     smallest = scale * np.exp2(1.0 - bias - mantissa)
     above = high + np.abs(high) * np.exp2(-mantissa) + smallest
     below = low - np.abs(low) * np.exp2(-mantissa) - smallest
@@ -168,8 +171,7 @@ def _minifloats(ends: tuple[Array, Array], quant: FloatQuant) -> ValueInfo | Non
         largest = np.asarray(limit.astype(np.float32) * scale.astype(np.float32))
         low = np.maximum(low, -largest.astype(np.float64))
         high = np.minimum(high, largest.astype(np.float64))
-    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-    return between(low, high)
+    return between(*without_nan(low, high))
 
 
 def of_quantized_constant(
@@ -217,18 +219,14 @@ def _quantize_linear(site: NodeInfo) -> ValueInfo | None:
     target, x = site.dtype, site.info(0)
     if known is None or target is None or target.kind not in "iu":
         return None
-    scale, zero = known
-    source = scale.dtype
-    low, high = rounded_outward(x.low, x.high, source)
-    limits = np.iinfo(target)
-    with np.errstate(all="ignore"):
-        codes = [
-            np.clip(np.rint(end / scale).astype(np.float64) + zero, limits.min, limits.max)
-            for end in (low, high)
-        ]
-    if any(np.isnan(code).any() for code in codes) or limits.bits > 32:
+    (scale, zero), limits = known, np.iinfo(target)
+    low, high = (
+        np.clip(np.rint(end / scale).astype(np.float64) + zero, limits.min, limits.max)
+        for end in rounded_outward(x.low, x.high, scale.dtype)
+    )
+    if np.isnan(low).any() or np.isnan(high).any() or limits.bits > 32:
         return None
-    return between(codes[0], codes[1], whole_numbers(codes[0], codes[1]))
+    return between(low, high, whole_numbers(low, high))
 
 
 def _dequantize_linear(site: NodeInfo) -> ValueInfo | None:
@@ -246,8 +244,8 @@ def _dequantize_linear(site: NodeInfo) -> ValueInfo | None:
         return None
     low, high = x.grid.low - zero, x.grid.high - zero
     grid = Grid(step, np.zeros_like(step), low, high, exact=True)
-    values = [(end.astype(scale.dtype) * scale).astype(np.float64) for end in (low, high)]
-    return between(values[0], values[1], grid.held_by(site.float_type))
+    ends = [end.astype(scale.dtype) * scale for end in (low, high)]
+    return between(ends[0], ends[1], grid.held_by(site.float_type))
 
 
 def _multi_threshold(site: NodeInfo) -> ValueInfo | None:

@@ -74,6 +74,7 @@ class NodeInfo:
 Rule: TypeAlias = Callable[[NodeInfo], ValueInfo | Sequence[ValueInfo] | None]
 """What is known about a node's outputs; ``None`` where nothing is."""
 
+# Rules are called with numpy's warnings off: infinite ends are what unbounded inputs have.
 RuleTable: TypeAlias = Mapping[str, Rule]
 
 
@@ -94,6 +95,12 @@ def numpy_type(value: Value) -> np.dtype[Any] | None:
         return None
 
 
+def is_padded(site: NodeInfo) -> bool:
+    """Return whether a convolution or pooling pads its input."""
+    auto = site.attr("auto_pad", "NOTSET")
+    return auto.startswith("SAME") or (auto == "NOTSET" and any(site.attr("pads") or ()))
+
+
 def rounded_outward(low: Array, high: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Return both ends as floats of a type, moved apart where the type cannot hold them."""
     with np.errstate(all="ignore"):
@@ -106,11 +113,15 @@ def rounded_outward(low: Array, high: Array, dtype: np.dtype[Any]) -> tuple[Arra
 
 def widened(low: Array, high: Array, margin: float | Array) -> ValueInfo:
     """Return the range with a margin on both sides; infinite ends stay."""
-    with np.errstate(all="ignore"):
-        return between(
-            np.where(np.isfinite(low), low - margin, low),
-            np.where(np.isfinite(high), high + margin, high),
-        )
+    return between(
+        np.where(np.isfinite(low), low - margin, low),
+        np.where(np.isfinite(high), high + margin, high),
+    )
+
+
+def without_nan(low: Array, high: Array) -> tuple[Array, Array]:
+    """Return both ends, infinite where they are NaN: what lies between can be anything."""
+    return np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
 
 
 def within_grid(info: ValueInfo) -> ValueInfo:

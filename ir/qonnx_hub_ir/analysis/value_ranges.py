@@ -242,17 +242,13 @@ def site_of(node: Node, known: Mapping[Value, ValueInfo]) -> NodeInfo:
     return NodeInfo(node, infos, shapes, shape_of(out), numpy_type(out))
 
 
-def _rule(node: Node) -> Rule | None:
-    if node.domain == dialect.DOMAIN:
-        return quantizer_ranges.CUSTOM_RULES.get(node.op_type)
-    if node.domain in dialect.STANDARD_DOMAINS:
-        return STANDARD_RULES.get(node.op_type, functions.bounded)
-    return None
-
-
 def outputs_of(site: NodeInfo) -> list[ValueInfo]:
     """Return what is known about each output of a node."""
-    node, rule = site.node, _rule(site.node)
+    node, rule = site.node, None
+    if node.domain == dialect.DOMAIN:
+        rule = quantizer_ranges.CUSTOM_RULES.get(node.op_type)
+    elif node.domain in dialect.STANDARD_DOMAINS:
+        rule = STANDARD_RULES.get(node.op_type, functions.bounded)
     # Infinite ends are what unbounded inputs have; what becomes of them is looked at.
     with np.errstate(all="ignore"):
         found = rule(site) if rule is not None and site.has(0) else None
@@ -266,8 +262,6 @@ def _within_floats(info: ValueInfo, dtype: np.dtype[Any] | None) -> ValueInfo:
     if dtype is None or not digits_of(dtype):
         return info
     largest = largest_of(dtype)
-    if not bool(np.any((info.low < -largest) | (info.high > largest))):
-        return info
     low = np.where(info.low < -largest, -np.inf, info.low)
     high = np.where(info.high > largest, np.inf, info.high)
     return replace(info, low=low, high=high)
