@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 
-from qonnx_hub.executor.kernels.spec import KernelFactory, KernelTable
+from qonnx_hub.executor.kernels.spec import Factory, KernelTable
 
 FAMILIES = (
     "elementwise",
@@ -39,7 +39,7 @@ def kernel_table() -> KernelTable:
     Raises:
         ValueError: Two families serve the same operator.
     """
-    table: dict[tuple[str, str], KernelFactory] = {}
+    table: dict[tuple[str, str], Factory] = {}
     for family in FAMILIES:
         module = importlib.import_module(f"{__name__}.{family}")
         kernels: KernelTable = module.KERNELS

@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,7 +84,8 @@ def algorithm_for(
     if not place.padded and group == 1 and place.kernel == place.size:
         return _whole
     if group > 1 and group == channels:
-        return Depthwise(place, outputs // channels)
+        depthwise = Depthwise(place, outputs // channels)
+        return lambda x, filters: depthwise(x, filters.weight)
     if (
         group == 1
         and place.strides[0] == 1
@@ -92,7 +93,8 @@ def algorithm_for(
         and outputs <= channels
         and positions >= STACK_POSITIONS
     ):
-        return functools.partial(_stacked, place=place)
+        rows = replace(place, kernel=(1, *place.kernel[1:]))
+        return functools.partial(_stacked, place=place, rows_place=rows)
     return functools.partial(_by_columns, place=place)
 
 
@@ -207,13 +209,13 @@ def _columns(
     return columns, space
 
 
-def _stacked(x: Array, filters: Filters, place: Placement) -> Array:
+def _stacked(x: Array, filters: Filters, place: Placement, rows_place: Placement) -> Array:
     """Convolve with columns along all but the first axis, whose taps become filters.
 
     One product gives the partial result of every tap of the first axis for every row; rows are
-    then shifted against each other and added. The columns are smaller by the taps of that
-    axis, which saves more than the partial results cost where filters are few. Needs stride 1
-    on the first axis and one group.
+    then shifted against each other and added. ``rows_place`` is ``place`` with only the first
+    of these taps. The columns are smaller by the taps of that axis, which saves more than the
+    partial results cost where filters are few. Needs stride 1 on the first axis and one group.
     """
     xp = padded(x, place, 0.0)
     taps, outputs = place.kernel[0], filters.weight.shape[0]
@@ -229,9 +231,13 @@ def _stacked(x: Array, filters: Filters, place: Placement) -> Array:
     y = np.empty((x.shape[0], outputs, height * per_row), dtype=x.dtype)
 
     def make() -> Callable[[tuple[int, tuple[int, int]]], None]:
+        space = np.empty(0, dtype=x.dtype)
+
         def work(part: tuple[int, tuple[int, int]]) -> None:
+            nonlocal space
             sample, (first, last) = part
-            columns = _row_columns(xp[sample], place, first, last + reach)
+            block = xp[sample : sample + 1]
+            columns, space = _columns(block, rows_place, first, last + reach, space)
             partial = np.matmul(filters.stacked, columns.reshape(depth, -1))
             partial = partial.reshape(taps, outputs, -1)
             length, pitch = (last - first) * per_row, dilation * per_row
@@ -244,15 +250,3 @@ def _stacked(x: Array, filters: Filters, place: Placement) -> Array:
 
     parallel_for(make, itertools.product(range(x.shape[0]), rows))
     return y.reshape(x.shape[0], outputs, *place.out)
-
-
-def _row_columns(xp: Array, place: Placement, first: int, last: int) -> Array:
-    """Return (C, *kernel[1:], last - first, *out[1:]) of one padded sample's input rows."""
-    shape = (len(xp), *place.kernel[1:], last - first, *place.out[1:])
-    columns = np.empty(shape, dtype=xp.dtype)
-    everything, rows = slice(None), slice(first, last)
-    for tap, slices in place.tap_slices:
-        if tap[0] == 0:
-            target: Index = (everything, *tap[1:])
-            columns[target] = xp[spatial((rows, *slices[1:]))]
-    return columns

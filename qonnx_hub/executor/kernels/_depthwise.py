@@ -14,7 +14,6 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -34,11 +33,6 @@ Each of these products is over before another thread would have started.
 
 SHARED_ELEMENTS = 1_500_000
 """Elements of the padded input from which threads share the channels."""
-
-
-class _HasWeight(Protocol):
-    @property
-    def weight(self) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,13 @@ class Depthwise:
         self.pitch = [place.out[axis] + reach[axis] for axis in axes]
         self.row = math.prod(self.pitch[1:])
         self.reach = reach[0]
-        phases = [_phases(place, axis) for axis in axes]
+        # Positions modulo the stride that any tap of an axis reads.
+        phases = [
+            sorted({tap * dilation % stride for tap in range(taps)})
+            for taps, dilation, stride in zip(
+                place.kernel, place.dilations, place.strides, strict=True
+            )
+        ]
         self.planes = [self._plane(phase) for phase in itertools.product(*phases)]
         self.first_phases = phases[0]
         self.runs = [self._run(tap) for tap in np.ndindex(place.kernel[1:])]
@@ -106,13 +106,13 @@ class Depthwise:
             start += position * math.prod(self.pitch[axis + 1 :])
         return tuple(phase), start
 
-    def __call__(self, x: Array, filters: _HasWeight) -> Array:
+    def __call__(self, x: Array, weight: Array) -> Array:
         """Return the convolution of ``x``: (N, C, *size) to (N, C * multiplier, *out)."""
         samples, channels = x.shape[:2]
         place, multiplier = self.place, self.multiplier
         x = x.reshape(samples, channels, *place.size)
         y = np.empty((samples, channels, multiplier, *place.out), dtype=x.dtype)
-        weight = filters.weight.reshape(channels, multiplier, place.kernel[0], len(self.runs))
+        weight = weight.reshape(channels, multiplier, place.kernel[0], len(self.runs))
         rows = max(1, SINGLE_THREAD // (len(self.runs) * self.row))
         rows = math.ceil(place.out[0] / math.ceil(place.out[0] / rows))
         length = (rows + self.reach) * self.row
@@ -190,22 +190,10 @@ class Depthwise:
         return total
 
 
-def _phases(place: Placement, axis: int) -> list[int]:
-    """Return the positions modulo the stride that any tap of an axis reads."""
-    taps, stride = range(place.kernel[axis]), place.strides[axis]
-    return sorted({tap * place.dilations[axis] % stride for tap in taps})
-
-
 def _with_row(place: Placement) -> Placement:
     """Return the same windows on an input with one row in front."""
-    return replace(
-        place,
-        kernel=(1, *place.kernel),
-        strides=(1, *place.strides),
-        dilations=(1, *place.dilations),
-        size=(1, *place.size),
-        begin=(0, *place.begin),
-        end=(0, *place.end),
-        after=(0, *place.after),
-        out=(1, *place.out),
-    )
+    ones = {
+        n: (1, *getattr(place, n)) for n in ("kernel", "strides", "dilations", "size", "out")
+    }
+    none = {name: (0, *getattr(place, name)) for name in ("begin", "end", "after")}
+    return replace(place, **ones, **none)

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from qonnx_hub.executor.kernels.spec import Array, KernelSpec, Unserved
+from qonnx_hub.executor.kernels.spec import Array, KernelSpec
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -21,6 +21,8 @@ FLOAT8_LIMITS: dict[np.dtype[Any], float] = {
     np.dtype(ml_dtypes.float8_e5m2fnuz): 57344.0,
 }
 """float8 types with their largest finite values."""
+
+Axes = int | tuple[int, ...]
 
 BYTE_REACH = 255.0
 """Largest magnitude of an 8-bit integer minus its zero point."""
@@ -66,6 +68,27 @@ def exact_float(bound: float) -> np.dtype[Any]:
     raise ValueError(f"sums of integers up to {bound:g} are not exact in float64")
 
 
+def exact_factor(codes: Array, zero_point: Array | None, axis: Axes, addend: float) -> Array:
+    """Return a constant 8-bit factor minus its zero point, in floats whose sums are exact.
+
+    Args:
+        codes: int8 or uint8; its values decide how wide the sums must be.
+        zero_point: Broadcast to it; ``None`` for zero.
+        axis: Axes that are summed over.
+        addend: Largest magnitude of what is added to the sums.
+    """
+    exact = shifted(codes, zero_point, FLOAT32)
+    sums = np.abs(exact).sum(axis=axis, dtype=FLOAT64)
+    bound = BYTE_REACH * float(sums.max(initial=0.0)) + addend
+    return exact.astype(exact_float(bound), copy=False)
+
+
+def any_factor(codes: Array, zero_point: Array | None, terms: int, addend: float) -> Array:
+    """Return an 8-bit factor minus its zero point, wide enough for sums of ``terms`` terms."""
+    bound = BYTE_REACH * BYTE_REACH * terms + addend
+    return shifted(codes, zero_point, exact_float(bound))
+
+
 def shifted(x: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
     """Return 8-bit ``x`` minus its zero point as floats.
 
@@ -89,7 +112,7 @@ def require_bytes(spec: KernelSpec) -> None:
     for position in (0, 2, 3, 5, 7):
         value = spec.constant(position)
         if value is not None and value.dtype not in BYTES:
-            raise Unserved(f"{spec.op_type} '{spec.name}' of {value.dtype}")
+            raise spec.unserved(f"of {value.dtype}")
 
 
 def to_int32(total: Array) -> Array:

@@ -16,26 +16,10 @@ from qonnx_hub.executor.kernels._window import (
     Slices,
     Window,
     attribute_numbers,
-    group_of,
     spatial,
     window_of,
 )
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where a transposed convolution writes.
-
-    Attributes:
-        full: Spatial size of everything that is written, before cropping.
-        taps: Each tap with where it adds the input to.
-        crop: What remains.
-    """
-
-    full: Shape
-    taps: list[tuple[Shape, Slices]]
-    crop: Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +36,11 @@ class _Extent:
     output_padding: Shape | None
     output_shape: Shape | None
 
-    def over(self, size: Shape, kernel: Shape) -> _Layout:
-        """Return where a kernel of some taps writes for an input of ``size``.
+    def over(self, size: Shape, kernel: Shape) -> tuple[Placement, Slices]:
+        """Return where a kernel writes for an input of ``size``, and what of it remains.
+
+        A tap adds the input to where the tap of a convolution would read it: the placement is
+        that of a convolution over everything that is written.
 
         Raises:
             ValueError: The ranks disagree, nothing would remain, or auto_pad asks for more
@@ -63,7 +50,6 @@ class _Extent:
         strides = self.window.strides or (1,) * rank
         dilations = self.window.dilations or (1,) * rank
         extra = self.output_padding or (0,) * rank
-        asked = None if self.output_shape is None else self.output_shape[-rank:]
         if not len(kernel) == len(strides) == len(dilations) == len(extra) == rank:
             raise ValueError(
                 f"input of {rank} spatial axes, but kernel {kernel}, strides {strides}, "
@@ -73,21 +59,17 @@ class _Extent:
         for axis in range(rank):
             reach = (kernel[axis] - 1) * dilations[axis] + 1
             written = (size[axis] - 1) * strides[axis] + reach
-            begin, out = self._axis(
-                axis, size[axis] * strides[axis], written + extra[axis], rank, asked
-            )
+            same = size[axis] * strides[axis]
+            begin, out = self._axis(axis, rank, same, written + extra[axis])
             if out < 1:
                 raise ValueError(f"an output of {out} elements along spatial axis {axis}")
             full.append(max(written, begin + out))
             crop.append(slice(begin, begin + out))
         none = (0,) * rank
-        # A tap adds the input to where the tap of a convolution would read it.
         reads = Placement(kernel, strides, dilations, tuple(full), none, none, none, size)
-        return _Layout(reads.size, reads.tap_slices, tuple(crop))
+        return reads, tuple(crop)
 
-    def _axis(
-        self, axis: int, same: int, written: int, rank: int, asked: Shape | None
-    ) -> tuple[int, int]:
+    def _axis(self, axis: int, rank: int, same: int, written: int) -> tuple[int, int]:
         """Return how much is cut off in front of one axis, and how much remains.
 
         Source: the ONNX operator document of ConvTranspose. Everything but SAME_UPPER puts the
@@ -95,10 +77,10 @@ class _Extent:
         zeros follow, as in the test data that ONNX brings for the operator.
         """
         automatic = self.window.auto_pad in ("SAME_UPPER", "SAME_LOWER")
-        if asked is None and not automatic:
+        if self.output_shape is None and not automatic:
             pads = self.window.pads or (0,) * (2 * rank)
             return pads[axis], written - pads[axis] - pads[axis + rank]
-        out = same if asked is None else asked[axis]
+        out = same if self.output_shape is None else self.output_shape[axis - rank]
         total = written - out
         if total < 0 and automatic:
             raise ValueError(
@@ -116,10 +98,10 @@ def conv_transpose(spec: KernelSpec) -> Kernel:
     Raises:
         Unserved: An attribute is out of range.
     """
-    group, constant = group_of(spec), spec.constant(1)
+    group, constant = spec.whole("group", 1), spec.constant(1)
     extra = attribute_numbers(spec, "output_padding", 0)
     extent = _Extent(window_of(spec, 1), extra, spec.attr("output_shape"))
-    layout_of = functools.lru_cache(maxsize=16)(extent.over)
+    writes_of = functools.lru_cache(maxsize=16)(extent.over)
     known = None if constant is None else _rows(constant, group)
 
     def kernel(x: Array, w: Array, b: Array | None = None) -> Array:
@@ -128,9 +110,9 @@ def conv_transpose(spec: KernelSpec) -> Kernel:
             raise ValueError(
                 f"{x.shape[1]} channels in {group} groups do not fit a weight of {w.shape}"
             )
-        layout = layout_of(x.shape[2:], tuple(taps))
+        writes, crop = writes_of(x.shape[2:], tuple(taps))
         rows = _rows(w, group) if known is None else known
-        y = _scatter(widened(x), rows, (group * each, *taps), layout)
+        y = _scatter(widened(x), rows, group * each, writes, crop)
         if b is not None:
             y += per_channel(widened(b), y.ndim)
         return y.astype(x.dtype, copy=False)
@@ -144,24 +126,25 @@ def _rows(weight: Array, group: int) -> Array:
     return np.ascontiguousarray(w.swapaxes(1, 2))
 
 
-def _scatter(x: Array, rows: Array, shape: Shape, layout: _Layout) -> Array:
+def _scatter(x: Array, rows: Array, outputs: int, writes: Placement, crop: Slices) -> Array:
     """Return every input element times every tap, added where it belongs.
 
     Args:
         x: (N, C, *size).
         rows: Weight as :func:`_rows` arranges it.
-        shape: (M, *kernel).
-        layout: Where to write.
+        outputs: M.
+        writes: Where each tap writes.
+        crop: What remains.
     """
     size = x.shape[2:]
     group, _, depth = rows.shape
-    y = np.empty((len(x), shape[0], *(s.stop - s.start for s in layout.crop)), dtype=x.dtype)
+    y = np.empty((len(x), outputs, *(part.stop - part.start for part in crop)), dtype=x.dtype)
     for sample in range(len(x)):
         columns = x[sample].reshape(group, depth, math.prod(size))
-        parts = np.matmul(rows, columns).reshape(*shape, *size)
-        total = np.zeros((shape[0], *layout.full), dtype=x.dtype)
-        for tap, slices in layout.taps:
+        parts = np.matmul(rows, columns).reshape(outputs, *writes.kernel, *size)
+        total = np.zeros((outputs, *writes.size), dtype=x.dtype)
+        for tap, slices in writes.tap_slices:
             part: Index = (slice(None), *tap)
             total[spatial(slices)] += parts[part]
-        y[sample] = total[spatial(layout.crop)]
+        y[sample] = total[spatial(crop)]
     return y

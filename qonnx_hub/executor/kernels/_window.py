@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.spec import Array, KernelSpec, Unserved
+from qonnx_hub.executor.kernels.spec import Array, KernelSpec
 
 Shape = tuple[int, ...]
 Slices = tuple[slice, ...]
@@ -21,8 +21,6 @@ Index = tuple[Any, ...]
 
 ATTRIBUTES = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 """Node attributes that :func:`window_of` gives their ONNX meaning."""
-
-_AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
 
 @dataclass(frozen=True)
@@ -146,18 +144,6 @@ class Window:
         return begin, end, max((out - 1) * stride + reach - begin - size, 0), out
 
 
-def group_of(spec: KernelSpec) -> int:
-    """Return the number of groups of a convolution.
-
-    Raises:
-        Unserved: It is not positive.
-    """
-    group = int(spec.attr("group", 1))
-    if group < 1:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has {group} groups")
-    return group
-
-
 def window_of(spec: KernelSpec, weight: int | None = None) -> Window:
     """Return the window attributes of a node.
 
@@ -171,11 +157,11 @@ def window_of(spec: KernelSpec, weight: int | None = None) -> Window:
     """
     known = None if weight is None else spec.constant(weight)
     if known is not None and spec.attr("kernel_shape", known.shape[2:]) != known.shape[2:]:
-        raise Unserved(
-            f"{spec.op_type} '{spec.name}' has kernel_shape {spec.attr('kernel_shape')} and a "
-            f"weight of {known.shape}"
-        )
-    auto_pad = spec.choice("auto_pad", "NOTSET", _AUTO_PADS)
+        kernel = spec.attr("kernel_shape")
+        raise spec.unserved(f"has kernel_shape {kernel} and a weight of {known.shape}")
+    auto_pad = spec.choice(
+        "auto_pad", "NOTSET", ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+    )
     window = Window(
         strides=attribute_numbers(spec, "strides", 1),
         dilations=attribute_numbers(spec, "dilations", 1),
@@ -185,10 +171,10 @@ def window_of(spec: KernelSpec, weight: int | None = None) -> Window:
     )
     # Pads beside auto_pad are a contradiction unless they are all zero.
     if auto_pad != "NOTSET" and any(window.pads or ()):
-        raise Unserved(f"{spec.op_type} '{spec.name}' has both auto_pad and pads")
+        raise spec.unserved("has both auto_pad and pads")
     # The operator document drops the overhanging window here, ONNX shape inference keeps it.
     if auto_pad == "VALID" and window.ceil_mode and any(n > 1 for n in window.strides or ()):
-        raise Unserved(f"{spec.op_type} '{spec.name}' has both auto_pad VALID and ceil_mode")
+        raise spec.unserved("has both auto_pad VALID and ceil_mode")
     return window
 
 
@@ -202,7 +188,7 @@ def attribute_numbers(spec: KernelSpec, name: str, least: int) -> Shape | None:
     if values is None:
         return None
     if any(value < least for value in values):
-        raise Unserved(f"{spec.op_type} '{spec.name}' has {name} {tuple(values)}")
+        raise spec.unserved(f"has {name} {tuple(values)}")
     return tuple(values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from qonnx_hub.executor.kernels._numbers import FLOAT32, scalar_like, widened
 from qonnx_hub.executor.kernels.elementwise import erf, served, stateless, unary
 from qonnx_hub.executor.kernels.spec import (
     Array,
+    Factory,
     Kernel,
-    KernelFactory,
     KernelSpec,
     KernelTable,
 )
@@ -22,7 +23,7 @@ Function = Callable[..., Any]
 """(x, *attributes) -> y, for x of float32 or float64."""
 
 
-def function(compute: Function, **defaults: float) -> KernelFactory:
+def function(compute: Function, **defaults: float) -> Factory:
     """Return a factory of kernels for a function of one input and some numbers.
 
     float16 and bfloat16 are computed in float32 and rounded once.
@@ -113,33 +114,25 @@ def softsign(x: Array) -> Array:
     return np.asarray(x / (np.abs(x) + scalar_like(1.0, x)))
 
 
-def _shrink(spec: KernelSpec) -> Kernel:
-    bias, limit = float(spec.attr("bias", 0.0)), float(spec.attr("lambd", 0.5))
-
-    def kernel(x: Array) -> Array:
-        wide = x.astype(np.float64) if x.dtype.kind in "iu" else widened(x)
-        b = scalar_like(bias, wide)
-        inner = np.where(wide > scalar_like(limit, wide), wide - b, scalar_like(0.0, wide))
-        y = np.where(wide < scalar_like(-limit, wide), wide + b, inner)
-        return y.astype(x.dtype, copy=False)
-
-    return kernel
+def _shrink(x: Array, bias: float, limit: float) -> Any:
+    wide = x.astype(np.float64) if x.dtype.kind in "iu" else x
+    b = scalar_like(bias, wide)
+    inner = np.where(wide > scalar_like(limit, wide), wide - b, scalar_like(0.0, wide))
+    return np.where(wide < scalar_like(-limit, wide), wide + b, inner)
 
 
 def _gelu(spec: KernelSpec) -> Kernel:
     approximates = spec.choice("approximate", "none", ("none", "tanh")) == "tanh"
 
-    def kernel(x: Array) -> Array:
-        wide = widened(x)
-        one, half = scalar_like(1.0, wide), scalar_like(0.5, wide)
+    def compute(x: Array) -> Any:
         if approximates:
-            inner = wide + scalar_like(0.044715, wide) * wide * wide * wide
-            part = np.tanh(scalar_like(math.sqrt(2.0 / math.pi), wide) * inner)
+            inner = x + scalar_like(0.044715, x) * x * x * x
+            part = np.tanh(scalar_like(math.sqrt(2.0 / math.pi), x) * inner)
         else:
-            part = erf(wide * scalar_like(math.sqrt(0.5), wide))
-        return np.asarray(half * wide * (one + part)).astype(x.dtype, copy=False)
+            part = erf(x * scalar_like(math.sqrt(0.5), x))
+        return scalar_like(0.5, x) * x * (scalar_like(1.0, x) + part)
 
-    return kernel
+    return function(compute)(replace(spec, attributes={}))
 
 
 def _softmax(x: Array, axis: int) -> Any:
@@ -179,7 +172,7 @@ KERNELS: KernelTable = {
         alpha=1.67326319217681884765625,
         gamma=1.05070102214813232421875,
     ),
-    ("", "Shrink"): served(_shrink, "bias", "lambd"),
+    ("", "Shrink"): function(_shrink, bias=0.0, lambd=0.5),
     ("", "Sigmoid"): function(sigmoid),
     ("", "Softmax"): function(_softmax, axis=-1),
     ("", "Softplus"): function(softplus),

@@ -15,8 +15,8 @@ from qonnx_hub.executor.kernels import conv, normalization, pool
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import (
     Array,
+    Factory,
     Kernel,
-    KernelFactory,
     KernelSpec,
     KernelTable,
     Unserved,
@@ -60,7 +60,7 @@ def _conv(spec: KernelSpec) -> Kernel:
     return run
 
 
-def _pool(op_type: str) -> KernelFactory:
+def _pool(op_type: str) -> Factory:
     factory = pool.KERNELS["", op_type]
 
     def make(spec: KernelSpec) -> Kernel:

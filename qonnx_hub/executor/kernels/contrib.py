@@ -25,17 +25,16 @@ import numpy as np
 from qonnx_hub.executor.kernels._numbers import BYTES, FLOAT32, FLOAT64, requantize, saturated
 from qonnx_hub.executor.kernels._window import ATTRIBUTES
 from qonnx_hub.executor.kernels.elementwise import served, stateless
-from qonnx_hub.executor.kernels.matmul import IntegerProduct
+from qonnx_hub.executor.kernels.matmul import integer_product
 from qonnx_hub.executor.kernels.pool import placement_of, window_count, window_total
 from qonnx_hub.executor.kernels.quantize import KERNELS as STANDARD
 from qonnx_hub.executor.kernels.quantize import dynamic_quantization
 from qonnx_hub.executor.kernels.spec import (
     Array,
+    Factory,
     Kernel,
-    KernelFactory,
     KernelSpec,
     KernelTable,
-    Unserved,
 )
 
 _DOMAIN = "com.microsoft"
@@ -80,21 +79,15 @@ class _Operand:
         return y
 
 
-def _codes(value: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Return ``saturate(rint(value) + zero_point)``; ``value`` is overwritten."""
-    np.rint(value, out=value)
-    value += _single(zero_point, 0.0).astype(value.dtype)
-    return saturated(value, dtype)
+def _codes(
+    value: Array, zero_point: Array | None, dtype: np.dtype[Any], *, of_sum: bool = False
+) -> Array:
+    """Return ``saturate(rint(value) + zero_point)``, or ``rint`` of the sum."""
+    zero = _single(zero_point, 0.0).astype(value.dtype)
+    return saturated(np.rint(value + zero) if of_sum else np.rint(value) + zero, dtype)
 
 
-def _codes_of_sum(value: Array, zero_point: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Return ``saturate(rint(value + zero_point))``; ``value`` is overwritten."""
-    value += _single(zero_point, 0.0).astype(value.dtype)
-    np.rint(value, out=value)
-    return saturated(value, dtype)
-
-
-def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> KernelFactory:
+def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> Factory:
     """Return the factory of an operator of two 8-bit tensors.
 
     Args:
@@ -108,7 +101,7 @@ def _pairwise(combine: Callable[[Array, Array, Array, Array], Array]) -> KernelF
         y_scale, y_zero = [*inputs[6:], None][:2]
         value = combine(a.levels(), _single(a.scale, 1.0), b.levels(), _single(b.scale, 1.0))
         quotient = np.asarray(value / _single(y_scale, 1.0))
-        return _codes_of_sum(quotient, y_zero, a.codes.dtype)
+        return _codes(quotient, y_zero, a.codes.dtype, of_sum=True)
 
     return stateless(kernel)
 
@@ -117,14 +110,13 @@ _OfOne = Callable[[_Operand, Array, Array | None], Array]
 """(operand, output scale, output zero point) -> codes."""
 
 
-def _of_one(make: Callable[[KernelSpec], _OfOne], *attributes: str) -> KernelFactory:
+def _of_one(make: Callable[[KernelSpec], _OfOne], *attributes: str) -> Factory:
     """Return the factory of an operator of one 8-bit tensor, with its known attributes."""
 
     def factory(spec: KernelSpec) -> Kernel:
         if spec.attr("channels_last", 0):
-            raise Unserved(f"{spec.op_type} '{spec.name}' is channels-last")
+            raise spec.unserved("is channels-last")
         compute = make(spec)
-
         return lambda *inputs: compute(_Operand(*inputs[:3]), *[*inputs[3:], None][:2])
 
     return served(factory, *attributes)
@@ -137,7 +129,7 @@ def _average_pool(spec: KernelSpec) -> _OfOne:
         place = place_on(x.codes.shape[2:])
         total = window_total(x.levels(), place) * _single(x.scale, 1.0)
         total /= window_count(place, include).astype(FLOAT64) * _single(y_scale, 1.0)
-        return _codes_of_sum(total, y_zero, x.codes.dtype)
+        return _codes(total, y_zero, x.codes.dtype, of_sum=True)
 
     return compute
 
@@ -173,7 +165,7 @@ def _recoded(
     return np.asarray(table[np.ascontiguousarray(x.codes).view(np.uint8)])
 
 
-def _elementwise(function: Callable[..., Array], **defaults: float) -> KernelFactory:
+def _elementwise(function: Callable[..., Array], **defaults: float) -> Factory:
     """Return the factory of a float32 function of one 8-bit tensor and float attributes."""
 
     def make(spec: KernelSpec) -> _OfOne:
@@ -185,8 +177,8 @@ def _elementwise(function: Callable[..., Array], **defaults: float) -> KernelFac
 
 def _all_recoded(inputs: Sequence[Any], *output: Any) -> list[Array]:
     """Return 8-bit tensors, each followed by its scale and zero point, in the output's."""
-    triples = [inputs[at : at + 3] for at in range(0, len(inputs), 3)]
-    return [_recoded(_Operand(*triple), *output) for triple in triples]
+    starts = range(0, len(inputs), 3)
+    return [_recoded(_Operand(*inputs[at : at + 3]), *output) for at in starts]
 
 
 def _concat(spec: KernelSpec) -> Kernel:
@@ -217,8 +209,8 @@ def _gemm(spec: KernelSpec) -> Kernel:
     turn_a, turn_b = bool(spec.attr("transA", 0)), bool(spec.attr("transB", 0))
     alpha = np.float32(spec.attr("alpha", 1.0))
     if spec.has_input(7) != spec.has_input(8):
-        raise Unserved(f"QGemm '{spec.name}' has only one of output scale and zero point")
-    product = IntegerProduct(spec, 3, 5, transpose=turn_b)
+        raise spec.unserved("has only one of output scale and zero point")
+    product = integer_product(spec, 3, 5, transpose=turn_b)
 
     def kernel(*inputs: Any) -> Array:
         a, a_scale, a_zero, b, b_scale, b_zero, *rest = inputs
@@ -246,7 +238,7 @@ def _scaled(total: Array, scale: Array, bias: Array | None) -> Array:
 
 
 def _matmul_to_float(spec: KernelSpec) -> Kernel:
-    product = IntegerProduct(spec, 1, 5)
+    product = integer_product(spec, 1, 5)
 
     def kernel(a: Array, b: Array, a_scale: Array, b_scale: Array, *rest: Any) -> Array:
         a_zero, b_zero, bias = [*rest, None, None, None][:3]
@@ -259,7 +251,7 @@ def _matmul_to_float(spec: KernelSpec) -> Kernel:
 
 
 def _dynamic_matmul(spec: KernelSpec) -> Kernel:
-    product = IntegerProduct(spec, 1, 3)
+    product = integer_product(spec, 1, 3)
 
     def kernel(x: Array, b: Array, b_scale: Array, *rest: Any) -> Array:
         b_zero, bias = [*rest, None, None][:2]

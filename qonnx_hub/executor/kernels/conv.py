@@ -10,9 +10,9 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._convolve import Algorithm, Filters, algorithm_for
 from qonnx_hub.executor.kernels._numbers import (
-    BYTE_REACH,
     FLOAT32,
-    exact_float,
+    any_factor,
+    exact_factor,
     per_channel,
     requantize,
     require_bytes,
@@ -21,7 +21,7 @@ from qonnx_hub.executor.kernels._numbers import (
     widened,
 )
 from qonnx_hub.executor.kernels._transpose import conv_transpose
-from qonnx_hub.executor.kernels._window import ATTRIBUTES, Shape, group_of, placer, window_of
+from qonnx_hub.executor.kernels._window import ATTRIBUTES, Shape, placer, window_of
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
@@ -36,7 +36,7 @@ def _chooser(spec: KernelSpec, weight: int) -> Callable[[Shape, Shape], Algorith
     Raises:
         Unserved: Group or window attributes are out of range, or contradict the weight.
     """
-    place, group = placer(window_of(spec, weight)), group_of(spec)
+    place, group = placer(window_of(spec, weight)), spec.whole("group", 1)
 
     @functools.lru_cache(maxsize=16)
     def choose(shape: Shape, weight_shape: Shape) -> Algorithm:
@@ -48,7 +48,7 @@ def _chooser(spec: KernelSpec, weight: int) -> Callable[[Shape, Shape], Algorith
 
 
 def _conv(spec: KernelSpec) -> Kernel:
-    choose, group = _chooser(spec, 1), group_of(spec)
+    choose, group = _chooser(spec, 1), spec.whole("group", 1)
     weight, bias = spec.constant(1), spec.constant(2)
     known = None if weight is None else Filters(widened(weight), group)
     addend = None
@@ -68,78 +68,65 @@ def _conv(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-class _IntegerFilters:
-    """The weight of an integer convolution minus its zero point, as floats.
+def _exact_sums(spec: KernelSpec, weight: int, bias: int) -> Callable[..., Array]:
+    """Return the convolution of 8-bit integers minus their zero points, as exact floats.
 
     Where weight and zero point are constant, they are combined once, and their values decide
     how wide the sum must be; else its length does.
+
+    Args:
+        spec: The node.
+        weight: Position of the weight among its inputs; its zero point is two behind.
+        bias: Position of the int32 bias, which must fit into the sums as well.
+
+    Returns:
+        (x, zero point of x, weight, its zero point, bias) -> sums, without the bias.
     """
+    choose, group = _chooser(spec, weight), spec.whole("group", 1)
+    w, zero, b = (spec.constant(index) for index in (weight, weight + 2, bias))
+    known: Filters | None = None
+    if w is not None and spec.is_fixed(weight + 2, bias):
+        axes = tuple(range(1, w.ndim))
+        known = Filters(exact_factor(w, _per_filter(zero, w), axes, _largest(b)), group)
 
-    def __init__(self, spec: KernelSpec, weight: int, zero_point: int, bias: int) -> None:
-        """Combine what is constant.
+    def sums(x: Array, x_zero: Array | None, w: Array, *rest: Array | None) -> Array:
+        filters = known
+        if filters is None:
+            w_zero, bias = rest
+            factor = any_factor(w, _per_filter(w_zero, w), w[0].size, _largest(bias))
+            filters = Filters(factor, group)
+        x_zero = None if x_zero is None else x_zero.reshape(())
+        exact = shifted(x, x_zero, filters.weight.dtype)
+        return choose(x.shape, filters.weight.shape)(exact, filters)
 
-        Args:
-            spec: The node.
-            weight: Position of the weight among its inputs.
-            zero_point: Position of the weight's zero point.
-            bias: Position of the int32 bias.
-        """
-        self.group = group_of(spec)
-        self.known: Filters | None = None
-        w, zero, b = (spec.constant(index) for index in (weight, zero_point, bias))
-        if w is None or not spec.is_fixed(zero_point, bias):
-            return
-        exact = self._minus(w, zero, FLOAT32)
-        sums = np.abs(exact).reshape(len(exact), -1).sum(axis=1, dtype=np.float64)
-        bound = BYTE_REACH * float(sums.max(initial=0.0)) + _largest(b)
-        self.known = Filters(exact.astype(exact_float(bound), copy=False), self.group)
+    return sums
 
-    def __call__(self, w: Array, zero_point: Array | None, bias: Array | None) -> Filters:
-        """Return the filters for the weight and zero point that a call brings."""
-        if self.known is not None:
-            return self.known
-        bound = BYTE_REACH * BYTE_REACH * (w.size / len(w)) + _largest(bias)
-        return Filters(self._minus(w, zero_point, exact_float(bound)), self.group)
 
-    @staticmethod
-    def _minus(w: Array, zero_point: Array | None, dtype: np.dtype[np.generic]) -> Array:
-        if zero_point is not None:
-            zero_point = zero_point.reshape(-1, *(1,) * (w.ndim - 1))
-        return shifted(w, zero_point, dtype)
+def _per_filter(zero_point: Array | None, weight: Array) -> Array | None:
+    return None if zero_point is None else per_channel(zero_point, weight.ndim, axis=0)
 
 
 def _largest(bias: Array | None) -> float:
     return 0.0 if bias is None else float(np.abs(bias.astype(np.float64)).max(initial=0.0))
 
 
-def _scalar(zero_point: Array | None) -> Array | None:
-    """Return the zero point of the input, which is one for all channels."""
-    return None if zero_point is None else zero_point.reshape(())
-
-
 def _conv_integer(spec: KernelSpec) -> Kernel:
-    choose = _chooser(spec, 1)
-    filters_of = _IntegerFilters(spec, 1, 3, bias=4)
+    sums = _exact_sums(spec, 1, bias=4)
 
     def kernel(x: Array, w: Array, *zero_points: Array | None) -> Array:
         x_zero, w_zero = [*zero_points, None, None][:2]
-        filters = filters_of(w, w_zero, None)
-        exact = shifted(x, _scalar(x_zero), filters.weight.dtype)
-        return to_int32(choose(x.shape, filters.weight.shape)(exact, filters))
+        return to_int32(sums(x, x_zero, w, w_zero, None))
 
     return kernel
 
 
 def _qlinear_conv(spec: KernelSpec) -> Kernel:
     require_bytes(spec)
-    choose = _chooser(spec, 3)
-    filters_of = _IntegerFilters(spec, 3, 5, bias=8)
+    sums = _exact_sums(spec, 3, bias=8)
 
     def kernel(*inputs: Any) -> Array:
         x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = [*inputs, None][:9]
-        filters = filters_of(w, w_zero, bias)
-        exact = shifted(x, _scalar(x_zero), filters.weight.dtype)
-        total = choose(x.shape, filters.weight.shape)(exact, filters)
+        total = sums(x, x_zero, w, w_zero, bias)
         if bias is not None:
             total += per_channel(bias.astype(total.dtype), total.ndim)
         multiplier = (x_scale.reshape(()) * w_scale) / y_scale.reshape(())

@@ -15,21 +15,20 @@ import ml_dtypes
 import numpy as np
 import onnx_ir
 
-from qonnx_hub.executor.kernels._numbers import FLOAT8_LIMITS
+from qonnx_hub.executor.kernels._numbers import FLOAT8_LIMITS, SHORT_FLOATS, widened
 from qonnx_hub.executor.kernels.spec import (
     Array,
+    Factory,
     Kernel,
-    KernelFactory,
     KernelSpec,
     KernelTable,
-    Unserved,
 )
 
 IN_PLACE_SIZE = 8192
 """Elements from which writing into an input saves more time than the checks for it cost."""
 
 
-def served(factory: KernelFactory, *attributes: str) -> KernelFactory:
+def served(factory: Factory, *attributes: str) -> Factory:
     """Return ``factory`` guarded against attributes that it does not know.
 
     Args:
@@ -41,13 +40,13 @@ def served(factory: KernelFactory, *attributes: str) -> KernelFactory:
     def make(spec: KernelSpec) -> Kernel:
         unknown = sorted(spec.attributes.keys() - known)
         if unknown:
-            raise Unserved(f"{spec.op_type} '{spec.name}' has unknown attributes {unknown}")
+            raise spec.unserved(f"has unknown attributes {unknown}")
         return factory(spec)
 
     return make
 
 
-def stateless(kernel: Kernel) -> KernelFactory:
+def stateless(kernel: Kernel) -> Factory:
     """Return a factory for a kernel that needs to know nothing but its inputs."""
     return served(lambda spec: kernel)
 
@@ -57,7 +56,7 @@ def never_scalar(spec: KernelSpec) -> bool:
     return any(constant is not None and constant.ndim > 0 for constant in spec.constants)
 
 
-def unary(ufunc: np.ufunc, *, in_place: bool = True) -> KernelFactory:
+def unary(ufunc: np.ufunc, *, in_place: bool = True) -> Factory:
     """Return a factory of kernels that apply ``ufunc`` to one input.
 
     Args:
@@ -78,7 +77,7 @@ def unary(ufunc: np.ufunc, *, in_place: bool = True) -> KernelFactory:
     return served(lambda spec: writing if in_place and 0 in spec.reusable else kernel)
 
 
-def binary(ufunc: np.ufunc, *, in_place: bool = True) -> KernelFactory:
+def binary(ufunc: np.ufunc, *, in_place: bool = True) -> Factory:
     """Return a factory of kernels that apply ``ufunc`` to two inputs with broadcasting.
 
     Args:
@@ -92,32 +91,29 @@ def binary(ufunc: np.ufunc, *, in_place: bool = True) -> KernelFactory:
         return y if isinstance(y, np.ndarray) else np.asarray(y)
 
     def make(spec: KernelSpec) -> Kernel:
-        if in_place and spec.reusable & {0, 1}:
-            return _writing(ufunc, kernel, sorted(spec.reusable & {0, 1}))
-        return ufunc if never_scalar(spec) else kernel
+        positions = sorted(spec.reusable & {0, 1}) if in_place else []
+        if not positions:
+            return ufunc if never_scalar(spec) else kernel
+
+        def writing(*inputs: Array) -> Array:
+            for position in positions:
+                target, other = inputs[position], inputs[1 - position]
+                if target.size < IN_PLACE_SIZE or not target.flags.writeable:
+                    continue
+                # The result must have the dtype and shape of the target.
+                if target.dtype == other.dtype and (
+                    target.shape == other.shape
+                    or np.broadcast(target, other).shape == target.shape
+                ):
+                    return ufunc(*inputs, out=target)  # type: ignore[no-any-return]
+            return kernel(*inputs)
+
+        return writing
 
     return served(make)
 
 
-def _writing(ufunc: np.ufunc, otherwise: Kernel, positions: list[int]) -> Kernel:
-    def kernel(*inputs: Array) -> Array:
-        for position in positions:
-            target = inputs[position]
-            if target.size >= IN_PLACE_SIZE and _holds_result(target, inputs[1 - position]):
-                return ufunc(*inputs, out=target)  # type: ignore[no-any-return]
-        return otherwise(*inputs)  # type: ignore[no-any-return]
-
-    return kernel
-
-
-def _holds_result(target: Array, other: Array) -> bool:
-    """Return whether the result of two operands has the dtype and shape of ``target``."""
-    if target.dtype != other.dtype or not target.flags.writeable:
-        return False
-    return target.shape == other.shape or np.broadcast(target, other).shape == target.shape
-
-
-def variadic(ufunc: np.ufunc) -> KernelFactory:
+def variadic(ufunc: np.ufunc) -> Factory:
     """Return a factory of kernels that fold ``ufunc`` over one or more inputs."""
     pairwise = binary(ufunc)
 
@@ -130,8 +126,6 @@ def variadic(ufunc: np.ufunc) -> KernelFactory:
 
 
 def _mean(*inputs: Array) -> Array:
-    if len(inputs) == 1:
-        return np.copy(inputs[0])
     total = functools.reduce(np.add, inputs)
     return np.asarray(np.divide(total, np.asarray(len(inputs), dtype=total.dtype)))
 
@@ -201,10 +195,9 @@ def _pow(spec: KernelSpec) -> Kernel:
             # numpy has no common integer dtype for uint64 and signed ones: it takes float64
             common = np.uint64 if x.dtype == np.uint64 else np.int64
             return np.asarray(np.power(x, y.astype(common)).astype(x.dtype, copy=False))
-        if x.dtype.itemsize == 2 and not is_integer(x):
-            wide = np.power(x.astype(np.float32), y.astype(np.float32))
-            return np.asarray(wide.astype(x.dtype))
-        return np.asarray(np.power(x, y).astype(x.dtype, copy=False))
+        if x.dtype in SHORT_FLOATS:
+            y = y.astype(np.float32)
+        return np.asarray(np.power(widened(x), y).astype(x.dtype, copy=False))
 
     return kernel
 
@@ -214,10 +207,10 @@ def _clip(spec: KernelSpec) -> Kernel:
     if not has_low and not has_high:
         return lambda x, *_: x.copy()
     reuse = 0 in spec.reusable
-    if not has_high:
-        return _bounded(np.maximum, 1, reuse)
-    if not has_low:
-        return _bounded(np.minimum, 2, reuse)
+    if not (has_low and has_high):
+        # The bound loses its shape, which may not tell that of the result.
+        bounded = binary(np.maximum if has_low else np.minimum)(replace(spec, constants=()))
+        return lambda x, *bounds: bounded(x, _scalar(bounds[0 if has_low else 1]))
 
     def kernel(x: Array, low: Array, high: Array) -> Array:
         if x.ndim == 0:
@@ -230,16 +223,6 @@ def _clip(spec: KernelSpec) -> Kernel:
         # the upper bound last: it wins where the bounds are crossed
         np.minimum(out, high if high.ndim == 0 else _scalar(high), out=out)
         return out
-
-    return kernel
-
-
-def _bounded(ufunc: np.ufunc, position: int, reuse: bool) -> Kernel:
-    def kernel(x: Array, *bounds: Array) -> Array:
-        bound = _scalar(bounds[position - 1])
-        if reuse and x.size >= IN_PLACE_SIZE and x.flags.writeable:
-            return ufunc(x, bound, out=x)  # type: ignore[no-any-return]
-        return np.asarray(ufunc(x, bound))
 
     return kernel
 
@@ -309,9 +292,9 @@ def onnx_dtype(spec: KernelSpec, code: int) -> np.dtype[Any]:
     try:
         dtype = np.dtype(onnx_ir.DataType(code).numpy())
     except (ValueError, TypeError) as error:
-        raise Unserved(f"{spec.op_type} '{spec.name}' names unknown type {code}") from error
+        raise spec.unserved(f"names unknown type {code}") from error
     if dtype.kind in "OSU":
-        raise Unserved(f"{spec.op_type} '{spec.name}' makes text")
+        raise spec.unserved("makes text")
     return dtype
 
 
@@ -332,7 +315,7 @@ def _cast_array(x: Array, dtype: np.dtype[Any], saturates: bool) -> Array:
 
 def _cast_to(dtype: np.dtype[Any], spec: KernelSpec) -> Kernel:
     if not _castable(dtype):
-        raise Unserved(f"{spec.op_type} '{spec.name}' makes {dtype}")
+        raise spec.unserved(f"makes {dtype}")
     saturates = bool(spec.attr("saturate", 1)) and dtype in FLOAT8_LIMITS
     return lambda x, *_: _cast_array(x, dtype, saturates)
 
@@ -359,7 +342,7 @@ _NARROW = frozenset({"int2", "uint2", "int4", "uint4", "float4_e2m1fn"})
 def _bit_cast(spec: KernelSpec) -> Kernel:
     dtype = onnx_dtype(spec, spec.attr("to", 0))
     if dtype.name in _NARROW:
-        raise Unserved(f"BitCast '{spec.name}' makes {dtype}")
+        raise spec.unserved(f"makes {dtype}")
 
     def kernel(x: Array) -> Array:
         if x.dtype.itemsize != dtype.itemsize or x.dtype.name in _NARROW:
@@ -372,7 +355,7 @@ def _bit_cast(spec: KernelSpec) -> Kernel:
 def _dropout(spec: KernelSpec) -> Kernel:
     training = spec.constant(2)
     if spec.has_input(2) and (training is None or bool(training.any())):
-        raise Unserved(f"Dropout '{spec.name}' may run in training mode, which is random")
+        raise spec.unserved("may run in training mode, which is random")
     if spec.num_outputs == 1:
         return lambda x, *_: x
     return lambda x, *_: (x, np.ones(x.shape, dtype=np.bool_))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.executor.kernels.elementwise import onnx_dtype, served
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 _CONSTANT_FORMS: dict[str, Any] = {
     "value": None,  # a tensor carries its own dtype
@@ -23,7 +23,7 @@ _CONSTANT_FORMS: dict[str, Any] = {
 
 def _constant(spec: KernelSpec) -> Kernel:
     if len(spec.attributes) != 1:
-        raise Unserved(f"Constant '{spec.name}' has {sorted(spec.attributes)}, not one value")
+        raise spec.unserved(f"has {sorted(spec.attributes)}, not one value")
     ((form, given),) = spec.attributes.items()
     value = np.asarray(given, dtype=_CONSTANT_FORMS[form]).view()
     # every run returns this array: nobody may write into it
@@ -35,14 +35,14 @@ def _constant_of_shape(spec: KernelSpec) -> Kernel:
     given = spec.attr("value")
     fill = np.zeros(1, dtype=np.float32) if given is None else np.asarray(given)
     if fill.size != 1:
-        raise Unserved(f"ConstantOfShape '{spec.name}' has {fill.size} values")
+        raise spec.unserved(f"has {fill.size} values")
     value = fill.reshape(())
     return lambda shape: np.full(tuple(shape.tolist()), value, dtype=value.dtype)
 
 
 def _range(spec: KernelSpec) -> Kernel:
     if spec.attr("stash_type", 1) != 1:
-        raise Unserved(f"Range '{spec.name}' has stash_type {spec.attr('stash_type')}")
+        raise spec.unserved(f"has stash_type {spec.attr('stash_type')}")
 
     def kernel(start: Array, limit: Array, delta: Array) -> Array:
         dtype = start.dtype

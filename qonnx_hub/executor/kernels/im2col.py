@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qonnx_hub.executor.kernels.elementwise import served
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.lowering.im2col import ATTRIBUTES, IM2COL, Windows
 
@@ -14,7 +14,7 @@ def _im2col(spec: KernelSpec) -> Kernel:
     try:
         windows = Windows.of(spec.attributes)
     except ValueError as error:
-        raise Unserved(f"Im2Col '{spec.name}' {error}") from error
+        raise spec.unserved(f"{error}") from error
     top, left, bottom, right = windows.pads
 
     def kernel(x: Array) -> Array:

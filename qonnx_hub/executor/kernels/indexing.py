@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.executor.kernels._window import Shape
+from qonnx_hub.executor.kernels._window import Shape, Slices
 from qonnx_hub.executor.kernels.elementwise import served, stateless
 from qonnx_hub.executor.kernels.shape import (
     as_axes,
@@ -17,18 +17,16 @@ from qonnx_hub.executor.kernels.shape import (
     open_mesh,
     positive_axes,
 )
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 _ALL = slice(None)
 
 
 def _slice(spec: KernelSpec) -> Kernel:
     if not spec.is_fixed(1, 2, 3, 4):
-
-        def kernel(x: Array, *bounds: Array | None) -> Array:
-            return x[_slices(x.shape, *(None if b is None else as_axes(b) for b in bounds))]
-
-        return kernel
+        return lambda x, *bounds: x[
+            _slices(x.shape, *(None if b is None else as_axes(b) for b in bounds))
+        ]
     starts, ends, axes, steps = (constant_axes(spec, i) for i in range(1, 5))
     if starts is None or _depends_on_shape(starts, axes, steps):
         return lambda x, *_: x[_slices(x.shape, starts, ends, axes, steps)]
@@ -52,7 +50,7 @@ def _slices(
     ends: Shape | None,
     axes: Shape | None = None,
     steps: Shape | None = None,
-) -> tuple[slice, ...]:
+) -> Slices:
     """Return one slice per dimension of ``shape``, clamped as ONNX says.
 
     numpy clamps alike but for one case: walking backwards from before the first element is
@@ -89,16 +87,13 @@ def _gather(spec: KernelSpec) -> Kernel:
 def _gather_elements(spec: KernelSpec) -> Kernel:
     axis = spec.attr("axis", 0)
 
-    def kernel(x: Array, indices: Array) -> Array:
-        _require_rank(x, indices)
-        return np.asarray(x[element_index(axis, indices)])
-
-    return kernel
+    return lambda x, indices: np.asarray(x[_elements(axis, x, indices)])
 
 
-def _require_rank(x: Array, indices: Array) -> None:
+def _elements(axis: int, x: Array, indices: Array) -> tuple[Array, ...]:
     if x.ndim != indices.ndim:
         raise ValueError(f"indices have {indices.ndim} dimensions, the data has {x.ndim}")
+    return element_index(axis, indices)
 
 
 def _gather_nd(spec: KernelSpec) -> Kernel:
@@ -107,8 +102,7 @@ def _gather_nd(spec: KernelSpec) -> Kernel:
     def kernel(x: Array, indices: Array) -> Array:
         if x.shape[:batch] != indices.shape[:batch]:
             raise ValueError(f"batch dimensions differ: {x.shape} and {indices.shape}")
-        parts = _index_parts(indices)
-        index = (*open_mesh(indices.shape[:-1])[:batch], *parts)
+        index = (*open_mesh(indices.shape[:-1])[:batch], *_index_parts(indices))
         return np.asarray(x[index])
 
     return kernel
@@ -135,10 +129,9 @@ def _scatter_elements(spec: KernelSpec) -> Kernel:
     scatter = _scatter(spec)
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
-        _require_rank(x, indices)
         if indices.shape != updates.shape:
             raise ValueError(f"{indices.shape} indices for {updates.shape} updates")
-        return scatter(x, element_index(axis, indices), updates)
+        return scatter(x, _elements(axis, x, indices), updates)
 
     return kernel
 
@@ -180,55 +173,39 @@ def _pad(spec: KernelSpec) -> Kernel:
     ) -> Array:
         amounts = as_axes(pads) if fixed_pads is None else fixed_pads
         along = as_axes(axes) if fixed_axes is None and axes is not None else fixed_axes
-        before, after = _per_axis(amounts, along, x.ndim)
-        if mode == "constant":
-            return _pad_constant(x, before, after, value)
-        crop, _ = _windows(x.shape, before, after)
-        grow = [(max(b, 0), max(a, 0)) for b, a in zip(before, after, strict=True)]
-        return np.pad(x[crop], grow, mode=mode)
+        crop, grow, inner, sizes = _padding(x.shape, amounts, along)
+        if mode != "constant":
+            return np.pad(x[crop], grow, mode=mode)
+        out = np.zeros(sizes, dtype=x.dtype)
+        if value is not None:
+            out[...] = value.reshape(())
+        out[inner] = x[crop]
+        return out
 
     return kernel
 
 
 @functools.lru_cache(maxsize=4096)
-def _per_axis(pads: Shape, axes: Shape | None, rank: int) -> tuple[Shape, Shape]:
-    """Return the amounts before and after each dimension."""
-    axes = tuple(range(rank)) if axes is None else positive_axes(axes, rank)
+def _padding(
+    shape: Shape, pads: Shape, axes: Shape | None
+) -> tuple[Slices, list[tuple[int, int]], Slices, list[int]]:
+    """Return what negative pads leave, what others add, where the rest lies, and the shape."""
+    axes = tuple(range(len(shape))) if axes is None else positive_axes(axes, len(shape))
     if len(pads) != 2 * len(axes):
         raise ValueError(f"{len(pads)} pads for {len(axes)} axes")
-    before, after = [0] * rank, [0] * rank
-    for i, axis in enumerate(axes):
-        before[axis], after[axis] = pads[i], pads[i + len(axes)]
-    return tuple(before), tuple(after)
-
-
-def _pad_constant(x: Array, before: Shape, after: Shape, value: Array | None) -> Array:
-    crop, inner = _windows(x.shape, before, after)
-    shape = tuple(b + size + a for b, size, a in zip(before, x.shape, after, strict=True))
-    if value is None:
-        out = np.zeros(shape, dtype=x.dtype)
-    else:
-        out = np.empty(shape, dtype=x.dtype)
-        out[...] = value.reshape(())
-    out[inner] = x[crop]
-    return out
-
-
-@functools.lru_cache(maxsize=4096)
-def _windows(
-    shape: Shape, before: Shape, after: Shape
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the part of the input that negative pads leave, and its place in the output."""
-    crop, inner = [], []
-    for size, b, a in zip(shape, before, after, strict=True):
-        kept = size + min(b, 0) + min(a, 0)
+    crop, inner = [_ALL] * len(shape), [_ALL] * len(shape)
+    grow, sizes = [(0, 0)] * len(shape), list(shape)
+    for axis, before, after in zip(axes, pads, pads[len(axes) :], strict=False):
+        first, kept = max(-before, 0), shape[axis] + min(before, 0) + min(after, 0)
         if kept < 0:
             raise ValueError(
-                f"pads {b} and {a} remove more than the {size} elements there are"
+                f"pads {before} and {after} take more than {shape[axis]} elements"
             )
-        crop.append(slice(max(-b, 0), max(-b, 0) + kept))
-        inner.append(slice(max(b, 0), max(b, 0) + kept))
-    return tuple(crop), tuple(inner)
+        crop[axis] = slice(first, first + kept)
+        grow[axis] = max(before, 0), max(after, 0)
+        inner[axis] = slice(grow[axis][0], grow[axis][0] + kept)
+        sizes[axis] = kept + sum(grow[axis])
+    return tuple(crop), grow, tuple(inner), sizes
 
 
 def _trilu(spec: KernelSpec) -> Kernel:
@@ -297,9 +274,7 @@ def reversed_steps(steps: int, lengths: Array) -> Array:
 def _reverse_sequence(spec: KernelSpec) -> Kernel:
     batch_axis, time_axis = spec.attr("batch_axis", 1), spec.attr("time_axis", 0)
     if {batch_axis, time_axis} != {0, 1}:
-        raise Unserved(
-            f"ReverseSequence '{spec.name}' has batch axis {batch_axis}, time axis {time_axis}"
-        )
+        raise spec.unserved(f"has batch axis {batch_axis}, time axis {time_axis}")
 
     def kernel(x: Array, lengths: Array) -> Array:
         steps = x.shape[time_axis]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import (
-    BYTE_REACH,
     BYTES,
     FLOAT32,
     SHORT_FLOATS,
-    exact_float,
+    any_factor,
+    exact_factor,
     requantize,
     require_bytes,
     shifted,
@@ -17,7 +19,7 @@ from qonnx_hub.executor.kernels._numbers import (
     widened,
 )
 from qonnx_hub.executor.kernels.elementwise import served, stateless
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 
 def _matmul(a: Array, b: Array) -> Array:
@@ -33,31 +35,23 @@ def _matmul(a: Array, b: Array) -> Array:
 def _gemm(spec: KernelSpec) -> Kernel:
     alpha, beta = float(spec.attr("alpha", 1.0)), float(spec.attr("beta", 1.0))
     transpose_a, transpose_b = bool(spec.attr("transA", 0)), bool(spec.attr("transB", 0))
-    known = spec.constant(1)
-    right = None
-    if known is not None:
-        right = np.ascontiguousarray(widened(known.T if transpose_b else known))
-    addend = _addend(spec.constant(2), beta)
-    has_addend = spec.has_input(2) and beta != 0.0
+    right, addend = spec.constant(1), spec.constant(2)
+    if right is not None:
+        right = np.ascontiguousarray(widened(right.T if transpose_b else right))
+    if addend is not None:
+        addend = _scaled(widened(addend), beta)
 
     def kernel(a: Array, b: Array, c: Array | None = None) -> Array:
         dtype, a = a.dtype, widened(a)
         factor = right
         if factor is None:
             factor = widened(b).T if transpose_b else widened(b)
-        y: Array = np.matmul(a.T if transpose_a else a, factor)
-        if alpha != 1.0:
-            y = _scaled(y, alpha)
-        if has_addend:
-            y += _addend(c, beta) if addend is None else addend
+        y = _scaled(np.matmul(a.T if transpose_a else a, factor), alpha)
+        if c is not None and beta != 0.0:
+            y += _scaled(widened(c), beta) if addend is None else addend
         return y.astype(dtype, copy=False)
 
     return kernel
-
-
-def _addend(c: Array | None, beta: float) -> Array | None:
-    """Return ``c`` as it is added, ``None`` if it is not known."""
-    return None if c is None else _scaled(widened(c), beta)
 
 
 def _scaled(x: Array, factor: float) -> Array:
@@ -74,9 +68,7 @@ def _scaled(x: Array, factor: float) -> Array:
 
 
 def _einsum(spec: KernelSpec) -> Kernel:
-    equation = spec.attr("equation")
-    if equation is None:
-        raise Unserved(f"Einsum '{spec.name}' has no equation")
+    equation = spec.required("equation")
 
     def kernel(*operands: Array) -> Array:
         dtype = operands[0].dtype
@@ -95,53 +87,47 @@ def _per_row(zero_point: Array) -> Array:
     return zero_point[:, np.newaxis] if zero_point.ndim == 1 else zero_point
 
 
-class IntegerProduct:
-    """The exact product of 8-bit matrices minus their zero points, as floats.
+def integer_product(
+    spec: KernelSpec, right: int, zero_point: int, *, transpose: bool = False
+) -> Callable[..., Array]:
+    """Return the exact product of 8-bit matrices minus their zero points, as floats.
 
     Where the right factor and its zero point are constant, they are combined once, and their
     values decide how wide the sum must be; else its length does.
+
+    Args:
+        spec: The node.
+        right: Position of the right factor, (..., K, N), among its inputs.
+        zero_point: Position of the right factor's zero point.
+        transpose: Whether a constant right factor is the transposed input.
+
+    Returns:
+        (a, zero point per row of a, b, zero point of b) -> ``(a - a_zero) @ (b - b_zero)``.
     """
+    constant, known = spec.constant(right), None
+    if constant is not None and constant.ndim > 1 and spec.is_fixed(zero_point):
+        codes = np.ascontiguousarray(constant.T) if transpose else constant
+        known = exact_factor(codes, spec.constant(zero_point), -2, 0.0)
 
-    def __init__(
-        self, spec: KernelSpec, right: int, zero_point: int, *, transpose: bool = False
-    ) -> None:
-        """Combine what is constant.
+    def product(a: Array, a_zero: Array | None, b: Array, b_zero: Array | None) -> Array:
+        factor = known
+        if factor is None:
+            terms = b.shape[-2] if b.ndim > 1 else len(b)
+            factor = any_factor(b, b_zero, terms, 0.0)
+        left = shifted(a, None if a_zero is None else _per_row(a_zero), factor.dtype)
+        return np.asarray(np.matmul(left, factor))
 
-        Args:
-            spec: The node.
-            right: Position of the right factor, (..., K, N), among its inputs.
-            zero_point: Position of the right factor's zero point.
-            transpose: Whether a constant right factor is the transposed input.
-        """
-        self.right: Array | None = None
-        b = spec.constant(right)
-        if b is None or b.ndim < 2 or not spec.is_fixed(zero_point):
-            return
-        b = np.ascontiguousarray(b.T) if transpose else b
-        exact = shifted(b, spec.constant(zero_point), FLOAT32)
-        bound = BYTE_REACH * float(np.abs(exact).sum(axis=-2).max(initial=0.0))
-        self.right = exact.astype(exact_float(bound), copy=False)
-
-    def __call__(
-        self, a: Array, a_zero: Array | None, b: Array, b_zero: Array | None
-    ) -> Array:
-        """Return ``(a - a_zero) @ (b - b_zero)``; a zero point of ``a`` is per row."""
-        right = self.right
-        if right is None:
-            length = b.shape[-2] if b.ndim > 1 else b.shape[0]
-            right = shifted(b, b_zero, exact_float(BYTE_REACH * BYTE_REACH * length))
-        left = shifted(a, None if a_zero is None else _per_row(a_zero), right.dtype)
-        return np.asarray(np.matmul(left, right))
+    return product
 
 
 def _matmul_integer(spec: KernelSpec) -> Kernel:
-    product = IntegerProduct(spec, 1, 3)
+    product = integer_product(spec, 1, 3)
     return lambda a, b, a_zero=None, b_zero=None: to_int32(product(a, a_zero, b, b_zero))
 
 
 def _qlinear_matmul(spec: KernelSpec) -> Kernel:
     require_bytes(spec)
-    product = IntegerProduct(spec, 3, 5)
+    product = integer_product(spec, 3, 5)
 
     def kernel(*inputs: Array) -> Array:
         a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = inputs

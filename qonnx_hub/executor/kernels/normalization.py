@@ -10,13 +10,12 @@ import numpy as np
 from qonnx_hub.executor.kernels._numbers import (
     FLOAT32,
     FLOAT64,
-    SHORT_FLOATS,
     per_channel,
     scalar_like,
     widened,
 )
 from qonnx_hub.executor.kernels.elementwise import served
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 _STASH_TYPES: dict[int, np.dtype[Any]] = {1: FLOAT32, 11: FLOAT64}
 """``TensorProto.DataType`` of the type in which statistics are computed."""
@@ -66,39 +65,26 @@ def batch_norm(spec: KernelSpec, axis: int = 1) -> Kernel:
     epsilon = float(spec.attr("epsilon", 1e-5))
     if spec.attr("training_mode", 0):
         if axis != 1:
-            raise Unserved(f"BatchNormalization '{spec.name}' trains channels-last")
+            raise spec.unserved("trains channels-last")
         return _training_batch_norm(epsilon, float(spec.attr("momentum", 0.9)))
     if spec.num_outputs != 1:
-        raise Unserved(f"BatchNormalization '{spec.name}' has {spec.num_outputs} outputs")
-    known = folded_constants(spec)
-    if known is not None and known[0].dtype == FLOAT32:
-        return _folded_batch_norm(*known, axis, 0 in spec.reusable)
+        raise spec.unserved(f"has {spec.num_outputs} outputs")
+    known, reuse = folded_constants(spec), 0 in spec.reusable
+    shaped: dict[int, list[Array]] = {}
 
-    def kernel(x: Array, s: Array, b: Array, m: Array, v: Array) -> Array:
-        s, b, m, v = (widened(parameter) for parameter in (s, b, m, v))
-        factor, offset = known or fold_batch_norm(s, b, m, v, epsilon)
-        y = widened(x) * per_channel(factor, x.ndim, axis)
-        y += per_channel(offset, x.ndim, axis)
+    def kernel(x: Array, *parameters: Array) -> Array:
+        factors = shaped.get(x.ndim)
+        if factors is None:
+            scale, bias, mean, variance = map(widened, parameters)
+            pair = known or fold_batch_norm(scale, bias, mean, variance, epsilon)
+            factors = [per_channel(values, x.ndim, axis) for values in pair]
+            if known is not None:
+                shaped[x.ndim] = factors
+        wide = widened(x)
+        in_place = reuse and wide.dtype == factors[0].dtype and wide.flags.writeable
+        y = np.multiply(wide, factors[0], out=wide if in_place else None)
+        y += factors[1]
         return y.astype(x.dtype, copy=False)
-
-    return kernel
-
-
-def _folded_batch_norm(factor: Array, offset: Array, axis: int, reuse: bool) -> Kernel:
-    """Return the kernel for constant float32 parameters."""
-    shaped = {}
-
-    def kernel(x: Array, *_: Array) -> Array:
-        rank = x.ndim
-        if rank not in shaped:
-            shaped[rank] = (per_channel(factor, rank, axis), per_channel(offset, rank, axis))
-        a, b = shaped[rank]
-        if x.dtype in SHORT_FLOATS:
-            return (widened(x) * a + b).astype(x.dtype)
-        in_place = reuse and x.dtype == FLOAT32 and x.flags.writeable
-        y = np.multiply(x, a, out=x if in_place else None)
-        y += b
-        return y
 
     return kernel
 
@@ -109,15 +95,14 @@ def _training_batch_norm(epsilon: float, momentum: float) -> Kernel:
     ) -> tuple[Array, Array, Array]:
         wide = widened(x)
         axes = (0, *range(2, x.ndim))
-        current_mean = wide.mean(axis=axes)
-        current_variance = wide.var(axis=axes)
-        factor, offset = fold_batch_norm(
-            widened(scale), widened(bias), current_mean, current_variance, epsilon
-        )
+        current = wide.mean(axis=axes), wide.var(axis=axes)
+        factor, offset = fold_batch_norm(widened(scale), widened(bias), *current, epsilon)
         y = wide * per_channel(factor, x.ndim) + per_channel(offset, x.ndim)
         kept, new = scalar_like(momentum, wide), scalar_like(1.0 - momentum, wide)
-        running_mean = (widened(mean) * kept + current_mean * new).astype(mean.dtype)
-        running_var = (widened(variance) * kept + current_variance * new).astype(mean.dtype)
+        running_mean, running_var = (
+            (widened(before) * kept + now * new).astype(mean.dtype)
+            for before, now in zip((mean, variance), current, strict=True)
+        )
         return y.astype(x.dtype, copy=False), running_mean, running_var
 
     return kernel
@@ -140,33 +125,25 @@ def _inverse_root(variance: Array, epsilon: float) -> Array:
 
 
 def _layer_norm(spec: KernelSpec) -> Kernel:
+    """Build LayerNormalization, and RMSNormalization, which subtracts no mean."""
     axis, epsilon = int(spec.attr("axis", -1)), float(spec.attr("epsilon", 1e-5))
     stash, outputs = _stash_type(spec), spec.num_outputs
+    centres = spec.op_type == "LayerNormalization"
 
     def kernel(x: Array, scale: Array, bias: Array | None = None) -> Any:
         wide = x.astype(np.promote_types(stash, x.dtype), copy=False)
-        rest, mean, variance = _centred(wide, tuple(range(axis % x.ndim, x.ndim)))
-        inverse = _inverse_root(variance, epsilon)
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        rest = mean = wide
+        if centres:
+            mean = wide.mean(axis=axes, keepdims=True)
+            rest = wide - mean
+        inverse = _inverse_root(np.square(rest).mean(axis=axes, keepdims=True), epsilon)
         y = (rest * inverse).astype(x.dtype, copy=False) * scale
         if bias is not None:
             y += bias
         if outputs == 1:
-            return y
+            return y.astype(scale.dtype, copy=False)
         return (y, mean.astype(stash, copy=False), inverse.astype(stash, copy=False))[:outputs]
-
-    return kernel
-
-
-def _rms_norm(spec: KernelSpec) -> Kernel:
-    axis, epsilon = int(spec.attr("axis", -1)), float(spec.attr("epsilon", 1e-5))
-    stash = _stash_type(spec)
-
-    def kernel(x: Array, scale: Array) -> Array:
-        wide = x.astype(np.promote_types(stash, x.dtype), copy=False)
-        axes = tuple(range(axis % x.ndim, x.ndim))
-        inverse = _inverse_root(np.square(wide).mean(axis=axes, keepdims=True), epsilon)
-        y = (wide * inverse).astype(x.dtype, copy=False) * scale
-        return y.astype(scale.dtype, copy=False)
 
     return kernel
 
@@ -185,10 +162,8 @@ def _instance_norm(spec: KernelSpec) -> Kernel:
 
 
 def _group_norm(spec: KernelSpec) -> Kernel:
-    groups, epsilon = spec.attr("num_groups"), float(spec.attr("epsilon", 1e-5))
+    groups, epsilon = spec.whole("num_groups", None), float(spec.attr("epsilon", 1e-5))
     stash, per_group = _stash_type(spec), spec.version < 21
-    if groups is None or groups < 1:
-        raise Unserved(f"GroupNormalization '{spec.name}' has {groups} groups")
 
     def kernel(x: Array, scale: Array, bias: Array) -> Array:
         samples, channels = x.shape[:2]
@@ -210,9 +185,7 @@ def _group_norm(spec: KernelSpec) -> Kernel:
 
 def _local_response(spec: KernelSpec) -> Kernel:
     alpha, beta = float(spec.attr("alpha", 1e-4)), float(spec.attr("beta", 0.75))
-    bias, size = float(spec.attr("bias", 1.0)), spec.attr("size")
-    if size is None or size < 1:
-        raise Unserved(f"LRN '{spec.name}' has size {size}")
+    bias, size = float(spec.attr("bias", 1.0)), spec.whole("size", None)
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
 
     def kernel(x: Array) -> Array:
@@ -263,5 +236,5 @@ KERNELS: KernelTable = {
     ("", "LayerNormalization"): served(_layer_norm, "axis", "epsilon", "stash_type"),
     ("", "LpNormalization"): served(_lp_normalization, "axis", "p"),
     ("", "MeanVarianceNormalization"): served(_mean_variance, "axes"),
-    ("", "RMSNormalization"): served(_rms_norm, "axis", "epsilon", "stash_type"),
+    ("", "RMSNormalization"): served(_layer_norm, "axis", "epsilon", "stash_type"),
 }

@@ -19,7 +19,7 @@ from qonnx_hub.executor.kernels._window import (
     window_of,
 )
 from qonnx_hub.executor.kernels.elementwise import served, stateless
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 
 def placement_of(spec: KernelSpec) -> Callable[[Shape], Placement]:
@@ -28,10 +28,7 @@ def placement_of(spec: KernelSpec) -> Callable[[Shape], Placement]:
     Raises:
         Unserved: The window attributes are missing or out of range.
     """
-    kernel = spec.attr("kernel_shape")
-    if kernel is None:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has no kernel_shape")
-    place, taps = placer(window_of(spec)), tuple(kernel)
+    place, taps = placer(window_of(spec)), tuple(spec.required("kernel_shape"))
     return lambda size: place(size, taps)
 
 
@@ -58,13 +55,18 @@ def _maximum(x: Array, place: Placement) -> Array:
         windows = place.out[axis]
         reads = [place.axis_slice(axis, tap, 0, windows) for tap in range(taps)]
         parts = [y[spatial((read, *behind))] for read in reads]
-        if taps == 1:
-            y = parts[0]
-            continue
-        y = np.maximum(parts[0], parts[1])
-        for part in parts[2:]:
-            np.maximum(y, part, out=y)
+        y = _folded(np.maximum, parts)
     return y.copy() if place.taps == 1 else y
+
+
+def _folded(ufunc: np.ufunc, parts: list[Array]) -> Array:
+    """Return the parts combined in order; one alone as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    y: Array = ufunc(parts[0], parts[1])
+    for part in parts[2:]:
+        ufunc(y, part, out=y)
+    return y
 
 
 def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple[Array, Array]:
@@ -93,13 +95,8 @@ def _maximum_with_index(x: Array, place: Placement, column_major: bool) -> tuple
 def window_total(x: Array, place: Placement) -> Array:
     """Return the sum of each window, added tap by tap in row-major order."""
     xp = padded(x, place, 0.0)
-    parts = [xp[spatial(slices)] for _, slices in place.tap_slices]
-    if len(parts) == 1:
-        return np.array(parts[0])
-    y = np.add(parts[0], parts[1])
-    for part in parts[2:]:
-        np.add(y, part, out=y)
-    return y
+    y = _folded(np.add, [xp[spatial(slices)] for _, slices in place.tap_slices])
+    return y.copy() if place.taps == 1 else y
 
 
 def window_count(place: Placement, include_pad: bool) -> Array:
@@ -140,9 +137,7 @@ def _average_pool(spec: KernelSpec) -> Kernel:
 
 def _lp_pool(spec: KernelSpec) -> Kernel:
     """Build LpPool, and GlobalLpPool, which has no windows."""
-    power = int(spec.attr("p", 2))
-    if power < 1:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has p={power}")
+    power = spec.whole("p", 2)
     place_on = placement_of(spec) if spec.op_type == "LpPool" else None
 
     def kernel(x: Array) -> Array:
@@ -163,7 +158,6 @@ def _lp_pool(spec: KernelSpec) -> Kernel:
 
 
 def _global_average(x: Array) -> Array:
-    """Return the mean of each channel: (N, C, 1, ...)."""
     wide = widened(x)
     flat = wide.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     total = _sum_in_lanes(flat) if flat.dtype == FLOAT32 else np.add.reduce(flat, axis=2)

@@ -19,7 +19,7 @@ from qonnx_hub.executor.kernels._numbers import (
     per_channel,
 )
 from qonnx_hub.executor.kernels.elementwise import onnx_dtype, served, stateless
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 Numpy = np.dtype[Any]
 Expand = Callable[[Array, tuple[int, ...]], Array]
@@ -29,14 +29,11 @@ Parameters = Callable[[tuple[int, ...], Array, Array | None], tuple[Array, Array
 """(shape of the data, scale, zero point) -> both ready to broadcast to the data."""
 
 _LIMITS: dict[Numpy, tuple[int, int]] = {
-    np.dtype(np.int8): (-128, 127),
-    np.dtype(np.uint8): (0, 255),
-    np.dtype(np.int16): (-32768, 32767),
-    np.dtype(np.uint16): (0, 65535),
-    np.dtype(ml_dtypes.int4): (-8, 7),
-    np.dtype(ml_dtypes.uint4): (0, 15),
-    np.dtype(ml_dtypes.int2): (-2, 1),
-    np.dtype(ml_dtypes.uint2): (0, 3),
+    limits.dtype: (limits.min, limits.max)
+    for limits in map(
+        ml_dtypes.iinfo,
+        ("int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16"),
+    )
 }
 """Integer types that QuantizeLinear makes, with their ranges."""
 
@@ -57,9 +54,7 @@ def _expander(spec: KernelSpec) -> Expand:
     Raises:
         Unserved: The block size is negative.
     """
-    axis, block = int(spec.attr("axis", 1)), int(spec.attr("block_size", 0))
-    if block < 0:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has block_size {block}")
+    axis, block = int(spec.attr("axis", 1)), spec.whole("block_size", 0, least=0)
 
     def expand(parameter: Array, shape: tuple[int, ...]) -> Array:
         if parameter.size == 1 and parameter.ndim <= 1:
@@ -131,12 +126,12 @@ def _output_dtype(spec: KernelSpec) -> Numpy | None:
     """
     zero_point, named = spec.constant(2), _named_dtype(spec, "output_dtype")
     if zero_point is not None and named is not None and named != zero_point.dtype:
-        raise Unserved(f"QuantizeLinear '{spec.name}' makes {named} and {zero_point.dtype}")
+        raise spec.unserved(f"makes {named} and {zero_point.dtype}")
     dtype = named if zero_point is None else zero_point.dtype
     if dtype is None and not spec.has_input(2):
         dtype = np.dtype(np.uint8)
     if dtype is not None and dtype not in _LIMITS and dtype not in _LARGEST:
-        raise Unserved(f"QuantizeLinear '{spec.name}' makes {dtype}")
+        raise spec.unserved(f"makes {dtype}")
     return dtype
 
 
@@ -149,7 +144,7 @@ def _arithmetic(spec: KernelSpec) -> Callable[[Numpy, Numpy], Numpy]:
     named = _named_dtype(spec, "precision")
     if named is not None:
         if named not in _FLOATS:
-            raise Unserved(f"QuantizeLinear '{spec.name}' computes in {named}")
+            raise spec.unserved(f"computes in {named}")
         return lambda x, scale: named
     if spec.version >= 23:
         return lambda x, scale: scale
@@ -219,7 +214,7 @@ def _dequantize_linear(spec: KernelSpec) -> Kernel:
     parameters = _parameters(spec, None)
     named = _named_dtype(spec, "output_dtype")
     if named is not None and named not in _FLOATS:
-        raise Unserved(f"DequantizeLinear '{spec.name}' makes {named}")
+        raise spec.unserved(f"makes {named}")
 
     def kernel(x: Array, scale: Array, zero_point: Array | None = None) -> Array:
         dtype = named or scale.dtype

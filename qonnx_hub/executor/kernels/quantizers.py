@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.elementwise import served
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 from qonnx_hub_ir import dialect, thresholds
 from qonnx_hub_ir.semantics import compile_quantizer
 
@@ -30,19 +31,16 @@ def _quantizer(spec: KernelSpec) -> Kernel:
 
 
 def _multi_threshold(spec: KernelSpec) -> Kernel:
-    if set(spec.attributes) - set(dialect.THRESHOLD_ATTRIBUTES):
-        raise Unserved
     scale, bias = float(spec.attr("out_scale", 1.0)), float(spec.attr("out_bias", 0.0))
     layout = str(spec.attr("data_layout", ""))
-
-    def run(x: Array, steps: Array) -> Array:
-        axis = thresholds.channel_axis(layout, x.ndim)
-        return thresholds.apply(x, steps, axis, scale, bias)
-
-    return run
+    return lambda x, steps: thresholds.apply(
+        x, steps, thresholds.channel_axis(layout, x.ndim), scale, bias
+    )
 
 
 KERNELS: KernelTable = {
     **{(dialect.DOMAIN, name): _quantizer for name in dialect.QUANTIZERS},
-    (dialect.DOMAIN, dialect.THRESHOLDS): _multi_threshold,
+    (dialect.DOMAIN, dialect.THRESHOLDS): served(
+        _multi_threshold, *dialect.THRESHOLD_ATTRIBUTES
+    ),
 }

@@ -24,7 +24,7 @@ from qonnx_hub.executor.kernels.activation import (
 )
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.indexing import reversed_steps
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 Function = Callable[[Array], Array]
 State = tuple[Array, ...]
@@ -94,11 +94,11 @@ def _activations(spec: KernelSpec, standard: tuple[str, ...]) -> list[list[Funct
     directions = 2 if spec.attr("direction", "forward") == "bidirectional" else 1
     names = spec.attr("activations") or standard * directions
     if len(names) != len(standard) * directions:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has activations {tuple(names)}")
+        raise spec.unserved(f"has activations {tuple(names)}")
     alphas, betas = (iter(spec.attr(f"activation_{k}", ())) for k in ("alpha", "beta"))
     functions = [_activation(spec, name, alphas, betas) for name in names]
     if next(alphas, None) is not None or next(betas, None) is not None:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has more parameters than activations")
+        raise spec.unserved("has more parameters than activations")
     count = len(standard)
     return [functions[first : first + count] for first in range(0, len(functions), count)]
 
@@ -108,12 +108,12 @@ def _activation(
 ) -> Function:
     key = name.lower()
     if key not in _ACTIVATIONS:
-        raise Unserved(f"{spec.op_type} '{spec.name}' has the activation {name!r}")
+        raise spec.unserved(f"has the activation {name!r}")
     compute, defaults = _ACTIVATIONS[key]
     sources = zip((alphas, betas), defaults, strict=False)
     values = [next(source, default) for source, default in sources]
     if None in values:
-        raise Unserved(f"{spec.op_type} '{spec.name}': {name} lacks alpha or beta")
+        raise spec.unserved(f"{name} lacks alpha or beta")
     return (lambda x: compute(x, *values)) if values else compute
 
 

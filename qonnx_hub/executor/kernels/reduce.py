@@ -10,11 +10,11 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import widened
 from qonnx_hub.executor.kernels.elementwise import is_integer, served, truncating_divide
-from qonnx_hub.executor.kernels.shape import along, as_axes, axes_of, element_index
+from qonnx_hub.executor.kernels.shape import along, element_index, with_axes
 from qonnx_hub.executor.kernels.spec import (
     Array,
+    Factory,
     Kernel,
-    KernelFactory,
     KernelSpec,
     KernelTable,
 )
@@ -26,7 +26,7 @@ Fold = Callable[[Array, Axes, bool], Any]
 """(data, axes, keepdims) -> result, possibly a numpy scalar."""
 
 
-def reduction(fold: Fold, *, widen: bool) -> KernelFactory:
+def reduction(fold: Fold, *, widen: bool) -> Factory:
     """Return a factory of Reduce kernels.
 
     Args:
@@ -43,11 +43,7 @@ def reduction(fold: Fold, *, widen: bool) -> KernelFactory:
     def make(spec: KernelSpec) -> Kernel:
         keepdims = bool(spec.attr("keepdims", 1))
         empty: Axes = () if spec.attr("noop_with_empty_axes", 0) else None
-        known = axes_of(spec, 1)
-        if known is None and spec.has_input(1):
-            return lambda x, given: fold_array(x, as_axes(given) or empty, keepdims)
-        axes = known or empty
-        return lambda x, *_: fold_array(x, axes, keepdims)
+        return with_axes(spec, lambda x, axes: fold_array(x, axes or empty, keepdims))
 
     return served(make, "axes", "keepdims", "noop_with_empty_axes")
 
@@ -96,7 +92,7 @@ def _best(reduce: Callable[..., Any], sign: int) -> Fold:
     return fold
 
 
-def _arg(method: str) -> KernelFactory:
+def _arg(method: str) -> Factory:
     def make(spec: KernelSpec) -> Kernel:
         axis, keepdims = spec.attr("axis", 0), bool(spec.attr("keepdims", 1))
         find = operator.methodcaller(method, axis=axis, keepdims=keepdims)
@@ -112,7 +108,7 @@ def _arg(method: str) -> KernelFactory:
     return served(make, "axis", "keepdims", "select_last_index")
 
 
-def _accumulation(ufunc: np.ufunc, start: int) -> KernelFactory:
+def _accumulation(ufunc: np.ufunc, start: int) -> Factory:
     def make(spec: KernelSpec) -> Kernel:
         exclusive = bool(spec.attr("exclusive", 0))
         step = -1 if spec.attr("reverse", 0) else 1

@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import widened
 from qonnx_hub.executor.kernels._window import Shape
 from qonnx_hub.executor.kernels.elementwise import served
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 Numbers = tuple[float, ...]
 Step = Callable[[Array], Array]
+Options = Mapping[str, Any]
+"""The attributes of a node, each present."""
 
 _HALF = np.float32(0.5)
-_COORDINATES = (
-    "align_corners",
-    "asymmetric",
-    "half_pixel",
-    "half_pixel_symmetric",
-    "pytorch_half_pixel",
-    "tf_crop_and_resize",
-)
-_POLICIES = ("stretch", "not_larger", "not_smaller")
 
 
 def _rounded(x: Array, tie: float) -> Array:
@@ -52,6 +46,29 @@ _NEAREST: dict[str, Callable[[Array], Array]] = {
     "floor": np.floor,
     "ceil": np.ceil,
 }
+
+
+_COORDINATES = "coordinate_transformation_mode"
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "mode": ("nearest", "linear", "cubic"),
+    _COORDINATES: (
+        *("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"),
+        *("align_corners", "asymmetric", "tf_crop_and_resize"),
+    ),
+    "nearest_mode": tuple(_NEAREST),
+    "keep_aspect_ratio_policy": ("stretch", "not_larger", "not_smaller"),
+}
+"""What attributes of text may be, the default first."""
+
+_DEFAULTS: Mapping[str, Any] = {
+    **{name: choices[0] for name, choices in _CHOICES.items()},
+    "antialias": 0,
+    "axes": None,
+    "cubic_coeff_a": -0.75,
+    "exclude_outside": 0,
+    "extrapolation_value": 0.0,
+}
+"""All attributes with their defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,135 +167,113 @@ def _outside_step(axis: _Axis, x: Array, step: Step, value: float) -> Step:
     return replacing
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """The attributes of a Resize node."""
+def _steps(
+    options: Options,
+    shape: Shape,
+    roi: Numbers | None,
+    scales: Numbers | None,
+    sizes: Shape | None,
+) -> list[Step]:
+    """Return one step per axis that changes, the innermost first: it copies the least."""
+    steps = []
+    layout = _layout(options, shape, roi, scales, sizes)
+    for axis in sorted(layout, key=attrgetter("axis"), reverse=True):
+        whole = axis.start == 0 and axis.end == 1
+        if axis.out != axis.size or axis.scale != 1 or not whole:
+            steps.append(_step(options, axis))
+    return steps
 
-    mode: str
-    coordinates: str
-    nearest: str
-    cubic: float
-    exclude: bool
-    extrapolation: float
-    policy: str
-    axes: Shape | None
 
-    def steps(
-        self, shape: Shape, roi: Numbers | None, scales: Numbers | None, sizes: Shape | None
-    ) -> list[Step]:
-        """Return one step per axis that changes, the innermost first: it copies the least."""
-        steps = []
-        layout = self._layout(shape, roi, scales, sizes)
-        for axis in sorted(layout, key=attrgetter("axis"), reverse=True):
-            whole = axis.start == 0 and axis.end == 1
-            if axis.out == axis.size and axis.scale == 1 and whole:
-                continue
-            steps.append(self._step(axis))
-        return steps
+def _step(options: Options, axis: _Axis) -> Step:
+    x = axis.coordinates(options[_COORDINATES])
+    if options["mode"] == "nearest":
+        nearest = _NEAREST[options["nearest_mode"]](x)
+        index = np.clip(nearest, 0, axis.size - 1).astype(np.intp)
+        step: Step = functools.partial(np.take, indices=index, axis=axis.axis)
+    elif options["mode"] == "linear":
+        inside = np.clip(x, np.float32(0), np.float32(axis.size - 1))
+        left = np.floor(inside)
+        ratio = inside - left
+        weights = np.stack([np.float32(1) - ratio, ratio], axis=1)
+        step = _weighted_step(axis, _neighbours(left, 0, 2), weights)
+    else:
+        a, exclude = float(options["cubic_coeff_a"]), bool(options["exclude_outside"])
+        step = _weighted_step(axis, *_cubic_weights(x, a, axis.size, exclude))
+    if options[_COORDINATES] != "tf_crop_and_resize":
+        return step
+    return _outside_step(axis, x, step, float(options["extrapolation_value"]))
 
-    def _step(self, axis: _Axis) -> Step:
-        x = axis.coordinates(self.coordinates)
-        if self.mode == "nearest":
-            index = np.clip(_NEAREST[self.nearest](x), 0, axis.size - 1).astype(np.intp)
-            step: Step = functools.partial(np.take, indices=index, axis=axis.axis)
-        elif self.mode == "linear":
-            inside = np.clip(x, np.float32(0), np.float32(axis.size - 1))
-            left = np.floor(inside)
-            ratio = inside - left
-            weights = np.stack([np.float32(1) - ratio, ratio], axis=1)
-            step = _weighted_step(axis, _neighbours(left, 0, 2), weights)
-        else:
-            neighbours = _cubic_weights(x, self.cubic, axis.size, self.exclude)
-            step = _weighted_step(axis, *neighbours)
-        if self.coordinates != "tf_crop_and_resize":
-            return step
-        return _outside_step(axis, x, step, self.extrapolation)
 
-    def _layout(
-        self, shape: Shape, roi: Numbers | None, scales: Numbers | None, sizes: Shape | None
-    ) -> list[_Axis]:
-        """Return how each axis changes that scales or sizes are given for.
+def _layout(
+    options: Options,
+    shape: Shape,
+    roi: Numbers | None,
+    scales: Numbers | None,
+    sizes: Shape | None,
+) -> list[_Axis]:
+    """Return how each axis changes that scales or sizes are given for.
 
-        Raises:
-            ValueError: Inputs and axes disagree in length, or both or neither of scales and
-                sizes are given.
-        """
-        axes = range(len(shape)) if self.axes is None else [a % len(shape) for a in self.axes]
-        given = scales if sizes is None else sizes
-        if (scales is None) == (sizes is None) or given is None or len(given) != len(axes):
-            raise ValueError(
-                f"Resize of axes {list(axes)} has scales {scales} and sizes {sizes}"
-            )
-        crops = self.coordinates == "tf_crop_and_resize"
-        if crops and (roi is None or len(roi) != 2 * len(axes)):
+    Raises:
+        ValueError: Inputs and axes disagree in length, or both or neither of scales and
+            sizes are given.
+    """
+    named = options["axes"]
+    axes = range(len(shape)) if named is None else [a % len(shape) for a in named]
+    count, given = len(axes), scales if sizes is None else sizes
+    if (scales is None) == (sizes is None) or given is None or len(given) != count:
+        raise ValueError(f"Resize of axes {list(axes)} has scales {scales} and sizes {sizes}")
+    region: Numbers = (0.0,) * count + (1.0,) * count
+    if options[_COORDINATES] == "tf_crop_and_resize":
+        if roi is None or len(roi) != 2 * count:
             raise ValueError(f"Resize crops axes {list(axes)} to the region {roi}")
-        region = roi if crops and roi is not None else (0.0,) * len(axes) + (1.0,) * len(axes)
-        lengths = [np.float32(shape[axis]) for axis in axes]
-        factors, outs = self._extents(lengths, scales, sizes, region)
-        edges = [np.float32(edge) for edge in region]
-        return [
-            _Axis(axis, shape[axis], outs[i], factors[i], edges[i], edges[i + len(axes)])
-            for i, axis in enumerate(axes)
-        ]
-
-    def _extents(
-        self,
-        lengths: list[np.float32],
-        scales: Numbers | None,
-        sizes: Shape | None,
-        region: Numbers,
-    ) -> tuple[list[np.float32], list[int]]:
-        """Return scale and output length per axis."""
-        count = len(lengths)
-        if sizes is None:
-            factors = [np.float32(scale) for scale in scales or ()]
-            part = [np.float32(region[i + count] - region[i]) for i in range(count)]
-            outs = [math.floor(lengths[i] * part[i] * factors[i]) for i in range(count)]
-            return factors, outs
-        factors = [np.float32(sizes[i]) / lengths[i] for i in range(count)]
-        if self.policy == "stretch":
-            return factors, list(sizes)
-        factor = min(factors) if self.policy == "not_larger" else max(factors)
-        return [factor] * count, [math.floor(factor * length + _HALF) for length in lengths]
+        region = roi
+    lengths = [np.float32(shape[axis]) for axis in axes]
+    if sizes is None:
+        factors = [np.float32(scale) for scale in given]
+        part = [np.float32(region[i + count] - region[i]) for i in range(count)]
+        outs = [math.floor(lengths[i] * part[i] * factors[i]) for i in range(count)]
+    else:
+        factors, outs = _sized(lengths, sizes, options["keep_aspect_ratio_policy"])
+    edges = [np.float32(edge) for edge in region]
+    return [
+        _Axis(axis, shape[axis], outs[i], factors[i], edges[i], edges[i + count])
+        for i, axis in enumerate(axes)
+    ]
 
 
-def _options(spec: KernelSpec) -> _Options:
-    """Return the attributes of the node.
+def _sized(
+    lengths: list[np.float32], sizes: Shape, policy: str
+) -> tuple[list[np.float32], list[int]]:
+    """Return scale and output length per axis for given sizes."""
+    factors = [np.float32(size) / length for size, length in zip(sizes, lengths, strict=True)]
+    if policy == "stretch":
+        return factors, list(sizes)
+    factor = min(factors) if policy == "not_larger" else max(factors)
+    return [factor] * len(sizes), [math.floor(factor * length + _HALF) for length in lengths]
+
+
+def _options(spec: KernelSpec) -> Options:
+    """Return all attributes of the node.
 
     Raises:
         Unserved: It asks for antialiasing, for excluding what is outside except in cubic mode,
-            or for something that ONNX does not know.
+            for something that ONNX does not know, or for aligned corners of an output whose
+            length was rounded down.
     """
-    mode = spec.choice("mode", "nearest", ("nearest", "linear", "cubic"))
-    if spec.attr("antialias", 0):
-        raise Unserved(f"Resize '{spec.name}' asks for antialiasing")
-    exclude = bool(spec.attr("exclude_outside", 0))
-    if exclude and mode != "cubic":
-        raise Unserved(f"Resize '{spec.name}' excludes the outside in mode {mode}")
-    axes = spec.attr("axes")
-    return _Options(
-        mode=mode,
-        coordinates=spec.choice("coordinate_transformation_mode", "half_pixel", _COORDINATES),
-        nearest=spec.choice("nearest_mode", "round_prefer_floor", _NEAREST),
-        cubic=float(spec.attr("cubic_coeff_a", -0.75)),
-        exclude=exclude,
-        extrapolation=float(spec.attr("extrapolation_value", 0.0)),
-        policy=spec.choice("keep_aspect_ratio_policy", "stretch", _POLICIES),
-        axes=None if axes is None else tuple(axes),
-    )
-
-
-def _refuse_fractions(spec: KernelSpec) -> None:
-    """Refuse to align corners of an output whose length was rounded down.
-
-    The operator document and onnxruntime take the rounded length, the test data that ONNX
-    brings for the operator the one before rounding.
-    """
-    if spec.attr("coordinate_transformation_mode") != "align_corners" or not spec.has_input(2):
-        return
-    scales = spec.constant(2)
-    if scales is None or not np.array_equal(scales, np.rint(scales)):
-        raise Unserved(f"Resize '{spec.name}' aligns corners by scales that may be fractional")
+    options = {**_DEFAULTS, **spec.attributes}
+    for name, choices in _CHOICES.items():
+        spec.choice(name, choices[0], choices)
+    if options["antialias"]:
+        raise spec.unserved("asks for antialiasing")
+    if options["exclude_outside"] and options["mode"] != "cubic":
+        raise spec.unserved(f"excludes the outside in mode {options['mode']}")
+    # For fractions, the operator document and onnxruntime take the rounded length, the test
+    # data that ONNX brings for the operator the one before rounding.
+    if options[_COORDINATES] == "align_corners" and spec.has_input(2):
+        scales = spec.constant(2)
+        if scales is None or not np.array_equal(scales, np.rint(scales)):
+            raise spec.unserved("aligns corners by scales that may be fractional")
+    return options
 
 
 def _values(array: Array | None) -> tuple[float, ...] | None:
@@ -288,16 +283,15 @@ def _values(array: Array | None) -> tuple[float, ...] | None:
 
 def _resize(spec: KernelSpec) -> Kernel:
     options = _options(spec)
-    _refuse_fractions(spec)
-    steps_of = functools.lru_cache(maxsize=16)(options.steps)
-    interpolates = options.mode != "nearest"
+    steps_of = functools.lru_cache(maxsize=16)(functools.partial(_steps, options))
+    interpolates = options["mode"] != "nearest"
     fixed = spec.is_fixed(1, 2, 3)
     known = [_values(spec.constant(i)) for i in (1, 2, 3)]
 
     def kernel(x: Array, *rest: Array | None) -> Array:
         inputs = known if fixed else [*map(_values, rest), None, None, None][:3]
         if interpolates and x.dtype.kind not in "fV":
-            raise TypeError(f"{options.mode} Resize of {x.dtype} has no rounding in ONNX")
+            raise TypeError(f"{options['mode']} Resize of {x.dtype} has no rounding in ONNX")
         y = widened(x) if interpolates else x
         for step in steps_of(x.shape, *inputs):
             y = step(y)
@@ -306,17 +300,4 @@ def _resize(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-KERNELS: KernelTable = {
-    ("", "Resize"): served(
-        _resize,
-        "antialias",
-        "axes",
-        "coordinate_transformation_mode",
-        "cubic_coeff_a",
-        "exclude_outside",
-        "extrapolation_value",
-        "keep_aspect_ratio_policy",
-        "mode",
-        "nearest_mode",
-    ),
-}
+KERNELS: KernelTable = {("", "Resize"): served(_resize, *_DEFAULTS)}

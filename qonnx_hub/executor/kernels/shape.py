@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._window import Shape
 from qonnx_hub.executor.kernels.elementwise import served, stateless
-from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable, Unserved
+from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 
 def axes_of(spec: KernelSpec, position: int) -> Shape | None:
@@ -30,7 +31,7 @@ def axes_of(spec: KernelSpec, position: int) -> Shape | None:
     """
     given = spec.attr("axes")
     if given is not None and spec.has_input(position):
-        raise Unserved(f"{spec.op_type} '{spec.name}' has axes twice")
+        raise spec.unserved("has axes twice")
     constant = constant_axes(spec, position)
     return constant if constant is not None or given is None else tuple(given)
 
@@ -83,6 +84,18 @@ def element_index(axis: int, indices: Array) -> tuple[Array, ...]:
     return tuple(mesh)
 
 
+def with_axes(spec: KernelSpec, compute: Callable[[Array, Any], Any]) -> Kernel:
+    """Return the kernel ``compute(x, axes)`` of a node with axes as attribute or input 1.
+
+    Raises:
+        Unserved: The node has both.
+    """
+    axes = axes_of(spec, 1)
+    if axes is None and spec.has_input(1):
+        return lambda x, given: compute(x, as_axes(given))
+    return lambda x, *_: compute(x, axes)
+
+
 def _reshape(spec: KernelSpec) -> Kernel:
     allow_zero = bool(spec.attr("allowzero", 0))
     fixed = constant_axes(spec, 1)
@@ -116,20 +129,10 @@ def _flatten(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _squeeze(spec: KernelSpec) -> Kernel:
-    axes = axes_of(spec, 1)
-    if spec.has_input(1) and axes is None:
-        return lambda x, given: x.squeeze(as_axes(given))
-    return lambda x, *_: x.squeeze(axes)
-
-
 def _unsqueeze(spec: KernelSpec) -> Kernel:
-    axes = axes_of(spec, 1)
-    if axes is not None:
-        return lambda x, *_: x[_new_axes(axes, x.ndim)]
     if not spec.has_input(1):
-        raise Unserved(f"Unsqueeze '{spec.name}' has no axes")
-    return lambda x, given: x[_new_axes(as_axes(given), x.ndim)]
+        spec.required("axes")
+    return with_axes(spec, lambda x, axes: x[_new_axes(axes, x.ndim)])
 
 
 @functools.cache
@@ -139,17 +142,14 @@ def _new_axes(axes: Shape, rank: int) -> tuple[slice | None, ...]:
 
 
 def _concat(spec: KernelSpec) -> Kernel:
-    axis = spec.attr("axis")
-    if axis is None:
-        raise Unserved(f"Concat '{spec.name}' has no axis")
+    axis = spec.required("axis")
     return lambda *inputs: np.concatenate(inputs, axis=axis)
 
 
 def _split(spec: KernelSpec) -> Kernel:
-    axis = spec.attr("axis", 0)
-    parts, fixed = spec.attr("num_outputs"), constant_axes(spec, 1)
+    axis, parts, fixed = spec.attr("axis", 0), spec.attr("num_outputs"), constant_axes(spec, 1)
     if parts is not None and spec.has_input(1):
-        raise Unserved(f"Split '{spec.name}' has both sizes and num_outputs")
+        raise spec.unserved("has both sizes and num_outputs")
 
     def kernel(x: Array, split: Array | None = None) -> Any:
         size = x.shape[axis]
@@ -163,11 +163,8 @@ def _split(spec: KernelSpec) -> Kernel:
             raise ValueError(
                 f"{size} elements do not split into {lengths} for {spec.num_outputs} outputs"
             )
-        ends = itertools.accumulate(lengths)
-        pieces = tuple(
-            x[along(axis % x.ndim, slice(end - length, end))]
-            for end, length in zip(ends, lengths, strict=True)
-        )
+        bounds = itertools.pairwise(itertools.accumulate(lengths, initial=0))
+        pieces = tuple(x[along(axis % x.ndim, slice(*ends))] for ends in bounds)
         return pieces if len(pieces) > 1 else pieces[0]
 
     return kernel
@@ -248,10 +245,8 @@ def _space_to_depth(spec: KernelSpec) -> Kernel:
 
 def _block(spec: KernelSpec) -> tuple[int, bool]:
     """Return the block size, and whether the depth is the innermost of the block's axes."""
-    block, mode = spec.attr("blocksize", 0), spec.attr("mode", "DCR")
-    if block < 1 or mode not in ("DCR", "CRD"):
-        raise Unserved(f"{spec.op_type} '{spec.name}' has blocksize {block} and mode {mode!r}")
-    return block, mode == "DCR"
+    mode = spec.choice("mode", "DCR", ("DCR", "CRD"))
+    return spec.whole("blocksize", None), mode == "DCR"
 
 
 KERNELS: KernelTable = {
@@ -264,7 +259,9 @@ KERNELS: KernelTable = {
     ("", "Size"): stateless(lambda x: np.array(x.size, dtype=np.int64)),
     ("", "SpaceToDepth"): served(_space_to_depth, "blocksize", "mode"),
     ("", "Split"): served(_split, "axis", "num_outputs"),
-    ("", "Squeeze"): served(_squeeze, "axes"),
+    ("", "Squeeze"): served(
+        lambda spec: with_axes(spec, lambda x, axes: x.squeeze(axes)), "axes"
+    ),
     ("", "Tile"): stateless(_tile),
     ("", "Transpose"): served(
         lambda spec: methodcaller("transpose", *spec.attr("perm", ())), "perm"

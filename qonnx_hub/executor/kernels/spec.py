@@ -61,6 +61,32 @@ class KernelSpec:
         """Return whether each of these inputs is constant or absent."""
         return all(self.constant(i) is not None or not self.has_input(i) for i in positions)
 
+    def unserved(self, reason: str) -> Unserved:
+        """Return the refusal of this node: "has no axis", with operator and name in front."""
+        return Unserved(f"{self.op_type} '{self.name}' {reason}")
+
+    def required(self, name: str) -> Any:
+        """Return an attribute that has no default.
+
+        Raises:
+            Unserved: It is absent.
+        """
+        value = self.attr(name)
+        if value is None:
+            raise self.unserved(f"has no {name}")
+        return value
+
+    def whole(self, name: str, default: int | None, least: int = 1) -> int:
+        """Return an attribute that counts something; ``None`` as default requires it.
+
+        Raises:
+            Unserved: It is absent without a default, or less than ``least``.
+        """
+        value = int(self.required(name) if default is None else self.attr(name, default))
+        if value < least:
+            raise self.unserved(f"has {name} {value}")
+        return value
+
     def choice(self, name: str, default: Any, choices: Collection[Any]) -> Any:
         """Return an attribute that takes one of a few values.
 
@@ -69,12 +95,12 @@ class KernelSpec:
         """
         value = self.attr(name, default)
         if value not in choices:
-            raise Unserved(f"{self.op_type} '{self.name}' has {name} {value!r}")
+            raise self.unserved(f"has {name} {value!r}")
         return value
 
 
-KernelFactory = Callable[[KernelSpec], Kernel]
-KernelTable = Mapping[tuple[str, str], KernelFactory]
+Factory = Callable[[KernelSpec], Kernel]
+KernelTable = Mapping[tuple[str, str], Factory]
 """(domain, op_type) -> factory. A factory that cannot serve a spec (an option it does not
 know) raises :class:`Unserved`; the plan then tries the fallback."""
 
