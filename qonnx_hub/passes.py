@@ -20,13 +20,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult, PostconditionError, PreconditionError
 
 import qonnx_hub_ir.passes as own_passes
+from qonnx_hub.io.registry import merged
 from qonnx_hub.transformation.pass_options import build, option_names
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.effects import Effect, effect_of
@@ -178,32 +178,25 @@ def locations() -> dict[str, str]:
     Raises:
         AdapterConflictError: Two passes, or a pass and a pipeline, have one name.
     """
-    found: dict[str, str] = {}
-    for cls in _own_classes():
-        name = cls.__module__.rpartition(".")[2]
-        _claim(found, name, f"{cls.__module__}:{cls.__name__}")
-    points = entry_points(group=PASS_GROUP)
-    for point in sorted(points, key=lambda p: (p.name, p.value)):
-        _claim(found, point.name, point.value)
+    exported = (getattr(own_passes, name) for name in own_passes.__all__)
+    classes = [cls for cls in exported if _is_pass(cls)]
+    own = {cls.__module__.rpartition(".")[2]: _location(cls) for cls in classes}
+    found = merged("passes", own, PASS_GROUP)
+    for name in PIPELINES:
+        if name in found:
+            raise AdapterConflictError(
+                f"the pass '{name}' ({found[name]}) has the name of a pipeline; uninstall its "
+                "distribution"
+            )
     return dict(sorted(found.items()))
 
 
-def _own_classes() -> list[type[InPlacePass]]:
-    exported = (getattr(own_passes, name) for name in own_passes.__all__)
-    return [cls for cls in exported if inspect.isclass(cls) and issubclass(cls, InPlacePass)]
+def _is_pass(found: object) -> TypeGuard[type[InPlacePass]]:
+    return inspect.isclass(found) and issubclass(found, InPlacePass)
 
 
-def _claim(found: dict[str, str], name: str, location: str) -> None:
-    if name in PIPELINES:
-        raise AdapterConflictError(
-            f"the pass '{name}' ({location}) has the name of a pipeline; uninstall its "
-            "distribution"
-        )
-    if found.setdefault(name, location) != location:
-        raise AdapterConflictError(
-            f"two passes are called '{name}': {found[name]} and {location}; uninstall one of "
-            "the distributions"
-        )
+def _location(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__name__}"
 
 
 def names() -> list[str]:
@@ -228,7 +221,7 @@ def get(name: str) -> type[InPlacePass]:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"the pass '{name}' cannot be imported: {error}") from error
-    if not (inspect.isclass(found) and issubclass(found, InPlacePass)):
+    if not _is_pass(found):
         raise UsageError(
             f"'{known[name]}', registered as the pass '{name}', is no onnx_ir InPlacePass"
         )
@@ -249,18 +242,14 @@ def make(text: str) -> InPlacePass:
     return build(get(name), name, rest if colon else "")
 
 
-def _usual_effect(cls: type) -> Effect:
-    """Return what a class of passes promises, with default options where options decide."""
-    decided = isinstance(getattr(cls, "effect", None), property)
-    return effect_of(cls() if decided else cls)
-
-
 def describe(name: str) -> PassInfo:
     """Return what is known about the pass of that name."""
     cls = get(name)
     summary, change = _documentation(cls)
-    location = f"{cls.__module__}:{cls.__name__}"
-    return PassInfo(name, location, summary, change, option_names(cls), _usual_effect(cls))
+    # What a class of passes promises, with default options where options decide.
+    decided = isinstance(getattr(cls, "effect", None), property)
+    effect = effect_of(cls() if decided else cls)
+    return PassInfo(name, _location(cls), summary, change, option_names(cls), effect)
 
 
 def _documentation(cls: type) -> tuple[str, tuple[str, ...]]:
@@ -307,14 +296,10 @@ def expand(steps: Iterable[Step]) -> list[Group]:
             passes, rounds = [make(stage.step) for stage in pipeline.stages], pipeline.rounds
         else:
             passes, rounds = [make(step) if isinstance(step, str) else step], 1
-        groups.append(Group(tuple((_name_of(p, places), p) for p in passes), rounds))
+        # A pass that is not registered goes by the name of its class.
+        named = ((places.get(_location(type(p)), type(p).__name__), p) for p in passes)
+        groups.append(Group(tuple(named), rounds))
     return groups
-
-
-def _name_of(step: InPlacePass, places: Mapping[str, str]) -> str:
-    """Return the name under which a pass's class is registered, else the class's own."""
-    cls = type(step)
-    return places.get(f"{cls.__module__}:{cls.__name__}", cls.__name__)
 
 
 def run(model: Model, steps: Sequence[Step], *, verify: bool = True) -> tuple[StepRecord, ...]:
@@ -420,6 +405,9 @@ def operator_words(node: Node) -> str:
     return node.op_type if plain else f"{node.domain.rpartition('.')[2]}::{node.op_type}"
 
 
+_SHORT = (str, int, float, tuple)
+
+
 def _changed_options(step: InPlacePass) -> dict[str, str]:
     if not dataclasses.is_dataclass(step):
         return {}
@@ -427,12 +415,9 @@ def _changed_options(step: InPlacePass) -> dict[str, str]:
     for option in dataclasses.fields(step):
         value = getattr(step, option.name)
         if isinstance(value, Mapping):
-            changed[option.name] = ", ".join(_pair(*item) for item in value.items())
+            # Of an array, the name is enough.
+            words = [f"{k}={v}" if isinstance(v, _SHORT) else str(k) for k, v in value.items()]
+            changed[option.name] = ", ".join(words)
         elif option.default is dataclasses.MISSING or value != option.default:
             changed[option.name] = str(value)
     return {name: words for name, words in changed.items() if words}
-
-
-def _pair(name: object, value: object) -> str:
-    """Return an entry of a mapping in words; of an array, the name is enough."""
-    return f"{name}={value}" if isinstance(value, (str, int, float, tuple)) else str(name)

@@ -17,6 +17,8 @@ _OPSETS = [
     helper.make_opsetid(dialect.CHANNELS_LAST_DOMAIN, 19),
 ]
 
+_USUAL: Mapping[str, Any] = {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
+
 
 def feature_models() -> Mapping[Feature, ModelProto]:
     """Return feature -> a model of one quantizer that has it, and no other unusual one.
@@ -48,17 +50,14 @@ def _node(op_type: str, inputs: list[str], **attributes: Any) -> Any:
 def _quantizer(
     bits: float = 4, scale: Any = 0.5, zero: float = 0.0, **attributes: Any
 ) -> ModelProto:
-    given = {"signed": 1, "narrow": 0, "rounding_mode": "ROUND", **attributes}
-    node = _node("Quant", ["x", "scale", "zero", "bits"], **given)
+    node = _node("Quant", ["x", "scale", "zero", "bits"], **{**_USUAL, **attributes})
     return _model([node], scale=scale, zero=zero, bits=bits)
 
 
 def _dynamic() -> ModelProto:
     largest = helper.make_node("ReduceMax", ["x"], ["largest"], name="m", keepdims=0)
     above = helper.make_node("Max", ["largest", "least"], ["s"], name="above")
-    node = _node(
-        "Quant", ["x", "s", "zero", "bits"], signed=1, narrow=0, rounding_mode="ROUND"
-    )
+    node = _node("Quant", ["x", "s", "zero", "bits"], **_USUAL)
     return _model([largest, above, node], zero=0.0, bits=4.0, least=0.125)
 
 
@@ -84,9 +83,7 @@ def _channels_last() -> ModelProto:
         kernel_shape=[2, 2],
         strides=[2, 2],
     )
-    node = _node(
-        "Quant", ["p", "scale", "zero", "bits"], signed=1, narrow=0, rounding_mode="ROUND"
-    )
+    node = _node("Quant", ["p", "scale", "zero", "bits"], **_USUAL)
     shapes = ((1, 4, 4, 1), (1, 2, 2, 1))
     return _model([pool, node], shapes, scale=0.5, zero=0.0, bits=4.0)
 

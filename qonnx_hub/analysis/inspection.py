@@ -16,6 +16,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import InputRange, ValueInfo
 from qonnx_hub_ir.analysis.accumulators import AccumulatorRange, walk_accumulators
 from qonnx_hub_ir.describe import describe_number
+from qonnx_hub_ir.graph.queries import dims, every_quantizer
 from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Parameter, Trunc
 from qonnx_hub_ir.verify import label
 
@@ -140,7 +141,7 @@ def inspect_model(
     """
     known = list(walk_accumulators(model, inputs)) if ranges else []
     nodes = list(model.graph.all_nodes())
-    quantizers = [node for node in nodes if dialect.is_quantizer(node)]
+    quantizers = every_quantizer(model)
     tensors = tuple(_describe(node) for node in quantizers)
     layouts = {dialect.CHANNELS_LAST_DOMAIN: " (channels last)"}
     operators = Counter(f"{node.op_type}{layouts.get(node.domain, '')}" for node in nodes)
@@ -189,7 +190,6 @@ def _describe(node: Node) -> QuantizedTensor:
     weight = dialect.constant_value(node.inputs[0])
     used = stored_codes(node)
     used = None if used is None or not used.size else np.unique(used)
-    shape = node.outputs[0].shape
     words: dict[str, Any] = {"scale": describe_number(dialect.parameters(quant)[0])}
     if isinstance(quant, IntQuant):
         words["bits"] = describe_number(quant.bits)
@@ -210,7 +210,7 @@ def _describe(node: Node) -> QuantizedTensor:
         name=str(node.outputs[0].name),
         node=label(node),
         kind="activation" if weight is None else "weight",
-        shape=tuple(d if isinstance(d, int) else d.value for d in shape or ()),
+        shape=dims(node.outputs[0]) or (),
         distinct=None if used is None else int(used.size),
         lowest=None if used is None else int(used[0]),
         highest=None if used is None else int(used[-1]),

@@ -71,8 +71,12 @@ def lint_model(source: Any, model: Model, target: str, name: str) -> LintReport:
         known = ", ".join(registry.names())
         raise UsageError(f"nothing is known of '{target}'; there are: {known}")
     table: LintTarget = registry.load(target)
-    raw = _as_it_lies(source)
-    written = model if raw is None else raw
+    written = model
+    # An ONNX source is also looked at as it lies, without any of our passes.
+    if isinstance(source, onnx.ModelProto):
+        written = onnx_ir.from_proto(source)
+    elif isinstance(source, str) and is_onnx(source):
+        written = onnx_ir.load(source)
     found = [*find(table.file_rules, written), *find(table.rules, model)]
     if target == "ort":
         found.extend(_on_onnxruntime(written, found))
@@ -88,15 +92,6 @@ def lint_rules() -> list[tuple[str, LintRule]]:
     registry = lint_targets()
     tables: list[tuple[str, LintTarget]] = [(n, registry.load(n)) for n in registry.names()]
     return [(n, rule) for n, table in tables for rule in (*table.file_rules, *table.rules)]
-
-
-def _as_it_lies(source: Any) -> Model | None:
-    """Return an ONNX source without any of our passes; ``None`` for live models."""
-    if isinstance(source, onnx.ModelProto):
-        return onnx_ir.from_proto(source)
-    if isinstance(source, str) and is_onnx(source):
-        return onnx_ir.load(source)
-    return None
 
 
 def _on_onnxruntime(written: Model, found: list[LintFinding]) -> list[LintFinding]:

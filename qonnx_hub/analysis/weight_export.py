@@ -16,7 +16,7 @@ from qonnx_hub.io.arrays import write_arrays
 from qonnx_hub.io.atomic import write_text
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.graph.queries import known
+from qonnx_hub_ir.graph.queries import every_quantizer, known
 from qonnx_hub_ir.quantizers import Array, IntQuant
 from qonnx_hub_ir.semantics import quantize_to_integers
 
@@ -57,7 +57,7 @@ def integer_weights(model: Model) -> list[IntegerWeight]:
     Weights that are not finite have none, nor do those with parameters that are computed at
     run time or with fractional or more than 63 bits: they are left out.
     """
-    nodes = [n for n in model.graph.all_nodes() if dialect.is_quantizer(n)]
+    nodes = every_quantizer(model)
     stored = Counter(str(n.inputs[0].name) for n in nodes if n.inputs[0] is not None)
     found = []
     for node in nodes:
@@ -125,7 +125,11 @@ def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
 
 def _header(weights: Sequence[IntegerWeight], stem: str) -> str:
     guard = f"{_identifier(stem).upper()}_H"
-    names = _identifiers([weight.name for weight in weights])
+    names: list[str] = []
+    for weight in weights:
+        text = _identifier(weight.name)
+        numbered = (f"{text}_{count}" for count in itertools.count(2))
+        names.append(next(n for n in itertools.chain((text,), numbered) if n not in names))
     lines = [
         "/* Integer weights: value = (integer - zero_point) * scale. Arrays are in row-major",
         "   order; scales and zero points of more than one element broadcast to them. */",
@@ -179,13 +183,3 @@ def _definition(kind: str, name: str, numbers: list[str]) -> list[str]:
 def _identifier(name: str) -> str:
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "weight"
     return f"w_{text}" if text[0].isdigit() else text
-
-
-def _identifiers(names: Sequence[str]) -> list[str]:
-    """Return a C name for each weight, no two alike."""
-    found: list[str] = []
-    for name in names:
-        text = _identifier(name)
-        numbered = (f"{text}_{count}" for count in itertools.count(2))
-        found.append(next(n for n in itertools.chain((text,), numbered) if n not in found))
-    return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from qonnx_hub.cli.options import (
+    InputShapes,
     Json,
     Samples,
     Seed,
@@ -48,12 +49,7 @@ def command(
         Path | None,
         typer.Option(metavar="PATH", help="Right classes as .npy: counts accuracy."),
     ] = None,
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="N,C,...", help="Shape of a sample input, for live models to trace."
-        ),
-    ] = None,
+    input_shape: InputShapes = None,
     samples: Samples = None,
     seed: Seed = 0,
     range_: Annotated[

@@ -9,9 +9,11 @@ import typer
 
 from qonnx_hub.cli.options import (
     From,
+    InputShapes,
     Json,
     Samples,
     Seed,
+    To,
     console,
     named_values,
     sample_inputs,
@@ -44,9 +46,7 @@ def command(
             help="File to write; the folder to write into, for several models.",
         ),
     ],
-    to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="Form to write; see 'formats'.")
-    ] = "qonnx",
+    to: To = "qonnx",
     from_: From = None,
     opset: Annotated[
         int | None, typer.Option(help="Standard opset.", show_default="lowest exact")
@@ -71,12 +71,7 @@ def command(
     dialect: Annotated[
         str, typer.Option(help="For qlinear: onnx (standard operators) or ort (its own too).")
     ] = "onnx",
-    input_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="N,C,...", help="Shape of a sample input, for sources that are traced."
-        ),
-    ] = None,
+    input_shape: InputShapes = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An option that only one adapter has."),
@@ -173,11 +168,7 @@ def _show(report: ConversionReport, out: Console) -> None:
             for one in report.quantizers
         ]
         out.print(table(("quantizer", "what", "encoding", "exact"), rows))
-    exact = sum(record.exact for record in report.quantizers)
-    out.print(
-        f"{report.source} -> {report.path}: {report.format}, opset {report.opset}, "
-        f"{exact} of {len(report.quantizers)} quantizers exact"
-    )
+    out.print(report.summary())
     for note in report.notes:
         out.print(f"note: {note}")
     if report.own is not None:

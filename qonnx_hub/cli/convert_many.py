@@ -117,12 +117,8 @@ def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
             text = f"{type(error).__name__}: {error} (a defect of the converter)"
             return _failed(source, target, text, UNREADABLE)
         return _failed(source, target, str(error), code)
-    exact = sum(record.exact for record in report.quantizers)
     checked = "not checked" if report.check is None else report.check.summary()
-    line = (
-        f"{source} -> {target}: {report.format}, opset {report.opset}, "
-        f"{exact} of {len(report.quantizers)} quantizers exact; {checked}"
-    )
+    line = f"{report.summary()}; {checked}"
     return Outcome(source, str(target), 0, line, report=report.to_dict())
 
 

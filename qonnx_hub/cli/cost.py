@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qonnx_hub.cli.options import From, Json, console, write_json
+from qonnx_hub.cli.options import From, InputTypes, Json, console, named_types, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -31,13 +31,7 @@ def command(
     sparsity: Annotated[
         bool, typer.Option("--sparsity", help="Leave out weights that are zero.")
     ] = False,
-    input_dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]TYPE",
-            help="Type of an input, such as INT8; of all without a name.",
-        ),
-    ] = None,
+    input_dtype: InputTypes = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -50,9 +44,9 @@ def command(
     """Count what one inference costs: MACs, bit operations, weights, activations."""
     from qonnx_hub import api
     from qonnx_hub.analysis.cost.cost import CostOptions, count_cost
+    from qonnx_hub.equivalence.reports.text import table
 
-    pairs = (text.rpartition("=") for text in input_dtype or [])
-    options = CostOptions(convention, sparsity, {name: kind for name, _, kind in pairs})
+    options = CostOptions(convention, sparsity, named_types(input_dtype or ()))
     costs = [count_cost(api.load(source, from_), options, source) for source in sources]
     if plot is not None:
         from qonnx_hub.analysis.cost.plot import write_plot
@@ -62,7 +56,8 @@ def command(
     if len(costs) == 1:
         _print_one(out, costs[0])
     else:
-        out.print(_models(costs))
+        rows = [(cost.source, str(len(cost.layers)), *_counts(cost)) for cost in costs]
+        out.print(table(("model", "layers", *_COUNTS), rows, numbers=len(_COUNTS) + 1))
         for cost in costs:
             _print_notes(out, cost, f"{cost.source}: ")
     if plot is not None:
@@ -106,13 +101,6 @@ def _layers(cost: Cost) -> RenderableType:
     ]
     rows.append(("total", "", "", "", "", *_counts(cost)))
     return table(columns, rows, numbers=len(_COUNTS))
-
-
-def _models(costs: list[Cost]) -> RenderableType:
-    from qonnx_hub.equivalence.reports.text import table
-
-    rows = [(cost.source, str(len(cost.layers)), *_counts(cost)) for cost in costs]
-    return table(("model", "layers", *_COUNTS), rows, numbers=len(_COUNTS) + 1)
 
 
 def _counts(cost: Cost | LayerCost) -> list[str]:

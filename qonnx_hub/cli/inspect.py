@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Json, Source, console, named_ranges, write_json
+from qonnx_hub.cli.options import (
+    From,
+    InputTypes,
+    Json,
+    Source,
+    console,
+    named_ranges,
+    named_types,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -30,13 +39,7 @@ def command(
         list[str] | None,
         typer.Option("--range", metavar="NAME:LO,HI", help="Range of an input, for --ranges."),
     ] = None,
-    input_dtype: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]TYPE",
-            help="Type of an input, such as UINT8, for --ranges; of all without a name.",
-        ),
-    ] = None,
+    input_dtype: InputTypes = None,
     weights: Annotated[
         bool, typer.Option("--weights", help="Show the integers of all weights.")
     ] = False,
@@ -53,7 +56,10 @@ def command(
     from qonnx_hub.analysis.weight_export import integer_weights, write_integers
 
     model = api.load(source, from_)
-    given = _inputs(range_ or [], input_dtype or [], [str(v.name) for v in model.graph.inputs])
+    given: dict[str, Any] = {**named_types(input_dtype or ()), **named_ranges(range_ or ())}
+    if "" in given:
+        names = [str(value.name) for value in model.graph.inputs]
+        given = {**dict.fromkeys(names, given.pop("")), **given}
     found = api.inspect(model, ranges=ranges or json is not None, inputs=given)
     wanted = weights or export_ints is not None or json is not None
     stored = integer_weights(model) if wanted else []
@@ -70,14 +76,6 @@ def command(
         out.print(f"{export_ints}: integers of {len(stored)} weights")
     data = {**found.to_dict(), "weights": [_weight_data(weight) for weight in stored]}
     write_json(data, json)
-
-
-def _inputs(ranges: list[str], types: list[str], names: list[str]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for text in types:
-        name, _, kind = text.rpartition("=")
-        given.update(dict.fromkeys([name] if name else names, kind))
-    return {**given, **named_ranges(ranges)}
 
 
 def _print_tensors(out: Console, found: Inspection) -> None:

@@ -26,6 +26,25 @@ Samples = Annotated[
     int | None, typer.Option(min=1, help="Samples to generate.", show_default="fits the model")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the generated inputs.")]
+To = Annotated[
+    str, typer.Option("--to", metavar="FORMAT", help="Form to write; see 'formats'.")
+]
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="N,C,...",
+        help="Shape of a sample input, for sources that are traced.",
+    ),
+]
+InputTypes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-dtype",
+        metavar="[NAME=]TYPE",
+        help="Type of an input, such as UINT8; of all without a name.",
+    ),
+]
 
 
 def console(json_target: str | None) -> Console:
@@ -110,6 +129,12 @@ def named_values(texts: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             values[name] = value
     return values
+
+
+def named_types(texts: Sequence[str]) -> dict[str, str]:
+    """Return "[NAME=]TYPE" texts as name -> type; the name "" stands for all inputs."""
+    pairs = (text.rpartition("=") for text in texts)
+    return {name: kind for name, _, kind in pairs}
 
 
 def named_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:

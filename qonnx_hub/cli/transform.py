@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Json, Samples, Seed, console, write_json
+from qonnx_hub.cli.options import From, Json, Samples, Seed, To, console, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,9 +37,7 @@ def command(
         bool, typer.Option("--list", help="Show the passes and pipelines, and stop.")
     ] = False,
     from_: From = None,
-    to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="Form to write; see 'formats'.")
-    ] = "qonnx",
+    to: To = "qonnx",
     opset: Annotated[
         int | None, typer.Option(help="Standard opset.", show_default="the model's own")
     ] = None,

@@ -18,7 +18,7 @@ from qonnx_hub_adapters.protocol import Feeds, Importer, ShowsLayers
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.float_error import reordering_error
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.queries import producer
+from qonnx_hub_ir.graph.queries import producer, quantizers
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -63,10 +63,9 @@ class _Layers:
         self._inner = [name for name in shown if name not in outputs]
         self._names = [*self._inner, *outputs]
         dynamic = facts_of(model).dynamic
-        results = (str(n.outputs[0].name) for n in model.graph if dialect.is_quantizer(n))
-        quantizers = {name for name in results if name in dynamic}
-        self.is_complete = quantizers <= set(self._names) and bool(quantizers)
-        self._sums = _sums_before(model, quantizers)
+        results = {str(node.outputs[0].name) for node in quantizers(model)} & dynamic
+        self.is_complete = results <= set(self._names) and bool(results)
+        self._sums = _sums_before(model, results)
         sums = list(dict.fromkeys(self._sums.values()))
         wanted = list(dict.fromkeys([*self._names, *sums]))
         self._layers = GraphSlice(model, self._inner, wanted)

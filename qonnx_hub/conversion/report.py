@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx_ir import Model
@@ -52,11 +52,11 @@ class ConversionReport:
                 "path": self.path,
                 "format": self.format,
                 "opset": self.opset,
-                "quantizers": [asdict(record) for record in self.quantizers],
-                "notes": list(self.notes),
-                "check": None if self.check is None else self.check.to_dict(),
-                "source_itself": None if self.own is None else self.own.to_dict(),
-                "onnxruntime": None if self.ort is None else self.ort.to_dict(),
+                "quantizers": self.quantizers,
+                "notes": self.notes,
+                "check": self.check,
+                "source_itself": self.own,
+                "onnxruntime": self.ort,
             }
         )
         return data
@@ -64,3 +64,11 @@ class ConversionReport:
     def to_json(self) -> str:
         """Return the report as JSON."""
         return json.dumps(self.to_dict(), indent=2)
+
+    def summary(self) -> str:
+        """Return what was written, in one line."""
+        exact = sum(record.exact for record in self.quantizers)
+        return (
+            f"{self.source} -> {self.path}: {self.format}, opset {self.opset}, "
+            f"{exact} of {len(self.quantizers)} quantizers exact"
+        )

@@ -48,6 +48,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.graph.queries import quantizers
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -207,6 +208,5 @@ def list_quantizers(model: Model | None) -> tuple[QuantizerRow, ...]:
             describe_quantizer(dialect.read_quantizer(node)),
             dialect.constant_value(node.inputs[0]) is not None,
         )
-        for node in (() if model is None else model.graph)
-        if dialect.is_quantizer(node)
+        for node in (() if model is None else quantizers(model))
     )

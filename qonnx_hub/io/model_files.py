@@ -40,14 +40,14 @@ def write_model(
             reads from.
     """
     target = Path(path)
-    tensors = _tensors(model)
     if not external and fits_one_message(model):
         with replacing(target) as temporary:
             message = onnx_ir.to_proto(model) if message is None else message
             temporary.write_bytes(message.SerializeToString(deterministic=True))
         return
     data = target.with_name(f"{target.name}.data")
-    if any(_reads(tensor, data) for tensor in tensors):
+    outside = [t for t in _tensors(model) if isinstance(t, onnx_ir.ExternalTensor)]
+    if data.exists() and any(Path(t.path).resolve() == data.resolve() for t in outside):
         raise UsageError(
             f"'{data}' holds weights that the model still reads; name another file"
         )
@@ -109,8 +109,7 @@ def write_artifact(
 
 def has_external_data(model: Model) -> bool:
     """Return whether the model keeps weights in files beside it."""
-    values = model.graph.initializers.values()
-    return any(isinstance(v.const_value, onnx_ir.ExternalTensor) for v in values)
+    return any(isinstance(tensor, onnx_ir.ExternalTensor) for tensor in _tensors(model))
 
 
 def in_one_message(model: Model) -> onnx.ModelProto:
@@ -128,9 +127,3 @@ def _with_weights_read_in(model: Model, largest: float = float("inf")) -> Model:
             array = tensor.numpy().copy()
             value.const_value = onnx_ir.tensor(array, dtype=tensor.dtype, name=value.name)
     return copy
-
-
-def _reads(tensor: object, data: Path) -> bool:
-    if not isinstance(tensor, onnx_ir.ExternalTensor) or not data.exists():
-        return False
-    return Path(tensor.path).resolve() == data.resolve()

@@ -6,8 +6,6 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,8 @@ def resolve(source: Any) -> Any:
     if match is None or Path(source).exists():
         return source
     found = _find(match["module"], match["name"], source)
-    if not _is_factory(found):
+    # A model is callable as well, but has weights or a graph instead of a name.
+    if not isinstance(found, type) and not (callable(found) and hasattr(found, "__name__")):
         return found
     try:
         made = found()
@@ -47,39 +46,25 @@ def resolve(source: Any) -> Any:
 
 
 def _find(module: str, name: str, source: str) -> Any:
-    with _current_folder_first():
-        try:
-            found: Any = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise SourceError(f"'{source}': module '{module}' needs {error}") from error
-            raise SourceError(
-                f"'{source}': there is no module '{module}' beside the installed packages "
-                f"or in {os.getcwd()}"
-            ) from error
-        except Exception as error:  # somebody else's module raises whatever it raises
-            raise SourceError(
-                f"'{source}': importing '{module}' fails: {type(error).__name__}: {error}"
-            ) from error
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise SourceError(f"'{source}': module '{module}' needs {error}") from error
+        raise SourceError(
+            f"'{source}': there is no module '{module}' beside the installed packages "
+            f"or in {folder}"
+        ) from error
+    except Exception as error:  # somebody else's module raises whatever it raises
+        raise SourceError(
+            f"'{source}': importing '{module}' fails: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        sys.path.remove(folder)
     for part in name.split("."):
         if not hasattr(found, part):
             raise SourceError(f"'{source}': module '{module}' has no '{name}'")
         found = getattr(found, part)
     return found
-
-
-def _is_factory(found: Any) -> bool:
-    """Return whether to call it: a model is callable as well, but has weights or a graph."""
-    if isinstance(found, type):
-        return True
-    return callable(found) and hasattr(found, "__name__")
-
-
-@contextmanager
-def _current_folder_first() -> Iterator[None]:
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)

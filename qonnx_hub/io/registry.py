@@ -88,7 +88,7 @@ def importers() -> Registry:
     Raises:
         AdapterConflictError: Another distribution claims a name that is taken.
     """
-    return Registry("importer", _merged("importer", IMPORTERS, IMPORTER_GROUP))
+    return Registry("importer", merged("importers", IMPORTERS, IMPORTER_GROUP))
 
 
 def exporters() -> Registry:
@@ -97,7 +97,7 @@ def exporters() -> Registry:
     Raises:
         AdapterConflictError: Another distribution claims a name that is taken.
     """
-    return Registry("exporter", _merged("exporter", EXPORTERS, EXPORTER_GROUP))
+    return Registry("exporter", merged("exporters", EXPORTERS, EXPORTER_GROUP))
 
 
 def lint_targets() -> Registry:
@@ -106,19 +106,23 @@ def lint_targets() -> Registry:
     Raises:
         AdapterConflictError: Another distribution claims a name that is taken.
     """
-    return Registry("lint target", _merged("lint target", LINT_TARGETS, LINT_GROUP))
+    return Registry("lint target", merged("lint targets", LINT_TARGETS, LINT_GROUP))
 
 
-def _merged(kind: str, own: Mapping[str, str], group: str) -> dict[str, str]:
-    merged = dict(own)
+def merged(kinds: str, own: Mapping[str, str], group: str) -> dict[str, str]:
+    """Return name -> "module:attribute" of our own, then of what a group's entry points name.
+
+    Raises:
+        AdapterConflictError: Two have one name.
+    """
+    found = dict(own)
     for point in sorted(entry_points(group=group), key=lambda p: (p.name, p.value)):
-        if point.name in merged and merged[point.name] != point.value:
+        if found.setdefault(point.name, point.value) != point.value:
             raise AdapterConflictError(
-                f"two {kind}s are called '{point.name}': {merged[point.name]} and "
+                f"two {kinds} are called '{point.name}': {found[point.name]} and "
                 f"{point.value}; uninstall one of the distributions"
             )
-        merged[point.name] = point.value
-    return merged
+    return found
 
 
 def find_importer(source: object, name: str | None = None) -> Importer:

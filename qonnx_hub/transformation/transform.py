@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,9 @@ class TransformReport:
                 "path": self.path,
                 "format": self.format,
                 "modified": self.modified,
-                "steps": [asdict(step) for step in self.steps],
-                "notes": list(self.notes),
-                "check": None if self.check is None else self.check.to_dict(),
+                "steps": self.steps,
+                "notes": self.notes,
+                "check": self.check,
             }
         )
         return data

@@ -15,6 +15,7 @@ import numpy as np
 
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.permutations import to_first, to_last
+from qonnx_hub_ir.graph.queries import fits_into
 from qonnx_hub_ir.quantizers import Array
 
 _MOST_SINGLE_STEPS = 8
@@ -205,7 +206,7 @@ def tally(
         batch: Index of the batch.
         start: Index of the batch's first sample in the whole run.
     """
-    if step is not None and not _broadcasts(step, a):
+    if step is not None and not fits_into(step.shape, a.shape):
         step = None
     if a.dtype == b.dtype and np.array_equal(a, b):
         histogram = {} if step is None else {0: int(a.size)}
@@ -240,13 +241,6 @@ def tally(
         first_batch=batch if beyond else None,
         worst=_worst(a, b, difference, batch, start) if differing else None,
     )
-
-
-def _broadcasts(step: Array, x: Array) -> bool:
-    try:
-        return np.broadcast_shapes(step.shape, x.shape) == x.shape
-    except ValueError:
-        return False
 
 
 def differs(a: Array, b: Array) -> Array:

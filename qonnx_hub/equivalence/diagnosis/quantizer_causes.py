@@ -93,10 +93,6 @@ class Explanation:
     operand: float | None = None
     values: tuple[float, float] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the explanation as plain data."""
-        return {**dataclasses.asdict(self), "cause": str(self.cause)}
-
 
 @dataclass(frozen=True, slots=True)
 class Seen:

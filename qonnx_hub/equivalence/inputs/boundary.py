@@ -18,10 +18,9 @@ from qonnx_hub.equivalence.graph_slices import source_layer, work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch, take_samples
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
-from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.queries import known
+from qonnx_hub_ir.graph.queries import known, quantizers
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -145,7 +144,7 @@ def search_boundaries(
 def _steered_quantizers(model: Model) -> list[_SteeredQuantizer]:
     dynamic = facts_of(model).dynamic
     found = []
-    for node in filter(dialect.is_quantizer, model.graph):
+    for node in quantizers(model):
         value, quant = node.inputs[0], known(node)
         if quant is None or value is None or value.name not in dynamic:
             continue

@@ -203,7 +203,7 @@ def describe_environment() -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Return data that strict JSON can hold: numbers beyond it become strings."""
+    """Return data that strict JSON can hold: records are dicts, numbers beyond it strings."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -212,6 +212,10 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, np.generic):
         return plain(value.item())
+    if hasattr(value, "to_dict"):
+        return plain(value.to_dict())
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
         return str(value)
     return value
