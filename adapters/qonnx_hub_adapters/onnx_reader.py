@@ -93,7 +93,8 @@ def read_model(source: object, prepare: Callable[[Model], None] | None = None) -
     model = _parse(source)
     _check_external_data(model, name)
     try:
-        NormalizeDialect()(model)
+        if prepare is not None or model.functions:
+            NormalizeDialect()(model)
         if prepare is not None:
             _require_order(model, name)  # copies of a graph are made in its order
             prepare(model)

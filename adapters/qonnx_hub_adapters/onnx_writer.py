@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import onnx
+import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub_ir.errors import InvalidExportError, NotExactError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
-from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
+from qonnx_hub_ir.passes import DropUnused, NameNodes, RaiseOpset, run_passes
+from qonnx_hub_ir.passes.shapes.infer_shapes import infer_from
 
 PRODUCER = "qonnx_hub"
 
@@ -22,22 +24,30 @@ def finish(model: Model) -> Model:
     Raises:
         InvalidExportError: ONNX's checker refuses the model.
     """
-    run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
+    run_passes(model, [DropUnused(), NameNodes()])
     opset = model.opset_imports[""]
     newest = max(_IR_VERSION_OF_OPSET.values())
     model.ir_version = max(model.ir_version, _IR_VERSION_OF_OPSET.get(opset, newest))
     model.producer_name = PRODUCER
     model.producer_version = None
-    check(model)
+    message = without_weights(model)
+    infer_from(message, model)
+    del message.graph.output[:]  # their types may be known by now
+    message.graph.output.extend(map(onnx_ir.serde.serialize_value, model.graph.outputs))
+    _check(message)
     facts_of(model).has_inferred_shapes = True
     return model
 
 
 def check(model: Model) -> None:
     """Check the model with ONNX's own checker."""
+    # It takes the model as one message; a weight is as valid as an input of its type.
+    _check(without_weights(model))
+
+
+def _check(message: onnx.ModelProto) -> None:
     try:
-        # It takes the model as one message; a weight is as valid as an input of its type.
-        onnx.checker.check_model(without_weights(model))
+        onnx.checker.check_model(message)
     except onnx.checker.ValidationError as error:
         raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
 

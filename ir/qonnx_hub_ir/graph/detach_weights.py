@@ -7,6 +7,7 @@ import onnx_ir
 from onnx_ir import ExternalTensor, Graph, GraphView, Model, TensorProtocol, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.subgraphs import nested_graphs
 
 LARGE = 1024
 """Initializers above this many bytes are detached; the others may be shapes, axes, limits."""
@@ -27,10 +28,11 @@ def without_weights(model: Model) -> onnx.ModelProto:
 
     The model is not changed, and its weights are not copied.
     """
-    inner = [v for graph in model.graph.subgraphs() for v in graph.initializers.values()]
+    bodies = nested_graphs(model.graph)[1:]
+    inner = [value for body in bodies for value in body.initializers.values()]
     if any(isinstance(value.const_value, ExternalTensor) for value in inner):
         model = model.clone()
-        for graph in model.graph.subgraphs():
+        for graph in nested_graphs(model.graph)[1:]:
             for value in graph.initializers.values():
                 if isinstance(value.const_value, ExternalTensor):
                     value.const_value = _loaded(value.const_value)

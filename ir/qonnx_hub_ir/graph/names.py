@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx_ir import Graph, Model, Value
 
-from qonnx_hub_ir.graph.subgraphs import every_value, own_values
+from qonnx_hub_ir.graph.subgraphs import every_value, nested_graphs, own_values
 
 
 def free_name(name: str, taken: set[str]) -> str:
@@ -21,13 +21,12 @@ def free_name(name: str, taken: set[str]) -> str:
 
 def value_names(graph: Graph) -> set[str]:
     """Return the names of all values of a graph and of the bodies inside it."""
-    graphs = (graph, *graph.subgraphs())
-    return {str(value.name) for one in graphs for value in own_values(one)}
+    return {str(value.name) for one in nested_graphs(graph) for value in own_values(one)}
 
 
 def node_names(graph: Graph) -> set[str]:
     """Return the names of all nodes of a graph and of the bodies inside it."""
-    return {str(node.name) for node in graph.all_nodes()}
+    return {str(node.name) for one in nested_graphs(graph) for node in one}
 
 
 def rename_values(model: Model, names: Sequence[tuple[Value, str]]) -> None:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx_ir import Function, Graph, Model, Node, Value
+from onnx_ir import AttributeType, Function, Graph, Model, Node, Value
+
+_HOLDS_GRAPHS = (AttributeType.GRAPH, AttributeType.GRAPHS)
 
 
 def bodies(node: Node) -> list[Graph]:
     """Return the graphs that a node holds in its attributes, in order."""
     found: list[Graph] = []
     for attribute in node.attributes.values():
-        held = attribute.value
-        parts = held if isinstance(held, (list, tuple)) else (held,)
-        found.extend(part for part in parts if isinstance(part, Graph))
+        if attribute.type in _HOLDS_GRAPHS:
+            held = attribute.value
+            parts = held if isinstance(held, (list, tuple)) else (held,)
+            found.extend(part for part in parts if isinstance(part, Graph))
+    return found
+
+
+def nested_graphs(graph: Graph) -> list[Graph]:
+    """Return a graph and every body inside it, at any depth, in order."""
+    found = [graph]
+    for node in graph:
+        for body in bodies(node) if node.attributes else ():
+            found += nested_graphs(body)
     return found
 
 
@@ -25,11 +37,9 @@ def every_graph(model: Model, *, functions: bool = True) -> Iterator[Graph]:
         functions: Whether local functions count. Importers inline them; a model that was not
             read by one may have them.
     """
-    yield model.graph
-    yield from model.graph.subgraphs()
+    yield from nested_graphs(model.graph)
     for function in model.functions.values() if functions else ():
-        yield function.graph
-        yield from function.subgraphs()
+        yield from nested_graphs(function.graph)
 
 
 def every_node(model: Model, *, functions: bool = True) -> Iterator[Node]:

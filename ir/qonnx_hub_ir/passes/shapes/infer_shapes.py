@@ -36,18 +36,30 @@ class InferShapes(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        skeleton = _skeleton(model)
-        try:
-            inferred = onnx.shape_inference.infer_shapes(
-                skeleton, check_type=True, strict_mode=True, data_prop=True
-            )
-        except onnx.shape_inference.InferenceError as error:
-            raise PassError(f"shapes do not fit together: {str(error).strip()}") from error
-        return PassResult(model, modified=_take_over(model, inferred))
+        return PassResult(model, modified=infer_from(without_weights(model), model))
 
 
-def _skeleton(model: Model) -> onnx.ModelProto:
-    """Return a message in which only standard operators and small constants are left."""
+def infer_from(message: onnx.ModelProto, model: Model) -> bool:
+    """Infer the shapes of a model of which the message is there already.
+
+    Args:
+        message: What ``without_weights`` makes of the model.
+        model: The model, changed in place.
+
+    Raises:
+        PassError: As :class:`InferShapes`.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            _skeleton(message, model), check_type=True, strict_mode=True, data_prop=True
+        )
+    except onnx.shape_inference.InferenceError as error:
+        raise PassError(f"shapes do not fit together: {str(error).strip()}") from error
+    return _take_over(model, inferred)
+
+
+def _skeleton(message: onnx.ModelProto, model: Model) -> onnx.ModelProto:
+    """Return a copy with nothing but standard operators and small constants."""
     foreign = (node for node in model.graph.all_nodes() if node.domain != "")
     if not all(_has_shape_of_input(node.domain, node.op_type) for node in foreign):
         model = model.clone()
@@ -55,13 +67,15 @@ def _skeleton(model: Model) -> onnx.ModelProto:
         for node in list(model.graph.all_nodes()):
             stand_in(node)
             im2col.stand_in(node)
-    message = without_weights(model)
-    versions = {imported.domain: imported.version for imported in message.opset_import}
-    _simplify(message.graph, versions)
-    for function in message.functions:
+        message = without_weights(model)
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(message)
+    versions = {imported.domain: imported.version for imported in skeleton.opset_import}
+    _simplify(skeleton.graph, versions)
+    for function in skeleton.functions:
         for node in function.node:
             _add_defaults(node, versions)
-    return message
+    return skeleton
 
 
 def _has_shape_of_input(domain: str, op_type: str) -> bool:
