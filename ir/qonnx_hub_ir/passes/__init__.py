@@ -26,6 +26,7 @@ from qonnx_hub_ir.passes.layout.to_channels_last import ToChannelsLast
 from qonnx_hub_ir.passes.names.give_names import GiveNames
 from qonnx_hub_ir.passes.names.name_nodes import NameNodes
 from qonnx_hub_ir.passes.names.rename_tensors import RenameTensors
+from qonnx_hub_ir.passes.opset.lower_opset import LowerOpset
 from qonnx_hub_ir.passes.opset.raise_opset import RaiseOpset
 from qonnx_hub_ir.passes.quantizers.fold_quantized_constants import FoldQuantizedConstants
 from qonnx_hub_ir.passes.quantizers.multithreshold_to_quant import MultithresholdToQuant
@@ -54,6 +55,7 @@ __all__ = [
     "InferShapes",
     "LowerChannelsLast",
     "LowerConvToMatmul",
+    "LowerOpset",
     "MatmulToGemm",
     "MultithresholdToQuant",
     "NameNodes",
