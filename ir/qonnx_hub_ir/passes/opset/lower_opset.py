@@ -12,11 +12,12 @@ import onnx_ir
 from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, NotExactError, UsageError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import attribute, dims, input_of, rank_of
 from qonnx_hub_ir.graph.subgraphs import every_node
+from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.quantizers import Array
 
 LOWEST = 10
@@ -443,17 +444,7 @@ def _nothing() -> None:
     """Change nothing: the node says the same at both opsets."""
 
 
-_REDUCTIONS = (
-    "ReduceL1",
-    "ReduceL2",
-    "ReduceLogSum",
-    "ReduceLogSumExp",
-    "ReduceMax",
-    "ReduceMean",
-    "ReduceMin",
-    "ReduceProd",
-    "ReduceSumSquare",
-)
+_REDUCTIONS = [n for n in operators.names(family=Family.REDUCTION) if n.startswith("Reduce")]
 
 _AXES, _SIZES = _input_to_attribute("axes"), _input_to_attribute("split")
 _SCATTER = _only("reduction", "none", "add", "mul")
