@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,7 @@ import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import FLOAT32, scalar_like, widened
 from qonnx_hub.executor.kernels.elementwise import erf, served, stateless, unary
-from qonnx_hub.executor.kernels.spec import (
-    Array,
-    Factory,
-    Kernel,
-    KernelSpec,
-    KernelTable,
-)
+from qonnx_hub.executor.kernels.spec import Array, Factory, Kernel, KernelSpec, KernelTable
 
 Function = Callable[..., Any]
 """(x, *attributes) -> y, for x of float32 or float64."""
@@ -76,11 +70,6 @@ def elu(x: Array, alpha: float) -> Any:
     return np.where(x > 0, x, _exp_minus_one(x) * scalar_like(alpha, x))
 
 
-def _celu(x: Array, alpha: float) -> Any:
-    a = scalar_like(alpha, x)
-    return np.maximum(x, scalar_like(0.0, x)) + a * _exp_minus_one(x / a)
-
-
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)) without overflow, accurate on both sides."""
     decay = np.exp(-np.abs(x))
@@ -94,24 +83,9 @@ def hard_sigmoid(x: Array, alpha: float, beta: float) -> Any:
     return np.minimum(np.maximum(y, scalar_like(0.0, x)), scalar_like(1.0, x))
 
 
-def leaky_relu(x: Array, alpha: float) -> Any:
-    """Return ``x`` where it is not negative, else alpha * x."""
-    return np.where(x >= 0, x, x * scalar_like(alpha, x))
-
-
-def thresholded_relu(x: Array, alpha: float) -> Any:
-    """Return ``x`` where it is greater than alpha, else 0."""
-    return np.where(x > scalar_like(alpha, x), x, scalar_like(0.0, x))
-
-
 def softplus(x: Array) -> Array:
     """Return log(1 + exp(x)) without overflow."""
     return np.asarray(np.log1p(np.exp(-np.abs(x))) + np.maximum(x, scalar_like(0.0, x)))
-
-
-def softsign(x: Array) -> Array:
-    """Return x / (1 + |x|)."""
-    return np.asarray(x / (np.abs(x) + scalar_like(1.0, x)))
 
 
 def _shrink(x: Array, bias: float, limit: float) -> Any:
@@ -155,31 +129,48 @@ def _hardmax(x: Array, axis: int) -> Any:
     return y
 
 
+FUNCTIONS: Mapping[str, tuple[Function, Mapping[str, float]]] = {
+    "Celu": (
+        lambda x, alpha: (
+            np.maximum(x, scalar_like(0.0, x))
+            + scalar_like(alpha, x) * _exp_minus_one(x / scalar_like(alpha, x))
+        ),
+        {"alpha": 1.0},
+    ),
+    "Elu": (elu, {"alpha": 1.0}),
+    "HardSigmoid": (hard_sigmoid, {"alpha": 0.2, "beta": 0.5}),
+    "HardSwish": (lambda x: x * hard_sigmoid(x, 1.0 / 6.0, 0.5), {}),
+    "Hardmax": (_hardmax, {"axis": -1}),
+    "LeakyRelu": (
+        lambda x, alpha: np.where(x >= 0, x, x * scalar_like(alpha, x)),
+        {"alpha": 0.01},
+    ),
+    "LogSoftmax": (_log_softmax, {"axis": -1}),
+    "Mish": (lambda x: x * np.tanh(softplus(x)), {}),
+    "Selu": (
+        lambda x, alpha, gamma: scalar_like(gamma, x) * elu(x, alpha),
+        {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875},
+    ),
+    "Shrink": (_shrink, {"bias": 0.0, "lambd": 0.5}),
+    "Sigmoid": (sigmoid, {}),
+    "Softmax": (_softmax, {"axis": -1}),
+    "Softplus": (softplus, {}),
+    "Softsign": (lambda x: x / (np.abs(x) + scalar_like(1.0, x)), {}),
+    "Swish": (
+        lambda x, alpha: x * sigmoid(x if alpha == 1.0 else x * scalar_like(alpha, x)),
+        {"alpha": 1.0},
+    ),
+    "ThresholdedRelu": (
+        lambda x, alpha: np.where(x > scalar_like(alpha, x), x, scalar_like(0.0, x)),
+        {"alpha": 1.0},
+    ),
+}
+"""Functions of one input and some numbers; each number's ONNX default has its type."""
+
 KERNELS: KernelTable = {
-    ("", "Celu"): function(_celu, alpha=1.0),
-    ("", "Elu"): function(elu, alpha=1.0),
+    **{("", op): function(compute, **numbers) for op, (compute, numbers) in FUNCTIONS.items()},
     ("", "Gelu"): served(_gelu, "approximate"),
-    ("", "HardSigmoid"): function(hard_sigmoid, alpha=0.2, beta=0.5),
-    ("", "HardSwish"): function(lambda x: x * hard_sigmoid(x, 1.0 / 6.0, 0.5)),
-    ("", "Hardmax"): function(_hardmax, axis=-1),
-    ("", "LeakyRelu"): function(leaky_relu, alpha=0.01),
-    ("", "LogSoftmax"): function(_log_softmax, axis=-1),
-    ("", "Mish"): function(lambda x: x * np.tanh(softplus(x))),
     ("", "PRelu"): stateless(_prelu),
     ("", "Relu"): served(_relu),
-    ("", "Selu"): function(
-        lambda x, alpha, gamma: scalar_like(gamma, x) * elu(x, alpha),
-        alpha=1.67326319217681884765625,
-        gamma=1.05070102214813232421875,
-    ),
-    ("", "Shrink"): function(_shrink, bias=0.0, lambd=0.5),
-    ("", "Sigmoid"): function(sigmoid),
-    ("", "Softmax"): function(_softmax, axis=-1),
-    ("", "Softplus"): function(softplus),
-    ("", "Softsign"): function(softsign),
-    ("", "Swish"): function(
-        lambda x, a: x * sigmoid(x if a == 1.0 else x * scalar_like(a, x)), alpha=1.0
-    ),
     ("", "Tanh"): unary(np.tanh),
-    ("", "ThresholdedRelu"): function(thresholded_relu, alpha=1.0),
 }

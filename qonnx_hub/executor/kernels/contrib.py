@@ -29,13 +29,7 @@ from qonnx_hub.executor.kernels.matmul import integer_product
 from qonnx_hub.executor.kernels.pool import placement_of, window_count, window_total
 from qonnx_hub.executor.kernels.quantize import KERNELS as STANDARD
 from qonnx_hub.executor.kernels.quantize import dynamic_quantization
-from qonnx_hub.executor.kernels.spec import (
-    Array,
-    Factory,
-    Kernel,
-    KernelSpec,
-    KernelTable,
-)
+from qonnx_hub.executor.kernels.spec import Array, Factory, Kernel, KernelSpec, KernelTable
 
 _DOMAIN = "com.microsoft"
 

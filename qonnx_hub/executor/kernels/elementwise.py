@@ -16,13 +16,7 @@ import numpy as np
 import onnx_ir
 
 from qonnx_hub.executor.kernels._numbers import FLOAT8_LIMITS, SHORT_FLOATS, widened
-from qonnx_hub.executor.kernels.spec import (
-    Array,
-    Factory,
-    Kernel,
-    KernelSpec,
-    KernelTable,
-)
+from qonnx_hub.executor.kernels.spec import Array, Factory, Kernel, KernelSpec, KernelTable
 
 IN_PLACE_SIZE = 8192
 """Elements from which writing into an input saves more time than the checks for it cost."""

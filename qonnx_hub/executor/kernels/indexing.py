@@ -199,7 +199,7 @@ def _padding(
         first, kept = max(-before, 0), shape[axis] + min(before, 0) + min(after, 0)
         if kept < 0:
             raise ValueError(
-                f"pads {before} and {after} take more than {shape[axis]} elements"
+                f"pads {before} and {after} remove more than the {shape[axis]} elements"
             )
         crop[axis] = slice(first, first + kept)
         grow[axis] = max(before, 0), max(after, 0)

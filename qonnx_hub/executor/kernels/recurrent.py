@@ -6,22 +6,14 @@ first in either ``layout``, and directions run one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qonnx_hub.executor.kernels._numbers import scalar_like, widened
-from qonnx_hub.executor.kernels.activation import (
-    elu,
-    hard_sigmoid,
-    leaky_relu,
-    sigmoid,
-    softplus,
-    softsign,
-    thresholded_relu,
-)
+from qonnx_hub.executor.kernels.activation import FUNCTIONS
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.indexing import reversed_steps
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
@@ -55,21 +47,19 @@ Cell = Callable[[_Direction, list[Function]], tuple[Array, Step]]
 """(parameters, activations) -> bias that is added to all inputs at once, and the step."""
 
 
-_ACTIVATIONS: dict[str, tuple[Callable[..., Any], tuple[float | None, ...]]] = {
+_STANDARD = (
+    *("Elu", "HardSigmoid", "LeakyRelu", "Sigmoid", "Softplus", "Softsign"),
+    "ThresholdedRelu",
+)
+_ACTIVATIONS: dict[str, tuple[Callable[..., Any], Iterable[float | None]]] = {
+    **{op.lower(): (FUNCTIONS[op][0], FUNCTIONS[op][1].values()) for op in _STANDARD},
     "affine": (lambda x, a, b: x * scalar_like(a, x) + scalar_like(b, x), (None, None)),
-    "elu": (elu, (1.0,)),
-    "hardsigmoid": (hard_sigmoid, (0.2, 0.5)),
-    "leakyrelu": (leaky_relu, (0.01,)),
     "relu": (lambda x: np.maximum(x, scalar_like(0.0, x)), ()),
     "scaledtanh": (
         lambda x, a, b: scalar_like(a, x) * np.tanh(scalar_like(b, x) * x),
         (None, None),
     ),
-    "sigmoid": (sigmoid, ()),
-    "softplus": (softplus, ()),
-    "softsign": (softsign, ()),
     "tanh": (np.tanh, ()),
-    "thresholdedrelu": (thresholded_relu, (1.0,)),
 }
 """Functions of (x, alpha, beta), with the defaults of those that they take.
 
@@ -200,21 +190,35 @@ def _lstm_cell(spec: KernelSpec) -> Cell:
 
 
 def _sweep(
-    inputs: Array, step: Step, state: State, lengths: Array | None
+    x: Array,
+    direction: _Direction,
+    cell: tuple[Array, Step],
+    state: State,
+    lengths: Array | None,
+    *,
+    backward: bool,
 ) -> tuple[Array, State]:
     """Return the output of all steps, zero behind a sample's end, and the last state.
 
     Args:
-        inputs: Inputs times weight plus bias: (T, B, G * H).
-        step: The cell.
+        x: (T, B, I).
+        direction: Its weights.
+        cell: Its bias and step.
         state: Initial state, (B, H) each.
         lengths: Steps of each sample; ``None`` for all.
+        backward: Whether each sample is read from its end.
 
     Returns:
         (T, B, H), and (B, H) for each array of the state.
     """
-    outputs = np.zeros((len(inputs), *state[0].shape), dtype=inputs.dtype)
-    for t, row in enumerate(inputs):
+    bias, step = cell
+    steps, samples, width = x.shape
+    flat = x.reshape(steps * samples, width) @ direction.weight + bias
+    inputs = flat.reshape(steps, samples, len(bias))
+    ends = np.full(samples, steps, dtype=np.int64) if lengths is None else lengths
+    order = reversed_steps(steps, ends), np.arange(samples)
+    outputs = np.zeros((steps, *state[0].shape), dtype=inputs.dtype)
+    for t, row in enumerate(inputs[order] if backward else inputs):
         following = step(row, state)
         if lengths is None:
             outputs[t] = following[0]
@@ -223,57 +227,7 @@ def _sweep(
         live = (t < lengths)[:, np.newaxis]
         state = tuple(np.where(live, n, o) for n, o in zip(following, state, strict=True))
         np.copyto(outputs[t], following[0], where=live)
-    return outputs, state
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """What a recurrent node is, apart from its weights.
-
-    Attributes:
-        cell: Builds the step of a direction.
-        activations: Functions per direction.
-        reversed_: Whether each direction runs backward.
-        batch_first: Whether samples come before steps in inputs and outputs.
-    """
-
-    cell: Cell
-    activations: list[list[Function]]
-    reversed_: tuple[bool, ...]
-    batch_first: bool
-
-    def run(
-        self,
-        x: Array,
-        directions: list[_Direction],
-        lengths: Array | None,
-        initial: list[Array | None],
-    ) -> tuple[Array, ...]:
-        """Return Y, Y_h and, for an LSTM, Y_c in the node's layout."""
-        if self.batch_first:
-            x = x.swapaxes(0, 1)
-            initial = [s if s is None else s.swapaxes(0, 1) for s in initial]
-        steps, samples = x.shape[:2]
-        ends = np.full(samples, steps, dtype=np.int64) if lengths is None else lengths
-        order = reversed_steps(steps, ends), np.arange(samples)
-        outputs, finals = [], []
-        for number, direction in enumerate(directions):
-            bias, step = self.cell(direction, self.activations[number])
-            flat = x.reshape(steps * samples, x.shape[2]) @ direction.weight + bias
-            inputs = flat.reshape(steps, samples, len(bias))
-            hidden = len(direction.recurrence)
-            zeros = np.zeros((samples, hidden), dtype=x.dtype)
-            state = tuple(zeros if s is None else widened(s[number]) for s in initial)
-            if self.reversed_[number]:
-                inputs = inputs[order]
-            y, final = _sweep(inputs, step, state, lengths)
-            outputs.append(y[order] if self.reversed_[number] else y)
-            finals.append(final)
-        stacked = [np.stack(parts) for parts in zip(*finals, strict=True)]
-        if self.batch_first:
-            y = np.stack(outputs, axis=2).swapaxes(0, 1)
-            return y, *(s.swapaxes(0, 1) for s in stacked)
-        return np.stack(outputs, axis=1), *stacked
+    return outputs[order] if backward else outputs, state
 
 
 def _directions(
@@ -318,12 +272,9 @@ def _recurrent(
     """
 
     def make(spec: KernelSpec) -> Kernel:
-        layer = _Layer(
-            make_cell(spec),
-            _activations(spec, standard),
-            _REVERSED[spec.choice("direction", "forward", _REVERSED)],
-            bool(spec.choice("layout", 0, (0, 1))),
-        )
+        cell, functions = make_cell(spec), _activations(spec, standard)
+        backward = _REVERSED[spec.choice("direction", "forward", _REVERSED)]
+        batch_first = bool(spec.choice("layout", 0, (0, 1)))
         hidden, outputs = spec.attr("hidden_size"), spec.num_outputs
         positions = (1, 2, 3, 7)
         w, r, b, p = (spec.constant(i) for i in positions)
@@ -333,9 +284,24 @@ def _recurrent(
 
         def kernel(x: Array, w: Array, r: Array, *rest: Array | None) -> Any:
             b, lengths, h, c, p = [*rest, None, None, None, None, None][:5]
-            directions = known or _directions(w, r, b, p, hidden)
-            results = layer.run(widened(x), directions, lengths, [h, c][:states])
-            typed = tuple(y.astype(x.dtype, copy=False) for y in results[:outputs])
+            wide, initial = widened(x), [h, c][:states]
+            if batch_first:
+                wide = wide.swapaxes(0, 1)
+                initial = [s if s is None else s.swapaxes(0, 1) for s in initial]
+            sweeps = []
+            for number, way in enumerate(known or _directions(w, r, b, p, hidden)):
+                zeros = np.zeros((wide.shape[1], len(way.recurrence)), dtype=wide.dtype)
+                state = tuple(zeros if s is None else widened(s[number]) for s in initial)
+                built = cell(way, functions[number])
+                sweeps.append(
+                    _sweep(wide, way, built, state, lengths, backward=backward[number])
+                )
+            y = np.stack([sweep[0] for sweep in sweeps], axis=2 if batch_first else 1)
+            finals = zip(*(sweep[1] for sweep in sweeps), strict=True)
+            results = [y, *(np.stack(parts) for parts in finals)][:outputs]
+            if batch_first:
+                results = [result.swapaxes(0, 1) for result in results]
+            typed = tuple(result.astype(x.dtype, copy=False) for result in results)
             return typed if outputs > 1 else typed[0]
 
         return kernel
@@ -344,13 +310,8 @@ def _recurrent(
 
 
 _COMMON = (
-    "activation_alpha",
-    "activation_beta",
-    "activations",
-    "clip",
-    "direction",
-    "hidden_size",
-    "layout",
+    *("activation_alpha", "activation_beta", "activations"),
+    *("clip", "direction", "hidden_size", "layout"),
 )
 
 KERNELS: KernelTable = {

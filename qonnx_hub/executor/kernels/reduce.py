@@ -11,13 +11,7 @@ import numpy as np
 from qonnx_hub.executor.kernels._numbers import widened
 from qonnx_hub.executor.kernels.elementwise import is_integer, served, truncating_divide
 from qonnx_hub.executor.kernels.shape import along, element_index, with_axes
-from qonnx_hub.executor.kernels.spec import (
-    Array,
-    Factory,
-    Kernel,
-    KernelSpec,
-    KernelTable,
-)
+from qonnx_hub.executor.kernels.spec import Array, Factory, Kernel, KernelSpec, KernelTable
 
 Axes = tuple[int, ...] | None
 """Axes to fold; ``None`` for all of them, empty for none."""
