@@ -140,7 +140,9 @@ def test_a_convolution_on_channels_last_data_is_a_product_where_any_layout_is_as
 def test_weight_and_bias_of_a_product_lie_where_its_schema_has_them(op_type, weight, bias):
     names = [one.name for one in defs.get_schema(op_type, OPSET, "").inputs]
     node = make_node(op_type, [])
-    assert operators.weight_input(node) == names.index(weight)
+    product = operators.of(node).product
+    assert product is not None
+    assert product.weight == names.index(weight)
     assert operators.bias_input(node) == (None if bias is None else names.index(bias))
 
 
@@ -253,7 +255,6 @@ def test_roundings_extremes_and_grids():
         return {name for name in names if question(make_node(name, [x, x, x], fed=[0, 1, 2]))}
 
     assert holding(operators.rounds) == {"Round", "Floor", "Ceil"}
-    assert holding(operators.is_extreme) == {"Max", "Min"}
     assert holding(operators.clamps) == {"Relu", "Clip", "Max", "Min"}
     assert holding(operators.keeps_grid) == {"Identity", "Relu", "Max", "Min", "Where"}
     assert holding(operators.keeps_step) == {

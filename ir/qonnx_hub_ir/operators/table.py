@@ -20,7 +20,7 @@ from qonnx_hub_ir.operators import (
     reductions,
 )
 from qonnx_hub_ir.operators.channels_last import channels_last
-from qonnx_hub_ir.operators.row import UNKNOWN, Family, Moves, Operator
+from qonnx_hub_ir.operators.row import UNKNOWN, Moves, Operator
 
 T = TypeVar("T")
 
@@ -110,21 +110,6 @@ def assign(
 def always_moves(operator: Operator) -> bool:
     """Return whether every node of an operator moves values, whatever its attributes say."""
     return isinstance(operator.moves, Moves) and not operator.moves & Moves.INSERTS
-
-
-def always_moves_first(operator: Operator) -> bool:
-    """Return whether every node of an operator moves values of its first input only."""
-    one = operator.inputs.data == (0,) and not operator.inputs.is_variadic
-    return one and always_moves(operator)
-
-
-def is_unary_operator(operator: Operator) -> bool:
-    """Return whether an operator is a function of each element of one input, if it computes.
-
-    It may have modes in which it is none (Dropout).
-    """
-    families = (Family.FUNCTION, Family.COMPARISON, Family.LOGIC)
-    return operator.family in families and operator.inputs.data == (0,)
 
 
 def names(
