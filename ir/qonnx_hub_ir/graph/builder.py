@@ -44,6 +44,13 @@ def transpose_node(value: Value, perm: tuple[int, ...], name: str) -> Node:
     return node
 
 
+def set_constant(graph: Graph, node: Node, index: int, array: Array, name: str) -> None:
+    """Give a node a new initializer, under that name if it is free, as an input."""
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, dialect.add_initializer(graph, name, array))
+
+
 class Emitter:
     """Writes nodes in front of one node, and can put their result in its place.
 
@@ -104,12 +111,22 @@ class Emitter:
         """
         name = f"{self.node.name}_{op_type}_{self._count}"
         self._count += 1
-        fresh = onnx_ir.node(op_type, inputs, attributes or None, name=name)
-        out = fresh.outputs[0]
-        out.name = f"{name}_out"
+        return self._add(onnx_ir.node(op_type, inputs, attributes or None, name=name), like)
+
+    def custom(
+        self, op_type: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any]
+    ) -> Value:
+        """Return the output of a new node of the quantizers' domain; see :meth:`add`."""
+        name, domain = f"{self.node.name}_{op_type}", dialect.DOMAIN
+        fresh = onnx_ir.node(op_type, inputs, attributes, domain=domain, name=name)
+        return self._add(fresh, inputs[0])
+
+    def _add(self, node: Node, like: Value | None) -> Value:
+        out = node.outputs[0]
+        out.name = f"{node.name}_out"
         if like is not None:
             out.type, out.shape = like.type, like.shape
-        return self.insert(fresh)
+        return self.insert(node)
 
     def insert(self, node: Node) -> Value:
         """Put a node in front of the emitter's; return its first output."""

@@ -9,7 +9,7 @@ from onnx_ir import Model, Value
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.names import free_name, node_names, value_names
 from qonnx_hub_ir.graph.queries import dims
-from qonnx_hub_ir.graph.subgraphs import read_values
+from qonnx_hub_ir.graph.subgraphs import every_value, read_values
 from qonnx_hub_ir.graph.unused import drop_unused
 
 
@@ -188,19 +188,13 @@ def _free_names(a: Model, b: Model, signature: set[Value]) -> None:
     """Give the values and nodes of ``b`` names that ``a`` does not have."""
     reserved = {str(value.name) for value in signature}
     taken = value_names(a.graph) | reserved
-    for value in _values(a):
+    for value in every_value(a, functions=False):
         if value.name in reserved and not value.is_graph_input():
             value.name = free_name(str(value.name), taken)
-    for value in _values(b):
-        if value.name and value not in signature:
-            value.name = free_name(value.name, taken)
+    for value in every_value(b, functions=False):
+        if value not in signature:
+            value.name = free_name(str(value.name), taken)
     nodes = node_names(a.graph)
     for node in b.graph.all_nodes():
         if node.name:
             node.name = free_name(node.name, nodes)
-
-
-def _values(model: Model) -> list[Value]:
-    values = list(model.graph.initializers.values())
-    values += [value for node in model.graph.all_nodes() for value in node.outputs]
-    return values

@@ -9,16 +9,17 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import copy_node
 from qonnx_hub_ir.graph.constants import (
     drop_unread,
     full_rank,
     is_constant_tree,
     is_single,
+    known_integers,
     read_initializers,
 )
-from qonnx_hub_ir.graph.queries import only_reader
+from qonnx_hub_ir.graph.queries import attribute, input_of, only_reader
 from qonnx_hub_ir.quantizers import Array
 
 Rearrange = Callable[[Array], Array]
@@ -37,6 +38,39 @@ def taking(order: Array, axis: int) -> Rearrange:
         return array if array.shape[axis] == 1 else np.take(array, order, axis=axis)
 
     return take
+
+
+def moved(node: Node, values: Array) -> Array | None:
+    """Return what a Transpose, Reshape, Flatten, Squeeze or Unsqueeze makes of values.
+
+    ``None`` where its axes or its shape are computed at run time, or zeros in it are sizes.
+
+    Args:
+        node: The node.
+        values: An array in the place of the input.
+
+    Raises:
+        ValueError: The array does not have the shape that the node takes.
+    """
+    if operators.transposes(node):
+        return np.ascontiguousarray(np.transpose(values, attribute(node, "perm", None)))
+    if node.op_type == "Flatten":
+        axis = int(attribute(node, "axis", 1)) % (values.ndim + 1)
+        return values.reshape(int(np.prod(values.shape[:axis], dtype=np.int64)), -1)
+    given = known_integers(input_of(node, 1))
+    if given is None:
+        return (
+            np.squeeze(values) if node.op_type == "Squeeze" and len(node.inputs) < 2 else None
+        )
+    if node.op_type == "Squeeze":
+        return np.squeeze(values, tuple(given))
+    if node.op_type == "Unsqueeze":
+        return np.expand_dims(values, tuple(given))
+    if attribute(node, "allowzero", 0):
+        return None
+    return values.reshape(
+        [values.shape[i] if size == 0 else size for i, size in enumerate(given)]
+    )
 
 
 class Rearranger:

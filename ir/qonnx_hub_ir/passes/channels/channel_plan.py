@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx_ir import Graph, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.builder import set_constant
 from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.queries import dims, input_of
 from qonnx_hub_ir.graph.rearrange import Rearranger, taking
@@ -94,16 +95,10 @@ class ChannelPlan:
         key = (axis, mask.tobytes())
         node.replace_input_with(index, self._rearrange(value, change, key, node, rank))
 
-    def set_constant(self, node: Node, index: int, array: Array, name: str) -> None:
+    def set_constant(self, node: Node, index: int, array: Array) -> None:
         """Plan to give a node another constant input."""
-
-        def edit() -> None:
-            value = dialect.add_initializer(self.graph, f"{node.name}_{name}", array)
-            if index >= len(node.inputs):
-                node.resize_inputs(index + 1)
-            node.replace_input_with(index, value)
-
-        self.edits.append(edit)
+        name = f"{node.name}_{operators.input_role(node, index)}"
+        self.edits.append(lambda: set_constant(self.graph, node, index, array, name))
 
 
 def refuse(node: Node, reason: str) -> PassError:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.constants import is_constant_tree
-from qonnx_hub_ir.graph.permutations import perm_of
-from qonnx_hub_ir.graph.queries import Dims, attribute, dims, element_count, input_of
+from qonnx_hub_ir.graph.constants import is_constant_tree, known_integers, squeezed
+from qonnx_hub_ir.graph.queries import attribute, dims, input_of
+from qonnx_hub_ir.graph.rearrange import moved
 from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.passes.channels.channel_layers import Made
 from qonnx_hub_ir.passes.channels.channel_plan import (
@@ -135,34 +134,48 @@ def _along_other_axis(default: int) -> Rule:
 
 
 def _reduce(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    """Reductions and Squeeze: what is kept once some axes are gone, which is not theirs."""
+    """Reductions: what is kept once some axes are gone, which must be others."""
     rank, given = _rank(node), _constant(node, 1)
-    squeezes = node.op_type == "Squeeze"
-    if given is None and squeezes:
-        raise refuse(node, "which axes it removes depends on their sizes")
     axes = set(range(rank)) if given is None else {int(a) % rank for a in given.reshape(-1)}
     if kept.axis in axes:
-        action = "removes their axis" if squeezes else "combines the values of all channels"
-        raise refuse(node, f"it {action}")
-    if not squeezes and attribute(node, "keepdims", 1):
+        raise refuse(node, "it combines the values of all channels")
+    if attribute(node, "keepdims", 1):
         return kept
     return Kept(kept.axis - sum(axis < kept.axis for axis in axes), kept.mask)
 
 
-def _unsqueeze(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    axes = _constant(node, 1)
-    if axes is None:
-        raise refuse(node, "the axes that it adds are not known")
-    total = _rank(node) + axes.size
-    added = {int(a) % total for a in axes.reshape(-1)}
-    return Kept([axis for axis in range(total) if axis not in added][kept.axis], kept.mask)
+def _move(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
+    """Transpose, Reshape and their kin: channels are numbered, moved, and found again.
 
-
-def _transpose(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    perm = perm_of(node)
-    if perm is None:
+    Sizes that are not known are tried as two numbers: what depends on them differs.
+    """
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if before is None:
         raise refuse(node, "the rank of its input is not known")
-    return Kept(perm.index(kept.axis), kept.mask)
+    if node.op_type == "Squeeze" and input_of(node, 1) is None:
+        raise refuse(node, "which axes it removes depends on their sizes")
+    tried = [[n if isinstance(n, int) else probe for n in before] for probe in (2, 3)]
+    made, other = (_moved_channels(node, kept, sizes) for sizes in tried)
+    if made is None or other is None or not made.equals(other):
+        shapes = f"{list(before)} to {list(after or ())}"
+        raise refuse(node, f"they cannot be followed from {shapes}")
+    target = known_integers(input_of(node, 1))
+    if node.op_type == "Reshape" and target is not None and target[made.axis] > 0:
+        plan.set_constant(node, 1, _replaced(np.array(target), made.axis, made.mask))
+    return made
+
+
+def _moved_channels(node: Node, kept: Kept, sizes: list[int]) -> Kept | None:
+    """Return what is kept of an input of some sizes; ``None`` if not along a single axis."""
+    count = kept.mask.size
+    numbers = np.arange(count).reshape(-1, *(1,) * (len(sizes) - kept.axis - 1))
+    try:
+        found = moved(node, np.broadcast_to(numbers, sizes))
+    except ValueError:  # the shape is written for other sizes
+        return None
+    places = squeezed(np.zeros(1) if found is None else found)
+    axes = [axis for axis, size in enumerate(places.shape) if size > 1]
+    return Kept(axes[0], kept.mask[places.reshape(-1)]) if len(axes) == 1 else None
 
 
 def _pad(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
@@ -179,7 +192,7 @@ def _resize(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
         return kept
     if sizes is None or sizes.size < 2 or int(sizes[1]) != kept.mask.size:
         raise refuse(node, "it does not keep the channels apart")
-    plan.set_constant(node, 3, _replaced(sizes, 1, kept.mask), "sizes")
+    plan.set_constant(node, 3, _replaced(sizes, 1, kept.mask))
     return kept
 
 
@@ -196,50 +209,6 @@ def _slice(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
     if kept.axis in touched:
         raise refuse(node, "it chooses among the channels")
     return kept
-
-
-def _flatten(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    axis = int(attribute(node, "axis", 1)) % (_rank(node) + 1)
-    if kept.axis < axis:
-        raise refuse(node, "it joins them with the axes before")
-    return _joined(node, kept, axis)
-
-
-def _joined(node: Node, kept: Kept, first: int) -> Kept:
-    """Return what is kept where all axes from ``first`` on become one."""
-    sizes = dims(node.inputs[0]) or ()
-    numbers = [size for size in sizes[first:] if isinstance(size, int)]
-    if len(numbers) != len(sizes) - first:
-        raise refuse(node, "the sizes that it joins are not known")
-    outer = math.prod(numbers[: kept.axis - first])
-    inner = math.prod(numbers[kept.axis - first + 1 :])
-    return Kept(first, np.tile(np.repeat(kept.mask, inner), outer))
-
-
-def _reshape(node: Node, plan: ChannelPlan, kept: Kept) -> Kept:
-    before, after = dims(node.inputs[0]), dims(node.outputs[0])
-    target = _constant(node, 1)
-    if before is None or after is None or target is None or attribute(node, "allowzero", 0):
-        raise refuse(node, "the shapes before and behind it are not known")
-    made = _reshaped(node, kept, before, after)
-    if made is None:
-        raise refuse(node, f"they cannot be followed from {list(before)} to {list(after)}")
-    if int(target[made.axis]) > 0:
-        plan.set_constant(node, 1, _replaced(target, made.axis, made.mask), "shape")
-    return made
-
-
-def _reshaped(node: Node, kept: Kept, before: Dims, after: Dims) -> Kept | None:
-    axis = kept.axis
-    if len(after) > axis and before[1 : axis + 1] == after[1 : axis + 1]:
-        same_batch = before[0] == after[0] is not None
-        behind = [element_count(sizes[axis + 1 :]) for sizes in (before, after)]
-        return kept if same_batch or behind[0] == behind[1] is not None else None
-    first = len(after) - 1
-    if not 1 <= first <= axis or before[1:first] != after[1:first]:
-        return None
-    joined = _joined(node, kept, first)
-    return joined if joined.mask.size == after[first] else None
 
 
 def _concat(node: Node, plan: ChannelPlan) -> Made:
@@ -271,7 +240,7 @@ def _split(node: Node, plan: ChannelPlan) -> Made:
     left = np.array([np.count_nonzero(mask) for mask in masks], dtype=np.int64)
     if not left.all():
         raise refuse(node, "one of its parts would be empty")
-    plan.set_constant(node, 1, left, "split")
+    plan.set_constant(node, 1, left)
     plan.edits.append(lambda: node.attributes.pop("num_outputs", None))
     pairs = zip(node.outputs, masks, strict=True)
     return [(value, Kept(kept.axis, mask)) for value, mask in pairs]
@@ -293,16 +262,16 @@ RULES: Mapping[tuple[str, str], Rule] = {
         _one(_reduce), test=lambda row: row.axes_input, family=Family.REDUCTION
     ),
     ("", "Concat"): _concat,
-    ("", "Flatten"): _one(_flatten),
+    ("", "Flatten"): _one(_move),
     (dialect.DOMAIN, dialect.THRESHOLDS): _one(_thresholds),
     ("", "Pad"): _one(_pad),
-    ("", "Reshape"): _one(_reshape),
+    ("", "Reshape"): _one(_move),
     ("", "Resize"): _one(_resize),
     ("", "Shape"): lambda node, plan: [],
     ("", "Slice"): _one(_slice),
     ("", "Split"): _split,
-    ("", "Squeeze"): _one(_reduce),
-    ("", "Transpose"): _one(_transpose),
-    ("", "Unsqueeze"): _one(_unsqueeze),
+    ("", "Squeeze"): _one(_move),
+    ("", "Transpose"): _one(_move),
+    ("", "Unsqueeze"): _one(_move),
 }
 """Operator -> what is left of the channels behind it."""

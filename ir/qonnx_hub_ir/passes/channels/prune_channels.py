@@ -130,6 +130,8 @@ def _follow(node: Node, plan: ChannelPlan) -> None:
     if rule is None:
         raise refuse(node, "no rule says which channels are left behind it")
     for value, kept in rule(node, plan):
+        if kept.mask.all():
+            continue  # a part of a Split, say, that loses nothing
         if value.is_graph_output():
             raise refuse(node, f"the output '{value.name}' of the model would lose channels")
         for usage in value.uses():

@@ -12,7 +12,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.affine import batchnorm_affine, batchnorm_parameters
-from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.builder import Emitter, set_constant
 from qonnx_hub_ir.graph.constants import along_channels, drop_unread, read_initializers
 from qonnx_hub_ir.graph.queries import (
     attribute,
@@ -144,7 +144,4 @@ def _set_bias(graph: Graph, layer: Node, array: Array) -> None:
     if old is not None and old.is_initializer() and only_reader(old):
         _set(old, array)
         return
-    if len(layer.inputs) < 3:
-        layer.resize_inputs(3)
-    fresh = dialect.add_initializer(graph, f"{layer.name}_bias", array)
-    layer.replace_input_with(2, fresh)
+    set_constant(graph, layer, 2, array, f"{layer.name}_bias")

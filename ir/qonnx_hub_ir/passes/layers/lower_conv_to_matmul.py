@@ -182,14 +182,11 @@ def _weight(node: Node, plan: _Plan, rearranger: Rearranger) -> Value:
     full = shape_of_constant(value)
 
     def to_matrix(array: Array) -> Array:
-        if array.shape == full:
-            return _matrix(plan, array, blocks=True)
-        if array.shape[1:] == (1, 1, 1):
-            return _matrix(plan, array, blocks=False)
-        return _matrix(plan, np.broadcast_to(array, full), blocks=True)
+        if array.shape[1:] != (1, 1, 1):
+            array = np.broadcast_to(array, full)
+        return _matrix(plan, array, blocks=array.shape == full)
 
-    key = ("matrix", plan)
-    return rearranger(value, to_matrix, key, node, len(full))
+    return rearranger(value, to_matrix, ("matrix", plan), node, len(full))
 
 
 def _lower(node: Node, plan: _Plan, rearranger: Rearranger) -> None:
@@ -204,7 +201,7 @@ def _lower(node: Node, plan: _Plan, rearranger: Rearranger) -> None:
             emit.add("Transpose", [value], perm=to_last(4)), output, shape[0], plan.size
         )
     if not plan.pointwise:
-        value = _windows(emit, node, value, plan)
+        value = _windows(emit, value, plan)
         depth = plan.size[2] * plan.windows.kernel[0] * plan.windows.kernel[1]
         _typed(value, output, shape[0], (rows, columns, depth))
     elif plan.windows.stride != (1, 1):
@@ -233,7 +230,7 @@ def _typed(
     return value
 
 
-def _windows(emit: Emitter, node: Node, value: Value | None, plan: _Plan) -> Value:
+def _windows(emit: Emitter, value: Value | None, plan: _Plan) -> Value:
     (height, width, channels), windows = plan.size, plan.windows
     attributes: dict[str, Any] = {
         "stride": list(windows.stride),
@@ -244,7 +241,4 @@ def _windows(emit: Emitter, node: Node, value: Value | None, plan: _Plan) -> Val
         "depthwise": int(plan.group == channels == plan.outputs),
         "dilations": list(windows.dilations),
     }
-    name = f"{node.name}_Im2Col"
-    fresh = onnx_ir.node(IM2COL, [value], attributes, domain=dialect.DOMAIN, name=name)
-    fresh.outputs[0].name = f"{name}_out"
-    return emit.insert(fresh)
+    return emit.custom(IM2COL, [value], attributes)

@@ -8,7 +8,8 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import drop_unread, squeezed
-from qonnx_hub_ir.graph.queries import attribute, only_reader, producer
+from qonnx_hub_ir.graph.queries import only_reader, producer
+from qonnx_hub_ir.graph.rearrange import moved
 from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import Array
 
@@ -41,15 +42,14 @@ def _fold(move: Node) -> bool:
     if not isinstance(graph, Graph) or move.outputs[0].is_graph_output():
         return False
     arrays = [dialect.constant_value(value) for value in quantizer.inputs]
-    extra = [dialect.constant_value(value) for value in move.inputs[1:]]
     known = [array for array in arrays if array is not None]
     data, made = quantizer.inputs[0], quantizer.outputs[0]
-    if data is None or len(known) != len(arrays) or any(array is None for array in extra):
+    if data is None or len(known) != len(arrays):
         return False
-    moved = _moved(move, known[0], extra)
-    if moved is None:
+    elements = moved(move, known[0])
+    if elements is None:
         return False
-    fresh = [_moved_parameter(move, p, known[0].shape, extra) for p in known[1:]]
+    fresh = [_moved_parameter(move, parameter, known[0].shape) for parameter in known[1:]]
     quant = dialect.with_parameters(dialect.read_quantizer(quantizer), fresh)
     name, label = str(quantizer.name), str(data.name)
     provenance = dict(data.metadata_props)
@@ -61,7 +61,7 @@ def _fold(move: Node) -> bool:
     else:
         # The first one stays for its other readers, and keeps its name.
         name = f"{name}_{move.name}"
-    constant = dialect.add_initializer(graph, label, moved)
+    constant = dialect.add_initializer(graph, label, elements)
     constant.metadata_props.update(provenance)
     node = dialect.quantizer_node(constant, quant, name, graph)
     node.outputs[0].metadata_props.update(made.metadata_props)
@@ -71,33 +71,11 @@ def _fold(move: Node) -> bool:
     return True
 
 
-def _moved(move: Node, values: Array, extra: list[Array | None]) -> Array | None:
-    """Return the values after the move; ``None`` for a form that is not covered."""
-    if operators.transposes(move):
-        axes = attribute(move, "perm", None)
-        return np.ascontiguousarray(np.transpose(values, axes))
-    if move.op_type == "Flatten":
-        axis = int(attribute(move, "axis", 1)) % (values.ndim + 1)
-        rows = int(np.prod(values.shape[:axis], dtype=np.int64))
-        return values.reshape(rows, -1)
-    given = [] if not extra or extra[0] is None else [int(n) for n in extra[0].reshape(-1)]
-    if move.op_type == "Reshape":
-        if attribute(move, "allowzero", 0):
-            return None
-        sizes = [values.shape[i] if size == 0 else size for i, size in enumerate(given)]
-        return values.reshape(sizes)
-    if move.op_type == "Squeeze":
-        return np.squeeze(values, tuple(given) if given else None)
-    return np.expand_dims(values, tuple(given))
-
-
-def _moved_parameter(
-    move: Node, parameter: Array, shape: tuple[int, ...], extra: list[Array | None]
-) -> Array:
+def _moved_parameter(move: Node, parameter: Array, shape: tuple[int, ...]) -> Array:
     """Return a parameter that belongs to the same elements after the move."""
     if parameter.size == 1:
         return parameter.reshape(())
-    moved = _moved(move, np.broadcast_to(parameter, shape), extra)
-    if moved is None:
+    elements = moved(move, np.broadcast_to(parameter, shape))
+    if elements is None:
         raise ValueError(f"'{move.name}' moves the values but not their parameters")
-    return squeezed(moved)
+    return squeezed(elements)

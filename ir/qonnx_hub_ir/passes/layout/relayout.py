@@ -15,7 +15,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.builder import set_constant, transpose_node
 from qonnx_hub_ir.graph.constants import is_constant_tree
 from qonnx_hub_ir.graph.deferral import DeferredRewrite
 from qonnx_hub_ir.graph.permutations import (
@@ -171,10 +171,8 @@ class Relayout(DeferredRewrite[Stored]):
         old = dialect.constant_value(input_of(node, index))
         if old is not None and np.array_equal(old, array):
             return
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
         name = self.node_name(f"{node.name}_{operators.input_role(node, index)}")
-        node.replace_input_with(index, dialect.add_initializer(self.graph, name, array))
+        set_constant(self.graph, node, index, array, name)
         self.modified = True
 
     def restored(self, value: Value, before: Node | None) -> Value:

@@ -171,16 +171,13 @@ def _write(
     steps: Array,
     layout: str,
 ) -> None:
-    name = f"{emit.node.name}_{dialect.THRESHOLDS}"
     attributes: dict[str, Any] = {
         "out_dtype": form.out_dtype,
         "out_scale": float(form.width),
         "out_bias": float(form.low),
         "data_layout": layout,
     }
-    inputs, domain = [x, emit.constant("thresholds", steps)], dialect.DOMAIN
-    count = onnx_ir.node(dialect.THRESHOLDS, inputs, attributes, domain=domain, name=name)
-    value = emit.insert(count)
-    value.name, value.type, value.shape = f"{name}_out", x.type, x.shape
+    inputs = [x, emit.constant("thresholds", steps)]
+    value = emit.custom(dialect.THRESHOLDS, inputs, attributes)
     scale, zero = _scale_and_zero(quant)
     emit.replace_with(emit.scaled(value, scale, zero, x))

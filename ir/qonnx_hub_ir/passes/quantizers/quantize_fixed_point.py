@@ -95,9 +95,10 @@ class QuantizeFixedPoint(InPlacePass):
         """Return the model, changed in place."""
         graph = model.graph
         modified = rewrite_nodes(graph, self._quantize_node, bodies=False)
-        for value in graph.inputs:
+        for value in graph.inputs if len(graph) else ():
             if value.name not in self.skip:
-                modified |= self._quantize_input(graph, value)
+                name = str(value.name)
+                modified |= self._quantize_value(graph, value, name, f"{name}_quant")
         if modified:
             import_used(model)
         return PassResult(model, modified=modified)
@@ -108,8 +109,12 @@ class QuantizeFixedPoint(InPlacePass):
         )
         if node.domain != "" or node.name in self.skip or not computes:
             return False
-        operands = self._quantize_operands(node)
-        return self._quantize_result(node) or operands
+        modified = self._quantize_operands(node)
+        if not _stays_on_grid(node):
+            graph, name = Emitter(node).graph, str(node.name)
+            result = node.outputs[0]
+            modified |= self._quantize_value(graph, result, name, f"{name}_result_quant")
+        return modified
 
     def _quantizer(self, name: str, part: str) -> IntQuant:
         given = self.layers.get(f"{name}:{part}", self.layers.get(name, self._default))
@@ -124,9 +129,9 @@ class QuantizeFixedPoint(InPlacePass):
             return False
         emit, modified = Emitter(node), False
         for index, value in enumerate(node.inputs):
-            if value is None or value.dtype != onnx_ir.DataType.FLOAT:
+            if value is None or dialect.constant_tensor(value) is None:
                 continue
-            if dialect.constant_tensor(value) is None:
+            if value.dtype != onnx_ir.DataType.FLOAT:
                 continue
             part = "bias" if index == 2 else "weight"
             quant = self._quantizer(str(node.name), part)
@@ -136,25 +141,15 @@ class QuantizeFixedPoint(InPlacePass):
             modified = True
         return modified
 
-    def _quantize_result(self, node: Node) -> bool:
-        value = node.outputs[0]
-        if _stays_on_grid(node) or not _wants_quantizer(value):
+    def _quantize_value(self, graph: Graph, value: Value, owner: str, name: str) -> bool:
+        if not _wants_quantizer(value):
             return False
-        name, quant = f"{node.name}_result_quant", self._quantizer(str(node.name), "result")
-        graph = Emitter(node).graph
+        quant, maker = self._quantizer(owner, "result"), value.producer()
         fresh = dialect.quantizer_node(value, quant, name, graph)
-        node.append(fresh)
-        _let_others_read(graph, value, fresh.outputs[0])
-        return True
-
-    def _quantize_input(self, graph: Graph, value: Value) -> bool:
-        if not _wants_quantizer(value) or not len(graph):
-            return False
-        name = f"{value.name}_quant"
-        fresh = dialect.quantizer_node(
-            value, self._quantizer(str(value.name), "result"), name, graph
-        )
-        graph.insert_before(graph[0], fresh)
+        if maker is None:
+            graph.insert_before(graph[0], fresh)
+        else:
+            maker.append(fresh)
         _let_others_read(graph, value, fresh.outputs[0])
         return True
 

@@ -14,6 +14,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.builder import set_constant
 from qonnx_hub_ir.graph.constants import drop_unread, known_integers, read_initializers
 from qonnx_hub_ir.graph.queries import Dims, attribute, dims, element_count
 from qonnx_hub_ir.operators import Batch
@@ -158,8 +159,7 @@ def _change_target(
         return
     if np.array_equal(changed, target):
         return
-    fresh = dialect.add_initializer(graph, f"{node.name}_any_batch", changed)
-    node.replace_input_with(position, fresh)
+    set_constant(graph, node, position, changed, f"{node.name}_any_batch")
 
 
 def _keeps_first_axis(
