@@ -55,6 +55,7 @@ def without_weights(model: Model) -> onnx.ModelProto:
         model.graph.outputs,
         nodes=model.graph,
         initializers=small,
+        doc_string=model.graph.doc_string,
         name=model.graph.name,
     )
     # Its protocol asks for attributes to be settable, which a view does not need.
