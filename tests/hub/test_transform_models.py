@@ -110,7 +110,7 @@ def with_masked_readers(model: Model, layer: str, mask: np.ndarray) -> Model:
     plan = ChannelPlan(copy.graph, {node: mask})
     for step in list(copy.graph):
         prune_channels._follow(step, plan)
-    for reader in [n for n in copy.graph if n.op_type in LAYERS]:
+    for reader in [n for n in copy.graph if (n.domain, n.op_type) in LAYERS]:
         value = reader.inputs[0]
         kept = None if value is None else plan.kept.get(value)
         if value is None or kept is None:
@@ -143,7 +143,7 @@ def test_a_pruned_model_is_the_one_whose_layers_get_zeros(path: str, layers: int
     passes.run(model, ["fold_weight_layout"])
     feeds = generate_inputs(model, 1)
     pruned = 0
-    for node in [node for node in model.graph if node.op_type in LAYERS]:
+    for node in [n for n in model.graph if (n.domain, n.op_type) in LAYERS]:
         channels = output_channels(node) or 0
         mask = np.arange(channels) % 3 != 1
         after = model.clone()

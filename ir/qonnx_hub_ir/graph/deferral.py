@@ -15,6 +15,7 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir import node as new_node
 
 from qonnx_hub_ir.graph.names import free_name
+from qonnx_hub_ir.graph.queries import is_read
 from qonnx_hub_ir.graph.rewriting import can_be_output
 from qonnx_hub_ir.graph.subgraphs import captured_reads
 
@@ -78,6 +79,18 @@ class DeferredRewrite(Generic[Place]):
             rule = self.rules.get((node.domain, node.op_type))
             if rule is None or not rule(self, node):
                 self.keep(node)
+
+    def sweep(self, waits: Callable[[Node], bool]) -> None:
+        """Remove the nodes that wait to be written, and that nobody reads.
+
+        Args:
+            waits: Whether a node is of the kind that this walk defers.
+        """
+        for node in reversed(list(self.graph)):
+            result = node.outputs[0]
+            if waits(node) and result in self.places and not is_read(result):
+                self.graph.remove(node, safe=True)
+                self.modified = True
 
     def expose(self, index: int, name: str, found: Value) -> None:
         """Make a value the graph output at a position, under the name that it had.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.graph.unused import drop_unused
 
 
+@dataclass(frozen=True)
 class DropUnused(InPlacePass):
     """Remove nodes, initializers, functions and opset imports that no graph output needs.
 

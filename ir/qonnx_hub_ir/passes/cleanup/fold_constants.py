@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 import onnx_ir
@@ -19,6 +21,7 @@ _LARGEST_GROWTH = 1 << 16
 """A fold may not make more elements than this out of fewer: an Expand is cheaper as a node."""
 
 
+@dataclass(frozen=True)
 class FoldConstants(InPlacePass):
     """Compute every standard node whose inputs are all constants.
 

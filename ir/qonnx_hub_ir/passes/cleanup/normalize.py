@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir
 from onnx_ir import Attr, Graph, Model, Node
@@ -20,6 +22,7 @@ _LOWEST_IR_VERSION = 4
 """From here on an initializer need not be a graph input as well."""
 
 
+@dataclass(frozen=True)
 class NormalizeDialect(InPlacePass):
     """Translate every alias of the dialect into its canonical spelling.
 

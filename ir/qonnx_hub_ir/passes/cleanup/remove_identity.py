@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -15,6 +16,7 @@ from qonnx_hub_ir.graph.rewriting import bypass
 from qonnx_hub_ir.graph.subgraphs import every_node
 
 
+@dataclass(frozen=True)
 class RemoveIdentity(InPlacePass):
     """Remove nodes that return their input unchanged.
 

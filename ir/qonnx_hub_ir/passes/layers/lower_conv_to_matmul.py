@@ -31,6 +31,7 @@ from qonnx_hub_ir.quantizers import (
 )
 
 
+@dataclass(frozen=True)
 class LowerConvToMatmul(InPlacePass):
     """Replace two-dimensional convolutions by MatMul, with Im2Col where windows need it.
 

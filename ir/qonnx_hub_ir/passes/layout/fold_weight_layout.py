@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
@@ -14,6 +16,7 @@ from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import Array
 
 
+@dataclass(frozen=True)
 class FoldWeightLayout(InPlacePass):
     """Move a Transpose, Reshape, Squeeze, Unsqueeze or Flatten before a weight's quantizer.
 

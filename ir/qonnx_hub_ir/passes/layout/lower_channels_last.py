@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
@@ -14,6 +16,7 @@ from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.graph.unused import import_used
 
 
+@dataclass(frozen=True)
 class LowerChannelsLast(InPlacePass):
     """Replace every operator of the channels-last domain by its standard twin.
 

@@ -60,14 +60,8 @@ def _elementwise(engine: Relayout, node: Node) -> bool:
     if not all(v is None or _aligns(engine, v, rank) for v in node.inputs):
         return False
     for index, value in enumerate(node.inputs):
-        if value is None or _is_single(value):
-            continue
-        if is_constant_tree(value):
-            found = engine.constant(value, perm, node, rank)
-        else:
-            found = engine.get(value, perm, node)
-        if found is not value:
-            node.replace_input_with(index, found)
+        if value is not None and not _is_single(value):
+            node.replace_input_with(index, engine.get(value, perm, node))
     for output in node.outputs:
         engine.put(output, perm)
     return True
@@ -204,30 +198,28 @@ def _slice(engine: Relayout, node: Node) -> bool:
     return _carry(engine, node, perm)
 
 
-def _pad(engine: Relayout, node: Node) -> bool:
-    if input_of(node, 3) is None:
-        return _per_axis({1: 2})(engine, node)
-    perm, axes = _layout(engine, node), known_integers(node.inputs[3])
-    if perm is None or axes is None or known_integers(node.inputs[1]) is None:
-        return False
-    engine.set_constant(node, 3, _renamed(perm, axes))
-    return _carry(engine, node, perm)
-
-
-def _per_axis(counts: Mapping[int, int]) -> Rule:
+def _per_axis(counts: Mapping[int, int], axes: int | None = None) -> Rule:
     """Return the rule of operators with numbers per axis in constant inputs.
 
     Args:
         counts: Input position -> how many runs of one number per axis it holds.
+        axes: Position of the input that names the axes, where an operator can have one.
     """
 
     def rule(engine: Relayout, node: Node) -> bool:
-        perm, axes = _layout(engine, node), attribute(node, "axes", None)
+        perm, given_axes = _layout(engine, node), attribute(node, "axes", None)
         if perm is None:
             return False
         rank = len(perm)
-        if axes is not None:
-            node.attributes["axes"] = onnx_ir.AttrInt64s("axes", _renamed(perm, axes).tolist())
+        if given_axes is not None:
+            renamed = _renamed(perm, given_axes).tolist()
+            node.attributes["axes"] = onnx_ir.AttrInt64s("axes", renamed)
+            return _carry(engine, node, perm)
+        if axes is not None and input_of(node, axes) is not None:
+            known = known_integers(node.inputs[axes])
+            if known is None:
+                return False
+            engine.set_constant(node, axes, _renamed(perm, known))
             return _carry(engine, node, perm)
         given = [index for index in counts if input_of(node, index) is not None]
         arrays = {index: dialect.constant_value(node.inputs[index]) for index in given}
@@ -253,7 +245,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("", "Expand"): _per_axis({1: 1}),
     ("", "Flatten"): flatten,
     ("", "Gather"): _gather,
-    ("", "Pad"): _pad,
+    ("", "Pad"): _per_axis({1: 2}, axes=3),
     ("", "Reshape"): reshape,
     ("", "Resize"): _per_axis({1: 2, 2: 1, 3: 1}),
     ("", "Slice"): _slice,

@@ -32,7 +32,6 @@ from qonnx_hub_ir.graph.queries import (
     attribute,
     dims,
     input_of,
-    is_read,
     is_standard,
     only_reader,
     rank_of,
@@ -195,15 +194,6 @@ class Relayout(DeferredRewrite[Stored]):
             if perm is not None and perm == self.target(len(perm)):
                 self.inputs.append(str(value.name))
                 self.put(value, perm)
-
-    def sweep(self) -> None:
-        """Remove the Transposes without readers."""
-        for node in reversed(list(self.graph)):
-            if perm_of(node) is None or node.outputs[0] not in self.places:
-                continue
-            if not is_read(node.outputs[0]):
-                self.graph.remove(node, safe=True)
-                self.modified = True
 
     def finish(self, *, keep_target: bool) -> None:
         """Give the graph its outputs, in their old layout or in the target layout.

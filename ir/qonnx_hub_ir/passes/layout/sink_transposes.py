@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
@@ -16,6 +18,7 @@ from qonnx_hub_ir.passes.layout.operator_layouts import RULES, computed_inputs
 from qonnx_hub_ir.passes.layout.relayout import Relayout, Stored
 
 
+@dataclass(frozen=True)
 class SinkTransposes(InPlacePass):
     """Move every Transpose down through what does not care, and cancel it with its inverse.
 

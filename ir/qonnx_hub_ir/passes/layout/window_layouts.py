@@ -177,7 +177,7 @@ def _convert(
         engine.transpose_inputs()
     engine.walk()
     engine.finish(keep_target=outputs)
-    engine.sweep()
+    engine.sweep(lambda node: perm_of(node) is not None)
     drop_unread(model.graph, read)
     import_used(model)
     return engine

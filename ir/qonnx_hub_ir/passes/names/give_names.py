@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from onnx_ir import Model, Value
@@ -44,12 +45,11 @@ class GiveNames(InPlacePass):
 
 
 def _name_nodes(model: Model) -> bool:
-    counters: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     modified = False
     for node in model.graph.all_nodes():
-        count = counters.get(node.op_type, 0)
-        counters[node.op_type] = count + 1
-        name = f"{node.op_type}_{count}"
+        name = f"{node.op_type}_{counts[node.op_type]}"
+        counts[node.op_type] += 1
         modified |= node.name != name
         node.name = name
     return modified

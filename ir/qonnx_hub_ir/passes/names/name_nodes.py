@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.graph.names import node_names
 
 
+@dataclass(frozen=True)
 class NameNodes(InPlacePass):
     """Name nodes that have no name, or one that another node has already.
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
 import onnx.version_converter
 import onnx_ir
 from onnx import helper
-from onnx_ir import Graph, Model, Value
+from onnx_ir import Graph, Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.detach_weights import attach_weights, without_weights
-from qonnx_hub_ir.graph.subgraphs import own_values
+from qonnx_hub_ir.graph.subgraphs import every_value
 from qonnx_hub_ir.passes.opset import old_operators
 
 OPSET = 19
@@ -62,32 +61,27 @@ def _convert(model: Model, version: int, target: int) -> Graph:
     copy = model.clone()
     old_operators.prepare(copy, version)
     try:
-        raised = onnx.version_converter.convert_version(without_weights(copy), target)
+        message = onnx.version_converter.convert_version(without_weights(copy), target)
     except Exception as error:  # the binding raises bare RuntimeError and its own ConvertError
         reason = str(error).strip().splitlines()[-1]
         raise SourceError(
             f"the graph cannot be raised from opset {version} to {target}: {reason}"
         ) from error
-    graph = onnx_ir.from_proto(raised).graph
-    old_operators.settle(graph, copy.graph, version)
-    attach_weights(graph, copy)
-    _restore_metadata(graph, model.graph)
-    return graph
+    raised = onnx_ir.from_proto(message)
+    old_operators.settle(raised.graph, copy.graph, version)
+    attach_weights(raised.graph, copy)
+    _restore_metadata(raised, model)
+    return raised.graph
 
 
-def _restore_metadata(graph: Graph, original: Graph) -> None:
+def _restore_metadata(raised: Model, original: Model) -> None:
     """Put back what the converter drops, by name."""
-    graph.metadata_props.update(original.metadata_props)
-    nodes = {node.name: node for node in original.all_nodes() if node.name}
-    for node in graph.all_nodes():
+    raised.graph.metadata_props.update(original.graph.metadata_props)
+    nodes = {node.name: node for node in original.graph.all_nodes() if node.name}
+    for node in raised.graph.all_nodes():
         if node.name in nodes:
             node.metadata_props.update(nodes[node.name].metadata_props)
-    values = {value.name: value for value in _values(original)}
-    for value in _values(graph):
+    values = {value.name: value for value in every_value(original, functions=False)}
+    for value in every_value(raised, functions=False):
         if value.name in values:
             value.metadata_props.update(values[value.name].metadata_props)
-
-
-def _values(graph: Graph) -> Iterator[Value]:
-    for one in (graph, *graph.subgraphs()):
-        yield from own_values(one)

@@ -24,6 +24,7 @@ from qonnx_hub_ir.thresholds import channel_axis, find_thresholds
 _MODES = (Rounding.ROUND, *(mode for mode in Rounding if mode is not Rounding.ROUND))
 
 
+@dataclass(frozen=True)
 class MultithresholdToQuant(InPlacePass):
     """Replace a MultiThreshold by the quantizer that has the very same thresholds.
 

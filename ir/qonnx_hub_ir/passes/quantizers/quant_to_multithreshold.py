@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
@@ -77,10 +77,18 @@ class QuantToMultithreshold(InPlacePass):
         place = _channels(quant, len(shape))
         if place is None:
             return False
-        form = threshold_form(quant)
-        steps = find_thresholds(_flattened(quant), form.low, form.steps)
-        layout = (_LAYOUTS_FIRST if place == 1 else _LAYOUTS_LAST).get(len(shape), "")
-        _write(Emitter(node), x, quant, form, steps, layout)
+        form, emit = _form(quant), Emitter(node)
+        table = find_thresholds(_flattened(quant), form.low, form.steps)
+        layouts = _LAYOUTS_FIRST if place == 1 else _LAYOUTS_LAST
+        attributes: dict[str, Any] = {
+            "out_dtype": form.out_dtype,
+            "out_scale": float(form.width),
+            "out_bias": float(form.low),
+            "data_layout": layouts.get(len(shape), ""),
+        }
+        inputs = [x, emit.constant("thresholds", table)]
+        value = emit.custom(dialect.THRESHOLDS, inputs, attributes)
+        emit.replace_with(emit.scaled(value, *_scale_and_zero(quant), x))
         return True
 
     def _readable(self, node: Node) -> IntQuant | BipolarQuant | None:
@@ -99,7 +107,7 @@ class QuantToMultithreshold(InPlacePass):
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdForm:
+class _Form:
     """The codes of a quantizer as counts of thresholds.
 
     Attributes:
@@ -115,14 +123,14 @@ class ThresholdForm:
     out_dtype: str
 
 
-def threshold_form(quant: IntQuant | BipolarQuant) -> ThresholdForm:
+def _form(quant: IntQuant | BipolarQuant) -> _Form:
     """Return the codes of a quantizer whose bit width is a known, single one."""
     if isinstance(quant, BipolarQuant) or is_bipolar(quant):
-        return ThresholdForm(-1, 1, 2, "BIPOLAR")
+        return _Form(-1, 1, 2, "BIPOLAR")
     bits = int(single_value(quant.bits) or 0)
     low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
     name = integer_type(bits, signed=quant.signed)
-    return ThresholdForm(int(low), int(high - low), 1, name)
+    return _Form(int(low), int(high - low), 1, name)
 
 
 def _channels(quant: IntQuant | BipolarQuant, rank: int) -> int | None:
@@ -161,23 +169,3 @@ def _flattened(quant: IntQuant | BipolarQuant) -> IntQuant | BipolarQuant:
         zero_point=column(quant.zero_point),
         bits=np.asarray(single_value(quant.bits), dtype=np.float32),
     )
-
-
-def _write(
-    emit: Emitter,
-    x: Value,
-    quant: IntQuant | BipolarQuant,
-    form: ThresholdForm,
-    steps: Array,
-    layout: str,
-) -> None:
-    attributes: dict[str, Any] = {
-        "out_dtype": form.out_dtype,
-        "out_scale": float(form.width),
-        "out_bias": float(form.low),
-        "data_layout": layout,
-    }
-    inputs = [x, emit.constant("thresholds", steps)]
-    value = emit.custom(dialect.THRESHOLDS, inputs, attributes)
-    scale, zero = _scale_and_zero(quant)
-    emit.replace_with(emit.scaled(value, scale, zero, x))

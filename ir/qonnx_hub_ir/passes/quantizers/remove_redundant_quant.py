@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
@@ -13,6 +15,7 @@ from qonnx_hub_ir.quantizers import Array, Quantizer, is_bipolar
 from qonnx_hub_ir.semantics import quantize
 
 
+@dataclass(frozen=True)
 class RemoveRedundantQuant(InPlacePass):
     """Remove quantizers that return every value that they can be given.
 

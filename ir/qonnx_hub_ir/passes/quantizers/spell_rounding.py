@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
@@ -16,6 +18,7 @@ _MOST_BITS = 20
 """Up to here a whole number survives being scaled and scaled back in float32, rounded."""
 
 
+@dataclass(frozen=True)
 class SpellOutRounding(InPlacePass):
     """Round by standard operators in front of a Quant whose mode QONNX does not name.
 

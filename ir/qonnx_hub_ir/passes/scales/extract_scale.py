@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
@@ -14,6 +16,7 @@ from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import IntQuant
 
 
+@dataclass(frozen=True)
 class ExtractScale(InPlacePass):
     """Write a quantizer's scale and zero point as operators around a quantizer of scale 1.
 

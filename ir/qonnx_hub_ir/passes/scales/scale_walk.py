@@ -18,7 +18,7 @@ from qonnx_hub_ir.graph.affine import PendingAffine
 from qonnx_hub_ir.graph.constants import full_rank
 from qonnx_hub_ir.graph.deferral import DeferredRewrite
 from qonnx_hub_ir.graph.names import free_name, value_names
-from qonnx_hub_ir.graph.queries import dims, fits_into, is_read
+from qonnx_hub_ir.graph.queries import dims, fits_into
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 Rule = Callable[["PendingScales", Node], bool]
@@ -149,11 +149,7 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         names = [str(value.name) for value in self.graph.outputs]
         for index, value in enumerate(list(self.graph.outputs)):
             self.expose(index, names[index], self.restored(value, None))
-        for node in reversed(list(self.graph)):
-            result = node.outputs[0]
-            if operators.is_affine(node) and result in self.places and not is_read(result):
-                self.graph.remove(node, safe=True)
-                self.modified = True
+        self.sweep(operators.is_affine)
 
     def movable(self, factor: Array) -> bool:
         """Return whether a factor may be moved at all."""

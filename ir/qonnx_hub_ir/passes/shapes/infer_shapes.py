@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx
 import onnx.defs
@@ -20,6 +21,7 @@ from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
 
 
+@dataclass(frozen=True)
 class InferShapes(InPlacePass):
     """Fill in type and shape of every value that ONNX's inference can tell.
 
