@@ -23,6 +23,7 @@ from onnx_ir import Node, Value
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.value_numbering import plain_signature
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.graph.queries import attribute, input_of
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
@@ -33,6 +34,14 @@ from qonnx_hub_ir.quantizers import (
 )
 
 _ROUNDERS = {Rounding.ROUND: "Round", Rounding.CEIL: "Ceil", Rounding.FLOOR: "Floor"}
+
+_MAGNITUDE_ROUNDERS = {
+    Rounding.HALF_UP: ("Add", "Floor"),
+    Rounding.HALF_DOWN: ("Sub", "Ceil"),
+    Rounding.DOWN: ("", "Floor"),
+    Rounding.UP: ("", "Ceil"),
+}
+"""Modes that round the magnitude: what is done with a half first, and what rounds."""
 
 _LISTED_LEVELS = 1 << 18
 """Quantizers with more levels, of all channels together, are taken by their formula."""
@@ -147,16 +156,11 @@ def _operand(model: ProofModel, value: Value, rank: int) -> int:
         rank: Rank of the other operand: one element of a higher rank would add axes.
     """
     constant = model.constants.get(value)
-    if constant is not None:
-        single = constant.size == 1 and 0 < constant.ndim <= rank
-        return (
-            model.numbering.of_constant(constant.reshape(()))
-            if single
-            else model.number(value)
-        )
-    dims = _fixed_shape(value)
+    dims = _fixed_shape(value) if constant is None else constant.shape
     if not dims or set(dims) != {1} or len(dims) > rank:
         return model.number(value)
+    if constant is not None:
+        return model.numbering.of_constant(constant.reshape(()))
     return _make(model, "Reshape", model.number(value), shape=())
 
 
@@ -222,16 +226,13 @@ def _rounded(model: ProofModel, t: int, mode: Rounding) -> int | None:
     """Return rounded values: by an operator, or by rounding the magnitude."""
     if mode in _ROUNDERS:
         return _make(model, _ROUNDERS[mode], t)
-    size, half = _make(model, "Abs", t), _scalar(model, 0.5)
-    if mode is Rounding.HALF_UP:
-        size = _make(model, "Floor", _make(model, "Add", size, half))
-    elif mode is Rounding.HALF_DOWN:
-        size = _make(model, "Ceil", _make(model, "Sub", size, half))
-    elif mode in (Rounding.DOWN, Rounding.UP):
-        size = _make(model, "Floor" if mode is Rounding.DOWN else "Ceil", size)
-    else:
+    if mode not in _MAGNITUDE_ROUNDERS:
         return None
-    return _make(model, "Mul", size, _make(model, "Sign", t))
+    shift, rounder = _MAGNITUDE_ROUNDERS[mode]
+    size = _make(model, "Abs", t)
+    if shift:
+        size = _make(model, shift, size, _scalar(model, 0.5))
+    return _make(model, "Mul", _make(model, rounder, size), _make(model, "Sign", t))
 
 
 def _parameter(model: ProofModel, node: Node, index: int) -> int | None:
@@ -240,8 +241,7 @@ def _parameter(model: ProofModel, node: Node, index: int) -> int | None:
     assert value is not None
     constant = model.constants.get(value)
     if constant is not None:
-        array = constant.astype(np.float32)
-        return model.numbering.of_constant(array.reshape(()) if array.size == 1 else array)
+        return model.numbering.of_constant(without_extra_axes(constant))
     if not _is_float32(value) or x is None or x.shape is None:
         return None
     return _operand(model, value, len(x.shape))
@@ -289,12 +289,11 @@ def _code_bounds(model: ProofModel, codes: Value) -> tuple[int, int] | None:
         return limits
     ends = list(limits)
     for index, value in enumerate(node.inputs[1:3]):
-        if value is None:
-            continue
-        constant = model.constants.get(value)
-        if constant is None:
+        constant = None if value is None else model.constants.get(value)
+        if constant is not None:
+            ends[index] = sorted((limits[0], int(constant.reshape(())), limits[1]))[1]
+        elif value is not None:
             return None
-        ends[index] = sorted((limits[0], int(constant.reshape(())), limits[1]))[1]
     return ends[0], ends[1]
 
 

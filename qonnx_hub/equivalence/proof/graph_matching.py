@@ -32,12 +32,11 @@ from qonnx_hub.equivalence.proof.value_numbering import (
     since_version,
 )
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.analysis.rule_context import numpy_type
 from qonnx_hub_ir.verify import label
 
 _SOURCES_TRIED = 3
 """Starting points of a function that are tried, from the nearest on."""
-
-_FLOATS = frozenset({"float16", "float32", "float64"})
 
 
 def paired(a: Sequence[Value], b: Sequence[Value]) -> list[tuple[Value, Value]]:
@@ -250,8 +249,8 @@ class GraphMatching:
         Returns:
             ``None`` if they cannot be compared.
         """
-        dtype = float_type(pair.start)
-        if pair.one.dtype != pair.other.dtype or dtype is None:
+        dtype = numpy_type(pair.start)
+        if pair.one.dtype != pair.other.dtype or dtype is None or dtype.kind != "f":
             return None
         ends = ((self.a, pair.start, pair.one), (self.b, pair.source, pair.other))
         layout = layout_of(ends)
@@ -299,13 +298,11 @@ class GraphMatching:
                 continue
             if one is None or other is None:
                 return None
-            if self._have_same_form(one, other):
-                score += 2
-            elif self._common(one, other) is not None:
-                score += 2
+            if not self._have_same_form(one, other):
+                if self._common(one, other) is None:
+                    return None
                 related = True
-            else:
-                return None
+            score += 2
         score += 2 * (partner not in self.findings.taken) + (partner.name == node.name)
         return score if related else None
 
@@ -341,10 +338,10 @@ class GraphMatching:
 
     def _report_constants(self, one: Value, other: Value) -> None:
         """Report two constants that differ: the stored ones, as far as they are computed."""
-        while (
-            cause := self._differing_constants(one.producer(), other.producer())
-        ) is not None:
+        cause: tuple[Value, Value] | None = (one, other)
+        while cause is not None:
             one, other = cause
+            cause = self._differing_constants(one.producer(), other.producer())
         first, second = self.a.constants[one], self.b.constants[other]
         self.findings.refute_constants(one, first, other, second)
 
@@ -443,14 +440,6 @@ def _ancestors(model: Model) -> set[Value]:
         if node is not None:
             waiting.extend(v for v in node.inputs if v is not None)
     return found
-
-
-def float_type(value: Value) -> np.dtype[np.generic] | None:
-    """Return the numpy type of a value, if its floats can be enumerated."""
-    if value.dtype is None:
-        return None
-    dtype = np.dtype(value.dtype.numpy())
-    return dtype if dtype.name in _FLOATS else None
 
 
 def _channels(node: Node, side: ProofModel) -> int:

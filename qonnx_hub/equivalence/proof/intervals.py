@@ -67,8 +67,9 @@ def enclose_step(node: Node, run: Kernel, arguments: Sequence[Argument]) -> Encl
         run: Its kernel.
         arguments: Its inputs; enclosures have the shape of the output.
     """
-    boxes = [index for index, given in enumerate(arguments) if isinstance(given, Enclosure)]
-    corners = _corners(run, arguments, boxes)
+    ends = [(a.low, a.high) if isinstance(a, Enclosure) else (a,) for a in arguments]
+    # The first corner is that of all lowest values.
+    corners = [np.asarray(run(*fed)) for fed in itertools.product(*ends)]
     points = np.logical_and.reduce(
         [given.is_point() for given in arguments if isinstance(given, Enclosure)]
     )
@@ -78,21 +79,6 @@ def enclose_step(node: Node, run: Kernel, arguments: Sequence[Argument]) -> Encl
     low, high, known = rule(corners, arguments)
     low, high = (np.where(points, corners[0], end) for end in (low, high))
     return Enclosure(low, high, np.asarray(points | known))
-
-
-def _corners(run: Kernel, arguments: Sequence[Argument], boxes: Sequence[int]) -> list[Array]:
-    """Return the kernel's answers on all corners; the first is that of all lowest values."""
-    answers = []
-    for choice in itertools.product((False, True), repeat=len(boxes)):
-        upper = dict(zip(boxes, choice, strict=True))
-        fed = [
-            (given.high if upper[index] else given.low)
-            if isinstance(given, Enclosure)
-            else given
-            for index, given in enumerate(arguments)
-        ]
-        answers.append(np.asarray(run(*fed)))
-    return answers
 
 
 Bounds = tuple[Array, Array, Array]
@@ -107,11 +93,8 @@ def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
         return None
     if node.op_type in _SPECIAL:
         return _SPECIAL[node.op_type] if _on_floats(node, arguments) else None
-    condition = _CONDITIONS.get(node.op_type)
-    if condition is not None:
-        return _monotone if condition(node, arguments) else None
-    keeps_order = operators.is_monotone(node) and operators.order_is_exact(node)
-    return _monotone if keeps_order else None
+    condition = _CONDITIONS.get(node.op_type, _always_keeps_order)
+    return _monotone if condition(node, arguments) else None
 
 
 def _monotone(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
@@ -215,6 +198,10 @@ _SPECIAL: Mapping[str, Rule | None] = {
 Condition = Callable[[Node, Sequence[Argument]], bool]
 
 
+def _always_keeps_order(node: Node, arguments: Sequence[Argument]) -> bool:
+    return operators.is_monotone(node) and operators.order_is_exact(node)
+
+
 def _on_floats(node: Node, arguments: Sequence[Argument]) -> bool:
     """Return whether no input holds integers, which wrap; the condition of Where may."""
     values = arguments[1:] if node.op_type == "Where" else arguments
@@ -223,13 +210,10 @@ def _on_floats(node: Node, arguments: Sequence[Argument]) -> bool:
 
 def _numbers(arguments: Sequence[Argument]) -> list[Array] | None:
     """Return all inputs but the first as float64; ``None`` unless constant and finite."""
-    numbers = []
-    for given in arguments[1:]:
-        if isinstance(given, Enclosure):
-            return None
-        if given is not None:
-            numbers.append(np.asarray(given).astype(np.float64))
-    return numbers if all(np.all(np.isfinite(array)) for array in numbers) else None
+    given = [a for a in arguments[1:] if a is not None]
+    numbers = [a.astype(np.float64) for a in given if not isinstance(a, Enclosure)]
+    is_known = len(numbers) == len(given) and all(np.all(np.isfinite(a)) for a in numbers)
+    return numbers if is_known else None
 
 
 def _scale_is_plain(node: Node, arguments: Sequence[Argument]) -> bool:

@@ -20,8 +20,8 @@ from qonnx_hub.equivalence.proof.counterexamples import find_feeds
 from qonnx_hub.equivalence.proof.graph_matching import GraphMatching, paired
 from qonnx_hub.equivalence.proof.intervals import LOG_ULPS
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
-from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.analysis.value_ranges import prepared
 
 
 def prove_models(a: Model, b: Model) -> Certificate:
@@ -41,20 +41,11 @@ def prove_models(a: Model, b: Model) -> Certificate:
     reason = _different_interface(a, b)
     if reason:
         return Certificate(False, 0, (), (), (reason,))
-    certificate = _certify(ProofModel(_lowered(a)), ProofModel(_lowered(b)))
+    certificate = _certify(ProofModel(prepared(a)), ProofModel(prepared(b)))
     found = certificate.counterexample
     if found is None:
         return certificate
     return replace(certificate, counterexample=replace(found, feeds=find_feeds(a, b)))
-
-
-def _lowered(model: Model) -> Model:
-    """Return the model with channels-last operators in standard ones, as exporters write."""
-    if all(node.domain != dialect.CHANNELS_LAST_DOMAIN for node in model.graph):
-        return model
-    copy = model.clone()
-    run_passes(copy, [LowerChannelsLast(), InferShapes()])
-    return copy
 
 
 def _different_interface(a: Model, b: Model) -> str:
@@ -77,11 +68,9 @@ def _shapes_agree(one: Value, other: Value) -> bool:
     """Return whether both can have the same shape, as far as they say one."""
     if one.shape is None or other.shape is None:
         return one.shape is other.shape
-    if len(one.shape) != len(other.shape):
-        return False
-    return all(
-        not (isinstance(d, int) and isinstance(e, int)) or d == e
-        for d, e in zip(one.shape, other.shape, strict=True)
+    pairs = zip(one.shape, other.shape, strict=False)
+    return len(one.shape) == len(other.shape) and not any(
+        isinstance(d, int) and isinstance(e, int) and d != e for d, e in pairs
     )
 
 
@@ -105,22 +94,20 @@ def _assumptions(matching: GraphMatching) -> Iterator[str]:
     found = matching.findings
     yield "the operators that both models share are computed by the same kernels"
     yield "inputs have the shapes that the models declare"
-    on_nan = [proof.name_b for proof in found.proofs.values() if not proof.nan_equal]
+    on_nan = [f"'{proof.name_b}'" for proof in found.proofs.values() if not proof.nan_equal]
     if on_nan:
-        names = ", ".join(f"'{name}'" for name in on_nan)
+        names = ", ".join(on_nan)
         yield f"no NaN reaches or arises in these quantizers, which differ on it: {names}"
-    if found.reworded:
-        names = ", ".join(sorted(found.reworded))
-        yield f"these operators mean the same in the opsets of both models: {names}"
-    if found.respelled:
-        names = ", ".join(sorted(found.respelled))
-        yield f"these operators of the two models compute the same: {names}"
+    telling = {node.op_type for node in matching.b.nodes() if _may_tell(node, matching.b)}
+    for claim, operators_named in (
+        ("these operators mean the same in the opsets of both models", found.reworded),
+        ("these operators of the two models compute the same", found.respelled),
+        ("no operator is fed with a zero whose sign it tells and differs", telling),
+    ):
+        if operators_named:
+            yield f"{claim}: {', '.join(sorted(operators_named))}"
     if found.margins:
         yield f"a float32 logarithm is off by less than {LOG_ULPS} units in the last place"
-    telling = {node.op_type for node in matching.b.nodes() if _may_tell(node, matching.b)}
-    if telling:
-        names = ", ".join(sorted(telling))
-        yield f"no operator is fed with a zero whose sign it tells and differs: {names}"
 
 
 def _may_tell(node: Node, model: ProofModel) -> bool:

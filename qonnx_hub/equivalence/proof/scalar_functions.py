@@ -46,26 +46,22 @@ class ElementLayout:
         """Return rows (channels, n) as a tensor of the value's rank."""
         if not self.rank:
             return rows.reshape(-1)
-        free = self.free_axis()
-        sizes = dict(self.axes)
-        if free is None:
-            return rows.reshape([sizes[axis] for axis in range(self.rank)])
-        sizes[free] = rows.shape[1]
-        own = [sizes[axis] for axis, _ in self.axes]
-        stacked = rows.reshape([*own, rows.shape[1]])
-        moved = np.moveaxis(stacked, -1, sum(axis < free for axis, _ in self.axes))
-        return np.ascontiguousarray(moved).reshape(
-            [sizes.get(axis, 1) for axis in range(self.rank)]
-        )
+        sizes = self._sizes(rows.shape[1])
+        moved = rows.reshape(list(sizes.values())).transpose(np.argsort(list(sizes)))
+        full = [sizes.get(axis, 1) for axis in range(self.rank)]
+        return np.ascontiguousarray(moved).reshape(full)
 
     def gathered(self, tensor: Array, width: int) -> Array:
         """Return a tensor made by :meth:`spread` as rows again."""
+        sizes = self._sizes(width) if self.rank else {0: width}
+        order = np.argsort(list(sizes))
+        moved = tensor.reshape([sizes[axis] for axis in sorted(sizes)])
+        return np.asarray(moved.transpose(np.argsort(order)).reshape(self.channels, width))
+
+    def _sizes(self, width: int) -> dict[int, int]:
+        """Return axis -> size of rows of a width, which lie along the free axis: the last."""
         free = self.free_axis()
-        if not self.rank or free is None:
-            return tensor.reshape(self.channels, width)
-        sizes = [size for axis, size in sorted([*self.axes, (free, width)])]
-        position = sum(axis < free for axis, _ in self.axes)
-        return np.moveaxis(tensor.reshape(sizes), position, -1).reshape(self.channels, width)
+        return dict(self.axes) | ({} if free is None else {free: width})
 
 
 def layout_of(parts: Sequence[tuple[ProofModel, Value, Value]]) -> ElementLayout | None:
@@ -121,8 +117,7 @@ class ScalarFunction:
         self._steps = [side.step(node) for node in self.nodes]
         self._source, self._target = side.slot(source), side.slot(target)
         read = {slot for step in self._steps for slot in step.inputs}
-        initial = side.plan.initial
-        self._constants = {slot: initial[slot] for slot in read if initial[slot] is not None}
+        self._constants = {slot: side.plan.initial[slot] for slot in read}
         self.channels = layout.channels
 
     def is_coarse(self) -> bool:
@@ -151,19 +146,18 @@ class ScalarFunction:
         return [np.concatenate(parts, axis=1) for parts in zip(*columns, strict=True)]
 
     def _run(self, rows: Array) -> list[Array]:
-        values: dict[int, Any] = {self._source: self._layout.spread(rows)}
+        values: dict[int, Any] = {**self._constants, self._source: self._layout.spread(rows)}
         for step in self._steps:
-            args = [values[s] if s in values else self._constants.get(s) for s in step.inputs]
-            values[step.outputs[0]] = step.run(*args)
+            values[step.outputs[0]] = step.run(*(values[slot] for slot in step.inputs))
         return [self._layout.gathered(np.asarray(values[self._target]), rows.shape[1])]
 
     def _enclose(self, low: Array, high: Array) -> list[Array]:
         known = np.ones(low.shape, dtype=np.bool_)
         spread = [self._layout.spread(part) for part in (low, high, known)]
-        boxes: dict[int, Argument] = {self._source: Enclosure(*spread)}
+        boxes: dict[int, Argument] = {**self._constants, self._source: Enclosure(*spread)}
         for node, step in zip(self.nodes, self._steps, strict=True):
-            args = [boxes[s] if s in boxes else self._constants.get(s) for s in step.inputs]
-            boxes[step.outputs[0]] = enclose_step(node, step.run, args)
+            fed = [boxes[slot] for slot in step.inputs]
+            boxes[step.outputs[0]] = enclose_step(node, step.run, fed)
         result = boxes[self._target]
         assert isinstance(result, Enclosure)
         return [
