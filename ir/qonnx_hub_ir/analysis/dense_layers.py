@@ -11,12 +11,13 @@ import numpy as np
 
 from qonnx_hub_ir.analysis.pointwise import multiplied
 from qonnx_hub_ir.analysis.pooling import total
-from qonnx_hub_ir.analysis.products import Terms, arranged, dense, flat_bias, placed, scaled
+from qonnx_hub_ir.analysis.products import Terms, arranged, dense, flat_bias, scaled
 from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, is_padded
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
     Shape,
     ValueInfo,
+    axis_shape,
     channels_on,
     collapsed,
 )
@@ -58,7 +59,8 @@ def _layer(site: NodeInfo) -> ValueInfo | None:
     found = dense(site, layer.x, layer.terms, layer.bias)
     if site.shape is None:
         return collapsed(found)
-    return placed(found, layer.axis, len(site.shape))
+    place = axis_shape(layer.axis % len(site.shape), len(site.shape))
+    return found.mapped(lambda array: array.reshape(place))
 
 
 def _weights(site: NodeInfo, index: int, least_rank: int = 1) -> Constant | None:

@@ -24,7 +24,7 @@ from qonnx_hub_ir.analysis.grids import (
 )
 from qonnx_hub_ir.analysis.integer_sums import SumRange, sum_range
 from qonnx_hub_ir.analysis.rule_context import NodeInfo, within_grid
-from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, axis_shape, between
+from qonnx_hub_ir.analysis.value_info import Constant, ValueInfo, between
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -182,23 +182,16 @@ def product_grid(x: ValueInfo, terms: Terms) -> ProductSums | None:
         return None
     sums = summed(terms, weights, grid.low, grid.high)
     offset = np.zeros((), dtype=np.float64)
-    clean = product_is_exact(weight_steps, steps)
+    exact = grid.exact and constant.exact and product_is_exact(weight_steps, steps)
     if grid.has_offset:
         values = constant.integers * weight_steps
         offsets = _of_inputs(grid.offset, terms.inputs, shape)
         offset = (values.reshape(-1, shape[2]) * offsets).reshape(shape).sum(axis=(1, 2))
-        clean = False
-    exact = grid.exact and constant.exact and clean
+        exact = False
     flat = scale.reshape(-1)
     if bool(np.all(flat == flat[0])):
         flat = flat[0].reshape(())
     return ProductSums(weights, sums, flat, np.asarray(offset), exact)
-
-
-def placed(info: ValueInfo, axis: int, rank: int) -> ValueInfo:
-    """Return the same with arrays of one value per channel along an axis of the output."""
-    shape = axis_shape(axis % rank, rank)
-    return info.mapped(lambda array: array.reshape(shape))
 
 
 def arranged(constant: Constant, order: tuple[int, ...], shape: tuple[int, ...]) -> Constant:

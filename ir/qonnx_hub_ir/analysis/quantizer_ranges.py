@@ -92,22 +92,22 @@ def _declared(quant: IntQuant | BipolarQuant) -> IntegerType | None:
     return IntegerType(int(bits.max()), signed=quant.signed)
 
 
-def _codes_are_followed(quant: IntQuant | BipolarQuant) -> bool:
-    if isinstance(quant, BipolarQuant):
-        return True
-    bits, zero = np.asarray(quant.bits), np.asarray(quant.zero_point)
-    whole = is_whole(bits) and int(bits.max()) <= _LARGEST_BITS
-    return whole and bool(np.all(np.abs(zero) < 2.0**_LARGEST_BITS))
+def _steps_of(quant: IntQuant | BipolarQuant) -> tuple[Array, Array, Array] | None:
+    """Return the scale, the whole zero point, and the offset that stands for another one.
 
-
-def _zero_and_offset(quant: IntQuant | BipolarQuant, scale: Array) -> tuple[Array, Array]:
-    """Return the whole zero point, and the offset that stands for one that is not whole."""
+    ``None`` where the codes are not followed.
+    """
+    scale, nothing = _step(quant.scale), np.zeros((), dtype=np.int64)
     if isinstance(quant, BipolarQuant):
-        return np.zeros((), dtype=np.int64), ZERO
-    zero = _step(quant.zero_point)
+        return scale, nothing, ZERO
+    bits, zero = np.asarray(quant.bits), _step(quant.zero_point)
+    if not is_whole(bits) or int(bits.max()) > _LARGEST_BITS:
+        return None
+    if not bool(np.all(np.abs(zero) < 2.0**_LARGEST_BITS)):
+        return None
     if is_whole(zero):
-        return zero.astype(np.int64), ZERO
-    return np.zeros((), dtype=np.int64), np.asarray(-zero * scale)
+        return scale, zero.astype(np.int64), ZERO
+    return scale, nothing, np.asarray(-zero * scale)
 
 
 def _step(parameter: Parameter) -> Array:
@@ -119,10 +119,10 @@ def _step(parameter: Parameter) -> Array:
 def _integer_grid(
     ends: tuple[Array, Array], quant: IntQuant | BipolarQuant, dtype: np.dtype[Any]
 ) -> Grid | None:
-    if not _codes_are_followed(quant):
+    steps = _steps_of(quant)
+    if steps is None:
         return None
-    scale = _step(quant.scale)
-    zero, offset = _zero_and_offset(quant, scale)
+    scale, zero, offset = steps
     low, high = (np.asarray(quantize_to_integers(end, quant) - zero) for end in ends)
     declared = _declared(quant)
     if declared is not None and (np.any(zero != 0) or np.any(offset != 0)):
@@ -179,16 +179,12 @@ def of_quantized_constant(
 ) -> ValueInfo | None:
     """Return what is known about a quantized constant, ``None`` if it cannot be computed."""
     result = quantize(values, quant)
-    if (
-        not isinstance(quant, (IntQuant, BipolarQuant))
-        or not _codes_are_followed(quant)
-        or not bool(np.all(np.isfinite(values)))
-    ):
+    if not isinstance(quant, (IntQuant, BipolarQuant)):
         return of_constant(Constant(result))
-    scale = _step(quant.scale)
-    zero, offset = _zero_and_offset(quant, scale)
-    if np.any(offset != 0):
+    steps = _steps_of(quant)
+    if steps is None or np.any(steps[2] != 0) or not bool(np.all(np.isfinite(values))):
         return of_constant(Constant(result))
+    scale, zero, _ = steps
     integers = np.asarray(quantize_to_integers(values, quant) - zero)
     exact = bool(np.all(integers * scale == result.astype(np.float64)))
     declared = _declared(quant)

@@ -55,6 +55,14 @@ STANDARD_RULES: Mapping[str, Rule] = {
 }
 """Rules of the standard operators. What has none can be anything within its bounds."""
 
+_NAMED_TYPES = {
+    **dict.fromkeys(("FLOAT16", "FLOAT32", "FLOAT64")),
+    "BINARY": IntegerType(1, signed=False),
+    "BIPOLAR": IntegerType(1, signed=True, bipolar=True),
+    "TERNARY": IntegerType(2, signed=True),
+}
+"""Types of inputs whose names say no width of integers; ``None`` for floats."""
+
 _TYPE_NAME = re.compile(r"(?P<kind>U?INT)(?P<bits>[1-9][0-9]?)")
 
 _WIDEST = 53
@@ -96,11 +104,7 @@ def infer_constants(model: Model) -> dict[str, Constant]:
         if all(value is None or value in known for value in node.inputs):
             made = zip(node.outputs, outputs_of(site_of(node, known)), strict=True)
             known.update((v, i) for v, i in made if i.constant is not None)
-    return {
-        str(value.name): info.constant
-        for value, info in known.items()
-        if info.constant is not None
-    }
+    return {str(v.name): i.constant for v, i in known.items() if i.constant is not None}
 
 
 def walk(
@@ -126,12 +130,8 @@ def walk(
 def prepared(model: Model) -> Model:
     """Return the model in standard operators with all shapes; a copy if that changes it."""
     has_last = any(n.domain == dialect.CHANNELS_LAST_DOMAIN for n in model.graph.all_nodes())
-    open_values = any(
-        value.shape is None or value.dtype is None
-        for node in model.graph
-        for value in node.outputs
-    )
-    if not has_last and not open_values:
+    made = (value for node in model.graph for value in node.outputs)
+    if not has_last and all(v.shape is not None and v.dtype is not None for v in made):
         return model
     copy = model.clone()
     LowerChannelsLast()(copy)
@@ -192,22 +192,15 @@ def parse_type(text: str, where: str) -> IntegerType | None:
         UsageError: No such type.
     """
     upper = text.upper()
-    if upper in {"FLOAT16", "FLOAT32", "FLOAT64"}:
-        return None
-    fixed = {
-        "BINARY": IntegerType(1, signed=False),
-        "BIPOLAR": IntegerType(1, signed=True, bipolar=True),
-        "TERNARY": IntegerType(2, signed=True),
-    }
+    if upper in _NAMED_TYPES:
+        return _NAMED_TYPES[upper]
     match = _TYPE_NAME.fullmatch(upper)
-    if match is not None and int(match["bits"]) <= _WIDEST:
-        return IntegerType(int(match["bits"]), signed=match["kind"] == "INT")
-    if upper not in fixed:
+    if match is None or int(match["bits"]) > _WIDEST:
         raise UsageError(
             f"{where}: '{text}' is no type; there are INT1 to INT{_WIDEST}, UINT1 to "
             f"UINT{_WIDEST}, BIPOLAR, BINARY, TERNARY and FLOAT32"
         )
-    return fixed[upper]
+    return IntegerType(int(match["bits"]), signed=match["kind"] == "INT")
 
 
 def _input_info(name: str, given: InputRange, value: Value) -> ValueInfo:
@@ -223,12 +216,11 @@ def _input_info(name: str, given: InputRange, value: Value) -> ValueInfo:
     low, high = (float(end) for end in given)
     if not low <= high:
         raise UsageError(f"input '{name}': {low:g} to {high:g} is no range")
-    ends = [np.array(end, dtype=np.float64) for end in (low, high)]
-    dtype = numpy_type(value)
+    found, dtype = between(low, high), numpy_type(value)
     if dtype is not None and dtype.kind == "f":
         # What is fed is rounded to the input's type.
-        ends = [end.astype(np.float64) for end in rounded_outward(ends[0], ends[1], dtype)]
-    return between(ends[0], ends[1])
+        return between(*rounded_outward(found.low, found.high, dtype))
+    return found
 
 
 def site_of(node: Node, known: Mapping[Value, ValueInfo]) -> NodeInfo:

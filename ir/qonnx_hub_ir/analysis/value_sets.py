@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -63,12 +64,10 @@ class ValueSets:
             return _quantizer_set(node)
         if not sources:
             return None
-        sets = [self._found[source] for source in sources]
-        known = [one for one in sets if one is not None]
-        if len(known) != len(sets):
-            return None
+        found = (self._found[source] for source in sources)
+        known = [one for one in found if one is not None]
         rule = _rule(node)
-        made = None if rule is None else rule(node, known)
+        made = rule(node, known) if rule is not None and len(known) == len(sources) else None
         return None if made is None or made.values.size > MOST_VALUES else made
 
 
@@ -98,11 +97,9 @@ def _quantizer_set(node: Node) -> ValueSet | None:
     known = [array for array in dialect.parameters(quant) if array is not None]
     if len(known) < len(dialect.parameters(quant)) or x.dtype != onnx_ir.DataType.FLOAT:
         return None
-    if isinstance(quant, IntQuant) and not np.all(known[2] <= _MOST_BITS):
-        return None
-    size = int(np.prod(np.broadcast_shapes(*(a.shape for a in known)), dtype=np.int64))
-    bits = 1 if isinstance(quant, BipolarQuant) else int(np.max(known[2]))
-    if size << bits > MOST_VALUES:
+    bits = np.float64(1) if isinstance(quant, BipolarQuant) else np.max(known[2])
+    size = math.prod(np.broadcast_shapes(*(a.shape for a in known)))
+    if not bits <= _MOST_BITS or size << int(bits) > MOST_VALUES:
         return None
     values = levels(quant)
     if not np.all(np.isfinite(values)):
