@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir
@@ -249,19 +249,15 @@ def outputs_of(site: NodeInfo) -> list[ValueInfo]:
     return [_of_output(info, value) for info, value in zip(infos, node.outputs, strict=True)]
 
 
-def _within_floats(info: ValueInfo, dtype: np.dtype[Any] | None) -> ValueInfo:
-    """Return the range with infinite ends where the type of the values may overflow."""
-    if dtype is None or not digits_of(dtype):
-        return info
-    largest = largest_of(dtype)
-    low = np.where(info.low < -largest, -np.inf, info.low)
-    high = np.where(info.high > largest, np.inf, info.high)
-    return replace(info, low=low, high=high)
-
-
 def _of_output(info: ValueInfo, value: Value) -> ValueInfo:
     """Return the info in its settled form, within the range of the value's type."""
-    info = _within_floats(settled(info, shape_of(value)), numpy_type(value))
+    info, dtype = settled(info, shape_of(value)), numpy_type(value)
+    if dtype is not None and digits_of(dtype):
+        # Beyond its largest number the type may overflow.
+        largest = largest_of(dtype)
+        low = np.where(info.low < -largest, -np.inf, info.low)
+        high = np.where(info.high > largest, np.inf, info.high)
+        return replace(info, low=low, high=high)
     by_type = of_elements(value)
     if by_type.grid is None or info.grid is not None:
         return info

@@ -24,7 +24,7 @@ from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.value_numbering import plain_signature
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import without_extra_axes
-from qonnx_hub_ir.graph.queries import attribute, input_of
+from qonnx_hub_ir.graph.queries import attribute, input_of, producer
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     IntQuant,
@@ -252,20 +252,19 @@ def _requantized(model: ProofModel, node: Node) -> int | None:
     codes, scale = node.inputs[0], node.inputs[1]
     if codes is None or scale is None or scale in model.constants:
         return None
-    clip = codes.producer()
-    quantize = clip
-    if clip is not None and clip.op_type == "Clip" and clip.inputs[0] is not None:
-        quantize = clip.inputs[0].producer()
+    quantize = codes.producer()
+    if quantize is not None and quantize.op_type == "Clip":
+        quantize = producer(quantize.inputs[0])
     if quantize is None or quantize.op_type != "QuantizeLinear":
         return None
     x, own_scale = quantize.inputs[0], quantize.inputs[1]
-    zero, own_zero = _zero_point(model, node), _zero_point(model, quantize)
-    ends = _code_bounds(model, codes)
-    if zero is None or zero != own_zero or ends is None or x is None or own_scale is None:
+    zero, ends = _zero_point(model, node), _code_bounds(model, codes)
+    if zero is None or zero != _zero_point(model, quantize) or ends is None:
         return None
-    same = model.number(scale) == model.number(own_scale)
     dims = _fixed_shape(scale)
-    if not same or not _is_float32(x) or dims is None or set(dims) - {1} or x.shape is None:
+    if model.number(scale) != model.number(own_scale) or dims is None or set(dims) - {1}:
+        return None
+    if not _is_float32(x) or x is None or x.shape is None:
         return None
     unit = _operand(model, scale, len(x.shape))
     t = _make(model, "Div", model.number(x), unit)

@@ -206,13 +206,12 @@ class GraphMatching:
                 if self._is_equal(pair):
                     self._note_equal(pair)
                     equal.append(one)
-            if not equal:
-                continue
             # Values of the first model that equal each other may make more match.
             for later in equal[1:]:
                 if self.a.number(later) != self.a.number(equal[0]):
                     self._merges[later] = equal[0]
-            return self.a.number(equal[0])
+            if equal:
+                return self.a.number(equal[0])
         return None
 
     def _is_equal(self, pair: FunctionPair) -> bool:
@@ -269,15 +268,16 @@ class GraphMatching:
         orders: list[Sequence[Value | None]] = [node.inputs]
         if operators.is_commutative(node) and len(node.inputs) == 2:
             orders.append(node.inputs[::-1])
-        best: tuple[int, Node, Sequence[Value | None]] | None = None
-        for partner in self._nodes.get(signature, ()) if signature is not None else ():
-            for inputs in orders:
-                score = self._likeness(partner, node, inputs)
-                if score is not None and (best is None or score > best[0]):
-                    best = (score, partner, inputs)
-        if best is None:
+        partners = [] if signature is None else self._nodes.get(signature, [])
+        scores = [
+            (score, partner, inputs)
+            for partner in partners
+            for inputs in orders
+            if (score := self._likeness(partner, node, inputs)) is not None
+        ]
+        if not scores:
             return False
-        _, partner, inputs = best
+        _, partner, inputs = max(scores, key=lambda found: found[0])
         self.findings.taken.add(partner)
         for one, other in zip(partner.inputs, inputs, strict=True):
             if one is not None and other is not None:

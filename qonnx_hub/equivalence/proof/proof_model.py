@@ -134,10 +134,9 @@ class ProofModel:
         if value not in self._numbers:
             constant = self.constants.get(value)
             # Only inputs that the other model does not have, and what the plan leaves out.
-            unknown = self.numbering.new
-            self._numbers[value] = (
-                unknown() if constant is None else self.numbering.of_constant(constant)
-            )
+            new = self.numbering.new
+            number = new() if constant is None else self.numbering.of_constant(constant)
+            self._numbers[value] = number
         return self._numbers[value]
 
     def set_number(self, value: Value, number: int) -> None:

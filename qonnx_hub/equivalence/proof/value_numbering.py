@@ -114,7 +114,10 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
             attributes[name] = _plain(attr.value)
     defaults = _defaults(node, imports)
     spoken = set(attributes.items()) - set(defaults.items())
-    spoken = {(name, value) for name, value in spoken if not _is_neutral(name, value)}
+    for name, neutral in _NEUTRAL.items():
+        value = attributes.get(name, neutral)
+        if set(value if isinstance(value, tuple) else (value,)) <= {neutral}:
+            spoken.discard((name, value))
     version = since_version(node, imports) if operators.changed_since(node, _OLDEST) else 0
     outputs = sum(bool(value.name) for value in node.outputs)
     domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
@@ -144,8 +147,3 @@ def _plain(value: Any) -> Hashable:
         return value
     # ONNX keeps floats of attributes in 32 bits.
     return float(np.float32(value)) if isinstance(value, float) else repr(value)
-
-
-def _is_neutral(name: str, value: Hashable) -> bool:
-    items = value if isinstance(value, tuple) else (value,)
-    return name in _NEUTRAL and all(item == _NEUTRAL[name] for item in items)
