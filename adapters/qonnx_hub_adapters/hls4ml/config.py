@@ -13,15 +13,14 @@ from qonnx_hub_adapters.hls4ml.fixed_point import (
     FixedGrid,
     FixedType,
     constant_type,
-    quantizer_type,
     type_between,
-    weight_values_type,
+    type_of_quantizer,
 )
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
-from qonnx_hub_adapters.hls4ml.ranges import folded_norm, grids_of, inverse_divisor
+from qonnx_hub_adapters.hls4ml.ranges import MERGED, TABLES, folded_norm, grids_of
 from qonnx_hub_adapters.hls4ml.weights import constant_of
-from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.queries import input_of, producer
 
 FALLBACK = "fixed<32,16>"
 """Type of what has no entry of its own: nothing that holds numbers of the model."""
@@ -31,8 +30,9 @@ _NO_BIAS = FixedType(1, 1, False)
 _TABLE = "ufixed<24,1,RND,SAT>"
 _TABLE_SIZE = 4096
 
-Precision = dict[str, str]
-Rule = Callable[[Node, FixedGrid, Mapping[Value, FixedGrid]], Precision]
+Grids = Mapping[Value, FixedGrid]
+Types = dict[str, FixedType | None]
+"""Name of a type in the config -> the type; ``None`` where hls4ml is to find it."""
 
 
 def hls_config(
@@ -64,16 +64,20 @@ def hls_config(
     return {"Model": overall, "LayerName": layers}
 
 
-def _layer(
-    node: Node, grids: Mapping[Value, FixedGrid], options: Hls4mlOptions
-) -> dict[str, Any]:
+def _layer(node: Node, grids: Grids, options: Hls4mlOptions) -> dict[str, Any]:
     grid = grids[node.outputs[0]]
     if node.op_type == "Softmax":
-        return _softmax(node, grids, options)
-    rule = _RULES.get(node.op_type, _result)
-    if any(_pads_with_lowest(usage.node) for usage in node.outputs[0].uses()):
+        return _softmax(node, options)
+    readers = [usage.node for usage in node.outputs[0].uses()]
+    if any(one.op_type == "MaxPool" and any(one.attributes["pads"].value) for one in readers):
+        # It pads with the highest bit alone, which must be a sign.
         grid = replace(grid, low=np.minimum(grid.low, -(2.0**grid.lsb)))
-    entry: dict[str, Any] = {"Precision": rule(node, grid, grids)}
+    rule = _RULES.get(node.op_type)
+    types: Types = {} if rule is None else rule(node, grid, grids)
+    # What is passed on as bits keeps its type.
+    types.setdefault("result", None if grid.bits else grid.type())
+    texts = {name: "auto" if kind is None else str(kind) for name, kind in types.items()}
+    entry: dict[str, Any] = {"Precision": texts}
     if operators.is_product(node, any_layout=True):
         entry["ReuseFactor"] = options.reuse_factor
         if options.strategy:
@@ -81,79 +85,38 @@ def _layer(
     return entry
 
 
-def _pads_with_lowest(reader: Node) -> bool:
-    """Return whether a node pads with the highest bit alone, which must be a sign."""
-    return reader.op_type == "MaxPool" and any(reader.attributes["pads"].value)
-
-
-def _result(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
-    # What is passed on as bits keeps its type.
-    return {"result": "auto" if grid.bits else str(grid.type())}
-
-
-def _norm(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
+def _norm(node: Node, grid: FixedGrid, grids: Grids) -> Types:
     factor, offset = folded_norm(node)
-    return {
-        "scale": str(constant_type(factor)),
-        "bias": str(constant_type(offset)),
-        "result": str(grid.result_type()),
-    }
+    bias = _NO_BIAS if node.op_type == "Div" else constant_type(offset)
+    return {"scale": constant_type(factor), "bias": bias, "result": grid.result_type()}
 
 
-def _division(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
-    return {
-        "scale": str(constant_type(inverse_divisor(node))),
-        "bias": str(_NO_BIAS),
-        "result": str(grid.result_type()),
-    }
-
-
-def _product(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
-    values = constant_of(node.inputs[1])
+def _product(node: Node, grid: FixedGrid, grids: Grids) -> Types:
+    values, maker = constant_of(node.inputs[1]), producer(node.inputs[1])
     assert values is not None
-    maker = None if node.inputs[1] is None else node.inputs[1].producer()
-    quant = None if maker is None else dialect.read_quantizer(maker)
-    assert quant is None or isinstance(quant, (IntQuant, BipolarQuant))
-    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    given = grids[node.inputs[0]] if node.inputs[0] is not None else grid
-    both = given.bits and isinstance(quant, BipolarQuant)
-    total = _matches(values.shape[0]) if both else grid.type()
+    assert node.inputs[0] is not None
+    bias = constant_of(input_of(node, 2))
+    total, weight = grid.type(), constant_type(values)
+    if maker is not None and maker.op_type == "BipolarQuant":
+        weight = FixedType(2, 2, True)
+        if grids[node.inputs[0]].bits:
+            # Equal bits are counted; twice that less all is the sum.
+            total = type_between(-2.0 * len(values), 2.0 * len(values), 0)
+    elif maker is not None and (kind := type_of_quantizer(maker)) is not None:
+        weight = replace(kind, rounding="", saturation="")
     return {
-        "weight": str(weight_values_type(values, quant)),
-        "bias": str(_NO_BIAS if bias is None else constant_type(bias)),
-        "accum": str(total),
-        "result": str(grid.type()),
+        "weight": weight,
+        "bias": _NO_BIAS if bias is None else constant_type(bias),
+        "accum": total,
     }
 
 
-def _matches(terms: int) -> FixedType:
-    """Return the type in which equal bits are counted; twice that less all is the sum."""
-    return type_between(-2.0 * terms, 2.0 * terms, 0)
-
-
-def _quantizer(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
-    quant = dialect.read_quantizer(node)
-    if isinstance(quant, IntQuant):
-        return {"result": str(quantizer_type(quant))}
-    return {"result": "auto"}
-
-
-def _pool(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
-    return {"accum": str(grid.type()), **_result(node, grid, grids)}
-
-
-def _leaky(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
+def _leaky(node: Node, grid: FixedGrid, grids: Grids) -> Types:
     alpha = np.asarray(node.attributes["alpha"].value, dtype=np.float32)
-    return {"param": str(constant_type(alpha)), "result": str(grid.result_type())}
+    return {"param": constant_type(alpha), "result": grid.result_type()}
 
 
-def _table(node: Node, grid: FixedGrid, grids: Mapping[Value, FixedGrid]) -> Precision:
-    return {"table": str(grid.type()), **_result(node, grid, grids)}
-
-
-def _softmax(
-    node: Node, grids: Mapping[Value, FixedGrid], options: Hls4mlOptions
-) -> dict[str, Any]:
+def _softmax(node: Node, options: Hls4mlOptions) -> dict[str, Any]:
     """Return the entry of a Softmax; tuned tables are indexed by their types' highest bits.
 
     Numbers below the largest are normalized to their distance from it: what is 16 below has
@@ -181,17 +144,13 @@ def _softmax(
     }
 
 
-_RULES: Mapping[str, Rule] = {
-    "BatchNormalization": _norm,
-    "BipolarQuant": _quantizer,
+_RULES: Mapping[str, Callable[[Node, FixedGrid, Grids], Types]] = {
+    **dict.fromkeys(MERGED, _norm),
+    **dict.fromkeys(TABLES, lambda node, grid, grids: {"table": grid.type()}),
     "Conv": _product,
-    "Div": _division,
     "LeakyRelu": _leaky,
     "MatMul": _product,
-    "MaxPool": _pool,
-    "Quant": _quantizer,
-    "Sigmoid": _table,
-    "Softplus": _table,
-    "Softsign": _table,
-    "Tanh": _table,
+    "MaxPool": lambda node, grid, grids: {"accum": grid.type()},
+    "Quant": lambda node, grid, grids: {"result": type_of_quantizer(node)},
 }
+"""Operator -> its types beside that of the result, or that one where it is another."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx_ir import Node
 
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import grids
 from qonnx_hub_ir.quantizers import (
     Array,
-    BipolarQuant,
     IntQuant,
     Rounding,
     bits_of_range,
@@ -95,6 +97,19 @@ class FixedGrid:
         """Return the lowest and the highest number of all."""
         return float(np.min(self.low)), float(np.max(self.high))
 
+    def magnitude(self) -> int:
+        """Return the smallest ``e`` with ``2 ** e`` above the magnitude of every number."""
+        return exponent(max(abs(end) for end in self.ends()))
+
+    def mapped(self, function: Callable[[Array], Array]) -> FixedGrid:
+        """Return the grid with a non-decreasing function of both limits."""
+        return replace(self, low=function(self.low), high=function(self.high))
+
+    def hull(self, other: FixedGrid) -> FixedGrid:
+        """Return the grid with the same limits everywhere that holds both."""
+        (a, b), (c, d) = self.ends(), other.ends()
+        return FixedGrid(number(min(a, c)), number(max(b, d)), min(self.lsb, other.lsb))
+
     def with_zero(self) -> FixedGrid:
         """Return the grid with zero in it, as padding needs."""
         return replace(self, low=np.minimum(self.low, 0.0), high=np.maximum(self.high, 0.0))
@@ -123,7 +138,7 @@ class FixedGrid:
 
     def limited(self) -> FixedGrid:
         """Return the grid with no more bits than scaled results get."""
-        return self.coarser(exponent(max(abs(end) for end in self.ends())) - WIDEST_RESULT)
+        return self.coarser(self.magnitude() - WIDEST_RESULT)
 
 
 def number(value: float) -> Array:
@@ -169,10 +184,7 @@ def quantizer_type(quant: IntQuant) -> FixedType:
     return FixedType(width, integer, quant.signed, rounding, saturation)
 
 
-def weight_values_type(values: Array, quant: IntQuant | BipolarQuant | None) -> FixedType:
-    """Return the type of weights: their quantizer's, or one that holds them."""
-    if isinstance(quant, IntQuant):
-        return replace(quantizer_type(quant), rounding="", saturation="")
-    if isinstance(quant, BipolarQuant):
-        return FixedType(2, 2, True)
-    return constant_type(values)
+def type_of_quantizer(node: Node) -> FixedType | None:
+    """Return the type that is an integer quantizer's node; ``None`` for other nodes."""
+    quant = dialect.read_quantizer(node) if dialect.is_quantizer(node) else None
+    return quantizer_type(quant) if isinstance(quant, IntQuant) else None

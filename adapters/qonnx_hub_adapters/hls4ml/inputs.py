@@ -13,12 +13,11 @@ from qonnx_hub_adapters.hls4ml.fixed_point import (
     FixedType,
     exponent,
     number,
-    quantizer_type,
+    type_of_quantizer,
 )
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
-from qonnx_hub_adapters.hls4ml.ranges import folded_norm, inverse_divisor
+from qonnx_hub_adapters.hls4ml.ranges import MERGED, folded_norm
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 
 DEFAULT = FixedType(32, 16, True, "RND", "SAT")
 """What an input gets that no quantizer reads and of which nobody says the range."""
@@ -48,16 +47,12 @@ def input_type(value: Value, name: str, options: Hls4mlOptions) -> FixedType:
         return parse_type(options.precisions[name])
     if name in options.ranges:
         return _type_for(*options.ranges[name], None)
-    quantizers = {_quantizer_type(usage.node) for usage in value.uses()}
-    if len(quantizers) == 1:
-        only = quantizers.pop()
-        if only is not None:
-            return only
+    kinds = {type_of_quantizer(usage.node) for usage in value.uses()}
+    only = kinds.pop() if len(kinds) == 1 else None
+    if only is not None:
+        return only
     needed = _needed(value)
-    if needed is None:
-        return DEFAULT
-    low, high = float(np.min(needed.low)), float(np.max(needed.high))
-    return _type_for(low, high, needed.lsb - _FINER)
+    return DEFAULT if needed is None else _type_for(*needed.ends(), needed.lsb - _FINER)
 
 
 def parse_type(text: str) -> FixedType:
@@ -72,13 +67,6 @@ def parse_type(text: str) -> FixedType:
         signed = "false" not in inside
     rounding, saturation = (*names, "", "")[:2]
     return FixedType(width, int(inside[1]), signed, rounding, saturation)
-
-
-def _quantizer_type(node: Node) -> FixedType | None:
-    if not dialect.is_quantizer(node):
-        return None
-    quant = dialect.read_quantizer(node)
-    return quantizer_type(quant) if isinstance(quant, IntQuant) else None
 
 
 def _type_for(low: float, high: float, lsb: int | None) -> FixedType:
@@ -99,48 +87,27 @@ def _needed(value: Value) -> FixedGrid | None:
         grid = _needed_by(usage.node)
         if grid is None:
             return None
-        found = grid if found is None else _both(found, grid)
+        found = grid if found is None else found.hull(grid)
     return None if value.is_graph_output() else found
-
-
-def _both(a: FixedGrid, b: FixedGrid) -> FixedGrid:
-    return FixedGrid(
-        number(min(a.ends()[0], b.ends()[0])),
-        number(max(a.ends()[1], b.ends()[1])),
-        min(a.lsb, b.lsb),
-    )
 
 
 def _needed_by(node: Node) -> FixedGrid | None:
     if dialect.is_quantizer(node):
-        return _needed_by_quantizer(node)
-    moves = operators.moves_axes(node) or operators.is_max_pool(node, any_layout=True)
+        kind = type_of_quantizer(node)
+        if kind is None:
+            return FixedGrid(number(-1.0), number(1.0), -8)
+        grid, step = kind.grid(), 2.0 ** kind.lsb()
+        return replace(grid, low=grid.low - step, high=grid.high + step)
     behind = _needed(node.outputs[0])
     if behind is None or node.op_type == "Relu":
         return behind
-    if moves:
+    if operators.moves_axes(node) or operators.is_max_pool(node, any_layout=True):
         return behind.overall()
-    if node.op_type == "Div":
-        return _undone(behind, inverse_divisor(node), np.zeros((), dtype=np.float32))
-    if node.op_type == "BatchNormalization":
-        return _undone(behind, *folded_norm(node))
-    return None
-
-
-def _needed_by_quantizer(node: Node) -> FixedGrid:
-    quant = dialect.read_quantizer(node)
-    if isinstance(quant, BipolarQuant):
-        return FixedGrid(number(-1.0), number(1.0), -8)
-    assert isinstance(quant, IntQuant)
-    grid = quantizer_type(quant).grid()
-    step = 2.0**grid.lsb
-    return replace(grid, low=grid.low - step, high=grid.high + step)
-
-
-def _undone(grid: FixedGrid, factor: Array, offset: Array) -> FixedGrid | None:
-    scale = factor.astype(np.float64)
-    if not np.all(scale):
+    if node.op_type not in MERGED:
         return None
-    ends = [(end - offset) / scale for end in (grid.low, grid.high)]
-    lsb = grid.lsb - exponent(float(np.max(np.abs(scale))))
+    factor, offset = (values.astype(np.float64) for values in folded_norm(node))
+    if not np.all(factor):
+        return None
+    ends = [(end - offset) / factor for end in (behind.low, behind.high)]
+    lsb = behind.lsb - exponent(float(np.max(np.abs(factor))))
     return FixedGrid(np.minimum(*ends), np.maximum(*ends), lsb)

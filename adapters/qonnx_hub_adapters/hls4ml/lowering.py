@@ -12,6 +12,7 @@ from qonnx_hub_adapters.hls4ml import data_movement, pointwise, pooling, product
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
 from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.pending_affine import Term
+from qonnx_hub_adapters.hls4ml.ranges import TABLES
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.weights import constant_of
@@ -37,6 +38,7 @@ RULES: Mapping[str, Rule] = {
         operators.names(moves=operators.Moves.NOTHING, is_identity=False),
         data_movement.lower_reshape,
     ),
+    **dict.fromkeys(TABLES, pointwise.lower_table),
     "AveragePool": pooling.lower_average_pool,
     "BatchNormalization": pointwise.lower_normalization,
     "BipolarQuant": pointwise.lower_quantizer,
@@ -59,10 +61,6 @@ RULES: Mapping[str, Rule] = {
     "ReduceMean": pooling.lower_reduce_mean,
     "Relu": pointwise.lower_relu,
     "Transpose": data_movement.lower_transpose,
-    "Sigmoid": pointwise.lower_table,
-    "Softplus": pointwise.lower_table,
-    "Softsign": pointwise.lower_table,
-    "Tanh": pointwise.lower_table,
     "Trunc": pointwise.lower_quantizer,
 }
 """Operator -> what writes it; Softmax and Resize are handled before."""

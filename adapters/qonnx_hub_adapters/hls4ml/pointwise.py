@@ -17,6 +17,7 @@ from qonnx_hub_adapters.hls4ml.pending_affine import (
     multiply,
     normalize,
 )
+from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
 from qonnx_hub_adapters.protocol import QuantizerRecord
@@ -34,9 +35,6 @@ from qonnx_hub_ir.quantizers import (
 )
 
 _UNIT = np.ones((), dtype=np.float32)
-
-MERGED = frozenset({"BatchNormalization", "Div"})
-"""Operators that hls4ml merges into the layer before, and with a sign function after them."""
 
 
 def lower_quantizer(context: Context, node: Node) -> Term:

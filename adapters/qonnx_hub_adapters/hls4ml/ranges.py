@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -18,14 +17,14 @@ from qonnx_hub_adapters.hls4ml.fixed_point import (
     BEFORE_QUANTIZER,
     FixedGrid,
     FixedType,
-    exponent,
     lowest_bit,
     number,
-    quantizer_type,
+    type_of_quantizer,
 )
 from qonnx_hub_adapters.hls4ml.weights import constant_of
-from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.queries import input_of
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 Grids = Mapping[Value, FixedGrid]
 Rule = Callable[[Node, list[FixedGrid]], FixedGrid]
@@ -47,20 +46,23 @@ def grids_of(model: Model, inputs: Mapping[str, FixedType]) -> dict[Value, Fixed
     return grids
 
 
+MERGED = frozenset({"BatchNormalization", "Div"})
+"""Operators that hls4ml takes for batch normalizations: it merges them into the layer before,
+and with a sign function after them."""
+
+TABLES = ("Sigmoid", "Softplus", "Softsign", "Tanh")
+"""Functions that hls4ml reads from a table."""
+
+
 def folded_norm(node: Node) -> tuple[Array, Array]:
-    """Return factor and offset, float32, of a batch normalization as hls4ml computes them."""
-    known = [constant_of(value) for value in node.inputs[1:]]
-    scale, bias, mean, variance = (p for p in known if p is not None)
+    """Return factor and offset, float32, as hls4ml computes them of one of :data:`MERGED`."""
+    known = [p for value in node.inputs[1:] if (p := constant_of(value)) is not None]
+    if node.op_type == "Div":
+        return np.asarray(1 / known[0], dtype=np.float32), np.zeros((), dtype=np.float32)
+    scale, bias, mean, variance = known
     factor = scale / np.sqrt(variance + float(node.attributes["epsilon"].value))
     factor = factor.astype(np.float32)
     return factor, (bias - factor * mean).astype(np.float32)
-
-
-def inverse_divisor(node: Node) -> Array:
-    """Return the factor, float32, that hls4ml makes of a divisor."""
-    divisor = constant_of(node.inputs[1])
-    assert divisor is not None
-    return np.asarray(1 / divisor, dtype=np.float32)
 
 
 def _scaled(grid: FixedGrid, factor: Array, offset: Array) -> FixedGrid:
@@ -73,65 +75,47 @@ def _scaled(grid: FixedGrid, factor: Array, offset: Array) -> FixedGrid:
 
 
 def _of_norm(node: Node, given: list[FixedGrid]) -> FixedGrid:
+    """Return the scaled grid, rounded to what quantizers that alone read it need."""
     factor, offset = folded_norm(node)
-    return _before_quantizers(node, _scaled(given[0], factor, offset), factor)
-
-
-def _of_division(node: Node, given: list[FixedGrid]) -> FixedGrid:
-    factor = inverse_divisor(node)
-    scaled = _scaled(given[0], factor, np.zeros((), dtype=np.float32))
-    return _before_quantizers(node, scaled, factor)
-
-
-def _before_quantizers(node: Node, grid: FixedGrid, factor: Array) -> FixedGrid:
-    """Return the grid, rounded to what quantizers that alone read it need."""
-    if is_power_of_two(np.abs(factor)):
+    grid, top = _scaled(given[0], factor, offset), _top_behind(node.outputs[0])
+    if top is None or is_power_of_two(np.abs(factor)):
         return grid
-    tops = [_top(usage.node) for usage in node.outputs[0].uses()]
+    return grid.coarser(top - BEFORE_QUANTIZER)
+
+
+def _top_behind(value: Value) -> int | None:
+    """Return the exponent of the largest number that quantizers behind do not saturate.
+
+    ``None`` where something else reads the value.
+    """
+    tops = [_top(usage.node) for usage in value.uses()]
     known = [top for top in tops if top is not None]
-    if not tops or len(known) != len(tops) or node.outputs[0].is_graph_output():
-        return grid
-    return grid.coarser(max(known) - BEFORE_QUANTIZER)
+    if not known or len(known) != len(tops) or value.is_graph_output():
+        return None
+    return max(known)
 
 
 def _top(reader: Node) -> int | None:
-    """Return the exponent of the largest number that a quantizer does not saturate."""
-    shifts = reader.op_type == "BatchNormalization" and bool(
-        np.all(folded_norm(reader)[0] == 1)
-    )
-    passes = shifts or reader.op_type == "Relu" or operators.reshapes(reader)
-    if passes and not reader.outputs[0].is_graph_output():
-        tops = [_top(usage.node) for usage in reader.outputs[0].uses()]
-        known = [top for top in tops if top is not None]
-        return max(known) if known and len(known) == len(tops) else None
-    if reader.op_type != "Quant" or not dialect.is_quantizer(reader):
-        return None
-    if any(usage.node.op_type == "BipolarQuant" for usage in reader.outputs[0].uses()):
-        # Of what a sign is taken, no number is too small to count.
-        return None
-    quant = dialect.read_quantizer(reader)
-    assert isinstance(quant, IntQuant)
-    return exponent(max(abs(end) for end in quantizer_type(quant).grid().ends()))
+    shifts = reader.op_type == "BatchNormalization" and np.all(folded_norm(reader)[0] == 1)
+    if shifts or reader.op_type == "Relu" or operators.reshapes(reader):
+        return _top_behind(reader.outputs[0])
+    kind = type_of_quantizer(reader)
+    # Of what a sign is taken, no number is too small to count.
+    signs = any(usage.node.op_type == "BipolarQuant" for usage in reader.outputs[0].uses())
+    return None if kind is None or signs else kind.grid().magnitude()
 
 
 def _of_quantizer(node: Node, given: list[FixedGrid]) -> FixedGrid:
-    quant = dialect.read_quantizer(node)
-    if isinstance(quant, BipolarQuant):
+    kind = type_of_quantizer(node)
+    if kind is None:
         return FixedGrid(number(-1.0), number(1.0), 0, bits=True)
-    assert isinstance(quant, IntQuant)
-    target = quantizer_type(quant).grid()
-    step = 2.0**target.lsb
-    rounding = np.floor if quantizer_type(quant).rounding == "TRN" else np.rint
+    target, step = kind.grid(), 2.0 ** kind.lsb()
+    rounding = np.floor if kind.rounding == "TRN" else np.rint
     low, high = (
         np.clip(rounding(end / step) * step, target.low, target.high)
         for end in (given[0].low, given[0].high)
     )
     return FixedGrid(low, high, target.lsb)
-
-
-def _of_relu(node: Node, given: list[FixedGrid]) -> FixedGrid:
-    grid = given[0]
-    return replace(grid, low=np.maximum(grid.low, 0.0), high=np.maximum(grid.high, 0.0))
 
 
 def _of_leaky_relu(node: Node, given: list[FixedGrid]) -> FixedGrid:
@@ -145,35 +129,24 @@ def _of_leaky_relu(node: Node, given: list[FixedGrid]) -> FixedGrid:
     return FixedGrid(low, high, min(below.lsb, grid.lsb)).limited()
 
 
-def weight_arrays(node: Node) -> tuple[Array, int]:
-    """Return the weights of a layer as (terms, outputs), float64, and their lowest bit."""
-    values = constant_of(node.inputs[1])
-    assert values is not None
-    lsb = lowest_bit(values)
-    if node.op_type == "MatMul":
-        return values.astype(np.float64), lsb
-    return np.ascontiguousarray(values.reshape(values.shape[0], -1).T).astype(np.float64), lsb
-
-
 def _of_product(node: Node, given: list[FixedGrid]) -> FixedGrid:
-    grid = given[0]
-    weights, lsb = weight_arrays(node)
+    grid, values = given[0], constant_of(node.inputs[1])
+    assert values is not None
+    weights = values.astype(np.float64)
     if node.op_type == "Conv":
-        grid = _window_terms(node, grid, weights.shape[0])
+        weights = np.ascontiguousarray(weights.reshape(len(weights), -1).T)
+        grid = _window_terms(node, grid, len(weights))
     above, below = np.maximum(weights, 0.0), np.minimum(weights, 0.0)
-    spread = weights.shape
     if grid.low.ndim == 2:
         low = (above * grid.low + below * grid.high).sum(axis=0)
         high = (above * grid.high + below * grid.low).sum(axis=0)
     else:
-        ends = [np.broadcast_to(end, spread[:1]) for end in (grid.low, grid.high)]
-        low, high = ends[0] @ above + ends[1] @ below, ends[1] @ above + ends[0] @ below
-    total = FixedGrid(low, high, grid.lsb + lsb)
-    bias = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+        a, b = (np.broadcast_to(end, weights.shape[:1]) for end in (grid.low, grid.high))
+        low, high = a @ above + b @ below, b @ above + a @ below
+    lsb, bias = grid.lsb + lowest_bit(values), constant_of(input_of(node, 2))
     if bias is None:
-        return total
-    shifted = bias.astype(np.float64)
-    return FixedGrid(low + shifted, high + shifted, min(total.lsb, lowest_bit(bias)))
+        return FixedGrid(low, high, lsb)
+    return FixedGrid(low, high, min(lsb, lowest_bit(bias))).mapped(lambda ends: ends + bias)
 
 
 def _window_terms(node: Node, grid: FixedGrid, terms: int) -> FixedGrid:
@@ -183,9 +156,8 @@ def _window_terms(node: Node, grid: FixedGrid, terms: int) -> FixedGrid:
     if grid.low.size == 1:
         return grid.overall()
     if int(node.attributes["group"].value) == 1:
-        count = terms // grid.low.size
-        return replace(grid, low=np.tile(grid.low, count), high=np.tile(grid.high, count))
-    return replace(grid, low=grid.low[None, :], high=grid.high[None, :])
+        return grid.mapped(lambda ends: np.tile(ends, terms // grid.low.size))
+    return grid.mapped(lambda ends: ends[None, :])
 
 
 _OPERATIONS: Mapping[str, Callable[[Array, Array], Array]] = {
@@ -208,20 +180,12 @@ def _of_two(node: Node, given: list[FixedGrid]) -> FixedGrid:
     return FixedGrid(*ends, min(a.lsb, b.lsb))
 
 
-def _of_concat(node: Node, given: list[FixedGrid]) -> FixedGrid:
-    a, b = given[0].overall(), given[-1].overall()
-    return FixedGrid(np.minimum(a.low, b.low), np.maximum(a.high, b.high), min(a.lsb, b.lsb))
-
-
 def _of_move(node: Node, given: list[FixedGrid]) -> FixedGrid:
     grid, shape = given[0], node.outputs[0].shape
     size = 1 if shape is None else int(shape[-1])  # type: ignore[arg-type]
     if grid.low.size == 1 or node.op_type == "Transpose" or size % grid.low.size:
         return grid.overall()
-    if size == grid.low.size and node.inputs[0] is not None:
-        return grid
-    count = size // grid.low.size
-    return replace(grid, low=np.tile(grid.low, count), high=np.tile(grid.high, count))
+    return grid.mapped(lambda ends: np.tile(ends, size // grid.low.size))
 
 
 def _of_table(node: Node, given: list[FixedGrid]) -> FixedGrid:
@@ -234,22 +198,18 @@ def _of_table(node: Node, given: list[FixedGrid]) -> FixedGrid:
 
 _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_OPERATIONS, _of_two),
-    "BatchNormalization": _of_norm,
+    **dict.fromkeys(MERGED, _of_norm),
+    **dict.fromkeys(TABLES, _of_table),
     "BipolarQuant": _of_quantizer,
-    "Concat": _of_concat,
+    "Concat": lambda node, given: given[0].hull(given[-1]),
     "Conv": _of_product,
-    "Div": _of_division,
     "LeakyRelu": _of_leaky_relu,
     "MatMul": _of_product,
     "MaxPool": lambda node, given: given[0],
     "Pad": lambda node, given: given[0].with_zero(),
     "Quant": _of_quantizer,
-    "Relu": _of_relu,
+    "Relu": lambda node, given: given[0].mapped(lambda ends: np.maximum(ends, 0.0)),
     "Reshape": _of_move,
-    "Sigmoid": _of_table,
     "Softmax": _of_table,
-    "Softplus": _of_table,
-    "Softsign": _of_table,
-    "Tanh": _of_table,
     "Transpose": _of_move,
 }

@@ -18,8 +18,8 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import GRAPH
-from qonnx_hub_adapters.hls4ml.pointwise import MERGED
 from qonnx_hub_adapters.hls4ml.project import MODEL, TENSORS
+from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
