@@ -23,6 +23,7 @@ were the opset: pooling needs 11 at least."""
 GRAPH = "hls4ml"
 """Name of every graph that is written: its tensors are called as hls4ml will see them."""
 
+_ONE, _ZERO = np.ones((), dtype=np.float32), np.zeros((), dtype=np.float32)
 _FLOAT = onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
 
 
@@ -31,7 +32,7 @@ class Builder:
 
     def __init__(self, opset: int) -> None:
         self.graph = Graph((), (), nodes=(), opset_imports={"": opset}, name=GRAPH)
-        self.inexact: list[str] = []
+        self.is_inexact = False
         self._done: dict[tuple[Value, tuple[int, ...], bool, bool], Value] = {}
         self._kept: list[Term] = []
 
@@ -61,10 +62,24 @@ class Builder:
         self.graph.append(made)
         return made.outputs[0]
 
-    def reshape(self, value: Value, shape: Sequence[int]) -> Value:
-        """Return the output of a new Reshape to this shape."""
-        sizes = self.constant(np.array(shape, dtype=np.int64))
-        return self.add("Reshape", [value, sizes], shape)
+    def put(
+        self,
+        term: Term,
+        op_type: str,
+        inputs: Sequence[Value],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+    ) -> Term:
+        """Return the term, stored in the output of a new node."""
+        value = self.add(op_type, inputs, term.stored_shape(), attributes, domain=domain)
+        return replace(term, value=value)
+
+    def reshape(self, term: Term, shape: tuple[int, ...], axes: tuple[int, ...]) -> Term:
+        """Return the term in another shape of the source, its axes stored in these places."""
+        made = replace(term, shape=shape, axes=axes)
+        sizes = self.constant(np.array(made.stored_shape(), dtype=np.int64))
+        return self.put(made, "Reshape", [term.value, sizes])
 
     def quantize(self, x: Value, quant: IntQuant | BipolarQuant) -> Value:
         """Return the output of a new quantizer on ``x``."""
@@ -106,49 +121,26 @@ class Builder:
 
     def _settled(self, term: Term, for_quantizer: bool) -> Value:
         value, shape = term.value, term.stored_shape()
-        if term.bits:
-            value = self._numbers_from_bits(value, shape, term.steps)
-        elif term.steps:
-            value = self._affine(value, shape, term.steps, for_quantizer)
-        return self.add("Relu", [value], shape) if term.relu else value
-
-    def _numbers_from_bits(
-        self, value: Value, shape: Sequence[int], steps: tuple[AffineStep, ...]
-    ) -> Value:
-        factor, offset = fused(steps)
+        factor, offset = fused(term.steps)
         if np.any(factor != 1) or np.any(offset):
-            return self._affine(value, shape, steps, False)
-        # A product with 1 would be removed, and the bits be read as 0 and 1.
-        nothing = np.zeros((), dtype=np.float64)
-        half = self._norm(value, shape, np.asarray(0.5, dtype=np.float64), nothing)
-        return self._norm(half, shape, np.asarray(2.0, dtype=np.float64), nothing)
+            value = self._affine(value, shape, term.steps, for_quantizer and not term.bits)
+        elif term.bits:
+            # A product with 1 would be removed, and the bits be read as 0 and 1.
+            half = self._norm(value, shape, (_ONE / 2, _ZERO, _ZERO, _ONE, 0.0))
+            value = self._norm(half, shape, (_ONE * 2, _ZERO, _ZERO, _ONE, 0.0))
+        return self.add("Relu", [value], shape) if term.relu else value
 
     def _affine(
         self, value: Value, shape: Sequence[int], steps: tuple[AffineStep, ...], divides: bool
     ) -> Value:
-        factor, offset = fused(steps)
-        if np.all(factor == 1) and not np.any(offset):
-            return value
         if len(steps) == 1 and steps[0].divisor is not None and divides:
-            divisor = self.constant(steps[0].divisor)
-            return self.add("Div", [value, divisor], shape)
+            return self.add("Div", [value, self.constant(steps[0].divisor)], shape)
         if len(steps) == 1 and steps[0].norm is not None:
-            return self._given_norm(value, shape, steps[0].norm)
-        before = len(self.graph)
-        out = self._norm(value, shape, factor, offset)
-        if not is_exact(steps):
-            self.inexact.append(str(out.name or before))
-        return out
+            return self._norm(value, shape, steps[0].norm)
+        self.is_inexact |= not is_exact(steps)
+        return self._norm(value, shape, (*fused(steps), _ZERO, _ONE, 0.0))
 
-    def _norm(self, value: Value, shape: Sequence[int], factor: Array, offset: Array) -> Value:
-        size = shape[-1]
-        nothing, one = np.zeros(size, dtype=np.float32), np.ones(size, dtype=np.float32)
-        scale, bias = (
-            np.broadcast_to(p.astype(np.float32), (size,)).copy() for p in (factor, offset)
-        )
-        return self._given_norm(value, shape, (scale, bias, nothing, one, 0.0))
-
-    def _given_norm(self, value: Value, shape: Sequence[int], norm: Norm) -> Value:
+    def _norm(self, value: Value, shape: Sequence[int], norm: Norm) -> Value:
         parameters = [
             self.constant(np.broadcast_to(p.astype(np.float32), (shape[-1],)).copy())
             for p in norm[:4]
@@ -166,17 +158,14 @@ class Builder:
         it ignores the factor's sign and rounds the threshold down; weights of one bit behind
         that it quantizes twice, to ones. Rounding down keeps every sign, and is only wires.
         """
-        unit = np.ones((), dtype=np.float32)
-        return self.quantize(value, integer_quantizer(unit, 2, True, False, Rounding.FLOOR))
+        return self.quantize(value, integer_quantizer(2, rounding=Rounding.FLOOR))
 
     def finish(self, outputs: Sequence[Value]) -> Model:
         """Return the model, with the names that cleanup gives."""
         self.graph.outputs.extend(outputs)
-        imports = {node.domain for node in self.graph}
-        if dialect.DOMAIN in imports:
-            self.graph.opset_imports[dialect.DOMAIN] = 1
-        if dialect.CHANNELS_LAST_DOMAIN in imports:
-            self.graph.opset_imports[dialect.CHANNELS_LAST_DOMAIN] = CHANNELS_LAST_VERSION
+        used = {node.domain for node in self.graph}
+        versions = {dialect.DOMAIN: 1, dialect.CHANNELS_LAST_DOMAIN: CHANNELS_LAST_VERSION}
+        self.graph.opset_imports.update({d: v for d, v in versions.items() if d in used})
         return Model(self.graph, ir_version=10)
 
 
@@ -214,8 +203,9 @@ def give_cleanup_names(graph: Graph) -> None:
             value.name = f"{node.name}_out{index}"
         constants.extend(
             (value, f"{node.name}_param{index}")
-            for index, value in enumerate(v for v in node.inputs if _is_constant(v))
-            if value is not None
+            for index, value in enumerate(
+                v for v in node.inputs if v is not None and v.const_value is not None
+            )
         )
     for label, values in (("global_in", graph.inputs), ("global_out", graph.outputs)):
         for index, value in enumerate(values):
@@ -226,13 +216,3 @@ def give_cleanup_names(graph: Graph) -> None:
         if value.const_value is not None:
             value.const_value.name = name
         graph.register_initializer(value)
-
-
-def _is_constant(value: Value | None) -> bool:
-    return value is not None and value.const_value is not None
-
-
-def producer_type(value: Value) -> str:
-    """Return the operator that makes a value; empty for graph inputs."""
-    node: Node | None = value.producer()
-    return "" if node is None else node.op_type

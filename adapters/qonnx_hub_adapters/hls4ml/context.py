@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from onnx_ir import Node, Value
@@ -12,8 +12,11 @@ from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
+from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph import permutations
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.graph.constants import full_rank
+from qonnx_hub_ir.graph.queries import input_of
+from qonnx_hub_ir.quantizers import Array, Quantizer
 
 
 @dataclass(slots=True)
@@ -43,14 +46,30 @@ class Context:
         Raises:
             RefusedError: The input is a constant.
         """
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = input_of(node, index)
         if value is None or value not in self.terms:
             raise refuse(node, f"hls4ml takes input {index} only as computed data")
         return self.terms[value]
 
     def constant(self, node: Node, index: int) -> Array | None:
         """Return the values of a node's constant input, else ``None``."""
-        return constant_of(node.inputs[index]) if index < len(node.inputs) else None
+        return constant_of(input_of(node, index))
+
+    def bias(self, node: Node) -> Array | None:
+        """Return a layer's bias in one row, float32; ``None`` if it has none.
+
+        Raises:
+            RefusedError: It is computed.
+        """
+        bias = self.constant(node, 2)
+        if bias is None and input_of(node, 2) is not None:
+            raise refuse(node, "its bias is computed")
+        return None if bias is None else bias.astype(np.float32).reshape(-1)
+
+    def record(self, name: str, quant: Quantizer, encoding: str) -> None:
+        """Note what became of a quantizer of the source."""
+        words = describe_quantizer(quant)
+        self.records[name] = QuantizerRecord(name, words, encoding)
 
     def settle(self, term: Term, *, for_quantizer: bool = False) -> Term:
         """Return the term with nothing left to be done."""
@@ -70,9 +89,8 @@ class Context:
             return term
         term = self.settle(term)
         perm = permutations.compose(term.axes, permutations.inverse(axes))
-        made = Term(Value(), term.shape, axes)
-        turn = ("Transpose", [term.value], made.stored_shape(), {"perm": perm})
-        return replace(made, value=self.builder.add(*turn))
+        made = Term(term.value, term.shape, axes)
+        return self.builder.put(made, "Transpose", [term.value], {"perm": perm})
 
 
 def channel_values(term: Term, values: Array, node: Node) -> Array:
@@ -90,21 +108,18 @@ def channel_values(term: Term, values: Array, node: Node) -> Array:
         raise refuse(node, "a constant of more axes than its partner")
     if term.flat:
         return np.broadcast_to(values, term.shape).reshape(-1)
-    full = values.reshape((1,) * (rank - values.ndim) + values.shape)
     channel = term.axes.index(rank - 1)
-    for axis in range(rank):
-        first = np.take(full, [0], axis=axis)
-        if axis != channel and not np.array_equal(np.broadcast_to(first, full.shape), full):
-            raise refuse(
-                node,
-                "a constant that differs along another axis than the channels",
-                "hls4ml's batch normalization holds one value per channel",
-            )
-        if axis != channel:
-            full = first
-    if full.size == 1:
-        return full.reshape(())
-    if full.shape[channel] != term.shape[channel]:
+    full = np.moveaxis(full_rank(values, rank), channel, 0)
+    rows = full.reshape(len(full), -1)
+    if np.any(rows != rows[:, :1]):
+        raise refuse(
+            node,
+            "a constant that differs along another axis than the channels",
+            "hls4ml's batch normalization holds one value per channel",
+        )
+    flat = rows[:, 0]
+    if flat.size == 1:
+        return flat.reshape(())
+    if flat.size != term.shape[channel]:
         raise refuse(node, "a constant that makes its partner larger")
-    flat = full.reshape(-1)
     return flat if term.order is None else flat[term.order]

@@ -8,12 +8,11 @@ import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_adapters.hls4ml.context import Context
-from qonnx_hub_adapters.hls4ml.pending_affine import AffineStep, Term
+from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph import permutations
 from qonnx_hub_ir.graph.queries import attribute
-from qonnx_hub_ir.quantizers import Array
 
 
 def has_free_order(node: Node) -> bool:
@@ -65,32 +64,17 @@ def lower_reshape(context: Context, node: Node) -> Term:
 
 
 def _flattened(context: Context, term: Term, shape: tuple[int, ...]) -> Term:
-    stored = term.stored_shape()
-    order = _order(term) if len(shape) == 2 else None
-    value = context.builder.reshape(term.value, shape)
-    steps = term.steps
-    if len(shape) == 2:
-        steps = tuple(_repeated(step, stored) for step in term.steps)
     axes = permutations.identity(len(shape))
-    return replace(term, value=value, shape=shape, axes=axes, order=order, steps=steps)
-
-
-def _order(term: Term) -> Array | None:
-    """Return the source's position of each element as it is stored; ``None`` if the same."""
-    if term.order is not None:
-        return term.order
-    count = int(np.prod(term.shape))
-    places = np.arange(count, dtype=np.int64).reshape(term.shape)
-    stored = np.transpose(places, permutations.inverse(term.axes)).reshape(-1)
-    return None if np.array_equal(stored, places.reshape(-1)) else stored
-
-
-def _repeated(step: AffineStep, stored: tuple[int, ...]) -> AffineStep:
-    if step.is_scalar():
-        return step
-    channels = stored[-1]
-    count = int(np.prod(stored)) // channels
-    return step.moved(np.tile(np.arange(channels, dtype=np.int64), count))
+    made = context.builder.reshape(term, shape, axes)
+    if len(shape) != 2:
+        return replace(made, order=None)
+    places = np.arange(np.prod(term.shape), dtype=np.int64)
+    order = term.order
+    if order is None and not term.is_in_order():
+        sources = places.reshape(term.shape).transpose(permutations.inverse(term.axes))
+        order = sources.reshape(-1)
+    channels = places % term.stored_shape()[-1]
+    return replace(made, order=order, steps=tuple(s.moved(channels) for s in term.steps))
 
 
 def _takes_any_order(node: Node) -> bool:
@@ -138,12 +122,9 @@ def lower_concat(context: Context, node: Node) -> Term:
     shape = list(left.shape)
     shape[axis] += right.shape[axis]
     joined = replace(left, shape=tuple(shape))
-    place = left.axes[axis]
-    stored = place if place != rank - 1 else -1
-    value = context.builder.add(
-        "Concat", [left.value, right.value], joined.stored_shape(), {"axis": stored}
-    )
-    return replace(joined, value=value)
+    stored = left.axes[axis] if left.axes[axis] != rank - 1 else -1
+    inputs = [left.value, right.value]
+    return context.builder.put(joined, "Concat", inputs, {"axis": stored})
 
 
 def lower_pad(context: Context, node: Node) -> Term:
@@ -170,5 +151,4 @@ def lower_pad(context: Context, node: Node) -> Term:
     padded = replace(term, shape=shape)
     places = permutations.inverse(term.axes)
     stored = context.builder.constant(np.ascontiguousarray(sizes[:, places]).reshape(-1))
-    value = context.builder.add("Pad", [term.value, stored], padded.stored_shape())
-    return replace(padded, value=value)
+    return context.builder.put(padded, "Pad", [term.value, stored])

@@ -39,22 +39,22 @@ RULES: Mapping[str, Rule] = {
         data_movement.lower_reshape,
     ),
     **dict.fromkeys(TABLES, pointwise.lower_table),
-    "AveragePool": pooling.lower_average_pool,
+    "AveragePool": pooling.lower_pool,
     "BatchNormalization": pointwise.lower_normalization,
     "BipolarQuant": pointwise.lower_quantizer,
     "Concat": data_movement.lower_concat,
     "Conv": products.lower_conv,
-    "Dropout": pointwise.lower_identity,
+    "Dropout": Context.data,
     "FloatQuant": pointwise.lower_quantizer,
     "Gemm": products.lower_gemm,
-    "GlobalAveragePool": pooling.lower_global_average_pool,
-    "GlobalMaxPool": pooling.lower_global_max_pool,
-    "Identity": pointwise.lower_identity,
+    "GlobalAveragePool": pooling.lower_pool,
+    "GlobalMaxPool": pooling.lower_pool,
+    "Identity": Context.data,
     "LeakyRelu": pointwise.lower_leaky_relu,
     "MatMul": products.lower_matmul,
-    "Max": pointwise.lower_extreme,
-    "MaxPool": pooling.lower_max_pool,
-    "Min": pointwise.lower_extreme,
+    "Max": pointwise.lower_merge,
+    "MaxPool": pooling.lower_pool,
+    "Min": pointwise.lower_merge,
     "Neg": pointwise.lower_negation,
     "Pad": data_movement.lower_pad,
     "Quant": pointwise.lower_quantizer,
@@ -158,7 +158,7 @@ def lower(
         tuple(context.notes),
         tuple(inputs),
         tuple(outputs),
-        bool(context.builder.inexact),
+        context.builder.is_inexact,
         stored_tensors(context.terms, context.builder, made),
     )
 
@@ -245,8 +245,7 @@ def _lower_softmax(context: Context, node: Node) -> Term:
     if not _is_last(node.outputs[0]):
         return pointwise.lower_table(context, node)
     term = context.settle(term)
-    value = context.builder.add("Softmax", [term.value], term.stored_shape(), {"axis": -1})
-    return replace(term, value=value)
+    return context.builder.put(term, "Softmax", [term.value], {"axis": -1})
 
 
 def _is_last(value: Value) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from onnx_ir import Node, Value
+from onnx_ir import Node
 
-from qonnx_hub_adapters.hls4ml.builder import producer_type
 from qonnx_hub_adapters.hls4ml.context import Context, channel_values
 from qonnx_hub_adapters.hls4ml.pending_affine import (
     AffineStep,
@@ -20,11 +19,9 @@ from qonnx_hub_adapters.hls4ml.pending_affine import (
 from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
-from qonnx_hub_adapters.protocol import QuantizerRecord
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph import permutations
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, producer
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     IntQuant,
@@ -68,25 +65,20 @@ def _lower_signs(
     settled = context.settle(term)
     value = settled.value
     if context.ac_types:
-        _record(context, node, quant, "two Quants, rounding down")
-        levels = _minus_two_or_zero(context, value)
-        return replace(settled, value=levels).then(add(_UNIT), multiply(scale))
-    if producer_type(value) in MERGED:
+        # -2 for what is below zero, else 0: rounded down and limited, a number is -1, 0 or 1,
+        # and half of that, rounded down, -1 or 0.
+        narrow = integer_quantizer(2, narrow=True, rounding=Rounding.FLOOR)
+        two = integer_quantizer(2, scale=2.0, rounding=Rounding.FLOOR)
+        value = context.builder.quantize(context.builder.quantize(value, narrow), two)
+        context.record(node.name or "", quant, "two Quants, rounding down")
+        return replace(settled, value=value).then(add(_UNIT), multiply(scale))
+    maker = producer(value)
+    if maker is not None and maker.op_type in MERGED:
         value = context.builder.keep_sign(value)
     signs = context.builder.quantize(value, BipolarQuant(_UNIT))
-    _record(context, node, quant, "BipolarQuant")
+    context.record(node.name or "", quant, "BipolarQuant")
     steps = () if np.all(scale == 1) else (multiply(scale),)
     return replace(settled, value=signs, steps=steps, bits=True)
-
-
-def _minus_two_or_zero(context: Context, value: Value) -> Value:
-    """Return -2 for what is below zero, else 0, without a sign function.
-
-    Rounded down and limited, a number is -1, 0 or 1, and half of that, rounded down, -1 or 0.
-    """
-    narrow = integer_quantizer(_UNIT, 2, True, True, Rounding.FLOOR)
-    two = integer_quantizer(_UNIT * 2, 2, True, False, Rounding.FLOOR)
-    return context.builder.quantize(context.builder.quantize(value, narrow), two)
 
 
 def _rounding(node: Node, quant: IntQuant) -> Rounding:
@@ -121,12 +113,13 @@ def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -
     assert quant.scale is not None
     assert quant.zero_point is not None
     single = single_value(quant.scale)
-    width, signs = int(bits), (quant.signed, quant.narrow)
+    written = integer_quantizer(
+        int(bits), signed=quant.signed, narrow=quant.narrow, rounding=rounding
+    )
     if single is not None and is_power_of_two(quant.scale) and not np.any(quant.zero_point):
         settled = context.settle(term, for_quantizer=True)
-        step = np.asarray(single, dtype=np.float32)
-        written = integer_quantizer(step, width, *signs, rounding)
-        _record(context, node, quant, "Quant")
+        written = replace(written, scale=np.asarray(single, dtype=np.float32))
+        context.record(node.name or "", quant, "Quant")
         return replace(settled, value=context.builder.quantize(settled.value, written))
     scale = channel_values(term, quant.scale, node)
     zero = channel_values(term, quant.zero_point, node)
@@ -137,18 +130,10 @@ def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -
     settled = context.settle(term.then(divide(scale)), for_quantizer=True)
     if np.any(zero):
         settled = context.settle(settled.then(add(zero)))
-    written = integer_quantizer(_UNIT, width, *signs, rounding)
     codes = context.builder.quantize(settled.value, written)
-    _record(context, node, quant, "scale + Quant of step 1 + scale")
+    context.record(node.name or "", quant, "scale + Quant of step 1 + scale")
     after = (add(-zero), multiply(scale)) if np.any(zero) else (multiply(scale),)
     return replace(settled, value=codes, steps=after)
-
-
-def _record(
-    context: Context, node: Node, quant: IntQuant | BipolarQuant, encoding: str
-) -> None:
-    name = node.name or ""
-    context.records[name] = QuantizerRecord(name, describe_quantizer(quant), encoding)
 
 
 def lower_relu(context: Context, node: Node) -> Term:
@@ -159,19 +144,15 @@ def lower_relu(context: Context, node: Node) -> Term:
     if term.bits:
         term = context.settle(term)
     if term.is_scaled():
-        return replace(term, value=_applied(context, term, "Relu"))
+        return context.builder.put(term, "Relu", [term.value])
     return replace(term, relu=True)
-
-
-def _applied(context: Context, term: Term, op_type: str, **attributes: float) -> Value:
-    return context.builder.add(op_type, [term.value], term.stored_shape(), attributes or None)
 
 
 def lower_leaky_relu(context: Context, node: Node) -> Term:
     """Return the term of a leaky ReLU."""
     alpha = float(attribute(node, "alpha", 0.01))
     term = context.settle(context.data(node))
-    return replace(term, value=_applied(context, term, "LeakyRelu", alpha=alpha))
+    return context.builder.put(term, "LeakyRelu", [term.value], {"alpha": alpha})
 
 
 def lower_table(context: Context, node: Node) -> Term:
@@ -184,12 +165,7 @@ def lower_table(context: Context, node: Node) -> Term:
         )
     term = context.settle(context.data(node))
     context.notes.append(f"hls4ml computes {node.op_type} '{node.name}' from a table")
-    return replace(term, value=_applied(context, term, node.op_type))
-
-
-def lower_identity(context: Context, node: Node) -> Term:
-    """Return the term of what changes nothing."""
-    return context.data(node)
+    return context.builder.put(term, node.op_type, [term.value])
 
 
 def lower_negation(context: Context, node: Node) -> Term:
@@ -231,7 +207,7 @@ def lower_arithmetic(context: Context, node: Node) -> Term:
     """Return the term of an addition, subtraction, product or quotient."""
     constants = [context.constant(node, index) for index in range(2)]
     if constants[0] is None and constants[1] is None:
-        return _lower_merge(context, node)
+        return lower_merge(context, node)
     position = 0 if constants[0] is not None else 1
     known = constants[position]
     term = context.data(node, 1 - position)
@@ -250,42 +226,28 @@ def lower_arithmetic(context: Context, node: Node) -> Term:
     return term
 
 
-def _lower_merge(context: Context, node: Node) -> Term:
+def lower_merge(context: Context, node: Node) -> Term:
+    """Return the term of what combines two activations, element by element."""
+    if len(node.inputs) != 2:
+        raise refuse(node, "hls4ml merges two tensors only")
     left, right = context.data(node, 0), context.data(node, 1)
     if left.shape != right.shape:
         raise refuse(node, "operands of two shapes, which hls4ml combines modulo their sizes")
     if node.op_type == "Div":
         raise refuse(node, "data divided by data: hls4ml has no such layer")
-    if not _same_order(left, right):
+    a, b = (() if term.order is None else term.order for term in (left, right))
+    if not np.array_equal(a, b):
         raise refuse(node, "its operands were flattened in different orders")
     right = context.laid_out(right, left.axes, node) if right.axes != left.axes else right
-    common = _common_factor(left, right) if operators.adds(node) else None
-    if common is not None:
-        a, b = left.value, right.value
-    else:
-        a, b = context.settle(left).value, context.settle(right).value
-    out = context.builder.add(node.op_type, [a, b], left.stored_shape())
-    return replace(left, value=out, steps=common or (), relu=False, bits=False)
+    if not (operators.adds(node) and _have_one_factor(left, right)):
+        left, right = context.settle(left), context.settle(right)
+    return context.builder.put(left, node.op_type, [left.value, right.value])
 
 
-def _same_order(left: Term, right: Term) -> bool:
-    if left.order is None or right.order is None:
-        return left.order is right.order
-    return bool(np.array_equal(left.order, right.order))
-
-
-def _common_factor(left: Term, right: Term) -> tuple[AffineStep, ...] | None:
-    """Return the steps of both, if each has one product and they are the same."""
+def _have_one_factor(left: Term, right: Term) -> bool:
+    """Return whether one product is left to be done to both, and is the same."""
     if left.bits or right.bits or not (left.is_scaled() and right.is_scaled()):
-        return None
-    if len(left.steps) != 1 or len(right.steps) != 1 or left.axes != right.axes:
-        return None
-    same = np.array_equal(left.steps[0].factor, right.steps[0].factor)
-    return left.steps if same else None
-
-
-def lower_extreme(context: Context, node: Node) -> Term:
-    """Return the term of the larger or smaller of two."""
-    if len(node.inputs) != 2:
-        raise refuse(node, "hls4ml merges two tensors only")
-    return _lower_merge(context, node)
+        return False
+    return len(left.steps) == len(right.steps) == 1 and np.array_equal(
+        left.steps[0].factor, right.steps[0].factor
+    )

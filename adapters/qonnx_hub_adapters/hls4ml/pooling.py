@@ -8,19 +8,19 @@ import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_adapters.hls4ml.context import Context
+from qonnx_hub_adapters.hls4ml.fixed_point import type_of_quantizer
 from qonnx_hub_adapters.hls4ml.pending_affine import Term, multiply
 from qonnx_hub_adapters.hls4ml.products import (
     ImageWindow,
-    output_sizes,
     pad_image,
     sum_windows,
     window_of,
 )
 from qonnx_hub_adapters.hls4ml.refusals import refuse
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph import permutations
 from qonnx_hub_ir.graph.queries import attribute
-from qonnx_hub_ir.quantizers import IntQuant
+from qonnx_hub_ir.operators import Pool
 
 
 def _image(context: Context, node: Node) -> Term:
@@ -36,10 +36,8 @@ def _image(context: Context, node: Node) -> Term:
         return term
     # hls4ml takes the axes of one-dimensional pooling for channels-first ones.
     batch, channels, width = term.shape
-    value = context.builder.reshape(term.value, (1, 1, width, channels))
-    return replace(
-        term, value=value, shape=(batch, channels, 1, width), axes=permutations.to_first(4)
-    )
+    shape = (batch, channels, 1, width)
+    return context.builder.reshape(term, shape, permutations.to_first(4))
 
 
 def _window(node: Node, term: Term) -> ImageWindow:
@@ -47,7 +45,9 @@ def _window(node: Node, term: Term) -> ImageWindow:
     sizes = term.shape[2:]
     one_axis = len(kernel) == 1
     window = window_of(node, sizes[-1:] if one_axis else sizes, kernel)
-    if attribute(node, "ceil_mode", 0) and _rounds_up(window, sizes):
+    if attribute(node, "ceil_mode", 0) and any(
+        left for _, left in window.walked(sizes[-len(kernel) :])
+    ):
         raise refuse(node, "ceil_mode: hls4ml rounds the size of its output down")
     if not one_axis:
         return window
@@ -55,66 +55,32 @@ def _window(node: Node, term: Term) -> ImageWindow:
     return ImageWindow((1, *window.kernel), (1, *window.strides), (0, first, 0, last))
 
 
-def _rounds_up(window: ImageWindow, sizes: tuple[int, ...]) -> bool:
-    rank = len(window.kernel)
-    inner = sizes[-rank:]
-    return any(
-        (size + window.pads[i] + window.pads[rank + i] - window.kernel[i]) % window.strides[i]
-        for i, size in enumerate(inner)
-    )
-
-
-def _restored(context: Context, node: Node, term: Term) -> Term:
-    """Return a pooled image without the height that :func:`_image` gave it."""
-    if node.outputs[0].shape is None or len(node.outputs[0].shape) != 3:
-        return term
-    _, channels, _, width = term.shape
-    value = context.builder.reshape(term.value, (1, width, channels))
-    return replace(
-        term, value=value, shape=(1, channels, width), axes=permutations.to_first(3)
-    )
-
-
-def lower_max_pool(context: Context, node: Node) -> Term:
-    """Return the term of a maximum over windows."""
+def lower_pool(context: Context, node: Node) -> Term:
+    """Return the term of a maximum or mean over windows, or over the whole image."""
     if len(node.outputs) > 1:
         raise refuse(node, "its indices are read; hls4ml's pooling gives none")
     term = _image(context, node)
-    window = _window(node, term)
-    if any(window.pads) and _is_never_negative(term):
-        # hls4ml pads with the number whose highest bit alone is set: the lowest of a signed
-        # type, but a large one of an unsigned type. Zero is as good here.
-        term, window = pad_image(context, term, window)
-    return _restored(context, node, _largest(context, term, window))
+    window = _whole(term) if operators.is_global_pool(node) else _window(node, term)
+    if operators.pool_of(node) is Pool.MAX:
+        pooled = _largest(context, term, window)
+    elif any(window.pads) and not attribute(node, "count_include_pad", 0):
+        raise refuse(node, "padding that is not counted: windows at the border are smaller")
+    else:
+        pooled = _mean(context, term, window)
+    shape = node.outputs[0].shape
+    if shape is None or len(shape) != 3:
+        return pooled
+    # Without the height that the image got.
+    _, channels, _, width = pooled.shape
+    return context.builder.reshape(pooled, (1, channels, width), permutations.to_first(3))
 
 
 def _is_never_negative(term: Term) -> bool:
     node = term.value.producer()
     if node is None or not dialect.is_quantizer(node):
         return node is not None and node.op_type == "Relu"
-    quant = dialect.read_quantizer(node)
-    return isinstance(quant, IntQuant) and not quant.signed
-
-
-def lower_average_pool(context: Context, node: Node) -> Term:
-    """Return the term of a mean over windows."""
-    term = _image(context, node)
-    window = _window(node, term)
-    if any(window.pads) and not attribute(node, "count_include_pad", 0):
-        raise refuse(node, "padding that is not counted: windows at the border are smaller")
-    return _restored(context, node, _mean(context, term, window))
-
-
-def lower_global_average_pool(context: Context, node: Node) -> Term:
-    """Return the term of a mean over the whole image."""
-    term = _image(context, node)
-    return _restored(context, node, _mean(context, term, _whole(term)))
-
-
-def lower_global_max_pool(context: Context, node: Node) -> Term:
-    """Return the term of a maximum over the whole image."""
-    term = _image(context, node)
-    return _restored(context, node, _largest(context, term, _whole(term)))
+    kind = type_of_quantizer(node)
+    return kind is not None and not kind.signed
 
 
 def lower_reduce_mean(context: Context, node: Node) -> Term:
@@ -129,9 +95,7 @@ def lower_reduce_mean(context: Context, node: Node) -> Term:
     mean = _mean(context, image, _whole(image))
     if attribute(node, "keepdims", 1):
         return mean
-    size = mean.shape[1]
-    value = context.builder.reshape(mean.value, (1, size))
-    return replace(mean, value=value, shape=(1, size), axes=(0, 1))
+    return context.builder.reshape(mean, (1, mean.shape[1]), (0, 1))
 
 
 def _whole(term: Term) -> ImageWindow:
@@ -139,23 +103,20 @@ def _whole(term: Term) -> ImageWindow:
 
 
 def _largest(context: Context, term: Term, window: ImageWindow) -> Term:
-    sizes = output_sizes(window, term.shape[2:])
-    pooled = replace(term, shape=(1, term.shape[1], *sizes))
-    value = context.builder.add(
-        "MaxPool",
-        [term.value],
-        pooled.stored_shape(),
-        {**window.attributes(), "ceil_mode": 0},
-        domain=dialect.CHANNELS_LAST_DOMAIN,
-    )
-    return replace(pooled, value=value)
+    if any(window.pads) and _is_never_negative(term):
+        # hls4ml pads with the number whose highest bit alone is set: the lowest of a signed
+        # type, but a large one of an unsigned type. Zero is as good here.
+        term, window = pad_image(context, term, window)
+    pooled = replace(term, shape=(*term.shape[:2], *window.output_sizes(term.shape[2:])))
+    attributes = {**window.attributes(), "ceil_mode": 0}
+    domain = dialect.CHANNELS_LAST_DOMAIN
+    return context.builder.put(pooled, "MaxPool", [term.value], attributes, domain=domain)
 
 
 def _mean(context: Context, term: Term, window: ImageWindow) -> Term:
-    value, count = sum_windows(context, term, window)
+    count = int(np.prod(window.kernel))
     if count & (count - 1):
         # The sum is exact; its product with 1 / count is no quotient.
-        context.builder.inexact.append("mean")
-    sizes = output_sizes(window, term.shape[2:])
-    mean = replace(term, value=value, shape=(1, term.shape[1], *sizes))
-    return mean.then(multiply(np.asarray(1.0 / count, dtype=np.float64)))
+        context.builder.is_inexact = True
+    mean = np.asarray(1.0 / count, dtype=np.float64)
+    return sum_windows(context, term, window).then(multiply(mean))

@@ -12,11 +12,10 @@ from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.pending_affine import AffineStep, Term, add, multiply
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_adapters.hls4ml.weights import Weights, integer_quantizer, weights_of
-from qonnx_hub_adapters.protocol import QuantizerRecord
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph import permutations
 from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.passes.layers.window_pads import explicit_pads
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 _NO_WEIGHTS = (
@@ -37,10 +36,8 @@ def lower_gemm(context: Context, node: Node) -> Term:
         raise refuse(
             node, "alpha, beta or transA: hls4ml has no Gemm, and MatMul none of them"
         )
-    bias = context.constant(node, 2)
-    if bias is None and len(node.inputs) > 2 and node.inputs[2] is not None:
-        raise refuse(node, "its bias is computed")
-    return _dense(context, node, transposed=bool(attribute(node, "transB", 0)), bias=bias)
+    transposed = bool(attribute(node, "transB", 0))
+    return _dense(context, node, transposed=transposed, bias=context.bias(node))
 
 
 def _dense(context: Context, node: Node, *, transposed: bool, bias: Array | None) -> Term:
@@ -53,14 +50,11 @@ def _dense(context: Context, node: Node, *, transposed: bool, bias: Array | None
             f"an input of rank {len(term.shape)}: hls4ml multiplies all its elements",
             "flatten it, or use a convolution of kernel 1",
         )
-    term = _reduced(context, term, keeps_bits=True)
-    operand = node.inputs[1]
-    found = (
-        None
-        if operand is None
-        else weights_of(operand, 0 if transposed else 1, bits=not context.ac_types)
-    )
-    if operand is None or found is None:
+    if not term.is_scaled_alike():
+        term = context.settle(term)
+    output_axis = 0 if transposed else 1
+    found = weights_of(node.inputs[1], output_axis, bits=not context.ac_types)
+    if found is None:
         raise refuse(node, _NO_WEIGHTS)
     stored = found.stored.T if transposed else found.stored
     if stored.ndim != 2:
@@ -68,47 +62,37 @@ def _dense(context: Context, node: Node, *, transposed: bool, bias: Array | None
     if term.order is not None:
         stored = stored[term.order]
     shape = (1, stored.shape[1])
-    weights = _written(context, np.ascontiguousarray(stored), found)
+    weights, steps = _written(context, np.ascontiguousarray(stored), found, term)
     out = context.builder.add("MatMul", [term.value, weights], shape)
-    steps = _after(term, found)
-    _record(context, found, term)
     if bias is not None:
-        steps = (*steps, add(np.broadcast_to(bias.astype(np.float32).reshape(-1), shape[1:])))
+        steps = (*steps, add(np.broadcast_to(bias, shape[1:])))
     return Term(out, shape, (0, 1), steps)
 
 
-def _reduced(context: Context, term: Term, *, keeps_bits: bool) -> Term:
-    """Return the term with nothing left but one factor for all, which a layer lets pass."""
-    if term.bits and not keeps_bits:
-        return context.settle(term)
-    return term if term.is_scaled_alike() else context.settle(term)
-
-
-def _written(context: Context, stored: Array, found: Weights) -> Value:
-    constant = context.builder.constant(stored.astype(np.float32))
-    return constant if found.quant is None else context.builder.quantize(constant, found.quant)
-
-
-def _after(term: Term, found: Weights) -> tuple[AffineStep, ...]:
-    if np.all(found.scale == 1):
-        return term.steps
-    return (*term.steps, multiply(found.scale))
+def _written(
+    context: Context, stored: Array, found: Weights, term: Term
+) -> tuple[Value, tuple[AffineStep, ...]]:
+    """Return the weights in the new graph, and what is yet to be done to their products."""
+    _record(context, found, term)
+    weights = context.builder.constant(stored.astype(np.float32))
+    if found.quant is not None:
+        weights = context.builder.quantize(weights, found.quant)
+    scaled = () if np.all(found.scale == 1) else (multiply(found.scale),)
+    return weights, (*term.steps, *scaled)
 
 
 def _record(context: Context, found: Weights, term: Term) -> None:
     if not found.name or found.source is None:
         return
-    words = describe_quantizer(found.source)
-    if found.quant is None:
-        encoding = "constants of a fixed-point type"
-    elif np.all(found.scale == 1):
+    encoding = "constants of a fixed-point type"
+    if found.quant is not None:
         encoding = dialect.operator_of(found.quant)
-    else:
-        encoding = f"{dialect.operator_of(found.quant)} of step 1 + scale after the sum"
-    context.records[found.name] = QuantizerRecord(found.name, words, encoding)
+        if np.any(found.scale != 1):
+            encoding = f"{encoding} of step 1 + scale after the sum"
+    context.record(found.name, found.source, encoding)
     factors = [found.scale, *(step.factor for step in term.steps)]
     if not all(is_power_of_two(np.abs(factor)) for factor in factors):
-        context.builder.inexact.append(found.name)
+        context.builder.is_inexact = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +119,18 @@ class ImageWindow:
             "dilations": ones,
         }
 
+    def walked(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
+        """Return for each axis of an image how many windows it has, and what is left over."""
+        rank = len(self.kernel)
+        padded = [size + self.pads[i] + self.pads[rank + i] for i, size in enumerate(sizes)]
+        axes = zip(padded, self.kernel, self.strides, strict=True)
+        walks = [divmod(size - width, step) for size, width, step in axes]
+        return [(steps + 1, rest) for steps, rest in walks]
+
+    def output_sizes(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Return the sizes of what the window yields."""
+        return tuple(count for count, _ in self.walked(sizes))
+
 
 def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> ImageWindow:
     """Return the window of a node, padding written out.
@@ -151,50 +147,33 @@ def window_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> ImageW
     if any(step != 1 for step in attribute(node, "dilations", ())):
         raise refuse(node, "dilated: hls4ml computes the size of its output wrongly")
     strides = tuple(attribute(node, "strides", (1,) * rank))
-    auto = str(attribute(node, "auto_pad", "NOTSET"))
-    pads = tuple(attribute(node, "pads", (0,) * 2 * rank))
-    if auto == "VALID":
-        pads = (0,) * 2 * rank
-    if auto.startswith("SAME"):
-        total = [
-            max((-(-size // step) - 1) * step + width - size, 0)
-            for size, step, width in zip(sizes, strides, kernel, strict=True)
-        ]
-        small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-        first, last = (large, small) if auto == "SAME_LOWER" else (small, large)
-        pads = (*first, *last)
+    pads = tuple(explicit_pads(node, sizes, kernel))
     return ImageWindow(tuple(int(k) for k in kernel), strides, pads)
-
-
-def output_sizes(window: ImageWindow, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes of what a window yields."""
-    rank = len(window.kernel)
-    padded = [size + window.pads[i] + window.pads[rank + i] for i, size in enumerate(sizes)]
-    return tuple(
-        (size - width) // step + 1
-        for size, width, step in zip(padded, window.kernel, window.strides, strict=True)
-    )
 
 
 def lower_conv(context: Context, node: Node) -> Term:
     """Return the term of a convolution over one or two axes."""
-    operand = node.inputs[1]
-    found = None if operand is None else weights_of(operand, 0, bits=False)
+    found = weights_of(node.inputs[1], 0, bits=False)
     if found is None:
         raise refuse(node, "its weights are computed; hls4ml takes constant ones only")
     rank = found.stored.ndim
     if rank not in (3, 4):
         raise refuse(node, f"{rank - 2} axes; hls4ml convolves over one or two")
-    term = _reduced(context, context.data(node), keeps_bits=False)
+    term, bias = context.data(node), context.bias(node)
+    if term.bits or not term.is_scaled_alike():
+        term = context.settle(term)
     term = context.laid_out(term, permutations.to_first(rank), node)
     group = int(attribute(node, "group", 1))
     stored, group = _grouped(found.stored, group, term.shape[1], context)
-    sizes = term.shape[2:]
-    window = window_of(node, sizes, stored.shape[2:])
-    shape = (1, stored.shape[0], *output_sizes(window, sizes))
-    _record(context, found, term)
-    out, rest = _convolution(context, node, term, replace(found, stored=stored), window, group)
-    return Term(out, shape, permutations.to_first(rank), rest)
+    window = window_of(node, term.shape[2:], stored.shape[2:])
+    last = np.ascontiguousarray(np.moveaxis(stored, 1, -1))
+    weights, steps = _written(context, last, found, term)
+    inputs = [term.value, weights]
+    if bias is not None and not steps:
+        inputs.append(context.builder.constant(bias))
+    elif bias is not None:
+        steps = (*steps, add(bias))
+    return replace(_convolved(context, term, inputs, window, len(stored), group), steps=steps)
 
 
 def _grouped(stored: Array, group: int, channels: int, context: Context) -> tuple[Array, int]:
@@ -211,24 +190,19 @@ def _grouped(stored: Array, group: int, channels: int, context: Context) -> tupl
     return full, 1
 
 
-def _convolution(
-    context: Context, node: Node, term: Term, found: Weights, window: ImageWindow, group: int
-) -> tuple[Value, tuple[AffineStep, ...]]:
-    bias = context.constant(node, 2)
-    if bias is None and len(node.inputs) > 2 and node.inputs[2] is not None:
-        raise refuse(node, "its bias is computed")
-    last = np.ascontiguousarray(np.moveaxis(found.stored, 1, -1))
-    inputs = [term.value, _written(context, last, found)]
-    steps = _after(term, found)
-    if bias is not None and not steps:
-        inputs.append(context.builder.constant(bias.astype(np.float32).reshape(-1)))
-    elif bias is not None:
-        steps = (*steps, add(bias.astype(np.float32).reshape(-1)))
-    sizes = output_sizes(window, term.shape[2:])
+def _convolved(
+    context: Context,
+    term: Term,
+    inputs: list[Value],
+    window: ImageWindow,
+    channels: int,
+    group: int,
+) -> Term:
+    """Return the term of a new convolution, channels last."""
+    made = Term(term.value, (1, channels, *window.output_sizes(term.shape[2:])), term.axes)
     attributes = {**window.attributes(), "group": group}
     domain = dialect.CHANNELS_LAST_DOMAIN
-    shape = (1, *sizes, found.stored.shape[0])
-    return context.builder.add("Conv", inputs, shape, attributes, domain=domain), steps
+    return context.builder.put(made, "Conv", inputs, attributes, domain=domain)
 
 
 def pad_image(context: Context, term: Term, window: ImageWindow) -> tuple[Term, ImageWindow]:
@@ -237,28 +211,19 @@ def pad_image(context: Context, term: Term, window: ImageWindow) -> tuple[Term, 
     pads = np.array([0, *first, 0, 0, *last, 0], dtype=np.int64)
     sizes = [size + a + b for size, a, b in zip(term.shape[2:], first, last, strict=True)]
     padded = replace(term, shape=(*term.shape[:2], *sizes))
-    value = context.builder.add(
-        "Pad", [term.value, context.builder.constant(pads)], padded.stored_shape()
-    )
-    return replace(padded, value=value), replace(window, pads=(0, 0, 0, 0))
+    inputs = [term.value, context.builder.constant(pads)]
+    return context.builder.put(padded, "Pad", inputs), replace(window, pads=(0, 0, 0, 0))
 
 
-def sum_windows(context: Context, term: Term, window: ImageWindow) -> tuple[Value, int]:
-    """Return the sums over the windows of every channel, and how many elements each has.
+def sum_windows(context: Context, term: Term, window: ImageWindow) -> Term:
+    """Return the sums over the windows of every channel.
 
     A depthwise convolution with ones: the ``qonnx`` package has no channels-last AveragePool.
     """
     channels = term.shape[1]
     each = np.ones((channels, 1, *window.kernel), dtype=np.float32)
     ones, group = _grouped(each, channels, channels, context)
-    ones = np.ascontiguousarray(np.moveaxis(ones, 1, -1))
-    unit = integer_quantizer(np.ones((), dtype=np.float32), 1, False, False)
-    weights = context.builder.quantize(context.builder.constant(ones), unit)
-    sizes = output_sizes(window, term.shape[2:])
-    return context.builder.add(
-        "Conv",
-        [term.value, weights],
-        (1, *sizes, channels),
-        {**window.attributes(), "group": group},
-        domain=dialect.CHANNELS_LAST_DOMAIN,
-    ), int(np.prod(window.kernel))
+    stored = context.builder.constant(np.ascontiguousarray(np.moveaxis(ones, 1, -1)))
+    weights = context.builder.quantize(stored, integer_quantizer(1, signed=False))
+    summed = _convolved(context, term, [term.value, weights], window, channels, group)
+    return replace(summed, steps=term.steps)
