@@ -10,7 +10,7 @@ from qonnx_hub_adapters.hls4ml import project
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.config import hls_config
 from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
-from qonnx_hub_adapters.hls4ml.lowering import Lowered, is_permuted, lower, stored_sizes
+from qonnx_hub_adapters.hls4ml.lowering import Lowered, lower
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
 from qonnx_hub_adapters.onnx_writer import finish, raise_to
@@ -77,8 +77,8 @@ class Hls4mlExporter:
         raise_to(written, options.opset)
         finish(written)
         types = {
-            str(value.name): input_type(value, port.name, own)
-            for value, port in zip(written.graph.inputs, lowered.inputs, strict=True)
+            str(value.name): input_type(value, name, own)
+            for value, name in zip(written.graph.inputs, lowered.inputs, strict=True)
         }
         hls = hls_config(written, types, own)
         notes = (*lowered.notes, *_notes(lowered, own, types))
@@ -97,20 +97,19 @@ class Hls4mlExporter:
 
 def _notes(lowered: Lowered, own: Hls4mlOptions, types: dict[str, Any]) -> list[str]:
     notes = []
-    for port, kind in zip(lowered.inputs, types.values(), strict=True):
-        if is_permuted(port):
-            layout = "in one row" if port.flat else "channels last"
-            sizes = "x".join(map(str, stored_sizes(port)))
-            notes.append(f"input '{port.name}' is fed {layout}: {sizes}")
+    for (name, term), kind in zip(lowered.inputs.items(), types.values(), strict=True):
+        if not term.is_as_in_source():
+            layout = "in one row" if term.flat else "channels last"
+            sizes = "x".join(map(str, term.stored_shape()))
+            notes.append(f"input '{name}' is fed {layout}: {sizes}")
         if kind == DEFAULT:
             notes.append(
-                f"input '{port.name}' has no quantizer: {kind}, unless "
-                f"input_range.{port.name}=LOW,HIGH says what is fed"
+                f"input '{name}' has no quantizer: {kind}, unless "
+                f"input_range.{name}=LOW,HIGH says what is fed"
             )
     places = result_places(lowered.model.graph)
     if places != sorted(places):
-        in_order = sorted(zip(places, lowered.outputs, strict=True), key=lambda pair: pair[0])
-        order = ", ".join(port.name for _, port in in_order)
+        order = ", ".join(n for _, n in sorted(zip(places, lowered.outputs, strict=True)))
         notes.append(f"hls4ml returns its results in the order {order}")
     if lowered.reordered:
         notes.append("scales are multiplied after sums: float32 rounds at another place")

@@ -18,10 +18,9 @@ from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph import permutations
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, dims, quantizers
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldWeightLayout,
@@ -67,23 +66,6 @@ RULES: Mapping[str, Rule] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """An input or output of the source, and how it is stored in the new graph.
-
-    Attributes:
-        name: The source's name.
-        shape: The source's shape, with batch 1.
-        axes: Where each of its axes is stored.
-        flat: Whether it is stored as one row.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    flat: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Lowered:
     """The new graph, or why there is none.
 
@@ -92,8 +74,8 @@ class Lowered:
         gaps: Everything that cannot be said; the graph is of no use then.
         records: What became of each quantizer.
         notes: Sentences for the user.
-        inputs: The source's inputs.
-        outputs: The source's outputs.
+        inputs: The source's inputs, in order: name -> how it is stored.
+        outputs: Its outputs, likewise.
         reordered: Whether float32 rounds somewhere else than in the source.
         tensors: Where values of the source are found in the new graph.
     """
@@ -102,8 +84,8 @@ class Lowered:
     gaps: tuple[Gap, ...]
     records: tuple[QuantizerRecord, ...]
     notes: tuple[str, ...]
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: Mapping[str, Term]
+    outputs: Mapping[str, Term]
     reordered: bool
     tensors: tuple[StoredTensor, ...] = ()
 
@@ -126,19 +108,22 @@ def lower(
     )
     context = Context(Builder(source.opset_imports[""]), allow_lossy, ac_types)
     gaps: list[Gap] = []
-    inputs = [_take_input(context, value, gaps) for value in source.graph.inputs]
+    inputs = {str(v.name): _take_input(context, v, gaps) for v in source.graph.inputs}
     for node in _data_nodes(source):
         try:
             term = _lowered(context, node)
         except RefusedError as refused:
+            # What stands for it, for the rules behind to go on.
             gaps.append(refused.gap)
-            term = _placeholder(node)
+            sizes = [d if isinstance(d, int) else 1 for d in dims(node.outputs[0]) or (1,)]
+            axes = permutations.identity(len(sizes))
+            term = Term(Value(shape=node.outputs[0].shape), (1, *sizes[1:]), axes)
         context.terms[node.outputs[0]] = term
-        _keep_provenance(node.outputs[0], term)
-    outputs, values = _give_outputs(context, source, gaps)
-    if gaps:
-        values = []
-    made = context.builder.finish(values)
+        known = node.outputs[0].metadata_props.get(dialect.PROVENANCE)
+        if known and term.is_plain() and term.is_as_in_source():
+            term.value.metadata_props.setdefault(dialect.PROVENANCE, known)
+    outputs = _give_outputs(context, source, gaps)
+    made = context.builder.finish([] if gaps else [term.value for term in outputs.values()])
     DropUnused()(made)
     order_by_depth(made.graph)
     give_cleanup_names(made.graph)
@@ -149,26 +134,28 @@ def lower(
             for node in made.graph
             if (reason := _stream_problem(node))
         )
-    quantizers = [node for node in source.graph if dialect.is_quantizer(node)]
-    records = tuple(r for node in quantizers if (r := _record(context, node)) is not None)
     return Lowered(
         made,
         tuple(gaps),
-        records,
+        _records(context, source),
         tuple(context.notes),
-        tuple(inputs),
-        tuple(outputs),
+        inputs,
+        outputs,
         context.builder.is_inexact,
         stored_tensors(context.terms, context.builder, made),
     )
 
 
-def _record(context: Context, node: Node) -> QuantizerRecord | None:
-    name = node.name or ""
-    if name in context.records or constant_of(node.outputs[0]) is None:
-        return context.records.get(name)
-    words = describe_quantizer(dialect.read_quantizer(node))
-    return QuantizerRecord(name, words, "constants of a fixed-point type")
+def _records(context: Context, source: Model) -> tuple[QuantizerRecord, ...]:
+    """Return what became of the quantizers, those of constants among them."""
+    names = []
+    for node in quantizers(source):
+        name = node.name or ""
+        if name not in context.records and constant_of(node.outputs[0]) is not None:
+            quant = dialect.read_quantizer(node)
+            context.record(name, quant, "constants of a fixed-point type")
+        names.append(name)
+    return tuple(context.records[name] for name in names if name in context.records)
 
 
 def _gaps_of_constants(model: Model) -> list[Gap]:
@@ -229,14 +216,6 @@ def _data_nodes(model: Model) -> list[Node]:
     return [node for node in model.graph if node in needed]
 
 
-def _placeholder(node: Node) -> Term:
-    shape = node.outputs[0].shape
-    sizes = () if shape is None else tuple(s if isinstance(s, int) else 1 for s in shape)
-    value = Value(name="refused")
-    value.shape = node.outputs[0].shape
-    return Term(value, (1, *sizes[1:]), permutations.identity(max(len(sizes), 1)))
-
-
 def _lower_softmax(context: Context, node: Node) -> Term:
     term = context.data(node)
     axis = int(attribute(node, "axis", -1))
@@ -257,7 +236,7 @@ def _is_last(value: Value) -> bool:
     return moved and all(_is_last(usage.node.outputs[0]) for usage in uses)
 
 
-def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Port:
+def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Term:
     name = str(value.name)
     sizes = [] if value.shape is None else list(value.shape)
     if not sizes or not all(isinstance(size, int) for size in sizes[1:]):
@@ -265,17 +244,16 @@ def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Port:
     if value.type is not None and value.dtype is not None and value.dtype.name != "FLOAT":
         gaps.append(Gap(name, "input", f"of type {value.dtype}; hls4ml takes float32 inputs"))
     shape = (1, *(size if isinstance(size, int) else 1 for size in sizes[1:]))
-    rank = len(shape)
-    if rank > 2 and _ends_in_rows(value):
-        port = Port(name, shape, permutations.identity(rank), True)
-    elif rank in (3, 4) and not _is_fed_channels_last(value):
-        port = Port(name, shape, permutations.to_first(rank), False)
-    else:
-        port = Port(name, shape, permutations.identity(rank), False)
-    term = Term(Value(), port.shape, port.axes, flat=port.flat)
+    rank, first = len(shape), permutations.to_first(len(shape))
+    flat = rank > 2 and _ends_in_rows(value)
+    # Whether the source takes images channels last, and transposes them itself.
+    perms = [permutations.perm_of(usage.node) for usage in value.uses()]
+    is_last = bool(perms) and all(perm == first for perm in perms)
+    axes = first if rank in (3, 4) and not flat and not is_last else tuple(range(rank))
+    term = Term(Value(), shape, axes, flat=flat)
     stored = context.builder.add_input(name, term.stored_shape())
     context.terms[value] = replace(term, value=stored)
-    return port
+    return context.terms[value]
 
 
 def _ends_in_rows(value: Value) -> bool:
@@ -295,17 +273,8 @@ def _ends_in_rows(value: Value) -> bool:
     return bool(value.uses())
 
 
-def _is_fed_channels_last(value: Value) -> bool:
-    """Return whether the source takes images channels last, and transposes them itself."""
-    first = permutations.to_first(0 if value.shape is None else len(value.shape))
-    readers = [usage.node for usage in value.uses()]
-    return bool(readers) and all(permutations.perm_of(node) == first for node in readers)
-
-
-def _give_outputs(
-    context: Context, source: Model, gaps: list[Gap]
-) -> tuple[list[Port], list[Value]]:
-    ports, values = [], []
+def _give_outputs(context: Context, source: Model, gaps: list[Gap]) -> dict[str, Term]:
+    given: dict[str, Term] = {}
     for output in source.graph.outputs:
         term = context.terms.get(output)
         name = str(output.name)
@@ -313,31 +282,10 @@ def _give_outputs(
             gaps.append(Gap(name, "output", "a constant; hls4ml has no layer for it"))
             continue
         settled = context.settle(term)
-        if settled.value.is_graph_input() or settled.value in values:
+        taken = [other.value for other in given.values()]
+        if settled.value.is_graph_input() or settled.value in taken:
             # Every output is the result of a layer of its own.
             gaps.append(Gap(name, "output", "the same as an input or another output"))
             continue
-        ports.append(Port(name, settled.shape, settled.axes, settled.flat))
-        values.append(settled.value)
-    return ports, values
-
-
-def _keep_provenance(value: Value, term: Term) -> None:
-    """Call a stored value after the source's layer where it holds the same numbers."""
-    if not term.is_plain() or not term.is_in_order() or term.flat:
-        return
-    known = value.metadata_props.get(dialect.PROVENANCE)
-    if known and dialect.PROVENANCE not in term.value.metadata_props:
-        term.value.metadata_props[dialect.PROVENANCE] = known
-
-
-def is_permuted(port: Port) -> bool:
-    """Return whether an input or output is stored in another layout than the source's."""
-    return port.flat or permutations.simplified(port.axes) is not None
-
-
-def stored_sizes(port: Port) -> tuple[int, ...]:
-    """Return the shape in which an input or output is stored."""
-    if port.flat:
-        return (1, int(np.prod(port.shape)))
-    return tuple(port.shape[axis] for axis in permutations.inverse(port.axes))
+        given[name] = settled
+    return given

@@ -144,6 +144,10 @@ class Term:
             return (1, int(np.prod(self.shape)))
         return tuple(self.shape[axis] for axis in permutations.inverse(self.axes))
 
+    def is_as_in_source(self) -> bool:
+        """Return whether it is stored in the source's shape and order."""
+        return self.is_in_order() and not self.flat
+
     def is_in_order(self) -> bool:
         """Return whether elements are stored in the source's order."""
         return self.order is None and permutations.simplified(self.axes) is None

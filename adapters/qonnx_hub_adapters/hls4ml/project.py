@@ -10,8 +10,9 @@ from typing import Any
 from onnx_ir import Value
 
 from qonnx_hub_adapters.hls4ml.builder import result_places
-from qonnx_hub_adapters.hls4ml.lowering import Lowered, Port, stored_sizes
+from qonnx_hub_adapters.hls4ml.lowering import Lowered
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
+from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, to_text
 from qonnx_hub_adapters.hls4ml.yaml_text import to_yaml
 
@@ -118,15 +119,13 @@ def report(lowered: Lowered, hls: Mapping[str, Any], notes: Sequence[str]) -> di
         notes: Sentences for the user.
     """
     graph, layers = lowered.model.graph, hls["LayerName"]
-    inputs = [
-        _port(port, value, layers[str(value.name)])
-        for port, value in zip(lowered.inputs, graph.inputs, strict=True)
-    ]
-    outputs = []
-    for port, value in zip(lowered.outputs, graph.outputs, strict=True):
-        maker = value.producer()
-        layer = layers.get("" if maker is None else str(maker.name), {})
-        outputs.append(_port(port, value, layer))
+    inputs, outputs = (
+        [
+            _port(name, term, value, layers)
+            for (name, term), value in zip(given.items(), values, strict=True)
+        ]
+        for given, values in ((lowered.inputs, graph.inputs), (lowered.outputs, graph.outputs))
+    )
     for output, place in zip(outputs, result_places(graph), strict=True):
         output["result"] = place
     return {
@@ -138,13 +137,15 @@ def report(lowered: Lowered, hls: Mapping[str, Any], notes: Sequence[str]) -> di
     }
 
 
-def _port(port: Port, value: Value, layer: Mapping[str, Any]) -> dict[str, Any]:
+def _port(name: str, term: Term, value: Value, layers: Mapping[str, Any]) -> dict[str, Any]:
+    maker = value.producer()
+    layer = layers.get(str(value.name if maker is None else maker.name), {})
     return {
-        "source": port.name,
-        "source_shape": list(port.shape),
+        "source": name,
+        "source_shape": list(term.shape),
         "name": str(value.name),
-        "shape": list(stored_sizes(port)),
-        "axes": None if port.flat else list(port.axes),
+        "shape": list(term.stored_shape()),
+        "axes": None if term.flat else list(term.axes),
         "type": str(layer.get("Precision", {}).get("result", "")),
     }
 

@@ -87,20 +87,35 @@ def stored_tensors(
             continue
         if maker.op_type == "Reshape" and term.value not in outputs:
             continue
-        factor, offset = fused(term.steps)
+        factor, offset = (values.reshape(-1) for values in fused(term.steps))
+        axes, name = None if term.flat else term.axes, term.value.name
         found.append(
-            StoredTensor(
-                str(value.name),
-                str(term.value.name),
-                tuple(int(size) for size in term.shape),
-                None if term.flat else tuple(int(axis) for axis in term.axes),
-                None if term.order is None else tuple(int(k) for k in term.order),
-                tuple(float(f) for f in factor.reshape(-1)),
-                tuple(float(f) for f in offset.reshape(-1)),
-                term.relu,
-            )
+            _tensor(value.name, name, term.shape, axes, term.order, factor, offset, term.relu)
         )
     return tuple(found)
+
+
+def _tensor(
+    source: Any,
+    name: Any,
+    shape: Any,
+    axes: Any,
+    order: Any = None,
+    factor: Any = (1.0,),
+    offset: Any = (0.0,),
+    relu: Any = False,
+) -> StoredTensor:
+    """Return a tensor of plain numbers, whatever holds them."""
+    return StoredTensor(
+        str(source),
+        str(name),
+        tuple(map(int, shape)),
+        None if axes is None else tuple(map(int, axes)),
+        None if order is None else tuple(map(int, order)),
+        tuple(map(float, factor)),
+        tuple(map(float, offset)),
+        bool(relu),
+    )
 
 
 def to_text(tensors: Sequence[StoredTensor]) -> str:
@@ -131,20 +146,6 @@ def from_text(text: str) -> tuple[StoredTensor, ...]:
         ValueError: It is something else.
     """
     try:
-        return tuple(_read(entry) for entry in json.loads(text))
-    except (KeyError, TypeError, AttributeError) as error:
+        return tuple(_tensor(**entry) for entry in json.loads(text))
+    except TypeError as error:
         raise ValueError(f"no list of tensors: {error}") from error
-
-
-def _read(entry: Mapping[str, Any]) -> StoredTensor:
-    axes, order = entry["axes"], entry.get("order")
-    return StoredTensor(
-        str(entry["source"]),
-        str(entry["name"]),
-        tuple(int(size) for size in entry["shape"]),
-        None if axes is None else tuple(int(axis) for axis in axes),
-        None if order is None else tuple(int(k) for k in order),
-        tuple(float(f) for f in entry.get("factor", (1.0,))),
-        tuple(float(f) for f in entry.get("offset", (0.0,))),
-        bool(entry.get("relu", False)),
-    )
