@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from qonnx_hub_ir.errors import UsageError
 
-Reader: TypeAlias = Callable[[str, Any], Any]
+Reader: TypeAlias = Callable[[Any], Any]
+"""Reads the value of an option, or says in a ValueError what is wrong with it."""
 
 BACKENDS = ("Vitis", "Vivado", "VivadoAccelerator", "Quartus", "oneAPI", "Catapult")
 IO_TYPES = ("io_parallel", "io_stream")
@@ -25,8 +26,6 @@ _PARTS: Mapping[str, str] = {
     "oneAPI": "Agilex7",
 }
 """hls4ml's own defaults."""
-
-_FIXED = re.compile(r"^(ap_|ac_)?u?fixed<[^<>]+>$|^(ap_|ac_)?u?int<\d+>$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,109 +81,97 @@ def read_options(extra: Mapping[str, Any], inputs: tuple[str, ...]) -> Hls4mlOpt
     chosen: dict[str, Any] = {}
     for name, value in extra.items():
         kind, dot, of = name.partition(".")
-        if dot and kind in _PER_INPUT:
-            if of not in inputs:
-                raise UsageError(
-                    f"option '{name}': there is no input '{of}'; there are: "
-                    f"{', '.join(inputs)}"
-                )
-            field_name, read = _PER_INPUT[kind]
-            chosen.setdefault(field_name, {})[of] = read(name, value)
-        elif name in _READERS:
-            chosen[name] = _READERS[name](name, value)
-        else:
+        per_input = dot and kind in _PER_INPUT
+        if not per_input and name not in _READERS:
             names = ", ".join((*_READERS, *(f"{kind}.NAME" for kind in _PER_INPUT)))
             raise UsageError(f"the form 'hls4ml' has no option '{name}'; there are: {names}")
+        if per_input and of not in inputs:
+            known = ", ".join(inputs)
+            raise UsageError(f"option '{name}': there is no input '{of}'; there are: {known}")
+        try:
+            if per_input:
+                field_name, read = _PER_INPUT[kind]
+                chosen.setdefault(field_name, {})[of] = read(value)
+            else:
+                chosen[name] = _READERS[name](value)
+        except ValueError as error:
+            raise UsageError(f"option '{name}': {error}") from error
     return Hls4mlOptions(**chosen)
 
 
 def _one_of(choices: Sequence[str]) -> Reader:
     known = {choice.lower(): choice for choice in choices}
 
-    def read(name: str, value: Any) -> str:
-        found = known.get(str(value).lower())
-        if found is None:
-            raise UsageError(
-                f"option '{name}': unknown '{value}'; there are: {', '.join(choices)}"
-            )
-        return found
+    def read(value: Any) -> str:
+        if str(value).lower() not in known:
+            raise ValueError(f"unknown '{value}'; there are: {', '.join(choices)}")
+        return known[str(value).lower()]
 
     return read
 
 
-def _text(name: str, value: Any) -> str:
-    return str(value)
+def _text(pattern: str, problem: str, convert: Reader = str) -> Reader:
+    """Return what reads a text of a pattern; any other is named with its problem."""
+
+    def read(value: Any) -> Any:
+        if not re.fullmatch(pattern, str(value)):
+            raise ValueError(f"'{value}' {problem}")
+        return convert(str(value))
+
+    return read
 
 
-def _project(name: str, value: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*", str(value)):
-        raise UsageError(f"option '{name}': '{value}' cannot name a C++ function")
-    return str(value)
-
-
-def _count(name: str, value: Any) -> int:
-    text = str(value)
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"option '{name}': '{value}' is no whole number from 1 on")
-    return int(text)
-
-
-def _truth(name: str, value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise UsageError(f"option '{name}': '{value}' is neither true nor false")
-    return text == "true"
-
-
-def _number(name: str, value: Any) -> float:
+def _number(value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"option '{name}': '{value}' is no number")
+        raise ValueError(f"'{value}' is no number")
     return number
 
 
-def _positive(name: str, value: Any) -> float:
-    number = _number(name, value)
+def _positive(value: Any) -> float:
+    number = _number(value)
     if number <= 0:
-        raise UsageError(f"option '{name}': '{value}' is not above zero")
+        raise ValueError(f"'{value}' is not above zero")
     return int(number) if number == int(number) else number
 
 
-def _range(name: str, value: Any) -> tuple[float, float]:
+def _range(value: Any) -> tuple[float, float]:
     ends = value if isinstance(value, (list, tuple)) else str(value).split(",")
     if len(ends) != 2:
-        raise UsageError(f"option '{name}': write the lowest and highest value, like -1,1")
-    low, high = _number(name, ends[0]), _number(name, ends[1])
+        raise ValueError("write the lowest and highest value, like -1,1")
+    low, high = map(_number, ends)
     if low > high or low == high == 0:
-        raise UsageError(f"option '{name}': {low:g} to {high:g} is no range")
+        raise ValueError(f"{low:g} to {high:g} is no range")
     return low, high
-
-
-def _precision(name: str, value: Any) -> str:
-    text = str(value).replace(" ", "")
-    if not _FIXED.match(text):
-        raise UsageError(f"option '{name}': '{value}' is no type; write it like fixed<16,6>")
-    return text
 
 
 _READERS: Mapping[str, Reader] = {
     "backend": _one_of(BACKENDS),
     "clock_period": _positive,
     "io_type": _one_of(IO_TYPES),
-    "part": _text,
-    "project": _project,
-    "reuse_factor": _count,
+    "part": str,
+    "project": _text(r"[A-Za-z_]\w*", "cannot name a C++ function"),
+    "reuse_factor": _text(r"0*[1-9]\d*", "is no whole number from 1 on", int),
     "softmax": _one_of(SOFTMAX),
     "strategy": _one_of(STRATEGIES),
-    "trace": _truth,
+    "trace": _text(
+        "(?i)true|false", "is neither true nor false", lambda text: text.lower() == "true"
+    ),
 }
 """Option -> what reads it; each is a field of :class:`Hls4mlOptions`."""
 
 _PER_INPUT: Mapping[str, tuple[str, Reader]] = {
     "input_range": ("ranges", _range),
-    "input_precision": ("precisions", _precision),
+    "input_precision": (
+        "precisions",
+        _text(
+            r" *(ap_|ac_)?u?(fixed *<[^<>]+>|int *< *\d+ *>) *",
+            "is no type; write it like fixed<16,6>",
+            lambda text: text.replace(" ", ""),
+        ),
+    ),
 }
 """Option of one input, as in ``input_range.x`` -> field and reader."""
