@@ -16,7 +16,7 @@ of a tie may be one step away from onnxruntime's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,6 @@ from qonnx_hub.executor.kernels.pool import placement_of, window_count, window_t
 from qonnx_hub.executor.kernels.quantize import KERNELS as STANDARD
 from qonnx_hub.executor.kernels.quantize import dynamic_quantization
 from qonnx_hub.executor.kernels.spec import Array, Factory, Kernel, KernelSpec, KernelTable
-
-_DOMAIN = "com.microsoft"
 
 
 def _single(parameter: Array | None, default: float) -> Array:
@@ -255,32 +253,28 @@ def _dynamic_matmul(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-KERNELS: KernelTable = {
-    (_DOMAIN, "DequantizeLinear"): STANDARD["", "DequantizeLinear"],
-    (_DOMAIN, "DynamicQuantizeMatMul"): served(_dynamic_matmul),
-    (_DOMAIN, "MatMulIntegerToFloat"): served(_matmul_to_float),
-    (_DOMAIN, "QGemm"): served(_gemm, "alpha", "transA", "transB"),
-    (_DOMAIN, "QLinearAdd"): _pairwise(
-        lambda a, a_scale, b, b_scale: a * a_scale + b * b_scale
-    ),
-    (_DOMAIN, "QLinearAveragePool"): _of_one(
+_OPERATORS: Mapping[str, Factory] = {
+    "DequantizeLinear": STANDARD["", "DequantizeLinear"],
+    "DynamicQuantizeMatMul": served(_dynamic_matmul),
+    "MatMulIntegerToFloat": served(_matmul_to_float),
+    "QGemm": served(_gemm, "alpha", "transA", "transB"),
+    "QLinearAdd": _pairwise(lambda a, a_scale, b, b_scale: a * a_scale + b * b_scale),
+    "QLinearAveragePool": _of_one(
         _average_pool, "ceil_mode", "channels_last", "count_include_pad", *ATTRIBUTES
     ),
-    (_DOMAIN, "QLinearConcat"): served(_concat, "axis"),
-    (_DOMAIN, "QLinearGlobalAveragePool"): _of_one(_mean, "channels_last"),
-    (_DOMAIN, "QLinearLeakyRelu"): _elementwise(
+    "QLinearConcat": served(_concat, "axis"),
+    "QLinearGlobalAveragePool": _of_one(_mean, "channels_last"),
+    "QLinearLeakyRelu": _elementwise(
         lambda x, alpha: np.where(x < 0, x * alpha, x), alpha=0.01
     ),
-    (_DOMAIN, "QLinearMul"): _pairwise(
-        lambda a, a_scale, b, b_scale: a * b * a_scale * b_scale
-    ),
-    (_DOMAIN, "QLinearReduceMean"): _of_one(_mean, "axes", "keepdims"),
-    (_DOMAIN, "QLinearSigmoid"): _elementwise(
-        lambda x: np.float32(1) / (np.float32(1) + np.exp(-x))
-    ),
-    (_DOMAIN, "QLinearSoftmax"): _of_one(_softmax, "axis", "opset"),
-    (_DOMAIN, "QLinearWhere"): stateless(
+    "QLinearMul": _pairwise(lambda a, a_scale, b, b_scale: a * b * a_scale * b_scale),
+    "QLinearReduceMean": _of_one(_mean, "axes", "keepdims"),
+    "QLinearSigmoid": _elementwise(lambda x: np.float32(1) / (np.float32(1) + np.exp(-x))),
+    "QLinearSoftmax": _of_one(_softmax, "axis", "opset"),
+    "QLinearWhere": stateless(
         lambda condition, *x: np.where(condition, *_all_recoded(x[:6], *x[6:]))
     ),
-    (_DOMAIN, "QuantizeLinear"): STANDARD["", "QuantizeLinear"],
+    "QuantizeLinear": STANDARD["", "QuantizeLinear"],
 }
+
+KERNELS: KernelTable = {("com.microsoft", op): kernel for op, kernel in _OPERATORS.items()}

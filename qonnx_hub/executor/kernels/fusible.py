@@ -84,16 +84,14 @@ def _quantizer(spec: KernelSpec) -> FusibleStage | None:
     if any(value is None or value.size != 1 for value in known):
         return None
     quant = dialect.make_quantizer(spec.op_type, spec.attributes, known, spec.name)
-    return FusibleStage(compile_float32(quant), not_below_zero=_clips_at_zero(quant))
-
-
-def _clips_at_zero(quant: Any) -> bool:
-    """Return whether a quantizer maps everything below zero to what it maps zero to."""
-    if not isinstance(quant, IntQuant) or quant.signed:
-        return False
-    if quant.scale is None or quant.zero_point is None:
-        return False
-    return bool(np.all(quant.scale > 0) and np.all(quant.zero_point == 0))
+    # Unsigned and without zero point: all below zero becomes what zero becomes.
+    clips = (
+        isinstance(quant, IntQuant)
+        and not quant.signed
+        and (quant.scale is not None and quant.zero_point is not None)
+        and bool(np.all(quant.scale > 0) and np.all(quant.zero_point == 0))
+    )
+    return FusibleStage(compile_float32(quant), not_below_zero=clips)
 
 
 def _known(make: StageMaker, *attributes: str) -> StageMaker:

@@ -28,8 +28,7 @@ def _matmul(a: Array, b: Array) -> Array:
     if a.ndim == 2 == b.ndim:
         # The same product; numpy gets there in half the time where it is small.
         return np.asarray(a.dot(b))
-    y = np.matmul(a, b)
-    return y if isinstance(y, np.ndarray) else np.asarray(y)
+    return np.asarray(np.matmul(a, b))
 
 
 def _gemm(spec: KernelSpec) -> Kernel:
@@ -71,11 +70,10 @@ def _einsum(spec: KernelSpec) -> Kernel:
     equation = spec.required("equation")
 
     def kernel(*operands: Array) -> Array:
-        dtype = operands[0].dtype
-        wide = [widened(operand) for operand in operands]
-        y = np.asarray(np.einsum(equation, *wide, optimize=len(operands) > 1))
+        several = len(operands) > 1
+        y = np.asarray(np.einsum(equation, *map(widened, operands), optimize=several))
         # A permutation or a diagonal of one operand may be a view of it.
-        return y.astype(dtype, copy=len(operands) == 1)
+        return y.astype(operands[0].dtype, copy=not several)
 
     return kernel
 

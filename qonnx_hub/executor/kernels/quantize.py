@@ -100,15 +100,11 @@ def _parameters(spec: KernelSpec, dtype: Numpy | None) -> Parameters:
         offset = expand(zero_point, shape)
         return expand(scale, shape), offset if dtype is None else offset.astype(dtype)
 
-    scale, zero_point = spec.constant(1), spec.constant(2)
-    if scale is None or (zero_point is None and spec.has_input(2)):
+    scale = spec.constant(1)
+    if scale is None or not spec.is_fixed(2):
         return prepare
-    known_scale, known_zero = scale, zero_point
-
-    @functools.lru_cache(maxsize=16)
-    def prepared(shape: tuple[int, ...]) -> tuple[Array, Array | None]:
-        return prepare(shape, known_scale, known_zero)
-
+    known = functools.partial(prepare, scale=scale, zero_point=spec.constant(2))
+    prepared = functools.lru_cache(maxsize=16)(known)
     return lambda shape, *_: prepared(shape)
 
 
@@ -157,10 +153,7 @@ def _quantize_linear(spec: KernelSpec) -> Kernel:
     saturates = bool(spec.attr("saturate", 1))
 
     def kernel(x: Array, scale: Array, zero_point: Array | None = None) -> Array:
-        dtype = known
-        if dtype is None:
-            assert zero_point is not None
-            dtype = zero_point.dtype
+        dtype = zero_point.dtype if known is None and zero_point is not None else known
         compute = arithmetic(x.dtype, scale.dtype)
         if x.dtype not in _FLOATS and x.dtype != np.int32:
             raise TypeError(f"QuantizeLinear takes floats or int32, not {x.dtype}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -144,29 +144,27 @@ def _top_k(spec: KernelSpec) -> Kernel:
     return kernel
 
 
+_FOLDS: Mapping[str, Fold] = {
+    "ReduceL1": lambda x, axes, keepdims: _sum(np.absolute(x), axes, keepdims),
+    "ReduceL2": lambda x, axes, keepdims: np.sqrt(
+        _sum(np.square(_as_real(x)), axes, keepdims)
+    ),
+    "ReduceLogSum": lambda x, axes, keepdims: np.log(_sum(_as_real(x), axes, keepdims)),
+    "ReduceLogSumExp": _log_sum_exp,
+    "ReduceMean": _mean,
+    "ReduceProd": _total(np.multiply.reduce),
+    "ReduceSum": _sum,
+    "ReduceSumSquare": lambda x, axes, keepdims: _sum(np.square(x), axes, keepdims),
+}
+"""Folds that short floats are widened for."""
+
 KERNELS: KernelTable = {
+    **{("", op): reduction(fold, widen=True) for op, fold in _FOLDS.items()},
     ("", "ArgMax"): _arg("argmax"),
     ("", "ArgMin"): _arg("argmin"),
     ("", "CumProd"): _accumulation(np.multiply, 1),
     ("", "CumSum"): _accumulation(np.add, 0),
-    ("", "ReduceL1"): reduction(
-        lambda x, axes, keepdims: _sum(np.absolute(x), axes, keepdims), widen=True
-    ),
-    ("", "ReduceL2"): reduction(
-        lambda x, axes, keepdims: np.sqrt(_sum(np.square(_as_real(x)), axes, keepdims)),
-        widen=True,
-    ),
-    ("", "ReduceLogSum"): reduction(
-        lambda x, axes, keepdims: np.log(_sum(_as_real(x), axes, keepdims)), widen=True
-    ),
-    ("", "ReduceLogSumExp"): reduction(_log_sum_exp, widen=True),
     ("", "ReduceMax"): reduction(_best(np.maximum.reduce, -1), widen=False),
-    ("", "ReduceMean"): reduction(_mean, widen=True),
     ("", "ReduceMin"): reduction(_best(np.minimum.reduce, 1), widen=False),
-    ("", "ReduceProd"): reduction(_total(np.multiply.reduce), widen=True),
-    ("", "ReduceSum"): reduction(_sum, widen=True),
-    ("", "ReduceSumSquare"): reduction(
-        lambda x, axes, keepdims: _sum(np.square(x), axes, keepdims), widen=True
-    ),
     ("", "TopK"): served(_top_k, "axis", "largest", "sorted"),
 }

@@ -123,8 +123,7 @@ def _flatten(spec: KernelSpec) -> Kernel:
     def kernel(x: Array) -> Array:
         if not -x.ndim <= axis <= x.ndim:
             raise ValueError(f"Flatten at axis {axis} of {x.ndim} dimensions")
-        shape = x.shape
-        return x.reshape(math.prod(shape[:axis]), math.prod(shape[axis:]))
+        return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
     return kernel
 
@@ -214,16 +213,15 @@ def _shape(spec: KernelSpec) -> Kernel:
 
 def _depth_to_space(spec: KernelSpec) -> Kernel:
     block, depth_first = _block(spec)
+    order = (0, 3, 4, 1, 5, 2) if depth_first else (0, 1, 4, 2, 5, 3)
 
     def kernel(x: Array) -> Array:
         n, c, h, w = x.shape
         depth, rest = divmod(c, block * block)
         if rest:
             raise ValueError(f"{c} channels do not fill blocks of {block} x {block}")
-        if depth_first:
-            blocks = x.reshape(n, block, block, depth, h, w).transpose(0, 3, 4, 1, 5, 2)
-        else:
-            blocks = x.reshape(n, depth, block, block, h, w).transpose(0, 1, 4, 2, 5, 3)
+        parts = (block, block, depth) if depth_first else (depth, block, block)
+        blocks = x.reshape(n, *parts, h, w).transpose(order)
         return np.reshape(blocks, (n, depth, h * block, w * block))
 
     return kernel
