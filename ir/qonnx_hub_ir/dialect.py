@@ -47,7 +47,14 @@ DOMAIN_ALIASES = frozenset(
 
 OPERATOR_ALIASES: Mapping[str, str] = {"IntQuant": "Quant"}
 
-QUANTIZERS = frozenset({"Quant", "BipolarQuant", "FloatQuant", "Trunc"})
+_KINDS: Mapping[str, Any] = {
+    "Quant": IntQuant,
+    "BipolarQuant": BipolarQuant,
+    "FloatQuant": FloatQuant,
+    "Trunc": Trunc,
+}
+
+QUANTIZERS = frozenset(_KINDS)
 
 THRESHOLDS = "MultiThreshold"
 """Operator of the canonical domain that counts thresholds; see
@@ -89,27 +96,31 @@ ORDER = "zero_point_after_rounding"
 """Attribute of Quant that QONNX does not know: the order of QuantizeLinear. Written only where
 it holds, so that a file without it is plain QONNX."""
 
-INPUT_NAMES: Mapping[str, tuple[str, ...]] = {
-    "Quant": ("x", "scale", "zero point", "bit width"),
-    "BipolarQuant": ("x", "scale"),
-    "FloatQuant": (
-        "x",
-        "scale",
-        "exponent bit width",
-        "mantissa bit width",
-        "exponent bias",
-        "max_val",
-    ),
-    "Trunc": (
-        "x",
-        "scale",
-        "zero point",
-        "input bit width",
-        "output scale",
-        "output bit width",
-    ),
+ROUNDING = "rounding_mode"
+"""Attribute of all quantizers but BipolarQuant; every other one is the name of a field."""
+
+_SCALE = {"scale": "scale"}
+_UNIFORM = {**_SCALE, "zero_point": "zero point"}
+
+PARAMETERS: Mapping[str, Mapping[str, str]] = {
+    "Quant": {**_UNIFORM, "bits": "bit width"},
+    "BipolarQuant": _SCALE,
+    "FloatQuant": {
+        **_SCALE,
+        "exponent_bits": "exponent bit width",
+        "mantissa_bits": "mantissa bit width",
+        "exponent_bias": "exponent bias",
+        "max_val": "max_val",
+    },
+    "Trunc": {
+        **_UNIFORM,
+        "in_bits": "input bit width",
+        "out_scale": "output scale",
+        "out_bits": "output bit width",
+    },
 }
-"""Inputs in order. Version 1 of Trunc has no output scale."""
+"""Operator -> fields of its dataclass that are inputs, in order, and what messages call them.
+Version 1 of Trunc has no output scale."""
 
 _ROUNDING_ALIASES: Mapping[str, Rounding] = {
     **{mode.value: mode for mode in Rounding},
@@ -166,10 +177,8 @@ def is_thresholds(node: Node) -> bool:
 
 def input_names(node: Node) -> tuple[str, ...]:
     """Return the names of a quantizer's inputs in order, in the version that the node has."""
-    names = INPUT_NAMES[node.op_type]
-    if node.op_type == "Trunc" and len(node.inputs) == len(names) - 1:
-        return names[:4] + names[5:]
-    return names
+    names = PARAMETERS[node.op_type]
+    return ("x", *(names[field] for field in _fields(node.op_type, len(node.inputs) - 1)))
 
 
 def input_problem(node: Node) -> str:
@@ -188,7 +197,7 @@ def input_problem(node: Node) -> str:
 def known_attributes(node: Node) -> dict[str, int | str]:
     """Return the attributes that a quantizer can have, with their defaults."""
     defaults = dict(DEFAULTS[node.op_type])
-    if node.op_type == "Trunc" and len(node.inputs) < len(INPUT_NAMES["Trunc"]):
+    if node.op_type == "Trunc" and len(node.inputs) <= len(PARAMETERS["Trunc"]):
         del defaults["signed"], defaults["narrow"]
     return defaults
 
@@ -248,47 +257,31 @@ def make_quantizer(
     Raises:
         SourceError: An unknown rounding mode.
     """
-    if op_type == "BipolarQuant":
-        return BipolarQuant(known[0])
-    values = {**DEFAULTS[op_type], **attributes}
-    rounding = parse_rounding(str(values["rounding_mode"]), where)
-    if op_type == "FloatQuant":
-        scale, exponent, mantissa, bias, max_val = known
-        return FloatQuant(
-            scale,
-            exponent,
-            mantissa,
-            bias,
-            max_val,
-            has_inf=bool(values["has_inf"]),
-            has_nan=bool(values["has_nan"]),
-            has_subnormal=bool(values["has_subnormal"]),
-            saturation=bool(values["saturation"]),
-            rounding=rounding,
-        )
-    if op_type == "Trunc" and len(known) == 4:
-        return Trunc(
-            known[0], known[1], known[2], None, known[3], rounding=rounding, version=1
-        )
-    signed, narrow = bool(values["signed"]), bool(values["narrow"])
-    if op_type == "Trunc":
-        scale, zero, in_bits, out_scale, out_bits = known
-        return Trunc(scale, zero, in_bits, out_scale, out_bits, signed, narrow, rounding)
-    scale, zero, bits = known
-    return IntQuant(scale, zero, bits, signed, narrow, rounding, bool(values[ORDER]))
+    names, options = _fields(op_type, len(known)), dict(DEFAULTS[op_type])
+    values: dict[str, Any] = dict(zip(names, known, strict=True))
+    if op_type == "Trunc" and "out_scale" not in names:
+        options = {ROUNDING: options[ROUNDING]}
+        values.update(out_scale=None, version=1)
+    for name, default in options.items():
+        given = attributes.get(name, default)
+        if name == ROUNDING:
+            values["rounding"] = parse_rounding(str(given), where)
+        else:
+            values[name] = bool(given)
+    quantizer: Quantizer = _KINDS[op_type](**values)
+    return quantizer
 
 
 def parameter_fields(quant: Quantizer) -> tuple[str, ...]:
     """Return the names of the quantizer's parameters, in input order."""
-    if isinstance(quant, BipolarQuant):
-        return ("scale",)
-    if isinstance(quant, IntQuant):
-        return ("scale", "zero_point", "bits")
-    if isinstance(quant, FloatQuant):
-        return ("scale", "exponent_bits", "mantissa_bits", "exponent_bias", "max_val")
-    if quant.version == 1:
-        return ("scale", "zero_point", "in_bits", "out_bits")
-    return ("scale", "zero_point", "in_bits", "out_scale", "out_bits")
+    is_old = isinstance(quant, Trunc) and quant.version == 1
+    return _fields(operator_of(quant), 4 if is_old else None)
+
+
+def _fields(op_type: str, count: int | None) -> tuple[str, ...]:
+    """Return the parameters of an operator; version 1 of Trunc is told by its count."""
+    is_old = op_type == "Trunc" and count == 4
+    return tuple(n for n in PARAMETERS[op_type] if not (is_old and n == "out_scale"))
 
 
 def with_parameters(quant: Quantizer, values: Sequence[Array]) -> Quantizer:
@@ -309,25 +302,14 @@ def operator_of(quant: Quantizer) -> str:
 
 def attributes_of(quant: Quantizer) -> dict[str, int | str]:
     """Return the quantizer's attributes in ONNX spelling, but :data:`ORDER` where false."""
-    if isinstance(quant, BipolarQuant):
-        return {}
-    rounding: dict[str, int | str] = {"rounding_mode": str(quant.rounding)}
-    if isinstance(quant, FloatQuant):
-        return {
-            "has_inf": int(quant.has_inf),
-            "has_nan": int(quant.has_nan),
-            "has_subnormal": int(quant.has_subnormal),
-            "saturation": int(quant.saturation),
-            **rounding,
-        }
+    names = tuple(DEFAULTS[operator_of(quant)])
     if isinstance(quant, Trunc) and quant.version == 1:
-        return rounding
-    order = isinstance(quant, IntQuant) and quant.zero_point_after_rounding
+        names = (ROUNDING,)
+    values = {n: getattr(quant, "rounding" if n == ROUNDING else n) for n in names}
     return {
-        "signed": int(quant.signed),
-        "narrow": int(quant.narrow),
-        **rounding,
-        **({ORDER: 1} if order else {}),
+        name: str(value) if name == ROUNDING else int(value)
+        for name, value in values.items()
+        if value or name != ORDER
     }
 
 
@@ -348,25 +330,22 @@ def quantizer_node(
     Raises:
         ValueError: A parameter is neither known nor given in ``dynamic``.
     """
-    inputs = [x]
-    labels = INPUT_NAMES[operator_of(quant)]
-    if isinstance(quant, Trunc) and quant.version == 1:
-        labels = labels[:4] + labels[5:]
-    for position, known in enumerate(parameters(quant), start=1):
+    inputs, kind = [x], operator_of(quant)
+    for position, field in enumerate(parameter_fields(quant), start=1):
+        known, label = getattr(quant, field), PARAMETERS[kind][field]
         if position in dynamic:
             inputs.append(dynamic[position])
             continue
         if known is None:
-            raise ValueError(f"{labels[position]} of '{name}' is not known")
-        label = f"{name}_{labels[position].replace(' ', '_')}"
-        inputs.append(add_initializer(graph, label, known))
+            raise ValueError(f"{label} of '{name}' is not known")
+        inputs.append(add_initializer(graph, f"{name}_{label.replace(' ', '_')}", known))
     attributes = [
         onnx_ir.AttrString(key, value)
         if isinstance(value, str)
         else Attr(key, onnx_ir.AttributeType.INT, value)
         for key, value in attributes_of(quant).items()
     ]
-    node = Node(DOMAIN, operator_of(quant), inputs, attributes, num_outputs=1, name=name)
+    node = Node(DOMAIN, kind, inputs, attributes, num_outputs=1, name=name)
     out = node.outputs[0]
     out.name, out.type, out.shape = f"{name}_out0", x.type, x.shape
     return node

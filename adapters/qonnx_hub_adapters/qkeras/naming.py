@@ -135,5 +135,5 @@ def _constant_names(graph: Graph, kept: Collection[str]) -> list[tuple[Value, st
 def _parameter(value: Value, index: int) -> str:
     node = next(iter(value.uses())).node
     if dialect.is_quantizer(node):
-        return dialect.INPUT_NAMES[node.op_type][index].replace(" ", "_")
+        return dialect.input_names(node)[index].replace(" ", "_")
     return f"input{index}"

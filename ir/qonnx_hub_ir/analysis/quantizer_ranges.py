@@ -280,7 +280,7 @@ def _counted(step: Array, offset: Array, low: Array, high: Array) -> ValueInfo:
 
 
 CUSTOM_RULES: RuleTable = {
-    **dict.fromkeys(dialect.INPUT_NAMES, _quantize),
+    **dict.fromkeys(dialect.QUANTIZERS, _quantize),
     dialect.THRESHOLDS: _multi_threshold,
 }
 """Rules of the quantizers' own domain."""

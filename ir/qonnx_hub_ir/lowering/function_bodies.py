@@ -27,7 +27,7 @@ PORTABLE_ROUNDINGS = tuple(mode for mode in Rounding if dialect.is_known_to_qonn
 
 def text_of(variant: Variant) -> str:
     """Return the function in ONNX's textual syntax."""
-    count = len(dialect.INPUT_NAMES[variant.op_type]) - 1
+    count = len(dialect.PARAMETERS[variant.op_type])
     count -= variant.op_type == "Trunc" and variant.version == 1
     quant = dialect.make_quantizer(variant.op_type, {}, [None] * count, "")
     attributes = ", ".join(dialect.attributes_of(quant))

@@ -30,7 +30,7 @@ def scale_directions(node: Node) -> tuple[int, ...]:
 
 
 def _qonnx(name: str, **traits: Any) -> Operator:
-    others = (word.replace(" ", "_") for word in dialect.INPUT_NAMES[name][1:])
+    others = (word.replace(" ", "_") for word in dialect.PARAMETERS[name].values())
     return row(
         *(dialect.DOMAIN, Family.QUANTIZER, name, " +".join(("values", *others))),
         elementwise=True,
