@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 import onnx.defs
@@ -92,40 +92,27 @@ def _check_node(node: Node, model: Model) -> Iterator[Issue]:
         return
     if dialect.is_quantizer(node):
         yield from _check_quantizer(node)
-        return
-    if dialect.is_thresholds(node):
+    elif dialect.is_thresholds(node):
         yield from _check_thresholds(node)
-        return
-    if im2col.is_im2col(node):
+    elif im2col.is_im2col(node):
         yield from (Issue(label(node), rule) for rule in im2col.rules_broken(node))
-        return
-    if node.domain == dialect.CHANNELS_LAST_DOMAIN:
+    elif node.domain == dialect.CHANNELS_LAST_DOMAIN:
         if node.op_type not in dialect.CHANNELS_LAST_OPERATORS:
             yield Issue(label(node), f"unknown operator of domain '{node.domain}'")
-        return
-    if node.domain == onnxruntime_operators.DOMAIN:
+    elif node.domain == onnxruntime_operators.DOMAIN:
         yield from _check_contrib(node)
-        return
-    yield from _check_standard(node, model.opset_imports[node.domain])
+    else:
+        yield from _check_standard(node, model.opset_imports[node.domain])
 
 
 def _check_contrib(node: Node) -> Iterator[Issue]:
     signature = onnxruntime_operators.OPERATORS.get(node.op_type)
     if signature is None:
-        yield Issue(
-            label(node), f"unknown operator '{node.op_type}' in domain '{node.domain}'"
-        )
+        rule = f"unknown operator '{node.op_type}' in domain '{node.domain}'"
+        yield Issue(label(node), rule)
         return
-    for name in sorted(set(node.attributes) - signature.attributes):
-        yield Issue(label(node), f"unknown attribute '{name}'")
-    for name in sorted(signature.required - set(node.attributes)):
-        yield Issue(label(node), f"required attribute '{name}' is missing")
-    given = len(node.inputs)
-    if not signature.lowest <= given <= signature.most:
-        yield Issue(
-            label(node),
-            f"takes {signature.lowest} to {signature.most} inputs, {given} are given",
-        )
+    yield from _check_attributes(node, signature.attributes, sorted(signature.required))
+    yield from _check_count(node, signature.lowest, signature.most)
 
 
 def _check_standard(node: Node, version: int) -> Iterator[Issue]:
@@ -138,26 +125,31 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
         return
     if schema.deprecated:
         yield Issue(label(node), f"operator '{node.op_type}' is removed in opset {version}")
+    required = [name for name, attribute in schema.attributes.items() if attribute.required]
+    yield from _check_attributes(node, schema.attributes, required)
+    yield from _check_count(node, schema.min_input, schema.max_input)
+
+
+def _check_attributes(
+    node: Node, known: Container[str], required: Sequence[str] = ()
+) -> Iterator[Issue]:
     for name in node.attributes:
-        if name not in schema.attributes:
+        if name not in known:
             yield Issue(label(node), f"unknown attribute '{name}'")
-    for name, attribute in schema.attributes.items():
-        if attribute.required and name not in node.attributes:
+    for name in required:
+        if name not in node.attributes:
             yield Issue(label(node), f"required attribute '{name}' is missing")
+
+
+def _check_count(node: Node, lowest: int, most: int) -> Iterator[Issue]:
     given = len(node.inputs)
-    if not schema.min_input <= given <= schema.max_input:
-        yield Issue(
-            label(node),
-            f"takes {schema.min_input} to {schema.max_input} inputs, {given} are given",
-        )
+    if not lowest <= given <= most:
+        yield Issue(label(node), f"takes {lowest} to {most} inputs, {given} are given")
 
 
 def _check_quantizer(node: Node) -> Iterator[Issue]:
     where = label(node)
-    known = dialect.known_attributes(node)
-    for name in node.attributes:
-        if name not in known:
-            yield Issue(where, f"unknown attribute '{name}'")
+    yield from _check_attributes(node, dialect.known_attributes(node))
     problem = dialect.input_problem(node)
     if problem:
         yield Issue(where, problem)
@@ -181,11 +173,7 @@ def _check_quantizer(node: Node) -> Iterator[Issue]:
 
 def _check_thresholds(node: Node) -> Iterator[Issue]:
     where = label(node)
-    for name in node.attributes:
-        if name not in dialect.THRESHOLD_ATTRIBUTES:
-            yield Issue(where, f"unknown attribute '{name}'")
-    if "out_dtype" not in node.attributes:
-        yield Issue(where, "required attribute 'out_dtype' is missing")
+    yield from _check_attributes(node, dialect.THRESHOLD_ATTRIBUTES, ["out_dtype"])
     if len(node.inputs) != 2 or None in node.inputs:
         yield Issue(where, f"takes the inputs x, thresholds; {len(node.inputs)} are given")
         return
