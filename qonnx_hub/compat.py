@@ -17,18 +17,6 @@ from qonnx_hub_adapters.qonnx.exporter import QonnxExporter
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.passes import ChangeLayout
 
-_WITHOUT_EFFECT = {
-    "custom_ops": "operators are not tagged with domains of your own",
-    "custom_op_handlers": "handlers of tf2onnx are not called",
-    "custom_rewriter": "rewriters of tf2onnx are not called",
-    "extra_opset": "the file imports what it uses",
-    "shape_override": "shapes are those of the model",
-    "target": "there are no workarounds for single targets",
-    "large_model": "weights beyond 2 GiB are written beside the file",
-    "optimizers": "the graph is cleaned in one way",
-}
-"""Arguments of the old call that changed how tf2onnx works, and why they are refused."""
-
 
 def from_keras(
     model: Any,
@@ -76,20 +64,23 @@ def from_keras(
         SourceError: The model cannot be traced or converted.
         UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
     """
-    steering = {
-        "custom_ops": custom_ops,
-        "custom_op_handlers": custom_op_handlers,
-        "custom_rewriter": custom_rewriter,
-        "extra_opset": extra_opset,
-        "shape_override": shape_override,
-        "target": target,
-        "large_model": large_model or None,
-    }
-    for argument, value in steering.items():
+    large = large_model or None
+    # Arguments that changed how tf2onnx works, and why they are refused.
+    for argument, value, why in (
+        ("custom_ops", custom_ops, "operators are not tagged with domains of your own"),
+        ("custom_op_handlers", custom_op_handlers, "handlers of tf2onnx are not called"),
+        ("custom_rewriter", custom_rewriter, "rewriters of tf2onnx are not called"),
+        ("extra_opset", extra_opset, "the file imports what it uses"),
+        ("shape_override", shape_override, "shapes are those of the model"),
+        ("target", target, "there are no workarounds for single targets"),
+        (
+            "large_model",
+            large_model or None,
+            "weights beyond 2 GiB are written beside the file",
+        ),
+    ):
         if value is not None:
-            raise UsageError(
-                f"from_keras: '{argument}' is refused: {_WITHOUT_EFFECT[argument]}"
-            )
+            raise UsageError(f"from_keras: '{argument}' is refused: {why}")
     options = ImportOptions(custom_objects=custom_objects or {})
     ir = QkerasImporter().load(model, options)
     _fix_inputs(ir, input_signature)

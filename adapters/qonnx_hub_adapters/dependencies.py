@@ -67,6 +67,11 @@ def quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
+def one_line(error: BaseException) -> str:
+    """Return the whole text of an error without line breaks."""
+    return " ".join(str(error).split())
+
+
 def first_line(error: BaseException) -> str:
     """Return the type of an error and the first line of its text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -15,7 +15,7 @@ from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.describe import describe_number
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, producer
 from qonnx_hub_ir.quantizers import Rounding, changed_fields
 from qonnx_hub_ir.verify import label
 
@@ -130,14 +130,14 @@ def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -
     changes = [*_signature_changes(a, b)]
     changes += [_gone(node, "missing") for node in a.graph if node not in matched_a]
     changes += [_gone(node, "added") for node in b.graph if node not in matched_b]
-    constants_a, constants_b = _constants(a), _constants(b)
     weights: list[WeightChange] = []
     notes: list[str] = []
+    constants = _constants(a) | _constants(b)
     for one, other in pairs.items():
         is_quantizer = dialect.is_quantizer(one) and dialect.is_quantizer(other)
         changes += (_quantizer_changes if is_quantizer else _attribute_changes)(one, other)
         changes += _wiring_changes(one, other, pairs)
-        _compare_weights(one, other, (constants_a, constants_b), weights, notes)
+        _compare_weights(one, other, constants, weights, notes)
     return Difference(
         name_a, name_b, len(pairs), by_position, tuple(changes), tuple(weights), tuple(notes)
     )
@@ -242,16 +242,15 @@ def _described(value: Value | None) -> str:
     return f"{value.name} {kind.lower()}[{shape}]"
 
 
-def _quantizer_changes(a: Node, b: Node) -> list[Change]:
+def _quantizer_changes(a: Node, b: Node) -> Iterator[Change]:
     first, second = dialect.read_quantizer(a), dialect.read_quantizer(b)
     names = (label(a), label(b))
     if type(first) is not type(second):
-        return [Change(*names, "quantizer", "operator", a.op_type, b.op_type)]
-    found = []
+        yield Change(*names, "quantizer", "operator", a.op_type, b.op_type)
+        return
     for field in changed_fields(first, second):
         words = _change_in_words(getattr(first, field), getattr(second, field))
-        found.append(Change(*names, "quantizer", field, *words))
-    return found
+        yield Change(*names, "quantizer", field, *words)
 
 
 def _change_in_words(before: Any, after: Any) -> tuple[str, str]:
@@ -273,39 +272,31 @@ def _in_words(value: Any) -> str:
     return str(value) if isinstance(value, (Rounding, str, int, float)) else repr(value)
 
 
-def _attribute_changes(a: Node, b: Node) -> list[Change]:
+def _attribute_changes(a: Node, b: Node) -> Iterator[Change]:
     names = (label(a), label(b))
     if (a.domain, a.op_type) != (b.domain, b.op_type):
-        return [Change(*names, "operator", "operator", a.op_type, b.op_type)]
-    found = []
+        yield Change(*names, "operator", "operator", a.op_type, b.op_type)
+        return
     for key in dict.fromkeys((*a.attributes, *b.attributes)):
-        ends = []
-        for node in (a, b):
-            value = attribute(node, key, "not given")
-            ends.append(
-                ", ".join(map(str, value if isinstance(value, (list, tuple)) else [value]))
-            )
-        if ends[0] != ends[1]:
-            found.append(Change(*names, "attribute", key, *ends))
-    return found
+        values = [attribute(node, key, "not given") for node in (a, b)]
+        lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
+        before, after = (", ".join(map(str, items)) for items in lists)
+        if before != after:
+            yield Change(*names, "attribute", key, before, after)
 
 
-def _wiring_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> list[Change]:
-    """Return inputs that come from other nodes than those that were matched."""
+def _wiring_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> Iterator[Change]:
+    """Give the inputs that come from other nodes than those that were matched."""
     names = (label(a), label(b))
-    found = []
     if len(a.inputs) != len(b.inputs) and not dialect.is_quantizer(a):
         counts = (str(len(a.inputs)), str(len(b.inputs)))
-        found.append(Change(*names, "wiring", "number of inputs", *counts))
+        yield Change(*names, "wiring", "number of inputs", *counts)
     for index, (one, other) in enumerate(zip(a.inputs, b.inputs, strict=False)):
-        first = None if one is None else one.producer()
-        second = None if other is None else other.producer()
+        first, second = producer(one), producer(other)
         if first is None or second is None or pairs.get(first, second) is second:
             continue
         if second in pairs.values():
-            ends = (label(first), label(second))
-            found.append(Change(*names, "wiring", f"input {index}", *ends))
-    return found
+            yield Change(*names, "wiring", f"input {index}", label(first), label(second))
 
 
 def _constants(model: Model) -> dict[Value, Constant]:
@@ -318,7 +309,7 @@ def _constants(model: Model) -> dict[Value, Constant]:
 def _compare_weights(
     a: Node,
     b: Node,
-    constants: tuple[Mapping[Value, Constant], Mapping[Value, Constant]],
+    constants: Mapping[Value, Constant],
     weights: list[WeightChange],
     notes: list[str],
 ) -> None:
@@ -330,17 +321,14 @@ def _compare_weights(
     is_quantizer = dialect.is_quantizer(a)
     inputs = list(zip(a.inputs, b.inputs, strict=False))
     for one, other in inputs[:1] if is_quantizer else inputs:
-        if one is None or other is None:
+        if one is None or other is None or not {one, other} <= constants.keys():
             continue
-        stored, other_stored = constants[0].get(one), constants[1].get(other)
-        if stored is None or other_stored is None:
-            continue
-        name, differ = str(one.name), _differ(stored, other_stored)
-        before, after = stored, other_stored
+        before, after = constants[one], constants[other]
+        name, differ = str(one.name), _differ(before, after)
+        made, other_made = a.outputs[0], b.outputs[0]
         if is_quantizer:
-            made, other_made = constants[0].get(a.outputs[0]), constants[1].get(b.outputs[0])
-            if made is not None and other_made is not None:
-                before, after = made, other_made
+            if made in constants and other_made in constants:
+                before, after = constants[made], constants[other_made]
         elif one.producer() is not None:
             # Compared where it was quantized.
             continue

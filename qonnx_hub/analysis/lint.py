@@ -13,7 +13,7 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.runners.sides import ORT_OPTIMIZED, OrtRunner
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.io.registry import lint_targets
-from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_adapters.dependencies import is_installed, one_line
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx
@@ -101,7 +101,6 @@ def _on_onnxruntime(written: Model, found: list[LintFinding]) -> list[LintFindin
     try:
         OrtRunner(in_one_message(written), "the file", optimize=ORT_OPTIMIZED).ready()
     except HubError as error:
-        text = " ".join(str(error).split())
         reason, remedy = "is not loaded with default options", "convert it with --to qcdq"
-        return [LintFinding(Severity.REFUSED, "", "model", reason, text, remedy)]
+        return [LintFinding(Severity.REFUSED, "", "model", reason, one_line(error), remedy)]
     return []

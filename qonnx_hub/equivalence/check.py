@@ -34,7 +34,6 @@ from qonnx_hub.equivalence.inputs.batches import (
     read_batches,
     run_length,
 )
-from qonnx_hub.equivalence.inputs.boundary import Coverage
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import (
     CheckResult,
@@ -62,13 +61,7 @@ def check_runners(
 
 
 def check_sides(
-    a: Runner,
-    b: Runner,
-    source: InputSource,
-    options: CheckOptions,
-    *,
-    seed: int | None = None,
-    coverage: tuple[Coverage, ...] = (),
+    a: Runner, b: Runner, source: InputSource, options: CheckOptions
 ) -> CheckResult:
     """Return how side ``b`` compares to side ``a``, the reference.
 
@@ -77,8 +70,6 @@ def check_sides(
         b: The other side.
         source: Inputs by the names of ``a``.
         options: What to compare, and how strictly; what they say of inputs is not looked at.
-        seed: Seed of the inputs, for the report.
-        coverage: Thresholds that the inputs meet, for the report.
 
     Raises:
         UsageError: The sides cannot be compared, or nothing would be.
@@ -115,7 +106,12 @@ def check_sides(
         notes += more
     elif layers:
         unobserved = find_unobserved(a, b, spec.all_pairs, SampleBatch(0, 0, source.feeds(0)))
-        notes += [_describe_unobserved(one) for one in unobserved]
+        for one in unobserved:
+            ours, theirs = one.values or (0.0, 0.0)
+            notes.append(
+                f"no input shows it, but quantizer '{one.layer}' differs ({one.cause}: "
+                f"{one.words}): it makes {ours!r} of {one.operand!r}, the other {theirs!r}"
+            )
     rows = []
     for pair, comparison in compared.items():
         alone = diagnosis.isolated.get(pair)
@@ -136,24 +132,14 @@ def check_sides(
         layer_rows=tuple(rows) if layers else (),
         latent=tuple(unobserved),
         failing=failing,
-        coverage=coverage,
         score=found.score,
         quantizers=list_quantizers(a.model),
-        seed=seed,
         environment=describe_environment(),
     )
 
 
 def _summarized(spec: ComparisonSpec, pair: Pair, found: Tally) -> TensorComparison:
     return summarize(found, pair.a, pair.b, spec.steps.get(pair.a))
-
-
-def _describe_unobserved(one: Explanation) -> str:
-    ours, theirs = one.values or (0.0, 0.0)
-    return (
-        f"no input shows it, but quantizer '{one.layer}' differs ({one.cause}: {one.words}): "
-        f"it makes {ours!r} of {one.operand!r}, the other {theirs!r}"
-    )
 
 
 def _explain(

@@ -89,7 +89,10 @@ def cut_at(
             reroute(value, entry)
             copy.graph.inputs.append(entry)
     for name, array in constants.items():
-        reroute(values[name], _initializer(copy, name + CUT, array))
+        # With its own strides: matrix products round by the layout of their operands in
+        # memory, and a copy in another layout would bring noise of its own.
+        tensor = onnx_ir.tensor(array)
+        reroute(values[name], dialect.register_tensor(copy.graph, name + CUT, tensor))
     outputs = set(copy.graph.outputs)
     for node in reversed(list(copy.graph)):
         if not any(v in outputs or v.uses() for v in node.outputs):
@@ -109,19 +112,6 @@ def slice_feeds(model: Model, given: Mapping[str, Array], feeds: Feeds) -> dict[
         name: given[name.removesuffix(CUT)] if name.endswith(CUT) else feeds[name]
         for name in names
     }
-
-
-def _initializer(model: Model, name: str, array: Array) -> Value:
-    """Return a new initializer that holds an array with its own strides.
-
-    Matrix products round by the layout of their operands in memory: a copy in another layout
-    would bring noise of its own.
-    """
-    tensor = onnx_ir.tensor(array, name=name)
-    kind = onnx_ir.TensorType(tensor.dtype)
-    value = Value(name=name, shape=onnx_ir.Shape(array.shape), type=kind, const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
 
 
 def reroute(value: Value, target: Value) -> None:

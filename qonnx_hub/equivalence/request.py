@@ -133,9 +133,8 @@ def check_request(
             b = named_like(b, a.model)
     source, coverage = _inputs(a, b, options)
     seed = None if options.inputs is not None else options.seed
-    if options.level == "proof":
-        return _prove(a, b, source, options, seed, coverage)
-    result = check_sides(a, b, source, options, seed=seed, coverage=coverage)
+    answer = _prove if options.level == "proof" else check_sides
+    result = answer(a, b, source, options)
     records = [side for side in (a, b) if isinstance(side, RecordedRunner)]
     notes = [note for record in records for note in record.notes]
     strict = options.tolerance == Tolerance()
@@ -144,7 +143,8 @@ def check_request(
             "fixed-point sums are exact where float32 rounds: --rtol 1e-5 --atol 1e-5 looks "
             "past that, for the first layer that computes other values"
         )
-    return dataclasses.replace(result, notes=(*result.notes, *notes))
+    notes = [*result.notes, *notes]
+    return dataclasses.replace(result, notes=tuple(notes), seed=seed, coverage=coverage)
 
 
 def _inputs(
@@ -180,14 +180,7 @@ def _inputs(
     return ChainedInputs((source, beside)), coverage
 
 
-def _prove(
-    a: Runner,
-    b: Runner,
-    source: InputSource,
-    options: CheckOptions,
-    seed: int | None,
-    coverage: tuple[Coverage, ...],
-) -> CheckResult:
+def _prove(a: Runner, b: Runner, source: InputSource, options: CheckOptions) -> CheckResult:
     """Return the result with a certificate; samples are run as well, to be sure."""
     from qonnx_hub.equivalence.proof.prove import prove_models
 
@@ -200,7 +193,7 @@ def _prove(
         feeds = renamed(found.feeds, a)
         shown = GivenInputs(feeds, unit, "the counterexample of the proof")
         source = ChainedInputs((source, shown))
-    result = check_sides(a, b, source, options, seed=seed, coverage=coverage)
+    result = check_sides(a, b, source, options)
     notes = [*result.notes, *(f"not proven: {item}" for item in certificate.unmatched)]
     if found is not None:
         read = "" if found.input_value is None else f" of {found.input_value!r}"

@@ -186,15 +186,10 @@ def _compare(
         names = ", ".join(sorted(values))
         notes.append(f"the values may differ: {names} changes them by intention")
         return result
-    _require_promise(result, loose, label)
-    return result
-
-
-def _require_promise(result: CheckResult, loose: bool, label: str) -> None:
     flipped = sum(output.differing for output in result.outputs)
     compared = sum(output.count for output in result.outputs)
     if result or (loose and flipped <= FLIPPED_SHARE * compared):
-        return
+        return result
     raise ConversionError(
         f"the passes changed what {label} computes: {result.summary()}; nothing was written. "
         "This is a defect of a pass: run them one by one to find it"

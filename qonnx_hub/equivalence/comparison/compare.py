@@ -383,12 +383,15 @@ def summarize(found: Tally, name: str, other: str, step: Array | None) -> Tensor
     )
 
 
-def aligned(a: Array, b: Array) -> Array | None:
+def aligned(a: Array | None, b: Array | None) -> Array | None:
     """Return ``b`` in the shape of ``a``, or ``None`` where they hold different things.
 
     Channels-last values are transposed to channels-first and back, and axes of length one are
     added or dropped, as far as the shapes alone say so.
     """
+    # A sequence or a missing optional value is no array.
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return None
     if a.shape == b.shape:
         return b
     if a.ndim == b.ndim and a.ndim > 2:

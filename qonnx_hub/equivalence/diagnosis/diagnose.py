@@ -8,7 +8,7 @@ fault is mended in a copy: only if the copy then agrees is it called the cause.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx_ir import Node
@@ -28,7 +28,12 @@ from qonnx_hub.equivalence.diagnosis.isolation import (
     gather_groups,
     isolate,
 )
-from qonnx_hub.equivalence.diagnosis.layer_causes import CutLayer, explain_layer, noise_of
+from qonnx_hub.equivalence.diagnosis.layer_causes import (
+    CutLayer,
+    CutSide,
+    explain_layer,
+    noise_of,
+)
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Cause,
     Explanation,
@@ -161,7 +166,7 @@ class _Examiner:
         quant = known_quantizer(node)
         if node is None or quant is None:
             return explain_layer(layer), Seen(ours, ours, theirs)
-        x = self._operand(layer, node)
+        x = self._operand(layer.a, node)
         if x is None or x.shape != ours.shape or x.dtype.kind != "f":
             return Reason(Cause.UNKNOWN, "what it reads is not known"), None
         seen = Seen(x, ours, theirs)
@@ -192,33 +197,23 @@ class _Examiner:
         given = {p.a: group.a[p.a] for p in self.pairs if p.b in group.given}
         known_a = {name: x for name, x in given.items() if name != pair.a}
         known_b = {name: x for name, x in group.given.items() if name != pair.b}
-        return CutLayer(
-            a=self.a,
-            b=self.b if self.is_isolated else None,
-            pair=pair,
-            known_a=known_a,
-            known_b=known_b,
-            feeds_a=group.feeds,
-            feeds_b=group.there,
-            ours=ours,
-            theirs=theirs,
-            nodes_a=nodes_between(self.a.model, known_a, pair.a),
-            nodes_b=() if self.b is None else nodes_between(self.b.model, known_b, pair.b),
-        )
+        nodes = nodes_between(self.a.model, known_a, pair.a)
+        a, b = CutSide(self.a, pair.a, known_a, group.feeds, nodes), None
+        if self.b is not None and self.is_isolated:
+            nodes = nodes_between(self.b.model, known_b, pair.b)
+            b = CutSide(self.b, pair.b, known_b, group.there, nodes)
+        return CutLayer(a, b, ours, theirs)
 
-    def _operand(self, layer: CutLayer, node: Node) -> Array | None:
+    def _operand(self, side: CutSide, node: Node) -> Array | None:
         """Return what the reference's quantizer read."""
         value = node.inputs[0]
         constant = self.a.constant(value)
         if value is None or constant is not None:
             return constant
         name = str(value.name)
-        if name in layer.known_a:
-            return layer.known_a[name]
-        if value.is_graph_input():
-            return layer.feeds_a[name]
-        found = self.a.run([name], layer.known_a, layer.feeds_a)
-        return None if found is None else found[name]
+        if name in side.known:
+            return side.known[name]
+        return side.feeds[name] if value.is_graph_input() else replace(side, name=name).run()
 
     def _probe(self, layer: CutLayer, node: Node, quant: Quantizer, x: Array) -> Seen | None:
         """Return both quantizers' answers to ties, limits and the floats beside them.
@@ -234,35 +229,28 @@ class _Examiner:
         values, name = probe_values(quant, x.shape, x.dtype), str(value.name)
         if values is None:
             return None
-        known, feeds = dict(layer.known_b), dict(layer.feeds_b)
+        known, feeds = dict(layer.b.known), dict(layer.b.feeds)
         partner = next((p.b for p in self.pairs if p.a == name), None)
         if partner is not None and partner in known:
             fitted = aligned(known[partner], values)
             if fitted is None:
                 return None
             known[partner] = np.ascontiguousarray(fitted)
-        elif name in layer.feeds_a:
-            feeds[list(feeds)[list(layer.feeds_a).index(name)]] = values
+        elif name in layer.a.feeds:
+            feeds[list(feeds)[list(layer.a.feeds).index(name)]] = values
         else:
             return None
-        theirs = layer.b.run([layer.pair.b], known, feeds)
-        probe = {name: values}
-        ours = self.a.run(
-            [layer.pair.a],
-            {**layer.known_a, **(probe if name in layer.known_a else {})},
-            {**layer.feeds_a, **(probe if name in layer.feeds_a else {})},
-        )
-        y = None if theirs is None else aligned(x, theirs[layer.pair.b])
-        if y is None or ours is None:
+        y = aligned(x, replace(layer.b, known=known, feeds=feeds).run())
+        if y is None:
             return None
+        ours = quantize(values, quant)
         # Channels along the first axis must not be put behind each other.
-        if x.ndim == 0 or any(
-            _differs_by_sample(p, x.ndim) for p in dialect.parameters(quant)
-        ):
-            return Seen(values, ours[layer.pair.a], y)
+        parameters = (p for p in dialect.parameters(quant) if p is not None)
+        if x.ndim == 0 or any(p.ndim >= x.ndim and p.shape[0] != 1 for p in parameters):
+            return Seen(values, ours, y)
         return Seen(
             np.concatenate([x, values]),
-            np.concatenate([layer.ours, ours[layer.pair.a]]),
+            np.concatenate([layer.ours, ours]),
             np.concatenate([layer.theirs, y]),
         )
 
@@ -295,19 +283,13 @@ class _Examiner:
 
 def _fitted(x: Array | None, y: Array | None) -> tuple[Array, Array] | None:
     """Return two values in the shape of the first; ``None`` where they do not fit."""
-    if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
-        return None
     fitted = aligned(x, y)
-    return None if fitted is None else (x, fitted)
+    return None if x is None or fitted is None else (x, fitted)
 
 
 def _differ_as_run(pair: Pair, group: SampleGroup) -> bool:
     both = _fitted(group.a.get(pair.a), group.b.get(pair.b))
     return both is None or bool(differs(*both).any())
-
-
-def _differs_by_sample(parameter: Array | None, rank: int) -> bool:
-    return parameter is not None and parameter.ndim >= rank and parameter.shape[0] != 1
 
 
 def _stored_reason(

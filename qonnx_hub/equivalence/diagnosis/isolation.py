@@ -193,11 +193,9 @@ def _make_group(
     theirs = b.answer(there, list(dict.fromkeys(p.b for p in pairs)))
     given: dict[str, Array] = {}
     for pair in pairs:
-        x, y = ours.get(pair.a), theirs.get(pair.b)
-        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-            fitted = aligned(y, x)
-            if fitted is not None:
-                given[pair.b] = fitted.astype(y.dtype, copy=False)
+        fitted = aligned(theirs.get(pair.b), ours.get(pair.a))
+        if fitted is not None:
+            given[pair.b] = fitted.astype(theirs[pair.b].dtype, copy=False)
     return SampleGroup(batch.feeds, there.feeds, ours, theirs, given)
 
 

@@ -16,7 +16,6 @@ from qonnx_hub.equivalence.comparison.compare import (
     distances,
     largest_magnitude,
 )
-from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.diagnosis.isolation import Edit, SlicedGraph
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Reason, same_elements
 from qonnx_hub.equivalence.graph_slices import reroute
@@ -42,51 +41,50 @@ def _computes(node: Node) -> bool:
     return not operators.is_identity(node) and node.op_type != "Constant"
 
 
-def _may_quantize(node: Node) -> bool:
-    """Return whether a node may be a part of a quantizer."""
-    parts = operators.is_qdq(node) or operators.clamps(node) or node.op_type == "Cast"
-    return parts or dialect.is_quantizer(node)
+@dataclass(frozen=True, slots=True)
+class CutSide:
+    """One layer of one side, cut out, with the values before it.
+
+    Attributes:
+        graph: The side's graph.
+        name: The layer's value.
+        known: Values that the slice starts from: the reference's.
+        feeds: Inputs of the side.
+        nodes: Nodes of the slice.
+    """
+
+    graph: SlicedGraph
+    name: str
+    known: Mapping[str, Array]
+    feeds: Feeds
+    nodes: tuple[Node, ...]
+
+    def run(self, edit: Edit | None = None) -> Array | None:
+        """Return the slice's answer, after a change of its graph if one is given."""
+        found = self.graph.run([self.name], self.known, self.feeds, edit)
+        return None if found is None else found[self.name]
 
 
 @dataclass(frozen=True, slots=True)
 class CutLayer:
-    """One layer of both sides, cut out, with the values before it.
+    """One layer of both sides, cut out.
 
     Attributes:
-        a: The reference's graph.
-        b: The other graph; ``None`` where it cannot be run in slices.
-        pair: The layer's value in both.
-        known_a: Values that the reference's slice starts from.
-        known_b: Values that the other slice starts from: the reference's.
-        feeds_a: Inputs of the reference.
-        feeds_b: Inputs of the other side.
+        a: The reference's slice.
+        b: The other slice; ``None`` where its graph cannot be run in slices.
         ours: The reference's answer.
         theirs: The other slice's answer, in the reference's layout.
-        nodes_a: Nodes of the reference's slice.
-        nodes_b: Nodes of the other slice.
     """
 
-    a: SlicedGraph
-    b: SlicedGraph | None
-    pair: Pair
-    known_a: dict[str, Array]
-    known_b: dict[str, Array]
-    feeds_a: Feeds
-    feeds_b: Feeds
+    a: CutSide
+    b: CutSide | None
     ours: Array
     theirs: Array
-    nodes_a: tuple[Node, ...]
-    nodes_b: tuple[Node, ...]
 
-    def rerun(self, edit: Edit, *, other: bool) -> Array | None:
-        """Return a side's answer after a change of its graph, in the reference's layout."""
-        side, name, known, feeds = self.a, self.pair.a, self.known_a, self.feeds_a
-        if other:
-            if self.b is None:
-                return None
-            side, name, known, feeds = self.b, self.pair.b, self.known_b, self.feeds_b
-        found = side.run([name], known, feeds, edit)
-        return None if found is None else aligned(self.ours, found[name])
+    def agrees_after(self, edit: Edit, noise: float) -> bool:
+        """Return whether a change of the other graph gives the reference's answer."""
+        answer = None if self.b is None else self.b.run(edit)
+        return _agrees(self.ours, answer, noise)
 
 
 def explain_layer(layer: CutLayer) -> Reason:
@@ -111,8 +109,9 @@ def explain_layer(layer: CutLayer) -> Reason:
     return next(_by_place(layer), unknown)
 
 
-def _agrees(x: Array, y: Array | None, noise: float) -> bool:
-    return y is not None and x.shape == y.shape and float(np.max(distances(x, y))) <= noise
+def _agrees(x: Array, answer: Array | None, noise: float) -> bool:
+    y = aligned(x, answer)
+    return y is not None and float(np.max(distances(x, y))) <= noise
 
 
 def noise_of(layer: CutLayer) -> float:
@@ -121,12 +120,12 @@ def noise_of(layer: CutLayer) -> float:
     The sum of magnitudes of ``sum(x * w)`` is taken as the largest ``|x|`` times the largest
     sum of ``|w|``; see :mod:`qonnx_hub_ir.analysis.float_error` for the rest.
     """
-    names = [str(n.outputs[0].name) for n in layer.nodes_a if n.outputs[0].name]
-    wanted = [name for name in names if name in layer.a.values]
-    made = layer.a.run(wanted, layer.known_a, layer.feeds_a) or {}
-    values = {**layer.feeds_a, **made, **layer.known_a}
+    names = [str(n.outputs[0].name) for n in layer.a.nodes if n.outputs[0].name]
+    wanted = [name for name in names if name in layer.a.graph.values]
+    made = layer.a.graph.run(wanted, layer.a.known, layer.a.feeds) or {}
+    values = {**layer.a.feeds, **made, **layer.a.known}
     noise = 0.0
-    for node in layer.nodes_a:
+    for node in layer.a.nodes:
         if not dialect.is_quantizer(node) and _computes(node):
             noise = _noise_after(node, noise, layer, values)
     return noise
@@ -135,7 +134,7 @@ def noise_of(layer: CutLayer) -> float:
 def _noise_after(
     node: Node, noise: float, layer: CutLayer, values: Mapping[str, Array]
 ) -> float:
-    constants = [layer.a.constant(v) for v in node.inputs]
+    constants = [layer.a.graph.constant(v) for v in node.inputs]
     sources = [
         values.get(str(v.name), c) if v is not None else None
         for v, c in zip(node.inputs, constants, strict=True)
@@ -191,17 +190,15 @@ def _largest(x: Array | None) -> float:
 
 def _missing_quantizers(layer: CutLayer, noise: float) -> Iterator[Reason]:
     """Give the quantizers inside one slice that the other slice does without."""
-    for side, nodes, own, target, where in (
-        (layer.a, layer.nodes_a, layer.pair.a, layer.theirs, "there"),
-        (layer.b, layer.nodes_b, layer.pair.b, layer.ours, "here"),
-    ):
+    sides = ((layer.a, layer.theirs, "there"), (layer.b, layer.ours, "here"))
+    for side, target, where in sides:
         if side is None:
             continue
-        results = [str(n.outputs[0].name) for n in nodes if dialect.is_quantizer(n)]
-        names = [name for name in results if name != own]
+        results = [str(n.outputs[0].name) for n in side.nodes if dialect.is_quantizer(n)]
+        names = [name for name in results if name != side.name]
         for trial in [[name] for name in names] + ([names] if len(names) > 1 else []):
-            if _agrees(target, layer.rerun(_without(trial), other=where == "here"), noise):
-                provenance = side.values[trial[0]].metadata_props.get(dialect.PROVENANCE)
+            if _agrees(target, side.run(_without(trial)), noise):
+                provenance = side.graph.values[trial[0]].metadata_props.get(dialect.PROVENANCE)
                 listed = ", ".join(f"'{name}'" for name in trial)
                 words = f"quantizer {listed} is not {where}; without it both sides agree"
                 yield Reason(Cause.MISSING, words, provenance or trial[0])
@@ -239,18 +236,19 @@ def _without(names: Sequence[str]) -> Edit:
 
 def _mended(layer: CutLayer, noise: float) -> Iterator[Reason]:
     """Give the differences of nodes whose mending brings the other side's answer back."""
+    if layer.b is None:
+        return
     suspects: list[tuple[Reason, Edit]] = []
-    for ours, theirs in _partners(layer.nodes_a, layer.nodes_b) if layer.b else ():
+    for ours, theirs in _partners(layer.a.nodes, layer.b.nodes):
         suspects += _other_attributes(ours, theirs)
-        suspects += _other_constants(layer, ours, theirs)
+        suspects += _other_constants(layer.a, layer.b, ours, theirs)
     for reason, mend in suspects:
-        if _agrees(layer.ours, layer.rerun(mend, other=True), noise):
+        if layer.agrees_after(mend, noise):
             yield reason
-    if len(suspects) > 1:
-        mend_all = _all([mend for _, mend in suspects])
-        if _agrees(layer.ours, layer.rerun(mend_all, other=True), noise):
-            words = "; ".join(reason.words for reason, _ in suspects)
-            yield Reason(suspects[0][0].cause, words)
+    mend_all = _all([mend for _, mend in suspects])
+    if len(suspects) > 1 and layer.agrees_after(mend_all, noise):
+        words = "; ".join(reason.words for reason, _ in suspects)
+        yield Reason(suspects[0][0].cause, words)
     # A suspect whose mending shows nothing, beside other faults, is still a difference.
     for reason, _ in suspects:
         if reason.cause in {Cause.WEIGHTS, Cause.LAYOUT}:
@@ -261,7 +259,12 @@ def _partners(a: Sequence[Node], b: Sequence[Node]) -> list[tuple[Node, Node]]:
     """Return the nodes that stand for each other: same operators in the same order."""
     keeps: tuple[Callable[[Node], bool], ...] = (
         _computes,
-        lambda n: _computes(n) and not _may_quantize(n),
+        # Without what may be a part of a quantizer.
+        lambda n: (
+            _computes(n)
+            and not (operators.is_qdq(n) or operators.clamps(n))
+            and not (dialect.is_quantizer(n) or n.op_type == "Cast")
+        ),
         lambda n: operators.is_product(n) or n.op_type == "BatchNormalization",
     )
     for keep in keeps:
@@ -302,14 +305,12 @@ def _attribute(node: Node, name: str) -> Any:
 
 
 def _other_constants(
-    layer: CutLayer, ours: Node, theirs: Node
+    a: CutSide, b: CutSide, ours: Node, theirs: Node
 ) -> Iterator[tuple[Reason, Edit]]:
-    if layer.b is None:
-        return
     for index, (left, right) in enumerate(zip(ours.inputs, theirs.inputs, strict=False)):
-        if right is None or str(right.name) in layer.known_b:
+        if right is None or str(right.name) in b.known:
             continue
-        x, y = layer.a.constant(left), layer.b.constant(right)
+        x, y = a.graph.constant(left), b.graph.constant(right)
         if x is None or y is None or (x.shape == y.shape and np.array_equal(x, y)):
             continue
         yield _constant_reason(ours, index, x, y), _put(theirs, index, x)
@@ -348,12 +349,11 @@ def _moved(layer: CutLayer) -> Iterator[Reason]:
     if rows[0].shape[1] > 1 and np.array_equal(rows[0], rows[1]):
         yield Reason(Cause.LAYOUT, "the same values in other places")
         return
-    kinds = {node.op_type for node in layer.nodes_a}
-    for node in layer.nodes_b:
+    kinds = {node.op_type for node in layer.a.nodes}
+    for node in layer.b.nodes if layer.b else ():
         if _places(node) and node.op_type not in kinds:
             name = str(node.outputs[0].name)
-            answer = layer.rerun(_without([name]), other=True)
-            if answer is not None and np.array_equal(answer, x):
+            if layer.agrees_after(_without([name]), 0.0):
                 yield Reason(Cause.LAYOUT, f"'{name}' moves values there, not here")
 
 
@@ -365,11 +365,11 @@ def _by_place(layer: CutLayer) -> Iterator[Reason]:
         places = (slice(None), slice(None), *inner)
         if not differing[places].any():
             yield Reason(Cause.LAYOUT, "only values at the border differ: padding")
-    moves = [
-        [n.op_type for n in nodes if _places(n)] for nodes in (layer.nodes_a, layer.nodes_b)
-    ]
-    if layer.b is not None and moves[0] != moves[1]:
-        words = (
-            f"values are moved by {moves[0] or 'nothing'} here, {moves[1] or 'nothing'} there"
-        )
+    if layer.b is None:
+        return
+    here, there = (
+        [n.op_type for n in side.nodes if _places(n)] for side in (layer.a, layer.b)
+    )
+    if here != there:
+        words = f"values are moved by {here or 'nothing'} here, {there or 'nothing'} there"
         yield Reason(Cause.LAYOUT, words)

@@ -104,7 +104,7 @@ def _compare(
     pair: Pair, x: Array, quant: Quantizer, theirs: SlicedGraph, answer: Array | None
 ) -> Explanation | None:
     ours = quantize(x, quant)
-    fitted = None if answer is None else aligned(ours, answer)
+    fitted = aligned(ours, answer)
     if fitted is None:
         return None
     seen = Seen(x, ours, fitted)

@@ -191,11 +191,8 @@ class Golden(_Record):
             raise SourceError(f"'{folder}' is no golden folder: {error}") from error
         if version != _VERSION or not self._batches or len(self._names) != len(self._batches):
             raise SourceError(f"'{folder}' is of version {version}, or holds no batches")
-        self.model = self._read_model()
-
-    def _read_model(self) -> Model | None:
         path = self._folder / _MODEL
-        return onnx_ir.from_proto(onnx.load(path)) if path.is_file() else None
+        self.model = onnx_ir.from_proto(onnx.load(path)) if path.is_file() else None
 
     @property
     def samples(self) -> int:

@@ -19,7 +19,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     cut_feeds,
 )
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_adapters.dependencies import one_line, require
 from qonnx_hub_adapters.protocol import Feeds, Importer
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError
 from qonnx_hub_ir.facts import facts_of, fixed_batch
@@ -230,7 +230,7 @@ class OrtRunner:
             answers = [session.run(None, part) for part in parts]
         except Exception as error:  # the binding raises its own exception types
             raise ExecutionError(
-                f"{self.label}: onnxruntime failed: {_line(error)}"
+                f"{self.label}: onnxruntime failed: {one_line(error)}"
             ) from error
         if len(answers) == 1:
             return dict(zip(names, answers[0], strict=True))
@@ -256,7 +256,7 @@ class OrtRunner:
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the binding raises its own exception types
             raise SourceError(
-                f"{self.label}: onnxruntime does not load it: {_line(error)}"
+                f"{self.label}: onnxruntime does not load it: {one_line(error)}"
             ) from error
 
 
@@ -301,10 +301,6 @@ class SourceRunner(_ModelRunner):
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
         """Return ``None``: a framework runs its own models only."""
         return None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def for_side(batch: SampleBatch, side: Runner) -> SampleBatch:
