@@ -73,11 +73,7 @@ def from_keras(
         ("extra_opset", extra_opset, "the file imports what it uses"),
         ("shape_override", shape_override, "shapes are those of the model"),
         ("target", target, "there are no workarounds for single targets"),
-        (
-            "large_model",
-            large_model or None,
-            "weights beyond 2 GiB are written beside the file",
-        ),
+        ("large_model", large, "weights beyond 2 GiB are written beside the file"),
     ):
         if value is not None:
             raise UsageError(f"from_keras: '{argument}' is refused: {why}")
