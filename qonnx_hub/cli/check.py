@@ -146,10 +146,8 @@ def _write(
     report: Path | None,
     save_failing: Path | None,
 ) -> None:
-    from qonnx_hub.equivalence.reports.report import plain
-
-    found = {name: plain(result.to_dict()) for name, result in results.items()}
-    write_json(found if len(found) > 1 else plain(worst.to_dict()), json)
+    found = {name: result.to_dict() for name, result in results.items()}
+    write_json(found if len(found) > 1 else worst.to_dict(), json)
     if report is not None:
         worst.to_html(report)
     if save_failing is not None and worst.failing is not None:

@@ -341,7 +341,7 @@ class TensorComparison:
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data."""
         histogram = {str(k): v for k, v in sorted(self.histogram.items())}
-        return {**asdict(self), "verdict": str(self.verdict), "histogram": histogram}
+        return {**asdict(self), "histogram": histogram}
 
     def words(self) -> str:
         """Return the outcome in words: exact, within so many steps, or different."""

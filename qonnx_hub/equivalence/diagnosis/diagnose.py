@@ -172,14 +172,10 @@ class _Examiner:
         seen = Seen(x, ours, theirs)
         other = None if self.b is None else self.b.producer(pair.b)
         partner = known_quantizer(other)
-        if self.b is not None and other is not None and dialect.is_quantizer(other):
+        is_weight = self.a.constant(node.inputs[0]) is not None
+        if self.b and other and dialect.is_quantizer(other) and is_weight:
             stored = self.b.constant(other.inputs[0])
-            is_weight = self.a.constant(node.inputs[0]) is not None
-            if (
-                is_weight
-                and stored is not None
-                and not np.array_equal(x, stored, equal_nan=True)
-            ):
+            if stored is not None and not np.array_equal(x, stored, equal_nan=True):
                 return _stored_reason(seen, stored, quant, partner), seen
         probed = self._probe(layer, node, quant, x)
         for evidence in (seen,) if probed is None else (probed, seen):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx_ir import Node
 
-from qonnx_hub.equivalence.comparison.compare import aligned
+from qonnx_hub.equivalence.comparison.compare import aligned, differs
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.diagnosis.isolation import (
     SampleGroup,
@@ -68,13 +68,17 @@ def find_unobserved(
         if fitted is not None:
             given[before.b] = np.ascontiguousarray(fitted)
     theirs = SlicedGraph(b.model, b, group.b)
-    answers = theirs.run([pair.b for pair, _, _ in probes.values()], given, group.there)
-    found = [
-        _compare(pair, x, quant, theirs, answers.get(pair.b))
-        for pair, x, quant in probes.values()
-        if answers is not None
-    ]
-    return [explanation for explanation in found if explanation is not None]
+    answers = theirs.run([pair.b for pair, _, _ in probes.values()], given, group.there) or {}
+    found = []
+    for pair, x, quant in probes.values():
+        ours = quantize(x, quant)
+        fitted = aligned(ours, answers.get(pair.b))
+        if fitted is None or not differs(ours, fitted).any():
+            continue
+        seen, other = Seen(x, ours, fitted), known_quantizer(theirs.producer(pair.b))
+        reason = explain_quantizer(seen, quant, other) or Reason(Cause.UNKNOWN, "they differ")
+        found.append(explanation_of(pair.source, reason, seen))
+    return found
 
 
 def _probes(
@@ -98,18 +102,3 @@ def _probes(
         if values is not None and x.size:
             found[name] = (pair, values, quant)
     return found
-
-
-def _compare(
-    pair: Pair, x: Array, quant: Quantizer, theirs: SlicedGraph, answer: Array | None
-) -> Explanation | None:
-    ours = quantize(x, quant)
-    fitted = aligned(ours, answer)
-    if fitted is None:
-        return None
-    seen = Seen(x, ours, fitted)
-    if not seen.differs().any():
-        return None
-    other = known_quantizer(theirs.producer(pair.b))
-    reason = explain_quantizer(seen, quant, other) or Reason(Cause.UNKNOWN, "they differ")
-    return explanation_of(pair.source, reason, seen)

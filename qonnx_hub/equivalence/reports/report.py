@@ -156,13 +156,13 @@ class CheckResult:
         return needed
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data."""
-        data = {f.name: _as_data(getattr(self, f.name)) for f in fields(self)}
-        return {**data, "required_tolerance": self.required_tolerance()}
+        """Return the result as plain data, fit for JSON; infinities and NaN become strings."""
+        data = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        return {**data, "required_tolerance": plain(self.required_tolerance())}
 
     def to_json(self) -> str:
-        """Return the result as JSON; infinities and NaN become strings."""
-        return json.dumps(plain(self.to_dict()), indent=2)
+        """Return the result as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def to_html(self, path: str | Path) -> None:
         """Write the result as one page that needs nothing beside it."""
@@ -181,16 +181,6 @@ class CheckResult:
         if differing:
             text += f", by {worst:.6g} at most"
         return f"{text} ({self.samples} samples, {self.inputs})"
-
-
-def _as_data(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_as_data(item) for item in value]
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if is_dataclass(value):
-        return {f.name: _as_data(getattr(value, f.name)) for f in fields(value)}
-    return str(value) if isinstance(value, Enum) else value
 
 
 def describe_environment() -> dict[str, str]:
@@ -212,6 +202,8 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, np.generic):
         return plain(value.item())
+    if isinstance(value, Enum):
+        return value.value
     if hasattr(value, "to_dict"):
         return plain(value.to_dict())
     if is_dataclass(value):
