@@ -95,10 +95,8 @@ def _list(out: Console, json: str | None) -> None:
     infos = [passes.describe(name) for name in passes.names()]
     for info in infos:
         out.print(Text(f"{info.name}: {info.summary}"))
-        for line in info.change:
+        for line in (*info.change, *(f"option {option}" for option in info.options)):
             out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
-        for option in info.options:
-            out.print(Padding(Text(f"option {option}"), (0, 0, 0, 4), expand=False))
     out.print()
     for name, pipeline in passes.PIPELINES.items():
         out.print(Text(f"pipeline {name}: {pipeline.summary}"))

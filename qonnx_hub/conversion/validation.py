@@ -38,6 +38,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.float_error import REORDERED, reordering_error
 from qonnx_hub_ir.errors import ConversionError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
 
@@ -72,7 +73,7 @@ def feeds_for_check(
     except UsageError as error:
         notes.append(f"not checked: {error}")
         return None
-    shapes = [v.shape for v in model.graph.inputs if v.shape is not None and len(v.shape)]
+    shapes = [shape for value in model.graph.inputs if (shape := dims(value))]
     sizes = [shape[0] for shape in shapes if isinstance(shape[0], int)]
     if len(set(sizes)) > 1:
         words = ", ".join(map(str, sizes))
@@ -133,9 +134,10 @@ def _first_layer(importer: Importer, source: Any, model: Model, feeds: Feeds) ->
     return ""
 
 
-def _batches(model: Model, feeds: Feeds, most: int = _LOCATED_BATCHES) -> Iterator[Feeds]:
+def _batches(model: Model, feeds: Feeds) -> Iterator[Feeds]:
     """Give the first batches of the feeds, each of the file's own size."""
-    return cut_feeds(feeds, fixed_batch(model) or max(count_samples(feeds), 1), most)
+    length = fixed_batch(model) or max(count_samples(feeds), 1)
+    return cut_feeds(feeds, length, _LOCATED_BATCHES)
 
 
 def check_artifact(

@@ -99,7 +99,7 @@ def check_sides(
         for pair, (x, y) in found.skipped.items()
     ]
     different = [p for p, c in compared.items() if c.verdict is Verdict.DIFFERENT]
-    diagnosis, failing = Diagnosis((), {}), None
+    diagnosis, failing = Diagnosis(), None
     unobserved: list[Explanation] = []
     if layers and different:
         diagnosis, failing, more = _explain(a, b, spec, source, found)
@@ -146,13 +146,12 @@ def _explain(
     a: Runner, b: Runner, spec: ComparisonSpec, source: InputSource, found: BatchResult
 ) -> tuple[Diagnosis, FailingInput | None, list[str]]:
     """Return causes, the smallest failing input, and what stands in the way of either."""
-    unknown = Diagnosis((), {})
     pairs = spec.all_pairs
     differing = _differing(pairs, found)
     index = found.tallies[differing[0]].first_batch
     batch = next(batch for batch in read_batches(source) if batch.index == index)
     if a.model is None:
-        return unknown, None, ["the cause is not looked for: the reference has no graph"]
+        return Diagnosis(), None, ["the cause is not looked for: the reference has no graph"]
     notes: list[str] = []
     if a.input_names is None or not a.inner_names():
         # The executor stands in for a side that shows its outputs only.
@@ -174,7 +173,7 @@ def _explain(
         if not beyond:
             is_record = a.input_names is None
             smallest = None if is_record else find_failing_input(a, b, differing[0], batch)
-            return unknown, smallest, notes
+            return Diagnosis(), smallest, notes
         a, pairs, differing = stand_in, inner.all_pairs, beyond
     # No input shows a stored value: the first value that it changes is watched.
     watched = next((pair for pair in differing if not pair.constant), differing[0])

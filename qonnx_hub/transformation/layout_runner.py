@@ -10,7 +10,7 @@ from onnx_ir import Model, Value
 
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
-from qonnx_hub_ir.graph.permutations import Perm
+from qonnx_hub_ir.graph.permutations import Perm, identity, to_first, to_last
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
 
@@ -77,7 +77,7 @@ def match_layouts(before: Model, after: Model) -> LayoutPermutation | None:
             perm = _perm(source, target)
             if perm is None:
                 return None
-            if perm != tuple(range(len(perm))):
+            if perm != identity(len(perm)):
                 perms[str(other.name)] = perm
     return layout
 
@@ -91,11 +91,7 @@ def _perm(source: Value, target: Value) -> Perm | None:
         return () if sizes is wanted else None
     if len(sizes) != len(wanted):
         return None
-    same = tuple(range(len(sizes)))
-    if sizes[1:] == wanted[1:]:
-        return same
-    to_last, to_first = (0, *same[2:], 1), (0, same[-1], *same[1:-1])
-    for perm in (to_last, to_first):
-        if len(sizes) > 2 and tuple(sizes[axis] for axis in perm[1:]) == wanted[1:]:
-            return perm
-    return None
+    rank = len(sizes)
+    perms = (identity(rank), to_last(rank), to_first(rank)) if rank > 2 else (identity(rank),)
+    fitting = (p for p in perms if tuple(sizes[axis] for axis in p[1:]) == wanted[1:])
+    return next(fitting, None)

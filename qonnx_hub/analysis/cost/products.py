@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Model, Node, SymbolicDim, Value
+from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis import ValueInfo
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.verify import label
 
 
@@ -46,30 +46,21 @@ class _Sizes:
     """Sizes of tensors for one sample: the open batch counts as 1."""
 
     def __init__(self, model: Model) -> None:
-        self.batch = {
-            size.value
-            for value in model.graph.inputs
-            if value.shape is not None and len(value.shape)
-            for size in [value.shape[0]]
-            if isinstance(size, SymbolicDim) and size.value is not None
-        }
+        shapes = (sizes for value in model.graph.inputs if (sizes := dims(value)))
+        self.batch = {sizes[0] for sizes in shapes if isinstance(sizes[0], str)}
         self.gaps: list[Gap] = []
 
     def of(self, value: Value | None, node: Node) -> list[int]:
         """Return the sizes of a value; what is not known is noted and counts as 1."""
-        if value is None or value.shape is None:
+        sizes = dims(value)
+        if value is None or sizes is None:
             self.gaps.append(_gap(node, "the shape of an operand is not known"))
             return [1, 1]
-        sizes = []
-        for axis, size in enumerate(value.shape):
-            if isinstance(size, int):
-                sizes.append(size)
-                continue
-            if axis > 0 and size.value not in self.batch:
+        for axis, size in enumerate(sizes):
+            if axis > 0 and not isinstance(size, int) and size not in self.batch:
                 name = f"'{value.name}', axis {axis}"
                 self.gaps.append(_gap(node, f"the size of {name} is not known"))
-            sizes.append(1)
-        return sizes
+        return [size if isinstance(size, int) else 1 for size in sizes]
 
 
 def _gap(node: Node, reason: str) -> Gap:

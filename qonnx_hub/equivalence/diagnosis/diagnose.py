@@ -8,7 +8,7 @@ fault is mended in a copy: only if the copy then agrees is it called the cause.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from onnx_ir import Node
@@ -71,8 +71,8 @@ class Diagnosis:
         isolated: Pair -> its error when its inputs come from the reference.
     """
 
-    findings: tuple[Explanation, ...]
-    isolated: Mapping[Pair, Tally]
+    findings: tuple[Explanation, ...] = ()
+    isolated: Mapping[Pair, Tally] = field(default_factory=dict)
 
 
 def diagnose(
@@ -133,7 +133,8 @@ class _Examiner:
         agrees = k != self.failing if own is None else own.differing == 0
         if agrees:
             return self._crossing(pair, findings)
-        if not any(_differ_as_run(pair, group) for group in self.groups):
+        runs = [_fitted(group.a.get(pair.a), group.b.get(pair.b)) for group in self.groups]
+        if all(both is not None and not differs(*both).any() for both in runs):
             # Only feeding the reference's values makes this difference: it is no fault.
             return None
         number = max(range(len(self.groups)), key=lambda n: self._count(pair, n))
@@ -281,11 +282,6 @@ def _fitted(x: Array | None, y: Array | None) -> tuple[Array, Array] | None:
     """Return two values in the shape of the first; ``None`` where they do not fit."""
     fitted = aligned(x, y)
     return None if x is None or fitted is None else (x, fitted)
-
-
-def _differ_as_run(pair: Pair, group: SampleGroup) -> bool:
-    both = _fitted(group.a.get(pair.a), group.b.get(pair.b))
-    return both is None or bool(differs(*both).any())
 
 
 def _stored_reason(

@@ -18,6 +18,7 @@ from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.facts import facts_of, fixed_batch
+from qonnx_hub_ir.graph.queries import producer
 from qonnx_hub_ir.quantizers import Array
 
 _MOST_ROWS = 16
@@ -107,8 +108,7 @@ class SlicedGraph:
 
     def producer(self, name: str) -> Node | None:
         """Return the node that makes a value; ``None`` where the graph has no such value."""
-        value = self.values.get(name)
-        return None if value is None else value.producer()
+        return producer(self.values.get(name))
 
     def constant(self, value: Value | None) -> Array | None:
         """Return what a value is for all inputs, or ``None`` where it depends on them."""

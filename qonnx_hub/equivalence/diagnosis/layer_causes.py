@@ -24,7 +24,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.float_error import likely_sum_error, sum_error
 from qonnx_hub_ir.facts import named_values
 from qonnx_hub_ir.graph.affine import batchnorm_affine
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, producer
 from qonnx_hub_ir.quantizers import Array
 
 _BORDER = 3
@@ -208,8 +208,7 @@ def _change(name: str, change: Callable[[Model, Node], None]) -> Edit:
     """Return the edit that changes the node which makes a value, wherever it is in a copy."""
 
     def edit(model: Model) -> None:
-        value = named_values(model).get(name)
-        node = None if value is None else value.producer()
+        node = producer(named_values(model).get(name))
         if node is not None:
             change(model, node)
 

@@ -254,11 +254,11 @@ def _affine_step(node: Node, index: int, affine: _Affine) -> _Affine | None:
 
 
 def _sample_shape(value: Value) -> tuple[int, ...]:
-    sizes = [] if value.shape is None else list(value.shape)[1:]
-    open_sizes = [str(size) for size in sizes if not isinstance(size, int)]
-    if open_sizes or value.shape is None:
+    sizes = dims(value)
+    open_sizes = [str(size) for size in (sizes or ())[1:] if not isinstance(size, int)]
+    if open_sizes or sizes is None:
         what = f"its sizes {', '.join(open_sizes)}" if open_sizes else "its shape"
         raise UsageError(
             f"input '{value.name}': the file leaves {what} open; give the inputs to use"
         )
-    return tuple(size for size in sizes if isinstance(size, int))
+    return tuple(size for size in sizes[1:] if isinstance(size, int))
