@@ -102,17 +102,13 @@ def _fix_inputs(model: onnx_ir.Model, signature: Sequence[Any] | None) -> None:
     for value, spec in zip(inputs, specs, strict=True):
         given = [None if dim is None else int(dim) for dim in tuple(spec.shape)]
         own = [] if value.shape is None else list(value.shape)
-        fits = len(given) == len(own) and all(
-            not isinstance(a, int) or b is None or a == b
-            for a, b in zip(own, given, strict=True)
-        )
-        if not fits:
+        wanted = [a if b is None else b for a, b in zip(own, given, strict=False)]
+        pairs = zip(own, wanted, strict=False)
+        if len(own) != len(given) or any(isinstance(a, int) and a != b for a, b in pairs):
             raise UsageError(
                 f"from_keras: input '{value.name}' has shape {own}, the signature says {given}"
             )
-        value.shape = onnx_ir.Shape(
-            [a if b is None else b for a, b in zip(own, given, strict=True)]
-        )
+        value.shape = onnx_ir.Shape(wanted)
 
 
 __all__ = ["from_keras"]

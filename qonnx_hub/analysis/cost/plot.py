@@ -11,7 +11,8 @@ from qonnx_hub.io.atomic import replacing
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_ir.errors import UsageError
 
-_FORMATS = ("png", "svg", "pdf")
+_STAMPS = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}
+"""Format -> the entry by which two pictures of the same model would differ."""
 
 _BARS = (
     ("macs", "MACs"),
@@ -34,7 +35,7 @@ def write_plot(costs: Sequence[Cost], path: str | Path) -> None:
     """
     target = Path(path)
     kind = target.suffix.lower().lstrip(".")
-    if kind not in _FORMATS:
+    if kind not in _STAMPS:
         raise UsageError(f"'{target}': a plot is a file named .png, .svg or .pdf")
     figures = require("matplotlib.figure", needed_by="a plot", extra="plot")
     figure = figures.Figure(figsize=(10, 8 if len(costs) == 1 else 6), layout="constrained")
@@ -42,15 +43,9 @@ def write_plot(costs: Sequence[Cost], path: str | Path) -> None:
         _draw_layers(figure, costs[0])
     else:
         _draw_models(figure, costs)
-    # Without these, two pictures of the same model would differ.
-    metadata = {
-        "png": {"Software": None},
-        "svg": {"Date": None},
-        "pdf": {"CreationDate": None},
-    }
     matplotlib = require("matplotlib", needed_by="a plot", extra="plot")
     with replacing(target) as temporary, matplotlib.rc_context({"svg.hashsalt": "cost"}):
-        figure.savefig(temporary, format=kind, metadata=metadata[kind])
+        figure.savefig(temporary, format=kind, metadata={_STAMPS[kind]: None})
 
 
 def _draw_layers(figure: Any, cost: Cost) -> None:

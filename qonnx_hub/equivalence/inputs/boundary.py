@@ -18,7 +18,7 @@ from qonnx_hub.equivalence.graph_slices import source_layer, work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch, take_samples
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
-from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.errors import ExecutionError, HubError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.queries import known, quantizers
 from qonnx_hub_ir.quantizers import (
@@ -115,15 +115,15 @@ def search_boundaries(
         a model too large to be run so often. The coverage counts ``feeds`` as well.
     """
     layers = _steered_quantizers(model)
-    unit = file_batch(model)
     samples = min((len(x) for x in feeds.values() if x.ndim), default=0)
-    lines = min(_MOST_LINES, batch_length(model, unit) // unit)
+    lines = min(_MOST_LINES, batch_length(model))
     floats = [name for name, x in feeds.items() if x.dtype.kind == "f" and x.ndim]
-    if unit != 1 or samples < 2:
+    if file_batch(model) != 1 or samples < 2 or not layers:
         return None, ()
     search = _Search(model, feeds, layers, floats)
-    before = search.codes(take_samples(feeds, slice(_MOST_LINES)))
-    if before is None or not layers:
+    try:
+        before = search.codes(take_samples(feeds, slice(_MOST_LINES)))
+    except HubError:
         return None, ()
     work = work_per_sample(model) + _NODE * len(model.graph)
     runs = _WORK // work // len(layers)
@@ -132,12 +132,15 @@ def search_boundaries(
     search.halvings = min(_HALVINGS, runs)
     per_layer = max(runs // _HALVINGS, 1)
     rng = np.random.default_rng(seed)
-    targets = search.targets(min(lines, samples), min(per_layer, _PER_LAYER), rng)
-    found = search.bisect(targets, lines) if targets else []
+    try:
+        targets = search.targets(min(lines, samples), min(per_layer, _PER_LAYER), rng)
+        found = search.bisect(targets, lines)
+        codes = [search.codes(part) for part in found]
+    except HubError:
+        found = []
     if not found:
         return None, _coverage(layers, [before], [])
     joined = {name: np.concatenate([part[name] for part in found]) for name in feeds}
-    codes = [c for part in found if (c := search.codes(part)) is not None]
     return joined, _coverage(layers, [before, *codes], codes)
 
 
@@ -172,24 +175,24 @@ class _Search:
         names = list(dict.fromkeys(x.reads for x in layers if x.reads not in self.inputs))
         self.session = Session(model, outputs=names) if names else None
 
-    def codes(self, feeds: Feeds) -> list[Array] | None:
-        """Return the codes of every quantizer, one row per sample."""
+    def codes(self, feeds: Feeds) -> list[Array]:
+        """Return the codes of every quantizer, one row per sample.
+
+        Raises:
+            HubError: The model does not run, or does not keep the samples apart.
+        """
         read = self._read(feeds)
-        if read is None:
-            return None
         return [layer.codes(x) for layer, x in zip(self.layers, read, strict=True)]
 
-    def _read(self, feeds: Feeds) -> list[Array] | None:
+    def _read(self, feeds: Feeds) -> list[Array]:
         """Return what every layer quantizes, the first axis over samples."""
         samples = max(len(x) for x in feeds.values() if x.ndim)
-        try:
-            values = self.session.run(feeds) if self.session is not None else {}
-        except HubError:
-            return None
+        values = self.session.run(feeds) if self.session is not None else {}
         read = [values.get(x.reads, feeds.get(x.reads)) for x in self.layers]
         found = [x for x in read if x is not None and x.ndim and len(x) == samples]
-        fit = len(found) == len(read) and all(x.dtype.kind == "f" for x in found)
-        return found if fit else None
+        if len(found) < len(read) or any(x.dtype.kind != "f" for x in found):
+            raise ExecutionError("what a quantizer reads has no axis over samples")
+        return found
 
     def on_lines(self, lines: Array, t: Array) -> dict[str, Array]:
         """Return the inputs at positions ``t`` of lines, each to the next sample."""
@@ -213,13 +216,11 @@ class _Search:
         for k in range(len(self.layers)):
             seen: dict[int, list[_Target]] = {}
             for step in range(_POINTS - 1):
-                before, after = rows[step], rows[step + 1]
-                if before is None or after is None:
-                    return []
-                changed = np.argwhere(before[k] != after[k])
+                before, after = rows[step][k], rows[step + 1][k]
+                changed = np.argwhere(before != after)
                 picked = rng.permutation(len(changed))[: 4 * most]
                 for line, element in changed[picked].tolist():
-                    code = int(min(before[k][line, element], after[k][line, element]))
+                    code = int(min(before[line, element], after[line, element]))
                     target = _Target(k, element, line, grid[step], grid[step + 1])
                     seen.setdefault(code, []).append(target)
             in_turn = itertools.chain(*itertools.zip_longest(*seen.values()))
@@ -235,22 +236,15 @@ class _Search:
             low = np.array([t.start for t in part], dtype=np.float64)
             high = np.array([t.stop for t in part], dtype=np.float64)
             at_low = self._own_codes(part, lines, low)
-            if at_low is None:
-                return []
             for _ in range(self.halvings):
                 middle = (low + high) / 2
-                at_middle = self._own_codes(part, lines, middle)
-                if at_middle is None:
-                    return []
-                same = at_middle == at_low
+                same = self._own_codes(part, lines, middle) == at_low
                 low, high = np.where(same, middle, low), np.where(same, high, middle)
             found += [self.on_lines(lines, low), self.on_lines(lines, high)]
         return found
 
-    def _own_codes(self, part: list[_Target], lines: Array, t: Array) -> Array | None:
+    def _own_codes(self, part: list[_Target], lines: Array, t: Array) -> Array:
         read = self._read(self.on_lines(lines, t))
-        if read is None:
-            return None
         # Only the layers that are followed: a deep graph has many more.
         followed = {target.layer for target in part}
         codes = {k: self.layers[k].codes(read[k]) for k in followed}

@@ -45,7 +45,6 @@ def render_page(result: CheckResult) -> str:
     if result.seed is not None:
         about["seed"] = str(result.seed)
     made = [(False, pair) for pair in about.items()]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     parts = [
         f"<h1>Equivalence check</h1><p class=sides><code>{escape(result.a)}</code> against "
         f"<code>{escape(result.b)}</code></p>",
@@ -58,7 +57,7 @@ def render_page(result: CheckResult) -> str:
         _section("Layers", _table(LAYER_COLUMNS, layers, 1)) if layers else "",
         _failing(result.failing),
         _quantizers(result),
-        _section("Notes", f"<ul>{notes}</ul>" if notes else ""),
+        _section("Notes", _list(result.notes)),
         _section("How this was made", _table(("what", "value"), made, 2)),
     ]
     body = "\n".join(part for part in parts if part)
@@ -74,6 +73,11 @@ def render_page(result: CheckResult) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+
+
+def _list(items: Iterable[object]) -> str:
+    lines = "".join(f"<li>{escape(str(item))}</li>" for item in items)
+    return f"<ul>{lines}</ul>" if lines else ""
 
 
 def _table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], text: int) -> str:
@@ -131,14 +135,10 @@ def _chart(rows: Sequence[LayerRow]) -> str:
     parts = [
         f"<svg viewBox='0 0 {_CHART} {height}' width='{_CHART}' height='{height}' role=img>"
     ]
-    for decade in range(math.ceil(largest) + 1):
-        x = _LABELS + min(decade / largest, 1.0) * width
-        label = "0" if decade == 0 else f"{10**decade - 1:,}"
-        if decade <= largest:
-            parts.append(f"<path d='M{x:.1f} 0V{height - 18}' stroke='#e6e9ed'/>")
-            parts.append(
-                f"<text x='{x:.1f}' y='{height - 4}' text-anchor=middle>{label}</text>"
-            )
+    for decade in range(math.floor(largest) + 1):
+        x, label = _LABELS + decade / largest * width, f"{10**decade - 1:,}"
+        parts.append(f"<path d='M{x:.1f} 0V{height - 18}' stroke='#e6e9ed'/>")
+        parts.append(f"<text x='{x:.1f}' y='{height - 4}' text-anchor=middle>{label}</text>")
     for k, (row, (own, alone)) in enumerate(zip(shown, bars, strict=True)):
         y = k * _ROW
         name = row.source if len(row.source) < 30 else "..." + row.source[-26:]
@@ -198,10 +198,9 @@ def _proof(result: CheckResult) -> str:
     proven = bool(result.certificate.get("proven"))
     matched = result.certificate.get("matched")
     body = f"<p>{'Complete' if proven else 'Incomplete'}: {matched} values matched.</p>"
-    assumptions = result.certificate.get("assumptions") or []
+    assumptions = result.certificate.get("assumptions") or ()
     if assumptions:
-        items = "".join(f"<li>{escape(str(text))}</li>" for text in assumptions)
-        body += f"<p>Assumed:</p><ul>{items}</ul>"
+        body += f"<p>Assumed:</p>{_list(assumptions)}"
     if result.accumulators:
         heads = list(result.accumulators[0])
         rows = [
