@@ -25,6 +25,12 @@ def feature_models() -> Mapping[Feature, ModelProto]:
 
     Inputs have shape (1, 4), for channels last (1, 4, 4, 1); scales are powers of two.
     """
+    names = ["x", "scale", "exponent", "mantissa", "bias", "largest"]
+    modes = {"has_subnormal": 1, "saturation": 1, "rounding_mode": "ROUND"}
+    minifloat = _node("FloatQuant", names, **modes)
+    names = ["x", "scale", "zero", "in_bits", "out_scale", "out_bits"]
+    trunc = _node("Trunc", names, **{**_USUAL, "rounding_mode": "FLOOR"})
+    widths: Mapping[str, Any] = {"in_bits": 8.0, "out_scale": 1.0, "out_bits": 6.0}
     return {
         Feature.BITS_2_TO_8: _quantizer(bits=4),
         Feature.BITS_9_TO_16: _quantizer(bits=12),
@@ -36,8 +42,10 @@ def feature_models() -> Mapping[Feature, ModelProto]:
         Feature.ZERO_POINT: _quantizer(zero=3.0, signed=0),
         Feature.ROUNDING_MODES: _quantizer(rounding_mode="CEIL"),
         Feature.DYNAMIC: _dynamic(),
-        Feature.MINIFLOAT: _minifloat(),
-        Feature.TRUNC: _trunc(),
+        Feature.MINIFLOAT: _model(
+            [minifloat], scale=1.0, exponent=4.0, mantissa=3.0, bias=7.0, largest=480.0
+        ),
+        Feature.TRUNC: _model([trunc], scale=0.25, zero=0.0, **widths),
         Feature.CHANNELS_LAST: _channels_last(),
     }
 
@@ -59,18 +67,6 @@ def _dynamic() -> ModelProto:
     above = helper.make_node("Max", ["largest", "least"], ["s"], name="above")
     node = _node("Quant", ["x", "s", "zero", "bits"], **_USUAL)
     return _model([largest, above, node], zero=0.0, bits=4.0, least=0.125)
-
-
-def _minifloat() -> ModelProto:
-    names = ["x", "scale", "exponent", "mantissa", "bias", "largest"]
-    node = _node("FloatQuant", names, has_subnormal=1, saturation=1, rounding_mode="ROUND")
-    return _model([node], scale=1.0, exponent=4.0, mantissa=3.0, bias=7.0, largest=480.0)
-
-
-def _trunc() -> ModelProto:
-    names = ["x", "scale", "zero", "in_bits", "out_scale", "out_bits"]
-    node = _node("Trunc", names, signed=1, narrow=0, rounding_mode="FLOOR")
-    return _model([node], scale=0.25, zero=0.0, in_bits=8.0, out_scale=1.0, out_bits=6.0)
 
 
 def _channels_last() -> ModelProto:

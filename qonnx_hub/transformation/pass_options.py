@@ -29,11 +29,11 @@ def option_names(cls: type[InPlacePass]) -> tuple[str, ...]:
     words = []
     hints = _hints(cls)
     for option in _fields(cls):
-        default = ""
-        if option.default is not dataclasses.MISSING:
-            default = f" = {_default_words(option.default)}"
-        elif option.default_factory is not dataclasses.MISSING:
+        default, value = "", option.default
+        if option.default_factory is not dataclasses.MISSING or value in (None, (), {}):
             default = " = none"
+        elif value is not dataclasses.MISSING:
+            default = f" = {str(value).lower() if isinstance(value, bool) else value}"
         words.append(f"{option.name}: {_type_words(hints[option.name])}{default}")
     return tuple(words)
 
@@ -112,12 +112,6 @@ def _hints(cls: type) -> dict[str, Any]:
 def _known(cls: type[InPlacePass]) -> str:
     words = "; ".join(option_names(cls))
     return f"its options are: {words}" if words else "it takes no options"
-
-
-def _default_words(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value is None or value == () or value == {} else str(value)
 
 
 def _type_words(hint: Any) -> str:
