@@ -54,13 +54,19 @@ def read_layer(site: NodeInfo) -> DenseLayer | None:
 
 def _layer(site: NodeInfo) -> ValueInfo | None:
     layer = read_layer(site)
-    if layer is None:
-        return _both_move(site) if site.node.op_type == "MatMul" and site.is_float else None
-    found = dense(site, layer.x, layer.terms, layer.bias)
-    if site.shape is None:
-        return collapsed(found)
-    place = axis_shape(layer.axis % len(site.shape), len(site.shape))
-    return found.mapped(lambda array: array.reshape(place))
+    if layer is not None:
+        found = dense(site, layer.x, layer.terms, layer.bias)
+        if site.shape is None:
+            return collapsed(found)
+        place = axis_shape(layer.axis % len(site.shape), len(site.shape))
+        return found.mapped(lambda array: array.reshape(place))
+    count = None if not site.shapes[0] else site.shapes[0][-1]
+    if site.node.op_type != "MatMul" or not site.is_float or count is None:
+        return None
+    # Both sides of the matrix product depend on the inputs.
+    a, b = collapsed(site.info(0)), collapsed(site.info(1))
+    is_bounded = a.is_bounded and b.is_bounded
+    return total(site, multiplied(site, a, b), count) if is_bounded else None
 
 
 def _weights(site: NodeInfo, index: int, least_rank: int = 1) -> Constant | None:
@@ -199,15 +205,6 @@ def _inner(shape: Shape) -> list[int] | None:
         return None
     known = [size for size in shape[2:] if size is not None]
     return known if len(known) == len(shape) - 2 and max(known) <= _LARGEST_SIDE else None
-
-
-def _both_move(site: NodeInfo) -> ValueInfo | None:
-    """Return the range of a matrix product whose both sides depend on the inputs."""
-    a, b = collapsed(site.info(0)), collapsed(site.info(1))
-    count = None if not site.shapes[0] else site.shapes[0][-1]
-    if count is None or not (a.is_bounded and b.is_bounded):
-        return None
-    return total(site, multiplied(site, a, b), count)
 
 
 _READERS = {

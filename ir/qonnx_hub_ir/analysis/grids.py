@@ -243,19 +243,14 @@ def hull(a: Grid | None, b: Grid | None) -> Grid | None:
     if pair is None:
         return None
     first, second = pair
-    return Grid(
-        first.scale,
-        np.asarray(a.offset + 0 * b.offset, dtype=np.float64),
-        np.minimum(first.low, second.low),
-        np.maximum(first.high, second.high),
-        a.exact and b.exact,
-        first.declared if first.declared == second.declared else None,
+    return replace(
+        first,
+        offset=np.asarray(a.offset + 0 * b.offset, dtype=np.float64),
+        low=np.minimum(first.low, second.low),
+        high=np.maximum(first.high, second.high),
+        exact=a.exact and b.exact,
+        declared=first.declared if first.declared == second.declared else None,
     )
-
-
-def index_of(grid: Grid, value: Array) -> Array | None:
-    """Return the integers that stand for these values; ``None`` if one is off the grid."""
-    return whole_multiples(np.asarray(value, dtype=np.float64) - grid.offset, grid.scale)
 
 
 def whole_multiples(values: Array, scale: Array) -> Array | None:

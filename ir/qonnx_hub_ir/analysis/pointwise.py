@@ -20,7 +20,6 @@ from qonnx_hub_ir.analysis.grids import (
     holds,
     hull,
     in_reach,
-    index_of,
     on_common_scale,
     product_is_exact,
     whole_multiples,
@@ -81,11 +80,19 @@ def added(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     return within_grid(replace(found, grid=_sum_grid(site, a, b)))
 
 
-def _sum_grid(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> Grid | None:
+def _grid_and_number(a: ValueInfo, b: ValueInfo) -> tuple[Grid, Array] | None:
+    """Return the grid of one value and the number that the other one is, if it is one."""
     for x, y in ((a, b), (b, a)):
         number = _point(y)
         if x.grid is not None and number is not None:
-            return _shifted(site, x.grid, number)
+            return x.grid, number
+    return None
+
+
+def _sum_grid(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> Grid | None:
+    moved = _grid_and_number(a, b)
+    if moved is not None:
+        return _shifted(site, *moved)
     pair = None if a.grid is None or b.grid is None else on_common_scale(a.grid, b.grid)
     if pair is None:
         return None
@@ -117,13 +124,11 @@ def _shifted(site: NodeInfo, grid: Grid, number: Array) -> Grid | None:
 def multiplied(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> ValueInfo:
     """Return what is known about a product."""
     found = _corner_range(site, np.multiply, a, b)
-    for x, y in ((a, b), (b, a)):
-        number = _point(y)
-        if x.grid is not None and number is not None:
-            grid = scaled_grid(site, x.grid, number)
-            break
-    else:
+    factor = _grid_and_number(a, b)
+    if factor is None:
         grid = _product_grid(site, a.grid, b.grid)
+    else:
+        grid = scaled_grid(site, *factor)
     return within_grid(replace(found, grid=grid))
 
 
@@ -194,13 +199,12 @@ def _divide(site: NodeInfo) -> ValueInfo | None:
 def _sum(site: NodeInfo) -> ValueInfo | None:
     if not site.is_float:
         return None
-    total = site.info(0)
-    for index in range(1, len(site.inputs)):
-        total = added(site, total, site.info(index))
+    infos = [site.info(index) for index in range(len(site.inputs))]
+    total = functools.reduce(functools.partial(added, site), infos)
     if len(site.inputs) <= 2:
         return total
     # More than two terms may be added in any order: partial sums can be larger than these.
-    reach, grid = np.asarray(sum(x.magnitude for x in site.inputs if x)), total.grid
+    reach, grid = np.asarray(sum(x.magnitude for x in infos)), total.grid
     if grid is not None and not holds(site.float_type, reach, grid.scale, grid.offset):
         grid = replace(grid, exact=False)
     margin = sum_error(len(site.inputs), reach, site.rounding_unit)
@@ -230,7 +234,7 @@ def _clipped_grid(info: ValueInfo, low: Array, high: Array) -> Grid | None:
         (low, np.maximum, is_below),
         (high, np.minimum, is_above),
     ):
-        index = index_of(grid, limit) if is_beyond else None
+        index = whole_multiples(limit - grid.offset, grid.scale) if is_beyond else None
         if index is not None:
             lows, highs = hold(lows, index), hold(highs, index)
         elif is_beyond:
@@ -287,16 +291,13 @@ def _leaky(site: NodeInfo, slope: Array | None) -> ValueInfo | None:
         for end in rounded_outward(x.low, x.high, site.float_type)
     )
     low = np.where(np.isinf(x.low), -np.inf, low)
-    return within_grid(between(low, high, _leaky_grid(site, x.grid, slope)))
-
-
-def _leaky_grid(site: NodeInfo, grid: Grid | None, slope: Array) -> Grid | None:
-    if grid is None or grid.has_offset or bool(np.any(slope == 0)):
-        return None
-    below = scaled_grid(site, replace(grid, high=np.minimum(grid.high, 0)), slope)
-    above = replace(grid, low=np.maximum(grid.low, 0), high=np.maximum(grid.high, 0))
-    found = hull(below, above)
-    return None if found is None else replace(found, declared=None)
+    grid = None
+    if x.grid is not None and not x.grid.has_offset and bool(np.all(slope != 0)):
+        own = replace(x.grid, declared=None)
+        below = scaled_grid(site, replace(own, high=np.minimum(own.high, 0)), slope)
+        above = replace(own, low=np.maximum(own.low, 0), high=np.maximum(own.high, 0))
+        grid = hull(below, above)
+    return within_grid(between(low, high, grid))
 
 
 def _absolute(site: NodeInfo) -> ValueInfo | None:

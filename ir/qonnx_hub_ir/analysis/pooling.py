@@ -20,11 +20,11 @@ from qonnx_hub_ir.analysis.rule_context import (
 )
 from qonnx_hub_ir.analysis.value_info import (
     ValueInfo,
+    axis_shape,
     between,
     channels_on,
     collapsed,
     of_integers,
-    settled,
 )
 from qonnx_hub_ir.graph.queries import element_count
 from qonnx_hub_ir.quantizers import is_power_of_two
@@ -107,10 +107,8 @@ def _before_reduction(site: NodeInfo, axes: tuple[int, ...]) -> ValueInfo:
     if site.attr("keepdims", 1):
         return x
     gone = sum(axis < x.channel_axis for axis in axes)
-    rank = len(shape) - len(axes)
-    sizes = [1] * rank
-    sizes[x.channel_axis - gone] = -1
-    return settled(x.mapped(lambda array: array.reshape(sizes)), (None,) * rank)
+    place = axis_shape(x.channel_axis - gone, len(shape) - len(axes))
+    return x.mapped(lambda array: array.reshape(place))
 
 
 def _reduce(site: NodeInfo, *, is_mean: bool) -> ValueInfo | None:
