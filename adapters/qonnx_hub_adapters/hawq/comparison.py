@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx_ir import Model
 
-from qonnx_hub_adapters.hawq.assembly import Assembled
+from qonnx_hub_adapters.hawq.forms import Assembled
 from qonnx_hub_adapters.hawq.trace_data import ActCall, ForwardTrace
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError

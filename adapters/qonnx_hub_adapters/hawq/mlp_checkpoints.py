@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model
 
-from qonnx_hub_adapters.hawq.assembly import assemble
 from qonnx_hub_adapters.hawq.bit_widths import (
     ASYMMETRIC,
     SYMMETRIC,
@@ -24,6 +23,7 @@ from qonnx_hub_adapters.hawq.bit_widths import (
     weight_candidates,
     weight_range,
 )
+from qonnx_hub_adapters.hawq.forms import assemble
 from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.hawq.trace_data import (
     RANK,
@@ -34,6 +34,7 @@ from qonnx_hub_adapters.hawq.trace_data import (
     Ref,
     SourceGrid,
     WeightCall,
+    shaped,
 )
 from qonnx_hub_ir.errors import SourceError, UsageError
 from qonnx_hub_ir.quantizers import Array
@@ -217,7 +218,7 @@ class _Chain:
         weight, scale, bits = self._weights(name)
         bias, bias_bits = self._bias(name, scale * act)
         self.features = self.features or int(weight.shape[1])
-        shaped = scale.reshape(()) if scale.size == 1 else scale.reshape(1, -1)
+        steps = shaped(scale, (1, -1))
         call = WeightCall(
             name,
             self.value,
@@ -228,10 +229,10 @@ class _Chain:
             bias=bias,
             bias_bits=bias_bits,
             act_scale=act,
-            out_scale=np.asarray(shaped * act, dtype=np.float32),
+            out_scale=np.asarray(steps * act, dtype=np.float32),
         )
         self._append(call)
-        self._weight_scale = shaped
+        self._weight_scale = steps
 
     def _weights(self, name: str) -> tuple[Array, Array, int]:
         scale = self._needed(f"{name}.fc_scaling_factor").reshape(-1)

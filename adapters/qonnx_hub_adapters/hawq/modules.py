@@ -11,7 +11,7 @@ import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub_adapters.hawq import comparison
-from qonnx_hub_adapters.hawq.assembly import assemble
+from qonnx_hub_adapters.hawq.forms import assemble
 from qonnx_hub_adapters.hawq.layers import find_gaps
 from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.hawq.state_guard import frozen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -25,6 +25,11 @@ Operand: TypeAlias = Ref | Array
 """A traced value, or a constant of the model."""
 
 
+def shaped(values: Array, shape: Sequence[int]) -> Array:
+    """Return one number as a scalar, one per channel in a shape."""
+    return values.reshape(() if values.size == 1 else shape)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceGrid:
     """The grid of integers that HAWQ's fixed-point arithmetic requantizes from.
@@ -45,6 +50,19 @@ class SourceGrid:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """The other branch of a residual sum.
+
+    Attributes:
+        x: Its value.
+        source: The grid that it comes from.
+    """
+
+    x: Ref
+    source: SourceGrid
+
+
+@dataclass(frozen=True, slots=True)
 class ActCall:
     """One call of a QuantAct.
 
@@ -56,8 +74,7 @@ class ActCall:
         signed: Whether symmetric.
         scale: The step of its output, one float32.
         source: The grid that the input comes from; ``None`` where it is quantized directly.
-        identity: The other branch of a residual sum.
-        identity_source: The grid that this branch comes from.
+        beside: The other branch, where ``x`` is a residual sum.
     """
 
     layer: str
@@ -67,8 +84,7 @@ class ActCall:
     signed: bool
     scale: Array
     source: SourceGrid | None = None
-    identity: Ref | None = None
-    identity_source: SourceGrid | None = None
+    beside: Branch | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,46 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from qonnx_hub_adapters.hawq import recorded_calls
-from qonnx_hub_adapters.hawq.layers import ACT, AVERAGE_POOL, WITH_WEIGHTS, kind_of
-from qonnx_hub_adapters.hawq.trace_data import ForwardTrace
-from qonnx_hub_adapters.hawq.tracer import Tracer, tensors_in
-from qonnx_hub_adapters.torch_common.modules import input_names
-from qonnx_hub_ir.errors import HubError, SourceError, UnsupportedGraphError
+import numpy as np
 
-_RECORDED = WITH_WEIGHTS | {ACT, AVERAGE_POOL}
+from qonnx_hub_adapters.hawq.functions import (
+    UntraceableError,
+    adaptive_window,
+    average_attributes,
+    conv_attributes,
+)
+from qonnx_hub_adapters.hawq.graph import UNIT
+from qonnx_hub_adapters.hawq.layers import (
+    ACT,
+    AVERAGE_POOL,
+    LINEAR,
+    SCALE_BUFFERS,
+    WITH_WEIGHTS,
+    kind_of,
+)
+from qonnx_hub_adapters.hawq.trace_data import (
+    ActCall,
+    Branch,
+    Call,
+    ForwardTrace,
+    PoolCall,
+    Ref,
+    SourceGrid,
+    WeightCall,
+    shaped,
+)
+from qonnx_hub_adapters.hawq.tracer import Tracer, tensors_in
+from qonnx_hub_adapters.torch_common.modules import floats_of, input_names
+from qonnx_hub_ir.errors import HubError, SourceError, UnsupportedGraphError
+from qonnx_hub_ir.graph.constants import channel_shape
+from qonnx_hub_ir.quantizers import Array
+
+_AVERAGE_SETTINGS = frozenset(
+    {"kernel_size", "stride", "padding", "count_include_pad", "divisor_override"}
+)
 
 
 def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
@@ -83,16 +112,16 @@ def _watching(tracer: Tracer, model: Any) -> Iterator[None]:
         for name, module in model.named_modules():
             kind = kind_of(module)
             if kind or (name and next(module.children(), None) is None):
-                stack.enter_context(_wrapped(tracer, name or kind, kind, module))
+                stack.enter_context(_wrapped(tracer, name or kind, module))
         stack.enter_context(_Watch())
         yield
 
 
 @contextlib.contextmanager
-def _wrapped(tracer: Tracer, name: str, kind: str, module: Any) -> Iterator[None]:
+def _wrapped(tracer: Tracer, name: str, module: Any) -> Iterator[None]:
     """Give a layer a forward that records its calls."""
     own = {key: module.__dict__[key] for key in ("forward",) if key in module.__dict__}
-    module.__dict__["forward"] = _wrapper(tracer, name, kind, module, module.forward)
+    module.__dict__["forward"] = _wrapper(tracer, name, module, module.forward)
     try:
         yield
     finally:
@@ -101,8 +130,10 @@ def _wrapped(tracer: Tracer, name: str, kind: str, module: Any) -> Iterator[None
 
 
 def _wrapper(
-    tracer: Tracer, name: str, kind: str, module: Any, forward: Callable[..., Any]
+    tracer: Tracer, name: str, module: Any, forward: Callable[..., Any]
 ) -> Callable[..., Any]:
+    kind = kind_of(module)
+
     def named(*args: Any, **kwargs: Any) -> Any:
         with tracer.inside(name, mute=False):
             return forward(*args, **kwargs)
@@ -111,15 +142,169 @@ def _wrapper(
         bound = inspect.signature(forward).bind(*args, **kwargs)
         bound.apply_defaults()
         given = tuple(bound.arguments.values())
-        source = tracer.find(recorded_calls.data_of(given[0]))
-        if source is None or not recorded_calls.is_recorded(kind, module, given):
+        scale, x = _scale_of(given), tracer.find(_data_of(given))
+        # Others pass their input through, or only pool it.
+        quantizes = (kind != ACT or not module.full_precision_flag) and (
+            kind != AVERAGE_POOL or scale is not None
+        )
+        if x is None or not quantizes:
             return named(*args, **kwargs)
         with tracer.inside(name, mute=True):
-            record = recorded_calls.recorder(tracer, name, module, given, source)
+            if scale is None and kind != ACT:
+                raise SourceError(
+                    f"layer '{name}': {kind} is called without the scale of its input; "
+                    "pass what the QuantAct before it returned"
+                )
             result = forward(*args, **kwargs)
-            call = record(result)
+            call = _CALLS[kind](tracer, name, module, given, x, result)
             tracer.calls.append(call)
             tracer.bind(result[0] if isinstance(result, tuple) else result, call.output)
         return result
 
-    return recorded if kind in _RECORDED else named
+    return recorded if kind in _CALLS else named
+
+
+def _data_of(given: Sequence[Any]) -> Any:
+    """Return the activation of a layer's first argument: HAWQ packs it with its scale."""
+    return given[0][0] if type(given[0]) is tuple else given[0]
+
+
+def _scale_of(given: Sequence[Any]) -> Any:
+    if type(given[0]) is tuple:
+        return given[0][1]
+    return given[1] if len(given) > 1 else None
+
+
+def _per_channel(values: Array, rank: int) -> Array:
+    """Return values so that they go along axis 1, as HAWQ shapes them; single ones as scalars.
+
+    HAWQ reshapes for 2 and 4 axes only; otherwise the values stay as they are.
+    """
+    return shaped(values, channel_shape(rank) if rank in (2, 4) else values.shape)
+
+
+def _source_grid(act: Array, weight: Any, rank: int) -> SourceGrid:
+    weights = UNIT if weight is None else floats_of(weight)
+    return SourceGrid(_per_channel(act, rank), _per_channel(weights, rank))
+
+
+def _act_call(
+    tracer: Tracer, layer: str, module: Any, given: Sequence[Any], x: Ref, result: Any
+) -> Call:
+    """Return what is recorded of a call of a QuantAct.
+
+    Raises:
+        SourceError: Its residual branch is a constant.
+    """
+    data, scale, rank = _data_of(given), _scale_of(given), _data_of(given).ndim
+    # Scale of the weights before; the residual branch; its scale; that of its weights.
+    weight, branch, beside, beside_weight = (*given[2:6], *(None,) * 4)[:4]
+    identity = None if branch is None else tracer.find(branch)
+    if branch is not None and identity is None:
+        raise SourceError(f"layer '{layer}': the residual branch is a constant")
+    is_fixed = scale is None or bool(module.fixed_point_quantization)
+    source = other = None
+    if not is_fixed and isinstance(scale, list):
+        parts = [
+            np.broadcast_to(floats_of(one).reshape(-1), (int(count),))
+            for one, count in zip(scale, given[0][2], strict=True)
+        ]
+        source = _source_grid(np.concatenate(parts), None, rank)
+    elif not is_fixed:
+        own = getattr(module, "pre_weight_scaling_factor", None)
+        known = own if weight is None and identity is None else weight
+        source = _source_grid(floats_of(scale), known, rank)
+    if source is not None and identity is not None:
+        own = getattr(module, "identity_weight_scaling_factor", None)
+        known = own if beside_weight is None else beside_weight
+        other = Branch(identity, _source_grid(floats_of(beside), known, rank))
+    if isinstance(scale, list):
+        # HAWQ writes the integers of the branches over its input.
+        tracer.overwrite(data, f"QuantAct '{layer}'", also_itself=True)
+    output = tracer.fresh()
+    tracer.record(result[0], output)
+    return ActCall(
+        layer,
+        x,
+        output,
+        bits=int(module.activation_bit),
+        signed=module.quant_mode == "symmetric",
+        scale=floats_of(module.act_scaling_factor).reshape(()),
+        source=source,
+        beside=other,
+    )
+
+
+def _weight_call(
+    tracer: Tracer, layer: str, module: Any, given: Sequence[Any], x: Ref, _result: Any
+) -> Call:
+    """Return what is recorded of a call of a layer with weights.
+
+    Raises:
+        SourceError: The input of a convolution has not four axes.
+    """
+    kind, rank = kind_of(module), _data_of(given).ndim
+    is_linear = kind == LINEAR
+    scale = floats_of(getattr(module, SCALE_BUFFERS[kind])).reshape(-1)
+    act = floats_of(_scale_of(given)).reshape(-1)
+    bias = getattr(module, "bias_integer", None)
+    if not is_linear and rank != 4:
+        raise SourceError(f"layer '{layer}': its input has {rank} axes, 4 are needed")
+    if bias is None and getattr(module, "bias", None) is not None:
+        tracer.notes.append(
+            f"layer '{layer}' has a bias but no bias_bit: HAWQ leaves the bias out, and "
+            "so does the conversion"
+        )
+    attributes = None
+    if not is_linear:
+        # Some forks keep the settings on the layer itself.
+        conv, names = (
+            getattr(module, "conv", module),
+            ("stride", "padding", "dilation", "groups"),
+        )
+        settings = {name: getattr(conv, name) for name in names}
+        attributes = conv_attributes(module.weight_integer.shape[2:], settings)
+    # A linear layer shapes its scales for two axes whatever its input has.
+    axes = 2 if is_linear else rank
+    return WeightCall(
+        layer,
+        x,
+        tracer.fresh(),
+        weight=floats_of(module.weight_integer),
+        weight_scale=scale,
+        bits=int(module.weight_bit),
+        bias=None if bias is None else floats_of(bias),
+        bias_bits=0 if bias is None else int(module.bias_bit),
+        act_scale=_per_channel(act, axes),
+        out_scale=_per_channel(scale * act, axes),
+        attributes=attributes,
+    )
+
+
+def _pool_call(
+    tracer: Tracer, layer: str, module: Any, given: Sequence[Any], x: Ref, result: Any
+) -> Call:
+    """Return what is recorded of a call of a QuantAveragePool2d."""
+    pool = module.final_pool
+    before, after = (tuple(one.shape)[2:] for one in (_data_of(given), result[0]))
+    op_type: str = "AveragePool"
+    attributes: dict[str, Any] = {}
+    try:
+        if hasattr(pool, "output_size"):
+            op_type, attributes = adaptive_window(before, after)
+        elif vars(pool).keys() >= _AVERAGE_SETTINGS:
+            attributes = average_attributes(before, after, vars(pool))
+        else:
+            tracer.gap(layer, AVERAGE_POOL, f"a final_pool of type {type(pool).__name__}")
+    except UntraceableError as error:
+        tracer.gap(layer, AVERAGE_POOL, str(error))
+    scale = shaped(floats_of(_scale_of(given)), (-1,))
+    return PoolCall(layer, x, tracer.fresh(), scale, op_type, attributes)
+
+
+_CALLS: Mapping[str, Callable[[Tracer, str, Any, Sequence[Any], Ref, Any], Call]] = {
+    **dict.fromkeys(WITH_WEIGHTS, _weight_call),
+    ACT: _act_call,
+    AVERAGE_POOL: _pool_call,
+}
+"""What is recorded of a call that has run, by the kind of its layer."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from qonnx_hub import api
 from qonnx_hub_adapters.hawq.comparison import read_differences
-from qonnx_hub_adapters.hawq.exact_form import dyadic_multiplier
+from qonnx_hub_adapters.hawq.forms import dyadic_multiplier
 from qonnx_hub_ir import dialect
 from tests.adapters.hawq import hawq_standin as standin
 from tests.adapters.hawq.conversion import load, run
