@@ -42,11 +42,13 @@ class Rounding(str, Enum):
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
     return type(a) is type(b) and bool(a == b)
 
 
-class _Comparable:
-    """Equality of the quantizers: arrays are equal when dtype, shape and every bit are."""
+class Comparable:
+    """Equality of data with arrays: they are equal when dtype, shape and every bit are."""
 
     __slots__ = ()
 
@@ -67,7 +69,7 @@ class _Comparable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class IntQuant(_Comparable):
+class IntQuant(Comparable):
     """Uniform integer quantizer (operator ``Quant``).
 
     Attributes:
@@ -106,7 +108,7 @@ class IntQuant(_Comparable):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BipolarQuant(_Comparable):
+class BipolarQuant(Comparable):
     """Sign quantizer with two levels, ``-scale`` and ``+scale``.
 
     Attributes:
@@ -117,7 +119,7 @@ class BipolarQuant(_Comparable):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FloatQuant(_Comparable):
+class FloatQuant(Comparable):
     """Minifloat quantizer.
 
     Attributes:
@@ -146,7 +148,7 @@ class FloatQuant(_Comparable):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trunc(_Comparable):
+class Trunc(Comparable):
     """Drops low bits of values that lie on an integer grid.
 
     Attributes:

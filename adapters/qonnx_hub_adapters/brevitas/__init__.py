@@ -9,5 +9,5 @@ The sample's shapes become those of the graph::
 The graph comes from torch's ONNX exporter; every quantizer in it comes from what Brevitas
 computed on the sample, and is compared with Brevitas' own function before it is believed.
 Brevitas' own ONNX exporter is not used. All options are in
-:class:`qonnx_hub_adapters.brevitas.options.BrevitasOptions`.
+:class:`qonnx_hub_adapters.brevitas.importer.BrevitasOptions`.
 """

@@ -125,8 +125,7 @@ def _replace(
 def _quantized(emit: Emitter, x: Value, call: Call, form: QuantizerForm) -> Value:
     if form.quantizer is None:
         return x
-    suffix = f":{call.number + 1}" if call.number else ""
-    return emit.quantizer(x, form.quantizer, name=f"{call.site.path}{suffix}")
+    return emit.quantizer(x, form.quantizer, name=call.numbered(call.site.path))
 
 
 def _ternary(emit: Emitter, x: Value, form: QuantizerForm) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from onnx_ir import Model
@@ -11,7 +12,6 @@ from onnx_ir import Model
 from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.brevitas import modules
 from qonnx_hub_adapters.brevitas.assembly import assemble
-from qonnx_hub_adapters.brevitas.options import BrevitasOptions
 from qonnx_hub_adapters.brevitas.quantizer_sites import (
     QuantizerProxy,
     find_gaps,
@@ -32,7 +32,7 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_adapters.torch_common.features import INTEGER_QUANTIZERS
 from qonnx_hub_adapters.torch_common.framework import require_torch
 from qonnx_hub_adapters.torch_common.modules import PreparedModule, input_names, prepared
-from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
+from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError, UsageError
 
 INFO = AdapterInfo(
     name="brevitas",
@@ -48,6 +48,25 @@ INFO = AdapterInfo(
         Feature.TRUNC: Support.EXACT,
     },
 )
+
+
+@dataclass(frozen=True, slots=True)
+class BrevitasOptions:
+    """How to read a Brevitas model.
+
+    Attributes:
+        dynamo: Trace with torch.export instead of TorchScript.
+
+    Raises:
+        UsageError: A value that is neither true nor false.
+    """
+
+    dynamo: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no boolean."""
+        if not isinstance(self.dynamo, bool):
+            raise UsageError(f"option 'dynamo' is true or false, not {self.dynamo!r}")
 
 
 class BrevitasImporter:
@@ -94,7 +113,7 @@ class BrevitasImporter:
         args = copy.deepcopy(given.args)
         recording = record(module, sites, args, torch)
         forms = read_forms(recording, torch)
-        traced = trace(module, sites, recording, args, own, torch)
+        traced = trace(module, sites, recording, args, torch, dynamo=own.dynamo)
         return assemble(traced, recording.calls, forms, name)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:

@@ -46,8 +46,12 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Name of the quantized value; later uses of one quantizer are numbered."""
-        return self.site.layer if not self.number else f"{self.site.layer}:{self.number + 1}"
+        """Name of the quantized value."""
+        return self.numbered(self.site.layer)
+
+    def numbered(self, name: str) -> str:
+        """Return a name for this use: later uses of one quantizer are numbered."""
+        return f"{name}:{self.number + 1}" if self.number else name
 
     @property
     def values(self) -> Array:
@@ -66,10 +70,6 @@ class Recording:
 
     calls: list[Call] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
-
-    def of(self, site: QuantizerProxy) -> list[Call]:
-        """Return the uses of one quantizer, in order."""
-        return [call for call in self.calls if call.site is site]
 
 
 def record(
@@ -101,7 +101,8 @@ def _recorder(site: QuantizerProxy, recording: Recording) -> Any:
         # What reaches the quantizer itself is behind the activation fused with it.
         x = given[0] if fused is None else fused.activation_impl(plain(given[0]))
         kept = output.detach() if is_quant_tensor(output) else output
-        recording.calls.append(Call(site, len(recording.of(site)), x.detach(), kept))
+        number = sum(call.site is site for call in recording.calls)
+        recording.calls.append(Call(site, number, x.detach(), kept))
 
     return note
 

@@ -6,7 +6,6 @@ calls the quantizers themselves, so that they are seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from qonnx_hub_adapters.brevitas.modules import is_quant_tensor, plain
@@ -16,11 +15,9 @@ _LAYER = "QuantRecurrentLayerMixin"
 _LSTM = "_QuantLSTMLayer"
 
 
-def recurrent_layers(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield Brevitas' recurrent layers, one per layer and direction, with their paths."""
-    for path, part in module.named_modules():
-        if _LAYER in classes_from(part, "brevitas"):
-            yield path, part
+def _recurrent_layers(module: Any) -> list[Any]:
+    """Return Brevitas' recurrent layers, one per layer and direction."""
+    return [part for part in module.modules() if _LAYER in classes_from(part, "brevitas")]
 
 
 def expose_quantizers(module: Any, torch: Any) -> None:
@@ -30,18 +27,14 @@ def expose_quantizers(module: Any, torch: Any) -> None:
         module: A private copy.
         torch: The framework.
     """
-    for _, layer in recurrent_layers(module):
-        wrapper = _wrapper(torch)
-
-        def wrap(name: str, layer: Any = layer, wrapper: Any = wrapper) -> Any:
-            return wrapper(getattr(layer.cell, name))
-
+    step = _step_class(torch)
+    for layer in _recurrent_layers(module):
         layer._fast_cell = None
-        layer._wrap_act_proxy = wrap
+        layer._wrap_act_proxy = lambda name, cell=layer.cell: step(getattr(cell, name))
         layer.fast_mode = True
 
 
-def _wrapper(torch: Any) -> Any:
+def _step_class(torch: Any) -> Any:
     class _Step(torch.nn.Module):  # type: ignore[misc]
         """A quantizer that answers with a tuple, as the cell expects."""
 
@@ -77,7 +70,7 @@ def keep_plain_lstms(module: Any, torch: Any) -> None:
         module: A private copy; to be called in a trace only afterwards.
         torch: The framework.
     """
-    for _, layer in recurrent_layers(module):
+    for layer in _recurrent_layers(module):
         if _LSTM in classes_from(layer, "brevitas") and not any(
             part.is_quant_enabled
             for name, part in layer.cell.named_children()

@@ -23,7 +23,6 @@ from qonnx_hub_adapters.brevitas.modules import (
     plain,
     with_values,
 )
-from qonnx_hub_adapters.brevitas.options import BrevitasOptions
 from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, QuantizerProxy
 from qonnx_hub_adapters.brevitas.recording import Call, Recording
 from qonnx_hub_adapters.brevitas.recurrent import keep_plain_lstms
@@ -44,8 +43,9 @@ def trace(
     sites: Sequence[QuantizerProxy],
     recording: Recording,
     args: Sequence[Any],
-    options: BrevitasOptions,
     torch: Any,
+    *,
+    dynamo: bool,
 ) -> Model:
     """Return the module's graph with a mark for each use of a quantizer.
 
@@ -54,16 +54,16 @@ def trace(
         sites: Its quantizers.
         recording: What they did on the sample.
         args: The sample.
-        options: The adapter's options.
         torch: The framework.
+        dynamo: Whether to trace with torch.export instead of TorchScript.
 
     Raises:
         SourceError: The exporter fails, or the module makes other calls than before.
     """
-    replay = _Replay(recording, torch, quantized=not options.dynamo)
+    replay = _Replay(recording, torch, quantized=not dynamo)
     for site in sites:
         replay.install(site)
-    if options.dynamo:
+    if dynamo:
         for part in module.modules():
             # torch.export knows plain tensors only.
             if getattr(part, "return_quant_tensor", False):
@@ -72,25 +72,16 @@ def trace(
         keep_plain_lstms(module, torch)
     wrapper = _wrapper(module, args, replay, torch)
     tensors = tuple(plain(arg) for arg in args)
-    common = {
-        "dynamo": options.dynamo,
-        "opset_version": OPSET,
-        "input_names": input_names(module, len(args)),
-        "output_names": output_names(len(recording.outputs)),
-    }
+    names = input_names(module, len(args)), output_names(len(recording.outputs))
+    # A domain that nothing uses would be warned about, past Python's own streams.
+    domains = {DOMAIN: 1} if recording.calls else None
     try:
         with quiet(), torch.no_grad(), _without_graph_log(torch):
-            if options.dynamo:
-                traced = _with_dynamo(wrapper, tensors, common, torch)
-            else:
-                marked = bool(recording.calls)
-                traced = _with_torchscript(wrapper, tensors, common, torch, marked=marked)
+            traced = _exported(wrapper, tensors, names, domains, torch, dynamo=dynamo)
     except SourceError:
         raise
     except Exception as error:  # the exporter raises whatever its parts raise
-        other = (
-            "leave the option dynamo out" if options.dynamo else "try the option dynamo=true"
-        )
+        other = "leave the option dynamo out" if dynamo else "try the option dynamo=true"
         raise SourceError(
             f"torch's ONNX exporter fails on module {type(module).__name__}: "
             f"{first_line(error.__cause__ or error)}; {other}: torch has another exporter"
@@ -112,12 +103,13 @@ class _Replay:
             else "its layer needs quantized tensors, which torch.export does not know; leave "
             "the option dynamo out"
         )
-        self._left: dict[int, Iterator[Call]] = {}
-        self._numbers = {id(call): index for index, call in enumerate(recording.calls)}
+        self._left: dict[int, list[tuple[int, Call]]] = {}
 
     def start(self) -> None:
         """Begin again: a forward pass starts."""
         self._left.clear()
+        for index, call in enumerate(self._recording.calls):
+            self._left.setdefault(id(call.site), []).append((index, call))
 
     def install(self, site: QuantizerProxy) -> None:
         """Replace what a quantizer computes."""
@@ -125,11 +117,11 @@ class _Replay:
         proxy = site.proxy
 
         def forward(x: Any, *_others: Any, **_named: Any) -> Any:
-            call = self._next(site)
+            index, call = self._next(site)
             value = plain(x)
             if site.kind == ACTIVATION:
                 value = proxy.fused_activation_quant_proxy.activation_impl(value)
-            return self._answer(call, mark(value, self._numbers[id(call)], plain(call.output)))
+            return self._answer(call, mark(value, index, plain(call.output)))
 
         proxy.forward = forward
 
@@ -139,23 +131,21 @@ class _Replay:
         Raises:
             SourceError: One did not: the module made other calls than before.
         """
-        for call in self._recording.calls:
-            left = self._left.get(id(call.site))
-            if left is None or next(left, None) is not None:
+        for left in self._left.values():
+            for _, call in left:
                 raise SourceError(
                     f"quantizer '{call.site.path}' is used in a forward pass, but not while "
                     f"the module is traced: {self._excuse}"
                 )
 
-    def _next(self, site: QuantizerProxy) -> Call:
-        left = self._left.setdefault(id(site), iter(self._recording.of(site)))
-        call = next(left, None)
-        if call is None:
+    def _next(self, site: QuantizerProxy) -> tuple[int, Call]:
+        left = self._left.get(id(site))
+        if not left:
             raise SourceError(
                 f"quantizer '{site.path}' is used more often while the module is traced than "
                 f"in a forward pass before: {self._excuse}"
             )
-        return call
+        return left.pop(0)
 
     def _answer(self, call: Call, marked: Any) -> Any:
         # Of a quantized tensor in groups the value is another shape of what is stored.
@@ -212,9 +202,27 @@ def _wrapper(module: Any, args: Sequence[Any], replay: _Replay, torch: Any) -> A
     return Flat().eval()
 
 
-def _with_torchscript(
-    wrapper: Any, args: tuple[Any, ...], common: dict[str, Any], torch: Any, *, marked: bool
+def _exported(
+    wrapper: Any,
+    args: tuple[Any, ...],
+    names: tuple[list[str], list[str]],
+    domains: dict[str, int] | None,
+    torch: Any,
+    *,
+    dynamo: bool,
 ) -> Model:
+    """Return what one of torch's exporters writes; the names are inputs and outputs."""
+    common = {
+        "dynamo": dynamo,
+        "opset_version": OPSET,
+        "input_names": names[0],
+        "output_names": names[1],
+    }
+    if dynamo:
+        require("onnxscript", needed_by="option 'dynamo'", extra="brevitas")
+        program: Any = torch.onnx.export(wrapper, args, None, verbose=False, **common)
+        proto: onnx.ModelProto = program.model_proto
+        return onnx_ir.from_proto(proto)
     written = io.BytesIO()
     torch.onnx.export(
         wrapper,
@@ -224,20 +232,10 @@ def _with_torchscript(
         do_constant_folding=False,
         # Neither may the exporter fold batch norms into weights: that rounds differently.
         training=torch.onnx.TrainingMode.PRESERVE,
-        # A domain that nothing uses would be warned about, past Python's own streams.
-        custom_opsets={DOMAIN: 1} if marked else None,
+        custom_opsets=domains,
         **common,
     )
     return onnx_ir.from_proto(onnx.load_from_string(written.getvalue()))
-
-
-def _with_dynamo(
-    wrapper: Any, args: tuple[Any, ...], common: dict[str, Any], torch: Any
-) -> Model:
-    require("onnxscript", needed_by="option 'dynamo'", extra="brevitas")
-    program = torch.onnx.export(wrapper, args, None, verbose=False, **common)
-    written: onnx.ModelProto = program.model_proto
-    return onnx_ir.from_proto(written)
 
 
 @contextlib.contextmanager

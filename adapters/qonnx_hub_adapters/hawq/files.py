@@ -21,7 +21,13 @@ from qonnx_hub_adapters.onnx_reader import describe, is_onnx, read_model
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import input_of, is_standard, producer, quantizers
+from qonnx_hub_ir.graph.queries import (
+    input_of,
+    is_standard,
+    is_weight,
+    producer,
+    quantizers,
+)
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, run_passes
 from qonnx_hub_ir.quantizers import IntQuant
 from qonnx_hub_ir.verify import require_valid
@@ -81,8 +87,8 @@ def import_file(
     if act_bits is not None:
         _insert(model.graph, places, act_bits)
         run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
-    elif places and not any(
-        node.op_type != "Trunc" and not _is_weight(node) for node in quantizers(model)
+    elif places and all(
+        node.op_type == "Trunc" or is_weight(node) for node in quantizers(model)
     ):
         names = ", ".join(name for name, _ in places)
         warnings.warn(f"{describe(source)} {LOST.format(layers=names)}", stacklevel=4)
@@ -103,21 +109,17 @@ def _places(graph: Graph) -> Places:
     for node in graph:
         weight = input_of(node, 1) if operators.is_product(node) else None
         quant = producer(weight)
-        if quant is None or not dialect.is_quantizer(quant) or not _is_weight(quant):
+        if quant is None or not dialect.is_quantizer(quant) or not is_weight(quant):
             continue
         before = producer(node.inputs[0])
-        if before is None or not is_standard(before, "Div") or not _is_known(before.inputs[1]):
+        if (
+            before is None
+            or not is_standard(before, "Div")
+            or dialect.constant_value(before.inputs[1]) is None
+        ):
             before = node
         found.append((str(node.name), before))
     return found
-
-
-def _is_known(value: Value | None) -> bool:
-    return dialect.constant_value(value) is not None
-
-
-def _is_weight(quantizer: Node) -> bool:
-    return _is_known(quantizer.inputs[0])
 
 
 def _insert(graph: Graph, places: Places, bits: Mapping[str, int] | int) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.queries import input_of, is_standard
-from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import input_of, is_standard, producer
+from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 
 _INTEGER_BITS = np.asarray(32, dtype=np.float32)
@@ -37,66 +38,47 @@ class FoldScales(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        found = [layer for node in model.graph if (layer := _match(node)) is not None]
-        for layer in found:
-            _rewrite(model.graph, layer)
-        return PassResult(model, modified=bool(found))
+        return PassResult(model, rewrite_nodes(model.graph, _fold, bodies=False))
 
 
-@dataclass(frozen=True, slots=True)
-class _ScaledLayer:
-    """One layer on integers, from the division to the multiplication.
-
-    Attributes:
-        product: MatMul or Conv.
-        result: The addition of the bias, or the product.
-        rounding: Round, if any.
-        last: The multiplication.
-        weight: Quantizer of the weights.
-        bias: Quantizer of the bias, if any.
-        division: What divides the layer's input, if anything does.
-        act_scale: What the input is divided by; one without a division.
-        out_scale: What the sums are multiplied with.
-    """
-
-    product: Node
-    result: Node
-    rounding: Node | None
-    last: Node
-    weight: Node
-    bias: Node | None
-    division: Node | None
-    act_scale: Array
-    out_scale: Array
-
-
-def _match(last: Node) -> _ScaledLayer | None:
-    if not is_standard(last, "Mul"):
-        return None
-    out_scale, before = _scale(last.inputs[1]), _made_for(last, 0)
+def _fold(last: Node) -> bool:
+    """Fold the layer on integers that a multiplication ends; return whether it ends one."""
+    out_scale, before = None, None
+    if is_standard(last, "Mul"):
+        out_scale, before = _scale(last.inputs[1]), _made_for(last, 0)
     rounding = before if before is not None and is_standard(before, "Round") else None
     result = before if rounding is None else _made_for(rounding, 0)
     if out_scale is None or result is None:
-        return None
+        return False
     product, bias = _without_bias(result)
     if product is None or not is_standard(product, "MatMul", "Conv"):
-        return None
+        return False
     weight, x = _integers_for(product, 1), product.inputs[0]
     place = operators.bias_input(product)
     if place is not None and input_of(product, place) is not None:
         own = _integers_for(product, place)
         if bias is not None or own is None:
-            return None
+            return False
         bias = own
-    division = None if x is None else x.producer()
+    division = producer(x)
     if division is None or not is_standard(division, "Div"):
         division = None
     act_scale = _ONE if division is None else _scale(division.inputs[1])
-    if weight is None or x is None or act_scale is None:
-        return None
-    return _ScaledLayer(
-        product, result, rounding, last, weight, bias, division, act_scale, out_scale
-    )
+    if weight is None or act_scale is None:
+        return False
+    _rescale(weight, np.asarray(out_scale / act_scale, dtype=np.float32))
+    if bias is not None:
+        _rescale(bias, out_scale)
+    if division is not None:
+        product.replace_input_with(0, division.inputs[0])
+    emit, value = Emitter(last), result.outputs[0]
+    if rounding is not None:
+        grid = IntQuant(out_scale, np.zeros((), dtype=np.float32), _INTEGER_BITS)
+        value = emit.quantizer(value, grid, name=f"{last.name}_grid")
+    emit.replace_with(value)
+    if rounding is not None:
+        emit.graph.remove(rounding, safe=True)
+    return True
 
 
 def _without_bias(result: Node) -> tuple[Node | None, Node | None]:
@@ -140,29 +122,11 @@ def _integers_for(reader: Node, position: int) -> Node | None:
     return node if dialect.constant_value(node.inputs[0]) is not None else None
 
 
-def _rewrite(graph: Graph, layer: _ScaledLayer) -> None:
-    weight_scale = np.asarray(layer.out_scale / layer.act_scale, dtype=np.float32)
-    _rescale(graph, layer.weight, weight_scale)
-    if layer.bias is not None:
-        _rescale(graph, layer.bias, layer.out_scale)
-    if layer.division is not None:
-        layer.product.replace_input_with(0, layer.division.inputs[0])
-    value = layer.result.outputs[0]
-    if layer.rounding is not None:
-        quantizer = IntQuant(layer.out_scale, np.zeros((), dtype=np.float32), _INTEGER_BITS)
-        node = dialect.quantizer_node(value, quantizer, f"{layer.last.name}_grid", graph)
-        layer.last.prepend(node)
-        value = node.outputs[0]
-    replace_node(layer.last, value)
-    if layer.rounding is not None:
-        graph.remove(layer.rounding, safe=True)
-
-
-def _rescale(graph: Graph, node: Node, scale: Array) -> None:
+def _rescale(node: Node, scale: Array) -> None:
     """Give a quantized constant another step; the integers stay."""
-    stored = dialect.constant_value(node.inputs[0])
+    emit, stored = Emitter(node), dialect.constant_value(node.inputs[0])
     if stored is None:
         raise AssertionError("what is matched is a quantized constant")
     values = np.asarray(stored * scale, dtype=np.float32)
-    node.replace_input_with(0, dialect.add_initializer(graph, f"{node.name}_values", values))
-    node.replace_input_with(1, dialect.add_initializer(graph, f"{node.name}_scale", scale))
+    node.replace_input_with(0, emit.constant("values", values))
+    node.replace_input_with(1, emit.constant("scale", scale))

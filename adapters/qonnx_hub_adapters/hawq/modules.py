@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
-import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub_adapters.hawq import comparison
@@ -122,23 +120,8 @@ def _traced(module: Any, tensors: Sequence[Any], torch: Any) -> tuple[ForwardTra
             second = trace(module, doubled, torch)
         except HubError:
             return first, False
-    same_calls = _plain(first.calls) == _plain(second.calls)
-    return first, same_calls and all(
+    return first, first.calls == second.calls and all(
         first.shapes[a] != ()
         and second.shapes[b] == (2 * first.shapes[a][0], *first.shapes[a][1:])
         for a, b in zip(first.outputs, second.outputs, strict=True)
     )
-
-
-def _plain(value: Any) -> Any:
-    """Return calls as plain data that can be compared."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, (tuple, list)):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if hasattr(value, "__dataclass_fields__"):
-        parts = [getattr(value, field.name) for field in fields(value)]
-        return [type(value).__name__, *_plain(parts)]
-    return value

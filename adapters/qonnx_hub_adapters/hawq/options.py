@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qonnx_hub_adapters.torch_common.options import EXACT, require_mode
+from qonnx_hub_adapters.adapter_options import require_choice
+from qonnx_hub_adapters.torch_common.options import EXACT, MODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +45,4 @@ class HawqOptions:
 
     def __post_init__(self) -> None:
         """Refuse unknown modes."""
-        require_mode(self.mode)
+        require_choice("mode", self.mode, MODES)

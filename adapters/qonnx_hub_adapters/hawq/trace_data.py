@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, Comparable
 
 RANK = "rank"
 """Key beside the attributes of a batch norm: the number of axes of its input."""
@@ -30,8 +30,8 @@ def shaped(values: Array, shape: Sequence[int]) -> Array:
     return values.reshape(() if values.size == 1 else shape)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceGrid:
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceGrid(Comparable):
     """The grid of integers that HAWQ's fixed-point arithmetic requantizes from.
 
     Attributes:
@@ -49,8 +49,8 @@ class SourceGrid:
         return np.asarray(wide.astype(np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+@dataclass(frozen=True, slots=True, eq=False)
+class Branch(Comparable):
     """The other branch of a residual sum.
 
     Attributes:
@@ -62,8 +62,8 @@ class Branch:
     source: SourceGrid
 
 
-@dataclass(frozen=True, slots=True)
-class ActCall:
+@dataclass(frozen=True, slots=True, eq=False)
+class ActCall(Comparable):
     """One call of a QuantAct.
 
     Attributes:
@@ -87,8 +87,8 @@ class ActCall:
     beside: Branch | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WeightCall:
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightCall(Comparable):
     """One call of a QuantLinear, QuantConv2d or QuantBnConv2d.
 
     Attributes:
@@ -125,8 +125,8 @@ class WeightCall:
         return np.ascontiguousarray(self.weight.T)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolCall:
+@dataclass(frozen=True, slots=True, eq=False)
+class PoolCall(Comparable):
     """One call of a QuantAveragePool2d that was given a scale.
 
     Attributes:
@@ -146,8 +146,8 @@ class PoolCall:
     attributes: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PlainCall:
+@dataclass(frozen=True, slots=True, eq=False)
+class PlainCall(Comparable):
     """One call of a torch function outside of HAWQ's layers, as an ONNX operator.
 
     Attributes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from onnx_ir import Model
 
-from qonnx_hub_adapters.adapter_options import read_own_options
+from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
 from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
@@ -17,11 +18,10 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
-from qonnx_hub_adapters.pytorch import inference, tracing
+from qonnx_hub_adapters.pytorch import tracing
 from qonnx_hub_adapters.pytorch.assembly import assemble, free_names
 from qonnx_hub_adapters.pytorch.expansion import attach_forms
-from qonnx_hub_adapters.pytorch.modules import frozen_copy, inference_copy, shown_modules
-from qonnx_hub_adapters.pytorch.options import PyTorchOptions
+from qonnx_hub_adapters.pytorch.modules import answer, frozen_copy, inference_copy, layers
 from qonnx_hub_adapters.pytorch.programs import mark
 from qonnx_hub_adapters.pytorch.tracing import is_program, is_program_file
 from qonnx_hub_adapters.torch_common.features import INTEGER_QUANTIZERS
@@ -33,6 +33,7 @@ from qonnx_hub_adapters.torch_common.modules import (
     prepared,
     unwrapped,
 )
+from qonnx_hub_adapters.torch_common.options import EXACT, MODES
 from qonnx_hub_adapters.torch_common.weights import with_weights
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError, UsageError
@@ -48,6 +49,25 @@ INFO = AdapterInfo(
 )
 
 _NEEDED = (INFO.name, "onnxscript")
+
+
+@dataclass(frozen=True, slots=True)
+class PyTorchOptions:
+    """How to read a model of PyTorch's.
+
+    Attributes:
+        mode: "exact" (every value as torch computes it) or "quant" (``Quant`` nodes only,
+            which differ from torch where a value lies on a rounding tie).
+
+    Raises:
+        UsageError: A mode that does not exist.
+    """
+
+    mode: str = EXACT
+
+    def __post_init__(self) -> None:
+        """Refuse unknown modes."""
+        require_choice("mode", self.mode, MODES)
 
 
 class PyTorchImporter:
@@ -111,13 +131,13 @@ class PyTorchImporter:
         """Return the model's own answer at inference."""
         torch = require_torch(*_NEEDED)
         module, args = _at_inference(source, feeds, torch)
-        return inference.answer(module, args, torch)
+        return answer(module, args, torch)
 
     def run_layers(self, source: object, feeds: Feeds) -> Outputs:
         """Return what the model's modules compute, by the names that its IR model uses."""
         torch = require_torch(*_NEEDED)
         module, args = _at_inference(source, feeds, torch)
-        return inference.layers(module, shown_modules(module), args, torch)
+        return layers(module, args, torch)
 
 
 def _at_inference(source: object, feeds: Feeds, torch: Any) -> tuple[Any, list[Array]]:

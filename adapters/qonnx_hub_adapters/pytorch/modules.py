@@ -1,16 +1,28 @@
-"""Modules as they are at inference: copies in evaluation mode, with fixed quantizers."""
+"""Modules at inference: copies in evaluation mode with fixed quantizers, and their answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
+
+from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.hawq.layers import kind_of
 from qonnx_hub_adapters.pytorch.constants import schema_of
 from qonnx_hub_adapters.pytorch.naming import FROZEN
-from qonnx_hub_adapters.torch_common.modules import classes_from, private_copy, unwrapped
-from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
+from qonnx_hub_adapters.pytorch.tracing import traced_inputs
+from qonnx_hub_adapters.torch_common.modules import (
+    answer_in_pieces,
+    array_of,
+    classes_from,
+    private_copy,
+    unwrapped,
+)
+from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError
+from qonnx_hub_ir.quantizers import Array
 
 _CONVERTED = (
     "torch.ao.nn.quantized",
@@ -67,19 +79,6 @@ def frozen_copy(source: Any, torch: Any) -> Any:
         parent, _, leaf = name.rpartition(".")
         setattr(own.get_submodule(parent), leaf, fresh)
     return own
-
-
-def shown_modules(own: Any) -> dict[str, Any]:
-    """Return by path the modules whose outputs are values of the graph under that name.
-
-    Those are quantizers, and modules without children: in others, what their own operators
-    give need not be what they return.
-    """
-    return {
-        name: child
-        for name, child in own.named_modules()
-        if name and (_is_fake_quantizer(child) or not any(True for _ in child.children()))
-    }
 
 
 def _plain_form(child: Any, torch: Any) -> Any:
@@ -219,3 +218,62 @@ def _is_uncalibrated(child: Any) -> bool:
     if lowest is None:
         return False
     return lowest.numel() == 0 or bool(math.isinf(float(lowest.reshape(-1)[0])))
+
+
+def answer(module: Any, args: Sequence[Array], torch: Any) -> dict[str, Array]:
+    """Return the outputs of a module under the names that its IR model uses.
+
+    A graph that was traced with a fixed batch is run batch by batch.
+
+    Raises:
+        ExecutionError: It fails.
+    """
+
+    def forward(arrays: list[Array]) -> list[Array]:
+        result = module(*(torch.from_numpy(np.array(array)) for array in arrays))
+        leaves = torch.utils._pytree.tree_leaves(result)
+        return [array_of(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    first = [x.shape[0] for x in traced_inputs(module, torch) if x is not None and x.ndim]
+    batch = next((size for size in first if isinstance(size, int)), 0)
+    try:
+        with quiet(), torch.no_grad():
+            return answer_in_pieces(forward, args, batch)
+    except Exception as error:  # whatever the user's forward raises
+        raise ExecutionError(f"the model itself fails: {first_line(error)}") from error
+
+
+def layers(module: Any, args: Sequence[Array], torch: Any) -> dict[str, Array]:
+    """Return what the modules inside of one give in one forward pass, by their names.
+
+    Shown are those whose outputs are values of the graph under that name: quantizers, and
+    modules without children. In others, what their own operators give need not be what they
+    return. Of several calls of one module, the graph calls the first quantizer like its module
+    and numbers the others, and gives the module's name to the last of other layers.
+
+    Args:
+        module: Our own copy.
+        args: The inputs.
+        torch: The framework.
+
+    Raises:
+        ExecutionError: The forward pass fails.
+    """
+    found: dict[str, Array] = {}
+    calls: dict[str, int] = {}
+    with ExitStack() as hooks:
+        for name, child in module.named_modules():
+            is_leaf = next(child.children(), None) is None
+            if not name or not (is_leaf or _is_fake_quantizer(child)):
+                continue
+
+            def note(owner: Any, _a: Any, result: Any, name: str = name) -> None:
+                if not isinstance(result, torch.Tensor):
+                    return
+                calls[name] = calls.get(name, -1) + 1
+                numbered = calls[name] > 0 and hasattr(owner, "fake_quant_enabled")
+                found[f"{name}_{calls[name]}" if numbered else name] = array_of(result)
+
+            hooks.enter_context(child.register_forward_hook(note))
+        answer(module, args, torch)
+    return found

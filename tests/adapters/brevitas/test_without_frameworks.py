@@ -10,8 +10,7 @@ import pytest
 from qonnx_hub_adapters import dependencies
 from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.brevitas.assembly import source_path
-from qonnx_hub_adapters.brevitas.importer import BrevitasImporter
-from qonnx_hub_adapters.brevitas.options import BrevitasOptions
+from qonnx_hub_adapters.brevitas.importer import BrevitasImporter, BrevitasOptions
 from qonnx_hub_adapters.protocol import ImportOptions, Prepares, ShowsLayers
 from qonnx_hub_ir.errors import MissingDependencyError, SourceError, UsageError
 
@@ -62,7 +61,7 @@ def test_a_missing_framework_says_what_to_install(monkeypatch):
 def test_asking_whether_a_source_is_accepted_imports_no_framework():
     program = (
         "import sys\n"
-        "from qonnx_hub_adapters.brevitas.importer import BrevitasImporter\n"
+        "from qonnx_hub_adapters.brevitas.importer import BrevitasImporter, BrevitasOptions\n"
         "assert not BrevitasImporter().accepts('m.pt')\n"
         "assert not {'torch', 'brevitas'} & set(sys.modules), sorted(sys.modules)\n"
     )

@@ -170,7 +170,7 @@ def test_an_unknown_option_is_a_usage_error():
 
 
 def test_an_unknown_mode_is_a_usage_error():
-    with pytest.raises(UsageError, match="none of exact, quant"):
+    with pytest.raises(UsageError, match="there are: exact, quant"):
         load(Mixed(), X, mode="fast")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from qonnx_hub_adapters.hawq.options import HawqOptions
+from qonnx_hub_adapters.pytorch.importer import PyTorchOptions
 from qonnx_hub_adapters.torch_common.modules import (
     answer_in_pieces,
     classes_from,
@@ -13,7 +15,6 @@ from qonnx_hub_adapters.torch_common.modules import (
     output_names,
     unwrapped,
 )
-from qonnx_hub_adapters.torch_common.options import require_mode
 from qonnx_hub_adapters.torch_common.weights import without_wrapper
 from qonnx_hub_ir.errors import UsageError
 
@@ -84,7 +85,8 @@ def test_the_prefix_of_a_wrapper_is_removed_where_every_name_has_it():
     assert without_wrapper({"module.a": 1, "b": 2}) == {"module.a": 1, "b": 2}
 
 
-def test_a_mode_that_does_not_exist_is_refused():
-    require_mode("exact")
-    with pytest.raises(UsageError, match="mode 'fast' is none of exact, quant"):
-        require_mode("fast")
+@pytest.mark.parametrize("kind", [HawqOptions, PyTorchOptions])
+def test_a_mode_that_does_not_exist_is_refused(kind):
+    assert kind("quant").mode == "quant"
+    with pytest.raises(UsageError, match="unknown mode 'fast'; there are: exact, quant"):
+        kind("fast")
