@@ -203,18 +203,18 @@ def _own_answer(site: QuantizerProxy, x: Array, given: Any, torch: Any) -> tuple
 def _probes(quantizer: Quantizer, sample: Array) -> Array:
     """Return values on and beside every tie and limit, along the first of the axes.
 
-    Per-channel quantizers get them for every channel.
+    Per-channel quantizers get them for every channel. A truncation gets the values of every
+    integer that its input can be.
     """
-    if isinstance(quantizer, Trunc):
-        return _on_grid(quantizer)
-    steps = _steps_of(quantizer)
     scale = without_extra_axes(np.asarray(quantizer.scale))
     zero = np.zeros((), dtype=np.float32)
     if isinstance(quantizer, IntQuant):
         zero = without_extra_axes(np.asarray(quantizer.zero_point))
-    rank = max(np.ndim(scale), np.ndim(zero))
-    spread = steps.reshape(-1, *([1] * max(rank - 1, 0)))
+    rank = max(scale.ndim, zero.ndim)
+    spread = _steps_of(quantizer).reshape(-1, *([1] * max(rank - 1, 0)))
     points = np.asarray((spread - zero) * scale, dtype=np.float32)
+    if isinstance(quantizer, Trunc):
+        return points
     sides = [np.nextafter(points, np.float32(limit)) for limit in (-np.inf, np.inf)]
     if rank:
         return np.concatenate([points, *sides], axis=0)
@@ -223,12 +223,16 @@ def _probes(quantizer: Quantizer, sample: Array) -> Array:
 
 def _steps_of(quantizer: Quantizer) -> Array:
     """Return critical positions in steps: ties, levels, far beyond both ends, zeros."""
+    if isinstance(quantizer, Trunc):
+        top = int(2.0 ** min(float(np.max(np.asarray(quantizer.in_bits))), 20.0))
+        lowest, apart = -top if quantizer.signed else 0, max(1, top // _MOST_LEVELS)
+        return np.arange(lowest, top, apart).astype(np.float32)
     if isinstance(quantizer, FloatQuant):
         bias = single_value(quantizer.exponent_bias) or 0.0
         mantissa = single_value(quantizer.mantissa_bits) or 0.0
         largest = single_value(quantizer.max_val) or 1.0
-        lowest = 2.0 ** (1.0 - bias - mantissa)
-        octaves = np.exp2(np.arange(np.log2(lowest) - 2, np.log2(largest) + 2))
+        least = 1.0 - bias - mantissa
+        octaves = np.exp2(np.arange(least - 2, np.log2(largest) + 2))
         eighths = np.arange(8, 16.001, 0.25, dtype=np.float64) / 8
         sizes = np.outer(octaves, eighths).reshape(-1)
         sizes = np.concatenate([sizes, [largest * f for f in (0.99, 1, 1.01, 1.03, 1.1, 9)]])
@@ -240,13 +244,3 @@ def _steps_of(quantizer: Quantizer) -> Array:
         sizes = np.concatenate([levels, levels + 0.5, levels + 0.2, np.array(_BEYOND) * top])
     both = np.concatenate([sizes, -sizes, [0.0, -0.0]])
     return np.asarray(both, dtype=np.float32)
-
-
-def _on_grid(quantizer: Trunc) -> Array:
-    """Return the values of every integer that the input of a truncation can be."""
-    bits = min(float(np.max(np.asarray(quantizer.in_bits))), 20.0)
-    top = int(2.0**bits)
-    codes = np.arange(-top if quantizer.signed else 0, top, max(1, top // _MOST_LEVELS))
-    scale = without_extra_axes(np.asarray(quantizer.scale))
-    spread = codes.reshape(-1, *([1] * max(scale.ndim - 1, 0))).astype(np.float32)
-    return np.asarray(spread * scale, dtype=np.float32)

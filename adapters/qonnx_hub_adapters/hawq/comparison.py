@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,43 +62,29 @@ class Quant(OpRun):
         return (quantize(x, quantizer),)
 
 
-def evaluate(
-    model: Model, feeds: Mapping[str, Array], names: Iterable[str]
-) -> dict[str, Array]:
-    """Return values of a model by name, computed by ONNX's reference evaluator.
-
-    Args:
-        model: An IR model of standard operators and ``Quant``.
-        feeds: Input name -> array.
-        names: The values wanted.
-    """
-    proto, wanted = onnx_ir.to_proto(model), list(dict.fromkeys(names))
-    del proto.graph.output[:]
-    proto.graph.output.extend(helper.make_value_info(n, onnx.TypeProto()) for n in wanted)
-    with np.errstate(all="ignore"):
-        answers = ReferenceEvaluator(proto, new_ops=[Quant]).run(None, dict(feeds))
-    return {name: np.asarray(one) for name, one in zip(wanted, answers, strict=True)}
-
-
 def compare(
-    assembled: Assembled, trace: ForwardTrace, feeds: Mapping[str, Array], *, open_batch: bool
+    assembled: Assembled, trace: ForwardTrace, feeds: Mapping[str, Array]
 ) -> tuple[LayerDifference, ...]:
-    """Return one entry per QuantAct call.
+    """Return one entry per QuantAct call, by ONNX's reference evaluator.
 
     Args:
         assembled: The graph of the trace.
         trace: With what the module computed.
         feeds: The sample that it was traced with, by input name.
-        open_batch: Whether fewer samples than traced can be run.
     """
     calls = [call for call in trace.calls if isinstance(call, ActCall)]
     if not calls:
         return ()
     largest = max(int(value[0].size) for value in feeds.values())
-    count = max(1, _ELEMENTS // max(1, largest)) if open_batch else None
+    count = max(1, _ELEMENTS // max(1, largest)) if trace.open_batch else None
     given = {name: value[:count] for name, value in feeds.items()}
     names = [assembled.names[call.output] for call in calls]
-    computed = evaluate(assembled.model, given, names)
+    proto, wanted = onnx_ir.to_proto(assembled.model), list(dict.fromkeys(names))
+    del proto.graph.output[:]
+    proto.graph.output.extend(helper.make_value_info(n, onnx.TypeProto()) for n in wanted)
+    with np.errstate(all="ignore"):
+        answers = ReferenceEvaluator(proto, new_ops=[Quant]).run(None, given)
+    computed = dict(zip(wanted, answers, strict=True))
     found = []
     for call, name in zip(calls, names, strict=True):
         recorded = trace.recorded[call.output][:count]

@@ -62,22 +62,18 @@ class Assembled:
     names: Mapping[Ref, str]
 
 
-def assemble(
-    trace: ForwardTrace, mode: str, *, name: str, open_batch: bool, merge: bool
-) -> Assembled:
+def assemble(trace: ForwardTrace, mode: str, *, merge: bool) -> Assembled:
     """Return the IR model of a trace.
 
     Args:
         trace: The calls.
         mode: "exact" or "quant".
-        name: Name of the graph.
-        open_batch: Whether the first axis may have any size.
         merge: As in :class:`QuantForm`.
     """
     emit = _emit_exact if mode == EXACT else QuantForm(trace.shapes, merge=merge).emit
-    writer = GraphWriter(name, output_names(len(trace.outputs)))
+    writer = GraphWriter(trace.name, output_names(len(trace.outputs)))
     for index, (given, shape) in enumerate(trace.inputs):
-        first = [BATCH] if open_batch else list(shape[:1])
+        first = [BATCH] if trace.open_batch else list(shape[:1])
         writer.input(Ref(index), given, [*first, *shape[1:]])
     for call in trace.calls:
         writer.values[call.output] = emit(writer, call)

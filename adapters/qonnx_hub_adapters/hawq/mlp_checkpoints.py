@@ -24,6 +24,7 @@ from qonnx_hub_adapters.hawq.bit_widths import (
     weight_range,
 )
 from qonnx_hub_adapters.hawq.forms import assemble
+from qonnx_hub_adapters.hawq.graph import UNIT
 from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.hawq.trace_data import (
     RANK,
@@ -75,12 +76,11 @@ def import_chain(
     chain = _Chain(state, path, complete, bits, options.weight_scales)
     for name in names:
         chain.add(name)
-    inputs = (("x", (1, chain.features)),)
-    trace = ForwardTrace(inputs, tuple(chain.calls), (chain.value,), {}, {})
+    inputs, calls = (("x", (1, chain.features)),), tuple(chain.calls)
+    trace = ForwardTrace("chain", inputs, calls, (chain.value,), {}, {}, open_batch=True)
     for note in chain.notes:
         warnings.warn(note, stacklevel=5)
-    merge = options.merge_requant
-    return assemble(trace, options.mode, name="chain", open_batch=True, merge=merge).model
+    return assemble(trace, options.mode, merge=options.merge_requant).model
 
 
 @dataclass(slots=True)
@@ -95,7 +95,6 @@ class _Chain:
         weight_scales: Whether a QuantAct gets the scale of the weights, where known.
         calls: The calls so far.
         notes: Sentences that a user should read.
-        value: What the last call makes.
         features: Size of the input.
     """
 
@@ -106,7 +105,6 @@ class _Chain:
     weight_scales: bool | None
     calls: list[Call] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    value: Ref = field(default_factory=lambda: Ref(0))
     features: int = 0
     _act_scale: Array | None = None
     _weight_scale: Array | None = None
@@ -123,7 +121,9 @@ class _Chain:
             self._add_batch_norm(name)
         elif name in _OPERATORS:
             op_type, attributes = _OPERATORS[name]
-            self._append(PlainCall(name, op_type, (self.value,), self._next(), attributes))
+            self.calls.append(
+                PlainCall(name, op_type, (self.value,), self._next(), attributes)
+            )
             not_negative = name in _NOT_NEGATIVE
         else:
             raise UsageError(
@@ -132,12 +132,13 @@ class _Chain:
             )
         self._not_negative = not_negative
 
-    def _next(self) -> Ref:
-        return Ref(self.value.index + 1)
+    @property
+    def value(self) -> Ref:
+        """What the last call makes."""
+        return Ref(len(self.calls))
 
-    def _append(self, call: Call) -> None:
-        self.calls.append(call)
-        self.value = call.output
+    def _next(self) -> Ref:
+        return Ref(len(self.calls) + 1)
 
     def _given(self, name: str, attribute: str) -> Any:
         return self.bits.get(name, {}).get(attribute)
@@ -153,13 +154,12 @@ class _Chain:
         if self._act_scale is not None:
             source = SourceGrid(self._act_scale, self._requantized_weights(name))
         signed = mode == SYMMETRIC
-        self._append(ActCall(name, self.value, self._next(), bits, signed, scale, source))
+        self.calls.append(ActCall(name, self.value, self._next(), bits, signed, scale, source))
         self._act_scale, self._weight_scale = scale, None
 
     def _requantized_weights(self, name: str) -> Array:
-        ones = np.ones((), dtype=np.float32)
         if self._weight_scale is None:
-            return ones
+            return UNIT
         if self.weight_scales is None:
             raise UsageError(
                 f"layer '{name}' follows a layer with weights, and the checkpoint does not "
@@ -167,7 +167,7 @@ class _Chain:
                 "weight_scales=False (act(x, s), as hawq-jet-tagging does) or True "
                 "(act(x, s, layer.fc_scaling_factor))"
             )
-        return self._weight_scale if self.weight_scales else ones
+        return self._weight_scale if self.weight_scales else UNIT
 
     def _act_settings(self, name: str) -> tuple[int, str, Array]:
         saved = self._needed(f"{name}.act_scaling_factor").reshape(())
@@ -219,19 +219,9 @@ class _Chain:
         bias, bias_bits = self._bias(name, scale * act)
         self.features = self.features or int(weight.shape[1])
         steps = shaped(scale, (1, -1))
-        call = WeightCall(
-            name,
-            self.value,
-            self._next(),
-            weight=weight,
-            weight_scale=scale,
-            bits=bits,
-            bias=bias,
-            bias_bits=bias_bits,
-            act_scale=act,
-            out_scale=np.asarray(steps * act, dtype=np.float32),
-        )
-        self._append(call)
+        out_scale = np.asarray(steps * act, dtype=np.float32)
+        parts = weight, scale, bits, bias, bias_bits, act, out_scale
+        self.calls.append(WeightCall(name, self.value, self._next(), *parts))
         self._weight_scale = steps
 
     def _weights(self, name: str) -> tuple[Array, Array, int]:
@@ -280,8 +270,6 @@ class _Chain:
             f"'{self.path}' does not say the eps of batch norm '{name}': {_EPSILON:g}, "
             "torch's default, is used"
         )
-        attributes = {"epsilon": _EPSILON, RANK: 2}
-        output = self._next()
-        self._append(
-            PlainCall(name, "BatchNormalization", (self.value, *numbers), output, attributes)
-        )
+        op_type, attributes = "BatchNormalization", {"epsilon": _EPSILON, RANK: 2}
+        call = PlainCall(name, op_type, (self.value, *numbers), self._next(), attributes)
+        self.calls.append(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from onnx_ir import Model
@@ -12,7 +13,6 @@ from qonnx_hub_adapters.hawq import comparison
 from qonnx_hub_adapters.hawq.forms import assemble
 from qonnx_hub_adapters.hawq.layers import find_gaps
 from qonnx_hub_adapters.hawq.options import HawqOptions
-from qonnx_hub_adapters.hawq.state_guard import frozen
 from qonnx_hub_adapters.hawq.trace_data import ForwardTrace
 from qonnx_hub_adapters.hawq.tracing import trace
 from qonnx_hub_adapters.protocol import Feeds, Outputs
@@ -41,23 +41,22 @@ def import_module(source: Any, args: Sequence[Any], options: HawqOptions) -> Mod
         UnsupportedGraphError: Layers or calls without a form here; all of them are listed.
     """
     module, torch = unwrapped(source), require_torch("hawq")
-    name = type(module).__name__
     gaps = find_gaps(module, freeze_bn=options.freeze_bn)
     if gaps:
+        name = type(module).__name__
         raise UnsupportedGraphError(
             f"module {name} has layers that cannot be converted:", gaps
         )
     tensors = _tensors(module, args, torch)
-    traced, open_batch = _traced(module, tensors, torch)
-    arrays = [floats_of(tensor) for tensor in tensors]
-    feeds = {own: one for (own, _), one in zip(traced.inputs, arrays, strict=True)}
-    chosen = assemble(traced, EXACT, name=name, open_batch=open_batch, merge=False)
-    found = comparison.compare(chosen, traced, feeds, open_batch=open_batch)
+    traced = _traced(module, tensors, torch)
+    names = [given for given, _ in traced.inputs]
+    feeds = dict(zip(names, map(floats_of, tensors), strict=True))
+    chosen = assemble(traced, EXACT, merge=False)
+    found = comparison.compare(chosen, traced, feeds)
     comparison.require_faithful(found)
     if options.mode == QUANT:
-        merge = options.merge_requant
-        chosen = assemble(traced, QUANT, name=name, open_batch=open_batch, merge=merge)
-        found = comparison.compare(chosen, traced, feeds, open_batch=open_batch)
+        chosen = assemble(traced, QUANT, merge=options.merge_requant)
+        found = comparison.compare(chosen, traced, feeds)
         chosen.model.metadata_props[dialect.BOUNDED] = _bounded(found)
     comparison.attach(chosen.model, found)
     for note in traced.notes:
@@ -84,8 +83,7 @@ def run_module(source: Any, feeds: Feeds) -> Outputs:
     module, torch = unwrapped(source), require_torch("hawq")
     given = [feeds[name] for name in input_names(module, len(feeds))]
     tensors = _tensors(module, given, torch)
-    with frozen(module, torch):
-        traced = trace(module, tensors, torch)
+    traced = trace(module, tensors, torch)
     answers = [traced.recorded[ref] for ref in traced.outputs]
     return dict(zip(output_names(len(answers)), answers, strict=True))
 
@@ -107,21 +105,20 @@ def _tensors(module: Any, args: Sequence[Any], torch: Any) -> list[Any]:
     return tensors
 
 
-def _traced(module: Any, tensors: Sequence[Any], torch: Any) -> tuple[ForwardTrace, bool]:
-    """Return the trace, and whether it holds for every batch.
+def _traced(module: Any, tensors: Sequence[Any], torch: Any) -> ForwardTrace:
+    """Return the trace; it holds for every batch where a doubled sample does the same.
 
-    It does where a sample of twice the size makes the same calls, and outputs of twice the
-    size.
+    That is: it makes the same calls, and outputs of twice the size.
     """
-    with frozen(module, torch):
-        first = trace(module, tensors, torch)
-        try:
-            doubled = [torch.cat((tensor, tensor)) for tensor in tensors]
-            second = trace(module, doubled, torch)
-        except HubError:
-            return first, False
-    return first, first.calls == second.calls and all(
+    first = trace(module, tensors, torch)
+    try:
+        doubled = [torch.cat((tensor, tensor)) for tensor in tensors]
+        second = trace(module, doubled, torch)
+    except HubError:
+        return first
+    open_batch = first.calls == second.calls and all(
         first.shapes[a] != ()
         and second.shapes[b] == (2 * first.shapes[a][0], *first.shapes[a][1:])
         for a, b in zip(first.outputs, second.outputs, strict=True)
     )
+    return replace(first, open_batch=open_batch)

@@ -173,17 +173,21 @@ class ForwardTrace:
     """One forward pass.
 
     Attributes:
+        name: Name of the model.
         inputs: Names and shapes of the model's inputs.
         calls: In order.
         outputs: The model's outputs.
         shapes: Shape of each traced value.
         recorded: Output of each QuantAct call, and of the model.
         notes: Sentences that a user should read.
+        open_batch: Whether it holds for every size of the first axis.
     """
 
+    name: str
     inputs: tuple[tuple[str, tuple[int, ...]], ...]
     calls: tuple[Call, ...]
     outputs: tuple[Ref, ...]
     shapes: Mapping[Ref, tuple[int, ...]]
     recorded: Mapping[Ref, Array]
     notes: tuple[str, ...] = ()
+    open_batch: bool = False

@@ -25,6 +25,7 @@ from qonnx_hub_adapters.hawq.graph import UNIT
 from qonnx_hub_adapters.hawq.layers import (
     ACT,
     AVERAGE_POOL,
+    BN_CONV,
     LINEAR,
     SCALE_BUFFERS,
     WITH_WEIGHTS,
@@ -47,16 +48,17 @@ from qonnx_hub_ir.errors import HubError, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.graph.constants import channel_shape
 from qonnx_hub_ir.quantizers import Array
 
+_TABLES = ("_parameters", "_buffers", "_modules")
 _AVERAGE_SETTINGS = frozenset(
     {"kernel_size", "stride", "padding", "count_include_pad", "divisor_override"}
 )
 
 
 def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
-    """Return the calls of one forward pass of a frozen module.
+    """Return the calls of one forward pass of a module that does not learn from it.
 
     Args:
-        model: A module, already frozen.
+        model: A module; its attributes, buffers and flags are put back at the end.
         args: Sample inputs: float32 tensors.
         torch: The framework.
 
@@ -69,24 +71,33 @@ def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
     for tensor in tensors:
         tracer.bind(tensor, tracer.fresh())
     shapes = [tuple(tensor.shape) for tensor in tensors]
-    with _watching(tracer, model):
+    with _frozen(model, torch):
+        # HAWQ's layers, and modules without children.
+        for name, module in model.named_modules():
+            kind = kind_of(module)
+            if kind or (name and next(module.children(), None) is None):
+                module.__dict__["forward"] = _wrapper(tracer, name or kind, kind, module)
         try:
-            result = model(*tensors)
+            with _function_mode(tracer):
+                result = model(*tensors)
         except HubError:
             raise
         except Exception as error:  # whatever the user's forward raises
             where = f" in layer '{tracer.failing}'" if tracer.failing else ""
             raise SourceError(f"the module fails on the sample{where}: {error}") from error
-    if tracer.gaps:
-        raise UnsupportedGraphError("calls of the module cannot be converted:", tracer.gaps)
-    outputs = []
-    for tensor in tensors_in(result):
-        if (ref := tracer.find(tensor)) is not None:
-            tracer.record(tensor, ref)
-            outputs.append(ref)
+        if tracer.gaps:
+            raise UnsupportedGraphError(
+                "calls of the module cannot be converted:", tracer.gaps
+            )
+        outputs = []
+        for tensor in tensors_in(result):
+            if (ref := tracer.find(tensor)) is not None:
+                tracer.record(tensor, ref)
+                outputs.append(ref)
     if not outputs:
         raise SourceError("no output of the module depends on its inputs")
     return ForwardTrace(
+        type(model).__name__,
         tuple(zip(input_names(model, len(args)), shapes, strict=True)),
         tuple(tracer.calls),
         tuple(outputs),
@@ -97,8 +108,54 @@ def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
 
 
 @contextlib.contextmanager
-def _watching(tracer: Tracer, model: Any) -> Iterator[None]:
-    """Wrap the layers and see all torch functions; everything is put back at the end."""
+def _preserved(model: Any) -> Iterator[None]:
+    """Put back every attribute and buffer of the module and its children at the end.
+
+    Buffers are both replaced (HAWQ's scales) and written into (its ranges), so the tensors are
+    remembered as well as what they hold. Nothing is deep-copied: HAWQ's buffers may hang on an
+    autograd graph, which refuses that.
+    """
+    saved = []
+    for module in model.modules():
+        tables = {name: dict(module.__dict__[name]) for name in _TABLES}
+        buffers = [value for value in tables["_buffers"].values() if value is not None]
+        numbers = [(value, value.detach().clone()) for value in buffers]
+        saved.append((module.__dict__, dict(module.__dict__), tables, numbers))
+    try:
+        yield
+    finally:
+        for own, attributes, tables, numbers in saved:
+            own.clear()
+            own.update(attributes)
+            for name, entries in tables.items():
+                own[name].clear()
+                own[name].update(entries)
+            for value, kept in numbers:
+                value.detach().copy_(kept)
+
+
+@contextlib.contextmanager
+def _frozen(model: Any, torch: Any) -> Iterator[None]:
+    """Keep the module from learning: evaluation mode, ranges and batch norms fixed.
+
+    HAWQ's own ``freeze_model`` misses children of a ModuleList, attributes with "norm" in
+    their name, and subclasses; this goes through all modules.
+    """
+    with _preserved(model), torch.no_grad():
+        model.eval()
+        for module in model.modules():
+            kind = kind_of(module)
+            if kind == ACT:
+                module.running_stat = False
+            if kind == ACT or kind in WITH_WEIGHTS:
+                module.fix_flag = True
+            if kind == BN_CONV:
+                module.fix_BN = True
+        yield
+
+
+def _function_mode(tracer: Tracer) -> Any:
+    """Return what lets the tracer see all torch functions."""
     overrides: Any = tracer.torch.overrides
 
     class _Watch(overrides.TorchFunctionMode):  # type: ignore[misc]
@@ -107,32 +164,12 @@ def _watching(tracer: Tracer, model: Any) -> Iterator[None]:
         ) -> Any:
             return tracer.call(func, args, kwargs or {})
 
-    with contextlib.ExitStack() as stack:
-        # HAWQ's layers, and modules without children.
-        for name, module in model.named_modules():
-            kind = kind_of(module)
-            if kind or (name and next(module.children(), None) is None):
-                stack.enter_context(_wrapped(tracer, name or kind, module))
-        stack.enter_context(_Watch())
-        yield
+    return _Watch()
 
 
-@contextlib.contextmanager
-def _wrapped(tracer: Tracer, name: str, module: Any) -> Iterator[None]:
-    """Give a layer a forward that records its calls."""
-    own = {key: module.__dict__[key] for key in ("forward",) if key in module.__dict__}
-    module.__dict__["forward"] = _wrapper(tracer, name, module, module.forward)
-    try:
-        yield
-    finally:
-        module.__dict__.pop("forward", None)
-        module.__dict__.update(own)
-
-
-def _wrapper(
-    tracer: Tracer, name: str, module: Any, forward: Callable[..., Any]
-) -> Callable[..., Any]:
-    kind = kind_of(module)
+def _wrapper(tracer: Tracer, name: str, kind: str, module: Any) -> Callable[..., Any]:
+    """Return a forward for a layer that records its calls."""
+    forward = module.forward
 
     def named(*args: Any, **kwargs: Any) -> Any:
         with tracer.inside(name, mute=False):

@@ -18,6 +18,7 @@ import numpy as np
 
 from qonnx_hub_ir.quantizers import (
     Array,
+    Comparable,
     IntQuant,
     bits_of_bounds,
     bits_of_range,
@@ -36,8 +37,8 @@ LARGEST_SNAPPED = 1 << 21
 half a unit in the last place, which for whole numbers below 2^22 stays below one half."""
 
 
-@dataclass(frozen=True, slots=True)
-class Affine:
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine(Comparable):
     """One quantizer in torch's terms.
 
     Attributes:
@@ -155,7 +156,11 @@ def _same_steps(affine: Affine, quant: IntQuant) -> bool:
     """Return whether one channel steps at the same floats."""
     below = np.arange(affine.low, affine.high, dtype=np.float64)
     middle = (below + 0.5 - float(affine.zero_point)) * float(affine.scale)
-    around = _floats_around(middle.astype(np.float32))
+    down, up = [middle.astype(np.float32)], [middle.astype(np.float32)]
+    for _ in range(_BESIDE):
+        down.append(np.nextafter(down[-1], np.float32(-np.inf)))
+        up.append(np.nextafter(up[-1], np.float32(np.inf)))
+    around = np.stack([*down[:0:-1], *up])
     if not np.all(np.isfinite(around)):
         return False
     mine = codes(around, affine)
@@ -163,12 +168,3 @@ def _same_steps(affine: Affine, quant: IntQuant) -> bool:
     theirs = np.clip(quantize(around, quant), lowest, highest)
     crossed = np.all(mine[0] == below) and np.all(mine[-1] == below + 1)
     return bool(crossed and np.array_equal(theirs, values(mine, affine)))
-
-
-def _floats_around(middle: Array) -> Array:
-    """Return the floats at and beside each of some floats, ascending along the first axis."""
-    down, up = [middle], [middle]
-    for _ in range(_BESIDE):
-        down.append(np.nextafter(down[-1], np.float32(-np.inf)))
-        up.append(np.nextafter(up[-1], np.float32(np.inf)))
-    return np.stack([*down[:0:-1], *up])

@@ -59,7 +59,12 @@ def assemble(
     _bring_into_memory(model.graph)
     _set_provenance(model.graph)
     _settle_shapes(model.graph)
-    forms = _expand_markers(model, marked, mode)
+    forms = []
+    for node in every_node(model):
+        if (node.domain, node.op_type) == (markers.DOMAIN, markers.OPERATOR):
+            key = node.attributes[markers.KEY].as_string()
+            free_names(model, key, f"{key}{QUANTIZED}")
+            forms.append(expand(node, key, marked.found[key], mode))
     _rename_outputs(model)
     clean = read_traced(model, name, markers.DOMAIN)
     run_passes(clean, (FoldWeightLayout(),))
@@ -147,16 +152,6 @@ def _settle_shapes(graph: Graph) -> None:
             cast = onnx_ir.node("Cast", [x], {"to": like.dtype.value}, name=node.name)
             node.prepend(cast)
             replace_node(node, cast.outputs[0])
-
-
-def _expand_markers(model: Model, marked: MarkedProgram, mode: str) -> list[WrittenQuantizer]:
-    forms = []
-    for node in every_node(model):
-        if (node.domain, node.op_type) == (markers.DOMAIN, markers.OPERATOR):
-            key = node.attributes[markers.KEY].as_string()
-            free_names(model, key, f"{key}{QUANTIZED}")
-            forms.append(expand(node, key, marked.found[key], mode))
-    return forms
 
 
 def free_names(model: Model, *names: str) -> None:

@@ -150,12 +150,17 @@ def _with_fused_parameters(node: Any, given: Mapping[str, Any], known: Known) ->
         tensors[name] = tensor.detach().clone()
     numbers = [given[name] for name in _FUSED_NUMBERS]
     channels = tensors["running_min"].numel()
-    axis = max(int(given["axis"]), 0) if given["per_row_fake_quant"] else 0
-    shape = [channels if k == axis else 1 for k in range(max(axis + 1, 2))]
-    example = tensors["running_min"].new_zeros(shape)
+    axis = given["axis"] if given["per_row_fake_quant"] else 0
+    example = tensors["running_min"].new_zeros(channel_example(channels, axis))
     node.target(example, *tensors.values(), *numbers)
     updated = {given[name]: tensors[name] for name in ("scale", "zero_point")}
     return lambda argument: updated.get(argument, known(argument))
+
+
+def channel_example(channels: int, axis: int) -> list[int]:
+    """Return the smallest shape that has one value per channel; a negative axis is the first."""
+    first = max(int(axis), 0)
+    return [channels if k == first else 1 for k in range(max(first + 1, 2))]
 
 
 def _number(argument: Any, known: Known, what: str) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.hawq.layers import kind_of
 from qonnx_hub_adapters.pytorch.constants import schema_of
+from qonnx_hub_adapters.pytorch.fake_quant import channel_example
 from qonnx_hub_adapters.pytorch.naming import FROZEN
 from qonnx_hub_adapters.pytorch.tracing import traced_inputs
 from qonnx_hub_adapters.torch_common.modules import (
@@ -86,7 +87,7 @@ def _plain_form(child: Any, torch: Any) -> Any:
     owner = _forward_owner(child)
     if owner in _LEARNABLE or (owner in _PLAIN and _is_fake_quantizer(child)):
         is_on = int(child.fake_quant_enabled[0]) == 1
-        call = (_learnable if owner in _LEARNABLE else _fixed)(child, torch) if is_on else None
+        call = _function_call(child, owner, torch) if is_on else None
 
         def forward(self: Any, x: Any) -> Any:
             return x if call is None else call[0](x, *call[1])
@@ -98,37 +99,30 @@ def _plain_form(child: Any, torch: Any) -> Any:
     return None
 
 
-def _fixed(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the call of a quantizer with fixed parameters, as its own forward makes it."""
-    low, high = _range(child)
-    if _forward_owner(child) == _FUSED:
+def _function_call(child: Any, owner: str, torch: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the function that a quantizer's own forward calls, and what it gives it."""
+    holder = child if hasattr(child, "quant_min") else child.activation_post_process
+    bounds = int(holder.quant_min), int(holder.quant_max)
+    if owner in _LEARNABLE:
+        # The module bounds its scale before every call.
+        scale = child.scale.detach().abs().clamp(min=float(child.eps[0]))
+        zero = child.zero_point.detach().clone()
+        if child.qscheme in (torch.per_channel_symmetric, torch.per_tensor_symmetric):
+            zero = torch.zeros_like(zero)
+        if child.qscheme in (torch.per_channel_symmetric, torch.per_channel_affine):
+            function = torch._fake_quantize_learnable_per_channel_affine
+            return function, (scale, zero, child.ch_axis, *bounds, 1.0)
+        return torch._fake_quantize_learnable_per_tensor_affine, (scale, zero, *bounds, 1.0)
+    per_channel = getattr(child, "is_per_channel", False)
+    if owner == _FUSED:
         # It works out its scale from the range it has seen at every call, and keeps it.
         child.observer_enabled.zero_()
         channels = child.activation_post_process.min_val.numel()
-        axis = max(int(child.ch_axis), 0) if getattr(child, "is_per_channel", False) else 0
-        child(torch.zeros([channels if k == axis else 1 for k in range(max(axis + 1, 2))]))
+        child(torch.zeros(channel_example(channels, child.ch_axis if per_channel else 0)))
     scale, zero = child.scale.detach().clone(), child.zero_point.detach().clone()
-    if getattr(child, "is_per_channel", False):
-        return torch.fake_quantize_per_channel_affine, (scale, zero, child.ch_axis, low, high)
-    return torch.fake_quantize_per_tensor_affine, (scale, zero, low, high)
-
-
-def _learnable(child: Any, torch: Any) -> tuple[Any, tuple[Any, ...]]:
-    low, high = _range(child)
-    # The module bounds its scale before every call.
-    scale = child.scale.detach().abs().clamp(min=float(child.eps[0]))
-    zero = child.zero_point.detach().clone()
-    if child.qscheme in (torch.per_channel_symmetric, torch.per_tensor_symmetric):
-        zero = torch.zeros_like(zero)
-    if child.qscheme in (torch.per_channel_symmetric, torch.per_channel_affine):
-        function = torch._fake_quantize_learnable_per_channel_affine
-        return function, (scale, zero, child.ch_axis, low, high, 1.0)
-    return torch._fake_quantize_learnable_per_tensor_affine, (scale, zero, low, high, 1.0)
-
-
-def _range(child: Any) -> tuple[int, int]:
-    owner = child if hasattr(child, "quant_min") else child.activation_post_process
-    return int(owner.quant_min), int(owner.quant_max)
+    if per_channel:
+        return torch.fake_quantize_per_channel_affine, (scale, zero, child.ch_axis, *bounds)
+    return torch.fake_quantize_per_tensor_affine, (scale, zero, *bounds)
 
 
 def _evaluated_copy(source: Any, torch: Any) -> Any:
@@ -156,7 +150,6 @@ def _evaluated_copy(source: Any, torch: Any) -> Any:
 
 def _set_operators_to_evaluation(module: Any) -> None:
     """Tell the operators of a traced graph that training is over."""
-    changed = False
     for node in module.graph.nodes:
         schema = schema_of(node)
         name = "" if schema is None else str(schema.name)
@@ -165,14 +158,11 @@ def _set_operators_to_evaluation(module: Any) -> None:
         for index, formal in enumerate(schema.arguments):
             if formal.name not in {"training", "train"}:
                 continue
-            if index < len(node.args) and node.args[index] is True:
+            if index < len(node.args):
                 node.update_arg(index, False)
-                changed = True
-            elif node.kwargs.get(formal.name) is True:
+            elif formal.name in node.kwargs:
                 node.update_kwarg(formal.name, False)
-                changed = True
-    if changed:
-        module.recompile()
+    module.recompile()
 
 
 def _forward_owner(child: Any) -> str:
@@ -199,25 +189,20 @@ def _gaps(name: str, child: Any) -> Iterator[Gap]:
 def _require_calibrated(module: Any) -> None:
     """Raise if a quantizer is on whose observer has not seen a value yet."""
     remedy = "run the model on samples before, or disable its observer"
-    gaps = [
-        Gap(name, type(child).__name__, "has seen no data, its scale means nothing", remedy)
-        for name, child in module.named_modules()
-        if _is_fake_quantizer(child)
-        and _forward_owner(child) not in _LEARNABLE
-        and _is_uncalibrated(child)
-    ]
+    gaps = []
+    for name, child in module.named_modules():
+        if not _is_fake_quantizer(child) or _forward_owner(child) in _LEARNABLE:
+            continue
+        observing = getattr(child, "observer_enabled", None)
+        lowest = getattr(getattr(child, "activation_post_process", None), "min_val", None)
+        if observing is None or lowest is None:
+            continue
+        is_on = int(observing[0]) == 1 and int(child.fake_quant_enabled[0]) == 1
+        if is_on and (lowest.numel() == 0 or math.isinf(float(lowest.reshape(-1)[0]))):
+            kind = type(child).__name__
+            gaps.append(Gap(name, kind, "has seen no data, its scale means nothing", remedy))
     if gaps:
         raise UnsupportedGraphError("quantizers of the module are not calibrated:", gaps)
-
-
-def _is_uncalibrated(child: Any) -> bool:
-    observing = getattr(child, "observer_enabled", None)
-    if observing is None or int(observing[0]) != 1 or int(child.fake_quant_enabled[0]) != 1:
-        return False
-    lowest = getattr(getattr(child, "activation_post_process", None), "min_val", None)
-    if lowest is None:
-        return False
-    return lowest.numel() == 0 or bool(math.isinf(float(lowest.reshape(-1)[0])))
 
 
 def answer(module: Any, args: Sequence[Array], torch: Any) -> dict[str, Array]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from qonnx_hub_adapters.dependencies import quiet
 from qonnx_hub_adapters.pytorch.affine import Affine, codes, values
@@ -146,7 +144,9 @@ class _Marking:
             )
         into = read(source, self.constants.tensor)
         out = read(node, self.constants.tensor)
-        if not _same(into.affine, out.affine):
+        # How their scales were given may differ, and with it what torch multiplies with.
+        first, second = into.affine, out.affine
+        if first is None or second is None or replace(first, inverse=second.inverse) != second:
             raise UnreadableError("has other parameters than the quantize operator before it")
         self._replace(node, into, source)
 
@@ -216,16 +216,6 @@ def _first_output(node: Any) -> Any:
             raise UnreadableError("its mask is read, which is made for gradients")
         chosen = user
     return chosen
-
-
-def _same(a: Affine | None, b: Affine | None) -> bool:
-    if a is None or b is None:
-        return False
-    return (
-        np.array_equal(a.scale, b.scale)
-        and np.array_equal(a.zero_point, b.zero_point)
-        and (a.low, a.high) == (b.low, b.high)
-    )
 
 
 def _is_random(node: Any, torch: Any) -> bool:

@@ -95,18 +95,6 @@ def export(module: Any, args: Sequence[Any], torch: Any) -> Any:
         SourceError: It fails on the sample, or ``torch.export`` cannot follow it; the message
             names the innermost module.
     """
-    try:
-        with quiet(), torch.no_grad():
-            return torch.export.export(module, tuple(args), strict=False)
-    except Exception as error:  # whatever the user's forward or the tracer raises
-        where = _failing_module(module, args, torch)
-        raise SourceError(
-            f"torch.export cannot follow the model{where}: {first_line(error)}"
-        ) from (error)
-
-
-def _failing_module(module: Any, args: Sequence[Any], torch: Any) -> str:
-    """Return in which submodule tracing fails, for a message."""
     entered: list[str] = []  # and not left
     with contextlib.ExitStack() as hooks:
         for name, child in module.named_modules():
@@ -121,7 +109,11 @@ def _failing_module(module: Any, args: Sequence[Any], torch: Any) -> str:
 
             hooks.enter_context(child.register_forward_pre_hook(enter))
             hooks.enter_context(child.register_forward_hook(leave))
-        with quiet(), torch.no_grad(), contextlib.suppress(Exception):
-            torch.export.export(module, tuple(args), strict=False)
-            return ""
-    return f" in module '{entered[-1]}'" if entered else ""
+        try:
+            with quiet(), torch.no_grad():
+                return torch.export.export(module, tuple(args), strict=False)
+        except Exception as error:  # whatever the user's forward or the tracer raises
+            where = f" in module '{entered[-1]}'" if entered else ""
+            raise SourceError(
+                f"torch.export cannot follow the model{where}: {first_line(error)}"
+            ) from error
