@@ -158,7 +158,7 @@ def _with_fused_parameters(node: Any, given: Mapping[str, Any], known: Known) ->
 
 
 def channel_example(channels: int, axis: int) -> list[int]:
-    """Return the smallest shape that has one value per channel; a negative axis is the first."""
+    """Return the smallest shape with these channels; a negative axis is the first."""
     first = max(int(axis), 0)
     return [channels if k == first else 1 for k in range(max(first + 1, 2))]
 
