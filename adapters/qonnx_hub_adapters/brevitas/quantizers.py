@@ -14,11 +14,7 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_adapters.brevitas.modules import plain
-from qonnx_hub_adapters.brevitas.quantizer_sites import (
-    ACTIVATION,
-    TRUNCATION,
-    QuantizerProxy,
-)
+from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, TRUNCATION, QuantizerProxy
 from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir import dialect
@@ -165,7 +161,7 @@ def verified_form(
     words = describe_quantizer(quantizer)
     return site.gap(
         f"of {float(x[where])!r} it makes {float(expected[where])!r}, a quantizer with its "
-        f"parameters ({words}) {float(got[where])!r}",
+        f"parameters ({words}) {float(got[where])!r}"
     )
 
 

@@ -21,13 +21,7 @@ from qonnx_hub_adapters.onnx_reader import describe, is_onnx, read_model
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import (
-    input_of,
-    is_standard,
-    is_weight,
-    producer,
-    quantizers,
-)
+from qonnx_hub_ir.graph.queries import input_of, is_standard, is_weight, producer, quantizers
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, run_passes
 from qonnx_hub_ir.quantizers import IntQuant
 from qonnx_hub_ir.verify import require_valid
