@@ -25,8 +25,7 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
-from qonnx_hub_adapters.torch_common.features import INTEGER_QUANTIZERS
-from qonnx_hub_adapters.torch_common.framework import require_torch
+from qonnx_hub_adapters.torch_common.framework import INTEGER_QUANTIZERS, require_torch
 from qonnx_hub_adapters.torch_common.modules import PreparedModule, input_names, prepared
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError, UsageError
 

@@ -33,8 +33,8 @@ from qonnx_hub_adapters.hawq.trace_data import (
     shaped,
 )
 from qonnx_hub_adapters.onnx_reader import read_model
+from qonnx_hub_adapters.torch_common.framework import EXACT
 from qonnx_hub_adapters.torch_common.modules import output_names
-from qonnx_hub_adapters.torch_common.options import EXACT
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.constants import channel_shape
@@ -70,16 +70,17 @@ def assemble(trace: ForwardTrace, mode: str, *, merge: bool) -> Assembled:
         mode: "exact" or "quant".
         merge: As in :class:`QuantForm`.
     """
-    emit = _emit_exact if mode == EXACT else QuantForm(trace.shapes, merge=merge).emit
     writer = GraphWriter(trace.name, output_names(len(trace.outputs)))
+    form = QuantForm(writer, trace.shapes, merge=merge)
     for index, (given, shape) in enumerate(trace.inputs):
         first = [BATCH] if trace.open_batch else list(shape[:1])
         writer.input(Ref(index), given, [*first, *shape[1:]])
     for call in trace.calls:
-        writer.values[call.output] = emit(writer, call)
-    written = writer.finish(trace.outputs)
+        written = _emit_exact(writer, call) if mode == EXACT else form.emit(call)
+        writer.values[call.output] = written
+    model = read_model(writer.finish(trace.outputs))
     names = {call.output: str(writer.values[call.output].name) for call in trace.calls}
-    return Assembled(read_model(written), names)
+    return Assembled(model, names)
 
 
 def dyadic_multiplier(source: Array, target: Array) -> Array:
@@ -264,28 +265,32 @@ def _on_grid(codes: Array, scale: Array, name: str) -> Array:
 class QuantForm:
     """Writes calls as ``Quant`` nodes; knows on which grid each value lies."""
 
-    def __init__(self, shapes: Mapping[Ref, Sequence[int]], *, merge: bool) -> None:
+    def __init__(
+        self, writer: GraphWriter, shapes: Mapping[Ref, Sequence[int]], *, merge: bool
+    ) -> None:
         """Begin a graph.
 
         Args:
+            writer: The graph.
             shapes: Shape of each traced value, where known.
             merge: Leave the first of two quantizers out where it changes nothing.
         """
+        self._writer = writer
         self._shapes = shapes
         self._merge = merge
         self._grids: dict[Ref, Array] = {}
         self._sums: dict[Ref, tuple[Ref, Ref]] = {}
 
-    def emit(self, writer: GraphWriter, call: Call) -> Value:
+    def emit(self, call: Call) -> Value:
         """Write one call into the graph; return its value."""
         if isinstance(call, WeightCall):
-            return self._weights(writer, call)
+            return self._weights(call)
         if isinstance(call, PlainCall):
-            value = _plain(writer, call)
+            value = _plain(self._writer, call)
             self._follow(call, value)
             return value
         self._grids[call.output] = call.scale
-        return self._act(writer, call) if isinstance(call, ActCall) else _pool(writer, call)
+        return self._act(call) if isinstance(call, ActCall) else _pool(self._writer, call)
 
     def _follow(self, call: PlainCall, value: Value) -> None:
         """Note what a torch function leaves of the grid of its inputs."""
@@ -317,30 +322,26 @@ class QuantForm:
             parts.append(np.broadcast_to(grid.reshape(-1), (shape[1],)))
         return np.concatenate(parts).reshape(1, -1, 1, 1)
 
-    def _on_source(
-        self, writer: GraphWriter, name: str, ref: Ref, source: SourceGrid
-    ) -> Value:
+    def _on_source(self, name: str, ref: Ref, source: SourceGrid) -> Value:
         """Return a value on the source grid: as it is where it is known to lie there."""
-        x, known = writer.values[ref], self._grids.get(ref)
+        x, known = self._writer.values[ref], self._grids.get(ref)
         if known is not None and self._merge:
             first, second = np.broadcast_arrays(known, source.step)
             if np.array_equal(first, second):
                 return x
-        return writer.quant(f"{name}/SourceGrid", x, _INTEGER_BITS, source.step)
+        return self._writer.quant(f"{name}/SourceGrid", x, _INTEGER_BITS, source.step)
 
-    def _act(self, writer: GraphWriter, call: ActCall) -> Value:
-        layer, x = call.layer, writer.values[call.x]
+    def _act(self, call: ActCall) -> Value:
+        layer, x = call.layer, self._writer.values[call.x]
         if call.source is not None and call.beside is not None:
-            return self._residual(writer, call, call.source, call.beside)
+            return self._residual(call, call.source, call.beside)
         if call.source is not None:
-            x = self._on_source(writer, layer, call.x, call.source)
-        return writer.quant(layer, x, call.bits, call.scale, signed=call.signed)
+            x = self._on_source(layer, call.x, call.source)
+        return self._writer.quant(layer, x, call.bits, call.scale, signed=call.signed)
 
-    def _residual(
-        self, writer: GraphWriter, call: ActCall, source: SourceGrid, other: Branch
-    ) -> Value:
-        layer = call.layer
-        beside = self._on_source(writer, f"{layer}/identity", other.x, other.source)
+    def _residual(self, call: ActCall, source: SourceGrid, other: Branch) -> Value:
+        layer, writer = call.layer, self._writer
+        beside = self._on_source(f"{layer}/identity", other.x, other.source)
         beside = writer.quant(
             f"{layer}/identity/TargetGrid", beside, _INTEGER_BITS, call.scale
         )
@@ -348,7 +349,7 @@ class QuantForm:
         main = [ref for ref in operands if ref != other.x]
         if len(operands) == 2 and len(main) == 1:
             # The sum is x + identity: x itself is what HAWQ gets back by subtracting.
-            rest = self._on_source(writer, f"{layer}/main", main[0], source)
+            rest = self._on_source(f"{layer}/main", main[0], source)
         else:
             both = [writer.values[call.x], writer.values[other.x]]
             rest = writer.op(f"{layer}/Sub", "Sub", both)
@@ -356,7 +357,7 @@ class QuantForm:
         rest = writer.quant(f"{layer}/main/TargetGrid", rest, _INTEGER_BITS, call.scale)
         return writer.op(layer, "Add", [beside, rest])
 
-    def _weights(self, writer: GraphWriter, call: WeightCall) -> Value:
+    def _weights(self, call: WeightCall) -> Value:
         known = self._grids.get(call.x)
         if known is not None and known.size == 1 and np.all(call.act_scale == known):
             self._grids[call.output] = call.out_scale
@@ -364,4 +365,5 @@ class QuantForm:
         axes = (1,) * (call.weight.ndim - 1)
         columns = (1, -1) if call.attributes is None else (-1, *axes)
         steps, bias_steps = shaped(call.weight_scale, columns), shaped(call.out_scale, (-1,))
-        return _weighted(writer, call, writer.values[call.x], steps, bias_steps, last=True)
+        x = self._writer.values[call.x]
+        return _weighted(self._writer, call, x, steps, bias_steps, last=True)

@@ -107,15 +107,6 @@ def _floats(value: float) -> Array:
     return np.asarray(value, dtype=np.float32)
 
 
-def refuse(call: FunctionCall) -> Ref:
-    """Refuse a function that no handler knows.
-
-    Raises:
-        UntraceableError: Always.
-    """
-    raise UntraceableError("has no ONNX form here")
-
-
 def _converted(call: FunctionCall) -> Ref:
     given = call.args[0]
     if call.result.dtype != given.dtype:

@@ -16,14 +16,13 @@ from qonnx_hub_adapters.hawq.options import HawqOptions
 from qonnx_hub_adapters.hawq.trace_data import ForwardTrace
 from qonnx_hub_adapters.hawq.tracing import trace
 from qonnx_hub_adapters.protocol import Feeds, Outputs
-from qonnx_hub_adapters.torch_common.framework import require_torch
+from qonnx_hub_adapters.torch_common.framework import EXACT, QUANT, require_torch
 from qonnx_hub_adapters.torch_common.modules import (
     floats_of,
     input_names,
     output_names,
     unwrapped,
 )
-from qonnx_hub_adapters.torch_common.options import EXACT, QUANT
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, SourceError, UnsupportedGraphError
 

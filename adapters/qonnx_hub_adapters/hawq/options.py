@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qonnx_hub_adapters.adapter_options import require_choice
-from qonnx_hub_adapters.torch_common.options import EXACT, MODES
+from qonnx_hub_adapters.torch_common.framework import EXACT, MODES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from qonnx_hub_adapters.hawq.functions import (
     READS_NUMBERS,
     FunctionCall,
     UntraceableError,
-    refuse,
 )
 from qonnx_hub_adapters.hawq.trace_data import Call, PlainCall, Ref
 from qonnx_hub_adapters.torch_common.modules import floats_of
@@ -145,7 +144,9 @@ class Tracer:
         function = FunctionCall(args, kwargs, result, lambda t: before.get(id(t)), emit)
         in_place = id(result) in before
         try:
-            ref = HANDLERS.get(name, refuse)(function)
+            if name not in HANDLERS:
+                raise UntraceableError("has no ONNX form here")  # noqa: TRY301
+            ref = HANDLERS[name](function)
         except UntraceableError as error:
             self._gap(name, str(error))
             ref = self.fresh()

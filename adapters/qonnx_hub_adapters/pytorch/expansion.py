@@ -17,7 +17,7 @@ from qonnx_hub_adapters.pytorch.affine import (
     quant_of,
 )
 from qonnx_hub_adapters.pytorch.programs import MarkedQuantizer
-from qonnx_hub_adapters.torch_common.options import EXACT
+from qonnx_hub_adapters.torch_common.framework import EXACT
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.builder import Emitter

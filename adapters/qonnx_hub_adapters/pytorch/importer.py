@@ -24,8 +24,12 @@ from qonnx_hub_adapters.pytorch.expansion import attach_forms
 from qonnx_hub_adapters.pytorch.modules import answer, frozen_copy, inference_copy, layers
 from qonnx_hub_adapters.pytorch.programs import mark
 from qonnx_hub_adapters.pytorch.tracing import is_program, is_program_file
-from qonnx_hub_adapters.torch_common.features import INTEGER_QUANTIZERS
-from qonnx_hub_adapters.torch_common.framework import require_torch
+from qonnx_hub_adapters.torch_common.framework import (
+    EXACT,
+    INTEGER_QUANTIZERS,
+    MODES,
+    require_torch,
+)
 from qonnx_hub_adapters.torch_common.modules import (
     PreparedModule,
     input_names,
@@ -33,7 +37,6 @@ from qonnx_hub_adapters.torch_common.modules import (
     prepared,
     unwrapped,
 )
-from qonnx_hub_adapters.torch_common.options import EXACT, MODES
 from qonnx_hub_adapters.torch_common.weights import with_weights
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError, UsageError
