@@ -13,7 +13,8 @@ from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.brevitas import modules
 from qonnx_hub_adapters.brevitas.assembly import assemble
 from qonnx_hub_adapters.brevitas.quantizer_sites import QuantizerProxy, find_gaps, find_sites
-from qonnx_hub_adapters.brevitas.recording import layer_values, read_forms, record
+from qonnx_hub_adapters.brevitas.quantizers import read_forms
+from qonnx_hub_adapters.brevitas.recording import layer_values, record
 from qonnx_hub_adapters.brevitas.recurrent import expose_quantizers
 from qonnx_hub_adapters.brevitas.tracing import trace
 from qonnx_hub_adapters.onnx_reader import describe

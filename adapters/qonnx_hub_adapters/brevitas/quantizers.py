@@ -13,13 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.brevitas.modules import plain
-from qonnx_hub_adapters.brevitas.quantizer_sites import ACTIVATION, TRUNCATION, QuantizerProxy
+from qonnx_hub_adapters.brevitas.modules import is_quant_tensor, plain
+from qonnx_hub_adapters.brevitas.quantizer_sites import (
+    ACTIVATION,
+    PARAMETERS,
+    TRUNCATION,
+    QuantizerProxy,
+)
+from qonnx_hub_adapters.brevitas.recording import Call, Recording
 from qonnx_hub_adapters.dependencies import first_line, quiet
 from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
-from qonnx_hub_ir.errors import Gap, SourceError
+from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.quantizers import (
     Array,
@@ -67,6 +73,51 @@ class QuantizerForm:
         return quantize(x, self.quantizer)
 
 
+def read_forms(recording: Recording, torch: Any) -> list[QuantizerForm]:
+    """Return each use of a quantizer in terms of the IR.
+
+    Raises:
+        UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
+        SourceError: A quantizer that fails on the values it is tried with.
+    """
+    forms: list[QuantizerForm] = []
+    gaps: dict[str, Gap] = {}
+    known: dict[tuple[int, Any], QuantizerForm | Gap] = {}
+    for call in recording.calls:
+        found = _form(call, known, torch)
+        if isinstance(found, Gap):
+            gaps.setdefault(found.node, found)
+            found = QuantizerForm(None)
+        forms.append(found)
+    if gaps:
+        raise UnsupportedGraphError(
+            "the module has quantizers that cannot be converted:", [*gaps.values()]
+        )
+    return forms
+
+
+def _form(
+    call: Call, known: dict[tuple[int, Any], QuantizerForm | Gap], torch: Any
+) -> QuantizerForm | Gap:
+    site = call.site
+    if not is_quant_tensor(call.output):
+        kind = type(call.output).__name__
+        return site.gap(f"answers with a {kind}, not with a quantized tensor")
+    try:
+        quantizer = _read_quantizer(site, call.output, call.given)
+    except SourceError:
+        return site.gap(f"has an unknown rounding mode ({site.proxy.rounding_mode})")
+    if site.kind in PARAMETERS:
+        if not np.all(np.isfinite(call.values)):
+            words = describe_quantizer(quantizer)
+            return site.gap(f"makes values that are not finite ({words})")
+        return _constant_form(call.values, quantizer)
+    key = (id(site), quantizer)
+    if key not in known:
+        known[key] = _verified_form(site, quantizer, call.given, torch)
+    return known[key]
+
+
 def _array(value: Any) -> Array:
     return floats_of(plain(value))
 
@@ -75,7 +126,7 @@ def _arrays(tensor: Any, *names: str) -> list[Array]:
     return [_array(getattr(tensor, name)) for name in names]
 
 
-def read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:
+def _read_quantizer(site: QuantizerProxy, output: Any, given: Any) -> Quantizer:
     """Return the quantizer that made a quantized tensor.
 
     Args:
@@ -124,7 +175,7 @@ def _float_quantizer(site: QuantizerProxy, output: Any, rounding: Rounding) -> F
     )
 
 
-def constant_form(values: Array, quantizer: Quantizer) -> QuantizerForm:
+def _constant_form(values: Array, quantizer: Quantizer) -> QuantizerForm:
     """Return the form of quantized weights: with the quantizer, where it keeps every value."""
     try:
         kept = quantize(values, quantizer)
@@ -133,7 +184,7 @@ def constant_form(values: Array, quantizer: Quantizer) -> QuantizerForm:
     return QuantizerForm(quantizer if np.array_equal(kept, values) else None)
 
 
-def verified_form(
+def _verified_form(
     site: QuantizerProxy, quantizer: Quantizer, given: Any, torch: Any
 ) -> QuantizerForm | Gap:
     """Return the form that gives the numbers of Brevitas' own function, or why none does.

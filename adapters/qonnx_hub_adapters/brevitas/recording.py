@@ -7,24 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from qonnx_hub_adapters.brevitas.modules import (
     is_of_brevitas,
     is_quant_tensor,
     plain,
     run_forward,
 )
-from qonnx_hub_adapters.brevitas.quantizer_sites import PARAMETERS, QuantizerProxy
-from qonnx_hub_adapters.brevitas.quantizers import (
-    QuantizerForm,
-    constant_form,
-    read_quantizer,
-    verified_form,
-)
+from qonnx_hub_adapters.brevitas.quantizer_sites import QuantizerProxy
 from qonnx_hub_adapters.torch_common.modules import array_of
-from qonnx_hub_ir.describe import describe_quantizer
-from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -105,51 +95,6 @@ def _recorder(site: QuantizerProxy, recording: Recording) -> Any:
         recording.calls.append(Call(site, number, x.detach(), kept))
 
     return note
-
-
-def read_forms(recording: Recording, torch: Any) -> list[QuantizerForm]:
-    """Return each use of a quantizer in terms of the IR.
-
-    Raises:
-        UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
-        SourceError: A quantizer that fails on the values it is tried with.
-    """
-    forms: list[QuantizerForm] = []
-    gaps: dict[str, Gap] = {}
-    known: dict[tuple[int, Any], QuantizerForm | Gap] = {}
-    for call in recording.calls:
-        found = _form(call, known, torch)
-        if isinstance(found, Gap):
-            gaps.setdefault(found.node, found)
-            found = QuantizerForm(None)
-        forms.append(found)
-    if gaps:
-        raise UnsupportedGraphError(
-            "the module has quantizers that cannot be converted:", [*gaps.values()]
-        )
-    return forms
-
-
-def _form(
-    call: Call, known: dict[tuple[int, Any], QuantizerForm | Gap], torch: Any
-) -> QuantizerForm | Gap:
-    site = call.site
-    if not is_quant_tensor(call.output):
-        kind = type(call.output).__name__
-        return site.gap(f"answers with a {kind}, not with a quantized tensor")
-    try:
-        quantizer = read_quantizer(site, call.output, call.given)
-    except SourceError:
-        return site.gap(f"has an unknown rounding mode ({site.proxy.rounding_mode})")
-    if site.kind in PARAMETERS:
-        if not np.all(np.isfinite(call.values)):
-            words = describe_quantizer(quantizer)
-            return site.gap(f"makes values that are not finite ({words})")
-        return constant_form(call.values, quantizer)
-    key = (id(site), quantizer)
-    if key not in known:
-        known[key] = verified_form(site, quantizer, call.given, torch)
-    return known[key]
 
 
 def layer_values(
