@@ -27,7 +27,12 @@ from qonnx_hub_adapters.protocol import (
     Support,
 )
 from qonnx_hub_adapters.torch_common.framework import INTEGER_QUANTIZERS, require_torch
-from qonnx_hub_adapters.torch_common.modules import PreparedModule, input_names, prepared
+from qonnx_hub_adapters.torch_common.modules import (
+    PreparedModule,
+    input_names,
+    prepared,
+    private_copy,
+)
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError, UsageError
 
 INFO = AdapterInfo(
@@ -128,6 +133,6 @@ class BrevitasImporter:
 
 def _observable(original: Any, torch: Any) -> tuple[Any, Sequence[QuantizerProxy]]:
     """Return a private copy in which every quantizer is called as a module, and these."""
-    module = modules.inference_copy(original)
+    module = private_copy(original).eval()
     expose_quantizers(module, torch)
     return module, find_sites(module)

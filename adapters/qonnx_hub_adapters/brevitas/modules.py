@@ -80,15 +80,6 @@ def _sample(index: int, value: Any, torch: Any) -> Any:
     return tensor
 
 
-def inference_copy(module: Any) -> Any:
-    """Return a private copy of the module for inference.
-
-    Raises:
-        SourceError: It cannot be copied.
-    """
-    return modules.private_copy(module).eval()
-
-
 def require_traceable(module: Any) -> None:
     """Raise unless the module computes in float32, with quantizers that a trace can see.
 
@@ -150,7 +141,7 @@ def answer(source: Any, feeds: Feeds) -> Outputs:
     """Return a module's own answer at inference, under the names that its IR model uses."""
     torch = require_torch("brevitas")
     given = modules.prepared(source)
-    module, samples = inference_copy(given.module), given.args
+    module, samples = modules.private_copy(given.module).eval(), given.args
     sizes = {len(plain(sample)) for sample in samples if plain(sample).ndim}
 
     def forward(arrays: list[Array]) -> list[Array]:

@@ -8,7 +8,7 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.hawq import modules
-from qonnx_hub_adapters.hawq.checkpoints import import_checkpoint, is_checkpoint
+from qonnx_hub_adapters.hawq.checkpoints import SUFFIXES, import_checkpoint, is_checkpoint
 from qonnx_hub_adapters.hawq.files import import_file, is_hawq_file
 from qonnx_hub_adapters.hawq.layers import find_layers
 from qonnx_hub_adapters.hawq.options import HawqOptions
@@ -29,7 +29,7 @@ INFO = AdapterInfo(
     summary="HAWQ: live torch modules, checkpoints, and ONNX files of its exporter",
     extra="hawq",
     requires=("torch",),
-    suffixes=(".pth.tar", ".pth", ".pt", ".onnx"),
+    suffixes=(*SUFFIXES, ".onnx"),
     support={
         Feature.BITS_2_TO_8: Support.EXACT,
         Feature.BITS_9_TO_16: Support.EXACT,

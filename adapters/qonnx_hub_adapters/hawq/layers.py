@@ -14,8 +14,7 @@ from qonnx_hub_adapters.torch_common.modules import classes_from, unwrapped
 from qonnx_hub_ir.errors import Gap
 
 ACT, LINEAR, CONV, BN_CONV = "QuantAct", "QuantLinear", "QuantConv2d", "QuantBnConv2d"
-MAX_POOL, AVERAGE_POOL = "QuantMaxPool2d", "QuantAveragePool2d"
-DROPOUT = "QuantDropout"
+AVERAGE_POOL = "QuantAveragePool2d"
 
 SCALE_BUFFERS: Mapping[str, str] = {
     LINEAR: "fc_scaling_factor",
@@ -35,9 +34,9 @@ _NEEDED: Mapping[str, frozenset[str]] = {
     LINEAR: _WEIGHTED | {"weight", SCALE_BUFFERS[LINEAR]},
     CONV: _WEIGHTED | {"weight", SCALE_BUFFERS[CONV]},
     BN_CONV: _WEIGHTED | {"conv", "bn", "fix_BN", SCALE_BUFFERS[BN_CONV]},
-    MAX_POOL: frozenset({"pool"}),
+    "QuantMaxPool2d": frozenset({"pool"}),
     AVERAGE_POOL: frozenset({"final_pool"}),
-    DROPOUT: frozenset({"dropout"}),
+    "QuantDropout": frozenset({"dropout"}),
 }
 
 _LARGEST_BITS = 32

@@ -13,7 +13,6 @@ from qonnx_hub_adapters.hawq.functions import (
     UntraceableError,
 )
 from qonnx_hub_adapters.hawq.trace_data import Call, PlainCall, Ref
-from qonnx_hub_adapters.torch_common.modules import floats_of
 from qonnx_hub_ir.errors import Gap, SourceError
 from qonnx_hub_ir.quantizers import Array
 
@@ -71,10 +70,6 @@ class Tracer:
                 continue
             if other.untyped_storage().data_ptr() == place:
                 self._stale[key] = by
-
-    def record(self, tensor: Any, ref: Ref) -> None:
-        """Keep what the module computed, to compare the graph with."""
-        self.recorded[ref] = floats_of(tensor)
 
     @property
     def layer(self) -> str:

@@ -92,7 +92,7 @@ def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
         outputs = []
         for tensor in tensors_in(result):
             if (ref := tracer.find(tensor)) is not None:
-                tracer.record(tensor, ref)
+                tracer.recorded[ref] = floats_of(tensor)
                 outputs.append(ref)
     if not outputs:
         raise SourceError("no output of the module depends on its inputs")
@@ -259,7 +259,7 @@ def _act_call(
         # HAWQ writes the integers of the branches over its input.
         tracer.overwrite(data, f"QuantAct '{layer}'", also_itself=True)
     output = tracer.fresh()
-    tracer.record(result[0], output)
+    tracer.recorded[output] = floats_of(result[0])
     return ActCall(
         layer,
         x,

@@ -115,9 +115,8 @@ def answer_in_pieces(
             something else. 0 where the batch is free.
     """
     parts = [forward(piece) for piece in _pieces(list(arrays), unit)]
-    joined = parts[0]
-    if len(parts) > 1:
-        joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    columns = zip(*parts, strict=True)
+    joined = [np.concatenate(column) if len(column) > 1 else column[0] for column in columns]
     return dict(zip(output_names(len(joined)), joined, strict=True))
 
 
