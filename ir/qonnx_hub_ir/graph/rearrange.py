@@ -96,30 +96,36 @@ class Rearranger:
             raise ValueError(f"'{value.name}' is not a constant")
         if is_single(value):
             return value
+        node = value.producer()
+        if node is None:
+            return self._array(value, change, key, rank)
         known = (value, key, rank)
         if known not in self._done:
-            node = value.producer()
-            if node is None:
-                self._done[known] = self._array(value, change, rank, only_reader(value))
-            else:
-                self._done[known] = self._quantized(node, change, known, reader)
+            self._done[known] = self._quantized(node, change, known, reader)
         return self._done[known]
 
-    def _array(self, value: Value, change: Rearrange, rank: int, alone: bool) -> Value:
+    def _array(
+        self, value: Value, change: Rearrange, key: Any, rank: int, in_place: bool = True
+    ) -> Value:
+        """Return an initializer rearranged; in place only where nobody else reads it."""
+        known = (value, key, rank)
+        if known in self._done:
+            return self._done[known]
         tensor = dialect.constant_tensor(value)
         if tensor is None:
             raise ValueError(f"'{value.name}' is not a constant")
-        array = full_rank(tensor.numpy(), rank)
-        moved = np.ascontiguousarray(change(array))
+        array = np.ascontiguousarray(change(full_rank(tensor.numpy(), rank)))
         name = str(value.name)
-        fresh = onnx_ir.Tensor(moved, dtype=tensor.dtype, name=name)
-        if not alone:
-            copy = dialect.register_tensor(self.graph, f"{name}_turned", fresh)
-            copy.metadata_props.update(value.metadata_props)
-            return copy
-        value.const_value = fresh
-        value.shape = dialect.known_shape(fresh)
-        return value
+        fresh = onnx_ir.Tensor(array, dtype=tensor.dtype, name=name)
+        found = value
+        if in_place and only_reader(value):
+            value.const_value = fresh
+            value.shape = dialect.known_shape(fresh)
+        else:
+            found = dialect.register_tensor(self.graph, f"{name}_turned", fresh)
+            found.metadata_props.update(value.metadata_props)
+        self._done[known] = found
+        return found
 
     def _quantized(
         self, node: Node, change: Rearrange, known: tuple[Any, ...], reader: Node
@@ -134,20 +140,10 @@ class Rearranger:
         for index, value in enumerate(node.inputs):
             if value is None or (index and is_single(value)):
                 continue
-            moved = self._parameter(value, change, key, rank, alone)
-            target.replace_input_with(index, moved)
+            target.replace_input_with(index, self._array(value, change, key, rank, alone))
         data = target.inputs[0]
         out.shape = None if data is None else data.shape
         return out
-
-    def _parameter(
-        self, value: Value, change: Rearrange, key: Any, rank: int, alone: bool
-    ) -> Value:
-        known = (value, key, rank)
-        if known not in self._done:
-            in_place = alone and only_reader(value)
-            self._done[known] = self._array(value, change, rank, in_place)
-        return self._done[known]
 
 
 def rearrange_at(

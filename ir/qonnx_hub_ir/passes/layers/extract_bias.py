@@ -13,7 +13,6 @@ from qonnx_hub_ir.graph.constants import channel_shape, constant_shape
 from qonnx_hub_ir.graph.queries import attribute, input_of, rank_of, selected
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at
 from qonnx_hub_ir.graph.rewriting import read_behind
-from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,6 @@ def _aligned(emit: Emitter, node: Node, bias: Value, rearranger: Rearranger) -> 
     rank = rank_of(node.inputs[1]) or 0
     last = node.domain == dialect.CHANNELS_LAST_DOMAIN
     shape = channel_shape(rank, last=last)
-
-    def reshaped(array: Array) -> Array:
-        return array.reshape(shape)
-
     if len(constant_shape(bias) or ()) == 1:
-        return rearranger(bias, reshaped, shape, node, 1)
+        return rearranger(bias, lambda array: array.reshape(shape), shape, node, 1)
     return emit.add("Reshape", [bias, emit.integers("bias_shape", shape)])

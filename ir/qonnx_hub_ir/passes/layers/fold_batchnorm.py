@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
@@ -128,7 +128,11 @@ def _fold_into_layer(node: Node, factor: Array, offset: Array) -> bool:
         added = emit.constant("offset", offset.reshape(1, -1))
         emit.replace_with(emit.add("Add", [source, added]))
         return True
-    _set_bias(emit.graph, layer, before * factor + offset)
+    shifted = before * factor + offset
+    if bias is not None and bias.is_initializer() and only_reader(bias):
+        _set(bias, shifted)
+    else:
+        set_constant(emit.graph, layer, 2, shifted, f"{layer.name}_bias")
     replace_node(node, source)
     return True
 
@@ -137,11 +141,3 @@ def _set(value: Value, array: Array) -> None:
     tensor = onnx_ir.Tensor(np.ascontiguousarray(array), name=value.name)
     value.const_value = tensor
     value.shape = dialect.known_shape(tensor)
-
-
-def _set_bias(graph: Graph, layer: Node, array: Array) -> None:
-    old = input_of(layer, 2)
-    if old is not None and old.is_initializer() and only_reader(old):
-        _set(old, array)
-        return
-    set_constant(graph, layer, 2, array, f"{layer.name}_bias")

@@ -117,7 +117,10 @@ def _sink(engine: Relayout, reader: Node, perm: Perm) -> bool:
         return False
     stored = engine.places.get(output)
     if stored is not None and stored.perm is not None:
-        _put_below(reader, inverse(stored.perm), shape)
+        move = transpose_node(output, inverse(stored.perm), f"{reader.name}_transpose")
+        move.outputs[0].shape = shape
+        reader.append(move)
+        read_behind(move, f"{output.name}_before")
     return True
 
 
@@ -136,11 +139,3 @@ def _untransposed(value: Value, perm: Perm) -> Value | None:
         if perm_of(usage.node) == back and usage.node.graph is graph:
             return usage.node.outputs[0]
     return None
-
-
-def _put_below(reader: Node, perm: Perm, shape: onnx_ir.Shape | None) -> None:
-    """Transpose a reader's output, for everybody who reads it."""
-    move = transpose_node(reader.outputs[0], perm, f"{reader.name}_transpose")
-    move.outputs[0].shape = shape
-    reader.append(move)
-    read_behind(move, f"{reader.outputs[0].name}_before")

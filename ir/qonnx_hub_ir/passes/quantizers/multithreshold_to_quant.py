@@ -83,23 +83,17 @@ def _replace(node: Node, names: set[str]) -> bool:
     for levels in _readings(node):
         quant = _matching(np.sort(table, axis=1), levels, axis, len(shape))
         if quant is not None:
-            _write((node, *levels.nodes), x, quant, names)
+            chain, name = (node, *levels.nodes), str(node.name)
+            plain = name.removesuffix(f"_{dialect.THRESHOLDS}")
+            if plain and plain not in names:
+                names.add(plain)
+                name = plain
+            emit = Emitter(chain[-1])
+            emit.replace_with(emit.quantizer(x, quant, name=name))
+            for used in reversed(chain[:-1]):
+                emit.graph.remove(used, safe=True)
             return True
     return False
-
-
-def _write(
-    chain: tuple[Node, ...], x: Value, quant: IntQuant | BipolarQuant, names: set[str]
-) -> None:
-    name = str(chain[0].name)
-    plain = name.removesuffix(f"_{dialect.THRESHOLDS}")
-    if plain and plain not in names:
-        names.add(plain)
-        name = plain
-    emit = Emitter(chain[-1])
-    emit.replace_with(emit.quantizer(x, quant, name=name))
-    for used in reversed(chain[:-1]):
-        emit.graph.remove(used, safe=True)
 
 
 def _readings(node: Node) -> Iterator[_Levels]:

@@ -142,7 +142,8 @@ class QuantizeFixedPoint(InPlacePass):
         return modified
 
     def _quantize_value(self, graph: Graph, value: Value, owner: str, name: str) -> bool:
-        if not _wants_quantizer(value):
+        is_read = value.is_graph_output() or not all(map(dialect.is_quantizer, readers(value)))
+        if value.dtype != onnx_ir.DataType.FLOAT or not is_read:
             return False
         quant, maker = self._quantizer(owner, "result"), value.producer()
         fresh = dialect.quantizer_node(value, quant, name, graph)
@@ -176,13 +177,6 @@ def _stays_on_grid(node: Node) -> bool:
         or dequantizes
         or is_standard(node, "Relu")
     )
-
-
-def _wants_quantizer(value: Value) -> bool:
-    """Return whether anything but quantizers reads a float32 value."""
-    if value.dtype != onnx_ir.DataType.FLOAT:
-        return False
-    return value.is_graph_output() or not all(map(dialect.is_quantizer, readers(value)))
 
 
 def _let_others_read(graph: Graph, value: Value, result: Value) -> None:
