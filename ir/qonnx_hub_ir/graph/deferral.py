@@ -80,6 +80,15 @@ class DeferredRewrite(Generic[Place]):
             if rule is None or not rule(self, node):
                 self.keep(node)
 
+    def insert(self, node: Node, before: Node | None) -> Value:
+        """Put a node before another, or at the end of the graph; return its first output."""
+        if before is None:
+            self.graph.append(node)
+        else:
+            before.prepend(node)
+        self.modified = True
+        return node.outputs[0]
+
     def sweep(self, waits: Callable[[Node], bool]) -> None:
         """Remove the nodes that wait to be written, and that nobody reads.
 
@@ -104,8 +113,7 @@ class DeferredRewrite(Generic[Place]):
         if not can_be_output(found):
             copy = new_node("Identity", [found], name=self.node_name(f"{name}_copy"))
             copy.outputs[0].type, copy.outputs[0].shape = found.type, found.shape
-            self.graph.append(copy)
-            found = copy.outputs[0]
+            found = self.insert(copy, None)
         self.graph.outputs[index] = found
         if found.name != name:
             output.name = f"{name}_before"

@@ -158,12 +158,7 @@ class Relayout(DeferredRewrite[Stored]):
             return value
         node = transpose_node(stored.value, move, self.node_name(f"{value.name}_layout"))
         node.outputs[0].shape = permuted(stored.value.shape, move)
-        if before is None:
-            self.graph.append(node)
-        else:
-            before.prepend(node)
-        self.modified = True
-        return node.outputs[0]
+        return self.insert(node, before)
 
     def set_constant(self, node: Node, index: int, array: Array) -> None:
         """Give a node another constant input, unless it has that already."""

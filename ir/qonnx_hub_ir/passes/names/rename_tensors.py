@@ -36,7 +36,23 @@ class RenameTensors(InPlacePass):
 
     def requires(self, model: Model) -> None:
         """Refuse names that are unknown, empty or taken."""
-        problems = _problems(model, self.names)
+        names, known = self.names, {str(value.name) for value in every_value(model)}
+        done = {new for old, new in names.items() if old not in known and new in known}
+        counts, staying = Counter(names.values()), known - set(names)
+        problems = [
+            *(
+                f"there is no tensor '{old}'"
+                for old, new in names.items()
+                if old not in known and new not in done
+            ),
+            *(f"{n} tensors shall be called '{new}'" for new, n in counts.items() if n > 1),
+            *(f"'{old}' shall have an empty name" for old, new in names.items() if not new),
+            *(
+                f"another tensor is called '{new}' already"
+                for old, new in names.items()
+                if new in staying and old in known
+            ),
+        ]
         if problems:
             raise PassError("; ".join(problems))
 
@@ -49,23 +65,3 @@ class RenameTensors(InPlacePass):
         ]
         rename_values(model, changed)
         return PassResult(model, modified=bool(changed))
-
-
-def _problems(model: Model, names: Mapping[str, str]) -> list[str]:
-    known = {str(value.name) for value in every_value(model)}
-    done = {new for old, new in names.items() if old not in known and new in known}
-    problems = [
-        f"there is no tensor '{old}'"
-        for old, new in names.items()
-        if old not in known and new not in done
-    ]
-    counts = Counter(names.values())
-    problems += [f"{n} tensors shall be called '{new}'" for new, n in counts.items() if n > 1]
-    problems += [f"'{old}' shall have an empty name" for old, new in names.items() if not new]
-    staying = known - set(names)
-    problems += [
-        f"another tensor is called '{new}' already"
-        for old, new in names.items()
-        if new in staying and old in known
-    ]
-    return problems

@@ -91,11 +91,7 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         output = fresh.outputs[0]
         output.name = self.claim_value(f"{name}_out")
         output.type, output.shape = value.type, value.shape
-        if before is None:
-            self.graph.append(fresh)
-        else:
-            before.prepend(fresh)
-        return output
+        return self.insert(fresh, before)
 
     def restored(self, value: Value, before: Node | None) -> Value:
         """Return a logical value, applied before a node, or at the end of the graph."""
