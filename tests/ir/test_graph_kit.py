@@ -19,7 +19,7 @@ from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.names import free_name, rename_values, value_names
 from qonnx_hub_ir.graph.queries import element_count, rank_of, weight_axes
 from qonnx_hub_ir.graph.rearrange import Rearranger, rearrange_at, transposing
-from qonnx_hub_ir.graph.rewriting import bypass, replace_node, replace_value
+from qonnx_hub_ir.graph.rewriting import bypass, read_behind, replace_node, replace_value
 from qonnx_hub_ir.quantizers import IntQuant
 from tests.ir.graphs import f32, info, model, node_of, operators, quant
 
@@ -163,6 +163,21 @@ def test_a_replaced_node_leaves_an_identity_where_an_input_would_be_an_output():
     identity = built.graph.outputs[0].producer()
     assert identity is not None
     assert (identity.op_type, identity.name) == ("Identity", "relu")
+
+
+def test_what_read_a_value_reads_the_node_behind_it():
+    found = _relu_and_neg()
+    relu, y = node_of(found, "Relu"), found.graph.outputs[0]
+    behind = onnx_ir.node("Identity", [y], name="behind")
+    found.graph.append(behind)
+    read_behind(behind, "y_before")
+    assert [value.name for value in found.graph.outputs] == ["y"]
+    assert (behind.inputs[0], y.name) == (y, "y_before")
+    inner = onnx_ir.node("Identity", [relu.outputs[0]], name="inner")
+    relu.append(inner)
+    read_behind(inner, "unused")
+    assert node_of(found, "Abs").inputs[0] is inner.outputs[0]
+    assert relu.outputs[0].name == "r"
 
 
 def test_a_value_is_replaced_inside_of_branches_too():

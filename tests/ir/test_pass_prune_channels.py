@@ -147,6 +147,36 @@ def test_a_flattened_image_loses_all_pixels_of_a_channel(flat):
     assert_zeroed_weights_agree(net(flat, last, weights), {"conv1": KEEP}, "w2", 0, keep)
 
 
+def open_batch(shape):
+    """conv1 of an open number of samples, reshaped, and a product."""
+    nodes = [
+        node("Conv", ["x", "w1"], "c1", "conv1"),
+        node("Reshape", ["c1", "shape"], "m"),
+        node("MatMul", ["m", "w2"], "y", "fc"),
+    ]
+    weights = {"w1": whole(4, 2, 1, 1), "w2": whole(64, 3), "shape": i64(shape)}
+    return proto(nodes, [info("x", ["N", 2, 4, 4])], [info("y", None)], weights)
+
+
+def test_an_image_of_an_open_batch_is_flattened_all_the_same():
+    keep = np.repeat(KEEP, 16)
+    assert_zeroed_weights_agree(open_batch([-1, 64]), {"conv1": KEEP}, "w2", 0, keep)
+
+
+def test_channels_that_are_joined_with_an_open_batch_are_refused():
+    with pytest.raises(PassError, match=r"Reshape 'm'.*they cannot be followed"):
+        PruneChannels({"conv1": KEEP})(loaded(open_batch([-1])))
+
+
+def test_axes_that_are_added_and_removed_shift_the_channels():
+    middle = [
+        node("Unsqueeze", ["c1", "first"], "u"),
+        node("Squeeze", ["u", "first"], "m"),
+    ]
+    source = net(middle, CONV2, PLAIN | {"first": i64([0])})
+    assert_zeroed_weights_agree(source, {"conv1": KEEP}, "w2", 1)
+
+
 def test_channels_that_are_moved_last_are_followed():
     middle = [node("Transpose", ["c1"], "t", perm=[0, 2, 3, 1]), node("Relu", ["t"], "m")]
     last = [node("MatMul", ["m", "w2"], "y", "fc")]

@@ -65,8 +65,7 @@ class Relayout(DeferredRewrite[Stored]):
         passing: Operators that hand the layout of their output on to their first input, or to
             all of them.
         demands: The one layout that the readers of a value require; ``None`` for several.
-        inputs: Names of the graph inputs that have another layout now.
-        outputs: Likewise of the outputs.
+        ends: Names of the graph inputs and outputs that have another layout now.
     """
 
     def __init__(
@@ -81,8 +80,7 @@ class Relayout(DeferredRewrite[Stored]):
         super().__init__(model, rules)
         self.target, self.required, self.passing = target, required, passing
         self.demands = _find_demands(self)
-        self.inputs: list[str] = []
-        self.outputs: list[str] = []
+        self.ends: list[str] = []
         self.rearranger = Rearranger(self.graph)
         self._transposed: dict[tuple[Value, Perm], Value] = {}
         # The output of a new node is called as the node, with "_out" behind it.
@@ -187,7 +185,7 @@ class Relayout(DeferredRewrite[Stored]):
         for value in self.graph.inputs:
             perm = self.demand(value)
             if perm is not None and perm == self.target(len(perm)):
-                self.inputs.append(str(value.name))
+                self.ends.append(str(value.name))
                 self.put(value, perm)
 
     def finish(self, *, keep_target: bool) -> None:
@@ -202,7 +200,7 @@ class Relayout(DeferredRewrite[Stored]):
                 continue
             name, found, perm = str(output.name), stored.value, stored.perm
             if keep_target and perm is not None and perm == self.target(len(perm)):
-                self.outputs.append(name)
+                self.ends.append(name)
             elif perm is not None:
                 found = self._write(output, stored, None, None)
             self.expose(index, name, found)

@@ -63,7 +63,7 @@ class ToChannelsLast(InPlacePass):
             turned = convert_to_last(model, inputs=self.inputs, outputs=self.outputs)
             return PassResult(model, modified=turned.modified)
         probe = convert_to_last(model.clone(), inputs=self.inputs, outputs=self.outputs)
-        if not (probe.inputs or probe.outputs):
+        if not probe.ends:
             return PassResult(model, modified=False)
         convert_to_last(model, inputs=self.inputs, outputs=self.outputs)
         convert_to_first(model, inputs=False, outputs=False)

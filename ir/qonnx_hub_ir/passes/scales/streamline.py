@@ -91,14 +91,12 @@ class Streamline(InPlacePass):
 
 def _moves_scaled_weight(node: Node) -> bool:
     quantizer = producer(input_of(node, 0))
-    if quantizer is None or not dialect.is_quantizer(quantizer):
-        return False
-    if not (operators.reshapes(node) or operators.transposes(node)):
+    moves = operators.reshapes(node) or operators.transposes(node)
+    if quantizer is None or not moves or not dialect.is_quantizer(quantizer):
         return False
     known = [dialect.constant_value(value) for value in quantizer.inputs]
-    if any(array is None for array in known):
-        return False
-    return bool(np.any(np.asarray(known[1]) != 1))
+    scale = None if any(array is None for array in known) else known[1]
+    return scale is not None and bool(np.any(scale != 1))
 
 
 def _split_layers(model: Model, *, exact: bool) -> bool:

@@ -117,12 +117,13 @@ def _name_axes(model: Model, size: int, new: int | str) -> None:
         return
     graph = model.graph
     for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
-        sizes: list[int | str | None] = list(dims(value) or ())
-        if value.shape is not None:
-            for place, axis in enumerate(sizes):
-                if _is_batch(axis, size):
-                    sizes[place] = new if axis == size else None
-            value.shape = onnx_ir.Shape(sizes)
+        sizes = dims(value)
+        if sizes is not None:
+            # A multiple of the batch has no name.
+            batch = {
+                axis: new if axis == size else None for axis in sizes if _is_batch(axis, size)
+            }
+            value.shape = onnx_ir.Shape([batch.get(axis, axis) for axis in sizes])
 
 
 def _change_target(
