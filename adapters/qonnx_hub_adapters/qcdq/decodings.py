@@ -24,12 +24,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qcdq.chains import Chain, moved
-from qonnx_hub_adapters.qcdq.float_forms import (
-    clamp_of,
-    peeled_constant,
-    rounding_of,
-    sign_of,
-)
+from qonnx_hub_adapters.qcdq.float_forms import clamp_of, peeled_constant, rounding_of, sign_of
 from qonnx_hub_adapters.qcdq.parameters import (
     INTEGER_RANGES,
     LinearParameters,

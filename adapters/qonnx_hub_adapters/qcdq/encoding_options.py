@@ -41,20 +41,15 @@ class QcdqOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodingRequest:
+class EncodingRequest(QcdqOptions):
     """What the caller asks for.
 
     Attributes:
-        encoding: "auto", or only forms with integer Clip ("qcdq"), without it ("qdq"), or of
-            float operators ("float").
-        weights: Narrowest integer type of stored weights.
         opset: Standard opset that the file will have at least.
         limit: Standard opset that it may not exceed; ``None`` for any.
         allow_lossy: Take the plain form for zero points as well.
     """
 
-    encoding: str = "auto"
-    weights: str = "int8"
     opset: int = LOWEST_OPSET
     limit: int | None = None
     allow_lossy: bool = False

@@ -83,15 +83,14 @@ def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding 
     bounds = linear.bounds_of(quant)
     if bounds is None:
         return "has a bit width per channel or computed at run time"
+    form = _form(node, quant, request, bounds)
     if quant.scale is None:
-        return _dynamic(node, quant, request)
+        return _dynamic(node, quant, request, form)
     grid = linear.grid_of(node, quant)
     if isinstance(grid, str):
-        return _several_axes(node, quant, request, grid)
-    width = linear.width_for(*bounds, signed=quant.signed)
-    if width is None or width > 16:
+        return _several_axes(node, quant, request, form) or grid
+    if form is None:
         return f"has {single_value(quant.bits):g} bits; QuantizeLinear makes up to 16"
-    form = _form(node, quant, request, width)
     if np.any(grid.zero) or quant.rounding is not Rounding.ROUND:
         return _hybrid(quant, grid, request, form)
     return _plain(node, quant, grid, request, form)
@@ -102,18 +101,23 @@ def _is_float32(value: Value | None) -> bool:
 
 
 def _form(
-    node: Node, quant: IntQuant, request: EncodingRequest, width: int
-) -> linear.Integers:
+    node: Node, quant: IntQuant, request: EncodingRequest, bounds: tuple[int, int]
+) -> linear.Integers | None:
     """Return the integers to use: unsigned ones where signed 8-bit ones break a runtime.
+
+    ``None`` where QuantizeLinear makes none that are wide enough.
 
     From opset 21 on, onnxruntime moves quantizers across MaxPool and Transpose and writes a
     type that contradicts a signed 8-bit zero point; shifting codes and zero point by 128 says
     the same in unsigned integers.
     """
+    width = linear.width_for(*bounds, signed=quant.signed)
+    if width is None or width > 16:
+        return None
     clip = request.encoding != "qdq" and width == 8
     if width == 8 and quant.signed and request.opset >= 21 and _meets_move(node.outputs[0]):
-        return linear.Integers(8, signed=False, shift=128, clip_integers=clip)
-    return linear.Integers(width, quant.signed, clip_integers=clip)
+        return linear.Integers(8, False, 128, clip, bounds)
+    return linear.Integers(width, quant.signed, 0, clip, bounds)
 
 
 def _meets_move(value: Value) -> bool:
@@ -140,15 +144,13 @@ def _plain(
         return f"has {bits:g} bits; no runtime clips 16-bit integers"
     if request.encoding == "qdq" and bits <= 4 and not _meets_move(node.outputs[0]):
         # The narrowest type that holds the bits, for clipping comes before.
-        form = linear.Integers(2 if bits <= 2 else 4, quant.signed, clip_integers=False)
-    bounds = linear.bounds_of(quant)
-    full = bounds == form.range or (form.shift and bounds == (-128, 127))
+        narrowest = 2 if bits <= 2 else 4
+        form = linear.Integers(narrowest, quant.signed, 0, False, form.bounds)
     clipped = "Q + Clip + DQ" if form.clip_integers else "Clip + Q + DQ"
-    name = "Q + DQ" if full else clipped
+    name = "Q + DQ" if form.is_full else clipped
     reason = "codes shifted into unsigned integers" if form.shift else ""
-    opset = linear.OPSET_OF_WIDTH[form.width]
     write = partial(linear.write_plain, quant=quant, grid=grid, form=form)
-    return Encoding(name, write, opset, reason=reason)
+    return Encoding(name, write, form.opset, reason=reason)
 
 
 def _hybrid(
@@ -166,13 +168,12 @@ def _hybrid(
     reason = "the zero point is added before rounding" if np.any(grid.zero) else ""
     if quant.rounding is not Rounding.ROUND:
         reason = f"rounds by {quant.rounding}"
-    opset = linear.OPSET_OF_WIDTH[form.width]
     write = partial(linear.write_hybrid, quant=quant, grid=grid, form=form)
-    return Encoding(name, write, opset, reason=reason)
+    return Encoding(name, write, form.opset, reason=reason)
 
 
 def _near(quant: IntQuant, grid: linear.AxisGrid, form: linear.Integers) -> Encoding:
-    low, high = linear.bounds_of(quant) or (0, 0)
+    low, high = form.bounds or form.range
     odd = np.any(grid.zero % 2 != 0)
     reason = (
         "QuantizeLinear rounds before it adds the odd zero point: at each of the "
@@ -181,38 +182,39 @@ def _near(quant: IntQuant, grid: linear.AxisGrid, form: linear.Integers) -> Enco
         else "QuantizeLinear rounds before it adds the zero point: values within one float of "
         f"one of the {high - low} ties can be one step away"
     )
-    opset, bound = linear.OPSET_OF_WIDTH[form.width], Bound(near=0.0)
-    write = partial(linear.write_plain, quant=quant, grid=grid, form=form)
-    return Encoding("Q + Clip + DQ", write, opset, exact=False, reason=reason, bound=bound)
+    write, bound = (
+        partial(linear.write_plain, quant=quant, grid=grid, form=form),
+        Bound(near=0.0),
+    )
+    return Encoding(
+        "Q + Clip + DQ", write, form.opset, exact=False, reason=reason, bound=bound
+    )
 
 
-def _dynamic(node: Node, quant: IntQuant, request: EncodingRequest) -> Encoding | str:
+def _rounds_plainly(quant: IntQuant) -> bool:
+    """Return whether QuantizeLinear without a zero point rounds as the quantizer does."""
+    return single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
+
+
+def _dynamic(
+    node: Node, quant: IntQuant, request: EncodingRequest, form: linear.Integers | None
+) -> Encoding | str:
     sizes = dims(node.inputs[1])
     one = sizes is not None and all(size == 1 for size in sizes)
-    low, high = linear.bounds_of(quant) or (0, 0)
-    plain = single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
-    fits = linear.width_for(low, high, signed=quant.signed) == 8
-    if (
-        not (one and plain and fits and _is_float32(node.inputs[1]))
-        or request.encoding == "qdq"
-    ):
+    plain = _rounds_plainly(quant) and _is_float32(node.inputs[1])
+    if form is None or form.width > 8 or not (one and plain) or request.encoding == "qdq":
         return "has a scale that is computed at run time"
-    form = _form(node, quant, request, 8)
-    return Encoding("Q + Clip + DQ", partial(linear.write_dynamic, quant=quant, form=form))
+    return Encoding("Q + Clip + DQ", partial(linear.write_dynamic, form=form))
 
 
 def _several_axes(
-    node: Node, quant: IntQuant, request: EncodingRequest, reason: str
+    node: Node, quant: IntQuant, request: EncodingRequest, form: linear.Integers | None
 ) -> Encoding | str:
-    bounds = linear.bounds_of(quant)
-    plain = single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
-    if request.encoding != "qdq" or bounds is None or not plain:
-        return reason
-    width = linear.width_for(*bounds, signed=quant.signed)
-    if width is None or width > 16:
-        return reason
+    """Return a blocked encoding, why there is none, or an empty string."""
+    if request.encoding != "qdq" or form is None or not _rounds_plainly(quant):
+        return ""
     if not linear.static_shape(node.inputs[0]):
         return "has a scale along several axes on a value of unknown shape"
-    form = linear.Integers(width, quant.signed)
+    form = linear.Integers(form.width, quant.signed, 0, False, form.bounds)
     write = partial(linear.write_blocked, quant=quant, form=form)
     return Encoding("Clip + blocked Q + DQ", write, opset=21)

@@ -87,7 +87,7 @@ def _choose_all(
     while True:
         request = EncodingRequest(
             encoding=own.encoding,
-            weights=own.stored_weights,
+            stored_weights=own.stored_weights,
             opset=opset,
             limit=options.opset,
             allow_lossy=options.allow_lossy,

@@ -16,13 +16,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import input_of, is_standard
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
-from qonnx_hub_ir.passes import (
-    DropUnused,
-    InferShapes,
-    NameNodes,
-    RaiseOpset,
-    run_passes,
-)
+from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 from qonnx_hub_ir.verify import require_valid
 
 _OPSET_OF_ALL_TYPES = 21

@@ -34,6 +34,7 @@ from qonnx_hub_ir.quantizers import (
     IntQuant,
     Rounding,
     integer_bounds,
+    is_bipolar,
     is_whole,
     single_value,
 )
@@ -97,12 +98,14 @@ class Integers:
         signed: Signedness of the integer type.
         shift: Added to every code, so that signed codes fit an unsigned type.
         clip_integers: Clip after QuantizeLinear rather than before.
+        bounds: Lowest and highest code; ``None`` where the type alone bounds them.
     """
 
     width: int
     signed: bool
     shift: int = 0
     clip_integers: bool = True
+    bounds: tuple[int, int] | None = None
 
     @property
     def type(self) -> onnx_ir.DataType:
@@ -114,6 +117,17 @@ class Integers:
         """Lowest and highest integer of the type."""
         return INTEGER_RANGES[self.type.name]
 
+    @property
+    def opset(self) -> int:
+        """Lowest standard opset whose DequantizeLinear takes the type."""
+        return OPSET_OF_WIDTH[self.width]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every integer of the type is a code."""
+        low, high = self.bounds or self.range
+        return self.bounds is None or (low + self.shift, high + self.shift) == self.range
+
     def holds(self, low: float, high: float) -> bool:
         """Return whether the type has both integers."""
         return self.range[0] <= low and high <= self.range[1]
@@ -123,11 +137,12 @@ class Integers:
         shifted = np.asarray(codes + self.shift)
         return emit.constant(label, shifted.astype(self.type.numpy()))
 
-    def clip(self, emit: Emitter, codes: Value, low: int, high: int) -> Value:
-        """Return codes within bounds; as they are where they cannot leave them."""
-        if (low + self.shift, high + self.shift) == self.range:
+    def clip(self, emit: Emitter, codes: Value) -> Value:
+        """Return codes within the bounds; as they are where they cannot leave them."""
+        if not self.clip_integers or self.bounds is None or self.is_full:
             return codes
-        ends = [self.constant(emit, *end) for end in (("low", low), ("high", high))]
+        low, high = self.bounds
+        ends = [self.constant(emit, "low", low), self.constant(emit, "high", high)]
         return emit.add("Clip", [codes, *ends])
 
 
@@ -137,8 +152,10 @@ def width_for(low: int, high: int, *, signed: bool) -> int | None:
     return next((width for width in widths if Integers(width, signed).holds(low, high)), None)
 
 
-def bounds_of(quant: IntQuant) -> tuple[int, int] | None:
-    """Return (lowest, highest) code; ``None`` where they vary or are dynamic."""
+def bounds_of(quant: IntQuant | BipolarQuant) -> tuple[int, int] | None:
+    """Return (lowest, highest) code; ``None`` for two levels, bits that vary or are dynamic."""
+    if not isinstance(quant, IntQuant) or is_bipolar(quant):
+        return None
     bits = single_value(quant.bits)
     if bits is None:
         return None
@@ -153,31 +170,37 @@ def dequantized(emit: Emitter, codes: Value, grid: AxisGrid, form: Integers) -> 
     return emit.add("DequantizeLinear", inputs, **grid.attributes)
 
 
-def _clip_values(emit: Emitter, x: Value | None, quant: IntQuant, scale: Array) -> Value:
-    """Return values within the range of the quantizer's codes times a scale."""
-    ends = []
-    for label, end in zip(
-        ("low_value", "high_value"), bounds_of(quant) or (0, 0), strict=True
-    ):
-        bound = np.asarray(np.float32(end) * scale)
-        ends.append(emit.constant(label, bound.reshape(()) if bound.size == 1 else bound))
+def _clip_values(emit: Emitter, x: Value | None, form: Integers, scale: Array) -> Value:
+    """Return values within the range of the codes times a scale."""
     if scale.size == 1:
-        return emit.add("Clip", [x, *ends])
-    return emit.add("Min", [emit.add("Max", [x, ends[0]]), ends[1]])
+        scale = scale.reshape(())
+    low, high = (
+        emit.constant(label, np.asarray(np.float32(end) * scale))
+        for label, end in zip(
+            ("low_value", "high_value"), form.bounds or form.range, strict=True
+        )
+    )
+    if scale.size == 1:
+        return emit.add("Clip", [x, low, high])
+    return emit.add("Min", [emit.add("Max", [x, low]), high])
+
+
+def _through_integers(
+    emit: Emitter, x: Value | None, parameters: list[Value], form: Integers, **attributes: int
+) -> Value:
+    """Return what Q, Clip and DQ with the same scale and zero point make of a value."""
+    codes = emit.add("QuantizeLinear", [x, *parameters], **attributes)
+    return emit.add("DequantizeLinear", [form.clip(emit, codes), *parameters], **attributes)
 
 
 def write_plain(emit: Emitter, quant: IntQuant, grid: AxisGrid, form: Integers) -> Value:
     """Write Q, Clip, DQ: zero point 0 (or near: see the module), ROUND."""
-    low, high = bounds_of(quant) or (0, 0)
     x = emit.node.inputs[0]
-    if not form.clip_integers and (low, high) != form.range:
-        x = _clip_values(emit, x, quant, np.asarray(quant.scale, dtype=np.float32))
+    if not form.clip_integers and form.bounds != form.range:
+        x = _clip_values(emit, x, form, np.asarray(quant.scale, dtype=np.float32))
     zero = form.constant(emit, "zero_point", grid.zero)
-    inputs = [x, emit.constant("scale", grid.scale), zero]
-    codes = emit.add("QuantizeLinear", inputs, **grid.attributes)
-    if form.clip_integers:
-        codes = form.clip(emit, codes, low, high)
-    return dequantized(emit, codes, grid, form)
+    parameters = [emit.constant("scale", grid.scale), zero]
+    return _through_integers(emit, x, parameters, form, **grid.attributes)
 
 
 def write_hybrid(emit: Emitter, quant: IntQuant, grid: AxisGrid, form: Integers) -> Value:
@@ -185,24 +208,19 @@ def write_hybrid(emit: Emitter, quant: IntQuant, grid: AxisGrid, form: Integers)
     one = np.ones((), dtype=np.float32)
     t = write_scaled(emit, quant)
     if not form.clip_integers:
-        t = _clip_values(emit, t, quant, one)
+        t = _clip_values(emit, t, form, one)
     if quant.rounding is not Rounding.ROUND:
         t = write_rounded(emit, quant, t)
     unit = [emit.constant("unit_scale", one), form.constant(emit, "unit_zero_point", 0)]
-    codes = emit.add("QuantizeLinear", [t, *unit])
-    if form.clip_integers:
-        codes = form.clip(emit, codes, *(bounds_of(quant) or (0, 0)))
+    codes = form.clip(emit, emit.add("QuantizeLinear", [t, *unit]))
     return dequantized(emit, codes, grid, form)
 
 
-def write_dynamic(emit: Emitter, quant: IntQuant, form: Integers) -> Value:
+def write_dynamic(emit: Emitter, form: Integers) -> Value:
     """Write Q, Clip, DQ with a scale of one element that is computed at run time."""
     x, given = emit.node.inputs[:2]
     scale = emit.add("Reshape", [given, emit.integers("no_axes", [])])
-    zero = form.constant(emit, "zero_point", 0)
-    codes = emit.add("QuantizeLinear", [x, scale, zero])
-    codes = form.clip(emit, codes, *(bounds_of(quant) or (0, 0)))
-    return emit.add("DequantizeLinear", [codes, scale, zero])
+    return _through_integers(emit, x, [scale, form.constant(emit, "zero_point", 0)], form)
 
 
 def write_blocked(emit: Emitter, quant: IntQuant, form: Integers) -> Value:
@@ -215,14 +233,13 @@ def write_blocked(emit: Emitter, quant: IntQuant, form: Integers) -> Value:
     scale = np.asarray(quant.scale, dtype=np.float32)
     per_row = scale.ndim == 0 or scale.shape[-1] == 1
     blocks = (*shape[:-1], 1) if per_row else shape
-    x = _clip_values(emit, emit.node.inputs[0], quant, scale)
-    inputs = [
+    x = _clip_values(emit, emit.node.inputs[0], form, scale)
+    parameters = [
         emit.constant("scale", np.ascontiguousarray(np.broadcast_to(scale, blocks))),
         form.constant(emit, "zero_point", np.zeros(blocks, dtype=np.int64)),
     ]
-    attributes = {"axis": len(shape) - 1, "block_size": shape[-1] if per_row else 1}
-    codes = emit.add("QuantizeLinear", [x, *inputs], **attributes)
-    return emit.add("DequantizeLinear", [codes, *inputs], **attributes)
+    block = shape[-1] if per_row else 1
+    return _through_integers(emit, x, parameters, form, axis=len(shape) - 1, block_size=block)
 
 
 def static_shape(value: Value | None) -> tuple[int, ...] | None:

@@ -20,7 +20,7 @@ from qonnx_hub_adapters.qcdq import linear
 from qonnx_hub_adapters.qcdq.encoding_options import Encoding, EncodingRequest
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer, is_bipolar
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 _BLOCK = 1 << 20
@@ -114,7 +114,7 @@ def encode_weight(
         tensor: The weight.
         request: What the caller asks for.
     """
-    if request.weights == "float" or request.encoding == "float":
+    if request.stored_weights == "float" or request.encoding == "float":
         return _folded(quant, tensor, "")
     if not isinstance(quant, (IntQuant, BipolarQuant)):
         return _folded(quant, tensor, "has no integers")
@@ -125,14 +125,15 @@ def encode_weight(
     if codes is None:
         return _folded(quant, tensor, "holds values without an integer")
     signed = not isinstance(quant, IntQuant) or quant.signed
-    width = linear.width_for(*(_bounds(quant) or (codes.low, codes.high)), signed=signed)
+    bounds = linear.bounds_of(quant)
+    width = linear.width_for(*(bounds or (codes.low, codes.high)), signed=signed)
     if width is None:
         width, signed = linear.width_for(codes.low, codes.high, signed=True), True
     if width is None:
         return _folded(quant, tensor, "has integers beyond 32 bits")
     if width == 16 and max(request.opset, request.limit or 0) < 21:
         width, signed = 32, True
-    narrowest = {"int8": 8, "int4": 4, "int2": 2}[request.weights]
+    narrowest = {"int8": 8, "int4": 4, "int2": 2}[request.stored_weights]
     packed = (
         bits
         for bits in (2, 4)
@@ -140,20 +141,15 @@ def encode_weight(
         and linear.Integers(bits, signed).holds(codes.low, codes.high)
     )
     width = next(packed, width)
-    return _stored(node, codes, linear.Integers(width, signed))
-
-
-def _bounds(quant: IntQuant | BipolarQuant) -> tuple[int, int] | None:
-    """Return the range of a quantizer that has one: two levels have none."""
-    if not isinstance(quant, IntQuant) or is_bipolar(quant):
-        return None
-    return linear.bounds_of(quant)
+    # Clipping to the range changes nothing, and says the bit width to those who read the file.
+    # Only 8 and 32 bits have a Clip.
+    bounds = bounds if width in (8, 32) else None
+    return _stored(node, codes, linear.Integers(width, signed, bounds=bounds))
 
 
 def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
     grid = linear.grid_of(node, codes.quant)
     kind = form.type.name.lower()
-    opset = linear.OPSET_OF_WIDTH[form.width]
     count = codes.tensor.size
     size = (count * 4, (count * form.width + 7) // 8)
     if (
@@ -165,23 +161,17 @@ def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
         return Encoding(
             f"{kind} + Cast + Mul",
             lambda emit: _cast_and_scale(emit, codes, form),
-            opset,
+            form.opset,
             reason="scale or zero point that DequantizeLinear does not take",
             weight_bytes=size,
         )
-    # Clipping to the range changes nothing, and says the bit width to those who read the file.
-    # Two levels need none, and only 8 and 32 bits have a Clip.
-    limits = _bounds(codes.quant) if form.width in (8, 32) else None
-    limits = None if limits == form.range else limits
 
     def write(emit: Emitter) -> Value:
         stored = emit.tensor("integers", codes.stored(form.type))
-        if limits is not None:
-            stored = form.clip(emit, stored, *limits)
-        return linear.dequantized(emit, stored, grid, form)
+        return linear.dequantized(emit, form.clip(emit, stored), grid, form)
 
-    name = f"{kind} + DQ" if limits is None else f"{kind} + Clip + DQ"
-    return Encoding(name, write, opset, weight_bytes=size)
+    name = f"{kind} + DQ" if form.is_full else f"{kind} + Clip + DQ"
+    return Encoding(name, write, form.opset, weight_bytes=size)
 
 
 def _cast_and_scale(emit: Emitter, codes: WeightCodes, form: linear.Integers) -> Value:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Value
 
-from qonnx_hub_adapters.qlinear.float_exactness import Doubts
+from qonnx_hub_adapters.qlinear.float_exactness import Doubt, doubt_of, doubts_in_words
 from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode, shared_parameters
 from qonnx_hub_adapters.qlinear.integer_sums import (
     WINDOW,
@@ -50,18 +50,18 @@ def expand(model: Model) -> None:
     Raises:
         SourceError: An operator with inputs or attributes that are not known.
     """
-    doubts = Doubts()
+    doubts: list[tuple[str, Doubt]] = []
     for graph in every_graph(model, functions=False):
         for node in list(graph):
             expander = _EXPANDERS.get((node.domain, node.op_type))
             if expander is not None:
-                doubts.note(node)
+                doubts.append((f"{node.op_type} '{node.name}'", doubt_of(node)))
                 expander(IntegerNode(node))
         _lift_splits(graph)
         quantize_lookups(graph)
     if not any(node.domain == CONTRIB for node in model.graph.all_nodes()):
         model.opset_imports.pop(CONTRIB, None)
-    words = doubts.words()
+    words = doubts_in_words(doubts)
     if words:
         model.metadata_props[dialect.BOUNDED] = words
 
@@ -94,11 +94,7 @@ def _lift_splits(graph: Graph) -> None:
 
 
 def _factors(
-    site: IntegerNode,
-    *,
-    axis: int | None = None,
-    bias: int | None = None,
-    factor: float = 1.0,
+    site: IntegerNode, *, axis: int | None = None, bias: int | None = None, factor: float = 1.0
 ) -> list[Value]:
     """Return the values of both factors of a product, and of its bias where it has one.
 
@@ -123,8 +119,8 @@ def _qgemm(site: IntegerNode) -> None:
     values = site.emit.add("Gemm", inputs, **attributes)
     if site.input(7) is None:
         site.emit.replace_with(values)
-        return
-    site.quantized(values, 7)
+    else:
+        site.quantized(values, 7)
 
 
 Only = Mapping[str, tuple[Callable[[int], bool], str]]
@@ -185,9 +181,7 @@ _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     ("", "ConvInteger"): integer_product,
     ("", "MatMulInteger"): integer_product,
     ("", "QLinearConv"): _float_form(
-        *("Conv", *WINDOW),
-        operands=lambda site: _factors(site, axis=0, bias=8),
-        y_scale=6,
+        *("Conv", *WINDOW), operands=lambda site: _factors(site, axis=0, bias=8), y_scale=6
     ),
     ("", "QLinearMatMul"): _float_form("MatMul", operands=_factors, y_scale=6),
     (CONTRIB, "DynamicQuantizeMatMul"): dynamic_matmul,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 import numpy as np
@@ -38,30 +38,20 @@ class Doubt(Enum):
     )
 
 
-class Doubts:
-    """Collects operators whose float form may give other integers than the file."""
+def doubts_in_words(found: Sequence[tuple[str, Doubt]]) -> str:
+    """Return the sentence for users, empty where there is nothing to say.
 
-    def __init__(self) -> None:
-        """Start with none."""
-        self._names: dict[Doubt, list[str]] = {doubt: [] for doubt in Doubt}
-        self._count = 0
-
-    def note(self, node: Node) -> None:
-        """Look at an integer operator, before it is rewritten."""
-        self._count += 1
-        self._names[doubt_of(node)].append(f"{node.op_type} '{node.name}'")
-
-    def words(self) -> str:
-        """Return the sentence for users, empty where there is nothing to say."""
-        lines = []
-        for doubt in (Doubt.SUMS, Doubt.EXPONENTIALS):
-            names = self._names[doubt]
-            if names:
-                more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-                listed = ", ".join(names[:_LISTED])
-                total = f"{len(names)} of {self._count} integer operators"
-                lines.append(f"{total} ({listed}{more}): {doubt.value}")
-        return "; ".join(lines)
+    Args:
+        found: Every integer operator of a file, in words, with its doubt.
+    """
+    lines = []
+    for doubt in (Doubt.SUMS, Doubt.EXPONENTIALS):
+        names = [name for name, own in found if own is doubt]
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            total = f"{len(names)} of {len(found)} integer operators"
+            lines.append(f"{total} ({', '.join(names[:_LISTED])}{more}): {doubt.value}")
+    return "; ".join(lines)
 
 
 def doubt_of(node: Node) -> Doubt:

@@ -51,10 +51,6 @@ class IntegerNode:
             raise self.fail(f"has an unknown attribute '{sorted(unknown)[0]}'")
         return given
 
-    def constant(self, index: int, what: str) -> Array:
-        """Return an input that must be known without running."""
-        return self._known(self.input(index), what)
-
     def dequantized(self, first: int, axis: int | None = None) -> Value:
         """Return the values of the integers at inputs first, first + 1, first + 2.
 
@@ -72,11 +68,12 @@ class IntegerNode:
         parameters = [scale] if zero is None else [scale, zero]
         single = scale.shape is None or all(size == 1 for size in scale.shape)
         if single and not _is_many(zero):
-            return self.emit.add("DequantizeLinear", [codes, *map(self._scalar, parameters)])
+            scalars = [self._shaped(value, 0) for value in parameters]
+            return self.emit.add("DequantizeLinear", [codes, *scalars])
         if axis is None:
             raise self.fail("has a scale or zero point per row or per element")
         self._require_one_per_channel(codes, parameters, axis)
-        flat = [self._flat(value) for value in parameters]
+        flat = [self._shaped(value, 1) for value in parameters]
         # Both have to be alike: one for all is repeated beside one per channel.
         if single and zero is not None:
             flat[0] = self._repeated(scale, "scale", zero, "zero point")
@@ -109,26 +106,24 @@ class IntegerNode:
             raise self.fail(f"has a {what} that is computed at run time")
         return known
 
-    def _scalar(self, value: Value | None) -> Value | None:
+    def _shaped(self, value: Value, rank: int) -> Value:
+        """Return a parameter as a scalar (rank 0), or with one axis."""
         known = dialect.constant_value(value)
-        if known is None or value is None or known.ndim == 0:
+        if known is None or known.ndim == rank:
             return value
-        return self.emit.constant(f"{value.name}_scalar", known.reshape(-1)[0].reshape(()))
-
-    def _flat(self, value: Value | None) -> Value | None:
-        known = dialect.constant_value(value)
-        if known is None or value is None or known.ndim == 1:
-            return value
-        return self.emit.constant(f"{value.name}_flat", known.reshape(-1))
+        flat = known.reshape(-1)
+        if rank == 0:
+            return self.emit.constant(f"{value.name}_scalar", flat[0].reshape(()))
+        return self.emit.constant(f"{value.name}_flat", flat)
 
     def quantized(self, value: Value, scale: int) -> None:
         """Put the codes of ``value``, by inputs scale and scale + 1, in the node's place.
 
         They are ``rint(value / scale) + zero_point``, as QuantizeLinear rounds.
         """
-        inputs = [value, self._scalar(self.required(scale))]
-        if self.input(scale + 1) is not None:
-            inputs.append(self._scalar(self.required(scale + 1)))
+        inputs, zero = [value, self._shaped(self.required(scale), 0)], self.input(scale + 1)
+        if zero is not None:
+            inputs.append(self._shaped(zero, 0))
         elif self.required(0).dtype is not onnx_ir.DataType.UINT8:
             raise self.fail("has no zero point that tells the type of its integers")
         self.emit.replace_with(self.emit.add("QuantizeLinear", inputs))
@@ -144,10 +139,10 @@ class IntegerNode:
         if zero is None or int(zero.reshape(-1)[0]) % 2 == 0:
             self.quantized(value, scale)
             return
-        number = zero.reshape(-1)[0]
-        step = self.constant(scale, "scale").reshape(()).astype(np.float32)
+        step = self._known(self.input(scale), "scale").reshape(()).astype(np.float32)
         quotient = self.emit.add("Div", [value, self.emit.constant("step", step)])
-        offset = self.emit.constant("offset", np.array(number, dtype=np.float32))
+        number = np.array(zero.reshape(-1)[0], dtype=np.float32)
+        offset = self.emit.constant("offset", number)
         unit = self.emit.constant("unit", np.ones((), dtype=np.float32))
         none = self.emit.constant("none", np.zeros((), dtype=zero.dtype))
         total = self.emit.add("Add", [quotient, offset])
@@ -167,15 +162,16 @@ class IntegerNode:
         value = self.input(index)
         if value is None:
             return None
-        scales = [self.constant(i, "scale").astype(np.float32) for i in (x_scale, w_scale)]
-        product = np.float32(factor) * scales[0].reshape(()) * scales[1].reshape(-1)
+        of_x, of_w = (
+            self._known(self.input(index), "scale").astype(np.float32)
+            for index in (x_scale, w_scale)
+        )
+        product = np.float32(factor) * of_x.reshape(()) * of_w.reshape(-1)
         scale = np.asarray(product, dtype=np.float32)
-        if scale.size == 1:
-            one = self.emit.constant("bias_scale", scale.reshape(()))
-            return self.emit.add("DequantizeLinear", [value, one])
-        axis = max((rank_of(value) or 0) - 1, 0)
-        many = self.emit.constant("bias_scale", scale)
-        return self.emit.add("DequantizeLinear", [value, many], axis=axis)
+        is_one = scale.size == 1
+        given = self.emit.constant("bias_scale", scale.reshape(()) if is_one else scale)
+        axis = {} if is_one else {"axis": max((rank_of(value) or 0) - 1, 0)}
+        return self.emit.add("DequantizeLinear", [value, given], **axis)
 
 
 def shared_parameters(node: Node) -> tuple[Any, ...] | None:

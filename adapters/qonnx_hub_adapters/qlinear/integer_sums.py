@@ -7,7 +7,7 @@ otherwise the integers themselves become floats, which hold sums up to 2^24.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,21 +39,22 @@ def integer_product(site: IntegerNode) -> None:
     A product with a zero point that is computed at run time by something else than
     DynamicQuantizeLinear stays as it is, and runs as it is.
     """
-    conv = site.node.op_type == "ConvInteger"
-    attributes = site.attributes(*WINDOW) if conv else site.attributes()
+    attributes = site.attributes(*(WINDOW if site.node.op_type == "ConvInteger" else ()))
     tail = scaled_sum(site.node)
-    if _dynamic_product(site, tail, conv, attributes):
-        return
-    if not _is_known(site.input(2)) or not _is_known(site.input(3)):
-        return
-    unit = None if tail is None else dialect.constant_value(tail.factor)
-    scales = None if unit is None else _shared_out(site, unit)
+    scales: tuple[Value | Array, Array] | None = None
+    if tail is not None:
+        scales = _dynamic_scales(site, tail.factor)
+    if scales is None:
+        if not _is_known(site.input(2)) or not _is_known(site.input(3)):
+            return
+        unit = None if tail is None else dialect.constant_value(tail.factor)
+        scales = None if unit is None else _shared_out(site, unit)
     if tail is not None and scales is not None:
         place = IntegerNode(tail.mul)
-        place.emit.replace_with(_product_of(place, site, scales, conv, attributes))
+        place.emit.replace_with(_product_of(place, site, scales, attributes))
         return
     one = np.ones((), dtype=np.float32)
-    values = _product_of(site, site, (one, one), conv, attributes)
+    values = _product_of(site, site, (one, one), attributes)
     site.emit.replace_with(site.emit.add("Cast", [values], to=int(onnx_ir.DataType.INT32)))
 
 
@@ -64,16 +65,17 @@ def _is_known(value: Value | None) -> bool:
 def _product_of(
     place: IntegerNode,
     site: IntegerNode,
-    scales: tuple[Array, Array],
-    conv: bool,
-    attributes: Any,
+    scales: tuple[Value | Array, Array],
+    attributes: Mapping[str, Any],
 ) -> Value:
     """Return the float product of a site's factors, with these scales, written at a place."""
-    factors = []
-    for index, number in enumerate(scales):
-        axis = None if index == 0 else 0 if conv else _last_axis(site.required(1))
-        scale = place.emit.constant(f"scale_{index}", number)
+    conv, factors = site.node.op_type == "ConvInteger", []
+    for index, given in enumerate(scales):
         codes, zero = site.required(index), site.input(2 + index)
+        axis = None if index == 0 else 0 if conv else _last_axis(codes)
+        scale = given
+        if not isinstance(scale, Value):
+            scale = place.emit.constant(f"scale_{index}", scale)
         known = dialect.constant_value(zero)
         if known is not None and known.size > 1 and axis is None:
             raise site.fail("has a zero point per row")
@@ -175,10 +177,8 @@ def _other_factor(unit: Array, scale: Array) -> Array | None:
     return np.asarray(factor, dtype=np.float32) if np.all(scale * factor == unit) else None
 
 
-def _dynamic_product(
-    site: IntegerNode, tail: Tail | None, conv: bool, attributes: Any
-) -> bool:
-    """Rewrite a product of what DynamicQuantizeLinear made; return whether it is one.
+def _dynamic_scales(site: IntegerNode, factor: Value) -> tuple[Value, Array] | None:
+    """Return the scales of a product of what DynamicQuantizeLinear made; ``None`` for others.
 
     Before -> after::
 
@@ -187,33 +187,19 @@ def _dynamic_product(
             -> MatMul(DequantizeLinear(q, s, z), DequantizeLinear(w, w_scale))
     """
     source = site.required(0).producer()
-    if source is None or source.op_type != "DynamicQuantizeLinear" or tail is None:
-        return False
+    if source is None or source.op_type != "DynamicQuantizeLinear":
+        return None
     codes, scale, zero = source.outputs
     if site.required(0) is not codes or site.input(2) is not zero:
-        return False
-    weight_scale = _weight_scale(tail.factor, scale)
-    if weight_scale is None or not _is_known(site.input(3)):
-        return False
-    if not _fits_channels(site, weight_scale):
-        return False
-    place = IntegerNode(tail.mul)
-    flat = weight_scale.reshape(()) if weight_scale.size == 1 else weight_scale.reshape(-1)
-    w_scale = place.emit.constant("weight_scale", flat)
-    axis = 0 if conv else _last_axis(site.required(1))
-    factors = [
-        place.values_of(codes, scale, zero),
-        place.values_of(site.required(1), w_scale, site.input(3), axis),
-    ]
-    values = place.emit.add("Conv" if conv else "MatMul", factors, **attributes)
-    place.emit.replace_with(values)
-    return True
+        return None
+    own = np.ones((), dtype=np.float32) if factor is scale else _multiplied_by(factor, scale)
+    if own is None or not _is_known(site.input(3)) or not _fits_channels(site, own):
+        return None
+    return scale, own.reshape(()) if own.size == 1 else own.reshape(-1)
 
 
-def _weight_scale(factor: Value, scale: Value) -> Array | None:
+def _multiplied_by(factor: Value, scale: Value) -> Array | None:
     """Return what a run-time scale is multiplied by to give the unit of a sum."""
-    if factor is scale:
-        return np.ones((), dtype=np.float32)
     node = factor.producer()
     if node is None or node.op_type != "Mul" or scale not in node.inputs:
         return None
@@ -228,36 +214,35 @@ def matmul_to_float(site: IntegerNode) -> None:
     """Rewrite MatMulIntegerToFloat: scales and zero points stand beside both factors."""
     site.attributes()
     a = site.values_of(site.required(0), site.required(2), site.input(4))
-    b = _right_factor(site, 1, 3, 5)
-    _with_bias(site, [a, b], 6)
+    _write_matmul(site, a, (1, 3, 5), 6)
 
 
 def dynamic_matmul(site: IntegerNode) -> None:
     """Rewrite DynamicQuantizeMatMul: its left factor is quantized by its own range."""
     site.attributes()
+    name = f"{site.node.name}_DynamicQuantizeLinear"
     source = onnx_ir.node(
-        "DynamicQuantizeLinear",
-        [site.required(0)],
-        num_outputs=3,
-        name=f"{site.node.name}_DynamicQuantizeLinear",
+        "DynamicQuantizeLinear", [site.required(0)], num_outputs=3, name=name
     )
     for output, label in zip(source.outputs, ("codes", "scale", "zero_point"), strict=True):
         output.name = f"{site.node.name}_{label}"
     site.node.prepend(source)
     codes, scale, zero = source.outputs
-    a = site.values_of(codes, scale, zero)
-    b = _right_factor(site, 1, 2, 3)
-    _with_bias(site, [a, b], 4)
+    _write_matmul(site, site.values_of(codes, scale, zero), (1, 2, 3), 4)
 
 
-def _right_factor(site: IntegerNode, codes: int, scale: int, zero: int) -> Value:
-    b = site.required(codes)
-    return site.values_of(b, site.required(scale), site.input(zero), _last_axis(b))
+def _write_matmul(site: IntegerNode, a: Value, right: tuple[int, int, int], bias: int) -> None:
+    """Put a float product, with a bias where there is one, in the place of a node.
 
-
-def _with_bias(site: IntegerNode, factors: Sequence[Value], bias: int) -> None:
-    values = site.emit.add("MatMul", factors)
-    addend = site.input(bias)
+    Args:
+        site: The node.
+        a: Its left factor.
+        right: Positions of codes, scale and zero point of its right factor.
+        bias: Position of its bias.
+    """
+    codes, scale, zero = site.required(right[0]), site.required(right[1]), site.input(right[2])
+    b = site.values_of(codes, scale, zero, _last_axis(codes))
+    values, addend = site.emit.add("MatMul", [a, b]), site.input(bias)
     if addend is not None:
         values = site.emit.add("Add", [values, addend])
     site.emit.replace_with(values)

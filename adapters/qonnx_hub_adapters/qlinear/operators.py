@@ -8,13 +8,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Value
 
-from qonnx_hub_adapters.qlinear.integer_values import (
-    Codes,
-    Form,
-    Target,
-    contrib,
-    integer,
-)
+from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target, contrib, integer
 from qonnx_hub_adapters.qlinear.products import QuantizedProduct
 from qonnx_hub_adapters.qlinear.staircase import Requantization
 from qonnx_hub_ir.graph.builder import Emitter

@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qlinear.constants import (
-    Weight,
-    quantizer_of,
-    read_number,
-    read_weight,
-)
+from qonnx_hub_adapters.qlinear.constants import Weight, quantizer_of, read_number, read_weight
 from qonnx_hub_adapters.qlinear.epilogue import ChannelLayout, EpilogueStep
 from qonnx_hub_adapters.qlinear.integer_values import Codes
 from qonnx_hub_ir.analysis.integer_sums import (

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_adapters.protocol import Bound
 from qonnx_hub_adapters.qlinear.activation_products import spread_of_pair
-from qonnx_hub_adapters.qlinear.epilogue import (
-    Line,
-    apply_steps,
-    line_of,
-    read_chain,
-)
+from qonnx_hub_adapters.qlinear.epilogue import Line, apply_steps, line_of, read_chain
 from qonnx_hub_adapters.qlinear.integer_values import Target
 from qonnx_hub_adapters.qlinear.operators import refusal
 from qonnx_hub_adapters.qlinear.products import QuantizedProduct
@@ -98,19 +94,14 @@ class Decision:
         found: The operator's numbers; ``None`` where the epilogue stays in float.
         reason: Why it stays, or what is lost.
         exact: Whether the source gives the same codes, its own rounding included.
-        moved: Share of sums that get another level, as a choice of the caller's.
-        noise: Share of values that the source's own float rounding may carry over a tie.
-        bound: What is promised of a form that is not exact.
-        bound_of_noise: What is promised where only the source's rounding differs.
+        bound: What is promised where it does not: the source's own float rounding, and the
+            sums that get another level, as a choice of the caller's.
     """
 
     found: Requantization | None
-    reason: str = ""
-    exact: bool = True
-    moved: float = 0.0
-    noise: float = 0.0
-    bound: Bound = field(default_factory=Bound)
-    bound_of_noise: Bound = field(default_factory=Bound)
+    reason: str
+    exact: bool
+    bound: Bound
 
 
 def read_requantizing(
@@ -190,19 +181,11 @@ def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
     staircase, with finer weights; and, where the caller allows it, the chain's own numbers
     with what they lose.
     """
-    factor = _factors(case)
-    exact = case.is_certain
-    noise = 0.0 if exact else _MARGIN * _noise(case)
-    rounding = Bound(_step(case), noise, _reach_of_noise(case))
-    stays = Decision(None, "", exact, 0.0, noise, rounding, rounding)
+    rounding = _bound_of_rounding(case)
+    stays = Decision(None, "", case.is_certain, rounding)
     reason = ""
     lossy: list[Requantization] = []
-    for factors, own in ((np.ones_like(factor), True), (factor, True), (factor, False)):
-        if own:
-            unit = case.product.unit
-            found = natural_requantization(case.line, unit, case.scales, factors, case.sums)
-        else:
-            found = fit_requantization(case.stairs, case.line, case.scales, factors)
+    for found in _candidates(case):
         if found is None:
             continue
         reason = refusal(case.product, found, case.signs, case.target.form)
@@ -220,33 +203,42 @@ def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
     if between > 1 or moved > _MOST_MOVED:
         lost = f"rounding its bias to int32 moves a share of {moved:.1g} of its values"
         return replace(stays, reason=lost)
-    moved *= _MARGIN
     bound = Bound(
         # Where a float sum rounds across a tie, that is one step more.
-        (between if exact else between + 1) * _step(case),
-        moved + noise,
+        (between if case.is_certain else between + 1) * rounding.steps,
+        _MARGIN * moved + (rounding.share or 0.0),
         _reach_of_move(case, found) + (rounding.near or 0.0),
     )
-    reason = "its bias is rounded to int32"
-    return Decision(found, reason, False, moved, noise, bound, rounding)
+    return Decision(found, "its bias is rounded to int32", False, bound)
 
 
-def _step(case: Requantizing) -> int:
-    """Return the steps from one level to the next: two where there are but two levels."""
-    return 2 if is_bipolar(case.target.steps.quant) else 1
+def _candidates(case: Requantizing) -> Iterator[Requantization | None]:
+    """Give the chain's own numbers, with finer weights, and those found for its staircase."""
+    factor, unit = _factors(case), case.product.unit
+    for own in (np.ones_like(factor), factor):
+        yield natural_requantization(case.line, unit, case.scales, own, case.sums)
+    yield fit_requantization(case.stairs, case.line, case.scales, factor)
 
 
-def _reach_of_noise(case: Requantizing) -> float:
-    """Return how far float rounding can carry a value, in steps of the quantizer.
+def _bound_of_rounding(case: Requantizing) -> Bound:
+    """Return how far float rounding can carry a value, and the expected share over a tie.
 
     The sum is off by at most :func:`_sum_error`; each operator behind it rounds
     numbers no larger than the line through the largest sum.
     """
+    product, x = case.product, case.product.x
     slope = np.abs(case.line.slope)
     sums = np.maximum(np.abs(case.sums.low), np.abs(case.sums.high)).reshape(-1, 1)
-    error = _sum_error(case.product) * slope
+    error = _sum_error(product) * slope
     error += _ROUNDINGS * FLOAT32_UNIT * (sums * slope + np.abs(case.line.offset))
-    return float(np.max(error, initial=0.0)) / float(case.target.steps.scale)
+    near = float(np.max(error, initial=0.0)) / float(case.target.steps.scale)
+    share = 0.0
+    if not case.is_certain:
+        spread = _spread(case)
+        noise = sum_deviation(product.columns, spread.mean, spread.deviation, x.low, x.high)
+        share = _MARGIN * share_of_noise(case.stairs, noise, spread, _ties(case))
+    # Two levels are two steps apart.
+    return Bound(2 if is_bipolar(case.target.steps.quant) else 1, share, near)
 
 
 def _reach_of_move(case: Requantizing, found: Requantization) -> float:
@@ -304,14 +296,6 @@ def _spread(case: Requantizing) -> Spread:
     return Spread(
         mean * along.astype(np.float64), np.full(along.shape, deviation, dtype=np.float64)
     )
-
-
-def _noise(case: Requantizing) -> float:
-    """Return the expected share of values that float sums carry across a tie."""
-    product, x = case.product, case.product.x
-    spread = _spread(case)
-    noise = sum_deviation(product.columns, spread.mean, spread.deviation, x.low, x.high)
-    return share_of_noise(case.stairs, noise, spread, _ties(case))
 
 
 def _ties(case: Requantizing) -> Array:

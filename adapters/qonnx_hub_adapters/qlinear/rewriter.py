@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
 from qonnx_hub_adapters.qlinear import integer_values as borders
@@ -31,11 +31,8 @@ from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import only_reader
-from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
+from qonnx_hub_ir.graph.queries import only_reader, producer
 from qonnx_hub_ir.passes import DropUnused
-
-_NOT_INTEGER = "its input is not quantized to 8 bits"
 
 CODES_OF = "qonnx_hub.codes_of"
 """Metadata key of integers while a model is exported: the integer of zero, the lowest, the
@@ -53,12 +50,10 @@ class IntegerRewriter:
             form: The type of all its integers.
             allow_lossy: Use QLinear operators that do not give every code as well.
         """
-        self._model = model
-        self._graph: Graph = model.graph
-        self._form = form
-        self._allow_lossy = allow_lossy
-        self._codes: dict[Value, Codes] = {}
-        self._products: dict[Value, QuantizedProduct] = {}
+        self._model, self._form, self._allow_lossy = model, form, allow_lossy
+        # Inputs that are left out are looked up as well, and never found.
+        self._codes: dict[Value | None, Codes] = {}
+        self._products: dict[Value | None, QuantizedProduct] = {}
         self._layers: dict[Node, LayerRecord] = {}
         self._records: dict[str, QuantizerRecord] = {}
         self._rounded: dict[Value, bool] = {}
@@ -68,7 +63,7 @@ class IntegerRewriter:
 
     def run(self) -> tuple[list[LayerRecord], dict[str, QuantizerRecord]]:
         """Rewrite the graph; return its layers in order and records by quantizer name."""
-        for node in list(self._graph):
+        for node in list(self._model.graph):
             if dialect.is_quantizer(node):
                 if read_number(node.inputs[0]) is None:
                     self._quantizer(node)
@@ -79,11 +74,10 @@ class IntegerRewriter:
             elif node.op_type == "QuantizeLinear":
                 self._same_codes(node)
             else:
-                sources = [None if v is None else self._codes.get(v) for v in node.inputs]
+                sources = [self._codes.get(value) for value in node.inputs]
                 made = move(Emitter(node), node, sources, self._form)
                 if made is not None:
                     self._codes[node.outputs[0]] = made
-        self._mark_codes()
         self._leave_integers()
         DropUnused()(self._model)
         self._emit_products()
@@ -92,8 +86,7 @@ class IntegerRewriter:
 
     def _same_codes(self, node: Node) -> None:
         """Take integers for a QuantizeLinear that gives back those of its input."""
-        x = node.inputs[0]
-        codes = None if x is None else self._codes.get(x)
+        codes = self._codes.get(node.inputs[0])
         if codes is None or len(node.inputs) < 3 or "axis" in node.attributes:
             return
         scale, zero = (dialect.constant_value(v) for v in node.inputs[1:3])
@@ -104,9 +97,11 @@ class IntegerRewriter:
             node.outputs[0].replace_all_uses_with(codes.value)
 
     def _product(self, node: Node) -> None:
-        x = node.inputs[0]
-        codes = None if x is None else self._codes.get(x)
-        product = _NOT_INTEGER if codes is None else self._read(node, codes)
+        codes = self._codes.get(node.inputs[0])
+        other = self._codes.get(node.inputs[1]) if node.op_type == "MatMul" else None
+        product: QuantizedProduct | str = "its input is not quantized to 8 bits"
+        if codes is not None:
+            product = read_pair(node, codes, other) if other else read_product(node, codes)
         if isinstance(product, QuantizedProduct):
             self._products[node.outputs[0]] = product
         if not operators.is_product(node):
@@ -119,11 +114,6 @@ class IntegerRewriter:
         layer = LayerRecord(name, node.op_type, Result.INTEGER, operator, bits=product.bits)
         layer = replace(layer, exact=product.is_exact, saturates=product.may_saturate)
         self._note(product, layer)
-
-    def _read(self, node: Node, codes: Codes) -> QuantizedProduct | str:
-        second = node.inputs[1] if node.op_type == "MatMul" else None
-        other = None if second is None else self._codes.get(second)
-        return read_product(node, codes) if other is None else read_pair(node, codes, other)
 
     def _record(
         self,
@@ -160,6 +150,9 @@ class IntegerRewriter:
             reason = "" if bound is None else bound_in_words("", bound.share or 0.0)
             self._record(node, encoding, bound is None, reason, bound)
         self._codes[node.outputs[0]] = made
+        ends = (made.zero, made.low + made.zero, made.high + made.zero)
+        words = f"{' '.join(map(str, ends))} {node.outputs[0].name}"
+        made.value.metadata_props.setdefault(CODES_OF, words)
 
     def _is_rounded(self, value: Value | None) -> bool:
         """Return whether a float value may round differently than in the source.
@@ -202,24 +195,24 @@ class IntegerRewriter:
             self._note_epilogue(product, case)
             return None
         outcome = requantize.decide(case, allow_lossy=self._allow_lossy)
+        share = outcome.bound.share or 0.0
         if outcome.found is None:
             # A float epilogue repeats the source's own: only its sums round elsewhere.
-            self._predicted[product.node] = None if outcome.exact else outcome.bound_of_noise
-            self._note_epilogue(product, outcome.reason, outcome.exact, outcome.noise)
+            self._predicted[product.node] = None if outcome.exact else outcome.bound
+            self._note_epilogue(product, outcome.reason, outcome.exact, share)
             return None
         made, operator = emit_requantized(
             emit, product, outcome.found, case.signs, case.target
         )
         made = repeat_moves(emit, chain, made)
-        share = outcome.noise + outcome.moved
         reason = "" if outcome.exact else bound_in_words(outcome.reason, share)
         full = "" if made.is_full else " + Clip"
         bound = None if outcome.exact else outcome.bound
         self._record(emit.node, f"{operator}{full}", outcome.exact, reason, bound)
         layer = self._layers.get(product.node)
         if layer is not None:
-            changes = {"exact": outcome.exact, "share": share, "reason": outcome.reason}
-            self._note(product, replace(layer, operator=operator, **changes))  # type: ignore[arg-type]
+            layer = replace(layer, operator=operator, reason=outcome.reason)
+            self._note(product, replace(layer, exact=outcome.exact, share=share))
         return made
 
     def _note_epilogue(
@@ -253,38 +246,25 @@ class IntegerRewriter:
         followed = tables.read_scalar_chain(chain, source)
         if isinstance(followed, str):
             return None
-        codes, node = self._codes.get(source), source.producer()
-        made: Codes | None = None
-        encoding = ""
+        codes, node, found = self._codes.get(source), source.producer(), None
         if codes is not None:
-            made = tables.look_up(emit, codes, followed, target)
-            unchanged = made is not None and made.value is codes.value
-            encoding = "its input's codes" if unchanged else "table of its input's codes"
+            found = tables.look_up(emit, codes, followed, target)
         elif node is not None and node.domain == "" and node.op_type in tables.PAIRS:
-            pair = [self._codes.get(v) for v in node.inputs if v is not None]
+            pair = [self._codes.get(value) for value in node.inputs]
             if len(pair) != 2 or pair[0] is None or pair[1] is None:
                 return None
-            pair_of_codes = (pair[0], pair[1])
-            made = tables.look_up_pair(emit, node.op_type, pair_of_codes, followed, target)
-            added = made is not None and _is_contrib(made.value)
-            encoding = "QLinearAdd + Clip" if added else f"table of {node.op_type}"
-        if made is None:
+            both = (pair[0], pair[1])
+            found = tables.look_up_pair(emit, node.op_type, both, followed, target)
+        if found is None:
             return None
+        made, encoding = found
         self._record(emit.node, encoding)
         return repeat_moves(emit, chain, made)
-
-    def _mark_codes(self) -> None:
-        for value, codes in self._codes.items():
-            node = value.producer()
-            if node is not None and dialect.is_quantizer(node):
-                ends = (codes.zero, codes.low + codes.zero, codes.high + codes.zero)
-                words = f"{' '.join(map(str, ends))} {value.name}"
-                codes.value.metadata_props.setdefault(CODES_OF, words)
 
     def _leave_integers(self) -> None:
         """Put DequantizeLinear in the place of every value that has integers."""
         for value, codes in self._codes.items():
-            node = value.producer()
+            node = producer(value)
             assert node is not None, "only nodes have integers"
             emit = Emitter(node)
             emit.replace_with(borders.dequantized(emit, codes))
@@ -298,11 +278,3 @@ class IntegerRewriter:
             emit = Emitter(node)
             values = emit_sums(emit, product, self._form)
             emit.replace_with(emit_own_steps(emit, product, values))
-
-
-def _is_contrib(value: Value) -> bool:
-    node = value.producer()
-    while node is not None and node.op_type == "Clip":
-        inner = node.inputs[0]
-        node = None if inner is None else inner.producer()
-    return node is not None and node.domain == CONTRIB

@@ -20,12 +20,7 @@ from qonnx_hub_adapters.qlinear.epilogue import (
     apply_steps,
     read_chain,
 )
-from qonnx_hub_adapters.qlinear.integer_values import (
-    Codes,
-    Target,
-    contrib,
-    integer,
-)
+from qonnx_hub_adapters.qlinear.integer_values import Codes, Target, contrib, integer
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
@@ -62,8 +57,8 @@ def _within(answers: Array, target: Target) -> Target:
 
 def look_up(
     emit: Emitter, codes: Codes, chain: list[EpilogueStep], target: Target
-) -> Codes | None:
-    """Return the codes of a quantizer of integers, if there are some.
+) -> tuple[Codes, str] | None:
+    """Return the codes of a quantizer of integers and their encoding, if there are some.
 
     Args:
         emit: Where to write.
@@ -74,12 +69,13 @@ def look_up(
     found = _answers(_values(codes)[np.newaxis], chain, target)
     if found is None:
         return None
-    answers, zero = found[0], target.zero
+    answers, zero, encoding = found[0], target.zero, "table of its input's codes"
     made = _within(answers, target)
     same = np.clip(_levels(codes), made.low, made.high) + codes.zero
     if zero == codes.zero and np.array_equal(answers, same):
-        inside = made.low <= codes.low and made.high >= codes.high
-        return made.holds(codes.value) if inside else made.clips(emit, codes.value)
+        if made.low <= codes.low and made.high >= codes.high:
+            return made.holds(codes.value), "its input's codes"
+        return made.clips(emit, codes.value), encoding
     first = codes.low + codes.zero
     # A negative index counts from the end: codes of int8 need no shift.
     size = 256 if first < 0 else first + len(answers)
@@ -87,7 +83,7 @@ def look_up(
     table[np.arange(first, first + len(answers))] = answers
     index = emit.add("Cast", [codes.value], to=int(onnx_ir.DataType.INT32))
     constant = emit.constant("table", table.astype(made.form.dtype))
-    return made.holds(emit.add("Gather", [constant, index]))
+    return made.holds(emit.add("Gather", [constant, index])), encoding
 
 
 def look_up_pair(
@@ -96,8 +92,8 @@ def look_up_pair(
     pair: tuple[Codes, Codes],
     chain: list[EpilogueStep],
     target: Target,
-) -> Codes | None:
-    """Return the codes of a quantizer behind an operator of two integers, if there are some.
+) -> tuple[Codes, str] | None:
+    """Return codes and encoding of a quantizer behind an operator of two integers.
 
     Args:
         emit: Where to write.
@@ -105,6 +101,9 @@ def look_up_pair(
         pair: The operator's inputs.
         chain: Float operators behind it, the same for every value.
         target: What the quantizer makes.
+
+    Returns:
+        ``None`` where some pair gives no number.
     """
     a, b = pair
     with np.errstate(all="ignore"):
@@ -115,19 +114,20 @@ def look_up_pair(
     if target.form.contrib and op_type == "Add":
         added = _added(emit, pair, answers, target)
         if added is not None:
-            return added
+            return added, "QLinearAdd + Clip"
     width = answers.shape[1]
     offset = (a.low + a.zero) * width + b.low + b.zero
-    to_int32 = int(onnx_ir.DataType.INT32)
-    row = emit.add("Cast", [a.value], to=to_int32)
-    column = emit.add("Cast", [b.value], to=to_int32)
+    row, column = (
+        emit.add("Cast", [codes.value], to=int(onnx_ir.DataType.INT32)) for codes in pair
+    )
     row = emit.add("Mul", [row, emit.constant("width", np.array(width, dtype=np.int32))])
     index = emit.add("Add", [row, column])
     if offset:
         first = emit.constant("first", np.array(offset, dtype=np.int32))
         index = emit.add("Sub", [index, first])
     table = emit.constant("table", answers.reshape(-1).astype(target.form.dtype))
-    return _within(answers, target).holds(emit.add("Gather", [table, index]))
+    found = _within(answers, target).holds(emit.add("Gather", [table, index]))
+    return found, f"table of {op_type}"
 
 
 _FROM_A_TIE = 1e-3

@@ -22,14 +22,7 @@ from qonnx_hub_ir.lowering.quantizer_steps import (
     write_rounding,
     write_steps,
 )
-from qonnx_hub_ir.quantizers import (
-    Array,
-    BipolarQuant,
-    FloatQuant,
-    IntQuant,
-    Quantizer,
-    Trunc,
-)
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer, Trunc
 
 
 @dataclass(frozen=True, slots=True, eq=False)
