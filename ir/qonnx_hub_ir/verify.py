@@ -12,6 +12,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.lowering import im2col, onnxruntime_operators
+from qonnx_hub_ir.lowering.onnxruntime_operators import Signature
 from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer, is_whole
 
 LARGEST_BITS = 64
@@ -95,7 +96,10 @@ def _check_node(node: Node, model: Model) -> Iterator[Issue]:
     elif dialect.is_thresholds(node):
         yield from _check_thresholds(node)
     elif im2col.is_im2col(node):
-        yield from (Issue(label(node), rule) for rule in im2col.rules_broken(node))
+        yield from _check_signature(node, im2col.SIGNATURE)
+        problem = im2col.problem_of(node)
+        if problem:
+            yield Issue(label(node), problem)
     elif node.domain == dialect.CHANNELS_LAST_DOMAIN:
         if node.op_type not in dialect.CHANNELS_LAST_OPERATORS:
             yield Issue(label(node), f"unknown operator of domain '{node.domain}'")
@@ -111,6 +115,10 @@ def _check_contrib(node: Node) -> Iterator[Issue]:
         rule = f"unknown operator '{node.op_type}' in domain '{node.domain}'"
         yield Issue(label(node), rule)
         return
+    yield from _check_signature(node, signature)
+
+
+def _check_signature(node: Node, signature: Signature) -> Iterator[Issue]:
     yield from _check_attributes(node, signature.attributes, sorted(signature.required))
     yield from _check_count(node, signature.lowest, signature.most)
 

@@ -153,7 +153,7 @@ def width_for(low: int, high: int, *, signed: bool) -> int | None:
 
 
 def bounds_of(quant: IntQuant | BipolarQuant) -> tuple[int, int] | None:
-    """Return (lowest, highest) code; ``None`` for two levels, bits that vary or are dynamic."""
+    """Return (lowest, highest) code; ``None`` for two levels and bits that vary or wait."""
     if not isinstance(quant, IntQuant) or is_bipolar(quant):
         return None
     bits = single_value(quant.bits)

@@ -131,6 +131,43 @@ def read_product(node: Node, x: Codes) -> QuantizedProduct | str:
     return weight if isinstance(weight, str) else _LAYERS[node.op_type](node, x, weight)
 
 
+def read_pair(node: Node, x: Codes, other: Codes) -> QuantizedProduct | str:
+    """Return the integer product of two activations that a MatMul is, or why it is none.
+
+    All columns of the result are alike: one scale, one range of sums.
+
+    Args:
+        node: A MatMul.
+        x: Integers of its first input.
+        other: Integers of its second input.
+    """
+    rank, factor = rank_of(node.outputs[0]), dims(node.inputs[1]) or ()
+    # As many products are added as the last axis but one of the second factor is long.
+    length = factor[-2] if len(factor) > 1 else None
+    if rank is None or rank < 2 or not isinstance(length, int):
+        return "its sums have a length that is not known"
+    ends = [a * b for a in (x.low, x.high) for b in (other.low, other.high)]
+    largest = max(abs(end) for end in ends) * length
+    if largest > INT32[1]:
+        return "its sums can exceed 32 bits"
+    sums = SumRange(
+        np.array([min(ends) * length], dtype=np.int64),
+        np.array([max(ends) * length], dtype=np.int64),
+        np.array([largest], dtype=np.int64),
+    )
+    return QuantizedProduct(
+        node=node,
+        x=x,
+        is_conv=False,
+        # Stands for any second factor; what it holds is only its length and its reach.
+        weights=np.full((length, 1), max(abs(other.low), abs(other.high)), dtype=np.int16),
+        scale=np.asarray(other.scale, dtype=np.float32).reshape(1),
+        layout=ChannelLayout(rank, rank - 1, 1),
+        sums=sums,
+        other=other,
+    )
+
+
 def is_summed(node: Node) -> bool:
     """Return whether a node may be a sum of integer products."""
     return node.domain == "" and (node.op_type in _POOLS or node.op_type in _LAYERS)

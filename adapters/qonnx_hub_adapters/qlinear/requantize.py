@@ -9,26 +9,12 @@ import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_adapters.protocol import Bound
-from qonnx_hub_adapters.qlinear.activation_products import spread_of_pair
+from qonnx_hub_adapters.qlinear import staircase
 from qonnx_hub_adapters.qlinear.epilogue import Line, apply_steps, line_of, read_chain
 from qonnx_hub_adapters.qlinear.integer_values import Target
 from qonnx_hub_adapters.qlinear.operators import refusal
 from qonnx_hub_adapters.qlinear.products import QuantizedProduct
-from qonnx_hub_adapters.qlinear.staircase import (
-    Levels,
-    Requantization,
-    Scales,
-    Spread,
-    Staircase,
-    find_staircase,
-    fit_requantization,
-    is_equal,
-    natural_requantization,
-    share_of_noise,
-    spread_of,
-    stairs_of,
-    steps_between,
-)
+from qonnx_hub_adapters.qlinear.staircase import Requantization, Staircase
 from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_deviation, sum_error
 from qonnx_hub_ir.analysis.integer_sums import SumRange, largest_safe_weight
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, Rounding, is_bipolar
@@ -81,9 +67,11 @@ class Requantizing:
     is_certain: bool
 
     @property
-    def scales(self) -> Scales:
+    def scales(self) -> staircase.Scales:
         """The scales around the product."""
-        return Scales(self.product.x.scale, self.product.scale, self.target.steps.scale)
+        return staircase.Scales(
+            self.product.x.scale, self.product.scale, self.target.steps.scale
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +130,7 @@ def read_requantizing(
         high = min(high, int(rising(sums.high.reshape(-1, 1)).max(initial=low)))
     if low >= high:
         return "it has one level whatever its input"
-    stairs = find_staircase(rising, sums, low, high)
+    stairs = staircase.find_staircase(rising, sums, low, high)
     line = Line(line.slope * along, line.offset)
     target = target.within(low, high)
     certain = product.is_exact or _is_certain(product, stairs, along, levels_of)
@@ -150,7 +138,7 @@ def read_requantizing(
 
 
 def _is_certain(
-    product: QuantizedProduct, stairs: Staircase, signs: Array, levels_of: Levels
+    product: QuantizedProduct, stairs: Staircase, signs: Array, levels_of: staircase.Levels
 ) -> bool:
     """Return whether no rounding of the source's float sum can reach another level.
 
@@ -191,7 +179,7 @@ def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
         reason = refusal(case.product, found, case.signs, case.target.form)
         if reason:
             continue
-        if is_equal(case.stairs, found):
+        if staircase.is_equal(case.stairs, found):
             return replace(stays, found=found)
         lossy.append(found)
     if not lossy or not allow_lossy:
@@ -199,7 +187,7 @@ def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
     shares = [_moved(case, found) for found in lossy]
     moved = min(shares)
     found = lossy[shares.index(moved)]
-    between = steps_between(case.stairs, stairs_of(found, case.stairs))
+    between = staircase.steps_between(case.stairs, staircase.stairs_of(found, case.stairs))
     if between > 1 or moved > _MOST_MOVED:
         lost = f"rounding its bias to int32 moves a share of {moved:.1g} of its values"
         return replace(stays, reason=lost)
@@ -216,8 +204,8 @@ def _candidates(case: Requantizing) -> Iterator[Requantization | None]:
     """Give the chain's own numbers, with finer weights, and those found for its staircase."""
     factor, unit = _factors(case), case.product.unit
     for own in (np.ones_like(factor), factor):
-        yield natural_requantization(case.line, unit, case.scales, own, case.sums)
-    yield fit_requantization(case.stairs, case.line, case.scales, factor)
+        yield staircase.natural_requantization(case.line, unit, case.scales, own, case.sums)
+    yield staircase.fit_requantization(case.stairs, case.line, case.scales, factor)
 
 
 def _bound_of_rounding(case: Requantizing) -> Bound:
@@ -236,14 +224,14 @@ def _bound_of_rounding(case: Requantizing) -> Bound:
     if not case.is_certain:
         spread = _spread(case)
         noise = sum_deviation(product.columns, spread.mean, spread.deviation, x.low, x.high)
-        share = _MARGIN * share_of_noise(case.stairs, noise, spread, _ties(case))
+        share = _MARGIN * staircase.share_of_noise(case.stairs, noise, spread, _ties(case))
     # Two levels are two steps apart.
     return Bound(2 if is_bipolar(case.target.steps.quant) else 1, share, near)
 
 
 def _reach_of_move(case: Requantizing, found: Requantization) -> float:
     """Return how far from a tie an operator's own levels start, in steps of the quantizer."""
-    theirs, ties = stairs_of(found, case.stairs).starts, _ties(case)
+    theirs, ties = staircase.stairs_of(found, case.stairs).starts, _ties(case)
     distance = np.maximum(np.abs(theirs - ties), np.abs(case.stairs.starts - ties))
     distance = np.where(theirs == case.stairs.starts, 0.0, distance) * np.abs(case.line.slope)
     return float(np.max(distance, initial=0.0)) / float(case.target.steps.scale)
@@ -263,7 +251,7 @@ def _factors(case: Requantizing) -> Array:
 
 def _moved(case: Requantizing, found: Requantization) -> float:
     """Return the share of values that get another level, of integers drawn evenly."""
-    theirs, sums = stairs_of(found, case.stairs), _drawn_sums(case)
+    theirs, sums = staircase.stairs_of(found, case.stairs), _drawn_sums(case)
     differing = 0
     for channel, drawn in enumerate(sums):
         sides = (case.stairs.starts[channel], theirs.starts[channel])
@@ -287,15 +275,13 @@ def _drawn_sums(case: Requantizing) -> Array:
     return np.asarray(sums * case.signs[:, np.newaxis]).astype(np.int64)
 
 
-def _spread(case: Requantizing) -> Spread:
+def _spread(case: Requantizing) -> staircase.Spread:
     product, x = case.product, case.product.x
     along = case.signs[:, np.newaxis]
     if product.other is None:
-        return spread_of(product.columns * along, x.low, x.high)
-    mean, deviation = spread_of_pair(x, product.other, product.columns.shape[1])
-    return Spread(
-        mean * along.astype(np.float64), np.full(along.shape, deviation, dtype=np.float64)
-    )
+        return staircase.spread_of(product.columns * along, x.low, x.high)
+    levels = (x.low, x.high), (product.other.low, product.other.high)
+    return staircase.spread_of_pair(*levels, product.columns.shape[1], along)
 
 
 def _ties(case: Requantizing) -> Array:

@@ -14,7 +14,6 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
 from qonnx_hub_adapters.qlinear import integer_values as borders
 from qonnx_hub_adapters.qlinear import requantize, tables
-from qonnx_hub_adapters.qlinear.activation_products import read_pair
 from qonnx_hub_adapters.qlinear.constants import read_number
 from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
@@ -25,7 +24,12 @@ from qonnx_hub_adapters.qlinear.operators import (
     emit_sums,
     weight_type,
 )
-from qonnx_hub_adapters.qlinear.products import QuantizedProduct, is_summed, read_product
+from qonnx_hub_adapters.qlinear.products import (
+    QuantizedProduct,
+    is_summed,
+    read_pair,
+    read_product,
+)
 from qonnx_hub_adapters.qlinear.report import LayerRecord, Result, bound_in_words
 from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
 from qonnx_hub_ir import dialect, operators

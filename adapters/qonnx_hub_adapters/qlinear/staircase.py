@@ -301,6 +301,31 @@ def spread_of(weights: Array, low: int, high: int) -> Spread:
     return Spread(mean, np.sqrt(np.maximum(variance, 1.0 / 12)))
 
 
+def spread_of_pair(
+    x: tuple[int, int], other: tuple[int, int], length: int, signs: Array
+) -> Spread:
+    """Return the spread of a sum of products of two independent levels.
+
+    Args:
+        x: Lowest and highest level of one factor, all equally likely.
+        other: The same of the other factor.
+        length: How many products are added.
+        signs: (C, 1) plus or minus one.
+    """
+    means = [(low + high) / 2 for low, high in (x, other)]
+    mean = means[0] * means[1]
+    squares = [
+        middle * middle + ((high - low + 1) ** 2 - 1) / 12
+        for middle, (low, high) in zip(means, (x, other), strict=True)
+    ]
+    variance = squares[0] * squares[1] - mean * mean
+    deviation = math.sqrt(max(length * variance, 1.0 / 12))
+    return Spread(
+        length * mean * signs.astype(np.float64),
+        np.full(signs.shape, deviation, dtype=np.float64),
+    )
+
+
 def steps_between(a: Staircase, b: Staircase) -> int:
     """Return the largest difference of level, over all sums, between two staircases."""
     largest = 0

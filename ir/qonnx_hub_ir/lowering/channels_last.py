@@ -13,6 +13,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, by_operator, dims, rank_of
+from qonnx_hub_ir.lowering.function_bodies import function_text
 
 _TYPES = {"INT": "int", "INTS": "ints", "FLOAT": "float", "STRING": "string"}
 
@@ -48,17 +49,15 @@ def texts_for(model: Model) -> list[str]:
     """
     texts = []
     for op_type, nodes in _operators(model).items():
-        if op_type == "Conv" and any(len(node.inputs) == 3 for node in nodes):
-            for node in nodes:
-                _require_bias(node, model.graph)
+        has_bias = op_type == "Conv" and any(len(node.inputs) == 3 for node in nodes)
+        for node in nodes if has_bias else ():
+            _require_bias(node, model.graph)
         names = sorted({name for node in nodes for name in node.attributes})
         for node in nodes:
             for name in names:
                 if name not in node.attributes:
                     node.attributes[name] = _default(node, name)
-        rank = _rank(nodes[0]) or 0
-        inputs = [f"x{index}" for index in range(len(nodes[0].inputs))]
-        texts.append(_text(op_type, inputs, names, rank))
+        texts.append(_text(op_type, len(nodes[0].inputs), names, _rank(nodes[0]) or 0))
     return texts
 
 
@@ -74,8 +73,8 @@ def text_like(function: Function) -> str | None:
         for node in function
         if node.op_type == "Transpose" and "perm" in node.attributes
     ]
-    inputs = [f"x{index}" for index in range(len(function.inputs))]
-    return _text(function.name, inputs, sorted(function.attributes), perms[0] if perms else 2)
+    names, rank = sorted(function.attributes), perms[0] if perms else 2
+    return _text(function.name, len(function.inputs), names, rank)
 
 
 def _operators(model: Model) -> dict[str, list[Node]]:
@@ -133,7 +132,8 @@ def _default(node: Node, name: str) -> Attr:
     return onnx_ir.serde.deserialize_attribute(proto)
 
 
-def _text(op_type: str, inputs: list[str], names: list[str], rank: int) -> str:
+def _text(op_type: str, count: int, names: list[str], rank: int) -> str:
+    inputs = [f"x{index}" for index in range(count)]
     schema: Any = onnx.defs.get_schema(op_type).attributes
     # The sizes of a kernel are those of its weight.
     linked = [n for n in names if not (op_type == "Conv" and n == "kernel_shape")]
@@ -146,9 +146,5 @@ def _text(op_type: str, inputs: list[str], names: list[str], rank: int) -> str:
     lines.append(f"{result} = {op_type} {f'<{links}> ' if links else ''}({', '.join(given)})")
     if moved:
         lines.append(f"y = Transpose <perm = {list(to_last(rank))}> (y_first)")
-    declared = f"<{', '.join(names)}> " if names else ""
     body = "\n".join(lines)
-    return (
-        f'<domain: "{dialect.CHANNELS_LAST_DOMAIN}", opset_import: ["": 19]>\n'
-        f"{op_type} {declared}({', '.join(inputs)}) => (y)\n{{\n{body}\n}}"
-    )
+    return function_text(dialect.CHANNELS_LAST_DOMAIN, op_type, names, inputs, body)

@@ -13,9 +13,15 @@ knows one function per name), no optional inputs, no strings of different length
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.lowering.quantizer_steps import Variant, write_rounding, write_steps
+from qonnx_hub_ir.lowering.quantizer_steps import (
+    StepWriter,
+    Variant,
+    write_rounding,
+    write_steps,
+)
 from qonnx_hub_ir.quantizers import Rounding
 
 OPSET = 19
@@ -30,9 +36,7 @@ def text_of(variant: Variant) -> str:
     count = len(dialect.PARAMETERS[variant.op_type])
     count -= variant.op_type == "Trunc" and variant.version == 1
     quant = dialect.make_quantizer(variant.op_type, {}, [None] * count, "")
-    attributes = ", ".join(dialect.attributes_of(quant))
-    declared = f"<{attributes}> " if attributes else ""
-    inputs = ", ".join(("x", *dialect.parameter_fields(quant)))
+    inputs = ("x", *dialect.parameter_fields(quant))
     writer = _LineWriter(variant)
     write_steps(writer, variant)
     body = "\n".join(writer.lines)
@@ -40,9 +44,19 @@ def text_of(variant: Variant) -> str:
         body = f"t_x = Cast <to = 1> (x)\n{body}\ny = CastLike (t_y, x)"
     else:
         body = body.replace("t_x", "x").replace("t_y", "y")
+    attributes = dialect.attributes_of(quant)
+    return function_text(dialect.DOMAIN, variant.op_type, attributes, inputs, body)
+
+
+def function_text(
+    domain: str, op_type: str, attributes: Iterable[str], inputs: Iterable[str], body: str
+) -> str:
+    """Return a function with one output ``y`` in ONNX's textual syntax."""
+    declared = ", ".join(attributes)
     return (
-        f'<domain: "{dialect.DOMAIN}", opset_import: ["": {OPSET}]>\n'
-        f"{variant.op_type} {declared}({inputs}) => (y)\n{{\n{body}\n}}"
+        f'<domain: "{domain}", opset_import: ["": {OPSET}]>\n'
+        f"{op_type} {f'<{declared}> ' if declared else ''}({', '.join(inputs)}) => (y)\n"
+        f"{{\n{body}\n}}"
     )
 
 
@@ -67,7 +81,7 @@ special = CastLike (special_f, t_x)
 """
 
 
-class _LineWriter:
+class _LineWriter(StepWriter[str]):
     """Writes the steps of a quantizer as lines; values are names."""
 
     def __init__(self, variant: Variant) -> None:
@@ -117,10 +131,6 @@ class _LineWriter:
         self.lines.append(f"{name} = {expression}")
         return name
 
-    def holds(self, value: str, number: float) -> bool:
-        """Return that nothing is known before a function is called."""
-        return False
-
     def cast(self, name: str, value: str, label: str = "") -> str:
         """Write a value in the computing type."""
         return self.add(name, "CastLike", value, "t_x")
@@ -129,24 +139,12 @@ class _LineWriter:
         """Write one operator."""
         return self._line(name, f"{op_type} ({', '.join(operands)})")
 
-    def compute(self, name: str, op_type: str, *operands: str, label: str = "") -> str:
-        """Write one operator: it is computed at every call."""
-        return self.add(name, op_type, *operands)
-
-    def placed(self, *values: str) -> tuple[str, ...]:
-        """Return the values: lines have their order."""
-        return values
-
     def exponent_of_ratio(self, above: str, below: str) -> str:
         """Write the rounded binary logarithm of a ratio."""
         ratio = self.add("ratio", "Div", above, below)
         ln2 = self.cast("ln2", self.double("ln2_d", math.log(2)))
         log2 = self.add("log2", "Div", self.add("log", "Log", ratio), ln2)
         return self.add("dropped", "Round", log2)
-
-    def clamp(self, t: str, low: str, high: str) -> str:
-        """Write two operators: Clip takes scalars only."""
-        return self.add("clamped", "Min", self.add("at_least", "Max", t, low), high)
 
     def special(self) -> str:
         """Choose infinity or NaN by the attribute ``has_inf``."""

@@ -41,21 +41,16 @@ def function_gaps(model: Model) -> list[Gap]:
         if onnx_ir.DataType.DOUBLE in dtypes and dtypes & HALF_FLOATS:
             why = "quantizes 16-bit and 64-bit floats in one file; one function cannot do both"
             gaps.append(Gap(nodes[0].name or "", op_type, why))
-    gaps += [
-        Gap(node.name or "", f"{node.domain}::{node.op_type}", "no function here defines it")
-        for node in model.graph.all_nodes()
-        if _is_foreign(node, model)
-    ]
+    for node in model.graph.all_nodes():
+        if node.domain == dialect.CHANNELS_LAST_DOMAIN:
+            known = node.op_type in dialect.CHANNELS_LAST_OPERATORS
+        else:
+            known = node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node)
+            known = known or node.op_identifier() in model.functions
+        if not known:
+            operator = f"{node.domain}::{node.op_type}"
+            gaps.append(Gap(node.name or "", operator, "no function here defines it"))
     return gaps + channels_last.function_gaps(model)
-
-
-def _is_foreign(node: Node, model: Model) -> bool:
-    """Return whether neither ONNX nor the file knows an operator, nor a function of ours."""
-    if node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node):
-        return False
-    if node.domain == dialect.CHANNELS_LAST_DOMAIN:
-        return node.op_type not in dialect.CHANNELS_LAST_OPERATORS
-    return node.op_identifier() not in model.functions
 
 
 def define_operators(model: Model) -> None:
@@ -199,7 +194,7 @@ def _signature(function: Function) -> object:
         node = None if value is None or value in numbers else value.producer()
         if node is not None:
             inputs = tuple(number(one) for one in node.inputs)
-            attributes = tuple(sorted(_attribute(attr) for attr in node.attributes.values()))
+            attributes = tuple(sorted(map(_attribute, node.attributes.values())))
             domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
             outputs = tuple(numbers.setdefault(out, len(numbers)) for out in node.outputs)
             nodes.append((domain, node.op_type, inputs, attributes, outputs))
@@ -211,9 +206,9 @@ def _signature(function: Function) -> object:
 
 
 def _attribute(attr: onnx_ir.Attr) -> tuple[str, str, str]:
+    value: object = attr.value
     if attr.ref_attr_name:
-        return attr.name, attr.type.name, f"@{attr.ref_attr_name}"
-    value = attr.value
-    if attr.type == onnx_ir.AttributeType.TENSOR:
-        return attr.name, attr.type.name, repr((value.dtype, value.numpy().tolist()))
+        value = f"@{attr.ref_attr_name}"
+    elif attr.type == onnx_ir.AttributeType.TENSOR:
+        value = (attr.value.dtype, attr.value.numpy().tolist())
     return attr.name, attr.type.name, repr(value)

@@ -8,7 +8,7 @@ Source: qonnx 1.0.0, ``custom_op/general/im2col.py``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +17,16 @@ import onnx_ir
 from onnx_ir import Node
 
 from qonnx_hub_ir.dialect import DOMAIN
+from qonnx_hub_ir.lowering.onnxruntime_operators import Signature
 
 IM2COL = "Im2Col"
 
-ATTRIBUTES = frozenset(
-    {
-        "depthwise",
-        "dilations",
-        "input_shape",
-        "kernel_size",
-        "pad_amount",
-        "pad_value",
-        "stride",
-    }
-)
+_REQUIRED = frozenset({"input_shape", "kernel_size", "stride"})
 
-_REQUIRED = ("stride", "kernel_size", "input_shape")
+SIGNATURE = Signature(
+    1, 1, _REQUIRED | {"depthwise", "dilations", "pad_amount", "pad_value"}, _REQUIRED
+)
+"""What a node may have."""
 
 
 def is_im2col(node: Node) -> bool:
@@ -96,19 +90,13 @@ class Windows:
         return (padded - reach) // self.stride[axis] + 1
 
 
-def rules_broken(node: Node) -> Iterator[str]:
-    """Yield every rule of the operator that a node breaks."""
-    for name in sorted(set(node.attributes) - ATTRIBUTES):
-        yield f"unknown attribute '{name}'"
-    for name in _REQUIRED:
-        if name not in node.attributes:
-            yield f"required attribute '{name}' is missing"
-    if len(node.inputs) != 1:
-        yield f"takes 1 input, {len(node.inputs)} are given"
+def problem_of(node: Node) -> str:
+    """Return why it cannot be told where a node's windows lie, or an empty string."""
     try:
         Windows.of({name: attr.value for name, attr in node.attributes.items()})
     except ValueError as error:
-        yield str(error)
+        return str(error)
+    return ""
 
 
 def stand_in(node: Node) -> None:
@@ -122,7 +110,7 @@ def stand_in(node: Node) -> None:
     channels = channels_of(node)
     if not is_im2col(node) or channels is None or source is None:
         return
-    if not isinstance(graph, onnx_ir.Graph) or any(True for _ in rules_broken(node)):
+    if not isinstance(graph, onnx_ir.Graph) or len(node.inputs) != 1 or problem_of(node):
         return
     windows = Windows.of({name: attr.value for name, attr in node.attributes.items()})
     taps = int(np.prod(windows.kernel, dtype=np.int64)) * channels

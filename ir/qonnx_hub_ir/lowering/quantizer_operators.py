@@ -17,6 +17,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.lowering.quantizer_steps import (
     HALF_FLOATS,
+    StepWriter,
     scaled,
     variant_of,
     write_rounding,
@@ -48,7 +49,7 @@ _WORKED_OUT: Mapping[str, Callable[..., Any]] = {
 }
 
 
-class NodeWriter:
+class NodeWriter(StepWriter[Operand]):
     """Writes the steps of one quantizer as nodes in front of it.
 
     Constants get into the graph when a node first takes them, in one float type; parameters
@@ -141,7 +142,7 @@ class NodeWriter:
         """Return ``t`` within bounds, by one node where each is one number."""
         if all(isinstance(end, Known) and end.values.size == 1 for end in (low, high)):
             return self.add("clamped", "Clip", t, low, high)
-        return self.add("clamped", "Min", self.add("at_least", "Max", t, low), high)
+        return super().clamp(t, low, high)
 
     def rounded(self, t: Operand, name: str) -> Operand:
         """Return ``t`` rounded by the quantizer's mode."""
@@ -152,10 +153,6 @@ class NodeWriter:
         """Return infinity or NaN."""
         assert isinstance(self.quant, FloatQuant), "only minifloats overflow"
         return self.number("over", np.inf if self.quant.has_inf else np.nan)
-
-    def unless_saturating(self, name: str, clipped: Operand, overflowed: Operand) -> Operand:
-        """Return what overflowed: a quantizer that saturates does not ask."""
-        return overflowed
 
 
 def refusal(quant: Quantizer) -> str:

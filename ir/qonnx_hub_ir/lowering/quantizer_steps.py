@@ -87,12 +87,14 @@ T = TypeVar("T")
 class StepWriter(Protocol[T]):
     """What takes the steps of a description; ``T`` stands for a value among them.
 
-    Names are those of values inside a function; nodes have their own.
+    Names are those of values inside a function; nodes have their own. Of a value nothing is
+    known before it is computed, unless a writer says so.
+
+    Attributes:
+        x: What is quantized, in the type that the quantizer computes in.
     """
 
-    @property
-    def x(self) -> T:
-        """What is quantized, in the type that the quantizer computes in."""
+    x: T
 
     def parameter(self, field: str, name: str, *, double: bool = False) -> T:
         """Return a parameter in the computing type, or in double precision."""
@@ -111,6 +113,7 @@ class StepWriter(Protocol[T]):
 
     def holds(self, value: T, number: float) -> bool:
         """Return whether a value is known to be that number everywhere."""
+        return False
 
     def cast(self, name: str, value: T, label: str = "") -> T:
         """Return a value in the computing type."""
@@ -120,15 +123,18 @@ class StepWriter(Protocol[T]):
 
     def compute(self, name: str, op_type: str, *operands: T, label: str = "") -> T:
         """Return the same, worked out beforehand where all operands are known."""
+        return self.add(name, op_type, *operands)
 
     def placed(self, *values: T) -> tuple[T, ...]:
         """Return values whose constants stand in the graph in this order."""
+        return values
 
     def exponent_of_ratio(self, above: T, below: T) -> T:
         """Return the whole number next to the binary logarithm of a ratio of scales."""
 
     def clamp(self, t: T, low: T, high: T) -> T:
-        """Return ``t`` within bounds."""
+        """Return ``t`` within bounds, of any shape: Clip takes scalars only."""
+        return self.add("clamped", "Min", self.add("at_least", "Max", t, low), high)
 
     def rounded(self, t: T, name: str) -> T:
         """Return ``t`` rounded by the mode of the quantizer."""
@@ -138,6 +144,7 @@ class StepWriter(Protocol[T]):
 
     def unless_saturating(self, name: str, clipped: T, overflowed: T) -> T:
         """Return the first where the quantizer saturates, else the second."""
+        return overflowed
 
 
 def write_steps(w: StepWriter[T], variant: Variant) -> T:

@@ -7,7 +7,7 @@ import numpy as np
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.lowering.im2col import ATTRIBUTES, IM2COL, Windows
+from qonnx_hub_ir.lowering.im2col import IM2COL, SIGNATURE, Windows
 
 
 def _im2col(spec: KernelSpec) -> Kernel:
@@ -36,5 +36,5 @@ def _im2col(spec: KernelSpec) -> Kernel:
 
 
 KERNELS: KernelTable = {
-    (dialect.DOMAIN, IM2COL): served(_im2col, *sorted(ATTRIBUTES)),
+    (dialect.DOMAIN, IM2COL): served(_im2col, *sorted(SIGNATURE.attributes)),
 }
