@@ -164,24 +164,20 @@ def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | 
     while (found := clamp_of(inner)) is not None:
         first, last, inner = found
         # Clamps are met from the last to the first: what is met later happens before.
-        start, stop = _clamped(first, start, stop), _clamped(last, start, stop)
+        start, stop = np.clip(first, start, stop), np.clip(last, start, stop)
         clamps += 1
     if not clamps or np.any(np.isnan(start)) or np.any(np.isnan(stop)):
         return None
     wide = _int_quant(scale, 0, _WIDEST)
     ends = (np.broadcast_arrays(end, scale)[0] for end in (start, stop))
     codes = (quantize_to_integers(end, wide) for end in ends)
-    tight_low, tight_high = (np.minimum(np.maximum(code, low), high) for code in codes)
+    tight_low, tight_high = (np.clip(code, low, high) for code in codes)
     plain = _plain(scale, tight_low, tight_high)
     if plain is None or (np.array_equal(tight_low, low) and np.array_equal(tight_high, high)):
         return None
     if not plain.signed and np.any(low < 0):
         return None
     return Decoding(inner, plain)
-
-
-def _clamped(values: Array, low: Array, high: Array) -> Array:
-    return np.asarray(np.minimum(np.maximum(values, low), high))
 
 
 def _decode_weight(
@@ -193,7 +189,7 @@ def _decode_weight(
         raise NoMatchError("it quantizes constants that hold NaN")
     wide = _int_quant(scale, 0, _WIDEST)
     low, high = chain.low - linear.zero, chain.high - linear.zero
-    codes = np.minimum(np.maximum(quantize_to_integers(weight, wide), low), high)
+    codes = np.clip(quantize_to_integers(weight, wide), low, high)
     values = _steps(codes, scale)
     quant = _with_zero_point(scale, linear.zero, chain.low, chain.high)
     if _gives(weight, quant, values):
@@ -210,7 +206,7 @@ def _with_zero_point(scale: Array, zero: Array, low: int, high: int) -> IntQuant
 
 
 def _gives(x: Array, quant: Quantizer, values: Array) -> bool:
-    return bool(np.array_equal(quantize(x, quant), values, equal_nan=True))
+    return np.array_equal(quantize(x, quant), values, equal_nan=True)
 
 
 def _decode_stored(

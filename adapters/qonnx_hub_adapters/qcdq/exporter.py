@@ -83,7 +83,7 @@ def _choose_all(
         raise NotExactError(
             f"opset {options.opset} is too low: the graph as it was read needs opset {opset}"
         )
-    opset = max(opset, options.opset or 0)
+    opset, foreign = options.opset or opset, _foreign(model)
     while True:
         request = EncodingRequest(
             encoding=own.encoding,
@@ -93,23 +93,21 @@ def _choose_all(
             allow_lossy=options.allow_lossy,
         )
         choices = [(node, choose(node, request)) for node in every_quantizer(model)]
-        gaps = [choice for _, choice in choices if isinstance(choice, Gap)]
-        if gaps or _foreign(model):
-            raise NotExactError(
-                "QCDQ cannot say these nodes exactly:", [*_foreign(model), *gaps]
-            )
+        gaps = [*foreign, *(choice for _, choice in choices if isinstance(choice, Gap))]
+        if gaps:
+            raise NotExactError("QCDQ cannot say these nodes exactly:", gaps)
         chosen = [(node, choice) for node, choice in choices if isinstance(choice, Encoding)]
         needed = max((encoding.opset for _, encoding in chosen), default=opset)
         if needed <= opset:
             return chosen, opset
         if options.opset is not None:
+            too_new = [
+                Gap(node.name or "", node.op_type, f"{e.name} needs opset {e.opset}")
+                for node, e in chosen
+                if e.opset > options.opset
+            ]
             raise NotExactError(
-                f"opset {options.opset} is too low for these quantizers:",
-                [
-                    Gap(node.name or "", node.op_type, f"{e.name} needs opset {e.opset}")
-                    for node, e in chosen
-                    if e.opset > options.opset
-                ],
+                f"opset {options.opset} is too low for these quantizers:", too_new
             )
         opset = needed
 

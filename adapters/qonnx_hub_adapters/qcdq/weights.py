@@ -175,14 +175,11 @@ def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
 
 
 def _cast_and_scale(emit: Emitter, codes: WeightCodes, form: linear.Integers) -> Value:
-    quant = codes.quant
     stored = emit.tensor("integers", codes.stored(form.type))
     t = emit.add("Cast", [stored], to=int(onnx_ir.DataType.FLOAT))
-    if isinstance(quant, IntQuant) and np.any(np.asarray(quant.zero_point)):
-        zero = np.asarray(quant.zero_point, dtype=np.float32)
-        t = emit.add("Sub", [t, emit.constant("zero_point", zero)])
-    scale = np.asarray(quant.scale, dtype=np.float32)
-    return emit.add("Mul", [t, emit.constant("scale", scale)])
+    zero = codes.quant.zero_point if isinstance(codes.quant, IntQuant) else 0
+    scale = np.asarray(codes.quant.scale, dtype=np.float32)
+    return emit.scaled(t, scale, np.asarray(zero, dtype=np.float32))
 
 
 def _folded(quant: Quantizer, tensor: TensorProtocol, reason: str) -> Encoding:

@@ -22,7 +22,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.integer_values import Steps, choose_form, read_steps
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
-from qonnx_hub_adapters.qlinear.rewriter import CODES_OF, IntegerRewriter
+from qonnx_hub_adapters.qlinear.rewriter import IntegerRewriter
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.queries import every_quantizer, quantizers
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
@@ -110,16 +110,10 @@ class QlinearExporter:
             )
         ordered = tuple(known[name] for name in order if name in known)
         notes = (*describe_layers(layers), *rest.notes)
-        return replace(rest, quantizers=ordered, notes=notes, codes=_take_codes(rest.model))
-
-
-def _take_codes(model: Model) -> dict[str, CodesOf]:
-    """Return which values are the integers of which quantizers, and forget the marks."""
-    found: dict[str, CodesOf] = {}
-    for node in model.graph:
-        for value in node.outputs:
-            words = value.metadata_props.pop(CODES_OF, None)
-            if words is not None:
-                zero, low, high, name = words.split(" ", 3)
-                found[name] = CodesOf(str(value.name), int(zero), int(low), int(high))
-    return found
+        written = {value.name for node in rest.model.graph for value in node.outputs}
+        codes = {
+            name: CodesOf(str(value.name), made.zero, *made.ends)
+            for value, (name, made) in rewriter.integers.items()
+            if value.name in written
+        }
+        return replace(rest, quantizers=ordered, notes=notes, codes=codes)

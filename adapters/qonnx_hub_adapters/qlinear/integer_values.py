@@ -102,10 +102,14 @@ class Codes:
     form: Form
 
     @property
+    def ends(self) -> tuple[int, int]:
+        """Lowest and highest code that can occur."""
+        return self.low + self.zero, self.high + self.zero
+
+    @property
     def is_full(self) -> bool:
         """Whether every code of the type can occur."""
-        low, high = self.low + self.zero, self.high + self.zero
-        return low <= self.form.low and high >= self.form.high
+        return self.ends[0] <= self.form.low and self.ends[1] >= self.form.high
 
     @property
     def reach(self) -> int:

@@ -114,61 +114,48 @@ def emit_requantized(
         signs: (C,) plus or minus one, as in :func:`scaled_weights`.
         target: What to make.
     """
-    form = target.form
-    gemm = form.contrib and not product.is_conv and product.layout.rank == 2
-    gemm = gemm and product.other is None
+    form, is_matrix = target.form, not product.is_conv
+    gemm = form.contrib and is_matrix and product.layout.rank == 2 and product.other is None
     conv = product.is_conv or (bool(np.any(found.bias)) and not gemm)
     scale = emit.constant("x_scale", product.x.scale)
     zero = integer(emit, "x_zero_point", product.x.zero, form)
-    parameters = [
-        scale,
-        zero,
-        *_second_factor(emit, product, found, signs, form, as_conv=conv),
-        emit.constant("y_scale", target.steps.scale),
-        integer(emit, "y_zero_point", target.zero, form),
-    ]
-    x = product.spread(emit, product.x, zero)
+    if product.other is not None:
+        second = [
+            product.other.value,
+            emit.constant("other_scale", found.scale.reshape(())),
+            integer(emit, "other_zero_point", product.other.zero, form),
+        ]
+    else:
+        weights = scaled_weights(product, found, signs)
+        as_kernels = conv and is_matrix
+        second = _weights(emit, weights.T[..., np.newaxis] if as_kernels else weights, found)
+    y_scale = emit.constant("y_scale", target.steps.scale)
+    y = [y_scale, integer(emit, "y_zero_point", target.zero, form)]
+    inputs: list[Value | None] = [product.spread(emit, product.x, zero), scale, zero, *second]
     name = "QLinearConv" if conv else "QGemm" if gemm else "QLinearMatMul"
     bias = None
     if np.any(found.bias):
         bias = emit.constant("bias_integers", found.bias.astype(np.int32))
-    inputs: list[Value | None] = [x, *parameters, *([] if bias is None else [bias])]
+    added = [] if bias is None else [bias]
     if product.is_conv:
-        codes = emit.add(name, inputs, **product.attributes)
+        codes = emit.add(name, [*inputs, *y, *added], **product.attributes)
     elif conv:
-        codes = _as_columns(emit, inputs, product.layout.rank)
+        codes = _as_columns(emit, [*inputs, *y, *added], product.layout.rank)
     elif gemm:
         # Its bias stands before the scale and zero point of its output.
-        codes = contrib(emit, name, [x, *parameters[:5], bias, *parameters[5:]], form)
+        codes = contrib(emit, name, [*inputs, bias, *y], form)
     else:
-        codes = emit.add(name, inputs)
+        codes = emit.add(name, [*inputs, *y])
     return target.clips(emit, codes), name
 
 
-def _second_factor(
-    emit: Emitter,
-    product: QuantizedProduct,
-    found: Requantization,
-    signs: Array,
-    form: Form,
-    *,
-    as_conv: bool,
-) -> list[Value]:
-    """Return weights or activations that the operator multiplies by, scale and zero point."""
+def _weights(emit: Emitter, weights: Array, found: Requantization) -> list[Value]:
+    """Return weights that the operator multiplies by, their scale and zero point."""
+    weights = np.ascontiguousarray(weights.astype(weight_type(weights)))
     scale = found.scale
-    if product.other is not None:
-        return [
-            product.other.value,
-            emit.constant("other_scale", scale.reshape(())),
-            integer(emit, "other_zero_point", product.other.zero, form),
-        ]
-    weights = scaled_weights(product, found, signs)
-    weights = weights.astype(weight_type(weights))
-    if as_conv and not product.is_conv:
-        weights = weights.T[:, :, np.newaxis]
     scale = scale[0].reshape(()) if np.all(scale == scale[0]) else scale
     return [
-        emit.constant("weight_integers", np.ascontiguousarray(weights)),
+        emit.constant("weight_integers", weights),
         emit.constant("weight_scale", scale),
         emit.constant("weight_zero_point", np.zeros(scale.shape, dtype=weights.dtype)),
     ]

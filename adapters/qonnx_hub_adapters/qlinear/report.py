@@ -53,14 +53,11 @@ def bound_in_words(reason: str, share: float) -> str:
     cause = reason or "the source sums rounded floats, this sums integers"
     if not share:
         return f"{cause}: apart by the rounding of float32 sums"
-    return f"{cause}: one step apart in a share below {_rounded_up(share):.0e} of its values"
-
-
-def _rounded_up(share: float) -> float:
-    """Return the share with one digit, never below it."""
     share = max(share, 1e-12)
     unit = 10.0 ** math.floor(math.log10(share))
-    return math.ceil(share / unit) * unit
+    # One digit, never below the share.
+    share = math.ceil(share / unit) * unit
+    return f"{cause}: one step apart in a share below {share:.0e} of its values"
 
 
 def describe_layers(layers: Sequence[LayerRecord]) -> tuple[str, ...]:
@@ -74,13 +71,13 @@ def describe_layers(layers: Sequence[LayerRecord]) -> tuple[str, ...]:
     if count[Result.FLOAT]:
         total += f", {count[Result.FLOAT]} in float"
     inexact = [x for x in layers if not x.exact]
-    lines = [total]
-    lines.append(
-        "every layer gives the source's values, bit for bit"
-        if not inexact
-        else f"{len(layers) - len(inexact)} of {len(layers)} layers give the source's values, "
-        "bit for bit; the others within one step of the quantizer behind them"
-    )
+    equal = "every layer gives the source's values, bit for bit"
+    if inexact:
+        equal = (
+            f"{len(layers) - len(inexact)} of {len(layers)} layers give the source's values, "
+            "bit for bit; the others within one step of the quantizer behind them"
+        )
+    lines = [total, equal]
     lines += [f"{x.op} '{x.name}': {_words(x)}" for x in layers if _words(x)]
     widest = max(layers, key=lambda x: x.bits)
     if widest.bits:

@@ -38,10 +38,6 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import only_reader, producer
 from qonnx_hub_ir.passes import DropUnused
 
-CODES_OF = "qonnx_hub.codes_of"
-"""Metadata key of integers while a model is exported: the integer of zero, the lowest, the
-highest, and the quantizer's output that they stand for."""
-
 
 class IntegerRewriter:
     """Rewrites one model, in place."""
@@ -64,6 +60,8 @@ class IntegerRewriter:
         self._predicted: dict[Node, Bound | None] = {}
         self.bounds: dict[str, Bound] = {}
         """Quantizers that stay, behind float values that are not those of the source."""
+        self.integers: dict[Value, tuple[str, Codes]] = {}
+        """Integers of quantizers, each with the output that it stands for."""
 
     def run(self) -> tuple[list[LayerRecord], dict[str, QuantizerRecord]]:
         """Rewrite the graph; return its layers in order and records by quantizer name."""
@@ -154,9 +152,7 @@ class IntegerRewriter:
             reason = "" if bound is None else bound_in_words("", bound.share or 0.0)
             self._record(node, encoding, bound is None, reason, bound)
         self._codes[node.outputs[0]] = made
-        ends = (made.zero, made.low + made.zero, made.high + made.zero)
-        words = f"{' '.join(map(str, ends))} {node.outputs[0].name}"
-        made.value.metadata_props.setdefault(CODES_OF, words)
+        self.integers.setdefault(made.value, (str(node.outputs[0].name), made))
 
     def _is_rounded(self, value: Value | None) -> bool:
         """Return whether a float value may round differently than in the source.
