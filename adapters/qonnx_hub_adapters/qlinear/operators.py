@@ -30,10 +30,7 @@ def weight_type(weights: Array) -> np.dtype[Any]:
 
 
 def emit_sums(emit: Emitter, product: QuantizedProduct, form: Form) -> Value:
-    """Return the float values of a product: integer sums, cast and scaled.
-
-    The product's own steps (bias, division) are not part of it.
-    """
+    """Return the float values of a product: integer sums, cast, scaled, divided, with bias."""
     zero = integer(emit, "x_zero_point", product.x.zero, form)
     if product.other is not None:
         other_zero = integer(emit, "other_zero_point", product.other.zero, form)
@@ -45,7 +42,15 @@ def emit_sums(emit: Emitter, product: QuantizedProduct, form: Form) -> Value:
     name = "ConvInteger" if product.is_conv else "MatMulInteger"
     sums = emit.add(name, factors, **product.attributes)
     values = emit.add("Cast", [sums], to=int(onnx_ir.DataType.FLOAT))
-    return emit.add("Mul", [values, emit.constant("unit", _shaped(product, product.unit))])
+    unit = emit.constant("unit", _shaped(product, product.unit))
+    values = emit.add("Mul", [values, unit])
+    if product.divisor != 1:
+        divisor = np.array(product.divisor, dtype=np.float32)
+        values = emit.add("Div", [values, emit.constant("divisor", divisor)])
+    if product.bias is not None:
+        bias = np.broadcast_to(product.bias, product.unit.shape)
+        values = emit.add("Add", [values, emit.constant("bias", _shaped(product, bias))])
+    return values
 
 
 def _shaped(product: QuantizedProduct, values: Array) -> Array:
@@ -55,17 +60,6 @@ def _shaped(product: QuantizedProduct, values: Array) -> Array:
         return np.asarray(flat[0]).reshape(())
     layout = product.layout
     return flat.reshape(-1, *(1,) * (layout.rank - 1 - layout.axis))
-
-
-def emit_own_steps(emit: Emitter, product: QuantizedProduct, values: Value) -> Value:
-    """Return the values after the node's own division and bias, as float operators."""
-    if product.divisor != 1:
-        divisor = np.array(product.divisor, dtype=np.float32)
-        values = emit.add("Div", [values, emit.constant("divisor", divisor)])
-    if product.bias is not None:
-        bias = np.broadcast_to(product.bias, product.unit.shape)
-        values = emit.add("Add", [values, emit.constant("bias", _shaped(product, bias))])
-    return values
 
 
 def scaled_weights(product: QuantizedProduct, found: Requantization, signs: Array) -> Array:

@@ -81,15 +81,14 @@ class Decision:
     Attributes:
         found: The operator's numbers; ``None`` where the epilogue stays in float.
         reason: Why it stays, or what is lost.
-        exact: Whether the source gives the same codes, its own rounding included.
-        bound: What is promised where it does not: the source's own float rounding, and the
-            sums that get another level, as a choice of the caller's.
+        bound: What is promised where the source may give other codes, by its own float
+            rounding or for sums that get another level, as a choice of the caller's; ``None``
+            where it gives the same.
     """
 
     found: Requantization | None
     reason: str
-    exact: bool
-    bound: Bound
+    bound: Bound | None
 
 
 def read_requantizing(
@@ -170,7 +169,7 @@ def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
     with what they lose.
     """
     rounding = _bound_of_rounding(case)
-    stays = Decision(None, "", case.is_certain, rounding)
+    stays = Decision(None, "", None if case.is_certain else rounding)
     reason = ""
     lossy: list[Requantization] = []
     for found in _candidates(case):
@@ -197,7 +196,7 @@ def decide(case: Requantizing, *, allow_lossy: bool) -> Decision:
         _MARGIN * moved + (rounding.share or 0.0),
         _reach_of_move(case, found) + (rounding.near or 0.0),
     )
-    return Decision(found, "its bias is rounded to int32", False, bound)
+    return Decision(found, "its bias is rounded to int32", bound)
 
 
 def _candidates(case: Requantizing) -> Iterator[Requantization | None]:

@@ -19,7 +19,6 @@ from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target
 from qonnx_hub_adapters.qlinear.operators import (
-    emit_own_steps,
     emit_requantized,
     emit_sums,
     weight_type,
@@ -117,18 +116,6 @@ class IntegerRewriter:
         layer = replace(layer, exact=product.is_exact, saturates=product.may_saturate)
         self._note(product, layer)
 
-    def _record(
-        self,
-        node: Node,
-        encoding: str,
-        exact: bool = True,
-        reason: str = "",
-        bound: Bound | None = None,
-    ) -> None:
-        words = describe_quantizer(dialect.read_quantizer(node))
-        name = node.name or ""
-        self._records[name] = QuantizerRecord(name, words, encoding, exact, reason, bound)
-
     def _quantizer(self, node: Node) -> None:
         x = node.inputs[0]
         if x is None:
@@ -149,8 +136,7 @@ class IntegerRewriter:
             made = borders.quantized(emit, target)
             encoding = "Q" if made.is_full else "Q + Clip"
             bound = self._bound_behind(x, source)
-            reason = "" if bound is None else bound_in_words("", bound.share or 0.0)
-            self._record(node, encoding, bound is None, reason, bound)
+            self._records[node.name or ""] = _record_of(node, encoding, bound)
         self._codes[node.outputs[0]] = made
         self.integers.setdefault(made.value, (str(node.outputs[0].name), made))
 
@@ -187,45 +173,42 @@ class IntegerRewriter:
         self, emit: Emitter, product: QuantizedProduct, chain: list[Node], target: Target
     ) -> Codes | None:
         """Return codes by a QLinear operator; ``None`` where the epilogue stays in float."""
+        rounding = None if product.is_exact else Bound()
         if not all(only_reader(one.outputs[0]) for one in (product.node, *chain)):
-            self._note_epilogue(product, "its float values are needed elsewhere too")
+            reason = "its float values are needed elsewhere too"
+            self._note_epilogue(product, reason, rounding)
             return None
         case = requantize.read_requantizing(product, chain, target)
         if isinstance(case, str):
-            self._note_epilogue(product, case)
+            self._note_epilogue(product, case, rounding)
             return None
         outcome = requantize.decide(case, allow_lossy=self._allow_lossy)
-        share = outcome.bound.share or 0.0
+        bound = outcome.bound
         if outcome.found is None:
             # A float epilogue repeats the source's own: only its sums round elsewhere.
-            self._predicted[product.node] = None if outcome.exact else outcome.bound
-            self._note_epilogue(product, outcome.reason, outcome.exact, share)
+            self._predicted[product.node] = bound
+            self._note_epilogue(product, outcome.reason, bound)
             return None
         made, operator = emit_requantized(
             emit, product, outcome.found, case.signs, case.target
         )
         made = repeat_moves(emit, chain, made)
-        reason = "" if outcome.exact else bound_in_words(outcome.reason, share)
-        full = "" if made.is_full else " + Clip"
-        bound = None if outcome.exact else outcome.bound
-        self._record(emit.node, f"{operator}{full}", outcome.exact, reason, bound)
+        encoding = operator if made.is_full else f"{operator} + Clip"
+        record = _record_of(emit.node, encoding, bound, outcome.reason)
+        self._records[record.node] = record
         layer = self._layers.get(product.node)
         if layer is not None:
             layer = replace(layer, operator=operator, reason=outcome.reason)
-            self._note(product, replace(layer, exact=outcome.exact, share=share))
+            self._note(product, replace(layer, exact=bound is None, share=_share_in(bound)))
         return made
 
     def _note_epilogue(
-        self,
-        product: QuantizedProduct,
-        reason: str,
-        exact: bool | None = None,
-        share: float = 0.0,
+        self, product: QuantizedProduct, reason: str, bound: Bound | None
     ) -> None:
         layer = self._layers.get(product.node)
         if layer is None:
             return
-        exact = product.is_exact if exact is None else exact
+        exact, share = bound is None, _share_in(bound)
         # One of several quantizers behind a product may be certain, another not.
         if layer.result is Result.EPILOGUE:
             exact, share = exact and layer.exact, max(share, layer.share)
@@ -234,10 +217,12 @@ class IntegerRewriter:
 
     def _note(self, product: QuantizedProduct, layer: LayerRecord) -> None:
         self._layers[product.node] = layer
-        reason = "" if layer.exact else bound_in_words(layer.reason, layer.share)
+        bound = None if layer.exact else Bound(share=layer.share)
         for index, node in enumerate(product.quantizers):
             kind = "bias" if index else f"{weight_type(product.weights).name} weight"
-            self._record(node, f"{kind} of {layer.operator}", layer.exact, reason)
+            record = _record_of(node, f"{kind} of {layer.operator}", bound, layer.reason)
+            # What is promised is the layer's, behind it.
+            self._records[record.node] = replace(record, bound=None)
 
     def _looked_up(
         self, emit: Emitter, source: Value, chain: list[Node], target: Target
@@ -258,7 +243,7 @@ class IntegerRewriter:
         if found is None:
             return None
         made, encoding = found
-        self._record(emit.node, encoding)
+        self._records[emit.node.name or ""] = _record_of(emit.node, encoding)
         return repeat_moves(emit, chain, made)
 
     def _leave_integers(self) -> None:
@@ -276,5 +261,17 @@ class IntegerRewriter:
             if node.graph is None or operators.is_average_pool(node):
                 continue
             emit = Emitter(node)
-            values = emit_sums(emit, product, self._form)
-            emit.replace_with(emit_own_steps(emit, product, values))
+            emit.replace_with(emit_sums(emit, product, self._form))
+
+
+def _share_in(bound: Bound | None) -> float:
+    return 0.0 if bound is None or bound.share is None else bound.share
+
+
+def _record_of(
+    node: Node, encoding: str, bound: Bound | None = None, cause: str = ""
+) -> QuantizerRecord:
+    """Return what became of a quantizer; it is exact where nothing bounds it."""
+    name, words = node.name or "", describe_quantizer(dialect.read_quantizer(node))
+    reason = "" if bound is None else bound_in_words(cause, _share_in(bound))
+    return QuantizerRecord(name, words, encoding, bound is None, reason, bound)
