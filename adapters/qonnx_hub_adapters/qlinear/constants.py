@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import producer
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_whole
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
@@ -36,8 +37,8 @@ class Weight:
 
 def read_weight(value: Value | None) -> Weight | str:
     """Return a quantized constant as integers, or why it is none."""
-    node = None if value is None else value.producer()
-    if value is None or node is None:
+    node = producer(value)
+    if node is None:
         return "its weight is not quantized"
     if dialect.is_quantizer(node):
         return _quantized(node)
@@ -82,16 +83,11 @@ def _quantized(node: Node) -> Weight | str:
 
 def read_number(value: Value | None) -> Array | None:
     """Return a constant as floats, quantized ones too; ``None`` where it is no constant."""
-    known = dialect.constant_value(value)
-    if known is not None or value is None:
+    known, node = dialect.constant_value(value), producer(value)
+    if known is not None or node is None:
         return known
-    node = value.producer()
-    if node is None:
-        return None
     if not dialect.is_quantizer(node):
-        if not operators.moves_axes(node):
-            return None
-        inner = read_number(node.inputs[0])
+        inner = read_number(node.inputs[0]) if operators.moves_axes(node) else None
         return None if inner is None else _moved(node, inner)
     tensor = dialect.constant_value(node.inputs[0])
     quant = dialect.read_quantizer(node)
@@ -102,10 +98,9 @@ def read_number(value: Value | None) -> Array | None:
 
 def quantizer_of(value: Value | None) -> Node | None:
     """Return the quantizer of a constant that :func:`read_number` gives, if it has one."""
-    node = None if value is None else value.producer()
+    node = producer(value)
     while node is not None and not dialect.is_quantizer(node):
-        inner = node.inputs[0] if operators.moves_axes(node) else None
-        node = None if inner is None else inner.producer()
+        node = producer(node.inputs[0]) if operators.moves_axes(node) else None
     return node
 
 

@@ -17,7 +17,7 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.queries import is_standard, only_reader, rank_of
+from qonnx_hub_ir.graph.queries import input_of, is_standard, only_reader, producer, rank_of
 from qonnx_hub_ir.quantizers import Array
 
 WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -150,18 +150,11 @@ def _fits_channels(site: IntegerNode, unit: Array) -> bool:
 
 def scale_of(value: Value) -> Array | None:
     """Return the scale of integers, from the node that made them."""
-    while True:
-        node = value.producer()
-        if node is None:
-            return None
-        index = _SCALE_AT.get(node.op_type)
-        if index is not None and index < len(node.inputs):
-            known = dialect.constant_value(node.inputs[index])
-            return known.reshape(()) if known is not None and known.size == 1 else None
-        inner = node.inputs[0] if node.inputs else None
-        if not leaves_on_grid(node) or inner is None:
-            return None
-        value = inner
+    node = value.producer()
+    while node is not None and node.op_type not in _SCALE_AT:
+        node = producer(node.inputs[0]) if leaves_on_grid(node) else None
+    known = dialect.constant_value(input_of(node, _SCALE_AT[node.op_type])) if node else None
+    return known.reshape(()) if known is not None and known.size == 1 else None
 
 
 def _other_factor(unit: Array, scale: Array) -> Array | None:

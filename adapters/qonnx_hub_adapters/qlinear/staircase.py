@@ -223,15 +223,9 @@ def _fit_channel(
         candidates = candidates[max(middle - half, 0) : middle + half]
     halves = levels - 0.5
     ends = [np.zeros(candidates.size), np.full(candidates.size, np.inf)]
-    _limit(
-        ends, r * starts[reached] + candidates[:, np.newaxis], halves[reached], at_least=True
-    )
-    _limit(
-        ends,
-        r * (starts[entered] - 1) + candidates[:, np.newaxis],
-        halves[entered],
-        at_least=False,
-    )
+    for sums, which, at_least in ((starts, reached, True), (starts - 1, entered, False)):
+        shifted = r * sums[which] + candidates[:, np.newaxis]
+        _limit(ends, shifted, halves[which], at_least=at_least)
     return _widest(candidates, ends[0], ends[1])
 
 

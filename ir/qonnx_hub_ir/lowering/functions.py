@@ -24,7 +24,7 @@ from qonnx_hub_ir.graph.queries import by_operator, every_quantizer, rank_of
 from qonnx_hub_ir.lowering import channels_last
 from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, text_of
 from qonnx_hub_ir.lowering.quantizer_steps import HALF_FLOATS, Variant, variant_of
-from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Rounding, Trunc
+from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Trunc
 
 _KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}
 
@@ -163,21 +163,18 @@ def _dtype(node: Node) -> onnx_ir.DataType | None:
 
 def _variants(op_type: str) -> Iterator[Variant]:
     """Give all variants of an operator, the usual ones first."""
-    if op_type == "BipolarQuant":
-        choices: Iterable[tuple[Rounding, ...]] = [(Rounding.ROUND,)]
-    else:
-        choices = itertools.chain.from_iterable(
-            itertools.combinations(PORTABLE_ROUNDINGS, count)
-            for count in range(1, len(PORTABLE_ROUNDINGS) + 1)
-        )
+    most = 1 if op_type == "BipolarQuant" else len(PORTABLE_ROUNDINGS)
+    choices = [
+        modes
+        for count in range(1, most + 1)
+        for modes in itertools.combinations(PORTABLE_ROUNDINGS, count)
+    ]
     booleans = (False, True)
     levels = booleans if op_type == "Quant" else (False,)
     overflows = booleans if op_type == "FloatQuant" else (False,)
     versions = (1, 2) if op_type == "Trunc" else (1,)
-    for modes, two, over, halves, version in itertools.product(
-        choices, levels, overflows, booleans, versions
-    ):
-        yield Variant(op_type, modes, two, over, halves, version)
+    for chosen in itertools.product(choices, levels, overflows, booleans, versions):
+        yield Variant(op_type, *chosen)
 
 
 @functools.lru_cache(maxsize=1024)

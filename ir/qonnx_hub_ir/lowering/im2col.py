@@ -59,29 +59,21 @@ class Windows:
         Raises:
             ValueError: An attribute is missing or has another number of entries.
         """
-        kernel, stride = attributes.get("kernel_size"), attributes.get("stride")
-        if kernel is None or stride is None:
+        if "kernel_size" not in attributes or "stride" not in attributes:
             raise ValueError("needs kernel_size and stride")
-        lists = (
-            tuple(int(n) for n in kernel),
-            tuple(int(n) for n in stride),
-            tuple(int(n) for n in attributes.get("dilations", (1, 1))),
-            tuple(int(n) for n in attributes.get("pad_amount", (0, 0, 0, 0))),
+        given = {"dilations": (1, 1), "pad_amount": (0, 0, 0, 0), **attributes}
+        k, s, d, p = (
+            tuple(int(number) for number in given[name])
+            for name in ("kernel_size", "stride", "dilations", "pad_amount")
         )
-        if [len(numbers) for numbers in lists] != [2, 2, 2, 4]:
+        if (len(k), len(s), len(d), len(p)) != (2, 2, 2, 4):
             raise ValueError(
                 "kernel_size, stride and dilations have two entries, pad_amount has four"
             )
-        if min(*lists[0], *lists[1], *lists[2]) < 1 or min(lists[3]) < 0:
+        if min(*k, *s, *d) < 1 or min(p) < 0:
             raise ValueError("sizes and steps are at least 1, pads at least 0")
-        k, s, d, p = lists
-        return cls(
-            (k[0], k[1]),
-            (s[0], s[1]),
-            (d[0], d[1]),
-            (p[0], p[1], p[2], p[3]),
-            int(attributes.get("pad_value", 0)),
-        )
+        value = int(given.get("pad_value", 0))
+        return cls((k[0], k[1]), (s[0], s[1]), (d[0], d[1]), (p[0], p[1], p[2], p[3]), value)
 
     def size(self, length: int, axis: int) -> int:
         """Return how many windows lie along an axis, 0 or 1, of that many pixels."""
