@@ -12,7 +12,7 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qcdq.parameters import same_values
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.queries import dims, fits_into, input_of, is_standard
+from qonnx_hub_ir.graph.queries import dims, fits_into, is_standard
 from qonnx_hub_ir.lowering.quantizer_steps import PLAIN_ROUNDINGS
 from qonnx_hub_ir.quantizers import (
     Array,
@@ -86,18 +86,14 @@ def clamp_of(value: Value) -> tuple[Array, Array, Value] | None:
             return None
         x, bound = found
         return (bound, high, x) if node.op_type == "Max" else (low, bound, x)
-    ends: list[Array] = []
-    for position, default in ((1, low), (2, high)):
-        end = input_of(node, position)
-        known = default if end is None else dialect.constant_value(end)
+    ends, clipped = [low, high], node.inputs[0]
+    for index, end in enumerate(node.inputs[1:3]):
+        known = ends[index] if end is None else dialect.constant_value(end)
         if known is None or known.dtype != np.float32 or known.size != 1:
             return None
-        ends.append(known.reshape(()))
-    clipped = node.inputs[0]
+        ends[index] = known.reshape(())
     # Also refuses bounds that are NaN.
-    if clipped is None or not bool(ends[0] <= ends[1]):
-        return None
-    return ends[0], ends[1], clipped
+    return None if clipped is None or not ends[0] <= ends[1] else (ends[0], ends[1], clipped)
 
 
 def rounding_of(value: Value) -> tuple[Rounding, Value] | None:

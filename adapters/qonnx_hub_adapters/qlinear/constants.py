@@ -74,7 +74,8 @@ def _quantized(node: Node) -> Weight | str:
         if not is_whole(zero):
             return "its weight has a zero point that is no whole number"
         levels = levels - zero.astype(np.int64)
-    if levels.size and (levels.min() < -128 or levels.max() > 255):
+    low, high = levels.min(initial=0), levels.max(initial=0)
+    if low < -128 or high > (255 if low >= 0 else 127):
         return "its weight has more than 8 bits"
     if scale.size == 1:
         scale = scale.reshape(())

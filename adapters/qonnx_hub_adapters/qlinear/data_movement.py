@@ -28,7 +28,7 @@ def move(
         sources: The integers of each input; ``None`` where an input has none.
         form: The model's type.
     """
-    first = sources[0] if sources else None
+    first = sources[0]
     if first is None or len(node.outputs) > 1:
         return None
     if is_standard(node, "Relu"):
@@ -36,7 +36,13 @@ def move(
         floor = clipped(emit, first.value, low + first.zero, form.high, form)
         return replace(first, value=floor, low=low, high=high)
     if is_standard(node, "Concat"):
-        return _concat(emit, node, sources)
+        known = [codes for codes in sources if codes is not None]
+        if len(known) < len(sources) or not all(codes.same_grid(first) for codes in known):
+            return None
+        axis = attribute(node, "axis", 0)
+        joined = emit.add("Concat", [codes.value for codes in known], axis=axis)
+        low, high = min(codes.low for codes in known), max(codes.high for codes in known)
+        return replace(first, value=joined, low=low, high=high)
     if is_standard(node, "Pad"):
         return _pad(emit, node, first, form)
     if operators.is_identity(node):
@@ -58,19 +64,9 @@ def repeat_moves(emit: Emitter, chain: Sequence[Node], codes: Codes) -> Codes:
     return codes
 
 
-def _concat(emit: Emitter, node: Node, sources: Sequence[Codes | None]) -> Codes | None:
-    known = [codes for codes in sources if codes is not None]
-    if len(known) != len(sources) or not all(codes.same_grid(known[0]) for codes in known):
-        return None
-    joined = emit.add("Concat", [c.value for c in known], axis=attribute(node, "axis", 0))
-    low, high = min(c.low for c in known), max(c.high for c in known)
-    return replace(known[0], value=joined, low=low, high=high)
-
-
 def _pad(emit: Emitter, node: Node, codes: Codes, form: Form) -> Codes | None:
     """Return padded integers, where what is padded with lies on their grid."""
-    level, mode = 0, attribute(node, "mode", "constant")
-    given = input_of(node, 2)
+    level, mode, given = 0, attribute(node, "mode", "constant"), input_of(node, 2)
     if given is not None and mode == "constant":
         number = read_number(given)
         if number is None or number.size != 1 or not np.all(np.isfinite(number)):
@@ -82,7 +78,6 @@ def _pad(emit: Emitter, node: Node, codes: Codes, form: Form) -> Codes | None:
             return None
     fill = integer(emit, "fill", level + codes.zero, form)
     padded = emit.add("Pad", [codes.value, node.inputs[1], fill, *node.inputs[3:]], mode=mode)
-    low, high = codes.low, codes.high
-    if mode == "constant":
-        low, high = min(low, level), max(high, level)
-    return replace(codes, value=padded, low=low, high=high)
+    # Other modes repeat what is there.
+    ends = (codes.low, codes.high, level) if mode == "constant" else (codes.low, codes.high)
+    return replace(codes, value=padded, low=min(ends), high=max(ends))

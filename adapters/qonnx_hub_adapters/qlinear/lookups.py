@@ -68,24 +68,18 @@ def _requantize_index(index: Value | None) -> None:
     node = producer(index)
     if node is None or not _is_index_arithmetic(node):
         return
-    codes = node.inputs[0]
-    source = None if codes is None else _quantize_node(codes)
-    if node.op_type != "Cast" or codes is None or source is None:
+    source = producer(node.inputs[0])
+    while source is not None and _only_moves(source):
+        source = producer(source.inputs[0])
+    is_quantized = source is not None and is_standard(source, "QuantizeLinear")
+    if node.op_type != "Cast" or source is None or not is_quantized:
         for value in node.inputs:
             _requantize_index(value)
         return
     emit = Emitter(node)
     parameters = source.inputs[1:]
-    values = emit.add("DequantizeLinear", [codes, *parameters])
+    values = emit.add("DequantizeLinear", [node.inputs[0], *parameters])
     node.replace_input_with(0, emit.add("QuantizeLinear", [values, *parameters]))
-
-
-def _quantize_node(value: Value) -> Node | None:
-    """Return the QuantizeLinear that made integers which were only moved since."""
-    node = value.producer()
-    while node is not None and _only_moves(node):
-        node = producer(node.inputs[0])
-    return node if node is not None and is_standard(node, "QuantizeLinear") else None
 
 
 def _is_of_codes(value: Value) -> bool:

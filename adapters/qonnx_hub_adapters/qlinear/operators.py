@@ -16,17 +16,8 @@ from qonnx_hub_ir.quantizers import Array
 
 
 def weight_type(weights: Array) -> np.dtype[Any]:
-    """Return the 8-bit type that holds all weights: int8 where it can.
-
-    Raises:
-        ValueError: Neither type does.
-    """
-    low, high = int(weights.min(initial=0)), int(weights.max(initial=0))
-    if low >= -128 and high <= 127:
-        return np.dtype(np.int8)
-    if low >= 0 and high <= 255:
-        return np.dtype(np.uint8)
-    raise ValueError(f"weights from {low} to {high} fit no 8-bit type")
+    """Return the type of weights that fit 8 bits: int8 where it can."""
+    return np.dtype(np.int8 if weights.max(initial=0) <= 127 else np.uint8)
 
 
 def emit_sums(emit: Emitter, product: QuantizedProduct, form: Form) -> Value:

@@ -419,6 +419,19 @@ def test_what_cannot_be_integer_stays_float_and_says_why(
     assert "MatMul" in ops(artifact)
 
 
+def test_weights_whose_levels_no_8_bit_type_holds_stay_float() -> None:
+    n = net()
+    n.quant("x", "xq", 0.25, 8)
+    # Codes 0 to 255 around a zero point of 100: levels from -100 to 155.
+    levels = np.linspace(-100, 155, 24).reshape(8, 3)
+    n.weight("w", levels * 0.5, 0.5, 8, zero=100.0, signed=0)
+    n.add("MatMul", ["xq", "w"], "y")
+    model = n.model(("N", 8), "y")
+    artifact = export(model)
+    assert "more than 8 bits" in " ".join(artifact.notes)
+    assert "MatMul" in ops(artifact)
+
+
 @pytest.mark.parametrize(
     ("op_type", "attrs", "operands"),
     [
