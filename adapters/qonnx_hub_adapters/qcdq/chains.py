@@ -98,16 +98,12 @@ def _previous(node: Node) -> Value | None:
             f"MaxPool '{node.name}' on its integers has indices, ceil_mode, or padding and "
             "dilations at once"
         )
+    passes = is_move(node) or operators.clamps(node) or operators.is_identity(node)
     if is_standard(node, "Max", "Min"):
         moving = [value for value in node.inputs if not _is_constant(value)]
         if len(node.inputs) == 2 and len(moving) == 1:
             return moving[0]
-    elif (
-        is_move(node)
-        or operators.clamps(node)
-        or operators.is_identity(node)
-        or is_standard(node, "Cast")
-    ):
+    elif passes or is_standard(node, "Cast"):
         return node.inputs[0]
     raise NoMatchError(f"{node.op_type} '{node.name}' computes its integers")
 

@@ -136,11 +136,5 @@ def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRe
     words = describe_quantizer(dialect.read_quantizer(node))
     emit = Emitter(node)
     emit.replace_with(encoding.write(emit))
-    return QuantizerRecord(
-        node.name or "",
-        words,
-        encoding.name,
-        exact=encoding.exact,
-        reason=encoding.reason,
-        bound=encoding.bound,
-    )
+    why = (encoding.exact, encoding.reason, encoding.bound)
+    return QuantizerRecord(node.name or "", words, encoding.name, *why)

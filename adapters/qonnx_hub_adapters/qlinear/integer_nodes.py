@@ -85,13 +85,10 @@ class IntegerNode:
         shape = dims(codes)
         channels = None if shape is None else shape[axis]
         for known in map(dialect.constant_value, given):
-            if (
-                known is not None
-                and isinstance(channels, int)
-                and known.size not in (1, channels)
-            ):
+            size = 1 if known is None else known.size
+            if isinstance(channels, int) and size not in (1, channels):
                 raise self.fail(
-                    f"has {known.size} scales or zero points for the {channels} channels of "
+                    f"has {size} scales or zero points for the {channels} channels of "
                     f"axis {axis}; one for all or one per channel can be read"
                 )
 

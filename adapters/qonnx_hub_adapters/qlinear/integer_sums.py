@@ -160,12 +160,8 @@ def scale_of(value: Value) -> Array | None:
 def _other_factor(unit: Array, scale: Array) -> Array | None:
     """Return the float32 factor that gives ``unit`` when multiplied by ``scale``, if any."""
     factor = (unit.astype(np.float64) / float(scale)).astype(np.float32)
-    steps = (
-        factor,
-        np.nextafter(factor, np.float32(0)),
-        np.nextafter(factor, np.float32(np.inf)),
-    )
-    for candidate in steps:
+    below, above = (np.nextafter(factor, np.float32(end)) for end in (0, np.inf))
+    for candidate in (below, above):
         factor = np.where(scale * factor == unit, factor, candidate)
     return np.asarray(factor, dtype=np.float32) if np.all(scale * factor == unit) else None
 

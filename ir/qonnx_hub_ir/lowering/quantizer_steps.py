@@ -300,13 +300,11 @@ def _read_format(w: StepWriter[T]) -> tuple[T, T, T]:
     exponent_bits = w.parameter("exponent_bits", "e_bits", double=True)
     mantissa_bits = w.parameter("mantissa_bits", "m_bits", double=True)
     bias = w.parameter("exponent_bias", "bias", double=True)
-    last_code = w.compute(
-        "last_code", "Sub", w.compute("codes", "Pow", two, exponent_bits), one
-    )
+    codes = w.compute("codes", "Pow", two, exponent_bits)
+    last_code = w.compute("last_code", "Sub", codes, one)
     top = w.compute("top_power", "Pow", two, w.compute("top", "Sub", last_code, bias))
-    last_place = w.compute(
-        "last_place", "Pow", two, w.compute("minus_m", "Neg", mantissa_bits)
-    )
+    minus_m = w.compute("minus_m", "Neg", mantissa_bits)
+    last_place = w.compute("last_place", "Pow", two, minus_m)
     mantissa = w.compute("mantissa", "Sub", two, last_place)
     limit = w.compute("format_limit", "Mul", mantissa, top)
     limit = w.compute("limit_d", "Min", limit, w.parameter("max_val", "max_d", double=True))
