@@ -182,13 +182,9 @@ def _near(quant: IntQuant, grid: linear.AxisGrid, form: linear.Integers) -> Enco
         else "QuantizeLinear rounds before it adds the zero point: values within one float of "
         f"one of the {high - low} ties can be one step away"
     )
-    write, bound = (
-        partial(linear.write_plain, quant=quant, grid=grid, form=form),
-        Bound(near=0.0),
-    )
-    return Encoding(
-        "Q + Clip + DQ", write, form.opset, exact=False, reason=reason, bound=bound
-    )
+    write = partial(linear.write_plain, quant=quant, grid=grid, form=form)
+    name, bound = "Q + Clip + DQ", Bound(near=0.0)
+    return Encoding(name, write, form.opset, exact=False, reason=reason, bound=bound)
 
 
 def _rounds_plainly(quant: IntQuant) -> bool:

@@ -174,12 +174,8 @@ def _clip_values(emit: Emitter, x: Value | None, form: Integers, scale: Array) -
     """Return values within the range of the codes times a scale."""
     if scale.size == 1:
         scale = scale.reshape(())
-    low, high = (
-        emit.constant(label, np.asarray(np.float32(end) * scale))
-        for label, end in zip(
-            ("low_value", "high_value"), form.bounds or form.range, strict=True
-        )
-    )
+    bounds = [np.asarray(np.float32(end) * scale) for end in form.bounds or form.range]
+    low, high = emit.constant("low_value", bounds[0]), emit.constant("high_value", bounds[1])
     if scale.size == 1:
         return emit.add("Clip", [x, low, high])
     return emit.add("Min", [emit.add("Max", [x, low]), high])
