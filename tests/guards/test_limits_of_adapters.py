@@ -54,6 +54,28 @@ def test_scales_of_a_sum_may_be_fourteen_powers_apart(power: int, doubt: Doubt) 
     assert doubt_of(scales_of_a_sum(2.0**-power)) is doubt
 
 
+@pytest.mark.parametrize(
+    ("bias", "doubt"),
+    [(2**24 - 255, Doubt.NONE), (2**24 - 254, Doubt.SUMS), (None, Doubt.SUMS)],
+)
+def test_sums_are_exact_up_to_the_whole_numbers_of_float32(
+    bias: int | None, doubt: Doubt
+) -> None:
+    names = ("x", "sx", "zx", "w", "sw", "zw", "sy", "zy", "bias")
+    constants: dict[str, np.ndarray] = {name: f32(1.0) for name in ("sx", "sw", "sy")}
+    constants |= {name: np.array(0, dtype=np.uint8) for name in ("zx", "zw", "zy")}
+    constants["w"] = np.ones((1, 1, 1, 1), dtype=np.uint8)
+    ends = [graphs.info("x", [1, 1, 2, 2], 2)]
+    if bias is None:
+        # Known at run time only.
+        ends.append(graphs.info("bias", [1], 6))
+    else:
+        constants["bias"] = np.array([bias], dtype=np.int32)
+    node = helper.make_node("QLinearConv", names, ["y"], "conv")
+    model = graphs.model([node], ends, [graphs.info("y", [1, 1, 2, 2], 2)], constants)
+    assert doubt_of(graphs.node_of(model, "QLinearConv")) is doubt
+
+
 def test_a_fixed_point_type_is_the_narrowest_that_holds_its_ends() -> None:
     compared = 0
     for low in range(-33, 1):

@@ -111,9 +111,11 @@ def _requantized(bias: int | None, y_scale: int, columns: int) -> Callable[[Node
     def rule(node: Node) -> Doubt:
         axis = 0 if attribute(node, "transB", 0) else columns
         scales = [_constant(node, index) for index in (1, 4)]
-        added = None if bias is None else _constant(node, bias)
+        given = None if bias is None else input_of(node, bias)
+        added = dialect.constant_value(given)
         factor = np.asarray(attribute(node, "alpha", 1.0), dtype=np.float32)
-        if any(s is None for s in scales) or factor <= 0:
+        is_unknown = given is not None and added is None
+        if is_unknown or any(s is None for s in scales) or factor <= 0:
             return Doubt.SUMS
         terms = _largest_sum(node, 3, 5, axis)
         terms += 0 if added is None else float(np.abs(added.astype(np.int64)).max(initial=0))
