@@ -185,22 +185,18 @@ class OrtRunner:
         return tuple(facts_of(self.model).values) if self.optimize == ORT_UNOPTIMIZED else ()
 
     def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
-        """Return the named values for a batch."""
-        if tuple(names) == self.output_names:
-            return self.outputs(batch.feeds)
-        key = tuple(names)
-        if key not in self._sessions:
-            self._sessions[key] = self._load(onnx_ir.to_proto(with_outputs(self.model, key)))
-        return self._run(self._sessions[key], batch.feeds)
-
-    def outputs(self, feeds: Feeds) -> dict[str, Array]:
-        """Return the model's outputs, in order.
+        """Return the named values for a batch.
 
         Raises:
             SourceError: onnxruntime does not load the file.
             ExecutionError: onnxruntime fails while running.
         """
-        return self._run(self.ready(), feeds)
+        key = tuple(names)
+        if key == self.output_names:
+            return self._run(self.ready(), batch.feeds)
+        if key not in self._sessions:
+            self._sessions[key] = self._load(onnx_ir.to_proto(with_outputs(self.model, key)))
+        return self._run(self._sessions[key], batch.feeds)
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
         """Return what a slice of its graph computes, or ``None`` if it does not load."""
