@@ -11,7 +11,7 @@ import numpy as np
 
 from qonnx_hub_ir.analysis.pointwise import multiplied
 from qonnx_hub_ir.analysis.pooling import total
-from qonnx_hub_ir.analysis.products import Terms, arranged, dense, flat_bias, scaled
+from qonnx_hub_ir.analysis.products import Terms, arranged, dense, scaled
 from qonnx_hub_ir.analysis.rule_context import NodeInfo, RuleTable, is_padded
 from qonnx_hub_ir.analysis.value_info import (
     Constant,
@@ -119,12 +119,16 @@ def _no_bias(outputs: int) -> Constant:
 
 
 def _bias(site: NodeInfo, outputs: int, factor: float = 1.0) -> Constant | None:
-    """Return the bias per output, ``None`` where it is not known."""
+    """Return the bias per output, ``None`` where it is not known or differs elsewhere."""
     if not site.has(2) or factor == 0.0:
         return _no_bias(outputs)
     constant = _weights(site, 2, least_rank=0)
-    flat = None if constant is None else flat_bias(constant, outputs)
-    return None if flat is None else scaled(flat, factor)
+    if constant is None or constant.values.size not in (1, outputs):
+        return None
+    if constant.values.size > 1 and constant.values.shape[-1] != outputs:
+        return None
+    flat = constant.mapped(lambda array: np.broadcast_to(array.reshape(-1), (outputs,)))
+    return scaled(flat, factor)
 
 
 def _convolution(site: NodeInfo) -> DenseLayer | None:

@@ -204,11 +204,3 @@ def scaled(constant: Constant, factor: float) -> Constant:
     if factor == 1.0:
         return constant
     return Constant(constant.values * np.float64(factor))
-
-
-def flat_bias(constant: Constant, outputs: int) -> Constant | None:
-    """Return a bias as one value per output; ``None`` where it differs along other axes."""
-    size = constant.values.size
-    if size not in (1, outputs) or (size > 1 and constant.values.shape[-1] != size):
-        return None
-    return constant.mapped(lambda array: np.broadcast_to(array.reshape(-1), (outputs,)))
