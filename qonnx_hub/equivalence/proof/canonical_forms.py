@@ -169,8 +169,13 @@ def _quantizer(model: ProofModel, node: Node) -> int | None:
     known = [model.constants.get(value) if value else None for value in node.inputs[1:]]
     quant = dialect.quantizer_with(node, known)
     is_listed = all(values is not None for values in known)
+    x, scale = node.inputs[:2]
     if isinstance(quant, BipolarQuant) and not is_listed:
-        return _sign(model, node)
+        if not _is_float32(x) or not _is_float32(scale):
+            return None
+        low = _make(model, "Neg", model.number(scale))
+        is_high = _make(model, "GreaterOrEqual", model.number(x), _scalar(model, 0.0))
+        return _make(model, "Where", is_high, model.number(scale), low)
     if not isinstance(quant, IntQuant):
         return None
     bits = single_value(quant.bits)
@@ -184,15 +189,6 @@ def _quantizer(model: ProofModel, node: Node) -> int | None:
 
 def _is_float32(value: Value | None) -> bool:
     return value is not None and value.dtype is not None and value.dtype.name == "FLOAT"
-
-
-def _sign(model: ProofModel, node: Node) -> int | None:
-    if not _is_float32(node.inputs[0]) or not _is_float32(node.inputs[1]):
-        return None
-    scale = model.number(node.inputs[1])
-    zero = _scalar(model, 0.0)
-    positive = _make(model, "GreaterOrEqual", model.number(node.inputs[0]), zero)
-    return _make(model, "Where", positive, scale, _make(model, "Neg", scale))
 
 
 def _formula(model: ProofModel, node: Node, quant: IntQuant, bits: float) -> int | None:

@@ -93,8 +93,11 @@ def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
         return None
     if node.op_type in _SPECIAL:
         return _SPECIAL[node.op_type] if _on_floats(node, arguments) else None
-    condition = _CONDITIONS.get(node.op_type, _always_keeps_order)
-    return _monotone if condition(node, arguments) else None
+    if node.op_type in _CONDITIONS:
+        keeps_order = _CONDITIONS[node.op_type](node, arguments)
+    else:
+        keeps_order = operators.is_monotone(node) and operators.order_is_exact(node)
+    return _monotone if keeps_order else None
 
 
 def _monotone(corners: Sequence[Array], arguments: Sequence[Argument]) -> Bounds:
@@ -196,10 +199,6 @@ _SPECIAL: Mapping[str, Rule | None] = {
 """Operators with a rule of their own for floats; ``None``: only points pass."""
 
 Condition = Callable[[Node, Sequence[Argument]], bool]
-
-
-def _always_keeps_order(node: Node, arguments: Sequence[Argument]) -> bool:
-    return operators.is_monotone(node) and operators.order_is_exact(node)
 
 
 def _on_floats(node: Node, arguments: Sequence[Argument]) -> bool:
