@@ -12,7 +12,7 @@ from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.refusals import refuse
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph import permutations
-from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.graph.queries import attribute, dims
 
 
 def has_free_order(node: Node) -> bool:
@@ -32,14 +32,13 @@ def target_shape(node: Node, batch: object) -> tuple[int, ...]:
     Raises:
         RefusedError: It is not known, or the batch is not its first axis.
     """
-    shape = node.outputs[0].shape
-    sizes = [] if shape is None else [s if isinstance(s, int) else None for s in shape]
-    rest = sizes[1:]
-    if shape is None or not sizes or any(size is None for size in rest):
+    sizes = dims(node.outputs[0])
+    rest = [] if not sizes else [size for size in sizes[1:] if isinstance(size, int)]
+    if not sizes or len(rest) < len(sizes) - 1:
         raise refuse(node, "an output whose size is not known; hls4ml needs fixed sizes")
-    if sizes[0] not in (None, 1) and sizes[0] != batch:
+    if isinstance(sizes[0], int) and sizes[0] not in (1, batch):
         raise refuse(node, "the batch is moved from the first axis, which hls4ml leaves out")
-    return (1, *(int(size) for size in rest if size is not None))
+    return (1, *rest)
 
 
 def lower_reshape(context: Context, node: Node) -> Term:

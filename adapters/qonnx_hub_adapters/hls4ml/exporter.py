@@ -54,7 +54,7 @@ class Hls4mlExporter:
 
     def gaps(self, model: Model) -> list[Gap]:
         """Return everything that hls4ml refuses or computes wrongly, and nothing mends."""
-        return list(lower(model).gaps)
+        return list(lower(model, Hls4mlOptions()).gaps)
 
     def export(self, model: Model, options: ExportOptions) -> Artifact:
         """Return the folder's model and files. The model given is not changed.
@@ -65,12 +65,7 @@ class Hls4mlExporter:
         """
         inputs = tuple(str(value.name) for value in model.graph.inputs)
         own = read_options(options.extra, inputs)
-        lowered = lower(
-            model,
-            allow_lossy=options.allow_lossy,
-            streams=own.io_type == "io_stream",
-            ac_types=own.has_ac_types(),
-        )
+        lowered = lower(model, own, allow_lossy=options.allow_lossy)
         if lowered.gaps:
             raise NotExactError("hls4ml cannot compute these nodes exactly:", lowered.gaps)
         written = lowered.model

@@ -11,6 +11,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub_adapters.hls4ml import data_movement, pointwise, pooling, products
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
 from qonnx_hub_adapters.hls4ml.context import Context
+from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.ranges import TABLES
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
@@ -21,6 +22,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph import permutations
 from qonnx_hub_ir.graph.queries import attribute, dims, quantizers
+from qonnx_hub_ir.operators import Pool
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldWeightLayout,
@@ -38,31 +40,27 @@ RULES: Mapping[str, Rule] = {
         data_movement.lower_reshape,
     ),
     **dict.fromkeys(TABLES, pointwise.lower_table),
-    "AveragePool": pooling.lower_pool,
+    **dict.fromkeys(operators.names(lambda row: row.is_identity), Context.data),
+    **dict.fromkeys(dialect.QUANTIZERS, pointwise.lower_quantizer),
+    **dict.fromkeys(
+        operators.names(lambda row: row.pool in (Pool.MAX, Pool.AVERAGE)), pooling.lower_pool
+    ),
     "BatchNormalization": pointwise.lower_normalization,
-    "BipolarQuant": pointwise.lower_quantizer,
     "Concat": data_movement.lower_concat,
     "Conv": products.lower_conv,
-    "Dropout": Context.data,
-    "FloatQuant": pointwise.lower_quantizer,
     "Gemm": products.lower_gemm,
-    "GlobalAveragePool": pooling.lower_pool,
-    "GlobalMaxPool": pooling.lower_pool,
-    "Identity": Context.data,
     "LeakyRelu": pointwise.lower_leaky_relu,
     "MatMul": products.lower_matmul,
     "Max": pointwise.lower_merge,
-    "MaxPool": pooling.lower_pool,
     "Min": pointwise.lower_merge,
     "Neg": pointwise.lower_negation,
     "Pad": data_movement.lower_pad,
-    "Quant": pointwise.lower_quantizer,
     "ReduceMean": pooling.lower_reduce_mean,
     "Relu": pointwise.lower_relu,
+    "Softmax": pointwise.lower_softmax,
     "Transpose": data_movement.lower_transpose,
-    "Trunc": pointwise.lower_quantizer,
 }
-"""Operator -> what writes it; Softmax and Resize are handled before."""
+"""Operator -> what writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +88,20 @@ class Lowered:
     tensors: tuple[StoredTensor, ...] = ()
 
 
-def lower(
-    model: Model, *, allow_lossy: bool = False, streams: bool = False, ac_types: bool = False
-) -> Lowered:
+def lower(model: Model, options: Hls4mlOptions, *, allow_lossy: bool = False) -> Lowered:
     """Return the model as hls4ml takes it. The model given is not changed.
 
     Args:
         model: An IR model.
+        options: What the caller asked for; back end and streams matter here.
         allow_lossy: Whether to write operators that hls4ml computes from tables.
-        streams: Whether layers are joined by streams (io_stream).
-        ac_types: Whether the back end is one of those written with ``ac_types``.
     """
     source = model.clone()
     run_passes(
         source,
         [LowerChannelsLast(), InferShapes(), FoldWeightLayout(), DropUnused(), InferShapes()],
     )
-    context = Context(Builder(source.opset_imports[""]), allow_lossy, ac_types)
+    context = Context(Builder(source.opset_imports[""]), allow_lossy, options.has_ac_types())
     gaps: list[Gap] = []
     inputs = {str(v.name): _take_input(context, v, gaps) for v in source.graph.inputs}
     for node in _data_nodes(source):
@@ -128,7 +123,7 @@ def lower(
     order_by_depth(made.graph)
     give_cleanup_names(made.graph)
     gaps.extend(_gaps_of_constants(made))
-    if streams:
+    if options.io_type == "io_stream":
         gaps.extend(
             Gap(str(node.name), node.op_type, reason, "io_type=io_parallel takes it")
             for node in made.graph
@@ -190,8 +185,6 @@ def _stream_problem(node: Node) -> str:
 
 def _lowered(context: Context, node: Node) -> Term:
     rule = RULES.get(node.op_type)
-    if node.op_type == "Softmax":
-        return _lower_softmax(context, node)
     if node.op_type == "Resize":
         raise refuse(node, "hls4ml stops at its empty region: truth value of an empty array")
     if rule is None or (node.domain not in dialect.STANDARD_DOMAINS | {dialect.DOMAIN}):
@@ -214,26 +207,6 @@ def _data_nodes(model: Model) -> list[Node]:
         data = [value for k, value in enumerate(node.inputs) if k not in sizes]
         pending.extend(value.producer() for value in data if value is not None)
     return [node for node in model.graph if node in needed]
-
-
-def _lower_softmax(context: Context, node: Node) -> Term:
-    term = context.data(node)
-    axis = int(attribute(node, "axis", -1))
-    if len(term.shape) != 2 or axis % len(term.shape) != 1:
-        raise refuse(node, "a Softmax over another axis than a row's")
-    if not _is_last(node.outputs[0]):
-        return pointwise.lower_table(context, node)
-    term = context.settle(term)
-    return context.builder.put(term, "Softmax", [term.value], {"axis": -1})
-
-
-def _is_last(value: Value) -> bool:
-    """Return whether a value leaves the graph, as it is or in another shape."""
-    uses = [usage for usage in value.uses() if usage.node.op_type != "Shape"]
-    if not uses:
-        return value.is_graph_output()
-    moved = all(operators.keeps_memory_order(usage.node) for usage in uses)
-    return moved and all(_is_last(usage.node.outputs[0]) for usage in uses)
 
 
 def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Term:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from onnx_ir import Node
+from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.context import Context, channel_values
 from qonnx_hub_adapters.hls4ml.pending_affine import (
@@ -166,6 +166,27 @@ def lower_table(context: Context, node: Node) -> Term:
     term = context.settle(context.data(node))
     context.notes.append(f"hls4ml computes {node.op_type} '{node.name}' from a table")
     return context.builder.put(term, node.op_type, [term.value])
+
+
+def lower_softmax(context: Context, node: Node) -> Term:
+    """Return the term of a Softmax over a row: at the end as it is, else from a table."""
+    term = context.data(node)
+    axis = int(attribute(node, "axis", -1))
+    if len(term.shape) != 2 or axis % len(term.shape) != 1:
+        raise refuse(node, "a Softmax over another axis than a row's")
+    if not _is_last(node.outputs[0]):
+        return lower_table(context, node)
+    term = context.settle(term)
+    return context.builder.put(term, "Softmax", [term.value], {"axis": -1})
+
+
+def _is_last(value: Value) -> bool:
+    """Return whether a value leaves the graph, as it is or in another shape."""
+    uses = [usage for usage in value.uses() if usage.node.op_type != "Shape"]
+    if not uses:
+        return value.is_graph_output()
+    moved = all(operators.keeps_memory_order(usage.node) for usage in uses)
+    return moved and all(_is_last(usage.node.outputs[0]) for usage in uses)
 
 
 def lower_negation(context: Context, node: Node) -> Term:

@@ -45,9 +45,8 @@ def _window(node: Node, term: Term) -> ImageWindow:
     sizes = term.shape[2:]
     one_axis = len(kernel) == 1
     window = window_of(node, sizes[-1:] if one_axis else sizes, kernel)
-    if attribute(node, "ceil_mode", 0) and any(
-        left for _, left in window.walked(sizes[-len(kernel) :])
-    ):
+    left = any(rest for _, rest in window.walked(sizes[-len(kernel) :]))
+    if left and attribute(node, "ceil_mode", 0):
         raise refuse(node, "ceil_mode: hls4ml rounds the size of its output down")
     if not one_axis:
         return window

@@ -8,6 +8,7 @@ computes something else: such keys are left out, by name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,14 @@ from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, is_power_of_two
+from qonnx_hub_ir.graph.queries import dims, producer
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    is_power_of_two,
+    single_value,
+)
 
 _PREFIXES: Mapping[str, Callable[[Node], bool]] = {
     "Dense": operators.is_matrix_product,
@@ -128,14 +136,11 @@ def _doubt(key: str, node: Node, traced: set[Node]) -> str:
     if dialect.is_quantizer(node) and not (key.endswith("_act") and _is_one_layer(node)):
         return "one of several that a quantizer becomes, and which may be moved"
     readers = [usage.node for usage in node.outputs[0].uses()]
-    if len(readers) == 1 and _is_merged(readers[0]) and readers[0] not in traced:
-        return f"'{readers[0].name}' behind it was not traced, and may be merged into it"
+    for one in readers if len(readers) == 1 else ():
+        may_be_merged = one.op_type in MERGED or operators.is_uniform_quantizer(one)
+        if may_be_merged and one not in traced:
+            return f"'{one.name}' behind it was not traced, and may be merged into it"
     return ""
-
-
-def _is_merged(node: Node) -> bool:
-    """Return whether hls4ml can merge a node into the layer before it."""
-    return node.op_type in MERGED or operators.is_uniform_quantizer(node)
 
 
 def _is_one_layer(node: Node) -> bool:
@@ -143,19 +148,18 @@ def _is_one_layer(node: Node) -> bool:
     quant = dialect.read_quantizer(node)
     if isinstance(quant, BipolarQuant):
         return bool(np.all(quant.scale == 1))
-    if not isinstance(quant, IntQuant) or np.any(quant.zero_point):
+    if not isinstance(quant, IntQuant) or single_value(quant.scale) is None:
         return False
-    scale = np.asarray(quant.scale)
-    return bool(np.all(scale == scale.flat[0]) and is_power_of_two(scale))
+    return not np.any(quant.zero_point) and is_power_of_two(quant.scale)
 
 
 def _laid_out(array: Array, value: Value) -> Array | None:
     """Return traced values in the shape of their tensor, ``None`` where they do not fit."""
-    sizes = [] if value.shape is None else [s for s in value.shape if isinstance(s, int)]
-    if value.shape is None or len(sizes) < len(value.shape) - 1 or array.ndim == 0:
+    sizes = dims(value)
+    if sizes is None or array.ndim == 0:
         return None
-    rest = tuple(sizes[len(sizes) - len(value.shape) + 1 :])
-    if array.size != len(array) * int(np.prod(rest, dtype=np.int64)):
+    rest = [size for size in sizes[1:] if isinstance(size, int)]
+    if len(rest) < len(sizes) - 1 or array.size != len(array) * math.prod(rest):
         return None
     stored: Array = array.reshape(len(array), *rest).astype(np.float32)
     # Bits are traced as they are stored: 0 stands for -1.
@@ -164,15 +168,13 @@ def _laid_out(array: Array, value: Value) -> Array | None:
     return stored
 
 
-def _moves(node: Node) -> bool:
-    return operators.moves_axes(node) or operators.is_max_pool(node, any_layout=True)
-
-
 def _is_bits(value: Value | None) -> bool:
-    node = None if value is None else value.producer()
-    if node is not None and _moves(node):
+    node = producer(value)
+    if node is None:
+        return False
+    if operators.moves_axes(node) or operators.is_max_pool(node, any_layout=True):
         return _is_bits(node.inputs[0])
-    return node is not None and node.op_type == "BipolarQuant"
+    return node.op_type == "BipolarQuant"
 
 
 def _by_source(

@@ -19,7 +19,6 @@ from qonnx_hub_adapters.lint.rules import (
     INTEGERS,
     QUANTIZERS,
     WEIGHTS,
-    Answer,
     LintRule,
     LintScope,
     LintTarget,
@@ -35,6 +34,7 @@ from qonnx_hub_adapters.lint.rules import (
     other_rounding,
     reader_count,
     scale_of,
+    single_shape,
     unknown_operators,
 )
 from qonnx_hub_ir import dialect, operators
@@ -139,14 +139,13 @@ def _odd_biases(node: Node) -> list[str]:
     makers = [maker for value in node.inputs if (maker := producer(value)) is not None]
     if node.op_type == "Conv":
         makers = [maker for maker in makers if maker is producer(input_of(node, 2))]
-    elif node.op_type != "Add" or not any(map(_is_product, makers)):
+    elif node.op_type != "Add" or not any(
+        one.op_type in ACCEPTED and operators.is_product(one, any_layout=True)
+        for one in makers
+    ):
         return []
     quantized = [n for n in makers if dialect.is_quantizer(n) and is_weight(n)]
     return [str(n.name) for n in quantized if not is_power_of_two(scale_of(n))]
-
-
-def _is_product(node: Node) -> bool:
-    return node.op_type in ACCEPTED and operators.is_product(node, any_layout=True)
 
 
 def _has_matrix_channels(node: Node) -> bool:
@@ -159,12 +158,6 @@ def _has_matrix_channels(node: Node) -> bool:
     ends = [e for n in after if n.op_type == "Transpose" for e in readers(n.outputs[0])]
     matrix = any(operators.is_matrix_product(reader) for reader in (*after, *ends))
     return matrix and bool(np.any(scale != scale.reshape(-1)[0]))
-
-
-def _scale_axes(node: Node) -> Answer:
-    scale = scale_of(node)
-    single = scale.size == 1 and scale.ndim > 1
-    return (scale.shape,) if single and is_power_of_two(scale) else False
 
 
 def _is_odd(node: Node) -> bool:
@@ -358,7 +351,9 @@ TARGET = LintTarget(
             "ValueError: The truth value of an array is ambiguous",
         ),
         LintRule(
-            *(_REFUSED, ACTIVATIONS, _scale_axes, "has a scale of shape {}"),
+            *(_REFUSED, ACTIVATIONS),
+            lambda n: is_power_of_two(scale_of(n)) and single_shape(scale_of(n)),
+            "has a scale of shape {}",
             "TypeError: only length-1 arrays can be converted",
         ),
         LintRule(

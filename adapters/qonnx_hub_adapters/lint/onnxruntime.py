@@ -9,12 +9,12 @@ from onnx_ir import DataType, Model, Node
 from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
     MODEL,
-    Answer,
     LintRule,
     LintScope,
     LintTarget,
     all_nodes,
     anywhere,
+    single_shape,
     unknown_operators,
 )
 from qonnx_hub_ir import dialect, operators
@@ -55,16 +55,6 @@ def _moves_signed_codes(node: Node) -> bool:
     return codes is not None and codes.dtype == DataType.INT8
 
 
-def _scale_shape(node: Node) -> Answer:
-    scale = dialect.constant_value(node.inputs[1])
-    return (scale.shape,) if scale is not None and scale.ndim > 1 and scale.size == 1 else ()
-
-
-def _first_byte_product(model: Model) -> Iterator[Node]:
-    products = (n for n in model.graph.all_nodes() if operators.is_integer_product(n))
-    return (node for node in (next(products, None),) if node is not None)
-
-
 TARGET = LintTarget(
     "onnxruntime with default options",
     file_rules=(
@@ -97,7 +87,7 @@ TARGET = LintTarget(
         LintRule(
             Severity.REFUSED,
             LintScope("QuantizeLinear, DequantizeLinear", all_nodes, operators.is_qdq),
-            _scale_shape,
+            lambda node: single_shape(dialect.constant_value(node.inputs[1])),
             "has a scale of shape {}",
             "fails when it runs: scale must be a scalar or a vector",
             "convert the file with --to qcdq, which writes a scalar",
@@ -113,7 +103,12 @@ TARGET = LintTarget(
         ),
         LintRule(
             Severity.NOTE,
-            LintScope("the first integer product", _first_byte_product),
+            LintScope(
+                "the first integer product",
+                lambda model: [n for n in all_nodes(model) if operators.is_integer_product(n)][
+                    :1
+                ],
+            ),
             anywhere,
             "multiplies bytes",
             "processors without VNNI add pairs of full 8x8-bit products in 16 bits and "

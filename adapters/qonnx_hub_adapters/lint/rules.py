@@ -193,6 +193,11 @@ def scale_of(node: Node) -> Array:
     return array(1 if quant is None else quant.scale)
 
 
+def single_shape(scale: Array | None) -> tuple[object, ...]:
+    """Return what fills the texts on a single scale that has axes; empty for any other."""
+    return () if scale is None or scale.size != 1 or scale.ndim < 2 else (scale.shape,)
+
+
 def other_rounding(node: Node, *modes: Rounding) -> str:
     """Return the rounding mode of an integer quantizer; empty if it is one of these."""
     quant = dialect.read_quantizer(node)
