@@ -49,19 +49,9 @@ def _into(out: Array | None, values: Array) -> Array:
     return out
 
 
-def _round_up(t: Array, out: Array | None) -> Array:
-    magnitude = np.ceil(np.abs(t))
-    return np.asarray(np.copysign(magnitude, t, out=out))
-
-
-def _round_half_up(t: Array, out: Array | None) -> Array:
-    magnitude = np.floor(np.abs(t) + t.dtype.type(0.5))
-    return np.asarray(np.copysign(magnitude, t, out=out))
-
-
-def _round_half_down(t: Array, out: Array | None) -> Array:
-    magnitude = np.ceil(np.abs(t) - t.dtype.type(0.5))
-    return np.asarray(np.copysign(magnitude, t, out=out))
+def _with_sign(magnitude_of: Callable[[Array], Array]) -> Applier:
+    """Return the rounding that treats the values on both sides of zero alike."""
+    return lambda t, out: np.asarray(np.copysign(magnitude_of(np.abs(t)), t, out=out))
 
 
 def _round_dpu(t: Array, out: Array | None) -> Array:
@@ -74,9 +64,9 @@ _ROUNDERS: dict[Rounding, Callable[[Array, Array | None], Array]] = {
     Rounding.CEIL: np.ceil,
     Rounding.FLOOR: np.floor,
     Rounding.DOWN: np.trunc,
-    Rounding.UP: _round_up,
-    Rounding.HALF_UP: _round_half_up,
-    Rounding.HALF_DOWN: _round_half_down,
+    Rounding.UP: _with_sign(np.ceil),
+    Rounding.HALF_UP: _with_sign(lambda t: np.floor(t + t.dtype.type(0.5))),
+    Rounding.HALF_DOWN: _with_sign(lambda t: np.ceil(t - t.dtype.type(0.5))),
     Rounding.DPU: _round_dpu,
 }
 
@@ -109,19 +99,25 @@ def compute_dtype(x: Array) -> np.dtype[Any]:
     raise TypeError(f"a quantizer takes float values, not {x.dtype.name}")
 
 
-def _needed(value: Parameter, name: str) -> Array:
+def _needed(value: Parameter, name: str, dtype: Any = None) -> Array:
+    """Return a parameter, of the dtype given; a shape such as (1, 1) becomes a scalar.
+
+    It may have more axes than the input; as a scalar it cannot add axes to the result, which
+    the operator does not allow.
+    """
     if value is None:
         raise ValueError(f"{name} is computed at run time; give its value before applying")
-    return np.asarray(value)
+    return _scalar_if_single(np.asarray(value, dtype=dtype))
 
 
 def _bounds(quant_bits: Array, signed: bool, narrow: bool, dtype: Any) -> tuple[Array, Array]:
     """Return (low, high) in ``dtype``, rounded once from their exact values."""
-    flat = quant_bits.reshape(-1)
-    exact = [integer_bounds(float(b), signed=signed, narrow=narrow) for b in flat]
-    low = np.array([lo for lo, _ in exact], dtype=np.float64).reshape(quant_bits.shape)
-    high = np.array([hi for _, hi in exact], dtype=np.float64).reshape(quant_bits.shape)
-    return low.astype(dtype), high.astype(dtype)
+    number, exact = (int, np.int64) if dtype is np.int64 else (float, np.float64)
+    ends = np.array(
+        [integer_bounds(number(b), signed=signed, narrow=narrow) for b in quant_bits.flat],
+        dtype=exact,
+    ).reshape(*quant_bits.shape, 2)
+    return ends[..., 0].astype(dtype), ends[..., 1].astype(dtype)
 
 
 def _all_equal(values: Array, number: float) -> bool:
@@ -147,14 +143,10 @@ def _has_two_levels(quant: IntQuant, bits: Array) -> bool:
 
 
 def _int_parameters(quant: IntQuant, dtype: Any) -> tuple[Array, Array, Array]:
-    """Return scale, zero point and bit width.
-
-    A shape such as (1,) or (1, 1) may have more axes than the input; as a scalar it cannot add
-    axes to the result, which the operator does not allow.
-    """
-    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
-    return scale, zero, _scalar_if_single(_needed(quant.bits, "bit width"))
+    """Return scale, zero point and bit width."""
+    scale = _needed(quant.scale, "scale", dtype)
+    zero = _needed(quant.zero_point, "zero point", dtype)
+    return scale, zero, _needed(quant.bits, "bit width")
 
 
 def _int_quant_steps(quant: IntQuant, dtype: Any) -> Applier:
@@ -244,11 +236,6 @@ def _sign_steps(scale: Array, zero: Array) -> Applier:
     return apply
 
 
-def _bipolar_steps(quant: BipolarQuant, dtype: Any) -> Applier:
-    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-    return lambda x, out: _into(out, np.where(x >= 0, scale, -scale))
-
-
 def largest_float(exponent_bits: Array, mantissa_bits: Array, exponent_bias: Array) -> Array:
     """Return the largest magnitude of a minifloat format that uses all its exponent codes."""
     exponent = np.exp2(exponent_bits) - 1 - exponent_bias
@@ -257,12 +244,10 @@ def largest_float(exponent_bits: Array, mantissa_bits: Array, exponent_bias: Arr
 
 
 def _float_quant_steps(quant: FloatQuant, dtype: Any) -> Applier:
-    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-    exponent_bits = _needed(quant.exponent_bits, "exponent bit width").astype(np.float64)
-    mantissa = _scalar_if_single(_needed(quant.mantissa_bits, "mantissa bit width")).astype(
-        np.float64
-    )
-    bias = _needed(quant.exponent_bias, "exponent bias").astype(np.float64)
+    scale = _needed(quant.scale, "scale", dtype)
+    exponent_bits = _needed(quant.exponent_bits, "exponent bit width", np.float64)
+    mantissa = _needed(quant.mantissa_bits, "mantissa bit width", np.float64)
+    bias = _needed(quant.exponent_bias, "exponent bias", np.float64)
     if not (is_whole(mantissa) and is_whole(bias)):
         raise ValueError("mantissa bit width and exponent bias must be whole numbers")
     limit = np.minimum(
@@ -300,16 +285,16 @@ def _overflowed(q: Array, clipped: Array, limit: Array, inf: bool, nan: bool) ->
 
 
 def _trunc_steps(quant: Trunc, dtype: Any) -> Applier:
-    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
-    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
-    out_bits = _scalar_if_single(_needed(quant.out_bits, "output bit width"))
+    scale = _needed(quant.scale, "scale", dtype)
+    zero = _needed(quant.zero_point, "zero point", dtype)
+    out_bits = _needed(quant.out_bits, "output bit width")
     rounder = _ROUNDERS[quant.rounding]
     if quant.version == 1:
-        in_bits = _scalar_if_single(_needed(quant.in_bits, "input bit width"))
+        in_bits = _needed(quant.in_bits, "input bit width")
         shift = np.exp2(in_bits.astype(np.float64) - out_bits.astype(np.float64)).astype(dtype)
         out_scale, out_zero, low, high = scale, zero, None, None
     else:
-        out_scale = _scalar_if_single(_needed(quant.out_scale, "output scale").astype(dtype))
+        out_scale = _needed(quant.out_scale, "output scale", dtype)
         shift = np.exp2(np.rint(np.log2(out_scale / scale))).astype(dtype)
         out_zero = np.asarray(zero / shift)
         low, high = _bounds(out_bits, quant.signed, quant.narrow, dtype)
@@ -328,7 +313,8 @@ def _steps(quant: Quantizer, dtype: Any) -> Applier:
     if isinstance(quant, IntQuant):
         return _int_quant_steps(quant, dtype)
     if isinstance(quant, BipolarQuant):
-        return _bipolar_steps(quant, dtype)
+        scale = _needed(quant.scale, "scale", dtype)
+        return lambda x, out: _into(out, np.where(x >= 0, scale, -scale))
     if isinstance(quant, FloatQuant):
         return _float_quant_steps(quant, dtype)
     return _trunc_steps(quant, dtype)
@@ -453,15 +439,10 @@ def _codes(rounded: Array, quant: IntQuant) -> Array:
     A limit such as 2**31 - 1 is no float32: the float next to it lies one outside the range.
     """
     _require_codes(rounded)
-    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    bits = _needed(quant.bits, "bit width")
     if not is_whole(bits) or np.any(bits > (64 if quant.signed else 63)):
         raise ValueError("integers of this bit width do not fit into int64")
-    exact = [
-        integer_bounds(int(b), signed=quant.signed, narrow=quant.narrow)
-        for b in bits.reshape(-1)
-    ]
-    low = np.array([lo for lo, _ in exact], dtype=np.int64).reshape(bits.shape)
-    high = np.array([hi for _, hi in exact], dtype=np.int64).reshape(bits.shape)
+    low, high = _bounds(bits, quant.signed, quant.narrow, np.int64)
     # 2**63 is the one float in range that int64 cannot take.
     inside = rounded < 2.0**63
     codes = np.where(inside, rounded, 0).astype(np.int64)
@@ -483,11 +464,11 @@ def levels(quant: IntQuant | BipolarQuant, dtype: Any = np.float32) -> Array:
     Raises:
         ValueError: A parameter is dynamic, or codes of this bit width need more than int64.
     """
-    scale = _scalar_if_single(_needed(quant.scale, "scale").astype(dtype))
+    scale = _needed(quant.scale, "scale", dtype)
     if isinstance(quant, BipolarQuant):
         return np.stack([-scale, scale])
-    zero = _scalar_if_single(_needed(quant.zero_point, "zero point").astype(dtype))
-    bits = _scalar_if_single(_needed(quant.bits, "bit width"))
+    zero = _needed(quant.zero_point, "zero point", dtype)
+    bits = _needed(quant.bits, "bit width")
     if _has_two_levels(quant, bits):
         codes = np.array([-1, 1], dtype=dtype)
         low, high = codes[0], codes[1]
