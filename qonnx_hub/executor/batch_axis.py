@@ -65,9 +65,8 @@ class Batcher:
         ``None`` where it mixes samples, or where only :attr:`wide_model` can tell.
         """
         shapes = self._shapes
-        return (
-            shapes if shapes is not None and self._keeps_apart(self._model, shapes) else None
-        )
+        is_free = shapes is not None and self._keeps_apart(self._model, shapes)
+        return shapes if is_free else None
 
     @cached_property
     def _shapes(self) -> Mapping[Node, Array] | None:
@@ -91,12 +90,11 @@ class Batcher:
 
     def widened(self, *, keep_all: bool) -> Plan | None:
         """Return a plan for any number of samples, or ``None`` where none is proven right."""
-        shapes, model = self.free_shapes, self._model
-        if shapes is None:
-            wide = self.wide_model if self._shapes is None else None
-            if wide is None:
-                return None
-            model = wide
+        if not self.is_apart():
+            return None
+        shapes = self.free_shapes
+        model = self._model if shapes is not None else self.wide_model
+        assert model is not None  # one of the two is what keeps samples apart
         outputs = self.values_of(model)
         return make_plan(model, keep_all=keep_all, outputs=outputs, shapes=shapes)
 
@@ -127,9 +125,7 @@ def batcher_of(model: Model) -> Batcher:
 
 
 def _first_dim(value: Value | None) -> Any:
-    if value is None or value.shape is None or len(value.shape) == 0:
-        return None
-    return value.shape[0]
+    return value.shape[0] if value is not None and value.shape else None
 
 
 def _is_plain(model: Model) -> bool:
@@ -311,10 +307,6 @@ def _rank(value: Value | None) -> int:
     return -1 if value is None or value.shape is None else len(value.shape)
 
 
-def _constant(node: Node, index: int) -> Array | None:
-    return dialect.constant_value(node.inputs[index]) if index < len(node.inputs) else None
-
-
 def _broadcasts(node: Node, operands: Iterable[Value | None], apart: set[Value]) -> bool:
     rank = _rank(node.outputs[0])
     for value in operands:
@@ -382,7 +374,7 @@ def _other_axis(node: Node) -> bool:
 
 def _other_axes(node: Node) -> bool:
     index = operators.axes_input(node)
-    axes = None if index is None else _constant(node, index)
+    axes = None if index is None else dialect.constant_value(input_of(node, index))
     rank = max(_rank(node.inputs[0]), _rank(node.outputs[0]))
     if axes is None or axes.size == 0 or rank < 1:
         return False
@@ -390,14 +382,14 @@ def _other_axes(node: Node) -> bool:
 
 
 def _pad(node: Node) -> bool:
-    pads, rank = _constant(node, 1), _rank(node.inputs[0])
+    pads, rank = dialect.constant_value(input_of(node, 1)), _rank(node.inputs[0])
     if pads is None or input_of(node, 3) is not None or pads.size != 2 * rank:
         return False
     return int(pads[0]) == 0 and int(pads[rank]) == 0
 
 
 def _resize(node: Node) -> bool:
-    scales = _constant(node, 2)
+    scales = dialect.constant_value(input_of(node, 2))
     if scales is None or scales.size != _rank(node.inputs[0]) or input_of(node, 3) is not None:
         return False
     # Axes may name the batch at any place, and a crop cuts the batch at any scale.

@@ -153,9 +153,8 @@ class _Planner:
         if node.inputs[0] not in self.checked or sizes is None:
             return None
         numbers = [size for size in sizes if isinstance(size, int)]
-        if len(numbers) < len(sizes):
-            return None
-        return np.broadcast_to(np.zeros((), dtype=np.bool_), numbers)
+        whole = len(numbers) == len(sizes)
+        return np.broadcast_to(np.zeros((), dtype=np.bool_), numbers) if whole else None
 
     def _link(self, node: Node, kernel: Kernel) -> Link | None:
         """Return what a chain does for the node, if it is one that chains can hold."""

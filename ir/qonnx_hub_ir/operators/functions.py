@@ -23,7 +23,6 @@ from qonnx_hub_ir.operators.row import (
     holds_floats,
     is_inference,
     row,
-    rows,
 )
 
 _EXACT: dict[str, Any] = {"monotone": (RISING,), "order_is_exact": True}
@@ -40,13 +39,7 @@ def _function(name: str, inputs: str = "data", **traits: Any) -> Operator:
 
 def _rising(names: str, bounds: tuple[float, float] | None = None) -> list[Operator]:
     """Return rows of functions that rise, but perhaps for the rounding of their values."""
-    return rows(
-        *("", Family.FUNCTION, names, "data"),
-        elementwise=True,
-        batch=Batch.BROADCAST,
-        monotone=(RISING,),
-        bounds=bounds,
-    )
+    return [_function(name, monotone=(RISING,), bounds=bounds) for name in names.split()]
 
 
 def _if(
@@ -95,9 +88,7 @@ OPERATORS: tuple[Operator, ...] = (
     _function("Relu", **_FRESH, **_EXACT, keeps_step=True, clamps=True, bounds=_POSITIVE),
     _function("Clip", "data +lowest +highest", **_FRESH, **_EXACT, clamps=True),
     _function("Sign", **_WHOLE, bounds=_SIGNED),
-    _function("Ceil", **_FRESH, **_WHOLE),
-    _function("Floor", **_FRESH, **_WHOLE),
-    _function("Round", **_FRESH, **_WHOLE),
+    *(_function(name, **_FRESH, **_WHOLE) for name in ("Ceil", "Floor", "Round")),
     _function("Sqrt", **_FRESH, **_EXACT, bounds=_POSITIVE),
     _function("Exp", **_FRESH, monotone=(RISING,), bounds=_POSITIVE),
     _function("Reciprocal", tells_zeros_apart=True),
@@ -133,14 +124,9 @@ OPERATORS: tuple[Operator, ...] = (
     *_rising("Softplus Acosh", _POSITIVE),
     *_rising("Asin Atan", _QUARTER),
     _function("Acos", monotone=(FALLING,), bounds=(0.0, math.pi)),
-    _function("Sin", bounds=_SIGNED),
-    _function("Cos", bounds=_SIGNED),
-    _function("Tan"),
+    *(_function(name, bounds=_SIGNED) for name in ("Sin", "Cos")),
     _function("Cosh", bounds=(1.0, math.inf)),
-    _function("Gelu"),
-    _function("HardSwish"),
-    _function("Mish"),
-    _function("Swish"),
+    *(_function(name) for name in ("Tan", "Gelu", "HardSwish", "Mish", "Swish")),
     _function(
         "Cast",
         monotone=_if(_casts_numbers_to_floats),

@@ -30,7 +30,7 @@ def _pad_moves(node: Node) -> Moves | None:
         pads = constant(node, 1) if is_given(node, 1) else attribute(node, "pads", None)
         adds_only = pads is not None and min(pads, default=0) >= 0
         return Moves.INSERTS if adds_only else Moves.INSERTS | Moves.SELECTS
-    return Moves.PERMUTES | Moves.SELECTS | Moves.REPEATS
+    return _PICKS
 
 
 def _resize_moves(node: Node) -> Moves | None:
@@ -48,15 +48,10 @@ def _movement(name: str, inputs: str, moves: Any, **traits: Any) -> Operator:
 OPERATORS: tuple[Operator, ...] = (
     _movement("Flatten", "data", Moves.NOTHING, **_VIEW, axis=((1, 1),), batch=Batch.UNKNOWN),
     _movement("Reshape", "data -shape", Moves.NOTHING, **_VIEW),
-    _movement(
-        *("Squeeze", "data -axes", Moves.NOTHING),
+    *rows(
+        *("", Family.MOVEMENT, "Squeeze Unsqueeze", "data -axes"),
         **_VIEW,
-        axes_input=(1, 13),
-        batch=Batch.OTHER_AXES,
-    ),
-    _movement(
-        *("Unsqueeze", "data -axes", Moves.NOTHING),
-        **_VIEW,
+        moves=Moves.NOTHING,
         axes_input=(1, 13),
         batch=Batch.OTHER_AXES,
     ),

@@ -31,13 +31,7 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _pool("GlobalMaxPool", **_LARGEST, is_global=True),
     _pool("AveragePool", **_MEAN),
-    _pool(
-        *("GlobalAveragePool",),
-        pool=Pool.AVERAGE,
-        monotone=(RISING,),
-        sums=True,
-        is_global=True,
-    ),
+    _pool("GlobalAveragePool", **_MEAN, is_global=True),
     _pool("LpPool", pool=Pool.NORM),
     _pool("GlobalLpPool", pool=Pool.NORM, is_global=True),
     # Both read regions that name the sample which they lie in.

@@ -12,12 +12,10 @@ _QLINEAR = (
 )
 
 
-def _product(name: str, inputs: str, product: Product, **traits: Any) -> Operator:
+def _product(
+    name: str, inputs: str, product: Product | None = None, **traits: Any
+) -> Operator:
     return row("", Family.PRODUCT, name, inputs, product=product, **traits)
-
-
-def _other(name: str, inputs: str, **traits: Any) -> Operator:
-    return row("", Family.PRODUCT, name, inputs, **traits)
 
 
 OPERATORS: tuple[Operator, ...] = (
@@ -47,11 +45,11 @@ OPERATORS: tuple[Operator, ...] = (
         *("QLinearMatMul", _QLINEAR.format("left", "right")),
         Product(3, None, (1, 4, 6), (2, 5, 7), is_integer=True),
     ),
-    _other("DeformConv", "data +weight offset +bias mask", **_WINDOWS),
-    _other("Einsum", "data*"),
-    _other(*("Attention", "query key value mask past_key past_value -lengths"), changed=(24,)),
-    _other("LinearAttention", "query key value state decay beta"),
-    _other("CausalConvWithState", "data +weight +bias state"),
+    _product("DeformConv", "data +weight offset +bias mask", **_WINDOWS),
+    _product("Einsum", "data*"),
+    _product("Attention", "query key value mask past_key past_value -lengths", changed=(24,)),
+    _product("LinearAttention", "query key value state decay beta"),
+    _product("CausalConvWithState", "data +weight +bias state"),
     row("ai.onnx.preview", Family.PRODUCT, "FlexAttention", "query key value", subgraphs=True),
 )
 """Their rows."""
