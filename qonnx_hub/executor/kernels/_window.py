@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,11 +194,6 @@ def attribute_numbers(spec: KernelSpec, name: str, least: int) -> Shape | None:
 def spatial(slices: Index) -> Index:
     """Return an index that takes everything of the axes in front of the spatial ones."""
     return (..., *slices)
-
-
-def placer(window: Window) -> Callable[[Shape, Shape], Placement]:
-    """Return ``window.over`` that remembers the last few input sizes."""
-    return functools.lru_cache(maxsize=16)(window.over)
 
 
 def padded(x: Array, place: Placement, value: float) -> Array:

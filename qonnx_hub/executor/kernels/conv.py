@@ -21,7 +21,7 @@ from qonnx_hub.executor.kernels._numbers import (
     widened,
 )
 from qonnx_hub.executor.kernels._transpose import conv_transpose
-from qonnx_hub.executor.kernels._window import ATTRIBUTES, Shape, placer, window_of
+from qonnx_hub.executor.kernels._window import ATTRIBUTES, Shape, window_of
 from qonnx_hub.executor.kernels.elementwise import served
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
@@ -36,13 +36,12 @@ def _chooser(spec: KernelSpec, weight: int) -> Callable[[Shape, Shape], Algorith
     Raises:
         Unserved: Group or window attributes are out of range, or contradict the weight.
     """
-    place, group = placer(window_of(spec, weight)), spec.whole("group", 1)
+    window, group = window_of(spec, weight), spec.whole("group", 1)
 
     @functools.lru_cache(maxsize=16)
     def choose(shape: Shape, weight_shape: Shape) -> Algorithm:
-        return algorithm_for(
-            shape, weight_shape, group, place(tuple(shape[2:]), tuple(weight_shape[2:]))
-        )
+        place = window.over(tuple(shape[2:]), tuple(weight_shape[2:]))
+        return algorithm_for(shape, weight_shape, group, place)
 
     return choose
 
@@ -112,12 +111,7 @@ def _largest(bias: Array | None) -> float:
 
 def _conv_integer(spec: KernelSpec) -> Kernel:
     sums = _exact_sums(spec, 1, bias=4)
-
-    def kernel(x: Array, w: Array, *zero_points: Array | None) -> Array:
-        x_zero, w_zero = [*zero_points, None, None][:2]
-        return to_int32(sums(x, x_zero, w, w_zero, None))
-
-    return kernel
+    return lambda x, w, x_zero=None, w_zero=None: to_int32(sums(x, x_zero, w, w_zero, None))
 
 
 def _qlinear_conv(spec: KernelSpec) -> Kernel:

@@ -14,7 +14,6 @@ from qonnx_hub.executor.kernels._window import (
     Placement,
     Shape,
     padded,
-    placer,
     spatial,
     window_of,
 )
@@ -28,8 +27,10 @@ def placement_of(spec: KernelSpec) -> Callable[[Shape], Placement]:
     Raises:
         Unserved: The window attributes are missing or out of range.
     """
-    place, taps = placer(window_of(spec)), tuple(spec.required("kernel_shape"))
-    return lambda size: place(size, taps)
+    taps = tuple(spec.required("kernel_shape"))
+    return functools.lru_cache(maxsize=16)(
+        functools.partial(window_of(spec).over, kernel=taps)
+    )
 
 
 def _max_pool(spec: KernelSpec) -> Kernel:
