@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.builder import transpose_node
-from qonnx_hub_ir.graph.constants import is_constant_tree, known_integers, shape_of_constant
+from qonnx_hub_ir.graph.builder import Emitter, transpose_node
+from qonnx_hub_ir.graph.constants import constant_shape, known_integers
 from qonnx_hub_ir.graph.permutations import perm_of
-from qonnx_hub_ir.graph.queries import input_of, only_reader
+from qonnx_hub_ir.graph.queries import (
+    attribute,
+    dims,
+    input_of,
+    is_standard,
+    only_reader,
+    producer,
+)
 from qonnx_hub_ir.graph.rewriting import replace_node
 
 
@@ -29,7 +34,7 @@ def flatten_convolutions(model: Model) -> None:
     """
     for node in list(model.graph):
         conv = _only_producer(_data_of(node, "Squeeze", [2]))
-        if conv is None or conv.op_type != "Conv" or conv.domain != "":
+        if conv is None or not is_standard(conv, "Conv"):
             continue
         turned = _only_producer(conv.inputs[0])
         if turned is None or perm_of(turned) != (0, 3, 1, 2):
@@ -37,9 +42,13 @@ def flatten_convolutions(model: Model) -> None:
         widened = _only_producer(turned.inputs[0])
         x = _data_of(widened, "Unsqueeze", [1])
         attributes = _flat_attributes(conv)
-        if x is None or attributes is None or not is_constant_tree(conv.inputs[1]):
+        if x is None or attributes is None:
             continue
-        _flatten(model, node, conv, x, attributes)
+        emit = Emitter(node)
+        first = emit.insert(transpose_node(x, (0, 2, 1), f"{conv.name}_first"))
+        # FoldWeightLayout takes this node into the weight.
+        thin = emit.add("Squeeze", [conv.inputs[1], emit.integers("axes", [2])])
+        _replace(node, conv, [first, thin, *conv.inputs[2:]], attributes)
 
 
 def _only_producer(value: Value | None) -> Node | None:
@@ -58,47 +67,27 @@ def _data_of(node: Node | None, op_type: str, axes: list[int]) -> Value | None:
 
 def _flat_attributes(conv: Node) -> dict[str, Any] | None:
     """Return the attributes without the first spatial axis, ``None`` where it matters."""
-    given = {name: attr.value for name, attr in conv.attributes.items()}
-    weight = conv.inputs[1]
-    if weight is None or not is_constant_tree(weight):
+    shape = constant_shape(conv.inputs[1])
+    if shape is None or len(shape) != 4 or shape[2] != 1:
         return None
-    shape = shape_of_constant(weight)
-    if len(shape) != 4 or shape[2] != 1:
-        return None
-    flat: dict[str, Any] = {"kernel_shape": [shape[3]], "group": int(given.get("group", 1))}
+    flat: dict[str, Any] = {"kernel_shape": [shape[3]], "group": attribute(conv, "group", 1)}
     for name in ("strides", "dilations"):
-        values = [int(v) for v in given.get(name, (1, 1))]
-        if name == "strides" and values[0] != 1:
-            # One row is left whatever the stride: there is one only.
-            values[0] = 1
-        flat[name] = values[1:]
-    mode = given.get("auto_pad", "NOTSET")
+        # One row is left whatever the stride: there is one only.
+        flat[name] = list(attribute(conv, name, (1, 1))[1:])
+    mode = attribute(conv, "auto_pad", "NOTSET")
     if mode != "NOTSET":
-        flat["auto_pad"] = str(mode)
-        return flat
-    pads = [int(v) for v in given.get("pads", (0, 0, 0, 0))]
-    if pads[0] or pads[2]:
-        return None
-    flat["pads"] = [pads[1], pads[3]]
-    return flat
+        return {**flat, "auto_pad": mode}
+    top, left, bottom, right = attribute(conv, "pads", (0, 0, 0, 0))
+    return None if top or bottom else {**flat, "pads": [left, right]}
 
 
-def _flatten(
-    model: Model, squeeze: Node, conv: Node, x: Value, attributes: dict[str, Any]
-) -> None:
-    turned = transpose_node(x, (0, 2, 1), f"{conv.name}_first")
-    squeeze.prepend(turned)
-    axes = np.array([2], dtype=np.int64)
-    constant = dialect.add_initializer(model.graph, f"{conv.name}_axes", axes)
-    # FoldWeightLayout takes this node into the weight.
-    thin = Node("", "Squeeze", [conv.inputs[1], constant], name=f"{conv.name}_weight")
-    thin.outputs[0].name = f"{conv.name}_weight_out"
-    squeeze.prepend(thin)
-    inputs = [turned.outputs[0], thin.outputs[0], *conv.inputs[2:]]
+def _replace(node: Node, conv: Node, inputs: list[Value | None], attributes: Any) -> None:
+    """Put a Conv in the place of ``conv`` and of the node that reads it or what it makes."""
     fresh = onnx_ir.node("Conv", inputs, attributes, name=conv.name)
-    squeeze.prepend(fresh)
-    replace_node(squeeze, fresh.outputs[0], keep_metadata=False)
-    model.graph.remove(conv, safe=True)
+    node.prepend(fresh)
+    replace_node(node, fresh.outputs[0], keep_metadata=False)
+    if conv.graph is not None:
+        conv.graph.remove(conv, safe=True)
 
 
 def fuse_bias(model: Model) -> None:
@@ -108,40 +97,24 @@ def fuse_bias(model: Model) -> None:
     constant or a quantized one. Does not fire where others read the Conv's result.
     """
     for node in list(model.graph):
-        if node.op_type != "Add" or node.domain != "":
+        if not is_standard(node, "Add"):
             continue
         for index in (0, 1):
             value, bias = node.inputs[index], node.inputs[1 - index]
-            conv = None if value is None else value.producer()
+            conv = producer(value)
             if conv is not None and bias is not None and _takes_bias(conv, bias):
-                _fuse_bias(model, node, conv, bias)
+                emit = Emitter(node)
+                flat = emit.add("Reshape", [bias, emit.integers("flat", [-1])])
+                flat.type = bias.type
+                _replace(node, conv, [*conv.inputs[:2], flat], conv.attributes)
                 break
 
 
 def _takes_bias(conv: Node, bias: Value) -> bool:
-    result = conv.outputs[0]
-    if conv.op_type != "Conv" or conv.domain != "" or not is_constant_tree(bias):
+    sizes, shape = dims(conv.outputs[0]), constant_shape(bias)
+    if not is_standard(conv, "Conv") or not only_reader(conv.outputs[0]):
         return False
-    if not only_reader(result) or result.shape is None:
+    if sizes is None or shape is None or input_of(conv, 2) is not None:
         return False
-    if input_of(conv, 2) is not None:
-        return False
-    shape = shape_of_constant(bias)
-    full = (1,) * (len(result.shape) - len(shape)) + shape
-    return len(full) == len(result.shape) and full == tuple(
-        result.shape[axis] if axis == 1 else 1 for axis in range(len(full))
-    )
-
-
-def _fuse_bias(model: Model, add: Node, conv: Node, bias: Value) -> None:
-    flat = np.array([-1], dtype=np.int64)
-    sizes = dialect.add_initializer(model.graph, f"{add.name}_flat", flat)
-    reshape = Node("", "Reshape", [bias, sizes], name=f"{add.name}_bias")
-    reshape.outputs[0].name = f"{add.name}_bias_out"
-    reshape.outputs[0].type = bias.type
-    add.prepend(reshape)
-    inputs = [conv.inputs[0], conv.inputs[1], reshape.outputs[0]]
-    fresh = Node("", "Conv", inputs, conv.attributes.values(), name=conv.name)
-    add.prepend(fresh)
-    replace_node(add, fresh.outputs[0], keep_metadata=False)
-    model.graph.remove(conv, safe=True)
+    rank = len(sizes)
+    return (1,) * (rank - len(shape)) + shape == (1, sizes[1], *(1,) * (rank - 2))

@@ -17,21 +17,7 @@ from typing import Any
 import numpy as np
 from onnx_ir import Node, Value
 
-from qonnx_hub_adapters.qkeras.quantizers import (
-    Binary,
-    BinarySigmoid,
-    Description,
-    FixedPoint,
-    LinearQuantizer,
-    MuLaw,
-    PowerOfTwo,
-    Relu,
-    Sigmoid,
-    Tanh,
-    Ternary,
-    UnreadableQuantizerError,
-    depends_on_data,
-)
+from qonnx_hub_adapters.qkeras import quantizers as qk
 from qonnx_hub_adapters.qkeras.weights import (
     integers,
     number_of,
@@ -57,14 +43,12 @@ class Writer:
     ) -> Value:
         """Return the output of a new standard node; numbers become float32 constants."""
         values = [
-            given if given is None or isinstance(given, Value) else self.constant(given)
+            given
+            if given is None or isinstance(given, Value)
+            else self.emit.constant("constant", np.asarray(given, dtype=np.float32))
             for given in inputs
         ]
         return self.emit.add(op_type, values, **attributes)
-
-    def constant(self, number: float | Array) -> Value:
-        """Return a float32 constant."""
-        return self.emit.constant("constant", np.asarray(number, dtype=np.float32))
 
     def quant(self, x: Value, quantizer: Quantizer) -> Value:
         """Return the output of a new quantizer node."""
@@ -75,20 +59,20 @@ class Writer:
         return x if np.all(np.asarray(factor) == 1) else self.op("Mul", x, factor)
 
 
-def check_expandable(description: Description) -> None:
+def check_expandable(description: qk.Description) -> None:
     """Raise where a quantizer has no fixed function of one activation value.
 
     Raises:
         UnreadableQuantizerError: Its scale is computed over the whole batch.
     """
-    if depends_on_data(description):
-        raise UnreadableQuantizerError(
+    if qk.depends_on_data(description):
+        raise qk.UnreadableQuantizerError(
             "alpha='auto' and alpha='auto_po2' on an activation compute the scale over the "
             "whole batch: one sample changes the answer for another; use a number"
         )
 
 
-def expand(write: Writer, x: Value, description: Description) -> Value:
+def expand(write: Writer, x: Value, description: qk.Description) -> Value:
     """Return the value of a quantizer applied to ``x``.
 
     Raises:
@@ -98,7 +82,7 @@ def expand(write: Writer, x: Value, description: Description) -> Value:
     return _WRITERS[type(description)](write, x, description)
 
 
-def _fixed_point(write: Writer, x: Value, q: FixedPoint) -> Value:
+def _fixed_point(write: Writer, x: Value, q: qk.FixedPoint) -> Value:
     """Alpha * clip(RNE(x / step), lowest, highest) * step; one signed bit is the sign."""
     alpha = np.asarray(q.alpha, dtype=np.float32)
     if q.swish is not None:
@@ -116,7 +100,7 @@ def _fixed_point(write: Writer, x: Value, q: FixedPoint) -> Value:
     return _mixed(write, x, write.times(y, alpha), q.noise)
 
 
-def _linear(write: Writer, x: Value, q: LinearQuantizer) -> Value:
+def _linear(write: Writer, x: Value, q: qk.LinearQuantizer) -> Value:
     """Step * RNE(clip(x / step, lowest, highest)); one signed bit is step/2 * sign.
 
     The sign is exact beyond 3e-8 steps below zero, where QKeras' subtraction of 1/2 rounds
@@ -145,7 +129,7 @@ def _mixed(write: Writer, x: Value, y: Value, noise: float) -> Value:
     return write.op("Add", x, write.op("Mul", write.op("Sub", y, x), noise))
 
 
-def _binary(write: Writer, x: Value, q: Binary) -> Value:
+def _binary(write: Writer, x: Value, q: qk.Binary) -> Value:
     """Alpha * (x >= 0 ? 1 : low), low = -1, or 0 with use_01."""
     alpha = np.asarray(q.alpha, dtype=np.float32)
     if not q.use_01:
@@ -154,7 +138,7 @@ def _binary(write: Writer, x: Value, q: Binary) -> Value:
     return write.times(write.op("Add", half, 0.5), alpha)
 
 
-def _ternary(write: Writer, x: Value, q: Ternary) -> Value:
+def _ternary(write: Writer, x: Value, q: qk.Ternary) -> Value:
     """Alpha * sign(x) * (abs(x) >= threshold)."""
     large = write.op("GreaterOrEqual", write.op("Abs", x), q.threshold)
     level = write.op("Mul", write.op("Cast", large, to=1), write.op("Sign", x))
@@ -162,16 +146,15 @@ def _ternary(write: Writer, x: Value, q: Ternary) -> Value:
     return write.times(y, np.asarray(q.alpha, dtype=np.float32))
 
 
-def _relu(write: Writer, x: Value, q: Relu) -> Value:
+def _relu(write: Writer, x: Value, q: qk.Relu) -> Value:
     """clip(RNE(x / step), 0, highest) * step, plus the scaled-down negative part."""
     if q.noise == 0:
         return _sloped(write, x, q.slope, q.unquantized_upper)
     y = _curved_relu(write, x, q) if q.curve is not None else _plain_relu(write, x, q)
     if q.upper is not None:
         y = write.op("Min", y, q.upper)
-    if q.noise == 1:
-        return y
-    return _mixed(write, _sloped(write, x, q.slope, q.unquantized_upper), y, q.noise)
+    plain = x if q.noise == 1 else _sloped(write, x, q.slope, q.unquantized_upper)
+    return _mixed(write, plain, y, q.noise)
 
 
 def _sloped(write: Writer, x: Value, slope: float, upper: Array | float | None) -> Value:
@@ -180,7 +163,7 @@ def _sloped(write: Writer, x: Value, slope: float, upper: Array | float | None) 
     return y if upper is None else write.op("Min", y, upper)
 
 
-def _plain_relu(write: Writer, x: Value, q: Relu) -> Value:
+def _plain_relu(write: Writer, x: Value, q: qk.Relu) -> Value:
     # The Quant clamps below zero by itself; readers look for the Relu in front.
     grid = relu_grid(q)
     y = write.quant(_sloped(write, x, q.slope, None), grid)
@@ -192,7 +175,7 @@ def _plain_relu(write: Writer, x: Value, q: Relu) -> Value:
     return y
 
 
-def _curved_relu(write: Writer, x: Value, q: Relu) -> Value:
+def _curved_relu(write: Writer, x: Value, q: qk.Relu) -> Value:
     """2^i * clip(2 * RNE(p * m) / m - 1, 0, 1 - 1/m), p = sigmoid(x / 2^i), m = 2^bits."""
     codes = q.bits - int(q.slope != 0)
     whole = np.exp2(q.integer).astype(np.float32)
@@ -211,7 +194,7 @@ def _curved_relu(write: Writer, x: Value, q: Relu) -> Value:
     return write.op("Add", y, below)
 
 
-def _mu_law(write: Writer, x: Value, q: MuLaw) -> Value:
+def _mu_law(write: Writer, x: Value, q: qk.MuLaw) -> Value:
     """2^i * clip(sign(r) * log(1 + u*abs(r)) / log(1 + u), lowest, highest), r in [-1, 1]."""
     codes = 2.0 ** (q.bits - 1)
     p = _curve(write, write.op("Div", x, 2.0**q.integer), q.curve)
@@ -224,7 +207,7 @@ def _mu_law(write: Writer, x: Value, q: MuLaw) -> Value:
     return write.times(y, 2.0**q.integer)
 
 
-def _tanh(write: Writer, x: Value, q: Tanh) -> Value:
+def _tanh(write: Writer, x: Value, q: qk.Tanh) -> Value:
     """clip(RNE(p * m) / m, -1 + symmetric / m, 1 - 1/m), p = tanh(x), m = 2^(bits - 1)."""
     if q.curve == "tanh":
         p = write.op("Tanh", x)
@@ -234,7 +217,7 @@ def _tanh(write: Writer, x: Value, q: Tanh) -> Value:
     return y if q.bits > 1 else write.op("Clip", y, -1.0 + q.symmetric, 0.0)
 
 
-def _sigmoid(write: Writer, x: Value, q: Sigmoid) -> Value:
+def _sigmoid(write: Writer, x: Value, q: qk.Sigmoid) -> Value:
     """clip(RNE(p * m) / m, symmetric / m, 1 - 1/m), p = sigmoid(x), m = 2^bits."""
     step = 2.0**-q.bits
     p = _curve(write, x, q.curve)
@@ -250,13 +233,13 @@ def _curve(write: Writer, x: Value, curve: str) -> Value:
     return write.op("Clip", write.op("Add", write.op("Mul", x, slope), 0.5), 0.0, 1.0)
 
 
-def _binary_sigmoid(write: Writer, x: Value, q: BinarySigmoid) -> Value:
+def _binary_sigmoid(write: Writer, x: Value, q: qk.BinarySigmoid) -> Value:
     """RNE(clip(x/2 + 1/2, 0, 1)), so that 0 becomes 0; binary_tanh is twice that minus 1."""
     y = write.quant(_curve(write, x, "hard"), integers(number_of(1.0), 1, signed=False))
     return write.op("Sub", write.op("Mul", y, 2.0), 1.0) if q.two_sided else y
 
 
-def _power_of_two(write: Writer, x: Value, q: PowerOfTwo) -> Value:
+def _power_of_two(write: Writer, x: Value, q: qk.PowerOfTwo) -> Value:
     """sign(x) * 2^e(abs(x)); zero becomes +2^lowest, never 0."""
     if not q.relu:
         sign = write.op("Where", write.op("Less", x, 0.0), -1.0, 1.0)
@@ -269,13 +252,12 @@ def _power_of_two(write: Writer, x: Value, q: PowerOfTwo) -> Value:
         above = _power(write, write.op("Relu", x), q)
         y = write.op("Where", write.op("GreaterOrEqual", x, 0.0), above, below)
     y = write.quant(y, power_of_two_grid(q))
-    if q.noise == 1:
-        return y
-    plain = _sloped(write, x, q.slope, q.max_value) if q.relu else x
+    mixes = q.relu and q.noise != 1
+    plain = _sloped(write, x, q.slope, q.max_value) if mixes else x
     return _mixed(write, plain, y, q.noise)
 
 
-def _power(write: Writer, magnitude: Value, q: PowerOfTwo) -> Value:
+def _power(write: Writer, magnitude: Value, q: qk.PowerOfTwo) -> Value:
     """2^e, e = clip(round(log2(min(max(x, 1e-7), max_value))), lowest, highest)."""
     filtered = write.op("Max", magnitude, _EPSILON)
     if q.max_value is not None:
@@ -292,14 +274,14 @@ def _power(write: Writer, magnitude: Value, q: PowerOfTwo) -> Value:
 
 
 _WRITERS: Mapping[type, Callable[[Writer, Value, Any], Value]] = {
-    FixedPoint: _fixed_point,
-    LinearQuantizer: _linear,
-    Binary: _binary,
-    Ternary: _ternary,
-    Relu: _relu,
-    MuLaw: _mu_law,
-    Tanh: _tanh,
-    Sigmoid: _sigmoid,
-    PowerOfTwo: _power_of_two,
-    BinarySigmoid: _binary_sigmoid,
+    qk.FixedPoint: _fixed_point,
+    qk.LinearQuantizer: _linear,
+    qk.Binary: _binary,
+    qk.Ternary: _ternary,
+    qk.Relu: _relu,
+    qk.MuLaw: _mu_law,
+    qk.Tanh: _tanh,
+    qk.Sigmoid: _sigmoid,
+    qk.PowerOfTwo: _power_of_two,
+    qk.BinarySigmoid: _binary_sigmoid,
 }

@@ -17,7 +17,6 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qkeras import model_files
 from qonnx_hub_adapters.qkeras.assembly import assemble
-from qonnx_hub_adapters.qkeras.expansion import check_expandable
 from qonnx_hub_adapters.qkeras.framework import (
     NEEDED,
     Framework,
@@ -26,13 +25,7 @@ from qonnx_hub_adapters.qkeras.framework import (
     keras_base,
     require_installed,
 )
-from qonnx_hub_adapters.qkeras.patching import (
-    QuantizerSlot,
-    find_layers,
-    find_sites,
-    preserved,
-)
-from qonnx_hub_adapters.qkeras.quantizers import UnreadableQuantizerError, words
+from qonnx_hub_adapters.qkeras.patching import find_layers, find_sites, preserved
 from qonnx_hub_adapters.qkeras.recording import record, signature_of
 from qonnx_hub_adapters.qkeras.tracing import trace
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
@@ -106,7 +99,6 @@ def _converted(model: Any, options: ImportOptions, framework: Framework) -> Mode
     if floatx != "float32":
         raise SourceError(f"Keras computes in {floatx}; only float32 models can be converted")
     sites, gaps = find_sites(model, internal_sigmoid(framework.qkeras))
-    gaps.extend(_unexpandable(sites))
     gaps.extend(
         Gap(path, type(layer).__name__, _STATEFUL, "build the model with stateful=False")
         for path, layer in find_layers(model)
@@ -130,19 +122,6 @@ def _converted(model: Any, options: ImportOptions, framework: Framework) -> Mode
         layers=[str(layer.name) for _, layer in find_layers(model)],
         generation=framework.generation,
     )
-
-
-def _unexpandable(sites: list[QuantizerSlot]) -> list[Gap]:
-    gaps = []
-    for site in sites:
-        if site.is_constant:
-            continue
-        try:
-            check_expandable(site.description)
-        except UnreadableQuantizerError as error:
-            what = f"{site.role} quantizer {words(site.quantizer)}"
-            gaps.append(Gap(site.layer, what, str(error)))
-    return gaps
 
 
 def input_names(model: Any, count: int) -> list[str]:

@@ -26,6 +26,9 @@ from qonnx_hub_adapters.qkeras.keras3_files import read_keras_3
 from qonnx_hub_adapters.qkeras.layers import dense_batchnorm
 from qonnx_hub_ir.errors import SourceError
 
+Objects = dict[str, Any]
+"""Classes by the names that files use."""
+
 SUFFIXES = (".h5", ".hdf5", ".keras")
 _WEIGHTS_HINT = "give its weights with --weights w.h5 (weights='w.h5' in Python)"
 _SNIFFED = 1 << 16
@@ -84,24 +87,20 @@ def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
 
 
 def _require_content(path: Path) -> None:
-    suffix = path.suffix.lower()
     if path.is_dir():
         return
-    if path.stat().st_size == 0:
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
         raise SourceError(f"'{path}' is empty")
+    suffix = path.suffix.lower()
     if suffix == ".keras" and not zipfile.is_zipfile(path):
         raise SourceError(f"'{path}' is no .keras file, or it is cut off")
-    if suffix in {".h5", ".hdf5"} and not _is_hdf5(path):
+    if suffix in {".h5", ".hdf5"} and head != b"\x89HDF\r\n\x1a\n":
         raise SourceError(f"'{path}' is no HDF5 file, or it is cut off")
 
 
-def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-def _load(path: Path, options: ImportOptions, objects: dict[str, Any], fw: Framework) -> Any:
-    models = fw.keras.models
+def _load(path: Path, options: ImportOptions, objects: Objects, fw: Framework) -> Any:
     suffix = path.suffix.lower()
     if path.is_dir() and fw.generation == 3:
         raise SourceError(
@@ -110,11 +109,13 @@ def _load(path: Path, options: ImportOptions, objects: dict[str, Any], fw: Frame
         )
     try:
         if suffix == ".json":
-            return _from_architecture(path, options, objects, fw)
+            return _from_architecture(path, options.weights, objects, fw)
         if suffix == ".keras" and fw.generation == 2 and _written_by_keras_3(path):
             model = read_keras_3(path, objects, fw)
         else:
-            model = models.load_model(str(path), custom_objects=objects, compile=False)
+            model = fw.keras.models.load_model(
+                str(path), custom_objects=objects, compile=False
+            )
     except SourceError:
         raise
     except Exception as error:  # Keras raises several kinds for what it cannot read
@@ -124,10 +125,8 @@ def _load(path: Path, options: ImportOptions, objects: dict[str, Any], fw: Frame
     return model
 
 
-def _explained(
-    path: Path, error: Exception, objects: dict[str, Any], framework: Framework
-) -> str:
-    unknown = _unknown_classes(path, objects, framework)
+def _explained(path: Path, error: Exception, objects: Objects, fw: Framework) -> str:
+    unknown = _unknown_classes(path, objects, fw)
     if unknown:
         names = ", ".join(f"'{layer}' of class {kind}" for layer, kind in unknown)
         return (
@@ -141,11 +140,8 @@ def _explained(
     return f"'{path}' cannot be loaded: {type(error).__name__}: {text}{hint}"
 
 
-def _unknown_classes(
-    path: Path, objects: dict[str, Any], framework: Framework
-) -> list[tuple[str, str]]:
+def _unknown_classes(path: Path, objects: Objects, fw: Framework) -> list[tuple[str, str]]:
     """Return (layer, class) of every layer of a file whose class is not known."""
-    config = _config(path)
     known = {*objects, "Functional", "Model", "Sequential"}
     found: list[tuple[str, str]] = []
 
@@ -158,12 +154,12 @@ def _unknown_classes(
         inner = node.get("config")
         for layer in inner.get("layers", []) if isinstance(inner, dict) else []:
             kind = str(layer.get("class_name", ""))
-            if kind not in known and not hasattr(framework.keras.layers, kind):
+            if kind not in known and not hasattr(fw.keras.layers, kind):
                 found.append((str(layer.get("config", {}).get("name", "")), kind))
         for value in node.values():
             visit(value)
 
-    visit(config)
+    visit(_config(path))
     return list(dict.fromkeys(found))
 
 
@@ -185,9 +181,9 @@ def _config(path: Path) -> Any:
 
 
 def _from_architecture(
-    path: Path, options: ImportOptions, objects: dict[str, Any], fw: Framework
+    path: Path, weights: str | None, objects: Objects, fw: Framework
 ) -> Any:
-    if options.weights is None:
+    if weights is None:
         raise SourceError(f"'{path}' holds an architecture only: {_WEIGHTS_HINT}")
     text = path.read_text(encoding="utf-8")
     try:
@@ -200,7 +196,7 @@ def _from_architecture(
         model = legacy.model_from_config(config, custom_objects=objects)
     else:
         model = fw.keras.models.model_from_json(text, custom_objects=objects)
-    _load_weights(model, options.weights)
+    _load_weights(model, weights)
     return model
 
 
@@ -217,9 +213,9 @@ def _load_weights(model: Any, weights: str) -> None:
         ) from error
 
 
-def _objects(framework: Framework, options: ImportOptions) -> dict[str, Any]:
+def _objects(framework: Framework, options: ImportOptions) -> Objects:
     """Return every class by the name that files use; the user's own take precedence."""
-    objects: dict[str, Any] = {}
+    objects: Objects = {}
     # By its path: in qkeras-v3 the attribute ``utils`` of the package is Keras' own module.
     utils = importlib.import_module("qkeras.utils")
     utils._add_supported_quantized_objects(objects)
@@ -228,23 +224,21 @@ def _objects(framework: Framework, options: ImportOptions) -> dict[str, Any]:
             objects[name] = getattr(framework.qkeras, name)
     own = getattr(framework.qkeras, "QDenseBatchnorm", None)
     objects["QDenseBatchnorm"] = dense_batchnorm(framework) if own is None else own
-    for name, value in list(objects.items()):
-        objects[f"qkeras>{name}"] = value
-    objects.update(options.custom_objects)
-    return objects
+    registered = {f"qkeras>{name}": value for name, value in objects.items()}
+    return {**objects, **registered, **options.custom_objects}
 
 
 @contextlib.contextmanager
 def _repaired(framework: Framework) -> Iterator[None]:
     """Let layers read back what they themselves wrote, while a file is loaded."""
     qkeras = framework.qkeras
+    repairs = [(qkeras.QActivation, _with_quantizer(qkeras))]
+    if framework.generation == 3:
+        held = [getattr(qkeras, name, None) for name in _FOLDED]
+        repairs = [(kind, _without_renorm) for kind in held if kind is not None]
     with contextlib.ExitStack() as stack:
-        if framework.generation == 2:
-            stack.enter_context(_reading(qkeras.QActivation, _with_quantizer(qkeras)))
-        else:
-            for name in _FOLDED:
-                if hasattr(qkeras, name):
-                    stack.enter_context(_reading(getattr(qkeras, name), _without_renorm))
+        for kind, repair in repairs:
+            stack.enter_context(_reading(kind, repair))
         yield
 
 

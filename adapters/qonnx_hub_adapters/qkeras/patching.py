@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from qonnx_hub_adapters.qkeras.expansion import check_expandable
 from qonnx_hub_adapters.qkeras.framework import Framework
 from qonnx_hub_adapters.qkeras.quantizers import (
     Description,
@@ -83,26 +84,22 @@ def find_sites(model: Any, sigmoid: str) -> tuple[list[QuantizerSlot], list[Gap]
     gaps: list[Gap] = []
     for path, layer in find_layers(model):
         for attribute, role, quantizer in _called_quantizers(layer):
+            called = quantizer
+            if type(layer).__name__ == "QAdaptiveActivation":
+                # This layer sets the factor to 1 before every call outside training.
+                called = copy.copy(quantizer)
+                object.__setattr__(called, "qnoise_factor", 1.0)
             try:
-                description = describe(_at_inference(layer, quantizer), sigmoid)
+                described = describe(called, sigmoid)
+                key = f"{path}/{role}"
+                site = QuantizerSlot(key, path, role, layer, attribute, quantizer, described)
+                if not site.is_constant:
+                    check_expandable(described)
             except UnreadableQuantizerError as error:
                 gaps.append(Gap(path, f"{role} quantizer {words(quantizer)}", str(error)))
                 continue
-            key = f"{path}/{role}"
-            sites.append(
-                QuantizerSlot(key, path, role, layer, attribute, quantizer, description)
-            )
+            sites.append(site)
     return sites, gaps
-
-
-def _at_inference(layer: Any, quantizer: Any) -> Any:
-    """Return the quantizer as a call at inference would find it."""
-    if type(layer).__name__ != "QAdaptiveActivation":
-        return quantizer
-    # This layer sets the factor to 1 before every call outside training.
-    twin = copy.copy(quantizer)
-    object.__setattr__(twin, "qnoise_factor", 1.0)
-    return twin
 
 
 def _called_quantizers(layer: Any) -> Iterator[tuple[str, str, Any]]:

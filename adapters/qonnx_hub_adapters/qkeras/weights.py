@@ -12,20 +12,7 @@ import math
 
 import numpy as np
 
-from qonnx_hub_adapters.qkeras.quantizers import (
-    Binary,
-    BinarySigmoid,
-    Description,
-    FixedPoint,
-    LinearQuantizer,
-    MuLaw,
-    PowerOfTwo,
-    Relu,
-    Sigmoid,
-    Tanh,
-    Ternary,
-    depends_on_data,
-)
+from qonnx_hub_adapters.qkeras import quantizers as qk
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize
 
@@ -41,7 +28,7 @@ class OffGridError(Exception):
 
 
 def store(
-    description: Description, given: Array, quantized: Array, scale: Array | None
+    description: qk.Description, given: Array, quantized: Array, scale: Array | None
 ) -> tuple[Array, Quantizer | None]:
     """Return the tensor to store and the quantizer of its grid.
 
@@ -75,7 +62,7 @@ def store(
     return snapped, quantizer
 
 
-def grid(description: Description, values: Array, scale: Array | None) -> Quantizer | None:
+def grid(description: qk.Description, values: Array, scale: Array | None) -> Quantizer | None:
     """Return the quantizer that leaves the quantized values as they are, if there is one.
 
     Args:
@@ -86,29 +73,29 @@ def grid(description: Description, values: Array, scale: Array | None) -> Quanti
     if getattr(description, "noise", 1.0) != 1.0:
         return None
     match description:
-        case FixedPoint():
+        case qk.FixedPoint():
             return _fixed_point(description, values, scale)
-        case LinearQuantizer():
+        case qk.LinearQuantizer():
             return _linear(description, values, scale)
-        case Binary():
+        case qk.Binary():
             return _binary(description, values, _factor(description, scale))
-        case Ternary():
+        case qk.Ternary():
             return integers(_positive(_factor(description, scale)), 2, narrow=True)
-        case Relu():
+        case qk.Relu():
             return relu_grid(description)
-        case Tanh():
+        case qk.Tanh():
             return tanh_grid(description)
-        case Sigmoid(bits=bits):
+        case qk.Sigmoid(bits=bits):
             return integers(number_of(2.0**-bits), bits, signed=False)
-        case PowerOfTwo():
+        case qk.PowerOfTwo():
             return power_of_two_grid(description)
-        case BinarySigmoid(two_sided=two_sided):
+        case qk.BinarySigmoid(two_sided=two_sided):
             return BipolarQuant(number_of(1.0)) if two_sided else _bit(number_of(1.0))
-        case MuLaw():
+        case qk.MuLaw():
             return None
 
 
-def relu_grid(q: Relu) -> IntQuant:
+def relu_grid(q: qk.Relu) -> IntQuant:
     """Return the grid of a quantized_relu; a slope above 1 needs more bits below zero."""
     codes = q.bits - int(q.slope != 0)
     step = np.exp2(q.integer - np.float32(codes)).astype(np.float32)
@@ -116,7 +103,7 @@ def relu_grid(q: Relu) -> IntQuant:
     return integers(step, q.bits + extra, signed=q.slope != 0)
 
 
-def tanh_grid(q: Tanh) -> IntQuant:
+def tanh_grid(q: qk.Tanh) -> IntQuant:
     """Return the grid of a quantized_tanh.
 
     The levels of one bit are -1 and 0, for which two bits are taken: a Quant of one signed bit
@@ -126,7 +113,7 @@ def tanh_grid(q: Tanh) -> IntQuant:
     return integers(number_of(2.0 ** (1 - q.bits)), max(q.bits, 2), narrow=narrow)
 
 
-def power_of_two_grid(description: PowerOfTwo) -> Quantizer:
+def power_of_two_grid(description: qk.PowerOfTwo) -> Quantizer:
     """Return a quantizer that leaves all powers of two of a range as they are."""
     signed = not description.relu or description.slope != 0
     lowest, highest = description.lowest, description.highest
@@ -178,19 +165,19 @@ def _positive(scale: Array) -> Array:
     return np.where(usable, magnitude, np.float32(1.0)).astype(np.float32)
 
 
-def _factor(description: Binary | Ternary | FixedPoint, scale: Array | None) -> Array:
-    if not depends_on_data(description):
+def _factor(description: qk.Binary | qk.Ternary | qk.FixedPoint, scale: Array | None) -> Array:
+    if not qk.depends_on_data(description):
         return np.asarray(description.alpha, dtype=np.float32)
     if scale is None:
         raise OffGridError("its scale was not recorded")
     return scale
 
 
-def _fixed_point(q: FixedPoint, values: Array, scale: Array | None) -> Quantizer:
+def _fixed_point(q: qk.FixedPoint, values: Array, scale: Array | None) -> Quantizer:
     unsigned = q.bits - int(q.keep_negative)
     step = np.exp2(q.integer - np.float32(unsigned)).astype(np.float32)
     factor = _factor(q, scale)
-    if depends_on_data(q):
+    if qk.depends_on_data(q):
         # One signed bit leaves the level 0 only; two bits hold it.
         return integers(_positive(factor * step), max(q.bits, 2), narrow=True)
     if unsigned == 0:
@@ -203,7 +190,7 @@ def _fixed_point(q: FixedPoint, values: Array, scale: Array | None) -> Quantizer
     return integers(_positive(factor * step), bits, signed=signed, narrow=narrow)
 
 
-def _linear(q: LinearQuantizer, values: Array, scale: Array | None) -> Quantizer:
+def _linear(q: qk.LinearQuantizer, values: Array, scale: Array | None) -> Quantizer:
     step = scale if q.auto else q.step
     if step is None:
         raise OffGridError("its scale was not recorded")
@@ -213,8 +200,8 @@ def _linear(q: LinearQuantizer, values: Array, scale: Array | None) -> Quantizer
     return integers(_positive(step), q.bits, signed=q.keep_negative, narrow=narrow)
 
 
-def _binary(q: Binary | FixedPoint, values: Array, factor: Array) -> Quantizer:
-    if isinstance(q, Binary) and q.use_01 and not np.any(factor < 0):
+def _binary(q: qk.Binary | qk.FixedPoint, values: Array, factor: Array) -> Quantizer:
+    if isinstance(q, qk.Binary) and q.use_01 and not np.any(factor < 0):
         return _bit(_positive(factor))
     if np.any(values == 0):
         # A channel of zeros has scale 0, which a bipolar quantizer cannot have.
