@@ -10,7 +10,7 @@ from qonnx_hub_adapters.qkeras.convolutions import flatten_convolutions, fuse_bi
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter, transpose_node
 from qonnx_hub_ir.graph.permutations import Perm
-from qonnx_hub_ir.graph.queries import Dims, dims, input_of
+from qonnx_hub_ir.graph.queries import Dims, attribute, dims, input_of
 from qonnx_hub_ir.graph.rewriting import bypass, replace_node
 from qonnx_hub_ir.passes import (
     DropUnused,
@@ -35,8 +35,8 @@ def mend_resize(model: Model) -> None:
     rounded half up.
     """
     for node in model.graph.all_nodes():
-        mode = node.attributes.get("coordinate_transformation_mode")
-        if node.op_type != "Resize" or mode is None or mode.value != _TF_NEAREST:
+        mode = attribute(node, "coordinate_transformation_mode", "")
+        if node.op_type != "Resize" or mode != _TF_NEAREST:
             continue
         scales = dialect.constant_value(input_of(node, 2))
         whole = scales is not None and scales.size and is_whole(scales) and scales.min() >= 1
@@ -73,7 +73,7 @@ def restore_transposes(model: Model) -> None:
     tf2onnx does the opposite, and the Reshape stands in the way of everything.
     """
     for node in list(model.graph):
-        source = node.inputs[0] if node.inputs else None
+        source = input_of(node, 0)
         if node.op_type != "Reshape" or source is None or source.shape is None:
             continue
         target = dialect.constant_value(node.inputs[1])

@@ -46,8 +46,7 @@ def require_installed() -> None:
     if not missing:
         return
     names = " and ".join([", ".join(missing[:-1]), missing[-1]] if missing[1:] else missing)
-    are = "are" if missing[1:] else "is"
-    them = "them" if missing[1:] else "it"
+    are, them = ("are", "them") if missing[1:] else ("is", "it")
     raise MissingDependencyError(
         f"adapter 'qkeras' needs {names}, which {are} not installed. "
         f"Install {them} with: {_EXTRAS}"

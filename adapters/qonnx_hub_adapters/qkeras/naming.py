@@ -24,11 +24,9 @@ def name_axes(model: Model) -> None:
     for value in model.graph.inputs:
         if value.shape is None:
             continue
-        dims: list[int | str] = []
-        for axis, dim in enumerate(value.shape):
-            own = BATCH if axis == 0 else f"{value.name}_{axis}"
-            dims.append(dim if isinstance(dim, int) else own)
-        value.shape = onnx_ir.Shape(dims)
+        names = [BATCH, *(f"{value.name}_{axis}" for axis in range(1, len(value.shape)))]
+        sizes = zip(value.shape, names, strict=False)
+        value.shape = onnx_ir.Shape([n if isinstance(n, int) else name for n, name in sizes])
     for node in model.graph.all_nodes():
         for value in node.outputs:
             value.shape = None
@@ -122,18 +120,12 @@ def _constant_names(graph: Graph, kept: Collection[str]) -> list[tuple[Value, st
     taken = {str(value.name) for value in graph.inputs} | set(kept)
     values: list[tuple[Value, str]] = []
     for value in graph.initializers.values():
-        uses = sorted(
-            (str(usage.node.name), usage.idx) for usage in value.uses() if usage.node.graph
-        )
+        uses = [use for use in value.uses() if use.node.graph]
         if value.name in kept or not uses:
             continue
-        stem = f"{uses[0][0]}_{_parameter(value, uses[0][1])}"
-        values.append((value, free_name(stem, taken)))
+        first = min(uses, key=lambda use: (str(use.node.name), use.idx))
+        label = f"input{first.idx}"
+        if dialect.is_quantizer(first.node):
+            label = dialect.input_names(first.node)[first.idx].replace(" ", "_")
+        values.append((value, free_name(f"{first.node.name}_{label}", taken)))
     return values
-
-
-def _parameter(value: Value, index: int) -> str:
-    node = next(iter(value.uses())).node
-    if dialect.is_quantizer(node):
-        return dialect.input_names(node)[index].replace(" ", "_")
-    return f"input{index}"

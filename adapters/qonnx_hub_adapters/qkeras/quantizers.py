@@ -291,11 +291,9 @@ def _noise(q: Any) -> float:
 
 
 def _alpha(q: Any) -> Alpha:
-    if q.alpha is None:
-        return np.array(1.0, dtype=np.float32)
     if isinstance(q.alpha, str):
         return q.alpha
-    return number(q.alpha)
+    return number(1.0 if q.alpha is None else q.alpha)
 
 
 def _of_fixed_range(q: Any) -> dict[str, Any]:

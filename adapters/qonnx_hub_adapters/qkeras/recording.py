@@ -75,8 +75,8 @@ def _run_on_zeros(
             raise
         except Exception as failure:  # a layer raises whatever its framework raises
             error = failure
-            continue
-        return
+        else:
+            return
     shapes = ", ".join(str(tuple(spec.shape)) for spec in signature)
     raise SourceError(
         f"model '{model.name}' fails on zeros of shape {shapes}: {error}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class Placement:
     @property
     def taps(self) -> int:
         """Elements of one window."""
-        return int(np.prod(self.kernel, dtype=np.int64))
+        return math.prod(self.kernel)
 
     def axis_slice(self, axis: int, tap: int, first: int, last: int) -> slice:
         """Return what ``tap`` reads of the padded input for windows before ``last``."""
