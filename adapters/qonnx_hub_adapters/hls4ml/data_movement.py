@@ -69,9 +69,9 @@ def _flattened(context: Context, term: Term, shape: tuple[int, ...]) -> Term:
         return replace(made, order=None)
     places = np.arange(np.prod(term.shape), dtype=np.int64)
     order = term.order
-    if order is None and not term.is_in_order():
+    if order is None:
         sources = places.reshape(term.shape).transpose(permutations.inverse(term.axes))
-        order = sources.reshape(-1)
+        order = None if np.array_equal(sources.reshape(-1), places) else sources.reshape(-1)
     channels = places % term.stored_shape()[-1]
     return replace(made, order=order, steps=tuple(s.moved(channels) for s in term.steps))
 
