@@ -16,14 +16,14 @@ from qonnx_hub.equivalence.check import check_sides
 from qonnx_hub.equivalence.comparison.compare import Tolerance, Verdict
 from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
-    GeneratedInputs,
     GivenInputs,
     InputSource,
     file_batch,
     run_length,
 )
-from qonnx_hub.equivalence.inputs.boundary import Coverage, search_boundaries
+from qonnx_hub.equivalence.inputs.coverage import Coverage
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.options import LEVELS, CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.recorded import (
@@ -170,14 +170,11 @@ def _inputs(
             "recorded tensors can only be checked with the inputs that they were recorded "
             "with; give those inputs"
         )
-    source = GeneratedInputs(model, options.samples, options.seed, options.ranges, length)
-    if not options.boundary or options.level == "output":
-        return source, ()
-    feeds, coverage = search_boundaries(model, source.feeds(0), options.seed)
-    if feeds is None:
-        return source, coverage
-    beside = GivenInputs(feeds, length, "thresholds of inner quantizers")
-    return ChainedInputs((source, beside)), coverage
+    steer = options.boundary and options.level != "output"
+    found = find_inputs(
+        model, options.samples, options.seed, options.ranges, length, steer=steer
+    )
+    return found.source, found.coverage.quantizers
 
 
 def _prove(a: Runner, b: Runner, source: InputSource, options: CheckOptions) -> CheckResult:

@@ -14,22 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.graph_slices import source_layer, work_per_sample
-from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch, take_samples
+from qonnx_hub.equivalence.graph_slices import work_per_sample
+from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
+from qonnx_hub.equivalence.inputs.meter import WatchedQuantizer, watched_quantizers
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError
-from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.queries import known, quantizers
-from qonnx_hub_ir.quantizers import (
-    Array,
-    BipolarQuant,
-    IntQuant,
-    integer_bounds,
-    is_bipolar,
-    single_value,
-)
-from qonnx_hub_ir.semantics import quantize_to_integers
+from qonnx_hub_ir.quantizers import Array
 
 _MOST_LINES = 48
 _FEWEST_LINES = 4
@@ -37,55 +28,11 @@ _POINTS = 5
 _HALVINGS = 24
 _FEWEST_HALVINGS = 8
 _PER_LAYER = 12
-_MOST_BITS = 24
-"""Wider quantizers are as good as floats: nobody looks for their thresholds."""
-
 _WORK = 1 << 28
 """Elements that all runs of a search together may compute; see :func:`work_per_sample`."""
 
 _NODE = 40
 """Elements per sample that a node costs by being called, whatever it computes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How many thresholds of a quantizer the inputs met on both sides.
-
-    Attributes:
-        layer: Name of its layer.
-        exercised: Thresholds with two inputs so close that nothing lies between them, or next
-            to it, one on each side.
-        reached: Thresholds with inputs on both sides.
-        total: All thresholds of the quantizer.
-    """
-
-    layer: str
-    exercised: int
-    reached: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class _SteeredQuantizer:
-    """A quantizer whose thresholds are looked for.
-
-    Attributes:
-        name: Name of its source layer.
-        reads: Name of the value it quantizes.
-        quant: What it does.
-        gap: Distance of neighbouring codes.
-        total: Its thresholds.
-    """
-
-    name: str
-    reads: str
-    quant: IntQuant | BipolarQuant
-    gap: int
-    total: int
-
-    def codes(self, x: Array) -> Array:
-        """Return the codes of values, one row per sample."""
-        return quantize_to_integers(np.nan_to_num(x), self.quant).reshape(len(x), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +48,7 @@ class _Target:
 
 def search_boundaries(
     model: Model, feeds: Feeds, seed: int = 0
-) -> tuple[dict[str, Array] | None, tuple[Coverage, ...]]:
+) -> tuple[dict[str, Array] | None, tuple[int, ...]]:
     """Return inputs beside thresholds of inner quantizers, and how many were met.
 
     Args:
@@ -110,25 +57,22 @@ def search_boundaries(
         seed: Chooses the elements that are followed.
 
     Returns:
-        (inputs, coverage): the inputs are ``None`` where there is nothing to steer: no float
+        (inputs, exercised): the inputs are ``None`` where there is nothing to steer: no float
         input, no inner quantizer with known parameters, samples that cannot be told apart, or
-        a model too large to be run so often. The coverage counts ``feeds`` as well.
+        a model too large to be run so often. ``exercised`` holds, in the order of
+        :func:`watched_quantizers`, how many thresholds have inputs right beside them.
     """
-    layers = _steered_quantizers(model)
+    layers = watched_quantizers(model)
     samples = min((len(x) for x in feeds.values() if x.ndim), default=0)
     lines = min(_MOST_LINES, batch_length(model))
     floats = [name for name, x in feeds.items() if x.dtype.kind == "f" and x.ndim]
     if file_batch(model) != 1 or samples < 2 or not layers:
         return None, ()
-    search = _Search(model, feeds, layers, floats)
-    try:
-        before = search.codes(take_samples(feeds, slice(_MOST_LINES)))
-    except HubError:
-        return None, ()
     work = work_per_sample(model) + _NODE * len(model.graph)
     runs = _WORK // work // len(layers)
     if lines < _FEWEST_LINES or not floats or runs < _FEWEST_HALVINGS:
-        return None, _coverage(layers, [before], [])
+        return None, ()
+    search = _Search(model, feeds, layers, floats)
     search.halvings = min(_HALVINGS, runs)
     per_layer = max(runs // _HALVINGS, 1)
     rng = np.random.default_rng(seed)
@@ -139,40 +83,21 @@ def search_boundaries(
     except HubError:
         found = []
     if not found:
-        return None, _coverage(layers, [before], [])
+        return None, ()
     joined = {name: np.concatenate([part[name] for part in found]) for name in feeds}
-    return joined, _coverage(layers, [before, *codes], codes)
-
-
-def _steered_quantizers(model: Model) -> list[_SteeredQuantizer]:
-    dynamic = facts_of(model).dynamic
-    found = []
-    for node in quantizers(model):
-        value, quant = node.inputs[0], known(node)
-        if quant is None or value is None or value.name not in dynamic:
-            continue
-        gap, total = 2, 1
-        if isinstance(quant, IntQuant) and not is_bipolar(quant):
-            bits = single_value(quant.bits)
-            if bits is None or bits > _MOST_BITS:
-                continue
-            low, high = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
-            gap, total = 1, int(high - low)
-        name = source_layer(node)
-        found.append(_SteeredQuantizer(name, str(value.name), quant, gap, total))
-    return found
+    return joined, _exercised(layers, codes)
 
 
 class _Search:
     def __init__(
-        self, model: Model, feeds: Feeds, layers: list[_SteeredQuantizer], floats: list[str]
+        self, model: Model, feeds: Feeds, layers: list[WatchedQuantizer], floats: list[str]
     ) -> None:
         self.feeds = feeds
         self.layers = layers
         self.floats = floats
         self.halvings = _HALVINGS
         self.inputs = {str(v.name) for v in model.graph.inputs}
-        names = list(dict.fromkeys(x.reads for x in layers if x.reads not in self.inputs))
+        names = [n for n in dict.fromkeys(x.source for x in layers) if n not in self.inputs]
         self.session = Session(model, outputs=names) if names else None
 
     def codes(self, feeds: Feeds) -> list[Array]:
@@ -188,7 +113,7 @@ class _Search:
         """Return what every layer quantizes, the first axis over samples."""
         samples = max(len(x) for x in feeds.values() if x.ndim)
         values = self.session.run(feeds) if self.session is not None else {}
-        read = [values.get(x.reads, feeds.get(x.reads)) for x in self.layers]
+        read = [values.get(x.source, feeds.get(x.source)) for x in self.layers]
         found = [x for x in read if x is not None and x.ndim and len(x) == samples]
         if len(found) < len(read) or any(x.dtype.kind != "f" for x in found):
             raise ExecutionError("what a quantizer reads has no axis over samples")
@@ -252,20 +177,18 @@ class _Search:
         return np.array(own, dtype=np.int64)
 
 
-def _coverage(
-    layers: list[_SteeredQuantizer], seen: list[list[Array]], pairs: list[list[Array]]
-) -> tuple[Coverage, ...]:
-    """Return how many thresholds have codes on both sides, in all inputs and in pairs.
+def _exercised(layers: list[WatchedQuantizer], pairs: list[list[Array]]) -> tuple[int, ...]:
+    """Return how many thresholds the inputs of pairs have on both sides.
 
     ``pairs`` holds the codes before and after the changes, in turn.
     """
-    rows = []
+    counts = []
     for k, layer in enumerate(layers):
-        codes = np.unique(np.concatenate([np.unique(part[k]) for part in seen]))
         crossed: set[int] = set()
         for before, after in zip(pairs[::2], pairs[1::2], strict=True):
             low, high = np.minimum(before[k], after[k]), np.maximum(before[k], after[k])
-            crossed.update(np.unique(low[high > low]).tolist())
-        reached = int(np.count_nonzero(np.diff(codes) == layer.gap))
-        rows.append(Coverage(layer.name, min(len(crossed), layer.total), reached, layer.total))
-    return tuple(rows)
+            moved = high > low
+            apart = layer.bands(low[moved]) < layer.bands(high[moved])
+            crossed.update(np.unique(layer.bands(low[moved][apart])).tolist())
+        counts.append(len(crossed))
+    return tuple(counts)

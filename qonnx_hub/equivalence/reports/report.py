@@ -17,7 +17,7 @@ from qonnx_hub.equivalence.comparison.batched import Score
 from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
-from qonnx_hub.equivalence.inputs.boundary import Coverage
+from qonnx_hub.equivalence.inputs.coverage import Coverage
 from qonnx_hub.equivalence.reports.html import render_page
 from qonnx_hub.equivalence.reports.text import render_text
 from qonnx_hub.io.atomic import write_text

@@ -11,6 +11,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     read_batches,
 )
 from qonnx_hub.equivalence.inputs.boundary import search_boundaries
+from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub_ir.errors import UsageError
 
 
@@ -106,14 +107,12 @@ def test_inputs_that_show_nothing_are_refused(arrays, words):
 
 
 def test_thresholds_of_inner_quantizers_are_met_from_both_sides(model):
-    feeds = GeneratedInputs(model, 32).feeds(0)
-    found, coverage = search_boundaries(model, feeds)
-    assert found is not None
-    by_layer = {row.layer: row for row in coverage}
+    coverage = find_inputs(model, 32).coverage
+    by_layer = {row.layer: row for row in coverage.quantizers}
     assert set(by_layer) == {"in", "act1", "act2"}
     # 4 bits unsigned have 15 thresholds, 6 bits signed have 63.
     assert [by_layer[n].total for n in ("in", "act1", "act2")] == [63, 15, 15]
-    assert all(row.exercised >= 8 for row in coverage)
+    assert all(row.exercised >= 8 for row in coverage.quantizers)
 
 
 def test_pairs_of_steered_inputs_are_as_close_as_floats_go(model):
