@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
+from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS
 from qonnx_hub.equivalence.proof.step_functions import Mismatch
 from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub_ir.quantizers import Array
@@ -55,6 +57,27 @@ class Counterexample:
     value_b: float
 
 
+class ProofOutcome(str, Enum):
+    """How a proof ended.
+
+    Attributes:
+        PROVEN: Every output is equal, for the inputs that the certificate names.
+        REFUTED: A piece of one model and its counterpart differ on a value that is named;
+            whether an input of the models can bring that value about is not said.
+        UNMATCHED: Some piece has no counterpart, or could not be decided.
+        OUT_OF_TIME: Some piece was not compared within the time given; none is refuted.
+    """
+
+    PROVEN = "proven"
+    REFUTED = "refuted"
+    UNMATCHED = "unmatched"
+    OUT_OF_TIME = "out of time"
+
+    def __str__(self) -> str:
+        """Return the words."""
+        return self.value
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What was proven about two models, and what it rests on.
@@ -65,7 +88,10 @@ class Certificate:
         quantizers: The pairs of quantizers that were compared.
         assumptions: What the proof takes for granted.
         unmatched: What has no counterpart, or could not be decided, and why.
-        counterexample: Where they part, if they were found to.
+        counterexample: The first piece that is refuted, and where it parts.
+        late: Values that were not compared, for want of time.
+        seconds: The time that was given.
+        inputs: For which inputs the outputs are proven equal; empty if not proven.
     """
 
     proven: bool
@@ -74,6 +100,18 @@ class Certificate:
     assumptions: tuple[str, ...]
     unmatched: tuple[str, ...]
     counterexample: Counterexample | None = None
+    late: tuple[str, ...] = ()
+    seconds: float = DEFAULT_SECONDS
+    inputs: str = ""
+
+    @property
+    def outcome(self) -> ProofOutcome:
+        """How the proof ended."""
+        if self.proven:
+            return ProofOutcome.PROVEN
+        if self.counterexample is not None:
+            return ProofOutcome.REFUTED
+        return ProofOutcome.OUT_OF_TIME if self.late else ProofOutcome.UNMATCHED
 
     def __bool__(self) -> bool:
         """Return whether equality was proven."""
@@ -81,7 +119,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the certificate as plain data, fit for JSON."""
-        data = asdict(self)
+        data = {"outcome": self.outcome.value, **asdict(self)}
         for proof in data["quantizers"]:
             proof.update(a=proof.pop("name_a"), b=proof.pop("name_b"))
         if self.counterexample is not None and self.counterexample.feeds is not None:

@@ -26,6 +26,7 @@ class Findings:
         respelled: Operators that were taken for others: "Gemm as MatMul".
         supposed: Values of the second model that are only supposed to have a counterpart.
         taken: Nodes of the first model that have one.
+        late: What was not compared, for want of time.
         margins: Whether an enclosure rests on the accuracy of a logarithm.
     """
 
@@ -36,6 +37,7 @@ class Findings:
     respelled: set[str] = field(default_factory=set)
     supposed: set[Value] = field(default_factory=set)
     taken: set[Node] = field(default_factory=set)
+    late: list[str] = field(default_factory=list)
     margins: bool = False
 
     def record(

@@ -17,6 +17,7 @@ from qonnx_hub.equivalence.proof.canonical_forms import (
     is_transparent,
     leaves_nan_out,
 )
+from qonnx_hub.equivalence.proof.deadline import Deadline
 from qonnx_hub.equivalence.proof.findings import Findings
 from qonnx_hub.equivalence.proof.intervals import is_coarse
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
@@ -73,15 +74,17 @@ class GraphMatching:
         findings: What the last walk found.
     """
 
-    def __init__(self, a: ProofModel, b: ProofModel) -> None:
+    def __init__(self, a: ProofModel, b: ProofModel, deadline: Deadline) -> None:
         """Start with nothing known.
 
         Args:
             a: The first model.
             b: The second model, with as many inputs and outputs.
+            deadline: After that, functions are no longer compared.
         """
         # What a walk finds starts afresh with each; comparisons are kept.
         self.a, self.b = a, b
+        self._deadline = deadline
         self._outcomes: dict[FunctionPair, ScalarComparison | None] = {}
         self._merges: dict[Value, Value] = {}
         self._needed = _ancestors(b.model)
@@ -217,6 +220,9 @@ class GraphMatching:
     def _is_equal(self, pair: FunctionPair) -> bool:
         """Return whether both functions quantize and are proven equal."""
         if pair not in self._outcomes:
+            if self._deadline.passed():
+                self._note_late(pair.other)
+                return False
             self._outcomes[pair] = None
             compared = self._scalar_functions(pair)
             if (
@@ -225,9 +231,15 @@ class GraphMatching:
                 and compared[1].is_coarse()
                 and difference_on_probes(*compared) is None
             ):
-                self._outcomes[pair] = compare_functions(*compared)
+                self._outcomes[pair] = compare_functions(*compared, self._deadline)
         outcome = self._outcomes[pair]
+        if outcome is not None and outcome.late:
+            self._note_late(pair.other)
         return outcome is not None and outcome.equal
+
+    def _note_late(self, value: Value) -> None:
+        if value.name not in self.findings.late:
+            self.findings.late.append(str(value.name))
 
     def _note_equal(self, pair: FunctionPair) -> None:
         compared, outcome = self._scalar_functions(pair), self._outcomes[pair]
@@ -264,6 +276,9 @@ class GraphMatching:
         Returns:
             Whether there is one; the node's inputs then have the numbers of that node's.
         """
+        if self._deadline.passed():
+            self._note_late(node.outputs[0])
+            return False
         signature = self.b.signature(node)
         orders: list[Sequence[Value | None]] = [node.inputs]
         if operators.is_commutative(node) and len(node.inputs) == 2:
@@ -365,11 +380,16 @@ class GraphMatching:
 
     def _report_functions(self, one: Value, other: Value) -> None:
         pair = self._common(one, other)
-        assert pair is not None
-        compared = self._scalar_functions(pair)
-        assert compared is not None
-        outcome = compare_functions(*compared)
+        compared = None if pair is None else self._scalar_functions(pair)
+        if pair is None or compared is None:
+            # They had a common start before another input of the node was settled.
+            self.findings.supposed.add(other)
+            self.findings.unmatched.append(f"'{other.name}' has no counterpart")
+            return
+        outcome = compare_functions(*compared, self._deadline)
         self._outcomes[pair] = outcome
+        if outcome.late:
+            self._note_late(other)
         if outcome.equal:
             self._note_equal(pair)
             return

@@ -17,6 +17,7 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.proof.certificate import Certificate
 from qonnx_hub.equivalence.proof.counterexamples import find_feeds
+from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS, Deadline
 from qonnx_hub.equivalence.proof.graph_matching import GraphMatching, paired
 from qonnx_hub.equivalence.proof.intervals import LOG_ULPS
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
@@ -24,7 +25,9 @@ from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis.value_ranges import prepared
 
 
-def prove_models(a: Model, b: Model) -> Certificate:
+def prove_models(
+    a: Model, b: Model, *, seconds: float = DEFAULT_SECONDS, search: bool = True
+) -> Certificate:
     """Return whether two models compute equal outputs from equal inputs, with the evidence.
 
     Inputs and outputs are matched by name where both models have the same names, otherwise by
@@ -33,6 +36,16 @@ def prove_models(a: Model, b: Model) -> Certificate:
     Args:
         a: An IR model: the reference.
         b: Another IR model.
+        seconds: How long pieces may be compared; what is not compared by then is listed as
+            late. Reading the models and computing their constants is not counted.
+        search: Look for an input of the whole models that shows a refuted piece.
+
+    Returns:
+        The certificate; its ``outcome`` is proven, refuted, unmatched or out of time::
+
+            found = prove_models(a, b, seconds=2.0, search=False)
+            if found.outcome is ProofOutcome.REFUTED:
+                print(found.counterexample.layer)
 
     Raises:
         UnsupportedGraphError: Operators that nothing can run; all of them are listed.
@@ -41,9 +54,10 @@ def prove_models(a: Model, b: Model) -> Certificate:
     reason = _different_interface(a, b)
     if reason:
         return Certificate(False, 0, (), (), (reason,))
-    certificate = _certify(ProofModel(prepared(a)), ProofModel(prepared(b)))
+    first, second = ProofModel(prepared(a)), ProofModel(prepared(b))
+    certificate = _certify(first, second, Deadline(seconds))
     found = certificate.counterexample
-    if found is None:
+    if found is None or not search:
         return certificate
     return replace(certificate, counterexample=replace(found, feeds=find_feeds(a, b)))
 
@@ -74,29 +88,42 @@ def _shapes_agree(one: Value, other: Value) -> bool:
     )
 
 
-def _certify(a: ProofModel, b: ProofModel) -> Certificate:
-    matching = GraphMatching(a, b)
+def _certify(a: ProofModel, b: ProofModel, deadline: Deadline) -> Certificate:
+    matching = GraphMatching(a, b, deadline)
     # Two values of one model that are found equal may make more of the other model match.
     while matching.walk():
         pass
     found = matching.findings
+    proven = not any(value in found.supposed for value in b.model.graph.outputs)
     return Certificate(
-        proven=not any(value in found.supposed for value in b.model.graph.outputs),
+        proven=proven,
         matched=matching.count_matched(),
         quantizers=tuple(found.proofs.values()),
         assumptions=tuple(_assumptions(matching)),
         unmatched=tuple(found.unmatched),
         counterexample=found.counterexample,
+        late=tuple(found.late),
+        seconds=deadline.seconds,
+        inputs=_proven_inputs(matching) if proven else "",
     )
+
+
+def _proven_inputs(matching: GraphMatching) -> str:
+    names = _differ_on_nan(matching)
+    return f"every input on which no NaN reaches {names}" if names else "every input"
+
+
+def _differ_on_nan(matching: GraphMatching) -> str:
+    proofs = matching.findings.proofs.values()
+    return ", ".join(f"'{proof.name_b}'" for proof in proofs if not proof.nan_equal)
 
 
 def _assumptions(matching: GraphMatching) -> Iterator[str]:
     found = matching.findings
     yield "the operators that both models share are computed by the same kernels"
     yield "inputs have the shapes that the models declare"
-    on_nan = [f"'{proof.name_b}'" for proof in found.proofs.values() if not proof.nan_equal]
-    if on_nan:
-        names = ", ".join(on_nan)
+    names = _differ_on_nan(matching)
+    if names:
         yield f"no NaN reaches or arises in these quantizers, which differ on it: {names}"
     telling = {node.op_type for node in matching.b.nodes() if _may_tell(node, matching.b)}
     for claim, operators_named in (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from qonnx_hub.equivalence.proof.deadline import Deadline
 from qonnx_hub.equivalence.proof.intervals import Enclosure
 from qonnx_hub.equivalence.proof.scalar_functions import ScalarFunction
 from qonnx_hub.equivalence.proof.step_functions import (
@@ -37,12 +38,14 @@ class ScalarComparison:
         difference: An input on which they part; ``None`` where none is known.
         nan_equal: Whether they make the same of NaN.
         doubt: Why equality is not proven although no difference is known; empty otherwise.
+        late: Whether that is for want of time.
     """
 
     thresholds: int = 0
     difference: Mismatch | None = None
     nan_equal: bool = True
     doubt: str = ""
+    late: bool = False
 
     @property
     def equal(self) -> bool:
@@ -67,7 +70,9 @@ def difference_on_probes(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> Mi
     return Mismatch(float(probes[place]), float(value_f), float(value_g), channel)
 
 
-def compare_functions(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> ScalarComparison:
+def compare_functions(
+    f: ScalarFunction, g: ScalarFunction, dtype: Any, deadline: Deadline | None = None
+) -> ScalarComparison:
     """Return whether two functions are equal on every float, with the proof's size.
 
     Their tables are found by bisection and compared. Then the enclosures of both show, segment
@@ -78,14 +83,17 @@ def compare_functions(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> Scala
         f: The first function.
         g: The second one, over the same layout.
         dtype: Type of the input.
+        deadline: When to give up.
     """
+    deadline = deadline or Deadline()
     if not f.is_coarse() or not g.is_coarse():
         return _unlisted(f, g, dtype, "one of the functions does not quantize")
     try:
-        table = find_steps(f, f.channels, dtype)
-        other = find_steps(g, g.channels, dtype)
+        table = find_steps(f, f.channels, dtype, deadline=deadline)
+        other = find_steps(g, g.channels, dtype, deadline=deadline)
     except TooManyLevelsError as error:
-        return _unlisted(f, g, dtype, str(error))
+        found = _unlisted(f, g, dtype, str(error))
+        return replace(found, late=deadline.passed() and found.difference is None)
     nan_equal = not bool(np.any(differs(table.at_nan, other.at_nan)))
     difference = first_difference(table, other)
     if difference is not None:
@@ -93,8 +101,9 @@ def compare_functions(f: ScalarFunction, g: ScalarFunction, dtype: Any) -> Scala
         rows = np.full((f.channels, 1), difference.input, dtype=dtype)
         if differs(f(rows), g(rows))[difference.channel, 0]:
             return ScalarComparison(table.count, difference, nan_equal)
-    difference, doubt = _confirm(f, g, table)
-    return ScalarComparison(table.count, difference, nan_equal, doubt)
+    difference, doubt = _confirm(f, g, table, deadline)
+    late = bool(doubt) and deadline.passed()
+    return ScalarComparison(table.count, difference, nan_equal, doubt, late)
 
 
 def _unlisted(
@@ -106,7 +115,7 @@ def _unlisted(
 
 
 def _confirm(
-    f: ScalarFunction, g: ScalarFunction, table: StepFunction
+    f: ScalarFunction, g: ScalarFunction, table: StepFunction, deadline: Deadline
 ) -> tuple[Mismatch | None, str]:
     """Return a difference inside of the table's segments, or why there may be one."""
     channel, low, high = table.channel, table.start, table.stops()
@@ -114,6 +123,8 @@ def _confirm(
     while channel.size:
         open_ = np.zeros(channel.size, dtype=np.bool_)
         for start in range(0, channel.size, _CHUNK):
+            if deadline.passed():
+                return None, f"not every interval was decided within {deadline.seconds:g} s"
             part = slice(start, start + _CHUNK)
             found = _look(f, g, channel[part], low[part], high[part], table.dtype)
             if isinstance(found, Mismatch):

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub.equivalence.proof.deadline import Deadline
 from qonnx_hub_ir.errors import TooManyLevelsError
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.thresholds import key_range, values_of
@@ -98,6 +99,7 @@ def find_steps(
     dtype: Any = np.float32,
     *,
     limit: int = MOST_SEGMENTS,
+    deadline: Deadline | None = None,
 ) -> StepFunction:
     """Return the table of a function that is monotone on each side of zero.
 
@@ -109,16 +111,18 @@ def find_steps(
         channels: How many channels it has.
         dtype: float16, float32 or float64: type of its input.
         limit: Most segments to look for, of all channels together.
+        deadline: When to give up.
 
     Raises:
-        TooManyLevelsError: There are more.
+        TooManyLevelsError: There are more, or the time is over.
     """
     lowest, highest = key_range(dtype)
     ends = np.array([lowest, -1, 0, highest], dtype=np.int64)
     special = values_of(ends, dtype)
     fixed = np.concatenate([special, np.array([np.nan], dtype=dtype)])
     answers = function(np.broadcast_to(fixed, (channels, fixed.size)).copy())
-    found = _bisect(function, channels, ends, answers[:, :4], dtype, limit)
+    bounds = limit, deadline or Deadline()
+    found = _bisect(function, channels, ends, answers[:, :4], dtype, bounds)
     every = np.arange(channels, dtype=np.int64)
     first = (every, np.full(channels, lowest, dtype=np.int64), answers[:, 0])
     channel, start, level = (np.concatenate(pair) for pair in zip(first, found, strict=True))
@@ -134,9 +138,15 @@ def find_steps(
 
 
 def _bisect(
-    function: Function, channels: int, ends: Array, answers: Array, dtype: Any, limit: int
+    function: Function,
+    channels: int,
+    ends: Array,
+    answers: Array,
+    dtype: Any,
+    bounds: tuple[int, Deadline],
 ) -> tuple[Array, Array, Array]:
     """Return channel, key and new level of every change between the ends."""
+    limit, deadline = bounds
     pieces = len(ends) - 1
     channel = np.repeat(np.arange(channels, dtype=np.int64), pieces)
     low, high = np.tile(ends[:-1], channels), np.tile(ends[1:], channels)
@@ -151,6 +161,8 @@ def _bisect(
             raise TooManyLevelsError(
                 f"more than {limit} thresholds in {channels} channels: not enumerated"
             )
+        if deadline.passed():
+            raise TooManyLevelsError(f"not enumerated within {deadline.seconds:g} s")
         near = high - low == 1
         found.append((channel[near], high[near], at_high[near]))
         channel, low, high, at_low, at_high = (
