@@ -43,10 +43,19 @@ class Gap:
     reason: str
     remedy: str = ""
 
+    @property
+    def place(self) -> str:
+        """How messages call the node."""
+        return f"{self.op} '{self.node}'"
+
+    @property
+    def words(self) -> str:
+        """The reason, and the remedy where there is one."""
+        return f"{self.reason} ({self.remedy})" if self.remedy else self.reason
+
     def __str__(self) -> str:
         """Return the gap as one line."""
-        tail = f" ({self.remedy})" if self.remedy else ""
-        return f"{self.op} '{self.node}': {self.reason}{tail}"
+        return f"{self.place}: {self.words}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +70,36 @@ class Issue:
     where: str
     rule: str
 
+    @property
+    def place(self) -> str:
+        """How messages call the node or value."""
+        return self.where
+
+    @property
+    def words(self) -> str:
+        """The rule."""
+        return self.rule
+
     def __str__(self) -> str:
         """Return the issue as one line."""
-        return f"{self.where}: {self.rule}"
+        return f"{self.place}: {self.words}"
+
+
+MOST_PLACES = 20
+"""Nodes and values that a message lists; of more, it says how many."""
+
+
+def _listed(message: str, reasons: Sequence[Gap | Issue]) -> str:
+    """Return a message with its reasons below, one line for each node."""
+    places: dict[str, list[str]] = {}
+    for reason in reasons:
+        words = places.setdefault(reason.place, [])
+        if reason.words not in words:
+            words.append(reason.words)
+    lines = [f"  - {place}: {'; '.join(words)}" for place, words in places.items()]
+    more = len(lines) - MOST_PLACES
+    tail = [f"  - and {more} more nodes"] if more > 0 else []
+    return "\n".join([message, *lines[:MOST_PLACES], *tail])
 
 
 class HubError(Exception):
@@ -98,8 +134,7 @@ class UnsupportedGraphError(HubError):
     """
 
     def __init__(self, message: str, gaps: Sequence[Gap] = ()) -> None:
-        lines = [message, *(f"  - {gap}" for gap in gaps)]
-        super().__init__("\n".join(lines))
+        super().__init__(_listed(message, gaps))
         self.gaps = tuple(gaps)
 
 
@@ -115,8 +150,7 @@ class InvalidModelError(HubError):
     """
 
     def __init__(self, message: str, issues: Sequence[Issue] = ()) -> None:
-        lines = [message, *(f"  - {issue}" for issue in issues)]
-        super().__init__("\n".join(lines))
+        super().__init__(_listed(message, issues))
         self.issues = tuple(issues)
 
 
@@ -138,6 +172,15 @@ class PassError(HubError):
 
 class ExecutionError(HubError):
     """A node failed while running; the message names node, operator and shapes."""
+
+
+def reasons_of(error: BaseException) -> tuple[Gap | Issue, ...]:
+    """Return every reason of an error, or of the one that it was raised from."""
+    if isinstance(error, UnsupportedGraphError):
+        return error.gaps
+    if isinstance(error, InvalidModelError):
+        return error.issues
+    return () if error.__cause__ is None else reasons_of(error.__cause__)
 
 
 def failure(node: str, args: Sequence[Any], error: Exception) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import sys
+import traceback as python_traceback
 
 import typer
 
@@ -20,10 +22,12 @@ from qonnx_hub.cli import (
     view,
     zoo,
 )
+from qonnx_hub.cli.errors import exit_code, message_of, recorded
 
-EXIT_CODES = """Exit codes: 0 done or equal; 1 models differ; 2 wrong usage; 3 input
-unreadable or unsupported; 4 not exact and not allowed; 5 a framework is not installed; 130
-interrupted."""
+EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
+something; 2 wrong usage, or a path that cannot be read or written; 3 input unreadable or
+unsupported; 4 not exact and not allowed; 5 a framework is not installed; 70 a defect of this
+program; 130 interrupted; 141 the reader of the output went away."""
 
 app = typer.Typer(
     name="qonnx-hub",
@@ -35,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (convert, transform, check, run, inspect, lint, cost, diff, view, formats):
-    app.command(name=module.__name__.rpartition(".")[2])(module.command)
+    app.command(name=module.__name__.rpartition(".")[2])(recorded(module.command))
 app.add_typer(zoo.app, name="zoo")
 
 
@@ -56,6 +60,9 @@ def _options(
         is_eager=True,
         help="Print the version and stop.",
     ),
+    traceback: bool = typer.Option(
+        False, "--traceback", help="Of an error, show where in the program it came up."
+    ),
 ) -> None:
     """Take the options that stand before a verb."""
 
@@ -65,16 +72,20 @@ def main() -> None:
     # Graphs are many small objects that stay: looking for garbage as often as by default takes
     # half of the time on thousands of nodes.
     gc.set_threshold(100_000, 50, 100)
+    for stream in (sys.stdout, sys.stderr):
+        # Names need not fit the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = [text for text in sys.argv[1:] if text != "--traceback"]
     try:
-        app(standalone_mode=True)
+        app(arguments, standalone_mode=True)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the border: what is not ours is a defect and shows as such
-        # Imported here because it loads the IR, which --help does not need.
-        from qonnx_hub.cli.errors import exit_code
+        if len(arguments) < len(sys.argv) - 1:
+            python_traceback.print_exception(error)
+        # Imported here because reports load it, and --help needs none.
+        from qonnx_hub.io.terminal import visible
 
-        code = exit_code(error)
-        if code is None:
-            raise
-        typer.echo(f"qonnx-hub: {error}", err=True)
-        sys.exit(code)
+        typer.echo(visible(message_of(error)), err=True)
+        sys.exit(exit_code(error))

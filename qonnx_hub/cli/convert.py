@@ -146,7 +146,7 @@ def _convert_many(
     out = console(json)
     outcomes = []
     for outcome in convert_many(sources, folder, jobs, options):
-        out.print(outcome.line, markup=False)
+        out.print(outcome.line)
         outcomes.append(outcome)
     write_json([outcome.to_dict() for outcome in outcomes], json)
     worst = max(outcome.exit_code for outcome in outcomes)

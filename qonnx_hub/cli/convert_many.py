@@ -106,17 +106,14 @@ def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
 
 
 def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
-    from qonnx_hub.cli.errors import UNREADABLE, exit_code
+    from qonnx_hub.cli.errors import exit_code, message_of
     from qonnx_hub.conversion.convert import convert_source
 
     try:
         report = convert_source(source, target, source, options)
     except Exception as error:  # the border of one model: the others go on
-        code = exit_code(error)
-        if code is None:
-            text = f"{type(error).__name__}: {error} (a defect of the converter)"
-            return _failed(source, target, text, UNREADABLE)
-        return _failed(source, target, str(error), code)
+        why = message_of(error).removeprefix("qonnx-hub: ")
+        return _failed(source, target, why, exit_code(error))
     checked = "not checked" if report.check is None else report.check.summary()
     line = f"{report.summary()}; {checked}"
     return Outcome(source, str(target), 0, line, report=report.to_dict())

@@ -1,8 +1,11 @@
-"""Which error ends in which exit code."""
+"""Which error ends in which exit code, and what is printed of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from qonnx_hub_ir.errors import (
     ConversionError,
@@ -10,6 +13,7 @@ from qonnx_hub_ir.errors import (
     MissingDependencyError,
     NotExactError,
     UsageError,
+    reasons_of,
 )
 
 DIFFERENT = 1
@@ -17,20 +21,67 @@ USAGE = 2
 UNREADABLE = 3
 NOT_EXACT = 4
 NOT_INSTALLED = 5
+DEFECT = 70
 
 
-EXIT_CODES: Mapping[type[HubError], int] = {
+EXIT_CODES: Mapping[type[BaseException], int] = {
     MissingDependencyError: NOT_INSTALLED,
     NotExactError: NOT_EXACT,
     UsageError: USAGE,
     ConversionError: DIFFERENT,
+    HubError: UNREADABLE,
+    OSError: USAGE,
+    MemoryError: UNREADABLE,
 }
-"""Error -> exit code; that of every other error of ours is ``UNREADABLE``."""
+"""Error -> exit code, the first that fits; that of every other error is ``DEFECT``."""
+
+_REPORT = (
+    "qonnx-hub: this is a defect of qonnx-hub; please report it with the model and the "
+    "command, and with what --traceback prints"
+)
 
 
-def exit_code(error: BaseException) -> int | None:
-    """Return the documented exit code of an error, ``None`` for one that is not ours."""
-    if not isinstance(error, HubError):
-        return None
+def exit_code(error: BaseException) -> int:
+    """Return the documented exit code of an error."""
     codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-    return next(codes, UNREADABLE)
+    return next(codes, DEFECT)
+
+
+def message_of(error: BaseException) -> str:
+    """Return what a user reads of an error; what is no error of ours takes two lines."""
+    if isinstance(error, HubError):
+        return f"qonnx-hub: {error}"
+    if isinstance(error, OSError):
+        place = f"'{error.filename}'" if error.filename else "the output"
+        return f"qonnx-hub: {place} cannot be read or written: {error.strerror or error}"
+    what = " ".join(str(error).split()) or "no further words"
+    if isinstance(error, MemoryError):
+        return f"qonnx-hub: memory ran out: {what}"
+    return f"qonnx-hub: {type(error).__name__}: {what[:500]}{_place(error)}\n{_REPORT}"
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" (in {frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+
+
+def recorded(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose errors are written to the place of ``--json`` as well."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        from qonnx_hub.cli.options import write_json
+
+        try:
+            command(*args, **options)
+        except HubError as error:
+            found = {"kind": type(error).__name__, "message": str(error)}
+            reasons = [str(reason) for reason in reasons_of(error)]
+            record = {**found, "exit_code": exit_code(error), "reasons": reasons}
+            write_json({"error": record}, options.get("json"))
+            raise
+        except EOFError as error:
+            # The library of the command line takes it for the end of the user's input.
+            raise RuntimeError(f"something ends too early: {error}") from error
+
+    return run

@@ -49,9 +49,9 @@ InputTypes = Annotated[
 
 def console(json_target: str | None) -> Console:
     """Return the console of the report; quiet while JSON takes standard output."""
-    from rich.console import Console
+    from qonnx_hub.io.terminal import ReportConsole
 
-    out = Console(quiet=json_target == "-", highlight=False, soft_wrap=True)
+    out = ReportConsole(quiet=json_target == "-", soft_wrap=True)
     if not out.is_terminal:
         # A file or a pipe has no width to fit: nothing is cut off.
         out.width = 220

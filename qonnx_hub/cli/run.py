@@ -36,6 +36,7 @@ def command(
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
     from qonnx_hub.io.arrays import read_arrays, write_arrays
+    from qonnx_hub.io.terminal import visible
 
     model = api.load_to_run(source, from_)
     names = [str(v.name) for v in model.graph.inputs]
@@ -44,4 +45,4 @@ def command(
     results = session.run(feeds, all_tensors=all_tensors, batch=batch)
     write_arrays(output, results)
     for name, array in results.items():
-        typer.echo(f"{name}: {array.dtype.name}{list(array.shape)}")
+        typer.echo(visible(f"{name}: {array.dtype.name}{list(array.shape)}"))

@@ -36,6 +36,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
+    except OSError as error:
+        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -71,6 +73,8 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> None:
         (fresh / MARKER).write_text("\n".join(sorted(files)) + "\n", encoding="utf-8")
         fresh.chmod(0o777 & ~_umask())
         _take_place(fresh, target, kept)
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -122,4 +126,5 @@ def _umask() -> int:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # Paths that are no text have no other spelling.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

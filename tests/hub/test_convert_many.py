@@ -135,7 +135,7 @@ def test_a_defect_in_one_model_does_not_stop_the_others(
     monkeypatch.setattr(home, "convert_source", fail_on_first)
     paths = [str(three[0]), str(three[2])]
     outcomes = list(convert_many(paths, str(tmp_path / "out"), 1, ConvertOptions()))
-    assert [outcome.exit_code for outcome in outcomes] == [3, 0]
+    assert [outcome.exit_code for outcome in outcomes] == [70, 0]
     assert "ZeroDivisionError: unforeseen" in outcomes[0].error
     x = np.array([[0.125, 0.375, 9.0]], dtype=np.float32)
     y = qh.run(outcomes[1].path, {"x": x})["y"]

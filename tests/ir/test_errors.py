@@ -13,7 +13,15 @@ import qonnx_hub_adapters
 import qonnx_hub_ir
 from qonnx_hub.cli.errors import exit_code
 from qonnx_hub_ir import errors
-from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.errors import (
+    Gap,
+    HubError,
+    InvalidModelError,
+    Issue,
+    SourceError,
+    UnsupportedGraphError,
+    reasons_of,
+)
 
 CODES = {
     "ConversionError": 1,
@@ -69,5 +77,26 @@ def test_every_error_ends_in_its_documented_exit_code(kind: type[Exception]) -> 
     assert exit_code(kind("what")) == CODES.get(kind.__name__, 3)
 
 
-def test_an_error_of_others_has_no_exit_code() -> None:
-    assert exit_code(ValueError("what")) is None
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError("what"), 70), (OSError(28, "disk full"), 2), (MemoryError("what"), 3)],
+)
+def test_an_error_of_others_never_ends_in_the_code_for_different_models(
+    error: Exception, code: int
+) -> None:
+    assert exit_code(error) == code
+
+
+def test_a_message_lists_each_node_once_and_twenty_at_most() -> None:
+    issues = [Issue(f"Quant 'q{k}'", rule) for k in range(23) for rule in ("one", "two")]
+    error = InvalidModelError("no model:", [*issues, *issues])
+    lines = str(error).splitlines()
+    assert lines[1] == "  - Quant 'q0': one; two"
+    assert lines[21:] == ["  - and 3 more nodes"]
+    assert len(error.issues) == 92
+
+
+def test_the_reasons_of_an_error_are_those_of_what_it_was_raised_from() -> None:
+    outer = SourceError("outer")
+    outer.__cause__ = UnsupportedGraphError("inner", [Gap("n", "Relu", "why")])
+    assert [str(reason) for reason in reasons_of(outer)] == ["Relu 'n': why"]

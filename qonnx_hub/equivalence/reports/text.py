@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from qonnx_hub.equivalence.comparison.compare import Verdict
 from qonnx_hub.equivalence.reports.columns import (
@@ -17,6 +17,7 @@ from qonnx_hub.equivalence.reports.columns import (
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.segment import Segment
+    from rich.text import Text
 
     from qonnx_hub.equivalence.reports.report import CheckResult
 
@@ -32,10 +33,10 @@ _STYLES = {
 
 def render_text(result: CheckResult, width: int = 100) -> str:
     """Return the result as plain text of that width."""
-    from rich.console import Console
+    from qonnx_hub.io.terminal import ReportConsole
 
     stream = io.StringIO()
-    console = Console(file=stream, width=width, highlight=False, color_system=None)
+    console = ReportConsole(file=stream, width=width, color_system=None)
     for item in describe_result(result):
         console.print(item)
     return stream.getvalue()
@@ -43,11 +44,13 @@ def render_text(result: CheckResult, width: int = 100) -> str:
 
 def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     """Give what a terminal shows of a result, tables first, the verdict last."""
-    from rich.markup import escape
+    from rich.text import Text
 
-    outputs = [output_cells(output) for output in result.outputs]
+    from qonnx_hub.io.terminal import visible
+
+    outputs: list[list[str | Text]] = [[*output_cells(output)] for output in result.outputs]
     for cells, output in zip(outputs, result.outputs, strict=True):
-        cells[1] = f"[{_STYLES[output.verdict]}]{cells[1]}[/]"
+        cells[1] = Text(str(output.verdict), _STYLES[output.verdict])
     yield table(OUTPUT_COLUMNS, outputs)
     differing = [k for k, row in enumerate(result.layer_rows) if row.comparison.differing]
     if differing:
@@ -68,10 +71,8 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     if result.accumulators:
         yield ""
         yield accumulator_table(result.accumulators)
-    for line in _sentences(result):
-        yield escape(line)
-    style = _STYLES[result.verdict]
-    yield f"[{style}]{escape(result.summary())}[/]"
+    yield from _sentences(result)
+    yield Text(visible(result.summary()), _STYLES[result.verdict])
 
 
 _LONG = 200
@@ -85,7 +86,7 @@ class _TextTable:
     """
 
     def __init__(
-        self, columns: Sequence[str], rows: list[Sequence[str]], numbers: int
+        self, columns: Sequence[str], rows: list[Sequence[str | Text]], numbers: int
     ) -> None:
         self._columns = columns
         self._rows = rows
@@ -94,15 +95,15 @@ class _TextTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.table import Table
 
-        whole = [self._columns, *self._rows]
-        widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
-        fits = sum(widths) + 2 * len(widths) - 2 <= options.max_width
-        text = "".join(map("".join, whole))
-        # Markup, line breaks and wide characters are rich's to lay out.
-        plain = text.isascii() and text.isprintable() and "[" not in text
-        if len(self._rows) >= _LONG and fits and plain:
-            yield from self._lines(widths)
-            return
+        # Styles, line breaks and wide characters are rich's to lay out.
+        plain = [[cell for cell in cells if _is_plain(cell)] for cells in self._rows]
+        complete = all(len(cells) == len(self._columns) for cells in plain)
+        if complete and len(plain) >= _LONG:
+            whole = [self._columns, *plain]
+            widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
+            if sum(widths) + 2 * len(widths) - 2 <= options.max_width:
+                yield from self._lines(whole, widths)
+                return
         found = Table(*self._columns[: self._texts], box=None, pad_edge=False)
         for title in self._columns[self._texts :]:
             found.add_column(title, justify="right")
@@ -110,7 +111,7 @@ class _TextTable:
             found.add_row(*row)
         yield found
 
-    def _lines(self, widths: Sequence[int]) -> Iterator[Segment]:
+    def _lines(self, whole: list[Sequence[str]], widths: Sequence[int]) -> Iterator[Segment]:
         from rich.segment import Segment
         from rich.style import Style
 
@@ -121,12 +122,16 @@ class _TextTable:
             )
             return "  ".join(padded) + "\n"
 
-        yield Segment(line(self._columns), Style(bold=True))
-        yield Segment("".join(map(line, self._rows)))
+        yield Segment(line(whole[0]), Style(bold=True))
+        yield Segment("".join(map(line, whole[1:])))
+
+
+def _is_plain(cell: str | Text) -> TypeGuard[str]:
+    return isinstance(cell, str) and cell.isascii() and cell.isprintable()
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int = 0
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: int = 0
 ) -> RenderableType:
     """Return a table without lines.
 
