@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from google.protobuf.message import DecodeError
 from onnx_ir import Model
 from onnx_ir.passes.common import InlinePass
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import PassError, SourceError
 from qonnx_hub_ir.facts import facts_of
+from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes import IMPORT_PIPELINE, NormalizeDialect, run_passes
 from qonnx_hub_ir.verify import require_valid
 
 SUFFIXES = (".onnx",)
+
+_LISTED_KINDS = 5
+"""Kinds of unknown operators that a note lists."""
 
 
 def is_onnx(source: object) -> bool:
@@ -109,6 +114,7 @@ def read_model(source: object, prepare: Callable[[Model], None] | None = None) -
         require_valid(model, name)
         raise SourceError(f"{name}: {error}") from error
     require_valid(model, name)
+    _note_opaque(model)
     _set_provenance(model)
     facts_of(model).has_inferred_shapes = True  # by the pipeline; names alone changed since
     return model
@@ -182,6 +188,21 @@ def _check_external_data(model: Model, name: str) -> None:
             raise SourceError(f"{name}: data file '{path}' of '{value.name}' is missing")
         if path.stat().st_size < needed:
             raise SourceError(f"{name}: data file '{path}' is cut off before '{value.name}'")
+
+
+def _note_opaque(model: Model) -> None:
+    """Note which nodes nothing is known of: they go through every conversion as they are."""
+    opaque = [node for node in every_node(model) if operators.is_opaque(node)]
+    if not opaque:
+        return
+    kinds = Counter(f"{node.domain or 'ai.onnx'}::{node.op_type}" for node in opaque)
+    listed = [f"{count} {kind}" for kind, count in kinds.most_common(_LISTED_KINDS)]
+    if len(kinds) > _LISTED_KINDS:
+        listed.append(f"{len(kinds) - _LISTED_KINDS} other kinds")
+    model.metadata_props[dialect.NOTE] = (
+        f"{len(opaque)} nodes of operators that are not known here are passed through as they "
+        f"are: {', '.join(listed)}"
+    )
 
 
 def _set_provenance(model: Model) -> None:

@@ -23,6 +23,7 @@ from qonnx_hub.equivalence.runners.sides import (
     OrtRunner,
     SourceRunner,
 )
+from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import fits_one_message, weight_bytes
@@ -41,6 +42,7 @@ from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.verify import label
 
 _RUNTIME_DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 """What onnxruntime runs without anything added."""
@@ -59,14 +61,19 @@ def feeds_for_check(
 ) -> dict[str, Array] | None:
     """Return inputs for the checks; ``None``, and a note, where they cannot be run.
 
-    That is where the model leaves sizes open, or holds more than one message does: checking it
-    would read all of it into memory.
+    That is where the model leaves sizes open, has nodes that nothing here can run, or holds
+    more than one message does: checking it would read all of it into memory.
     """
     if not fits_one_message(model):
         notes.append(
             f"not checked: the weights take {weight_bytes(model) / 1e9:.1f} GB; 'check' "
             "compares the files, where there is memory for both"
         )
+        return None
+    unknown = [label(node) for node in every_node(model) if not runs_somewhere(node)]
+    if unknown:
+        rest = f" and {len(unknown) - 3} others" if len(unknown) > 3 else ""
+        notes.append(f"not compared: nothing here runs {', '.join(unknown[:3])}{rest}")
         return None
     try:
         feeds = generate_inputs(model, samples, seed)

@@ -20,6 +20,7 @@ from qonnx_hub.executor.fusion import Link, build_chain
 from qonnx_hub.executor.kernels import kernel_table
 from qonnx_hub.executor.kernels.fusible import STAGES
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, Unserved
+from qonnx_hub.executor.onnxruntime.nodes import build_on_onnxruntime
 from qonnx_hub.executor.plan import Plan, Step, compile_program
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, failure
@@ -177,10 +178,11 @@ class _Planner:
                 return factory(self._spec(node)), []
             except Unserved:
                 pass
-        if node.domain not in dialect.STANDARD_DOMAINS:
-            raise NoFallbackError("no kernel for this operator")
         self.by_reference.add(node)
-        return build_fallback(node, self.imports)
+        if node.domain in dialect.STANDARD_DOMAINS and not operators.is_opaque(node):
+            return build_fallback(node, self.imports)
+        known = self._spec(node).constants
+        return build_on_onnxruntime(node, self.imports, known), []
 
     def _spec(self, node: Node) -> KernelSpec:
         return KernelSpec(

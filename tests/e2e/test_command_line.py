@@ -176,10 +176,6 @@ def test_a_quantizer_that_means_nothing_is_refused_by_name(fault: str, tmp_path:
 
 
 GRAPHS = {
-    "unknown operator": (
-        [helper.make_node("Relou", ["x"], ["y"], "bad")],
-        "unknown operator 'Relou'",
-    ),
     "unknown domain": (
         [helper.make_node("Quant", ["x"], ["y"], "bad", domain="my.own")],
         "my.own",

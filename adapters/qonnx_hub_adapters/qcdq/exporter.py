@@ -24,7 +24,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     QcdqOptions,
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.builder import Emitter
@@ -62,7 +62,8 @@ class QcdqExporter:
         LowerChannelsLast()(copy)
         chosen, opset = _choose_all(copy, options, own)
         records = [_encode(copy.graph, node, encoding) for node, encoding in chosen]
-        copy.opset_imports.pop(dialect.DOMAIN, None)
+        if not any(node.domain == dialect.DOMAIN for node in copy.graph.all_nodes()):
+            copy.opset_imports.pop(dialect.DOMAIN, None)
         raise_to(copy, opset)
         sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
         before, after = (sum(size[side] for size in sizes) for side in (0, 1))
@@ -122,6 +123,8 @@ def _foreign(model: Model) -> list[Gap]:
         gaps += [Gap(node.name or "", node.op_type, reason, remedy) for node in nodes]
     reason = "is no operator of the standard, and no quantizer"
     for node in model.graph.all_nodes():
+        if operators.is_opaque(node):
+            continue
         if node.domain == dialect.DOMAIN and not dialect.is_quantizer(node):
             remedy = "write standard operators in its place"
             if dialect.is_thresholds(node):

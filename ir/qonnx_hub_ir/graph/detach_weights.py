@@ -8,6 +8,10 @@ from onnx_ir import ExternalTensor, Graph, GraphView, Model, TensorProtocol, Val
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.subgraphs import nested_graphs
+from qonnx_hub_ir.operators import is_opaque, is_opaque_name
+
+OPAQUE_DOMAIN = "qonnx_hub.opaque"
+"""Where operators of the standard domain are put that it does not have."""
 
 LARGE = 1024
 """Initializers above this many bytes are detached; the others may be shapes, axes, limits."""
@@ -26,7 +30,8 @@ def _is_large(value: Value) -> bool:
 def without_weights(model: Model) -> onnx.ModelProto:
     """Return the model as a message whose large initializers are inputs.
 
-    The model is not changed, and its weights are not copied.
+    The model is not changed, and its weights are not copied. An operator that the standard
+    domain does not have stands in :data:`OPAQUE_DOMAIN`: that code refuses it otherwise.
     """
     bodies = nested_graphs(model.graph)[1:]
     inner = [value for body in bodies for value in body.initializers.values()]
@@ -60,6 +65,9 @@ def without_weights(model: Model) -> onnx.ModelProto:
     )
     # Its protocol asks for attributes to be settable, which a view does not need.
     onnx_ir.serde.serialize_graph_into(message.graph, view)  # type: ignore[arg-type]
+    if any(is_opaque(node) and not node.domain for node in model.graph.all_nodes()):
+        _disguise(message.graph)
+        message.opset_import.add(domain=OPAQUE_DOMAIN, version=1)
     message.functions.extend(
         onnx_ir.serde.serialize_function(function, create_value_info=False)
         for function in model.functions.values()
@@ -67,8 +75,20 @@ def without_weights(model: Model) -> onnx.ModelProto:
     return message
 
 
+def _disguise(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        if not node.domain and is_opaque_name("", node.op_type):
+            node.domain = OPAQUE_DOMAIN
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _disguise(body)
+
+
 def attach_weights(graph: Graph, model: Model) -> None:
-    """Make initializers of the graph inputs that :func:`without_weights` made of a model's."""
+    """Put back what :func:`without_weights` took from a model: weights, and domains."""
+    for node in graph.all_nodes():
+        if node.domain == OPAQUE_DOMAIN:
+            node.domain = ""
     large = {
         name: v.const_value for name, v in model.graph.initializers.items() if _is_large(v)
     }

@@ -24,6 +24,7 @@ from qonnx_hub_ir.graph.queries import by_operator, every_quantizer, rank_of
 from qonnx_hub_ir.lowering import channels_last
 from qonnx_hub_ir.lowering.function_bodies import PORTABLE_ROUNDINGS, text_of
 from qonnx_hub_ir.lowering.quantizer_steps import HALF_FLOATS, Variant, variant_of
+from qonnx_hub_ir.operators import is_opaque
 from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Trunc
 
 _KNOWN_EVERYWHERE = dialect.STANDARD_DOMAINS | {"ai.onnx.ml"}
@@ -33,7 +34,10 @@ _NEAR_HALF = 1e-3
 
 
 def function_gaps(model: Model) -> list[Gap]:
-    """Return every node that no function can say exactly on every runtime."""
+    """Return every node that no function can say exactly on every runtime.
+
+    Opaque ones are none: nothing is known that a function could say.
+    """
     quantizers = every_quantizer(model)
     gaps = [Gap(n.name or "", n.op_type, why) for n in quantizers if (why := _refusal(n))]
     for op_type, nodes in by_operator(quantizers).items():
@@ -46,7 +50,7 @@ def function_gaps(model: Model) -> list[Gap]:
             known = node.op_type in dialect.CHANNELS_LAST_OPERATORS
         else:
             known = node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node)
-            known = known or node.op_identifier() in model.functions
+            known = known or node.op_identifier() in model.functions or is_opaque(node)
         if not known:
             operator = f"{node.domain}::{node.op_type}"
             gaps.append(Gap(node.name or "", operator, "no function here defines it"))

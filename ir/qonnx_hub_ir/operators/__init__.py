@@ -39,6 +39,8 @@ from qonnx_hub_ir.operators.table import OPERATORS as OPERATORS
 from qonnx_hub_ir.operators.table import always_moves as always_moves
 from qonnx_hub_ir.operators.table import assign as assign
 from qonnx_hub_ir.operators.table import find as find
+from qonnx_hub_ir.operators.table import is_opaque as is_opaque
+from qonnx_hub_ir.operators.table import is_opaque_name as is_opaque_name
 from qonnx_hub_ir.operators.table import names as names
 from qonnx_hub_ir.operators.table import of as of
 from qonnx_hub_ir.operators.table import where as where

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+import onnx.defs
 from onnx_ir import Node
 
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.operators import (
     arithmetic,
     functions,
@@ -67,6 +70,22 @@ def of(node: Node) -> Operator:
 def find(domain: str, name: str) -> Operator:
     """Return the row of an operator by its domain and name, or that of the unknown."""
     return _TABLE.get((domain, name), UNKNOWN)
+
+
+@functools.cache
+def is_opaque_name(domain: str, name: str) -> bool:
+    """Return whether no row, and no operator document of ONNX, knows an operator.
+
+    Of its nodes nothing is known but what they read and make. They are passed through as they
+    are, and only a runtime that has them can run them.
+    """
+    standard = "" if domain in dialect.STANDARD_DOMAINS else domain
+    return find(standard, name) is UNKNOWN and not onnx.defs.has(name, standard)
+
+
+def is_opaque(node: Node) -> bool:
+    """Return whether nothing knows a node's operator; see :func:`is_opaque_name`."""
+    return is_opaque_name(node.domain, node.op_type)
 
 
 def where(

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import (
     RemoveInitializersFromInputsPass,
 )
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.lowering.functions import is_known
@@ -29,6 +29,7 @@ class NormalizeDialect(InPlacePass):
     Before -> after::
 
         onnx.brevitas::Quant, ...::IntQuant      -> qonnx.custom_op.general::Quant
+        Quant, QGemm in the standard domain      -> in the domain that defines them
         rounding_mode missing, "round", HALF_EVEN -> "ROUND"; ROUND_TO_ZERO -> "DOWN"
         signed, narrow ... missing               -> the documented default, written out
         zero_point_after_rounding without effect -> dropped
@@ -49,7 +50,7 @@ class NormalizeDialect(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        ours = [key for key in model.functions if _is_ours(_canonical_domain(key[0]), key[1])]
+        ours = [key for key in model.functions if _is_ours(*_canonical(key[0], key[1]))]
         defined = [model.functions.pop(key) for key in ours]
         modified = bool(defined)
         for node in every_node(model):
@@ -70,9 +71,7 @@ class NormalizeDialect(InPlacePass):
 def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
     """Refuse functions that give operators of the dialect another meaning."""
     for function in defined:
-        op_type = dialect.OPERATOR_ALIASES.get(function.name, function.name)
-        domain = _canonical_domain(function.domain)
-        key = (domain, op_type)
+        key = _canonical(function.domain, function.name)
         nodes = [n for n in every_node(model) if (n.domain, n.op_type) == key]
         if not is_known(function, nodes):
             raise SourceError(
@@ -86,23 +85,35 @@ def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
 def _is_ours(domain: str, op_type: str) -> bool:
     if domain == dialect.CHANNELS_LAST_DOMAIN:
         return op_type in dialect.CHANNELS_LAST_OPERATORS
+    return domain == dialect.DOMAIN and op_type in dialect.QUANTIZERS
+
+
+def _canonical(domain: str, op_type: str) -> tuple[str, str]:
+    """Return the canonical domain and name of an operator; those given where it has none.
+
+    Quantizers and onnxruntime's operators are known in the standard domain as well, where
+    some files put them: it has no operators of these names.
+    """
+    if domain in dialect.STANDARD_DOMAINS:
+        domain = ""
+        if not operators.is_opaque_name(domain, op_type):
+            return domain, op_type
     name = dialect.OPERATOR_ALIASES.get(op_type, op_type)
-    return domain == dialect.DOMAIN and name in dialect.QUANTIZERS
-
-
-def _canonical_domain(domain: str) -> str:
-    return dialect.DOMAIN if domain in dialect.DOMAIN_ALIASES else domain
+    own = domain in {"", dialect.DOMAIN, *dialect.DOMAIN_ALIASES}
+    if own and not operators.is_opaque_name(dialect.DOMAIN, name):
+        return dialect.DOMAIN, name
+    if not domain and not operators.is_opaque_name(dialect.ONNXRUNTIME_DOMAIN, op_type):
+        return dialect.ONNXRUNTIME_DOMAIN, op_type
+    return domain, op_type
 
 
 def _normalize_node(node: Node) -> bool:
-    domain = "" if node.domain in dialect.STANDARD_DOMAINS else _canonical_domain(node.domain)
-    modified = domain != node.domain
-    node.domain = domain
+    before = node.domain, node.op_type
+    domain, op_type = _canonical(*before)
+    modified = (domain, op_type) != before
+    node.domain, node.op_type = domain, op_type
     if domain != dialect.DOMAIN:
         return modified
-    op_type = dialect.OPERATOR_ALIASES.get(node.op_type, node.op_type)
-    modified |= op_type != node.op_type
-    node.op_type = op_type
     # An overload names a function variant; without the function it has no meaning.
     modified |= node.overload != ""
     node.overload = ""
@@ -170,6 +181,8 @@ def _normalize_imports(model: Model) -> bool:
             # The number of inputs tells the versions of an operator apart.
             if dialect.DOMAIN in function.opset_imports:
                 function.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    if dialect.ONNXRUNTIME_DOMAIN in used:
+        imports.setdefault(dialect.ONNXRUNTIME_DOMAIN, 1)  # onnxruntime asks for none
     if dialect.CHANNELS_LAST_DOMAIN in used:
         # Its operators follow the standard operators of the same name and version.
         imports[dialect.CHANNELS_LAST_DOMAIN] = imports.get("", 1)

@@ -13,7 +13,7 @@ import onnx_ir
 from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.lowering import im2col
@@ -88,9 +88,11 @@ def _has_shape_of_input(domain: str, op_type: str) -> bool:
 
 def _simplify(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
     """Make quantizers identities, and forget the shapes of all values that nodes make."""
-    made = {name for node in graph.node for name in node.output}
+    known = (n for n in graph.node if not operators.is_opaque_name(n.domain, n.op_type))
+    made = {name for node in known for name in node.output}
     for info in (*graph.value_info, *graph.output):
-        # What the file claims may be stale; the inference starts from the inputs alone.
+        # What the file claims may be stale; the inference starts from the inputs, and from
+        # what nothing else tells.
         if info.name in made and info.type.HasField("tensor_type"):
             info.type.tensor_type.ClearField("shape")
     for node in graph.node:

@@ -1,0 +1,124 @@
+"""Single nodes on onnxruntime: operators that only onnxruntime has, between nodes of ours."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx_ir
+from onnx_ir import Node, Value
+
+from qonnx_hub.executor.fallback import NoFallbackError
+from qonnx_hub.executor.kernels.spec import Array, Kernel
+from qonnx_hub_adapters.dependencies import is_installed, require
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.subgraphs import bodies
+from qonnx_hub_ir.operators import is_opaque_name
+
+_IR_VERSION = 10
+"""One that every onnxruntime reads which has these operators."""
+
+
+def build_on_onnxruntime(
+    node: Node, imports: Mapping[str, int], constants: Sequence[Array | None]
+) -> Kernel:
+    """Return a kernel that runs the node on onnxruntime, without its optimizations.
+
+    Args:
+        node: A node without bodies.
+        imports: Domain -> version of the model.
+        constants: What is known of its inputs, in order: some operators ask for constants.
+
+    Raises:
+        NoFallbackError: onnxruntime is not installed, or does not know the operator either.
+    """
+    if not is_installed("onnxruntime"):
+        raise NoFallbackError(
+            "no kernel for this operator; onnxruntime, which may have one, is not installed"
+        )
+    if bodies(node) or not _knows(node):
+        raise NoFallbackError("no kernel for this operator, in onnxruntime neither")
+    given = [i for i, v in enumerate(node.inputs) if v is not None and constants[i] is None]
+    made = [i for i, value in enumerate(node.outputs) if value.name]
+    sessions: dict[tuple[Any, ...], Any] = {}
+
+    def run(*args: Any) -> Any:
+        fed = [args[i] for i in given]
+        key = tuple(array.dtype for array in fed)
+        if key not in sessions:
+            sessions[key] = _session(
+                node, imports, constants, dict(zip(given, fed, strict=True))
+            )
+        feeds = {f"i{i}": array for i, array in zip(given, fed, strict=True)}
+        results = dict(zip(made, sessions[key].run(None, feeds), strict=True))
+        arrays = [results.get(i) for i in range(len(node.outputs))]
+        return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+    return run
+
+
+def runs_somewhere(node: Node) -> bool:
+    """Return whether a node is not opaque, or onnxruntime is there and has its operator."""
+    opaque = is_opaque_name(node.domain, node.op_type)
+    return not opaque or (is_installed("onnxruntime") and _knows(node))
+
+
+def _knows(node: Node) -> bool:
+    return (node.domain, node.op_type) in _schemas()
+
+
+@functools.cache
+def _schemas() -> frozenset[tuple[str, str]]:
+    module = require("onnxruntime", needed_by="operators of onnxruntime", extra="ort")
+    binding = module.capi.onnxruntime_pybind11_state
+    read: Callable[[], Any] | None = getattr(binding, "get_all_operator_schema", None)
+    return frozenset((one.domain, one.name) for one in read()) if read else frozenset()
+
+
+def _input(index: int, value: Value, known: Array | None, fed: Mapping[int, Array]) -> Value:
+    """Return an input of the twin: a constant where it is known, of the fed type elsewhere."""
+    name = f"i{index}"
+    if known is not None:
+        held = dialect.constant_tensor(value) or onnx_ir.tensor(known)
+        tensor = onnx_ir.Tensor(held.numpy(), dtype=held.dtype, name=name)
+        kind, shape = onnx_ir.TensorType(held.dtype), dialect.known_shape(held)
+        return Value(name=name, type=kind, shape=shape, const_value=tensor)
+    array = fed[index]
+    is_text = array.dtype.kind in "OSU"
+    dtype = onnx_ir.DataType.STRING if is_text else onnx_ir.DataType.from_numpy(array.dtype)
+    rank = onnx_ir.Shape([None] * array.ndim)
+    return Value(name=name, type=onnx_ir.TensorType(value.dtype or dtype), shape=rank)
+
+
+def _session(
+    node: Node,
+    imports: Mapping[str, int],
+    constants: Sequence[Array | None],
+    fed: Mapping[int, Array],
+) -> Any:
+    """Return a session of a graph of the node alone."""
+    inputs = [
+        None if value is None else _input(index, value, constants[index], fed)
+        for index, value in enumerate(node.inputs)
+    ]
+    count = len(node.outputs)
+    twin = Node(node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=count)
+    for index, (value, own) in enumerate(zip(twin.outputs, node.outputs, strict=True)):
+        value.name, value.type = (f"o{index}" if own.name else ""), own.type
+    connected = [value for value in inputs if value is not None]
+    graph = onnx_ir.Graph(
+        [value for value in connected if value.const_value is None],
+        [value for value in twin.outputs if value.name],
+        nodes=[twin],
+        initializers=[value for value in connected if value.const_value is not None],
+        opset_imports=dict(imports),
+        name="node",
+    )
+    message = onnx_ir.to_proto(onnx_ir.Model(graph, ir_version=_IR_VERSION))
+    ort = require("onnxruntime", needed_by="operators of onnxruntime", extra="ort")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    serialized, providers = message.SerializeToString(), ["CPUExecutionProvider"]
+    return ort.InferenceSession(serialized, options, providers=providers)
