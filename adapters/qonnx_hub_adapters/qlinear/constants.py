@@ -74,8 +74,7 @@ def _quantized(node: Node) -> Weight | str:
         if not is_whole(zero):
             return "its weight has a zero point that is no whole number"
         levels = levels - zero.astype(np.int64)
-    low, high = levels.min(initial=0), levels.max(initial=0)
-    if low < -128 or high > (255 if low >= 0 else 127):
+    if levels.max(initial=0) - levels.min(initial=0) > 255:
         return "its weight has more than 8 bits"
     if scale.size == 1:
         scale = scale.reshape(())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from onnx_ir import Model
 
 from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
+from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
 from qonnx_hub_adapters.protocol import (
     QONNX_FEATURES,
@@ -20,11 +21,10 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
-from qonnx_hub_adapters.qlinear.integer_values import Steps, choose_form, read_steps
+from qonnx_hub_adapters.qlinear.integer_values import activation_steps, choose_form
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import IntegerRewriter
-from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.queries import every_quantizer, quantizers
+from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
@@ -56,6 +56,7 @@ INFO = AdapterInfo(
     summary="integer-only ONNX: QLinear and Integer operators with Clip below 8 bits",
     suffixes=SUFFIXES,
     support=dict.fromkeys(QONNX_FEATURES, Support.BOUNDED)
+    | {Feature.ZERO_POINT_AFTER_ROUNDING: Support.BOUNDED}
     | dict.fromkeys((Feature.BITS_9_TO_16, Feature.BITS_17_TO_32), Support.EXACT)
     | dict.fromkeys((Feature.DYNAMIC, Feature.MINIFLOAT, Feature.TRUNC), Support.EXACT),
     options=QlinearOptions,
@@ -88,10 +89,7 @@ class QlinearExporter:
         copy = model.clone()
         run_passes(copy, [LowerChannelsLast(), InferShapes()])
         order = [node.name or "" for node in every_quantizer(copy)]
-        activations = (
-            n for n in quantizers(copy) if dialect.constant_tensor(n.inputs[0]) is None
-        )
-        steps = [step for step in map(read_steps, activations) if isinstance(step, Steps)]
+        steps = activation_steps(copy)
         newest = max(copy.opset_imports[""], options.opset or 0)
         form = choose_form(steps, newest, contrib=own.dialect == "ort")
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
@@ -102,6 +100,7 @@ class QlinearExporter:
         # bias: weights of such layers are floats, unless narrow integers are asked for.
         stored = "float" if own.stored_weights == "int8" else own.stored_weights
         extra = {"encoding": own.encoding, "stored_weights": stored}
+        require_declared(QcdqExporter.info, copy)
         rest = QcdqExporter().export(copy, replace(options, extra=extra))
         known = {record.node: record for record in rest.quantizers} | records
         for name, bound in rewriter.bounds.items():

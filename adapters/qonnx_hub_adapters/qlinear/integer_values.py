@@ -2,8 +2,9 @@
 
 A model uses one 8-bit type throughout, for onnxruntime's QLinear operators take and make one:
 int8 where every quantizer's codes fit into it, else uint8 with signed codes moved up by half
-their range. Everything here speaks of *levels*: code minus zero point, so that a value is
-``level * scale`` whatever the type.
+their range. A model that was read from integer operators keeps the types it had. Everything
+here speaks of *levels*: code minus zero point, so that a value is ``level * scale`` whatever
+the type.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Node, Value
+from onnx_ir import Model, Node, Value
 
+from qonnx_hub_adapters.qcdq.parameters import NoMatchError, read_linear
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import is_standard
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.lowering.quantizer_operators import write_rounded, write_scaled
 from qonnx_hub_ir.quantizers import (
@@ -41,10 +44,18 @@ class Form:
     Attributes:
         signed: Whether their type is int8, else uint8.
         contrib: Whether onnxruntime's own operators may be used.
+        keeps_types: Whether quantizers keep their own types where they have one.
     """
 
     signed: bool
     contrib: bool = False
+    keeps_types: bool = False
+
+    def of(self, quant: IntQuant | BipolarQuant) -> Form:
+        """Return the type of one quantizer's integers."""
+        if not self.keeps_types or not isinstance(quant, IntQuant) or is_bipolar(quant):
+            return self
+        return replace(self, signed=quant.signed)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -79,6 +90,14 @@ class Steps:
     zero: int
     low: int
     high: int
+
+    @property
+    def adds_last(self) -> bool:
+        """Whether it adds its zero point after rounding, or has none to add."""
+        quant = self.quant
+        return self.zero == 0 or (
+            isinstance(quant, IntQuant) and quant.zero_point_after_rounding
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +137,8 @@ class Codes:
 
     def same_grid(self, other: Codes) -> bool:
         """Return whether equal codes mean equal values."""
-        return self.zero == other.zero and bool(self.scale == other.scale)
+        same_type = self.form.signed == other.form.signed
+        return same_type and self.zero == other.zero and bool(self.scale == other.scale)
 
 
 def read_steps(node: Node) -> Steps | str:
@@ -129,6 +149,27 @@ def read_steps(node: Node) -> Steps | str:
     x = node.inputs[0]
     if x is None or x.dtype != onnx_ir.DataType.FLOAT:
         return "its values are not float32"
+    return steps_of(quant)
+
+
+def read_bytes(node: Node) -> IntQuant | None:
+    """Return a QuantizeLinear or DequantizeLinear of 8 bits as the quantizer on its grid.
+
+    ``None`` for other types, and where scale or zero point are dynamic or per channel.
+    """
+    try:
+        linear = read_linear(node)
+    except NoMatchError:
+        return None
+    if linear.type_name not in ("INT8", "UINT8") or not linear.is_scalar():
+        return None
+    zero, bits = linear.zero.astype(np.float32), np.array(LARGEST_BITS, dtype=np.float32)
+    quant = IntQuant(linear.scale, zero, bits, signed=linear.type_name == "INT8")
+    return replace(quant, zero_point_after_rounding=True)
+
+
+def steps_of(quant: IntQuant | BipolarQuant) -> Steps | str:
+    """Return what a quantizer makes, or why it makes no 8-bit integers."""
     if any(value is None for value in dialect.parameters(quant)):
         return "it has parameters that are computed at run time"
     scale = single_value(quant.scale)
@@ -151,14 +192,30 @@ def read_steps(node: Node) -> Steps | str:
     return Steps(quant, single, int(zero), int(low - zero), int(high - zero))
 
 
-def choose_form(steps: list[Steps], opset: int, *, contrib: bool = False) -> Form:
+def activation_steps(model: Model) -> list[Steps]:
+    """Return what the activation quantizers of a model make that have 8 bits or less."""
+    found: list[Steps | str] = []
+    for node in model.graph:
+        if not node.inputs or dialect.constant_tensor(node.inputs[0]) is not None:
+            continue
+        if dialect.is_quantizer(node):
+            found.append(read_steps(node))
+        elif is_standard(node, "QuantizeLinear", "DequantizeLinear"):
+            quant = read_bytes(node)
+            found += [] if quant is None else [steps_of(quant)]
+    return [steps for steps in found if isinstance(steps, Steps)]
+
+
+def choose_form(
+    steps: list[Steps], opset: int, *, contrib: bool = False, keeps_types: bool = False
+) -> Form:
     """Return the type that takes all codes; unsigned from opset 21 on.
 
     From opset 21 on, onnxruntime moves quantizers across MaxPool and Transpose and writes a
     type that contradicts a signed 8-bit zero point.
     """
     fits = all(s.low + s.zero >= -128 and s.high + s.zero <= 127 for s in steps)
-    return Form(signed=fits and opset < 21, contrib=contrib)
+    return Form(fits and opset < 21, contrib, keeps_types)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,9 +296,8 @@ def clipped(emit: Emitter, codes: Value, low: int, high: int, form: Form) -> Val
 def quantized(emit: Emitter, target: Target) -> Codes:
     """Return the codes of the quantizer of the emitter's node: the border into the integers.
 
-    QuantizeLinear rounds before it adds its zero point. That is the quantizer as long as the
-    quantizer's own zero point is 0 and it rounds half to even; else sum and rounding are
-    written out and QuantizeLinear only converts.
+    QuantizeLinear rounds half to even before it adds its zero point. Where that is not the
+    quantizer's order, sum and rounding are written out and QuantizeLinear only converts.
     """
     x, steps, zero, form = emit.node.inputs[0], target.steps, target.zero, target.form
     quant = steps.quant
@@ -252,7 +308,7 @@ def quantized(emit: Emitter, target: Target) -> Codes:
         positive = emit.add("GreaterOrEqual", [x, nil])
         ends = [integer(emit, f"code_{n}", zero + n, form) for n in (1, -1)]
         return target.holds(emit.add("Where", [positive, *ends]))
-    if steps.zero == 0 and quant.rounding is Rounding.ROUND:
+    if steps.adds_last and quant.rounding is Rounding.ROUND:
         scale = emit.constant("scale", steps.scale)
         inputs = [x, scale, integer(emit, "zero_point", zero, form)]
     else:

@@ -15,21 +15,45 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array
 
 
-def weight_type(weights: Array) -> np.dtype[Any]:
-    """Return the type of weights that fit 8 bits: int8 where it can."""
-    return np.dtype(np.int8 if weights.max(initial=0) <= 127 else np.uint8)
+def stored_form(weights: Array) -> tuple[np.dtype[Any], int] | None:
+    """Return type and zero point of weights in 8 bits: int8 with 0 where it can.
+
+    ``None`` where they span more than 8 bits. Zero is among them, for there is a code for it.
+    """
+    low, high = int(weights.min(initial=0)), int(weights.max(initial=0))
+    if low >= -128 and high <= 127:
+        return np.dtype(np.int8), 0
+    return (np.dtype(np.uint8), -low) if high - low <= 255 else None
 
 
-def emit_sums(emit: Emitter, product: QuantizedProduct, form: Form) -> Value:
+def weight_type(product: QuantizedProduct) -> str:
+    """Return the name of the type in which the weights of a product are stored."""
+    form = stored_form(product.weights)
+    return "8-bit" if form is None else form[0].name
+
+
+def _stored(weights: Array) -> tuple[Array, Array]:
+    """Return weights as codes of 8 bits, and their zero point as a scalar of that type."""
+    form = stored_form(weights)
+    assert form is not None, "weights beyond 8 bits are refused before"
+    dtype, zero = form
+    codes = np.ascontiguousarray((weights.astype(np.int64) + zero).astype(dtype))
+    return codes, np.array(zero, dtype=dtype)
+
+
+def emit_sums(emit: Emitter, product: QuantizedProduct) -> Value:
     """Return the float values of a product: integer sums, cast, scaled, divided, with bias."""
+    form = product.x.form
     zero = integer(emit, "x_zero_point", product.x.zero, form)
     if product.other is not None:
         other_zero = integer(emit, "other_zero_point", product.other.zero, form)
         factors = [product.x.value, product.other.value, zero, other_zero]
     else:
-        weights = np.ascontiguousarray(product.weights, dtype=weight_type(product.weights))
+        weights, weight_zero = _stored(product.weights)
         weight = emit.constant("weight_integers", weights)
         factors = [product.spread(emit, product.x, zero), weight, zero]
+        if weight_zero:
+            factors.append(emit.constant("weight_zero_point", weight_zero))
     name = "ConvInteger" if product.is_conv else "MatMulInteger"
     sums = emit.add(name, factors, **product.attributes)
     values = emit.add("Cast", [sums], to=int(onnx_ir.DataType.FLOAT))
@@ -68,15 +92,16 @@ def scaled_weights(product: QuantizedProduct, found: Requantization, signs: Arra
 
 def refusal(product: QuantizedProduct, found: Requantization, signs: Array, form: Form) -> str:
     """Return why there is no QLinear operator for it; empty where there is one."""
+    if product.x.form.signed != form.signed:
+        return "its input and its output have different types of integers"
     if product.other is not None:
         if np.any(signs < 0) or np.any(found.bias):
             return "a product of two activations takes no bias and no other sign"
         return ""
-    weights = scaled_weights(product, found, signs)
-    low, high = int(weights.min(initial=0)), int(weights.max(initial=0))
-    if low < -128 or high > (255 if low >= 0 else 127):
+    stored = stored_form(scaled_weights(product, found, signs))
+    if stored is None:
         return "its weights do not fit 8 bits once their signs are changed"
-    if high > 127 and form.signed:
+    if stored[0] == np.uint8 and form.signed:
         return "no runtime multiplies int8 by uint8 weights"
     if not product.is_conv and np.any(found.bias) and product.layout.rank > 3:
         return "a matrix product of more than three axes takes no bias"
@@ -136,13 +161,13 @@ def emit_requantized(
 
 def _weights(emit: Emitter, weights: Array, found: Requantization) -> list[Value]:
     """Return weights that the operator multiplies by, their scale and zero point."""
-    weights = np.ascontiguousarray(weights.astype(weight_type(weights)))
+    weights, zero = _stored(weights)
     scale = found.scale
     scale = scale[0].reshape(()) if np.all(scale == scale[0]) else scale
     return [
         emit.constant("weight_integers", weights),
         emit.constant("weight_scale", scale),
-        emit.constant("weight_zero_point", np.zeros(scale.shape, dtype=weights.dtype)),
+        emit.constant("weight_zero_point", np.full(scale.shape, zero, dtype=weights.dtype)),
     ]
 
 

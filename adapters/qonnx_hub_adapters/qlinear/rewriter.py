@@ -15,7 +15,7 @@ from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
 from qonnx_hub_adapters.qlinear import integer_values as borders
 from qonnx_hub_adapters.qlinear import requantize, tables
 from qonnx_hub_adapters.qlinear.constants import read_number
-from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves
+from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves, split
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target
 from qonnx_hub_adapters.qlinear.operators import (
@@ -34,8 +34,10 @@ from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import only_reader, producer
+from qonnx_hub_ir.graph.queries import is_standard, only_reader, producer
+from qonnx_hub_ir.graph.rewriting import replace_node, replace_value
 from qonnx_hub_ir.passes import DropUnused
+from qonnx_hub_ir.quantizers import single_value
 
 
 class IntegerRewriter:
@@ -73,29 +75,59 @@ class IntegerRewriter:
             elif is_summed(node):
                 self._product(node)
             elif node.op_type == "QuantizeLinear":
-                self._same_codes(node)
+                self._integers_out(node)
+            elif node.op_type == "DequantizeLinear":
+                self._integers_in(node)
             else:
-                sources = [self._codes.get(value) for value in node.inputs]
-                made = move(Emitter(node), node, sources, self._form)
-                if made is not None:
-                    self._codes[node.outputs[0]] = made
+                self._move(node)
         self._leave_integers()
         DropUnused()(self._model)
         self._emit_products()
         DropUnused()(self._model)
         return list(self._layers.values()), self._records
 
-    def _same_codes(self, node: Node) -> None:
-        """Take integers for a QuantizeLinear that gives back those of its input."""
+    def _move(self, node: Node) -> None:
+        """Let integers move as their values do, where a node moves them."""
+        sources = [self._codes.get(value) for value in node.inputs]
+        if is_standard(node, "Split"):
+            parts = split(Emitter(node), node, sources[0])
+            self._codes.update(zip(node.outputs, parts, strict=False))
+            return
+        made = move(Emitter(node), node, sources)
+        if made is not None:
+            self._codes[node.outputs[0]] = made
+
+    def _integers_in(self, node: Node) -> None:
+        """Take the integers of a DequantizeLinear where they are of the model's type."""
+        quant, codes = borders.read_bytes(node), node.inputs[0]
+        if quant is None or codes is None or dialect.constant_tensor(codes) is not None:
+            return
+        steps, form = borders.steps_of(quant), self._form.of(quant)
+        if isinstance(steps, str) or form.signed != quant.signed:
+            return
+        target = borders.target_in(form, steps)
+        if target is not None:
+            self._codes[node.outputs[0]] = target.holds(codes)
+
+    def _integers_out(self, node: Node) -> None:
+        """Take integers for a QuantizeLinear, in a quantizer's place where its input has none.
+
+        It stays where they are of another type, or mean other values.
+        """
+        quant, x = borders.read_bytes(node), node.inputs[0]
+        if quant is None or x is None or read_number(x) is not None:
+            return
+        if x not in self._codes:
+            node.replace_input_with(0, Emitter(node).quantizer(x, quant))
+            fresh = producer(node.inputs[0])
+            assert fresh is not None, "a quantizer was just made"
+            self._quantizer(fresh)
         codes = self._codes.get(node.inputs[0])
-        if codes is None or len(node.inputs) < 3 or "axis" in node.attributes:
+        if codes is None or codes.form.signed != quant.signed:
             return
-        scale, zero = (dialect.constant_value(v) for v in node.inputs[1:3])
-        if scale is None or zero is None or scale.size != 1 or zero.size != 1:
-            return
-        same = scale.reshape(()) == codes.scale and int(zero.reshape(())) == codes.zero
-        if same and zero.dtype == self._form.dtype and not node.outputs[0].is_graph_output():
-            node.outputs[0].replace_all_uses_with(codes.value)
+        same_scale = single_value(quant.scale) == codes.scale
+        if same_scale and single_value(quant.zero_point) == codes.zero:
+            replace_node(node, codes.value)
 
     def _product(self, node: Node) -> None:
         codes = self._codes.get(node.inputs[0])
@@ -121,7 +153,9 @@ class IntegerRewriter:
         if x is None:
             return
         steps = borders.read_steps(node)
-        target = None if isinstance(steps, str) else borders.target_in(self._form, steps)
+        target = None
+        if not isinstance(steps, str):
+            target = borders.target_in(self._form.of(steps.quant), steps)
         if target is None:
             if self._is_rounded(x):
                 self.bounds[node.name or ""] = Bound(steps=LARGEST_STEP)
@@ -219,7 +253,7 @@ class IntegerRewriter:
         self._layers[product.node] = layer
         bound = None if layer.exact else Bound(share=layer.share)
         for index, node in enumerate(product.quantizers):
-            kind = "bias" if index else f"{weight_type(product.weights).name} weight"
+            kind = "bias" if index else f"{weight_type(product)} weight"
             record = _record_of(node, f"{kind} of {layer.operator}", bound, layer.reason)
             # What is promised is the layer's, behind it.
             self._records[record.node] = replace(record, bound=None)
@@ -250,9 +284,10 @@ class IntegerRewriter:
         """Put DequantizeLinear in the place of every value that has integers."""
         for value, codes in self._codes.items():
             node = producer(value)
-            assert node is not None, "only nodes have integers"
+            if node is None or value is None or is_standard(node, "DequantizeLinear"):
+                continue
             emit = Emitter(node)
-            emit.replace_with(borders.dequantized(emit, codes))
+            replace_value(value, borders.dequantized(emit, codes))
 
     def _emit_products(self) -> None:
         """Put integer sums in the place of products whose float values are needed."""
@@ -261,7 +296,7 @@ class IntegerRewriter:
             if node.graph is None or operators.is_average_pool(node):
                 continue
             emit = Emitter(node)
-            emit.replace_with(emit_sums(emit, product, self._form))
+            emit.replace_with(emit_sums(emit, product))
 
 
 def _share_in(bound: Bound | None) -> float:

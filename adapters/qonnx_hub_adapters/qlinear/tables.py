@@ -72,7 +72,8 @@ def look_up(
     answers, zero, encoding = found[0], target.zero, "table of its input's codes"
     made = _within(answers, target)
     same = np.clip(_levels(codes), made.low, made.high) + codes.zero
-    if zero == codes.zero and np.array_equal(answers, same):
+    alike = zero == codes.zero and made.form.signed == codes.form.signed
+    if alike and np.array_equal(answers, same):
         if made.low <= codes.low and made.high >= codes.high:
             return made.holds(codes.value), "its input's codes"
         return made.clips(emit, codes.value), encoding
@@ -143,6 +144,8 @@ def _added(
     must keep away from ties, unless all scales are powers of two and nothing rounds at all.
     """
     steps, zero, form = target.steps, target.zero, target.form
+    if any(codes.form.signed != form.signed for codes in pair):
+        return None
     low, high = int(answers.min()), int(answers.max())
     in_steps = [_levels(c) * float(c.scale) / float(steps.scale) for c in pair]
     sums = in_steps[0][:, np.newaxis] + in_steps[1][np.newaxis]

@@ -419,15 +419,15 @@ def test_what_cannot_be_integer_stays_float_and_says_why(
     assert "MatMul" in ops(artifact)
 
 
-def test_weights_whose_levels_no_8_bit_type_holds_stay_float() -> None:
+def test_weights_that_span_more_than_8_bits_stay_float() -> None:
     n = net()
     n.quant("x", "xq", 0.25, 8)
-    # Codes 0 to 255 around a zero point of 100: levels from -100 to 155.
-    levels = np.linspace(-100, 155, 24).reshape(8, 3)
-    n.weight("w", levels * 0.5, 0.5, 8, zero=100.0, signed=0)
+    # Each column has a zero point of its own: levels from -200 to 55, and from -55 to 200.
+    levels = np.array([[-200.0, -55.0], [55.0, 200.0]])
+    zero = np.array([[200.0, 55.0]], dtype=np.float32)
+    n.weight("w", levels * 0.5, 0.5, 8, zero=zero, signed=0)
     n.add("MatMul", ["xq", "w"], "y")
-    model = n.model(("N", 8), "y")
-    artifact = export(model)
+    artifact = export(n.model(("N", 2), "y"))
     assert "more than 8 bits" in " ".join(artifact.notes)
     assert "MatMul" in ops(artifact)
 
