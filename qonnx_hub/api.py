@@ -133,7 +133,7 @@ def convert(
         check: Whether to compare the result with the source.
         samples: Samples of the check's generated inputs.
         seed: Seed of the check's generated inputs.
-        opset: Standard opset of the file; the exporter's choice by default.
+        opset: Standard opset of the file; by default the source's, or what its nodes need.
         allow_lossy: Write near forms where no exact one exists.
         encoding: Which encodings of quantizers to use, for forms that have several.
         stored_weights: Narrowest integers in which weights are stored, for such forms.

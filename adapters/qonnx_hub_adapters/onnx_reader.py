@@ -19,6 +19,7 @@ from qonnx_hub_ir.errors import PassError, SourceError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes import IMPORT_PIPELINE, NormalizeDialect, run_passes
+from qonnx_hub_ir.passes.opset.source_versions import remember_versions
 from qonnx_hub_ir.verify import require_valid
 
 SUFFIXES = (".onnx",)
@@ -81,13 +82,19 @@ def describe(source: object) -> str:
     return f"the given {type(source).__name__}"
 
 
-def read_model(source: object, prepare: Callable[[Model], None] | None = None) -> Model:
+def read_model(
+    source: object,
+    prepare: Callable[[Model], None] | None = None,
+    *,
+    keep_versions: bool = False,
+) -> Model:
     """Return an ONNX source as a verified IR model, in canonical dialect.
 
     Args:
         source: Path of a file, ModelProto, or onnx_ir model (which is copied).
         prepare: Changes the model in place while its operators still are those of the file,
             in canonical dialect: before constants are folded, opsets raised or rules checked.
+        keep_versions: Whether the opset and IR version are a user's, to be written again.
 
     Raises:
         SourceError: It is missing, empty, cut off, no ONNX file, or speaks of things that no
@@ -97,6 +104,8 @@ def read_model(source: object, prepare: Callable[[Model], None] | None = None) -
     name = describe(source)
     model = _parse(source)
     _check_external_data(model, name)
+    if keep_versions:
+        remember_versions(model)
     try:
         if prepare is not None or model.functions:
             NormalizeDialect()(model)

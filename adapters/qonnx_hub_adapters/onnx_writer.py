@@ -2,41 +2,115 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import onnx
 import onnx_ir
+from onnx import helper
 from onnx_ir import Model
 
-from qonnx_hub_ir.errors import InvalidExportError, NotExactError
+from qonnx_hub_ir.errors import InvalidExportError, NotExactError, UsageError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
-from qonnx_hub_ir.passes import DropUnused, NameNodes, RaiseOpset, run_passes
+from qonnx_hub_ir.passes import DropUnused, LowerOpset, NameNodes, RaiseOpset, run_passes
+from qonnx_hub_ir.passes.opset.lower_opset import LOWEST
+from qonnx_hub_ir.passes.opset.source_versions import source_versions
 from qonnx_hub_ir.passes.shapes.infer_shapes import infer_from
 
 PRODUCER = "qonnx_hub"
 
-_IR_VERSION_OF_OPSET = {19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12, 25: 13}
-"""Lowest ONNX IR version that goes with a standard opset."""
+NEWEST_RUN = 27
+"""Newest opset of which onnxruntime has all operators: newer sources are written at it where
+it can say them."""
+
+_FIRST_IR_WITH_FREE_WEIGHTS = 4
+"""Before, every initializer was an input as well."""
 
 
-def finish(model: Model) -> Model:
-    """Return the model, cleaned, with types, shapes and versions, and checked by ONNX.
+def opset_to_write(model: Model, asked: int | None) -> int:
+    """Return the opset that a file gets unless a node in it needs a newer one.
+
+    Args:
+        model: An IR model; what it was read from may have had an older opset.
+        asked: What the caller wants, if anything.
 
     Raises:
+        UsageError: There is no such opset, or none that can be written.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if asked is not None:
+        if not LOWEST <= asked <= newest:
+            raise UsageError(
+                f"opset {asked} cannot be written: this version of ONNX knows opsets up to "
+                f"{newest}, and the lowest with quantizers is {LOWEST}"
+            )
+        return asked
+    source = source_versions(model)
+    opset = model.opset_imports[""] if source is None else source.opset
+    return max(LOWEST, min(opset, NEWEST_RUN))
+
+
+def finish(model: Model, opset: int | None = None, needed: int = LOWEST) -> Model:
+    """Return the model, cleaned, with types, shapes and versions, and checked by ONNX.
+
+    Args:
+        model: Changed in place.
+        opset: The standard opset that the caller asked for; without it, it is that of the file
+            that the model was read from, or as much newer as a node needs.
+        needed: The lowest that whoever wrote the nodes needs.
+
+    Raises:
+        NotExactError: The opset asked for cannot say the model; all nodes are listed.
+        UsageError: There is no such opset.
         InvalidExportError: ONNX's checker refuses the model.
     """
     run_passes(model, [DropUnused(), NameNodes()])
-    opset = model.opset_imports[""]
-    newest = max(_IR_VERSION_OF_OPSET.values())
-    model.ir_version = max(model.ir_version, _IR_VERSION_OF_OPSET.get(opset, newest))
-    model.producer_name = PRODUCER
-    model.producer_version = None
-    message = without_weights(model)
-    infer_from(message, model)
+    target = max(opset_to_write(model, opset), needed)
+    if target > model.opset_imports[""]:
+        RaiseOpset(target)(model)
+    message = _inferred(model)
+    if _lower(model, target, exactly=opset is not None):
+        message = _inferred(model)
+    _set_versions(model)
+    message.ir_version = model.ir_version
     del message.graph.output[:]  # their types may be known by now
     message.graph.output.extend(map(onnx_ir.serde.serialize_value, model.graph.outputs))
     _check(message)
     facts_of(model).has_inferred_shapes = True
     return model
+
+
+def _inferred(model: Model) -> onnx.ModelProto:
+    """Return the model as a message without its weights, and give its values their types."""
+    message = without_weights(model)
+    infer_from(message, model)
+    return message
+
+
+def _lower(model: Model, target: int, *, exactly: bool) -> bool:
+    """Lower the model to an opset, or as near to it as its nodes allow."""
+    if exactly:
+        return LowerOpset(target)(model).modified
+    for opset in range(target, model.opset_imports[""]):
+        with contextlib.suppress(NotExactError):
+            return LowerOpset(opset)(model).modified
+    return False
+
+
+def _set_versions(model: Model) -> None:
+    """Set IR version and producer: those of the source, where nothing needs others."""
+    opset, source = model.opset_imports[""], source_versions(model)
+    lowest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    if source is None:
+        model.ir_version = max(model.ir_version, lowest)
+    elif opset == source.opset:
+        model.ir_version = source.ir
+    else:
+        model.ir_version = lowest if opset < source.opset else max(source.ir, lowest)
+    weights = model.graph.initializers.values()
+    if not all(value.is_graph_input() for value in weights):
+        model.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
+    model.producer_name, model.producer_version = PRODUCER, None
 
 
 def check(model: Model) -> None:
@@ -54,35 +128,3 @@ def _check(message: onnx.ModelProto) -> None:
         onnx.checker.check_model(message)
     except onnx.checker.ValidationError as error:
         raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
-
-
-def require_opset(asked: int | None, needed: int, reason: str) -> int:
-    """Return the opset to write.
-
-    Args:
-        asked: What the caller wants; ``None`` leaves the choice to the exporter.
-        needed: The lowest opset that says the model exactly.
-        reason: What needs it, for the message.
-
-    Raises:
-        NotExactError: The caller wants a lower one.
-    """
-    if asked is None:
-        return needed
-    if asked < needed:
-        raise NotExactError(
-            f"opset {asked} cannot say this model: {reason} needs opset {needed}"
-        )
-    return asked
-
-
-def raise_to(model: Model, opset: int | None) -> None:
-    """Raise the model to the standard opset asked for, if any.
-
-    Raises:
-        NotExactError: The opset is below the model's own; nothing lowers a graph.
-    """
-    own = model.opset_imports[""]
-    target = require_opset(opset, own, "the graph as it was read")
-    if target != own:
-        RaiseOpset(target)(model)

@@ -49,7 +49,7 @@ def command(
     to: To = "qonnx",
     from_: From = None,
     opset: Annotated[
-        int | None, typer.Option(help="Standard opset.", show_default="lowest exact")
+        int | None, typer.Option(help="Standard opset.", show_default="the source's")
     ] = None,
     allow_lossy: Annotated[
         bool, typer.Option("--allow-lossy", help="Write near forms where none is exact.")

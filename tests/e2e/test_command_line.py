@@ -225,11 +225,21 @@ def test_an_unknown_format_names_the_known_ones(tfc: Path, tmp_path: Path) -> No
 
 
 def test_an_opset_that_cannot_say_it_is_exit_code_4(tfc: Path, tmp_path: Path) -> None:
-    done = _run(
-        *("convert", tfc, "-o", tmp_path / "o.onnx", "--to", "qcdq", "--opset", "13"), code=4
-    )
+    wanted = ("--to", "qcdq", "--encoding", "qdq", "--opset", "13")
+    done = _run("convert", tfc, "-o", tmp_path / "o.onnx", *wanted, code=4)
     assert "opset 13" in done.stderr
     assert not (tmp_path / "o.onnx").exists()
+
+
+@pytest.mark.parametrize("to", ["qonnx", "qcdq", "qlinear"])
+def test_an_opset_that_does_not_exist_is_one_line_and_exit_code_2(
+    tfc: Path, tmp_path: Path, to: str
+) -> None:
+    options = ("--to", to, "--opset", "99")
+    done = _run("convert", tfc, "-o", tmp_path / "o.onnx", *options, code=2)
+    (line,) = done.stderr.strip().splitlines()
+    assert "opset 99" in line
+    assert str(onnx.defs.onnx_opset_version()) in line
 
 
 def test_sample_shapes_and_adapter_options_are_read_or_refused(

@@ -76,7 +76,7 @@ def import_file(
         SourceError: It cannot be read.
         UsageError: ``act_bits`` names a layer that does not exist, or leaves one out.
     """
-    model = read_model(source)
+    model = read_model(source, keep_versions=True)
     places = _places(model.graph)
     if act_bits is not None:
         _insert(model.graph, places, act_bits)

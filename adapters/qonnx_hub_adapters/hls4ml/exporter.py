@@ -13,7 +13,7 @@ from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, lower
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
-from qonnx_hub_adapters.onnx_writer import finish, raise_to
+from qonnx_hub_adapters.onnx_writer import finish
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
@@ -60,7 +60,7 @@ class Hls4mlExporter:
         """Return the folder's model and files. The model given is not changed.
 
         Raises:
-            NotExactError: With all gaps, or an opset below the model's own.
+            NotExactError: With all gaps, or an opset that cannot say the model.
             UsageError: An option that does not exist.
         """
         inputs = tuple(str(value.name) for value in model.graph.inputs)
@@ -69,8 +69,7 @@ class Hls4mlExporter:
         if lowered.gaps:
             raise NotExactError("hls4ml cannot compute these nodes exactly:", lowered.gaps)
         written = lowered.model
-        raise_to(written, options.opset)
-        finish(written)
+        finish(written, options.opset)
         types = {
             str(value.name): input_type(value, name, own)
             for value, name in zip(written.graph.inputs, lowered.inputs, strict=True)

@@ -10,9 +10,10 @@ from onnx_ir import Value
 from qonnx_hub_adapters.adapter_options import require_choice
 from qonnx_hub_adapters.protocol import Bound
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.passes.opset.lower_opset import LOWEST
 
-LOWEST_OPSET = 19
-"""The first opset whose QuantizeLinear and DequantizeLinear every engine agrees on."""
+LOWEST_OPSET = LOWEST
+"""The first opset with QuantizeLinear."""
 
 ENCODINGS = ("auto", "qcdq", "qdq", "float")
 WEIGHTS = ("int8", "int4", "int2", "float")

@@ -73,7 +73,7 @@ def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding 
         dtype = linear.float8_of(quant) if _is_float32(x) else None
         if dtype is None:
             return "has a format that is no ONNX type"
-        return Encoding("Q + DQ", partial(linear.write_float8, quant=quant, dtype=dtype))
+        return Encoding("Q + DQ", partial(linear.write_float8, quant=quant, dtype=dtype), 19)
     if isinstance(quant, Trunc):
         return "truncates, which no quantizing operator does"
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):

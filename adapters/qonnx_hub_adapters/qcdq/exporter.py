@@ -7,7 +7,7 @@ from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
-from qonnx_hub_adapters.onnx_writer import finish, raise_to
+from qonnx_hub_adapters.onnx_writer import finish, opset_to_write
 from qonnx_hub_adapters.protocol import (
     QONNX_FEATURES,
     AdapterInfo,
@@ -18,7 +18,6 @@ from qonnx_hub_adapters.protocol import (
     Support,
 )
 from qonnx_hub_adapters.qcdq.encoding_options import (
-    LOWEST_OPSET,
     Encoding,
     EncodingRequest,
     QcdqOptions,
@@ -64,11 +63,14 @@ class QcdqExporter:
         records = [_encode(copy.graph, node, encoding) for node, encoding in chosen]
         if not any(node.domain == dialect.DOMAIN for node in copy.graph.all_nodes()):
             copy.opset_imports.pop(dialect.DOMAIN, None)
-        raise_to(copy, opset)
         sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
         before, after = (sum(size[side] for size in sizes) for side in (0, 1))
         stored = f"weights stored as integers: {before} bytes of float32 -> {after} bytes"
-        return Artifact(finish(copy), tuple(records), notes=(stored,) if sizes else ())
+        return Artifact(
+            finish(copy, options.opset, opset),
+            tuple(records),
+            notes=(stored,) if sizes else (),
+        )
 
 
 def _choose_all(
@@ -79,12 +81,7 @@ def _choose_all(
     What one quantizer needs can change what is best for another, so the choice is repeated
     until the opset stays.
     """
-    opset = max(model.opset_imports[""], LOWEST_OPSET)
-    if options.opset is not None and options.opset < opset:
-        raise NotExactError(
-            f"opset {options.opset} is too low: the graph as it was read needs opset {opset}"
-        )
-    opset, foreign = options.opset or opset, _foreign(model)
+    opset, foreign = opset_to_write(model, options.opset), _foreign(model)
     while True:
         request = EncodingRequest(
             encoding=own.encoding,

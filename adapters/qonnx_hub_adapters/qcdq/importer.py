@@ -85,7 +85,7 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
         _standardize(model)
         limits.update(_limits_of_constants(model))
 
-    model = read_model(source, prepare)
+    model = read_model(source, prepare, keep_versions=True)
     rewriter = ChainRewriter(model.graph)
     rewriter.rewrite_chains(limits)
     DropUnused()(model)

@@ -39,7 +39,7 @@ from qonnx_hub_ir.quantizers import (
     single_value,
 )
 
-OPSET_OF_WIDTH = {2: 25, 4: 21, 8: 19, 16: 21, 32: 19}
+OPSET_OF_WIDTH = {2: 25, 4: 21, 8: 10, 16: 21, 32: 10}
 """Lowest standard opset whose DequantizeLinear takes integers of that width (QuantizeLinear:
 up to 16 bits)."""
 

@@ -9,6 +9,7 @@ from onnx_ir import Model
 from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
+from qonnx_hub_adapters.onnx_writer import opset_to_write
 from qonnx_hub_adapters.protocol import (
     QONNX_FEATURES,
     AdapterInfo,
@@ -90,8 +91,8 @@ class QlinearExporter:
         run_passes(copy, [LowerChannelsLast(), InferShapes()])
         order = [node.name or "" for node in every_quantizer(copy)]
         steps = activation_steps(copy)
-        newest = max(copy.opset_imports[""], options.opset or 0)
-        form = choose_form(steps, newest, contrib=own.dialect == "ort")
+        opset = opset_to_write(copy, options.opset)
+        form = choose_form(steps, opset, contrib=own.dialect == "ort")
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()
         if any(node.domain == CONTRIB for node in copy.graph):

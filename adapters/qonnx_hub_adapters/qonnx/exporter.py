@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.adapter_options import read_own_options
-from qonnx_hub_adapters.onnx_writer import check, finish, raise_to
+from qonnx_hub_adapters.onnx_writer import check, finish
 from qonnx_hub_adapters.protocol import (
     Artifact,
     ExportOptions,
@@ -19,6 +19,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.graph.queries import every_quantizer
+from qonnx_hub_ir.lowering import function_bodies
 from qonnx_hub_ir.lowering.functions import define_operators, function_gaps
 from qonnx_hub_ir.passes import SpellOutRounding
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
@@ -47,7 +48,7 @@ class QonnxExporter:
         """Return the model as QONNX. The model given is not changed.
 
         Raises:
-            NotExactError: With all gaps, or an opset below the model's own.
+            NotExactError: With all gaps, or an opset that cannot say the model.
         """
         own = read_own_options(QonnxOptions, self.info.name, options)
         notes: tuple[str, ...] = ()
@@ -59,8 +60,7 @@ class QonnxExporter:
         records = tuple(_record(node) for node in every_quantizer(model))
         copy = model.clone()
         SpellOutRounding()(copy)
-        raise_to(copy, options.opset)
-        finish(copy)
+        finish(copy, options.opset, function_bodies.OPSET if own.self_contained else 0)
         if dialect.DOMAIN in copy.opset_imports:
             # Version 1 is what the oldest readers know; only the newer Trunc needs version 2.
             truncs = [n for n in every_quantizer(copy) if n.op_type == "Trunc"]

@@ -40,7 +40,7 @@ class QonnxImporter:
             SourceError: It cannot be read.
             InvalidModelError: It breaks rules of the IR; all of them are listed.
         """
-        return read_model(source)
+        return read_model(source, keep_versions=True)
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return ``None``: a QONNX file has no framework of its own beside the IR."""

@@ -8,7 +8,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir
 from onnx import helper
-from onnx_ir import Graph, Model
+from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
@@ -32,7 +32,8 @@ class RaiseOpset(InPlacePass):
     Before -> after: ``Unsqueeze(x){axes}`` of opset 9 -> ``Unsqueeze(x, axes)`` of opset 19,
     and so on for every standard operator. The work is done by ONNX's own version converter,
     which needs canonical domains and imports: run :class:`NormalizeDialect` before. Metadata
-    stays with its values and nodes. The IR version becomes one that goes with the opset.
+    stays with its values and nodes, and nodes keep their names. The IR version becomes one
+    that goes with the opset.
 
     Raises:
         SourceError: The converter does not know a way, or one that changes the meaning.
@@ -70,18 +71,35 @@ def _convert(model: Model, version: int, target: int) -> Graph:
     raised = onnx_ir.from_proto(message)
     old_operators.settle(raised.graph, copy.graph, version)
     attach_weights(raised.graph, copy)
-    _restore_metadata(raised, model)
+    _restore(raised, model)
     return raised.graph
 
 
-def _restore_metadata(raised: Model, original: Model) -> None:
-    """Put back what the converter drops, by name."""
-    raised.graph.metadata_props.update(original.graph.metadata_props)
-    nodes = {node.name: node for node in original.graph.all_nodes() if node.name}
+def _restore(raised: Model, original: Model) -> None:
+    """Put back what the converter drops: by name, and names by what a node makes."""
+    nodes = {
+        output.name: node
+        for node in original.graph.all_nodes()
+        for output in node.outputs
+        if output.name
+    }
+    taken = {node.name for node in nodes.values()}
     for node in raised.graph.all_nodes():
-        if node.name in nodes:
-            node.metadata_props.update(nodes[node.name].metadata_props)
+        old = next((nodes[o.name] for o in node.outputs if o.name in nodes), None)
+        if old is not None:
+            node.name, node.doc_string = old.name, old.doc_string
+            _copy_metadata(node, old)
+        elif node.name in taken:
+            node.name = None  # a step in front of the node that has the name
     values = {value.name: value for value in every_value(original, functions=False)}
     for value in every_value(raised, functions=False):
         if value.name in values:
+            value.doc_string = values[value.name].doc_string
             value.metadata_props.update(values[value.name].metadata_props)
+    raised.graph.doc_string = original.graph.doc_string
+    _copy_metadata(raised.graph, original.graph)
+
+
+def _copy_metadata(new: Node | Graph, old: Node | Graph) -> None:
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)
