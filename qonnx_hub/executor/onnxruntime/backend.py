@@ -137,7 +137,7 @@ def _lower_activation(node: Node) -> None:
         return
     if bounds[0] == 0 and (source := _before_relu(x)) is not None:
         node.replace_input_with(0, source)
-    form = linear.Integers(width, quant.signed, clip_integers=False)
+    form = linear.Integers(width, quant.signed, clip_integers=False, bounds=bounds)
     emit = Emitter(node)
     emit.replace_with(linear.write_plain(emit, quant, grid, form))
 
