@@ -14,7 +14,7 @@ from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.passes import DropUnused, LowerOpset, NameNodes, RaiseOpset, run_passes
 from qonnx_hub_ir.passes.opset.lower_opset import LOWEST
-from qonnx_hub_ir.passes.opset.source_versions import source_versions
+from qonnx_hub_ir.passes.opset.source_versions import restore_sizes, source_versions
 from qonnx_hub_ir.passes.shapes.infer_shapes import infer_from
 
 PRODUCER = "qonnx_hub"
@@ -72,6 +72,7 @@ def finish(model: Model, opset: int | None = None, needed: int = LOWEST) -> Mode
     if _lower(model, target, exactly=opset is not None):
         message = _inferred(model)
     _set_versions(model)
+    restore_sizes(model)
     message.ir_version = model.ir_version
     del message.graph.output[:]  # their types may be known by now
     message.graph.output.extend(map(onnx_ir.serde.serialize_value, model.graph.outputs))
@@ -98,7 +99,7 @@ def _lower(model: Model, target: int, *, exactly: bool) -> bool:
 
 
 def _set_versions(model: Model) -> None:
-    """Set IR version and producer: those of the source, where nothing needs others."""
+    """Set IR version and producer: those of the source, where there are any that fit."""
     opset, source = model.opset_imports[""], source_versions(model)
     lowest = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
     if source is None:
@@ -110,7 +111,8 @@ def _set_versions(model: Model) -> None:
     weights = model.graph.initializers.values()
     if not all(value.is_graph_input() for value in weights):
         model.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
-    model.producer_name, model.producer_version = PRODUCER, None
+    if source is None or not model.producer_name:
+        model.producer_name, model.producer_version = PRODUCER, None
 
 
 def check(model: Model) -> None:

@@ -92,6 +92,26 @@ def test_what_need_not_change_stays(tmp_path, to):
     assert props == {"author": "someone"}
 
 
+def test_a_size_without_a_name_gets_none(tmp_path):
+    found = source(13)
+    del found.graph.output[0].type.tensor_type.shape.dim[:]
+    found.graph.output[0].type.tensor_type.ClearField("shape")
+    (output,) = written(found, tmp_path, "qcdq").graph.output
+    assert not output.type.tensor_type.shape.dim
+    found.graph.output[0].type.tensor_type.shape.dim.add()
+    found.graph.output[0].type.tensor_type.shape.dim.add(dim_value=3)
+    (output,) = written(found, tmp_path, "qcdq").graph.output
+    assert output == found.graph.output[0]
+
+
+def test_the_producer_stays_and_is_the_hub_where_there_was_none(tmp_path):
+    found = source(13)
+    assert written(found, tmp_path, "qcdq").producer_name == "qonnx_hub"
+    found.producer_name, found.producer_version = "pytorch", "2.5"
+    result = written(found, tmp_path, "qcdq")
+    assert (result.producer_name, result.producer_version) == ("pytorch", "2.5")
+
+
 def test_an_ir_version_above_the_lowest_is_kept(tmp_path):
     assert written(source(13, ir=9), tmp_path, "qcdq").ir_version == 9
 

@@ -1,12 +1,16 @@
-"""The versions that a model's file was written in, for those who write it again."""
+"""What a model's file said of itself, for those who write it again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from onnx_ir import Model
+from onnx_ir import Model, Shape, SymbolicDim
 
 _KEY = "qonnx_hub.source_versions"
+
+_MADE_UP = "unk__"
+"""How names of sizes begin that ONNX's inference gives where it knows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,26 +20,51 @@ class SourceVersions:
     Attributes:
         opset: Standard opset.
         ir: ONNX IR version.
-        producer: Name of the tool that wrote it.
+        outputs: Name of each output -> its sizes; ``None`` where the file gave none.
     """
 
     opset: int
     ir: int
-    producer: str = ""
+    outputs: Mapping[str, Shape | None] = field(default_factory=dict)
 
 
 def remember_versions(model: Model) -> None:
-    """Keep the versions of a model as they are now, unless older ones are known already.
+    """Keep what the model says of itself now, unless older words are known already.
 
     They stay with the graph through passes and copies, and are never written to a file.
     """
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
     if opset is not None:
-        producer = model.producer_name or ""
-        model.graph.meta.setdefault(_KEY, SourceVersions(opset, model.ir_version, producer))
+        outputs = {
+            str(value.name): None if value.shape is None else Shape(value.shape.dims)
+            for value in model.graph.outputs
+        }
+        found = SourceVersions(opset, model.ir_version, outputs)
+        model.graph.meta.setdefault(_KEY, found)
 
 
 def source_versions(model: Model) -> SourceVersions | None:
-    """Return the versions of the file that a model came from; ``None`` if there was none."""
+    """Return what the file said that a model came from; ``None`` if there was none."""
     found = model.graph.meta.get(_KEY)
     return found if isinstance(found, SourceVersions) else None
+
+
+def restore_sizes(model: Model) -> None:
+    """Put the source's sizes of outputs back where inference only gave a name to them."""
+    source = source_versions(model)
+    if source is None:
+        return
+    for value in model.graph.outputs:
+        old, new = source.outputs.get(str(value.name), value.shape), value.shape
+        if old is None or new is None:
+            value.shape = None
+        elif len(old) == len(new):
+            pairs = zip(old.dims, new.dims, strict=True)
+            value.shape = Shape([a if _says_less(b, a) else b for a, b in pairs])
+
+
+def _says_less(inferred: int | SymbolicDim, given: int | SymbolicDim) -> bool:
+    if not isinstance(inferred, SymbolicDim):
+        return False
+    unnamed = isinstance(given, SymbolicDim) and given.value is None
+    return unnamed or str(inferred.value or _MADE_UP).startswith(_MADE_UP)
