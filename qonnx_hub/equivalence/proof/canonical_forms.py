@@ -3,6 +3,7 @@
 The equalities used:
 
 * Identity, Dropout at inference, a Cast to the type at hand: nothing happens;
+* what :mod:`~qonnx_hub.equivalence.proof.layer_forms` says of layers and neutral operators;
 * Flatten, Reshape, Squeeze, Unsqueeze: the shape of the result says it all;
 * Gemm: a product, of a transposed matrix perhaps, and a sum;
 * arithmetic with one element, of any rank up to the other operand's: with a scalar;
@@ -15,13 +16,13 @@ The equalities used:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import numpy as np
 from onnx_ir import Node, Value
 
+from qonnx_hub.equivalence.proof.layer_forms import kept_input, layer_form
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
-from qonnx_hub.equivalence.proof.value_numbering import plain_signature
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.graph.queries import attribute, input_of, producer
@@ -71,8 +72,13 @@ def expression_number(model: ProofModel, node: Node) -> int:
     """
     if is_transparent(node):
         return model.number(node.inputs[0])
+    kept = kept_input(model, node)
+    if kept is not None:
+        return model.number(kept)
     rule = _rule(node)
     found = None if rule is None else rule(model, node)
+    if found is None:
+        found = layer_form(model, node)
     return model.expression(node) if found is None else found
 
 
@@ -87,10 +93,6 @@ def _rule(node: Node) -> Callable[[ProofModel, Node], int | None] | None:
     if len(node.inputs) == 2 and (operators.is_affine(node) or chooses):
         return _arithmetic
     return {"DequantizeLinear": _requantized, "Gemm": _product}.get(node.op_type)
-
-
-def _make(model: ProofModel, op_type: str, *inputs: int, **attributes: Hashable) -> int:
-    return model.numbering.of_expression(plain_signature(op_type, **attributes), inputs)
 
 
 def _scalar(model: ProofModel, number: float) -> int:
@@ -111,7 +113,7 @@ def _reshaped(model: ProofModel, node: Node) -> int | None:
     whole = model.number(node.inputs[0])
     if dims == _fixed_shape(node.inputs[0]):
         return whole
-    return _make(model, "Reshape", whole, shape=dims)
+    return model.make("Reshape", whole, shape=dims)
 
 
 def _product(model: ProofModel, node: Node) -> int | None:
@@ -125,22 +127,21 @@ def _product(model: ProofModel, node: Node) -> int | None:
     if attribute(node, "transB", 0):
         stored = model.constants.get(node.inputs[1]) if node.inputs[1] else None
         right = (
-            _make(model, "Transpose", right, perm=(1, 0))
+            model.make("Transpose", right, perm=(1, 0))
             if stored is None
             else model.numbering.of_constant(stored.T)
         )
-    product = _make(model, "MatMul", left, right)
+    product = model.make("MatMul", left, right)
     if addend is None:
         return product
-    return _make(model, "Add", product, _operand(model, addend, 2))
+    return model.make("Add", product, _operand(model, addend, 2))
 
 
 def _arithmetic(model: ProofModel, node: Node) -> int | None:
     left, right = node.inputs
     if left is None or right is None or left.shape is None or right.shape is None:
         return None
-    return _make(
-        model,
+    return model.make(
         node.op_type,
         _operand(model, left, len(right.shape)),
         _operand(model, right, len(left.shape)),
@@ -161,7 +162,7 @@ def _operand(model: ProofModel, value: Value, rank: int) -> int:
         return model.number(value)
     if constant is not None:
         return model.numbering.of_constant(constant.reshape(()))
-    return _make(model, "Reshape", model.number(value), shape=())
+    return model.make("Reshape", model.number(value), shape=())
 
 
 def _quantizer(model: ProofModel, node: Node) -> int | None:
@@ -173,9 +174,9 @@ def _quantizer(model: ProofModel, node: Node) -> int | None:
     if isinstance(quant, BipolarQuant) and not is_listed:
         if not _is_float32(x) or not _is_float32(scale):
             return None
-        low = _make(model, "Neg", model.number(scale))
-        is_high = _make(model, "GreaterOrEqual", model.number(x), _scalar(model, 0.0))
-        return _make(model, "Where", is_high, model.number(scale), low)
+        low = model.make("Neg", model.number(scale))
+        is_high = model.make("GreaterOrEqual", model.number(x), _scalar(model, 0.0))
+        return model.make("Where", is_high, model.number(scale), low)
     if not isinstance(quant, IntQuant):
         return None
     bits = single_value(quant.bits)
@@ -207,28 +208,28 @@ def _formula(model: ProofModel, node: Node, quant: IntQuant, bits: float) -> int
         low, high, is_zero = low - offset, high - offset, True
     t = model.number(node.inputs[0])
     if not is_unit:
-        t = _make(model, "Div", t, scale)
+        t = model.make("Div", t, scale)
     if not is_zero:
-        t = _make(model, "Add", t, zero)
-    t = _make(model, "Clip", t, _scalar(model, low), _scalar(model, high))
+        t = model.make("Add", t, zero)
+    t = model.make("Clip", t, _scalar(model, low), _scalar(model, high))
     rounded = _rounded(model, t, quant.rounding)
     if rounded is None:
         return None
-    t = rounded if is_zero else _make(model, "Sub", rounded, zero)
-    return t if is_unit else _make(model, "Mul", t, scale)
+    t = rounded if is_zero else model.make("Sub", rounded, zero)
+    return t if is_unit else model.make("Mul", t, scale)
 
 
 def _rounded(model: ProofModel, t: int, mode: Rounding) -> int | None:
     """Return rounded values: by an operator, or by rounding the magnitude."""
     if mode in _ROUNDERS:
-        return _make(model, _ROUNDERS[mode], t)
+        return model.make(_ROUNDERS[mode], t)
     if mode not in _MAGNITUDE_ROUNDERS:
         return None
     shift, rounder = _MAGNITUDE_ROUNDERS[mode]
-    size = _make(model, "Abs", t)
+    size = model.make("Abs", t)
     if shift:
-        size = _make(model, shift, size, _scalar(model, 0.5))
-    return _make(model, "Mul", _make(model, rounder, size), _make(model, "Sign", t))
+        size = model.make(shift, size, _scalar(model, 0.5))
+    return model.make("Mul", model.make(rounder, size), model.make("Sign", t))
 
 
 def _parameter(model: ProofModel, node: Node, index: int) -> int | None:
@@ -263,10 +264,10 @@ def _requantized(model: ProofModel, node: Node) -> int | None:
     if not _is_float32(x) or x is None or x.shape is None:
         return None
     unit = _operand(model, scale, len(x.shape))
-    t = _make(model, "Div", model.number(x), unit)
+    t = model.make("Div", model.number(x), unit)
     low, high = (_scalar(model, float(end - zero)) for end in ends)
-    t = _make(model, "Round", _make(model, "Clip", t, low, high))
-    return _make(model, "Mul", t, unit)
+    t = model.make("Round", model.make("Clip", t, low, high))
+    return model.make("Mul", t, unit)
 
 
 def _code_bounds(model: ProofModel, codes: Value) -> tuple[int, int] | None:

@@ -87,6 +87,8 @@ Rule = Callable[[Sequence[Array], Sequence[Argument]], Bounds]
 
 
 def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
+    if dialect.is_thresholds(node):
+        return _monotone if isinstance(arguments[1], np.ndarray) else None
     if dialect.is_quantizer(node):
         return _monotone if _quantizer_is_monotone(node, arguments) else None
     if node.domain not in dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}:

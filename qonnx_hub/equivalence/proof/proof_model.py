@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.proof.intervals import POINTWISE
-from qonnx_hub.equivalence.proof.value_numbering import Numbering, Signature, signature_of
+from qonnx_hub.equivalence.proof.value_numbering import (
+    Numbering,
+    Signature,
+    plain_signature,
+    signature_of,
+)
 from qonnx_hub.executor.plan import Plan, Step
 from qonnx_hub.executor.planner import make_plan
-from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir import dialect, operators, thresholds
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.quantizers import Array
 
@@ -94,7 +99,7 @@ class ProofModel:
         pointwise = (
             node.op_type in POINTWISE
             if node.domain in dialect.STANDARD_DOMAINS
-            else dialect.is_quantizer(node)
+            else dialect.is_quantizer(node) or dialect.is_thresholds(node)
         )
         if not pointwise or len(node.outputs) != 1 or node not in self._steps:
             return False
@@ -149,6 +154,10 @@ class ProofModel:
             self._signatures[node] = signature_of(node, self.imports)
         return self._signatures[node]
 
+    def make(self, op_type: str, *inputs: int, **attributes: Hashable) -> int:
+        """Return the number of a standard operator with one output, by its inputs' numbers."""
+        return self.numbering.of_expression(plain_signature(op_type, **attributes), inputs)
+
     def expression(self, node: Node) -> int:
         """Return the number of a node's first output, by what the node says it computes."""
         signature = self.signature(node)
@@ -171,6 +180,9 @@ class ProofModel:
 
 def is_single(node: Node, position: int, constant: Array) -> bool:
     """Return whether a constant is one number to the operator, whatever the data's rank."""
+    if dialect.is_thresholds(node):
+        # Rows are channels; what lies along them is counted.
+        return bool(position) and len(constant) == 1
     if position and (dialect.is_quantizer(node) or node.op_type == "Clip"):
         return constant.size == 1
     return constant.ndim == 0 or (operators.is_qdq(node) and constant.shape == (1,))
@@ -181,7 +193,7 @@ def _fits(node: Node, position: int, constant: Array) -> bool:
     if is_single(node, position, constant):
         return True
     sizes = dims(node.outputs[0])
-    if sizes is None or constant.ndim > len(sizes):
+    if sizes is None or (constant.ndim > len(sizes) and not dialect.is_thresholds(node)):
         return False
     axes = parameter_axes(node, constant, sizes)
     return axes is not None and all(sizes[axis] == size for axis, size in axes.items())
@@ -193,6 +205,9 @@ def parameter_axes(node: Node, constant: Array, sizes: Sequence[Any]) -> dict[in
     Returns:
         ``None`` where the parameter does not fit the operator.
     """
+    if dialect.is_thresholds(node):
+        axis = thresholds.channel_axis(str(attribute(node, "data_layout", "")), len(sizes))
+        return {axis: len(constant)}
     rank, channels = len(sizes), operators.channel_axis(node)
     if channels is not None:
         return {channels: len(constant)} if rank > 1 else None
