@@ -52,7 +52,7 @@ def _without_effect(model: ProofModel, node: Node) -> Value | None:
     for index in (1, 0) if either else (1,):
         value, other = node.inputs[index], node.inputs[1 - index]
         known = None if value is None else model.constants.get(value)
-        if known is None or other is None or known.dtype.kind != "f":
+        if known is None or other is None or known.dtype.kind not in "fiu":
             continue
         if np.all(known == number) and fits_into(known.shape, dims(other)):
             return other
