@@ -40,6 +40,9 @@ def feature_models() -> Mapping[Feature, ModelProto]:
         Feature.NARROW: _quantizer(narrow=1),
         Feature.PER_CHANNEL: _quantizer(scale=[[0.5, 0.25, 1.0, 0.125]]),
         Feature.ZERO_POINT: _quantizer(zero=3.0, signed=0),
+        Feature.ZERO_POINT_AFTER_ROUNDING: _quantizer(
+            zero=3.0, signed=0, zero_point_after_rounding=1
+        ),
         Feature.ROUNDING_MODES: _quantizer(rounding_mode="CEIL"),
         Feature.DYNAMIC: _dynamic(),
         Feature.MINIFLOAT: _model(

@@ -273,7 +273,7 @@ def _added(
     if count:
         distance = distances(reference, ours)
         if pair.codes is None:
-            distance = distance / pair.scale.astype(np.float64)
+            distance = _in_steps(distance, pair, reference, ours)
         steps = max(steps, float(distance[differing].max()))
         if pair.bound.near is not None:
             near = _is_near(pair, pair.bound.near, values)
@@ -285,6 +285,15 @@ def _added(
         steps=steps,
         off_tie=off_tie,
     )
+
+
+def _in_steps(distance: Array, pair: _Pair, reference: Array, ours: Array) -> Array:
+    """Return distances in steps; whole ones where only the rounding of values is between."""
+    scale = pair.scale.astype(np.float64)
+    steps = distance / scale
+    largest = np.maximum(np.abs(reference), np.abs(ours)).astype(np.float32)
+    whole, slack = np.rint(steps), np.spacing(largest) / scale
+    return np.asarray(np.where(np.abs(steps - whole) <= slack, whole, steps))
 
 
 def _is_near(pair: _Pair, near: float, values: Feeds) -> Array:

@@ -25,14 +25,13 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
 from qonnx_hub.executor.session import Session
-from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import fits_one_message, weight_bytes
 from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import (
     Artifact,
     Feeds,
     Importer,
-    ImportOptions,
     ShowsLayers,
 )
 from qonnx_hub_ir import dialect
@@ -176,7 +175,7 @@ def check_artifact(
     noise = summation_noise(source.outputs(measured).values())
     exact = all(record.exact for record in artifact.quantizers)
     # Read as it stands, node by node: an importer would turn encodings into quantizers.
-    written = registry.find_importer(message, "qonnx").load(message, ImportOptions())
+    written = read_model(message)
     result = check_runners(
         source,
         ExecutorRunner(written, f"{to} file"),

@@ -17,6 +17,7 @@ from qonnx_hub.testing import ExporterContract, ImporterContract
 from qonnx_hub.testing_models import feature_models
 from qonnx_hub_adapters.features import features_of
 from qonnx_hub_adapters.protocol import (
+    QONNX_FEATURES,
     AdapterInfo,
     Artifact,
     Exporter,
@@ -141,6 +142,22 @@ def test_a_feature_that_an_exporter_does_not_declare_is_refused(
     source = feature_models()[Feature.BITS_2_TO_8]
     with pytest.raises(NotExactError, match=r"does not say whether it can write 2\.\.8 bits"):
         qh.convert(source, to="silent")
+
+
+class _Older(_Silent):
+    """An exporter written before zero points could be added after rounding."""
+
+    info = AdapterInfo("older", "", support=dict.fromkeys(QONNX_FEATURES, Support.EXACT))
+
+
+def test_an_exporter_that_does_not_know_the_order_of_a_zero_point_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "find_exporter", lambda name: _Older())
+    assert qh.convert(feature_models()[Feature.ZERO_POINT], to="older").quantizers == ()
+    source = feature_models()[Feature.ZERO_POINT_AFTER_ROUNDING]
+    with pytest.raises(NotExactError, match="can write zero point added after rounding"):
+        qh.convert(source, to="older")
 
 
 class _Claims(_Silent):

@@ -1,16 +1,20 @@
 """The quantizer that a chain of QuantizeLinear ... DequantizeLinear is.
 
-QuantizeLinear rounds ``x / s`` before it adds the zero point ``z``; ``Quant`` rounds
-``x / s + z``, which differs at ties. So a chain with codes from ``lo`` to ``hi`` is read as
+QuantizeLinear rounds ``x / s`` before it adds the zero point ``z``, and ``Quant`` can say so.
+A chain with codes from ``lo`` to ``hi`` is read as the first of these that there is
 
-    Quant(x, s, 0)                                             where lo - z to hi - z is the
-                                                               range of some bit width
-    Clip(Quant(x, s, 0, wider), (lo - z) * s, (hi - z) * s)    elsewhere
+    Quant(x, s, z), z after rounding    where lo to hi is the range of some bit width: bits,
+                                        signedness and zero point are the file's own
+    Quant(x, s, 0)                      where lo - z to hi - z is
+    Clip(Quant(x, s, z), (lo - z) * s, (hi - z) * s)
+                                        where the integer type has a wider range
+    Clip(Quant(x, s, 0, wider), (lo - z) * s, (hi - z) * s)
 
-which is the same for every number: rounding never falls as ``x`` grows, so clamping before the
-zero point is added or after is one, and the bounds are rounded as DequantizeLinear rounds. (A
-NaN has no integer; ``Quant`` keeps it.) Constants keep their zero point wherever ``Quant``
-gives them back as they are, which is tried, not assumed.
+which are the same for every number: rounding never falls as ``x`` grows, so clamping before
+the zero point is added or after is one; the bounds are rounded as DequantizeLinear rounds. (A
+NaN has no integer; a ``Quant`` without zero point keeps it.) Constants have a zero point that
+is added first wherever ``Quant`` gives them back as they are, which is tried, not assumed: on
+the grid the order makes no difference, and every form can say it.
 """
 
 from __future__ import annotations
@@ -43,10 +47,16 @@ from qonnx_hub_ir.quantizers import (
     Rounding,
     bits_of_bounds,
     bits_of_range,
+    single_value,
 )
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 _WIDEST = 32
+
+_QUANTIZED_TYPES = frozenset(
+    f"{sign}INT{width}" for sign in ("", "U") for width in (2, 4, 8, 16)
+)
+"""Names of the integer types that QuantizeLinear makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +108,31 @@ def _decode_pair(chain: Chain, node: Node, linear: LinearParameters) -> Decoding
     """Decode a QuantizeLinear and a DequantizeLinear with the same parameters."""
     x = _input_of(node)
     low, high = chain.low - linear.zero, chain.high - linear.zero
-    plain = _plain(linear.scale, low, high)
+    plain = _own(linear, chain.low, chain.high) or _plain(linear.scale, low, high)
     if linear.scale is None:
         if plain is None:
             raise NoMatchError("it has a dynamic scale and a range that no bit width has")
         scale = node.inputs[1]
         return Decoding(x, plain, dynamic={} if scale is None else {1: scale})
     weight = dialect.constant_value(x)
-    if plain is None and weight is not None:
+    if weight is not None and (plain is None or plain.zero_point_after_rounding):
         return _decode_weight(chain, linear, weight, x)
-    tight = None if weight is not None else _absorb_clip(x, linear.scale, low, high)
+    tight = None if weight is not None else _absorb_clip(x, linear, low, high)
     if tight is not None:
         return tight
-    return Decoding(x, plain) if plain is not None else _bounded(x, linear.scale, low, high)
+    return Decoding(x, plain) if plain is not None else _bounded(x, linear, low, high)
+
+
+def _own(linear: LinearParameters, low: Any, high: Any) -> IntQuant | None:
+    """Return the quantizer with exactly these codes and its zero point after rounding."""
+    ends = (single_value(np.asarray(low)), single_value(np.asarray(high)))
+    if not np.any(linear.zero) or ends[0] is None or ends[1] is None:
+        return None
+    found = bits_of_bounds(int(ends[0]), int(ends[1]))
+    if found is None:
+        return None
+    quant = _int_quant(linear.scale, linear.zero, *found)
+    return dataclasses.replace(quant, zero_point_after_rounding=True)
 
 
 def _input_of(node: Node) -> Value:
@@ -138,11 +160,13 @@ def _int_quant(
     return IntQuant(scale, _number(zero), _number(bits), signed, narrow)
 
 
-def _bounded(x: Value, scale: Array, low: Array, high: Array) -> Decoding:
+def _bounded(x: Value, linear: LinearParameters, low: Array, high: Array) -> Decoding:
     """Return a wider quantizer and the bounds of its results."""
-    quant = _int_quant(
-        scale, 0, *bits_of_range(int(low.min()), int(high.max()), least_signed=2)
-    )
+    scale = _number(linear.scale)
+    quant = _own(linear, *INTEGER_RANGES[linear.type_name])
+    if quant is None or linear.type_name not in _QUANTIZED_TYPES:
+        ends = int(low.min()), int(high.max())
+        quant = _int_quant(scale, 0, *bits_of_range(*ends, least_signed=2))
     return Decoding(x, quant, (_steps(low, scale), _steps(high, scale)))
 
 
@@ -152,7 +176,9 @@ def _steps(codes: Array, scale: Array) -> Array:
         return np.asarray(codes.astype(np.float32) * scale, dtype=np.float32)
 
 
-def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | None:
+def _absorb_clip(
+    x: Value, linear: LinearParameters, low: Array, high: Array
+) -> Decoding | None:
     """Read a float Clip in front of QuantizeLinear as the quantizer's range, where it is one.
 
     Quantizing never falls as values grow, so clipping values to ``a`` and ``b`` is clamping
@@ -168,14 +194,16 @@ def _absorb_clip(x: Value, scale: Array, low: Array, high: Array) -> Decoding | 
         clamps += 1
     if not clamps or np.any(np.isnan(start)) or np.any(np.isnan(stop)):
         return None
+    scale = _number(linear.scale)
     wide = _int_quant(scale, 0, _WIDEST)
     ends = (np.broadcast_arrays(end, scale)[0] for end in (start, stop))
     codes = (quantize_to_integers(end, wide) for end in ends)
     tight_low, tight_high = (np.clip(code, low, high) for code in codes)
-    plain = _plain(scale, tight_low, tight_high)
+    codes_low, codes_high = tight_low + linear.zero, tight_high + linear.zero
+    plain = _own(linear, codes_low, codes_high) or _plain(scale, tight_low, tight_high)
     if plain is None or (np.array_equal(tight_low, low) and np.array_equal(tight_high, high)):
         return None
-    if not plain.signed and np.any(low < 0):
+    if np.all(tight_low == 0) and np.any(low < 0):
         return None
     return Decoding(inner, plain)
 
@@ -196,7 +224,7 @@ def _decode_weight(
         return Decoding(x, quant)
     if _gives(values, quant, values):
         return Decoding(values, quant)
-    return _bounded(x, scale, low, high)
+    return _bounded(x, linear, low, high)
 
 
 def _with_zero_point(scale: Array, zero: Array, low: int, high: int) -> IntQuant:
@@ -234,8 +262,11 @@ def _decode_stored(
     is_whole_range = (low, high) == INTEGER_RANGES[linear.type_name]
     if is_small and is_whole_range and np.array_equal(np.unique(codes), [-1, 1]):
         return _require_kept(values, BipolarQuant(scale))
+    own = _with_zero_point(scale, linear.zero, low, high)
+    if np.any(linear.zero) and _gives(values, own, values):
+        return Decoding(values, own)
     plain = _plain(scale, low - linear.zero, high - linear.zero)
-    return _require_kept(values, plain or _with_zero_point(scale, linear.zero, low, high))
+    return _require_kept(values, plain or own)
 
 
 def _require_kept(values: Array, quant: Quantizer) -> Decoding:

@@ -15,6 +15,12 @@ from qonnx_hub_ir.passes.opset.lower_opset import LOWEST
 LOWEST_OPSET = LOWEST
 """The first opset with QuantizeLinear."""
 
+OPSET_OF_BLOCKS = 21
+"""The first opset whose QuantizeLinear and DequantizeLinear take blocks."""
+
+OPSET_OF_FLOAT8 = 19
+"""The first opset whose QuantizeLinear and DequantizeLinear take float8 types."""
+
 ENCODINGS = ("auto", "qcdq", "qdq", "float")
 WEIGHTS = ("int8", "int4", "int2", "float")
 

@@ -6,6 +6,7 @@ that has them; float operators, which are always exact, where they are not.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,13 @@ from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, Gap
 from qonnx_hub_adapters.qcdq import linear
-from qonnx_hub_adapters.qcdq.encoding_options import Encoding, EncodingRequest
+from qonnx_hub_adapters.qcdq.encoding_options import (
+    OPSET_OF_BLOCKS,
+    OPSET_OF_FLOAT8,
+    Encoding,
+    EncodingRequest,
+)
+from qonnx_hub_adapters.qcdq.origins import origin_of
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import dims
@@ -29,6 +36,7 @@ from qonnx_hub_ir.quantizers import (
     is_bipolar,
     single_value,
 )
+from qonnx_hub_ir.semantics import quantize
 
 
 def choose(node: Node, request: EncodingRequest) -> Encoding | Gap:
@@ -42,7 +50,10 @@ def choose(node: Node, request: EncodingRequest) -> Encoding | Gap:
     weight = dialect.constant_tensor(node.inputs[0])
     known = all(value is not None for value in dialect.parameters(quant))
     if weight is not None and known:
-        return encode_weight(node, quant, weight, request)
+        stays = _quantized_in_file(node, quant, request)
+        if stays is None:
+            return encode_weight(node, quant, weight, request)
+        quant = stays
     if request.encoding == "float":
         return _float(node, quant, "")
     found = _linear(node, quant, request)
@@ -56,6 +67,21 @@ def choose(node: Node, request: EncodingRequest) -> Encoding | Gap:
             node.name or "", node.op_type, found, f"not with --encoding {request.encoding}"
         )
     return _float(node, quant, found)
+
+
+def _quantized_in_file(
+    node: Node, quant: Quantizer, request: EncodingRequest
+) -> IntQuant | None:
+    """Return the quantizer of constants that a file keeps as floats behind a QuantizeLinear.
+
+    ``None`` where they are stored as integers, or the order of the zero point matters.
+    """
+    by_default = (request.encoding, request.stored_weights) == ("auto", "int8")
+    if not origin_of(node).quantize or not by_default or not isinstance(quant, IntQuant):
+        return None
+    weight = np.asarray(dialect.constant_value(node.inputs[0]))
+    after = dataclasses.replace(quant, zero_point_after_rounding=True)
+    return after if np.array_equal(quantize(weight, quant), quantize(weight, after)) else None
 
 
 def _float(node: Node, quant: Quantizer, reason: str) -> Encoding | Gap:
@@ -73,7 +99,8 @@ def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding 
         dtype = linear.float8_of(quant) if _is_float32(x) else None
         if dtype is None:
             return "has a format that is no ONNX type"
-        return Encoding("Q + DQ", partial(linear.write_float8, quant=quant, dtype=dtype), 19)
+        write = partial(linear.write_float8, quant=quant, dtype=dtype)
+        return Encoding("Q + DQ", write, OPSET_OF_FLOAT8)
     if isinstance(quant, Trunc):
         return "truncates, which no quantizing operator does"
     if is_bipolar(quant) or isinstance(quant, BipolarQuant):
@@ -83,21 +110,44 @@ def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding 
     bounds = linear.bounds_of(quant)
     if bounds is None:
         return "has a bit width per channel or computed at run time"
-    form = _form(node, quant, request, bounds)
+    own = _form_of_file(node, quant, request, bounds)
+    form = own or _form(node, quant, request, bounds)
     if quant.scale is None:
         return _dynamic(node, quant, request, form)
+    blocks = linear.blocks_of(node, quant, origin_of(node))
+    if blocks is not None and own is not None and own.is_full and _rounds_plainly(quant):
+        write = partial(linear.write_in_blocks, blocks=blocks, form=own)
+        return Encoding("blocked Q + DQ", write, max(own.opset, OPSET_OF_BLOCKS))
     grid = linear.grid_of(node, quant)
     if isinstance(grid, str):
         return _several_axes(node, quant, request, form) or grid
     if form is None:
         return f"has {single_value(quant.bits):g} bits; QuantizeLinear makes up to 16"
-    if np.any(grid.zero) or quant.rounding is not Rounding.ROUND:
+    if not _rounds_plainly(quant):
         return _hybrid(quant, grid, request, form)
-    return _plain(node, quant, grid, request, form)
+    return _plain(node, quant, grid, request, form, own is not None)
 
 
 def _is_float32(value: Value | None) -> bool:
     return value is not None and value.dtype == onnx_ir.DataType.FLOAT
+
+
+def _form_of_file(
+    node: Node, quant: IntQuant, request: EncodingRequest, bounds: tuple[int, int]
+) -> linear.Integers | None:
+    """Return the integers that the file had, where they hold the quantizer's codes."""
+    origin = origin_of(node)
+    if request.encoding != "auto" or origin.integers is None or not _rounds_plainly(quant):
+        return None
+    width, signed = origin.integers
+    form = linear.Integers(width, signed, 0, width == 8, bounds, bool(origin.domain))
+    zero = np.asarray(quant.zero_point)
+    holds = form.holds(*bounds) and form.holds(zero.min(), zero.max())
+    too_new = request.limit is not None and form.opset > request.limit
+    if not holds or width > 16 or too_new:
+        return None
+    breaks = width == 8 and signed and request.limit is not None and request.limit >= 21
+    return None if breaks and _meets_move(node.outputs[0]) else form
 
 
 def _form(
@@ -111,13 +161,18 @@ def _form(
     type that contradicts a signed 8-bit zero point; shifting codes and zero point by 128 says
     the same in unsigned integers.
     """
-    width = linear.width_for(*bounds, signed=quant.signed)
+    signed, ends = quant.signed, [*bounds]
+    if quant.zero_point_after_rounding and quant.zero_point is not None:
+        # The zero point is an integer of the type as well.
+        ends += [int(quant.zero_point.min()), int(quant.zero_point.max())]
+        signed = signed or min(ends) < 0
+    width = linear.width_for(min(ends), max(ends), signed=signed)
     if width is None or width > 16:
         return None
     clip = request.encoding != "qdq" and width == 8
-    if width == 8 and quant.signed and request.opset >= 21 and _meets_move(node.outputs[0]):
+    if width == 8 and signed and request.opset >= 21 and _meets_move(node.outputs[0]):
         return linear.Integers(8, False, 128, clip, bounds)
-    return linear.Integers(width, quant.signed, 0, clip, bounds)
+    return linear.Integers(width, signed, 0, clip, bounds)
 
 
 def _meets_move(value: Value) -> bool:
@@ -138,6 +193,7 @@ def _plain(
     grid: linear.AxisGrid,
     request: EncodingRequest,
     form: linear.Integers,
+    is_own: bool,
 ) -> Encoding | str:
     bits = single_value(quant.bits) or 0
     if request.encoding == "qcdq" and form.width > 8:
@@ -145,10 +201,12 @@ def _plain(
     if request.encoding == "qdq" and bits <= 4 and not _meets_move(node.outputs[0]):
         # The narrowest type that holds the bits, for clipping comes before.
         narrowest = 2 if bits <= 2 else 4
-        form = linear.Integers(narrowest, quant.signed, 0, False, form.bounds)
+        narrow = linear.Integers(narrowest, quant.signed, 0, False, form.bounds)
+        form = narrow if narrow.holds(grid.zero.min(), grid.zero.max()) else form
     clipped = "Q + Clip + DQ" if form.clip_integers else "Clip + Q + DQ"
     name = "Q + DQ" if form.is_full else clipped
     reason = "codes shifted into unsigned integers" if form.shift else ""
+    reason = "as the file had it" if is_own and form.width != 8 else reason
     write = partial(linear.write_plain, quant=quant, grid=grid, form=form)
     return Encoding(name, write, form.opset, reason=reason)
 
@@ -188,8 +246,9 @@ def _near(quant: IntQuant, grid: linear.AxisGrid, form: linear.Integers) -> Enco
 
 
 def _rounds_plainly(quant: IntQuant) -> bool:
-    """Return whether QuantizeLinear without a zero point rounds as the quantizer does."""
-    return single_value(quant.zero_point) == 0 and quant.rounding is Rounding.ROUND
+    """Return whether QuantizeLinear rounds as the quantizer does."""
+    after = single_value(quant.zero_point) == 0 or quant.zero_point_after_rounding
+    return after and quant.rounding is Rounding.ROUND
 
 
 def _dynamic(
@@ -197,17 +256,22 @@ def _dynamic(
 ) -> Encoding | str:
     sizes = dims(node.inputs[1])
     one = sizes is not None and all(size == 1 for size in sizes)
-    plain = _rounds_plainly(quant) and _is_float32(node.inputs[1])
-    if form is None or form.width > 8 or not (one and plain) or request.encoding == "qdq":
+    zero = single_value(quant.zero_point)
+    plain = _rounds_plainly(quant) and _is_float32(node.inputs[1]) and zero is not None
+    is_clipped = form is None or not (form.is_full or form.clip_integers)
+    if form is None or is_clipped or not (one and plain) or request.encoding == "qdq":
         return "has a scale that is computed at run time"
-    return Encoding("Q + Clip + DQ", partial(linear.write_dynamic, form=form))
+    name = "Q + DQ" if form.is_full else "Q + Clip + DQ"
+    write = partial(linear.write_dynamic, zero=int(zero or 0), form=form)
+    return Encoding(name, write, form.opset)
 
 
 def _several_axes(
     node: Node, quant: IntQuant, request: EncodingRequest, form: linear.Integers | None
 ) -> Encoding | str:
     """Return a blocked encoding, why there is none, or an empty string."""
-    if request.encoding != "qdq" or form is None or not _rounds_plainly(quant):
+    plain = single_value(quant.zero_point) == 0 and _rounds_plainly(quant)
+    if request.encoding != "qdq" or form is None or not plain:
         return ""
     if not linear.static_shape(node.inputs[0]):
         return "has a scale along several axes on a value of unknown shape"

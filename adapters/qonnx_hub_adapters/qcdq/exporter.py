@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnx_ir
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.adapter_options import read_own_options
@@ -13,6 +12,7 @@ from qonnx_hub_adapters.protocol import (
     AdapterInfo,
     Artifact,
     ExportOptions,
+    Feature,
     Gap,
     QuantizerRecord,
     Support,
@@ -23,10 +23,12 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     QcdqOptions,
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
+from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY, origin_of, restore, to_domain
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.passes import LowerChannelsLast
 
@@ -34,7 +36,7 @@ INFO = AdapterInfo(
     name="qcdq",
     summary="standard ONNX with QuantizeLinear, Clip, DequantizeLinear, for any ONNX runtime",
     suffixes=SUFFIXES,
-    support=dict.fromkeys(QONNX_FEATURES, Support.EXACT),
+    support=dict.fromkeys((*QONNX_FEATURES, Feature.ZERO_POINT_AFTER_ROUNDING), Support.EXACT),
     options=QcdqOptions,
 )
 
@@ -60,9 +62,13 @@ class QcdqExporter:
         copy = model.clone()
         LowerChannelsLast()(copy)
         chosen, opset = _choose_all(copy, options, own)
-        records = [_encode(copy.graph, node, encoding) for node, encoding in chosen]
+        taken = node_names(copy.graph)
+        records = [_encode(node, encoding, taken) for node, encoding in chosen]
         if not any(node.domain == dialect.DOMAIN for node in copy.graph.all_nodes()):
             copy.opset_imports.pop(dialect.DOMAIN, None)
+        for node in copy.graph.all_nodes():
+            if DOMAIN_KEY in node.metadata_props and operators.is_qdq(node):
+                to_domain(node, dialect.ONNXRUNTIME_DOMAIN)
         sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
         before, after = (sum(size[side] for size in sizes) for side in (0, 1))
         stored = f"weights stored as integers: {before} bytes of float32 -> {after} bytes"
@@ -132,9 +138,12 @@ def _foreign(model: Model) -> list[Gap]:
     return gaps
 
 
-def _encode(graph: onnx_ir.Graph, node: Node, encoding: Encoding) -> QuantizerRecord:
+def _encode(node: Node, encoding: Encoding, taken: set[str]) -> QuantizerRecord:
     words = describe_quantizer(dialect.read_quantizer(node))
-    emit = Emitter(node)
-    emit.replace_with(encoding.write(emit))
+    origin, emit = origin_of(node), Emitter(node)
+    value = encoding.write(emit)
+    emit.replace_with(value)
+    taken.discard(str(node.name))
+    restore(value, origin, taken)
     why = (encoding.exact, encoding.reason, encoding.bound)
     return QuantizerRecord(node.name or "", words, encoding.name, *why)

@@ -10,6 +10,7 @@ from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
 from qonnx_hub_adapters.qcdq.exporter import INFO
+from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, ChainRewriter, note_kept
 from qonnx_hub_ir import dialect, operators
@@ -120,6 +121,7 @@ def _standardize(model: Model) -> None:
         # Before they are standard nodes, which the older opset would not know.
         RaiseOpset(_OPSET_OF_ALL_TYPES)(model)
     for node in filter(_is_contrib, every_node(model)):
+        node.metadata_props[DOMAIN_KEY] = node.domain
         node.domain = ""
 
 

@@ -4,11 +4,11 @@ QuantizeLinear rounds ``x / s`` half to even, adds the zero point and saturates 
 type; DequantizeLinear computes ``(q - z) * s``. So for ``Quant``, on values that are not NaN
 (integers cannot hold one; the float forms keep it):
 
-* zero point 0 and ROUND: the plain form is the same in every bit, because clamping to whole
-  bounds before or after rounding is the same;
-* another zero point, or another rounding mode: ``Quant`` rounds ``x / s + z``, so the sum and
-  the mode are written out, QuantizeLinear with scale 1 only converts, and DequantizeLinear
-  undoes both (the *hybrid* form);
+* ROUND and a zero point of 0, or one that is added after rounding: the plain form is the same
+  in every bit, because clamping to whole bounds before or after rounding is the same;
+* a zero point that is added before, or another rounding mode: ``Quant`` rounds ``x / s + z``,
+  so the sum and the mode are written out, QuantizeLinear with scale 1 only converts, and
+  DequantizeLinear undoes both (the *hybrid* form);
 * where no integer Clip is to be had (16 bits in onnxruntime, 4 and 2 bits in ONNX): the values
   are clipped before, to the bounds times the scale.
 """
@@ -22,6 +22,8 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node, Value
 
+from qonnx_hub_adapters.qcdq.encoding_options import LOWEST_OPSET
+from qonnx_hub_adapters.qcdq.origins import Origin, compressed
 from qonnx_hub_adapters.qcdq.parameters import INTEGER_RANGES, MINIFLOATS
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
@@ -32,6 +34,7 @@ from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     FloatQuant,
     IntQuant,
+    Quantizer,
     Rounding,
     integer_bounds,
     is_bipolar,
@@ -99,6 +102,7 @@ class Integers:
         shift: Added to every code, so that signed codes fit an unsigned type.
         clip_integers: Clip after QuantizeLinear rather than before.
         bounds: Lowest and highest code; ``None`` where the type alone bounds them.
+        is_contrib: Whether onnxruntime's own operators make them, at any opset.
     """
 
     width: int
@@ -106,6 +110,7 @@ class Integers:
     shift: int = 0
     clip_integers: bool = True
     bounds: tuple[int, int] | None = None
+    is_contrib: bool = False
 
     @property
     def type(self) -> onnx_ir.DataType:
@@ -120,7 +125,7 @@ class Integers:
     @property
     def opset(self) -> int:
         """Lowest standard opset whose DequantizeLinear takes the type."""
-        return OPSET_OF_WIDTH[self.width]
+        return LOWEST_OPSET if self.is_contrib else OPSET_OF_WIDTH[self.width]
 
     @property
     def is_full(self) -> bool:
@@ -163,26 +168,32 @@ def bounds_of(quant: IntQuant | BipolarQuant) -> tuple[int, int] | None:
     return int(low), int(high)
 
 
-def dequantized(emit: Emitter, codes: Value, grid: AxisGrid, form: Integers) -> Value:
+def dequantized(emit: Emitter, codes: Value, grid: AxisGrid | Blocks, form: Integers) -> Value:
     """Return ``(codes - zero) * scale`` by DequantizeLinear."""
     scale = emit.constant("scale", grid.scale)
     inputs = [codes, scale, form.constant(emit, "zero_point", grid.zero)]
     return emit.add("DequantizeLinear", inputs, **grid.attributes)
 
 
-def _clip_values(emit: Emitter, x: Value | None, form: Integers, scale: Array) -> Value:
-    """Return values within the range of the codes times a scale."""
-    if scale.size == 1:
-        scale = scale.reshape(())
-    bounds = [np.asarray(np.float32(end) * scale) for end in form.bounds or form.range]
+def _clip_values(
+    emit: Emitter, x: Value | None, form: Integers, scale: Array, zero: Array | int = 0
+) -> Value:
+    """Return values within the range of the codes, without their zero point, times a scale."""
+    levels = [np.asarray(end - np.asarray(zero)) for end in form.bounds or form.range]
+    bounds = [np.asarray(level.astype(np.float32) * scale) for level in levels]
+    bounds = [bound.reshape(()) if bound.size == 1 else bound for bound in bounds]
     low, high = emit.constant("low_value", bounds[0]), emit.constant("high_value", bounds[1])
-    if scale.size == 1:
+    if low.shape is not None and not low.shape.dims:
         return emit.add("Clip", [x, low, high])
     return emit.add("Min", [emit.add("Max", [x, low]), high])
 
 
 def _through_integers(
-    emit: Emitter, x: Value | None, parameters: list[Value], form: Integers, **attributes: int
+    emit: Emitter,
+    x: Value | None,
+    parameters: list[Value | None],
+    form: Integers,
+    **attributes: int,
 ) -> Value:
     """Return what Q, Clip and DQ with the same scale and zero point make of a value."""
     codes = emit.add("QuantizeLinear", [x, *parameters], **attributes)
@@ -190,12 +201,13 @@ def _through_integers(
 
 
 def write_plain(emit: Emitter, quant: IntQuant, grid: AxisGrid, form: Integers) -> Value:
-    """Write Q, Clip, DQ: zero point 0 (or near: see the module), ROUND."""
+    """Write Q, Clip, DQ: zero point 0 or after rounding (or near: see the module), ROUND."""
     x = emit.node.inputs[0]
-    if not form.clip_integers and form.bounds != form.range:
-        x = _clip_values(emit, x, form, np.asarray(quant.scale, dtype=np.float32))
+    if not form.clip_integers and not form.is_full:
+        scale = np.asarray(quant.scale, dtype=np.float32)
+        x = _clip_values(emit, x, form, scale, np.asarray(quant.zero_point))
     zero = form.constant(emit, "zero_point", grid.zero)
-    parameters = [emit.constant("scale", grid.scale), zero]
+    parameters: list[Value | None] = [emit.constant("scale", grid.scale), zero]
     return _through_integers(emit, x, parameters, form, **grid.attributes)
 
 
@@ -212,11 +224,12 @@ def write_hybrid(emit: Emitter, quant: IntQuant, grid: AxisGrid, form: Integers)
     return dequantized(emit, codes, grid, form)
 
 
-def write_dynamic(emit: Emitter, form: Integers) -> Value:
+def write_dynamic(emit: Emitter, zero: int, form: Integers) -> Value:
     """Write Q, Clip, DQ with a scale of one element that is computed at run time."""
-    x, given = emit.node.inputs[:2]
-    scale = emit.add("Reshape", [given, emit.integers("no_axes", [])])
-    return _through_integers(emit, x, [scale, form.constant(emit, "zero_point", 0)], form)
+    x, scale = emit.node.inputs[:2]
+    if dims(scale) != ():
+        scale = emit.add("Reshape", [scale, emit.integers("no_axes", [])])
+    return _through_integers(emit, x, [scale, form.constant(emit, "zero_point", zero)], form)
 
 
 def write_blocked(emit: Emitter, quant: IntQuant, form: Integers) -> Value:
@@ -230,12 +243,58 @@ def write_blocked(emit: Emitter, quant: IntQuant, form: Integers) -> Value:
     per_row = scale.ndim == 0 or scale.shape[-1] == 1
     blocks = (*shape[:-1], 1) if per_row else shape
     x = _clip_values(emit, emit.node.inputs[0], form, scale)
-    parameters = [
+    parameters: list[Value | None] = [
         emit.constant("scale", np.ascontiguousarray(np.broadcast_to(scale, blocks))),
         form.constant(emit, "zero_point", np.zeros(blocks, dtype=np.int64)),
     ]
     block = shape[-1] if per_row else 1
     return _through_integers(emit, x, parameters, form, axis=len(shape) - 1, block_size=block)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Scale and zero point, one entry per block.
+
+    Attributes:
+        scale: float32.
+        zero: Whole numbers in the shape of the scale.
+        axis: Axis that the blocks lie along.
+        size: Elements per block.
+    """
+
+    scale: Array
+    zero: Array
+    axis: int
+    size: int
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """The node attributes that go with it."""
+        return {"axis": self.axis, "block_size": self.size}
+
+
+def blocks_of(node: Node, quant: Quantizer, origin: Origin) -> Blocks | None:
+    """Return the blocks that a file had for a quantizer, where they say its numbers."""
+    shape = static_shape(node.inputs[0])
+    if not origin.block_size or shape is None or quant.scale is None:
+        return None
+    zero = quant.zero_point if isinstance(quant, IntQuant) else np.zeros((), dtype=np.float32)
+    if zero is None or not is_whole(zero):
+        return None
+    parts = [compressed(values, shape, origin) for values in (quant.scale, zero)]
+    if parts[0] is None or parts[1] is None:
+        return None
+    scale = parts[0].astype(np.float32)
+    return Blocks(scale, parts[1], origin.axis % len(shape), origin.block_size)
+
+
+def write_in_blocks(emit: Emitter, blocks: Blocks, form: Integers) -> Value:
+    """Write blocked Q, DQ whose codes are all integers of their type."""
+    parameters: list[Value | None] = [
+        emit.constant("scale", blocks.scale),
+        form.constant(emit, "zero_point", blocks.zero),
+    ]
+    return _through_integers(emit, emit.node.inputs[0], parameters, form, **blocks.attributes)
 
 
 def static_shape(value: Value | None) -> tuple[int, ...] | None:

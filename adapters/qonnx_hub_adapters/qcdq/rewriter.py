@@ -10,6 +10,7 @@ from onnx_ir import Graph, Model, Value
 from qonnx_hub_adapters.qcdq.chains import Chain, trace
 from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
 from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer
+from qonnx_hub_adapters.qcdq.origins import remember, remember_another
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
@@ -68,6 +69,8 @@ class ChainRewriter:
         if not is_shared:
             self._made[key] = self._make(chain, decoding, emit)
         made = self._made[key]
+        if is_shared and not chain.moves:
+            remember_another(chain, made)
         for move in chain.moves:
             copy = copy_node(move, [made, *move.inputs[1:]], name=f"{move.name}_of_values")
             out = copy.outputs[0]
@@ -87,6 +90,7 @@ class ChainRewriter:
         made = self._quantize(decoding, emit, name)
         if chain.source is not None:
             made.metadata_props.update(chain.codes.metadata_props)
+        remember(chain, made)
         return self._hold(decoding, emit, made)
 
     def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:

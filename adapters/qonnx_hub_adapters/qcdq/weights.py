@@ -17,10 +17,16 @@ import onnx_ir
 from onnx_ir import Node, TensorProtocol, Value
 
 from qonnx_hub_adapters.qcdq import linear
-from qonnx_hub_adapters.qcdq.encoding_options import Encoding, EncodingRequest
+from qonnx_hub_adapters.qcdq.encoding_options import (
+    OPSET_OF_BLOCKS,
+    OPSET_OF_FLOAT8,
+    Encoding,
+    EncodingRequest,
+)
+from qonnx_hub_adapters.qcdq.origins import origin_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
+from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 _BLOCK = 1 << 20
@@ -116,6 +122,8 @@ def encode_weight(
     """
     if request.stored_weights == "float" or request.encoding == "float":
         return _folded(quant, tensor, "")
+    if isinstance(quant, FloatQuant):
+        return _stored_floats(node, quant, tensor) or _folded(quant, tensor, "has no integers")
     if not isinstance(quant, (IntQuant, BipolarQuant)):
         return _folded(quant, tensor, "has no integers")
     if tensor.dtype != onnx_ir.DataType.FLOAT:
@@ -124,13 +132,38 @@ def encode_weight(
     codes = codes_of(tensor, quant) if finite else None
     if codes is None:
         return _folded(quant, tensor, "holds values without an integer")
-    signed = not isinstance(quant, IntQuant) or quant.signed
-    bounds = linear.bounds_of(quant)
+    form = _form_of_file(node, codes, request) or _form(codes, request)
+    if form is None:
+        return _folded(quant, tensor, "has integers beyond 32 bits")
+    return _stored(node, codes, form)
+
+
+def _form_of_file(
+    node: Node, codes: WeightCodes, request: EncodingRequest
+) -> linear.Integers | None:
+    """Return the integers that the file had, where they hold the codes and the zero point."""
+    origin = origin_of(node)
+    if origin.integers is None or request.stored_weights != "int8":
+        return None
+    width, signed = origin.integers
+    bounds = linear.bounds_of(codes.quant) if width in (8, 32) else None
+    form = linear.Integers(width, signed, bounds=bounds, is_contrib=bool(origin.domain))
+    zero = codes.quant.zero_point if isinstance(codes.quant, IntQuant) else None
+    ends = [codes.low, codes.high, *(bounds or ())]
+    ends += [] if zero is None else [float(zero.min()), float(zero.max())]
+    too_new = request.limit is not None and form.opset > request.limit
+    return None if too_new or not form.holds(min(ends), max(ends)) else form
+
+
+def _form(codes: WeightCodes, request: EncodingRequest) -> linear.Integers | None:
+    """Return the integers to store; ``None`` where they have more than 32 bits."""
+    signed = not isinstance(codes.quant, IntQuant) or codes.quant.signed
+    bounds = linear.bounds_of(codes.quant)
     width = linear.width_for(*(bounds or (codes.low, codes.high)), signed=signed)
     if width is None:
         width, signed = linear.width_for(codes.low, codes.high, signed=True), True
     if width is None:
-        return _folded(quant, tensor, "has integers beyond 32 bits")
+        return None
     if width == 16 and max(request.opset, request.limit or 0) < 21:
         width, signed = 32, True
     narrowest = {"int8": 8, "int4": 4, "int2": 2}[request.stored_weights]
@@ -144,11 +177,43 @@ def encode_weight(
     # Clipping to the range changes nothing, and says the bit width to those who read the file.
     # Only 8 and 32 bits have a Clip.
     bounds = bounds if width in (8, 32) else None
-    return _stored(node, codes, linear.Integers(width, signed, bounds=bounds))
+    return linear.Integers(width, signed, bounds=bounds)
+
+
+def _stored_floats(node: Node, quant: FloatQuant, tensor: TensorProtocol) -> Encoding | None:
+    """Return how to store small floats in the type that the file had, if they are exact."""
+    dtype = origin_of(node).minifloat
+    if dtype is None or tensor.dtype != onnx_ir.DataType.FLOAT or quant.scale is None:
+        return None
+    blocks = linear.blocks_of(node, quant, origin_of(node))
+    unit = IntQuant(quant.scale, np.zeros((), dtype=np.float32), None)
+    grid = blocks or linear.grid_of(node, unit)
+    if isinstance(grid, str):
+        return None
+    values = quantize(tensor.numpy(), quant)
+    scale = quant.scale.astype(np.float32)
+    with np.errstate(all="ignore"):
+        stored = (values / scale).astype(dtype.numpy())
+        again = np.asarray(stored.astype(np.float32) * scale)
+    if not np.array_equal(again, values, equal_nan=True):
+        return None
+
+    def write(emit: Emitter) -> Value:
+        codes = emit.tensor("small_floats", onnx_ir.Tensor(stored, dtype=dtype))
+        zero = np.zeros(grid.zero.shape, dtype=dtype.numpy())
+        inputs = [codes, emit.constant("scale", grid.scale), emit.constant("zero_point", zero)]
+        return emit.add("DequantizeLinear", inputs, **grid.attributes)
+
+    size = (values.size * 4, (values.size * int(dtype.bitwidth) + 7) // 8)
+    opset = 23 if dtype.bitwidth < 8 else OPSET_OF_BLOCKS if blocks else OPSET_OF_FLOAT8
+    name = f"{dtype.name.lower()} + DQ"
+    return Encoding(name, write, opset, reason="as the file had it", weight_bytes=size)
 
 
 def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
-    grid = linear.grid_of(node, codes.quant)
+    blocks = linear.blocks_of(node, codes.quant, origin_of(node))
+    grid = blocks or linear.grid_of(node, codes.quant)
+    opset = max(form.opset, OPSET_OF_BLOCKS) if blocks and not form.is_contrib else form.opset
     kind = form.type.name.lower()
     count = codes.tensor.size
     size = (count * 4, (count * form.width + 7) // 8)
@@ -171,7 +236,7 @@ def _stored(node: Node, codes: WeightCodes, form: linear.Integers) -> Encoding:
         return linear.dequantized(emit, form.clip(emit, stored), grid, form)
 
     name = f"{kind} + DQ" if form.is_full else f"{kind} + Clip + DQ"
-    return Encoding(name, write, form.opset, weight_bytes=size)
+    return Encoding(name, write, opset, weight_bytes=size)
 
 
 def _cast_and_scale(emit: Emitter, codes: WeightCodes, form: linear.Integers) -> Value:

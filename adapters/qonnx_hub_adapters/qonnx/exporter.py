@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_writer import check, finish
 from qonnx_hub_adapters.protocol import (
     Artifact,
+    Bound,
     ExportOptions,
     Gap,
     QuantizerRecord,
@@ -21,9 +23,10 @@ from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.lowering import function_bodies
 from qonnx_hub_ir.lowering.functions import define_operators, function_gaps
-from qonnx_hub_ir.passes import SpellOutRounding
+from qonnx_hub_ir.passes import SpellOutRounding, SplitZeroPoint
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
-from qonnx_hub_ir.quantizers import BipolarQuant
+from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form
+from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
 
 PROFILES = ("finn",)
 """Readers of QONNX with rules of their own."""
@@ -37,7 +40,7 @@ class QonnxExporter:
     def gaps(self, model: Model) -> list[Gap]:
         """Return everything that QONNX cannot say exactly."""
         nodes = every_quantizer(model)
-        gaps = [gap for node in nodes if (gap := _rounding_gap(node)) is not None]
+        gaps = [gap for node in nodes if (gap := _rounding_gap(node) or _order_gap(node))]
         versions = {_trunc_version(node): node for node in nodes if node.op_type == "Trunc"}
         if len(versions) > 1:
             reason = "version 1 beside a Trunc of version 2; one file imports one version"
@@ -57,9 +60,12 @@ class QonnxExporter:
         gaps = self.gaps(model)
         if gaps:
             raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
-        records = tuple(_record(node) for node in every_quantizer(model))
+        near = options.allow_lossy
+        records = tuple(_record(node, near) for node in every_quantizer(model))
         copy = model.clone()
         SpellOutRounding()(copy)
+        if not near:
+            SplitZeroPoint()(copy)
         finish(copy, options.opset, function_bodies.OPSET if own.self_contained else 0)
         if dialect.DOMAIN in copy.opset_imports:
             # Version 1 is what the oldest readers know; only the newer Trunc needs version 2.
@@ -73,7 +79,16 @@ class QonnxExporter:
                 raise NotExactError(message, undefined)
             define_operators(copy)
             check(copy)
-        return Artifact(copy, records, notes)
+        exact = all(record.exact for record in records)
+        return Artifact(copy, records, notes, compared=None if exact else _as_read(copy))
+
+
+def _as_read(model: Model) -> Model:
+    """Return what readers compute that know QONNX's order only."""
+    copy = model.clone()
+    for node in every_quantizer(copy):
+        node.attributes.pop(dialect.ORDER, None)
+    return copy
 
 
 def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:
@@ -108,8 +123,39 @@ def _rounding_gap(node: Node) -> Gap | None:
     )
 
 
-def _record(node: Node) -> QuantizerRecord:
-    words = describe_quantizer(dialect.read_quantizer(node))
+def _order_gap(node: Node) -> Gap | None:
+    quant = dialect.read_quantizer(node)
+    late = isinstance(quant, IntQuant) and quant.zero_point_after_rounding
+    if not late or split_form(node) is not None:
+        return None
+    reason = "adds its zero point after rounding, and no two quantizers in a row do the same"
+    remedy = "float32, a known zero point and at most 19 bits have such a form"
+    return Gap(node.name or "", node.op_type, reason, remedy)
+
+
+def _near(node: Node, words: str) -> QuantizerRecord:
+    """Return the record of a quantizer whose order only its attribute says."""
+    zero = dialect.constant_value(node.inputs[2])
+    odd = zero is not None and bool(np.any(zero % 2 != 0))
+    where = "at each tie between codes" if odd else "within one float of a tie"
+    reason = (
+        f"a reader that does not know '{dialect.ORDER}' adds the zero point before rounding: "
+        f"{where} it can take the other neighbour, one step away"
+    )
+    bound = Bound(near=0.0)
+    return QuantizerRecord(node.name or "", words, node.op_type, False, reason, bound)
+
+
+def _record(node: Node, near: bool) -> QuantizerRecord:
+    quant = dialect.read_quantizer(node)
+    words, first = describe_quantizer(quant), split_form(node)
+    if first is not None and np.any(first.zero_point):
+        return QuantizerRecord(node.name or "", words, node.op_type)
+    if first is not None and near and not can_be_spelled_out(node):
+        return _near(node, words)
+    if first is not None:
+        reason = "the first rounds, the second adds the zero point"
+        return QuantizerRecord(node.name or "", words, "Quant + Quant", reason=reason)
     if can_be_spelled_out(node):
         reason = "the rounding mode has no QONNX name: spelled out in standard operators"
         return QuantizerRecord(node.name or "", words, "operators + Quant", reason=reason)

@@ -8,18 +8,20 @@ from qonnx_hub_adapters.onnx_reader import SUFFIXES, is_onnx, read_model
 from qonnx_hub_adapters.protocol import (
     QONNX_FEATURES,
     AdapterInfo,
+    Feature,
     Feeds,
     ImportOptions,
     Outputs,
     Support,
 )
 from qonnx_hub_adapters.qonnx.options import QonnxOptions
+from qonnx_hub_ir.passes import JoinZeroPoint
 
 INFO = AdapterInfo(
     name="qonnx",
     summary="ONNX with Quant, BipolarQuant, FloatQuant, Trunc nodes (Brevitas, FINN, hls4ml)",
     suffixes=SUFFIXES,
-    support=dict.fromkeys(QONNX_FEATURES, Support.EXACT),
+    support=dict.fromkeys((*QONNX_FEATURES, Feature.ZERO_POINT_AFTER_ROUNDING), Support.EXACT),
     options=QonnxOptions,
 )
 
@@ -36,11 +38,16 @@ class QonnxImporter:
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model.
 
+        Two quantizers that add a zero point after rounding are one, as the file's source had
+        it.
+
         Raises:
             SourceError: It cannot be read.
             InvalidModelError: It breaks rules of the IR; all of them are listed.
         """
-        return read_model(source, keep_versions=True)
+        model = read_model(source, keep_versions=True)
+        JoinZeroPoint()(model)
+        return model
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return ``None``: a QONNX file has no framework of its own beside the IR."""

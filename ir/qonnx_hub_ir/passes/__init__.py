@@ -34,6 +34,7 @@ from qonnx_hub_ir.passes.quantizers.quant_to_multithreshold import QuantToMultit
 from qonnx_hub_ir.passes.quantizers.quantize_fixed_point import QuantizeFixedPoint
 from qonnx_hub_ir.passes.quantizers.remove_redundant_quant import RemoveRedundantQuant
 from qonnx_hub_ir.passes.quantizers.spell_rounding import SpellOutRounding
+from qonnx_hub_ir.passes.quantizers.zero_point_pairs import JoinZeroPoint, SplitZeroPoint
 from qonnx_hub_ir.passes.scales.extract_scale import ExtractScale
 from qonnx_hub_ir.passes.scales.streamline import Streamline
 from qonnx_hub_ir.passes.shapes.change_batch import ChangeBatch
@@ -53,6 +54,7 @@ __all__ = [
     "GemmToMatmul",
     "GiveNames",
     "InferShapes",
+    "JoinZeroPoint",
     "LowerChannelsLast",
     "LowerConvToMatmul",
     "LowerOpset",
@@ -69,6 +71,7 @@ __all__ = [
     "RenameTensors",
     "SinkTransposes",
     "SpellOutRounding",
+    "SplitZeroPoint",
     "Streamline",
     "ToChannelsFirst",
     "ToChannelsLast",

@@ -104,7 +104,8 @@ def test_a_range_of_no_bit_width_is_a_wider_quantizer_and_a_clip() -> None:
 
 def test_a_tie_before_an_odd_zero_point_goes_to_even() -> None:
     model = load(pair(), {"s": 1.0, "z": u8(3)}, shape=(5,))
-    assert ops(model) == ["Quant", "Clip"]
+    assert ops(model) == ["Quant"]
+    assert summaries(model) == [(8, "uint", 3.0)]
     # QuantizeLinear rounds 0.5 to 0 and 1.5 to 2, and adds 3 after that.
     y = Session(model).run({"x": f32(0.5, 1.5, -0.5, -4, 300)})["y"]
     assert y.tolist() == [0.0, 2.0, 0.0, -3.0, 252.0]
@@ -113,13 +114,17 @@ def test_a_tie_before_an_odd_zero_point_goes_to_even() -> None:
 @pytest.mark.parametrize(
     ("zero", "low", "high", "expected"),
     [
-        (128, 0, 255, (8, "int", 0.0)),
         (128, 1, 255, (8, "int narrow", 0.0)),
         (128, 120, 135, (4, "int", 0.0)),
         (10, 10, 25, (4, "uint", 0.0)),
+        (3, 0, 255, (8, "uint", 3.0)),
+        (128, 0, 255, (8, "uint", 128.0)),
+        (8, 0, 15, (4, "uint", 8.0)),
+        (1, 0, 3, (2, "uint", 1.0)),
+        (5, 0, 254, (8, "uint narrow", 5.0)),
     ],
 )
-def test_a_zero_point_that_only_shifts_disappears(
+def test_a_whole_range_keeps_its_zero_point_and_a_shifted_one_loses_it(
     zero: int, low: int, high: int, expected: tuple[int, str, float]
 ) -> None:
     constants = {"s": 0.1, "z": u8(zero), "low": u8(low), "high": u8(high)}
@@ -128,15 +133,23 @@ def test_a_zero_point_that_only_shifts_disappears(
     assert summaries(model) == [expected]
 
 
-def test_zero_points_per_channel_become_bounds_per_channel() -> None:
+def test_zero_points_per_channel_stay_with_the_quantizer() -> None:
     constants = {"s": f32(1, 0.5, 2), "z": u8(3, 0, 128)}
     model = load(pair(axis=-1), constants, shape=(1, 3))
+    assert ops(model) == ["Quant"]
+    assert summaries(model) == [(8, "uint", [[3.0, 0.0, 128.0]])]
+
+
+def test_a_range_per_channel_that_no_bits_have_becomes_bounds_per_channel() -> None:
+    constants = {"s": f32(1, 0.5, 2), "z": u8(3, 0, 128), "low": u8(0), "high": u8(200)}
+    model = load(pair(CLIP, last="c", axis=-1), constants, shape=(1, 3))
     assert ops(model) == ["Quant", "Max", "Min"]
+    assert summaries(model) == [(8, "uint", [[3.0, 0.0, 128.0]])]
     low, high = (dialect.constant_value(n.inputs[1]) for n in list(model.graph)[1:])
     assert low is not None
     assert high is not None
     assert low.tolist() == [[-3.0, 0.0, -256.0]]
-    assert high.tolist() == [[252.0, 127.5, 254.0]]
+    assert high.tolist() == [[197.0, 100.0, 144.0]]
 
 
 def test_a_scale_per_channel_lies_along_the_axis() -> None:

@@ -59,7 +59,7 @@ def test_integers_are_moved_as_values(move: onnx.NodeProto) -> None:
     }
     model = load(pair(move, last="m"), constants, shape=(2, 4, 4, 4))
     assert kept_reasons(model) == {}
-    assert ops(model) == ["Quant", "Clip", move.op_type]
+    assert ops(model) == ["Quant", move.op_type]
 
 
 def test_a_clip_behind_a_move_is_the_range() -> None:
@@ -173,9 +173,16 @@ def test_two_dynamic_scales_are_not_one_quantizer() -> None:
 
 
 def test_a_dynamic_scale_with_an_odd_range_stays() -> None:
+    nodes = [make_node("ReduceMax", ["x"], ["s"], keepdims=0), *pair(CLIP, last="c")]
+    model = load(nodes, {"z": u8(3), "low": u8(3), "high": u8(200)})
+    assert "dynamic scale and a range" in kept_reasons(model)["dequantize"]
+
+
+def test_a_dynamic_scale_keeps_its_zero_point() -> None:
     nodes = [make_node("ReduceMax", ["x"], ["s"], keepdims=0), *pair()]
     model = load(nodes, {"z": u8(3)})
-    assert "dynamic scale and a range" in kept_reasons(model)["dequantize"]
+    assert ops(model) == ["ReduceMax", "Quant"]
+    assert summaries(model) == [(8, "uint", 3.0)]
 
 
 def test_half_precision_stays() -> None:

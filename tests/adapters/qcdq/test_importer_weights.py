@@ -95,10 +95,10 @@ def test_stored_integers_keep_their_zero_points() -> None:
     assert summaries(model) == [(8, "uint", [[3.0], [1.0]])]
 
 
-def test_stored_codes_around_the_middle_lose_their_zero_point() -> None:
+def test_stored_codes_around_the_middle_keep_their_zero_point() -> None:
     codes = u8(127, 128, 200)
     model = load(weight_model(), {"w": codes, "s": 0.5, "z": u8(128)})
-    assert summaries(model) == [(8, "int", 0.0)]
+    assert summaries(model) == [(8, "uint", 128.0)]
     assert weights(model) == [-0.5, 0.0, 36.0]
 
 
