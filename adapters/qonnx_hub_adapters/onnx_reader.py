@@ -12,13 +12,19 @@ import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError
 from onnx_ir import Model
-from onnx_ir.passes.common import InlinePass
 
+from qonnx_hub_adapters.sparse_tensors import without_sparse
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import PassError, SourceError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.subgraphs import every_node
-from qonnx_hub_ir.passes import IMPORT_PIPELINE, NormalizeDialect, run_passes
+from qonnx_hub_ir.passes import (
+    IMPORT_PIPELINE,
+    InlineFunctions,
+    NormalizeDialect,
+    OpenAxes,
+    run_passes,
+)
 from qonnx_hub_ir.passes.opset.source_versions import remember_versions
 from qonnx_hub_ir.verify import require_valid
 
@@ -106,14 +112,15 @@ def read_model(
     _check_external_data(model, name)
     if keep_versions:
         remember_versions(model)
+    OpenAxes()(model)
     try:
         if prepare is not None or model.functions:
-            NormalizeDialect()(model)
+            NormalizeDialect()(model)  # drops functions that define quantizers
+        InlineFunctions()(model)
         if prepare is not None:
             _require_order(model, name)  # copies of a graph are made in its order
+            NormalizeDialect()(model)
             prepare(model)
-        if model.functions:
-            InlinePass()(model)
         _require_order(model, name)
         run_passes(model, IMPORT_PIPELINE)
     except SourceError as error:
@@ -180,7 +187,9 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> Model:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise SourceError(f"{name} holds no graph: it is not an ONNX file, or it is cut off")
     try:
-        return onnx_ir.from_proto(proto)
+        return onnx_ir.from_proto(without_sparse(proto))
+    except SourceError as error:
+        raise SourceError(f"{name}: {error}") from error
     except Exception as error:  # the deserializer wraps whatever a malformed field raises
         cause = error.__cause__ or error
         raise SourceError(f"{name} is malformed: {cause}") from error

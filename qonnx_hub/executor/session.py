@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +120,10 @@ class Session:
         """Return the outputs, by name, in the graph's order.
 
         Args:
-            feeds: Input name -> array of the input's dtype. The first axis may be longer than
+            feeds: Input name -> array of the input's dtype. The first axis may be another than
                 the file says: the samples are then computed together where the graph keeps
-                them apart, otherwise one by one.
+                them apart; otherwise batch by batch of the file, of which there must be whole
+                ones.
             all_tensors: Return every value of the graph instead, by name.
             batch: Samples to compute at once; by default as many as the processor's cache
                 holds, several such pieces side by side.
@@ -162,7 +164,8 @@ class Session:
             return ort.run(arrays)
         if batch is not None and factor == 1 and not self._batcher.is_apart():
             raise UsageError(_NOT_APART)
-        return ort.run_batches(arrays, batch or factor, self._batcher)
+        step = int((batch or factor) * self._batcher.file_batch)
+        return ort.run_batches(arrays, step, self._batcher)
 
     def _plain_inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[Any, ...]]] | None:
         """Return types and shapes of inputs that need no more than a look at each.
@@ -223,6 +226,8 @@ class Session:
         for name, dtype in self._dtypes.items():
             value = feeds[name]
             array = value if isinstance(value, np.ndarray) else np.asarray(value, dtype=dtype)
+            if not array.dtype.isnative:
+                array = array.astype(array.dtype.newbyteorder("="))
             if dtype is not None and dtype.kind == "O" and array.dtype.kind in "US":
                 array = array.astype(object)
             if dtype is not None and array.dtype != dtype:
@@ -243,13 +248,16 @@ class Session:
         ]
         raise UsageError("; ".join(parts))
 
-    def _batch_factor(self, arrays: Mapping[str, Array]) -> int:
-        """Return how many times the file's batch the feeds hold; check every other axis."""
-        factors: set[int] = set()
+    def _batch_factor(self, arrays: Mapping[str, Array]) -> Fraction:
+        """Return how many times the file's batch the feeds hold; check every other axis.
+
+        It is no whole number only where the graph keeps samples apart.
+        """
+        factors: set[Fraction] = set()
         for name, sizes in self._shapes.items():
             given = arrays[name].shape
             if sizes is None or given == sizes:
-                factors.add(1)
+                factors.add(Fraction(1))
                 continue
             fits = len(given) == len(sizes) and all(
                 not isinstance(d, int) or d == g
@@ -260,19 +268,32 @@ class Session:
                     f"input '{name}' has shape [{', '.join(map(str, sizes))}], "
                     f"{list(given)} is given"
                 )
-            factors.add(_times(name, sizes[0], given[0]))
+            factors.add(self._times(name, sizes[0], given[0]))
         if len(factors) > 1:
             raise unequal_samples(arrays)
-        return factors.pop() if factors else 1
+        return factors.pop() if factors else Fraction(1)
+
+    def _times(self, name: str, own: int | str | None, given: int) -> Fraction:
+        """Return how many of the file's own batches the given length is."""
+        if not isinstance(own, int):
+            return Fraction(1)
+        if own <= 0 or given == 0:
+            raise UsageError(f"input '{name}' takes batches of {own}, {given} are given")
+        if given % own and not self._batcher.is_apart():
+            raise UsageError(
+                f"input '{name}' takes samples in multiples of {own}, {given} are given, and "
+                "the graph is not known to keep samples apart"
+            )
+        return Fraction(given, own)
 
     def _run_batches(
-        self, arrays: dict[str, Array], factor: int, batch: int | None, all_tensors: bool
+        self, arrays: dict[str, Array], factor: Fraction, batch: int | None, all_tensors: bool
     ) -> dict[str, Array]:
         apart = self._batcher.is_apart()
         if batch is not None and factor == 1 and not apart:
             raise UsageError(_NOT_APART)
         plan = self._wide_plan(keep_all=all_tensors) or self._plan_for(all_tensors)
-        step = ((batch or factor) if apart else 1) * self._batcher.file_batch
+        step = int(((batch or factor) if apart else 1) * self._batcher.file_batch)
         runs = [execute(plan, piece) for piece in cut_feeds(arrays, step)]
         return _joined(runs, plan, self._batcher)
 
@@ -284,14 +305,3 @@ def _joined(
     slots = (plan.tensors or plan.results).items()
     constants = {name for name, slot in slots if plan.initial[slot] is not None}
     return join_runs(pieces, batcher.file_batch, constants | batcher.still)
-
-
-def _times(name: str, own: int | str | None, given: int) -> int:
-    """Return how many of the file's own batches the given length is."""
-    if not isinstance(own, int):
-        return 1
-    if own <= 0 or given == 0 or given % own:
-        raise UsageError(
-            f"input '{name}' takes samples in multiples of {own}, {given} are given"
-        )
-    return given // own

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from onnx_ir import Model
-from onnx_ir.passes.common import InlinePass
 
 from qonnx_hub_adapters.onnx_reader import is_onnx, operators_in
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
@@ -49,8 +48,6 @@ class QlinearImporter:
 
 def _expand(model: Model) -> None:
     """Put a model in QDQ form, in place."""
-    if model.functions:
-        InlinePass()(model)
     run_passes(model, [NameNodes(), NormalizeDialect()])
     if model.opset_imports.get("", 1) < _OPSET_OF_AXES:
         RaiseOpset()(model)

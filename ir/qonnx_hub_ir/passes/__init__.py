@@ -26,6 +26,7 @@ from qonnx_hub_ir.passes.layout.to_channels_last import ToChannelsLast
 from qonnx_hub_ir.passes.names.give_names import GiveNames
 from qonnx_hub_ir.passes.names.name_nodes import NameNodes
 from qonnx_hub_ir.passes.names.rename_tensors import RenameTensors
+from qonnx_hub_ir.passes.opset.inline_functions import InlineFunctions
 from qonnx_hub_ir.passes.opset.lower_opset import LowerOpset
 from qonnx_hub_ir.passes.opset.raise_opset import RaiseOpset
 from qonnx_hub_ir.passes.quantizers.fold_quantized_constants import FoldQuantizedConstants
@@ -39,6 +40,7 @@ from qonnx_hub_ir.passes.scales.extract_scale import ExtractScale
 from qonnx_hub_ir.passes.scales.streamline import Streamline
 from qonnx_hub_ir.passes.shapes.change_batch import ChangeBatch
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
+from qonnx_hub_ir.passes.shapes.open_axes import OpenAxes
 
 __all__ = [
     "IMPORT_PIPELINE",
@@ -54,6 +56,7 @@ __all__ = [
     "GemmToMatmul",
     "GiveNames",
     "InferShapes",
+    "InlineFunctions",
     "JoinZeroPoint",
     "LowerChannelsLast",
     "LowerConvToMatmul",
@@ -62,6 +65,7 @@ __all__ = [
     "MultithresholdToQuant",
     "NameNodes",
     "NormalizeDialect",
+    "OpenAxes",
     "PruneChannels",
     "QuantToMultithreshold",
     "QuantizeFixedPoint",

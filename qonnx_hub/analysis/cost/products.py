@@ -13,7 +13,7 @@ from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis import ValueInfo
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.queries import attribute, dims, element_count, weight_axes
 from qonnx_hub_ir.verify import label
 
 
@@ -95,6 +95,8 @@ def _count(
     assert left is not None, "the model is valid"
     assert right is not None, "the model is valid"
     data, stored = (left, right) if left.name in dynamic else (right, left)
+    if _has_unknown_rows(node):
+        return _count_row(node, left, right, infos)
     outputs = math.prod(sizes.of(node.outputs[0], node))
     shape = sizes.of(right, node)
     if operators.is_convolution(node):
@@ -116,6 +118,26 @@ def _count(
     )
 
 
+def _has_unknown_rows(node: Node) -> bool:
+    """Return whether nothing is known of the data's shape, and all of a matrix of weights."""
+    sizes = dims(node.inputs[1])
+    whole = sizes is not None and len(sizes) == 2 and element_count(sizes) is not None
+    return operators.is_matrix_product(node) and dims(node.inputs[0]) is None and whole
+
+
+def _count_row(
+    node: Node, left: Value, right: Value, infos: Mapping[Value, ValueInfo]
+) -> LayerProducts:
+    """Return the products of one row of data with a matrix of weights."""
+    sizes = [size for size in dims(right) or () if isinstance(size, int)]
+    axes = weight_axes(node) or (-1, -2)
+    macs = nonzero = math.prod(sizes)
+    info = infos.get(right)
+    if info is not None and info.constant is not None:
+        nonzero = int(np.count_nonzero(info.constant.values))
+    return LayerProducts(node, left, right, macs, nonzero, macs, nonzero, sizes[axes[0]])
+
+
 def notes_on(model: Model) -> list[str]:
     """Return a sentence for each kind of operator whose products are not counted."""
     nodes = list(model.graph.all_nodes())
@@ -126,4 +148,10 @@ def notes_on(model: Model) -> list[str]:
     notes = [f"not counted: {', '.join(left)}"] if left else []
     if inner:
         notes.append(f"not counted, inside of a branch or a loop: {', '.join(inner)}")
+    rows = [label(node) for node in counted if _has_unknown_rows(node)]
+    if rows:
+        notes.append(f"counted for one row of data, of unknown shape: {', '.join(rows)}")
+    opaque = [label(node) for node in nodes if operators.is_opaque(node)]
+    if opaque:
+        notes.append(f"not counted, nothing is known of it: {', '.join(opaque)}")
     return notes

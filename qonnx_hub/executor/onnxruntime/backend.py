@@ -78,9 +78,9 @@ class OrtRuns:
         return self._answers(self._session, feeds)
 
     def run_batches(
-        self, feeds: Mapping[str, Array], batch: int, batcher: Batcher
+        self, feeds: Mapping[str, Array], step: int, batcher: Batcher
     ) -> dict[str, Array]:
-        """Return the outputs for more samples, ``batch`` of the model's own batches at once.
+        """Return the outputs for another number of samples, ``step`` of them at once.
 
         Where the graph is not known to keep samples apart, its own batches run one by one.
 
@@ -92,8 +92,8 @@ class OrtRuns:
         if wide is not None and self._wide is None:
             self._wide = _load(lower_for_ort(wide), self._threads)
         session = self._session if wide is None else self._wide
-        step = batcher.file_batch * (1 if wide is None else batch)
-        runs = [self._answers(session, piece) for piece in cut_feeds(feeds, step)]
+        size = batcher.file_batch if wide is None else step
+        runs = [self._answers(session, piece) for piece in cut_feeds(feeds, size)]
         return join_runs(runs, batcher.file_batch)
 
     def _answers(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:

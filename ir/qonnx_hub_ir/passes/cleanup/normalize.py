@@ -136,8 +136,8 @@ def _normalize_attributes(node: Node) -> bool:
     modified = False
     for name, default in defaults.items():
         given = node.attributes.get(name)
-        if name == dialect.ORDER and given is None:
-            continue
+        if (name == dialect.ORDER and given is None) or (given is not None and given.is_ref()):
+            continue  # a reference in a function: the caller says what it is
         value = default if given is None else given.value
         if isinstance(default, str):
             value = str(dialect.parse_rounding(str(value), node.name or ""))
@@ -157,7 +157,7 @@ def _normalize_attributes(node: Node) -> bool:
 def _drop_order(node: Node) -> bool:
     """Drop the order of zero point and rounding where it is QONNX's, or changes nothing."""
     given = node.attributes.get(dialect.ORDER)
-    if given is None:
+    if given is None or given.is_ref():
         return False
     zero = dialect.constant_value(node.inputs[2])
     has_none = zero is not None and not np.any(zero)

@@ -59,7 +59,7 @@ def stand_in(node: Node) -> None:
     twin = _twin_of(node)
     if twin is None or attribute(node, "channels_last", 0):
         return
-    operands = [value for index in twin.operands if (value := node.inputs[index]) is not None]
+    operands = [v for index in twin.operands if (v := input_of(node, index)) is not None]
     if len(operands) < len(twin.operands):
         return
     stem = node.outputs[0].name

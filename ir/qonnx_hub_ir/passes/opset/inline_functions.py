@@ -1,0 +1,149 @@
+"""Calls of a model's own functions become the nodes of the functions."""
+
+from __future__ import annotations
+
+import graphlib
+from dataclasses import dataclass
+
+from onnx_ir import Function, Model
+from onnx_ir.passes import InPlacePass, PassResult
+from onnx_ir.passes.common import InlinePass
+
+from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.passes.names.name_nodes import NameNodes
+from qonnx_hub_ir.passes.opset.raise_opset import OPSET, RaiseOpset
+
+MOST_NODES = 1 << 19
+"""Nodes that all functions together may become: some lines of functions that call each other
+twice would never end."""
+
+_IR_VERSION = 10
+"""One that knows functions, for bodies on their own."""
+
+_Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class InlineFunctions(InPlacePass):
+    """Put the nodes of local functions in the place of every call, at any depth.
+
+    Attribute references take the value that the caller gives, or the function's default. A
+    model whose functions import other standard opsets is raised, functions and all, to one
+    that holds for everything.
+
+    Before -> after: ``my::Twice(x)`` -> ``Add(x, x)``.
+
+    Raises:
+        SourceError: Functions call each other in a circle, become too many nodes, cannot be
+            raised, or are called in a way that the function does not take.
+    """
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        if not model.functions:
+            return PassResult(model, modified=False)
+        _check_size(model)
+        _unify_opsets(model)
+        try:
+            InlinePass()(model)
+        except ValueError as error:  # what the inliner says of calls that do not fit
+            raise SourceError(f"a local function cannot be inlined: {error}") from error
+        model.functions.clear()  # what is left is called by nobody
+        return PassResult(model, modified=True)
+
+
+def _words(key: _Key) -> str:
+    return f"{key[0]}::{key[1]}"
+
+
+def _calls(model: Model) -> dict[_Key, list[_Key]]:
+    """Return, per function, the functions that its nodes call, once per call."""
+    return {
+        key: [
+            node.op_identifier()
+            for node in function.all_nodes()
+            if node.op_identifier() in model.functions
+        ]
+        for key, function in model.functions.items()
+    }
+
+
+def _check_size(model: Model) -> None:
+    calls = _calls(model)
+    try:
+        order = list(graphlib.TopologicalSorter(calls).static_order())
+    except graphlib.CycleError as error:
+        circle = " -> ".join(map(_words, error.args[1]))
+        raise SourceError(f"local functions call each other in a circle: {circle}") from error
+    sizes: dict[_Key, int] = {}
+    for key in order:
+        own = sum(1 for _ in model.functions[key].all_nodes())
+        sizes[key] = own + sum(sizes[called] for called in calls[key])
+    whole = sum(sizes.get(node.op_identifier(), 0) for node in model.graph.all_nodes())
+    if whole > MOST_NODES:
+        largest = max(sizes, key=lambda key: sizes[key])
+        raise SourceError(
+            f"the calls of local functions stand for {whole} nodes, more than {MOST_NODES}; "
+            f"one call of '{_words(largest)}' alone for {sizes[largest]}"
+        )
+
+
+def _unify_opsets(model: Model) -> None:
+    """Raise the model and its functions to one standard opset, where they have several."""
+    versions = {
+        function.opset_imports[""]
+        for function in model.functions.values()
+        if "" in function.opset_imports
+    }
+    own = model.opset_imports.get("")
+    if not versions or versions == {own}:
+        return
+    if own is None and len(versions) == 1:
+        model.opset_imports[""] = versions.pop()
+        return
+    target = max(OPSET, own or 0, *versions)
+    for key, function in list(model.functions.items()):
+        version = function.opset_imports.get("", target)
+        if version < target:
+            model.functions[key] = _raised(function, target)
+        function.opset_imports[""] = target
+    functions = dict(model.functions)
+    model.functions.clear()  # the converter reads graphs, and calls stay what they are
+    RaiseOpset(target)(model)
+    model.functions.update(functions)
+
+
+def _raised(function: Function, target: int) -> Function:
+    """Return the function with its body at another opset; references to attributes stay."""
+    body = Model(function.graph, ir_version=_IR_VERSION)
+    NameNodes()(body)
+    references = {
+        (str(node.name), name): attr
+        for node in function.all_nodes()
+        for name, attr in node.attributes.items()
+        if attr.is_ref()
+    }
+    imports = {**function.opset_imports, "": target}
+    try:
+        RaiseOpset(target)(body)
+    except SourceError as error:
+        raise SourceError(f"local function '{function.name}': {error}") from error
+    nodes = {str(node.name): node for node in body.graph.all_nodes()}
+    for (owner, name), attr in references.items():
+        if owner not in nodes or name not in nodes[owner].attributes:
+            raise SourceError(
+                f"local function '{function.name}': attribute '{name}' of node '{owner}' is "
+                f"another thing in opset {target}, and its value is that of a caller; write "
+                f"the function with opset {target}"
+            )
+        nodes[owner].attributes[name] = attr
+    body.graph.opset_imports.update(imports)
+    raised = Function(
+        function.domain,
+        function.name,
+        function.overload,
+        graph=body.graph,
+        attributes=function.attributes.values(),
+    )
+    raised.metadata_props.update(function.metadata_props)
+    return raised
