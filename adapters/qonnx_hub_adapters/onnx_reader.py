@@ -110,9 +110,9 @@ def read_model(
     name = describe(source)
     model = _parse(source)
     _check_external_data(model, name)
+    OpenAxes()(model)
     if keep_versions:
         remember_versions(model)
-    OpenAxes()(model)
     try:
         if prepare is not None or model.functions:
             NormalizeDialect()(model)  # drops functions that define quantizers
