@@ -13,9 +13,11 @@ import onnx_ir
 from google.protobuf.message import DecodeError
 from onnx_ir import Model
 
+from qonnx_hub_adapters.onnx_border import reading
+from qonnx_hub_adapters.onnx_messages import message_issues
 from qonnx_hub_adapters.sparse_tensors import without_sparse
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.errors import PassError, SourceError
+from qonnx_hub_ir.errors import InvalidModelError, SourceError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes import (
@@ -26,6 +28,7 @@ from qonnx_hub_ir.passes import (
     run_passes,
 )
 from qonnx_hub_ir.passes.opset.source_versions import remember_versions
+from qonnx_hub_ir.places import words_of
 from qonnx_hub_ir.verify import require_valid
 
 SUFFIXES = (".onnx",)
@@ -108,12 +111,12 @@ def read_model(
         InvalidModelError: It breaks rules of the IR; all of them are listed.
     """
     name = describe(source)
-    model = _parse(source)
-    _check_external_data(model, name)
-    OpenAxes()(model)
-    if keep_versions:
-        remember_versions(model)
-    try:
+    with reading(name) as border:
+        model = border.model = _parse(source)
+        _check_external_data(model, name)
+        OpenAxes()(model)
+        if keep_versions:
+            remember_versions(model)
         if prepare is not None or model.functions:
             NormalizeDialect()(model)  # drops functions that define quantizers
         InlineFunctions()(model)
@@ -123,16 +126,11 @@ def read_model(
             prepare(model)
         _require_order(model, name)
         run_passes(model, IMPORT_PIPELINE)
-    except SourceError as error:
-        raise SourceError(f"{name}: {error}") from error
-    except PassError as error:
-        # The rules of the IR usually name the cause better than the pass that tripped over it.
         require_valid(model, name)
-        raise SourceError(f"{name}: {error}") from error
-    require_valid(model, name)
-    _note_opaque(model)
-    _set_provenance(model)
-    facts_of(model).has_inferred_shapes = True  # by the pipeline; names alone changed since
+        _note_opaque(model)
+        _set_provenance(model)
+        # By the pipeline; names alone changed since.
+        facts_of(model).has_inferred_shapes = True
     return model
 
 
@@ -186,13 +184,11 @@ def _parse(source: object) -> Model:
 def _deserialize(proto: onnx.ModelProto, name: str) -> Model:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise SourceError(f"{name} holds no graph: it is not an ONNX file, or it is cut off")
-    try:
-        return onnx_ir.from_proto(without_sparse(proto))
-    except SourceError as error:
-        raise SourceError(f"{name}: {error}") from error
-    except Exception as error:  # the deserializer wraps whatever a malformed field raises
-        cause = error.__cause__ or error
-        raise SourceError(f"{name} is malformed: {cause}") from error
+    proto = without_sparse(proto)
+    issues = list(message_issues(proto))
+    if issues:
+        raise InvalidModelError(f"{name} is malformed:", issues)
+    return onnx_ir.from_proto(proto)
 
 
 def _check_external_data(model: Model, name: str) -> None:
@@ -206,6 +202,13 @@ def _check_external_data(model: Model, name: str) -> None:
             raise SourceError(f"{name}: data file '{path}' of '{value.name}' is missing")
         if path.stat().st_size < needed:
             raise SourceError(f"{name}: data file '{path}' is cut off before '{value.name}'")
+        try:
+            tensor.numpy()  # a map of the file: no byte is read
+            tensor.release()
+        except (ValueError, OSError) as error:
+            raise SourceError(
+                f"{name}: data file '{path}' of '{value.name}': {words_of(error)}"
+            ) from error
 
 
 def _note_opaque(model: Model) -> None:

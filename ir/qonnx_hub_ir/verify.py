@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx.defs
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import AttributeType, Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
@@ -126,7 +127,22 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
         yield Issue(label(node), f"operator '{node.op_type}' is removed in opset {version}")
     required = [name for name, attribute in schema.attributes.items() if attribute.required]
     yield from _check_attributes(node, schema.attributes, required)
+    for name, attribute in node.attributes.items():
+        rule = type_rule(schema, name, attribute.type)
+        if rule:
+            yield Issue(label(node), rule)
     yield from _check_count(node, schema.min_input, schema.max_input)
+    if not schema.min_output <= len(node.outputs) <= schema.max_output:
+        limits = f"{schema.min_output} to {schema.max_output}"
+        yield Issue(label(node), f"has {limits} outputs, {len(node.outputs)} are given")
+
+
+def type_rule(schema: onnx.defs.OpSchema, name: str, kind: AttributeType) -> str:
+    """Return in what an attribute's type breaks its operator's document; empty if it fits."""
+    known: Any = schema.attributes.get(name)
+    if known is None or kind.value == known.type.value:
+        return ""
+    return f"attribute '{name}' is of type {kind.name}, not {known.type.name}"
 
 
 def _check_attributes(

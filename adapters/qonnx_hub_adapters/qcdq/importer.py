@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from onnx_ir import Model, Node
 
+from qonnx_hub_adapters.onnx_border import reading
 from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read_model
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
@@ -86,16 +87,17 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
         _standardize(model)
         limits.update(_limits_of_constants(model))
 
-    model = read_model(source, prepare, keep_versions=True)
-    rewriter = ChainRewriter(model.graph)
-    rewriter.rewrite_chains(limits)
-    DropUnused()(model)
-    rewriter.rewrite_float_forms()
-    if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
-        model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
-    run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
-    note_kept(model)
-    require_valid(model, describe(source))
+    with reading(describe(source)) as border:
+        model = border.model = read_model(source, prepare, keep_versions=True)
+        rewriter = ChainRewriter(model.graph)
+        rewriter.rewrite_chains(limits)
+        DropUnused()(model)
+        rewriter.rewrite_float_forms()
+        if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
+            model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+        run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
+        note_kept(model)
+        require_valid(model, describe(source))
     return model
 
 

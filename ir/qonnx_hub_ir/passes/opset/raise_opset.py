@@ -16,6 +16,7 @@ from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.detach_weights import attach_weights, without_weights
 from qonnx_hub_ir.graph.subgraphs import every_value
 from qonnx_hub_ir.passes.opset import old_operators
+from qonnx_hub_ir.places import first_failing, label_of_message, words_of
 
 OPSET = 19
 """Lowest standard opset of an IR model: the first in which DequantizeLinear is defined by
@@ -61,18 +62,39 @@ class RaiseOpset(InPlacePass):
 def _convert(model: Model, version: int, target: int) -> Graph:
     copy = model.clone()
     old_operators.prepare(copy, version)
+    given = without_weights(copy)
     try:
-        message = onnx.version_converter.convert_version(without_weights(copy), target)
+        message = onnx.version_converter.convert_version(given, target)
     except Exception as error:  # the binding raises bare RuntimeError and its own ConvertError
-        reason = str(error).strip().splitlines()[-1]
+        place = _first_failing(given, target)
         raise SourceError(
-            f"the graph cannot be raised from opset {version} to {target}: {reason}"
+            f"{place} cannot be raised from opset {version} to {target}: {words_of(error)}"
         ) from error
     raised = onnx_ir.from_proto(message)
     old_operators.settle(raised.graph, copy.graph, version)
     attach_weights(raised.graph, copy)
     _restore(raised, model)
     return raised.graph
+
+
+def _first_failing(given: onnx.ModelProto, target: int) -> str:
+    """Return the node with which the converter fails, and without which it does not."""
+    nodes = list(given.graph.node)
+
+    def fails(count: int) -> bool:
+        part = onnx.ModelProto()
+        part.CopyFrom(given)
+        del part.graph.node[count:], part.graph.output[:]
+        made = [name for node in part.graph.node for name in node.output if name]
+        part.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in made[-1:])
+        try:
+            onnx.version_converter.convert_version(part, target)
+        except Exception:  # as above
+            return True
+        return False
+
+    found = first_failing(len(nodes), fails)
+    return "the graph" if found is None else label_of_message(nodes[found - 1])
 
 
 def _restore(raised: Model, original: Model) -> None:

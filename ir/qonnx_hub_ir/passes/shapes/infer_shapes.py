@@ -14,11 +14,12 @@ from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.errors import MOST_PLACES, PassError
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.lowering import im2col
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
+from qonnx_hub_ir.places import first_failing, inference_words, label_of_message, words_of
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,47 @@ def infer_from(message: onnx.ModelProto, model: Model) -> bool:
     Raises:
         PassError: As :class:`InferShapes`.
     """
+    skeleton = _skeleton(message, model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            _skeleton(message, model), check_type=True, strict_mode=True, data_prop=True
-        )
-    except onnx.shape_inference.InferenceError as error:
-        raise PassError(f"shapes do not fit together: {str(error).strip()}") from error
+        inferred = _inferred(skeleton)
+    except Exception as error:  # the binding raises whatever C++ raises
+        raise PassError(f"shapes do not fit together: {_told(error, skeleton)}") from error
     return _take_over(model, inferred)
+
+
+def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.shape_inference.infer_shapes(
+        skeleton, check_type=True, strict_mode=True, data_prop=True
+    )
+
+
+def _told(error: Exception, skeleton: onnx.ModelProto) -> str:
+    """Return what is wrong at which nodes."""
+    known = dict(inference_words(error))
+    if not known and (node := _first_failing(skeleton)) is not None:
+        known[label_of_message(node)] = words_of(error)
+    lines = [f"{place}: {words}" for place, words in known.items()]
+    more = len(lines) - MOST_PLACES
+    tail = [f"and {more} more nodes"] if more > 0 else []
+    return "; ".join([*lines[:MOST_PLACES], *tail]) or words_of(error)
+
+
+def _first_failing(skeleton: onnx.ModelProto) -> onnx.NodeProto | None:
+    """Return the node with which the inference fails, and without which it does not."""
+    nodes = list(skeleton.graph.node)
+
+    def fails(count: int) -> bool:
+        part = onnx.ModelProto()
+        part.CopyFrom(skeleton)
+        del part.graph.node[count:], part.graph.output[:]
+        try:
+            _inferred(part)
+        except Exception:  # as above
+            return True
+        return False
+
+    found = first_failing(len(nodes), fails)
+    return None if found is None else nodes[found - 1]
 
 
 def _skeleton(message: onnx.ModelProto, model: Model) -> onnx.ModelProto:

@@ -1,0 +1,189 @@
+"""What must hold of an ONNX message before anything is made of it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+
+import onnx
+import onnx.defs
+import onnx_ir
+from onnx import AttributeProto, TensorProto
+
+from qonnx_hub_ir.errors import Issue
+from qonnx_hub_ir.places import label_of_message
+from qonnx_hub_ir.verify import type_rule
+
+_FIELDS = {
+    "float_data": ("FLOAT", "COMPLEX64"),
+    "double_data": ("DOUBLE", "COMPLEX128"),
+    "int64_data": ("INT64",),
+    "uint64_data": ("UINT32", "UINT64"),
+    "string_data": ("STRING",),
+}
+"""Typed field -> types of elements that it holds; all others lie in ``int32_data``."""
+
+_FIELD_OF = {kind: field for field, kinds in _FIELDS.items() for kind in kinds}
+_HELD = {
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+    AttributeProto.TYPE_PROTO: "tp",
+}
+_LARGEST_SIZE = 1 << 48
+"""Elements of a tensor above which a size is a slip, and no memory holds it."""
+
+
+def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
+    """Give what is malformed in a message: payloads, types, sizes, attributes, names.
+
+    Every issue names the node or value. What operators ask of their inputs and attributes is
+    looked at later, by the rules of the IR.
+    """
+    yield from _graph_issues(message.graph)
+    for function in message.functions:
+        yield from _node_issues(function.node, in_function=True)
+    versions = {imported.domain: imported.version for imported in message.opset_import}
+    for node in _every_node(message.graph):
+        # Looked at before the version converter is, which ends the process over it.
+        schema = _schema(node.domain, node.op_type, versions.get(node.domain, 0))
+        for attribute in node.attribute:
+            if schema is None or attribute.type not in AttributeProto.AttributeType.values():
+                continue
+            rule = type_rule(schema, attribute.name, onnx_ir.AttributeType(attribute.type))
+            if rule:
+                yield Issue(label_of_message(node), rule)
+
+
+def _every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _every_node(body)
+
+
+@functools.cache
+def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _graph_issues(graph: onnx.GraphProto, *, in_function: bool = False) -> Iterator[Issue]:
+    for tensor in graph.initializer:
+        yield from _tensor_issues(tensor, f"initializer '{tensor.name}'")
+        if not tensor.name:
+            yield Issue("an initializer", "has no name")
+    for what, values in (("input", graph.input), ("output", graph.output)):
+        for k, value in enumerate(values):
+            if not value.name:
+                yield Issue(f"graph {what} {k}", "has no name")
+            yield from _value_issues(value, f"graph {what} '{value.name}'")
+    for value in graph.value_info:
+        yield from _value_issues(value, f"value '{value.name}'")
+    known = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name in known:
+                yield Issue(label_of_message(node), f"output '{name}' is defined twice")
+            known.add(name)
+    yield from _node_issues(graph.node, in_function=in_function)
+
+
+def _value_issues(value: onnx.ValueInfoProto, where: str) -> Iterator[Issue]:
+    kind = value.type.tensor_type.elem_type
+    if kind and kind not in TensorProto.DataType.values():
+        yield Issue(where, f"has elements of the unknown type {kind}")
+    for size in value.type.tensor_type.shape.dim:
+        if size.dim_value > _LARGEST_SIZE:
+            yield Issue(where, f"has an axis of {size.dim_value} elements")
+
+
+def _node_issues(nodes: Iterable[onnx.NodeProto], *, in_function: bool) -> Iterator[Issue]:
+    for node in nodes:
+        where = label_of_message(node)
+        if not node.op_type:
+            yield Issue(where, "has no operator")
+        for attribute in node.attribute:
+            yield from _attribute_issues(attribute, where, in_function=in_function)
+
+
+def _attribute_issues(
+    attribute: AttributeProto, where: str, *, in_function: bool
+) -> Iterator[Issue]:
+    name = attribute.name
+    if not name:
+        yield Issue(where, "has an attribute without a name")
+    if attribute.ref_attr_name:
+        if not in_function:
+            rule = f"attribute '{name}' refers to one of a function, and stands in none"
+            yield Issue(where, rule)
+        return
+    if attribute.type == AttributeProto.UNDEFINED:
+        yield Issue(where, f"attribute '{name}' has no type")
+    elif attribute.type not in AttributeProto.AttributeType.values():
+        yield Issue(where, f"attribute '{name}' is of the unknown type {attribute.type}")
+    field = _HELD.get(attribute.type)
+    if field is not None and not attribute.HasField(field):
+        yield Issue(where, f"attribute '{name}' holds nothing of its type")
+    for tensor in (attribute.t, *attribute.tensors) if attribute.type in _TENSORS else ():
+        if tensor is not attribute.t or attribute.HasField("t"):
+            yield from _tensor_issues(tensor, f"{where}: tensor of attribute '{name}'")
+    for graph in (attribute.g, *attribute.graphs):
+        yield from _graph_issues(graph, in_function=in_function)
+
+
+_TENSORS = (AttributeProto.TENSOR, AttributeProto.TENSORS)
+
+
+def _tensor_issues(tensor: TensorProto, where: str) -> Iterator[Issue]:
+    if tensor.data_type not in TensorProto.DataType.values() or not tensor.data_type:
+        yield Issue(where, f"has elements of the unknown type {tensor.data_type}")
+        return
+    if any(size < 0 for size in tensor.dims):
+        yield Issue(where, f"has a negative size: {list(tensor.dims)}")
+        return
+    count = math.prod(tensor.dims)
+    if count > _LARGEST_SIZE:
+        yield Issue(where, f"has a shape that no memory holds: {list(tensor.dims)}")
+        return
+    kind = onnx_ir.DataType(tensor.data_type)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        yield from _external_issues(tensor, where, kind, count)
+    elif kind == onnx_ir.DataType.STRING:
+        if len(tensor.string_data) != count:
+            yield Issue(where, _payload(count, kind, f"{len(tensor.string_data)} strings"))
+    elif tensor.HasField("raw_data"):
+        given, needed = len(tensor.raw_data), math.ceil(count * kind.bitwidth / 8)
+        if given != needed:
+            yield Issue(where, _payload(count, kind, f"{given} bytes instead of {needed}"))
+    else:
+        given = len(getattr(tensor, _FIELD_OF.get(kind.name, "int32_data")))
+        needed = count * 2 if kind.name.startswith("COMPLEX") else count
+        if kind.bitwidth < 8:
+            needed = math.ceil(count * kind.bitwidth / 8)
+        if given != needed:
+            yield Issue(where, _payload(count, kind, f"{given} numbers instead of {needed}"))
+
+
+def _payload(count: int, kind: onnx_ir.DataType, given: str) -> str:
+    return f"has a shape of {count} {kind.name} elements, and holds {given}"
+
+
+def _external_issues(
+    tensor: TensorProto, where: str, kind: onnx_ir.DataType, count: int
+) -> Iterator[Issue]:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if not entries.get("location"):
+        yield Issue(where, "lies in another file that is not named")
+    for key in ("offset", "length"):
+        if key in entries and not entries[key].isdecimal():
+            yield Issue(where, f"lies in another file at no {key}: '{entries[key]}'")
+            return
+    needed = math.ceil(count * kind.bitwidth / 8) if kind != onnx_ir.DataType.STRING else 0
+    length = int(entries.get("length", needed))
+    if length != needed:
+        yield Issue(where, _payload(count, kind, f"{length} bytes instead of {needed}"))
