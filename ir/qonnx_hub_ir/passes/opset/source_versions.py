@@ -56,9 +56,7 @@ def restore_sizes(model: Model) -> None:
         return
     for value in model.graph.outputs:
         old, new = source.outputs.get(str(value.name), value.shape), value.shape
-        if old is None or new is None:
-            value.shape = None
-        elif len(old) == len(new):
+        if old is not None and new is not None and len(old) == len(new):
             pairs = zip(old.dims, new.dims, strict=True)
             value.shape = Shape([a if _says_less(b, a) else b for a, b in pairs])
 
