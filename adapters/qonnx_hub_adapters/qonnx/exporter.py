@@ -22,7 +22,7 @@ from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.lowering import function_bodies
-from qonnx_hub_ir.lowering.functions import define_operators, function_gaps
+from qonnx_hub_ir.lowering.functions import define_operators, function_gaps, needs_runtime
 from qonnx_hub_ir.passes import SpellOutRounding, SplitZeroPoint
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form
@@ -79,6 +79,7 @@ class QonnxExporter:
                 raise NotExactError(message, undefined)
             define_operators(copy)
             check(copy)
+            notes = (*notes, *_foreign_notes(copy))
         exact = all(record.exact for record in records)
         return Artifact(copy, records, notes, compared=None if exact else _as_read(copy))
 
@@ -106,6 +107,15 @@ def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:
     if gaps:
         raise NotExactError("FINN refuses these nodes, or computes something else:", gaps)
     return copy, tuple(notes)
+
+
+def _foreign_notes(model: Model) -> tuple[str, ...]:
+    foreign = [label(node) for node in model.graph.all_nodes() if needs_runtime(node)]
+    if not foreign:
+        return ()
+    rest = f" and {len(foreign) - 3} others" if len(foreign) > 3 else ""
+    words = f"{', '.join(foreign[:3])}{rest}"
+    return (f"no function defines {words}: only a runtime that has them runs the file",)
 
 
 def _trunc_version(node: Node) -> int:

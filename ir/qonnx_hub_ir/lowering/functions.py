@@ -36,7 +36,7 @@ _NEAR_HALF = 1e-3
 def function_gaps(model: Model) -> list[Gap]:
     """Return every node that no function can say exactly on every runtime.
 
-    Opaque ones are none: nothing is known that a function could say.
+    Those of :func:`needs_runtime` are none: no function here says what they are.
     """
     quantizers = every_quantizer(model)
     gaps = [Gap(n.name or "", n.op_type, why) for n in quantizers if (why := _refusal(n))]
@@ -50,11 +50,16 @@ def function_gaps(model: Model) -> list[Gap]:
             known = node.op_type in dialect.CHANNELS_LAST_OPERATORS
         else:
             known = node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node)
-            known = known or node.op_identifier() in model.functions or is_opaque(node)
+            known = known or node.op_identifier() in model.functions or needs_runtime(node)
         if not known:
             operator = f"{node.domain}::{node.op_type}"
             gaps.append(Gap(node.name or "", operator, "no function here defines it"))
     return gaps + channels_last.function_gaps(model)
+
+
+def needs_runtime(node: Node) -> bool:
+    """Return whether only a runtime that knows the operator runs a node, function or not."""
+    return is_opaque(node) or node.domain == dialect.ONNXRUNTIME_DOMAIN
 
 
 def define_operators(model: Model) -> None:
