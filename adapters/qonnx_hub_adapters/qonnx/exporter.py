@@ -27,6 +27,7 @@ from qonnx_hub_ir.passes import SpellOutRounding, SplitZeroPoint
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
+from qonnx_hub_ir.verify import label
 
 PROFILES = ("finn",)
 """Readers of QONNX with rules of their own."""
