@@ -9,29 +9,29 @@ a few values in 10^5; :mod:`qonnx_hub_adapters.qlinear.float_exactness` tells wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from typing import Any
 
-import numpy as np
 import onnx_ir
 from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.qlinear.float_exactness import Doubt, doubt_of, doubts_in_words
 from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode, shared_parameters
 from qonnx_hub_adapters.qlinear.integer_sums import (
-    WINDOW,
     dynamic_matmul,
     integer_product,
     matmul_to_float,
 )
+from qonnx_hub_adapters.qlinear.layouts import LAYOUTS, Layout, note_origin, weight_axis
 from qonnx_hub_adapters.qlinear.lookups import quantize_lookups
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import is_standard, rank_of
+from qonnx_hub_ir.graph.queries import dims, is_standard, producer, rank_of
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.graph.subgraphs import every_graph
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 
-Expander = Callable[[IntegerNode], None]
+Expander = Callable[[IntegerNode], bool]
+"""Rewrites a node; returns whether it did."""
 
 
 def is_integer_operator(domain: str, op_type: str) -> bool:
@@ -55,8 +55,8 @@ def expand(model: Model) -> None:
         for node in list(graph):
             expander = _EXPANDERS.get((node.domain, node.op_type))
             if expander is not None:
-                doubts.append((f"{node.op_type} '{node.name}'", doubt_of(node)))
-                expander(IntegerNode(node))
+                doubt = (f"{node.op_type} '{node.name}'", doubt_of(node))
+                doubts += [doubt] if expander(IntegerNode(node)) else []
         _lift_splits(graph)
         quantize_lookups(graph)
     if not any(node.domain == CONTRIB for node in model.graph.all_nodes()):
@@ -93,124 +93,127 @@ def _lift_splits(graph: Graph) -> None:
                 )
 
 
-def _factors(
-    site: IntegerNode, *, axis: int | None = None, bias: int | None = None, factor: float = 1.0
-) -> list[Value]:
-    """Return the values of both factors of a product, and of its bias where it has one.
-
-    Args:
-        site: The product.
-        axis: Axis of the weight's scales per channel; ``None`` for the last.
-        bias: Position of the bias, where the operator takes one.
-        factor: What sums and bias are multiplied by.
-    """
-    rank = rank_of(site.required(3))
-    if axis is None and rank is not None:
-        axis = rank - 1
-    inputs = [site.dequantized(0), site.dequantized(3, axis)]
-    added = None if bias is None else site.bias(bias, 1, 4, factor)
-    return inputs if added is None else [*inputs, added]
-
-
-def _qgemm(site: IntegerNode) -> None:
-    attributes = site.attributes("alpha", "transA", "transB")
-    axis, alpha = 0 if attributes.get("transB", 0) else 1, float(attributes.get("alpha", 1.0))
-    inputs = _factors(site, axis=axis, bias=6, factor=alpha)
-    values = site.emit.add("Gemm", inputs, **attributes)
-    if site.input(7) is None:
-        site.emit.replace_with(values)
-    else:
-        site.quantized(values, 7)
-
-
-Only = Mapping[str, tuple[Callable[[int], bool], str]]
-"""Attribute -> values that it may have, and what another one means."""
-
-
-def _two(site: IntegerNode) -> list[Value]:
-    return [site.dequantized(0), site.dequantized(3)]
-
-
-def _float_form(
-    op_type: str,
-    *known: str,
-    operands: Callable[[IntegerNode], list[Value]] = lambda site: [site.dequantized(0)],
-    y_scale: int = 3,
-    with_zero: bool = False,
-    only: Only = MappingProxyType({}),
-) -> Expander:
+def _requantized(layout: Layout) -> Expander:
     """Return what rewrites an operator as a float operator of dequantized values.
 
-    Args:
-        op_type: The float operator.
-        known: Attributes that both have.
-        operands: Returns its inputs.
-        y_scale: Position of the output's scale.
-        with_zero: Whether the result is rounded with the zero point added.
-        only: Attributes of the integer operator alone.
+    The float operator carries the name of its origin.
     """
 
-    def rewrite(site: IntegerNode) -> None:
-        attributes = site.attributes(*known, *only)
-        for name, (is_plain, problem) in only.items():
-            if name in attributes and not is_plain(attributes.pop(name)):
+    def rewrite(site: IntegerNode) -> bool:
+        if layout.is_product and _has_rows(site, layout):
+            return False
+        own = {**_ONLY, "axes": _anything} if layout.float_op == "ReduceMean" else _ONLY
+        attributes = site.attributes(*layout.attributes, *own)
+        taken = {name: attributes.pop(name) for name in own if name in attributes}
+        for name, value in taken.items():
+            problem = own[name](value)
+            if problem:
                 raise site.fail(problem)
-        values = site.emit.add(op_type, operands(site), **attributes)
-        write = site.quantized_with_zero if with_zero else site.quantized
-        write(values, y_scale)
+        permutations = _permutations(site, taken)
+        inputs = _values_in(site, layout, attributes)
+        if permutations is not None:
+            position = layout.leading
+            inputs[position] = site.emit.add(
+                "Transpose", [inputs[position]], perm=permutations[0]
+            )
+        if "axes" in taken:
+            inputs.append(site.emit.integers("axes", taken["axes"]))
+        values = site.emit.add(layout.float_op, inputs, **attributes)
+        requantized = site.input(layout.y) is not None
+        note_origin(values, site.node, requantized=requantized)
+        made = values
+        if requantized:
+            made = site.quantized(values, layout.y, adds_first=layout.adds_first)
+        if permutations is not None:
+            made = site.emit.add("Transpose", [made], perm=permutations[1])
+        site.emit.replace_with(made)
+        return True
 
     return rewrite
 
 
-def _reduce_mean(site: IntegerNode) -> None:
-    attributes = site.attributes("axes", "keepdims")
-    axes = np.array(attributes.pop("axes"), dtype=np.int64)
-    inputs = [site.dequantized(0), site.emit.constant("axes", axes)]
-    site.quantized(site.emit.add("ReduceMean", inputs, **attributes), 3)
+def _values_in(
+    site: IntegerNode, layout: Layout, attributes: Mapping[str, Any]
+) -> list[Value | None]:
+    """Return the inputs of the float operator: what leads, operands, and the bias."""
+    starts = layout.operands
+    if layout.float_op == "Concat":
+        starts = tuple(range(starts[0], len(site.node.inputs), 3))
+    inputs: list[Value | None] = [site.required(index) for index in range(layout.leading)]
+    for order, first in enumerate(starts):
+        axis = None
+        if layout.is_product and order == 1:
+            rank = rank_of(site.required(first))
+            axis = weight_axis(layout.float_op, attributes)
+            axis = None if axis is None or rank is None else axis % rank
+        inputs.append(site.dequantized(first, axis))
+    bias = None
+    if layout.bias is not None:
+        bias = site.bias(layout.bias, 1, 4, float(attributes.get("alpha", 1.0)))
+    return inputs if bias is None else [*inputs, bias]
 
 
-_FIRST: Only = {"channels_last": (lambda last: not last, "is channels-last")}
-_OWN_AXIS: Only = {
-    "opset": (
-        lambda opset: opset >= 13,
-        "sums over all axes behind its own, as Softmax did before opset 13",
-    )
-}
+def _has_rows(site: IntegerNode, layout: Layout) -> bool:
+    """Return whether a product has scales or zero points per row, or per matrix of a stack.
+
+    No DequantizeLinear says them; the operator stays as it is.
+    """
+    known = [dialect.constant_value(site.input(index)) for index in (1, 2, 4, 5)]
+    *rows, scale, zero = (1 if one is None else one.size for one in known)
+    sizes = dims(site.required(3)) or ()
+    is_stack = layout.float_op == "MatMul" and len(sizes) > 2
+    per_matrix = is_stack and max(scale, zero) > 1 and sizes[-1] not in (scale, zero)
+    return per_matrix or any(size > 1 for size in rows)
+
+
+Permutations = tuple[list[int], list[int]]
+
+
+def _permutations(site: IntegerNode, taken: Mapping[str, Any]) -> Permutations | None:
+    """Return how a channels-last operator's input and output are permuted; None for others."""
+    if not taken.get("channels_last", 0):
+        return None
+    rank = _rank(site.required(0))
+    if rank is None:
+        raise site.fail("is channels-last, on a value of unknown rank")
+    spatial = list(range(2, rank))
+    return [0, rank - 1, *(axis - 1 for axis in spatial)], [0, *spatial, 1]
+
+
+def _rank(value: Value | None) -> int | None:
+    """Return the rank of a value, from what makes it where no shape is known yet."""
+    node = producer(value)
+    if node is None or rank_of(value) is not None:
+        return rank_of(value)
+    if is_standard(node, "Transpose"):
+        order = node.attributes.get("perm")
+        return None if order is None else len(order.as_ints())
+    if is_standard(node, "Conv"):
+        return rank_of(node.inputs[1])
+    pools = operators.is_max_pool(node) or operators.is_average_pool(node)
+    alone = operators.is_elementwise(node) and len(node.inputs) == 1
+    keeps = pools or alone or operators.is_qdq(node) or operators.clamps(node)
+    return _rank(node.inputs[0]) if keeps else None
+
+
+def _anything(_: Any) -> str:
+    return ""
+
+
+def _own_axis(opset: int) -> str:
+    sums = "sums over all axes behind its own, as Softmax did before opset 13"
+    return "" if opset >= 13 else sums
+
+
+_ONLY: Mapping[str, Callable[[Any], str]] = {"channels_last": _anything, "opset": _own_axis}
+"""Attributes of integer operators alone -> what is wrong with a value."""
 
 _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     ("", "ConvInteger"): integer_product,
     ("", "MatMulInteger"): integer_product,
-    ("", "QLinearConv"): _float_form(
-        *("Conv", *WINDOW), operands=lambda site: _factors(site, axis=0, bias=8), y_scale=6
-    ),
-    ("", "QLinearMatMul"): _float_form("MatMul", operands=_factors, y_scale=6),
     (CONTRIB, "DynamicQuantizeMatMul"): dynamic_matmul,
     (CONTRIB, "MatMulIntegerToFloat"): matmul_to_float,
-    (CONTRIB, "QGemm"): _qgemm,
-    (CONTRIB, "QLinearAdd"): _float_form("Add", operands=_two, y_scale=6, with_zero=True),
-    (CONTRIB, "QLinearAveragePool"): _float_form(
-        "AveragePool",
-        *("ceil_mode", "count_include_pad", *WINDOW),
-        with_zero=True,
-        only=_FIRST,
-    ),
-    (CONTRIB, "QLinearConcat"): _float_form(
-        *("Concat", "axis"),
-        operands=lambda site: [
-            site.dequantized(first) for first in range(2, len(site.node.inputs), 3)
-        ],
-        y_scale=0,
-    ),
-    (CONTRIB, "QLinearGlobalAveragePool"): _float_form("GlobalAveragePool", only=_FIRST),
-    (CONTRIB, "QLinearLeakyRelu"): _float_form("LeakyRelu", "alpha"),
-    (CONTRIB, "QLinearMul"): _float_form("Mul", operands=_two, y_scale=6, with_zero=True),
-    (CONTRIB, "QLinearReduceMean"): _reduce_mean,
-    (CONTRIB, "QLinearSigmoid"): _float_form("Sigmoid"),
-    (CONTRIB, "QLinearSoftmax"): _float_form("Softmax", "axis", only=_OWN_AXIS),
-    (CONTRIB, "QLinearWhere"): _float_form(
-        "Where",
-        operands=lambda site: [site.required(0), site.dequantized(1), site.dequantized(4)],
-        y_scale=7,
-    ),
+    (CONTRIB, "QLinearConv"): _requantized(LAYOUTS["QLinearConv"]),
+    **{(layout.domain, name): _requantized(layout) for name, layout in LAYOUTS.items()},
 }
 """Operator -> what rewrites it."""

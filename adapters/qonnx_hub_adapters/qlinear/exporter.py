@@ -22,14 +22,17 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_adapters.qlinear.dynamic_origins import restore_dynamic
 from qonnx_hub_adapters.qlinear.integer_values import activation_steps, choose_form
+from qonnx_hub_adapters.qlinear.layouts import STANDARD
+from qonnx_hub_adapters.qlinear.origins import origin_of
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import IntegerRewriter
 from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
-DIALECTS = ("onnx", "ort")
+DIALECTS = ("source", "onnx", "ort")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,14 @@ class QlinearOptions(QcdqOptions):
     """How integer layers are written, and as in :class:`QcdqOptions` what is left in float.
 
     Attributes:
-        dialect: Operators of integer products: standard ones only ("onnx"), or onnxruntime's
-            own as well ("ort").
+        dialect: Operators of integers: standard ones only ("onnx"), onnxruntime's own as well
+            ("ort"), or those where the source has some ("source").
 
     Raises:
         UsageError: A value that does not exist.
     """
 
-    dialect: str = "onnx"
+    dialect: str = "source"
 
     def __post_init__(self) -> None:
         """Refuse unknown values."""
@@ -92,7 +95,11 @@ class QlinearExporter:
         order = [node.name or "" for node in every_quantizer(copy)]
         steps = activation_steps(copy)
         opset = opset_to_write(copy, options.opset)
-        form = choose_form(steps, opset, contrib=own.dialect == "ort")
+        read = {origin for node in copy.graph if (origin := origin_of(node))}
+        contrib = own.dialect == "ort" or (own.dialect == "source" and bool(read - STANDARD))
+        if contrib:
+            restore_dynamic(copy)
+        form = choose_form(steps, opset, contrib=contrib, keeps_types=bool(read))
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()
         if any(node.domain == CONTRIB for node in copy.graph):

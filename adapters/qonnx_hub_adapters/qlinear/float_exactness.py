@@ -87,6 +87,8 @@ def _largest_sum(node: Node, codes: int, zero: int, columns: int) -> float:
         return float(_BYTE * _BYTE * length) if isinstance(length, int) else math.inf
     if offset is None and input_of(node, zero) is not None:
         return math.inf
+    if weight.ndim == 1:
+        weight, columns = weight[:, np.newaxis], -1  # a vector is one column
     levels = np.moveaxis(weight.astype(np.int64), columns, 0)
     if offset is not None and offset.size not in (1, len(levels)):
         return math.inf
@@ -149,16 +151,21 @@ def _sum(node: Node) -> Doubt:
     return _scaled(1, 4, 6)(node) if near else Doubt.SUMS
 
 
+def _integers_to_float(node: Node) -> Doubt:
+    # With a scale or zero point at run time it stays a product of integers.
+    if any(input_of(node, i) is not None and _constant(node, i) is None for i in (2, 4)):
+        return Doubt.NONE
+    is_small = _largest_sum(node, 1, 5, -1) <= FLOAT32_WHOLE
+    return _scaled(2, 3)(node) if is_small else Doubt.SUMS
+
+
 # A mean of whole numbers is off a tie by more than any rounding, or exactly on it.
 _mean = _scaled(1, 3)
 
 _RULES: Mapping[str, Callable[[Node], Doubt]] = {
     "ConvInteger": _integer_product(0),
-    "DynamicQuantizeMatMul": lambda node: Doubt.SUMS,
     "MatMulInteger": _integer_product(-1),
-    "MatMulIntegerToFloat": lambda node: (
-        _scaled(2, 3)(node) if _largest_sum(node, 1, 5, -1) <= FLOAT32_WHOLE else Doubt.SUMS
-    ),
+    "MatMulIntegerToFloat": _integers_to_float,
     "QGemm": _requantized(6, 7, 1),
     "QLinearAdd": _sum,
     "QLinearAveragePool": _mean,

@@ -113,29 +113,26 @@ class IntegerNode:
             return self.emit.constant(f"{value.name}_scalar", flat[0].reshape(()))
         return self.emit.constant(f"{value.name}_flat", flat)
 
-    def quantized(self, value: Value, scale: int) -> None:
-        """Put the codes of ``value``, by inputs scale and scale + 1, in the node's place.
+    def quantized(self, value: Value, scale: int, *, adds_first: bool = False) -> Value:
+        """Return the codes of ``value`` by the node's inputs scale and scale + 1.
 
-        They are ``rint(value / scale) + zero_point``, as QuantizeLinear rounds.
-        """
-        inputs, zero = [value, self._shaped(self.required(scale), 0)], self.input(scale + 1)
-        if zero is not None:
-            inputs.append(self._shaped(zero, 0))
-        elif self.required(0).dtype is not onnx_ir.DataType.UINT8:
-            raise self.fail("has no zero point that tells the type of its integers")
-        self.emit.replace_with(self.emit.add("QuantizeLinear", inputs))
-
-    def quantized_with_zero(self, value: Value, scale: int) -> None:
-        """Put ``rint(value / scale + zero_point)`` in the node's place.
-
-        Behind an even zero point that is what QuantizeLinear gives; behind an odd one ties go
-        to the other neighbour, and the sum is written out.
+        They are ``rint(value / scale) + zero_point``, as QuantizeLinear rounds. With
+        ``adds_first`` they are ``rint(value / scale + zero_point)``: behind an even zero point
+        that is what QuantizeLinear gives; behind an odd one ties go to the other neighbour,
+        and the sum is written out.
         """
         given = self.input(scale + 1)
-        zero = None if given is None else self._known(given, "zero point")
-        if zero is None or int(zero.reshape(-1)[0]) % 2 == 0:
-            self.quantized(value, scale)
-            return
+        zero = self._known(given, "zero point") if adds_first and given is not None else None
+        if zero is not None and int(zero.reshape(-1)[0]) % 2:
+            return self._rounded_with_zero(value, scale, zero)
+        inputs = [value, self._shaped(self.required(scale), 0)]
+        if given is not None:
+            inputs.append(self._shaped(given, 0))
+        elif self.required(0).dtype is not onnx_ir.DataType.UINT8:
+            raise self.fail("has no zero point that tells the type of its integers")
+        return self.emit.add("QuantizeLinear", inputs)
+
+    def _rounded_with_zero(self, value: Value, scale: int, zero: Array) -> Value:
         step = self._known(self.input(scale), "scale").reshape(()).astype(np.float32)
         quotient = self.emit.add("Div", [value, self.emit.constant("step", step)])
         number = np.array(zero.reshape(-1)[0], dtype=np.float32)
@@ -143,7 +140,7 @@ class IntegerNode:
         unit = self.emit.constant("unit", np.ones((), dtype=np.float32))
         none = self.emit.constant("none", np.zeros((), dtype=zero.dtype))
         total = self.emit.add("Add", [quotient, offset])
-        self.emit.replace_with(self.emit.add("QuantizeLinear", [total, unit, none]))
+        return self.emit.add("QuantizeLinear", [total, unit, none])
 
     def bias(
         self, index: int, x_scale: int, w_scale: int, factor: float = 1.0

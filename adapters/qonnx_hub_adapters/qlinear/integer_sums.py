@@ -16,12 +16,10 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode
+from qonnx_hub_adapters.qlinear.layouts import WINDOW, note_origin
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import input_of, is_standard, only_reader, producer, rank_of
 from qonnx_hub_ir.quantizers import Array
-
-WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-"""Attributes of convolutions."""
 
 
 def leaves_on_grid(node: Node) -> bool:
@@ -33,29 +31,29 @@ def leaves_on_grid(node: Node) -> bool:
 _SCALE_AT = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
 
 
-def integer_product(site: IntegerNode) -> None:
+def integer_product(site: IntegerNode) -> bool:
     """Rewrite MatMulInteger or ConvInteger, with the Cast and Mul behind it where it has them.
 
-    A product with a zero point that is computed at run time by something else than
-    DynamicQuantizeLinear stays as it is, and runs as it is.
+    A product with a zero point that is computed at run time, as DynamicQuantizeLinear does,
+    stays as it is: its sums are exact, and float ones of a scale at run time are not.
+
+    Returns:
+        Whether it was rewritten.
     """
     attributes = site.attributes(*(WINDOW if site.node.op_type == "ConvInteger" else ()))
+    if not _is_known(site.input(2)) or not _is_known(site.input(3)):
+        return False
     tail = scaled_sum(site.node)
-    scales: tuple[Value | Array, Array] | None = None
-    if tail is not None:
-        scales = _dynamic_scales(site, tail.factor)
-    if scales is None:
-        if not _is_known(site.input(2)) or not _is_known(site.input(3)):
-            return
-        unit = None if tail is None else dialect.constant_value(tail.factor)
-        scales = None if unit is None else _shared_out(site, unit)
+    unit = None if tail is None else dialect.constant_value(tail.factor)
+    scales = None if unit is None else _shared_out(site, unit)
     if tail is not None and scales is not None:
         place = IntegerNode(tail.mul)
         place.emit.replace_with(_product_of(place, site, scales, attributes))
-        return
+        return True
     one = np.ones((), dtype=np.float32)
     values = _product_of(site, site, (one, one), attributes)
     site.emit.replace_with(site.emit.add("Cast", [values], to=int(onnx_ir.DataType.INT32)))
+    return True
 
 
 def _is_known(value: Value | None) -> bool:
@@ -65,7 +63,7 @@ def _is_known(value: Value | None) -> bool:
 def _product_of(
     place: IntegerNode,
     site: IntegerNode,
-    scales: tuple[Value | Array, Array],
+    scales: tuple[Array, Array],
     attributes: Mapping[str, Any],
 ) -> Value:
     """Return the float product of a site's factors, with these scales, written at a place."""
@@ -73,9 +71,7 @@ def _product_of(
     for index, given in enumerate(scales):
         codes, zero = site.required(index), site.input(2 + index)
         axis = None if index == 0 else 0 if conv else _last_axis(codes)
-        scale = given
-        if not isinstance(scale, Value):
-            scale = place.emit.constant(f"scale_{index}", scale)
+        scale = place.emit.constant(f"scale_{index}", given)
         known = dialect.constant_value(zero)
         if known is not None and known.size > 1 and axis is None:
             raise site.fail("has a zero point per row")
@@ -166,47 +162,25 @@ def _other_factor(unit: Array, scale: Array) -> Array | None:
     return np.asarray(factor, dtype=np.float32) if np.all(scale * factor == unit) else None
 
 
-def _dynamic_scales(site: IntegerNode, factor: Value) -> tuple[Value, Array] | None:
-    """Return the scales of a product of what DynamicQuantizeLinear made; ``None`` for others.
+def matmul_to_float(site: IntegerNode) -> bool:
+    """Rewrite MatMulIntegerToFloat: scales and zero points stand beside both factors.
 
-    Before -> after::
-
-        Mul(Cast(MatMulInteger(q, w, z)), Mul(s, w_scale)), with q, s, z of one
-        DynamicQuantizeLinear
-            -> MatMul(DequantizeLinear(q, s, z), DequantizeLinear(w, w_scale))
+    Where those of the left factor are computed at run time, it becomes an integer product and
+    what scales its sums.
     """
-    source = site.required(0).producer()
-    if source is None or source.op_type != "DynamicQuantizeLinear":
-        return None
-    codes, scale, zero = source.outputs
-    if site.required(0) is not codes or site.input(2) is not zero:
-        return None
-    own = np.ones((), dtype=np.float32) if factor is scale else _multiplied_by(factor, scale)
-    if own is None or not _is_known(site.input(3)) or not _fits_channels(site, own):
-        return None
-    return scale, own.reshape(()) if own.size == 1 else own.reshape(-1)
-
-
-def _multiplied_by(factor: Value, scale: Value) -> Array | None:
-    """Return what a run-time scale is multiplied by to give the unit of a sum."""
-    node = factor.producer()
-    if node is None or node.op_type != "Mul" or scale not in node.inputs:
-        return None
-    others = [value for value in node.inputs if value is not scale]
-    known = dialect.constant_value(others[0]) if len(others) == 1 else None
-    if known is None or known.dtype != np.float32 or not np.all(known > 0):
-        return None
-    return known
-
-
-def matmul_to_float(site: IntegerNode) -> None:
-    """Rewrite MatMulIntegerToFloat: scales and zero points stand beside both factors."""
     site.attributes()
-    a = site.values_of(site.required(0), site.required(2), site.input(4))
-    _write_matmul(site, a, (1, 3, 5), 6)
+    scale, zero = site.required(2), site.input(4)
+    if _is_known(scale) and _is_known(zero):
+        a = site.values_of(site.required(0), scale, zero)
+        codes, scale, zero = site.required(1), site.required(3), site.input(5)
+        b = site.values_of(codes, scale, zero, _last_axis(codes))
+        _put(site, site.emit.add("MatMul", [a, b]), 6)
+    else:
+        _scale_sums(site, (site.required(0), scale, zero), (1, 3, 5), 6)
+    return True
 
 
-def dynamic_matmul(site: IntegerNode) -> None:
+def dynamic_matmul(site: IntegerNode) -> bool:
     """Rewrite DynamicQuantizeMatMul: its left factor is quantized by its own range."""
     site.attributes()
     name = f"{site.node.name}_DynamicQuantizeLinear"
@@ -217,21 +191,38 @@ def dynamic_matmul(site: IntegerNode) -> None:
         output.name = f"{site.node.name}_{label}"
     site.node.prepend(source)
     codes, scale, zero = source.outputs
-    _write_matmul(site, site.values_of(codes, scale, zero), (1, 2, 3), 4)
+    _scale_sums(site, (codes, scale, zero), (1, 2, 3), 4)
+    return True
 
 
-def _write_matmul(site: IntegerNode, a: Value, right: tuple[int, int, int], bias: int) -> None:
-    """Put a float product, with a bias where there is one, in the place of a node.
+def _scale_sums(
+    site: IntegerNode,
+    left: tuple[Value, Value, Value | None],
+    right: tuple[int, int, int],
+    bias: int,
+) -> None:
+    """Put an integer product in the place of a node, cast, scaled, with its bias.
 
     Args:
         site: The node.
-        a: Its left factor.
-        right: Positions of codes, scale and zero point of its right factor.
+        left: Integers, scale and zero point of its left factor.
+        right: Positions of those of its right factor.
         bias: Position of its bias.
     """
-    codes, scale, zero = site.required(right[0]), site.required(right[1]), site.input(right[2])
-    b = site.values_of(codes, scale, zero, _last_axis(codes))
-    values, addend = site.emit.add("MatMul", [a, b]), site.input(bias)
+    codes, scale, zero = left
+    factors = [codes, site.required(right[0]), zero, site.input(right[2])]
+    while factors[-1] is None:
+        factors.pop()
+    sums = site.emit.add("MatMulInteger", factors)
+    unit = site.emit.add("Mul", [scale, site.required(right[1])])
+    values = site.emit.add("Cast", [sums], to=int(onnx_ir.DataType.FLOAT))
+    _put(site, site.emit.add("Mul", [values, unit]), bias)
+
+
+def _put(site: IntegerNode, values: Value, bias: int) -> None:
+    """Put values, with a bias where there is one, in the place of a node."""
+    addend = site.input(bias)
     if addend is not None:
         values = site.emit.add("Add", [values, addend])
+    note_origin(values, site.node)
     site.emit.replace_with(values)

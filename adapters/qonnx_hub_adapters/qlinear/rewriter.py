@@ -17,12 +17,14 @@ from qonnx_hub_adapters.qlinear import requantize, tables
 from qonnx_hub_adapters.qlinear.constants import read_number
 from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves, split
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
+from qonnx_hub_adapters.qlinear.float_exactness import Doubt, doubt_of
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target
 from qonnx_hub_adapters.qlinear.operators import (
     emit_requantized,
     emit_sums,
     weight_type,
 )
+from qonnx_hub_adapters.qlinear.origins import origin_of, restored, restored_sums
 from qonnx_hub_adapters.qlinear.products import (
     QuantizedProduct,
     is_summed,
@@ -70,7 +72,7 @@ class IntegerRewriter:
             if dialect.is_quantizer(node):
                 if read_number(node.inputs[0]) is None:
                     self._quantizer(node)
-            elif node.domain != "" or not node.inputs:
+            elif node.domain != "" or not node.inputs or self._sums_as_they_were(node):
                 continue
             elif is_summed(node):
                 self._product(node)
@@ -162,7 +164,10 @@ class IntegerRewriter:
             return
         emit = Emitter(node)
         source, chain = trace_epilogue(x, lambda v: v in self._codes or v in self._products)
-        if source in self._products:
+        found = self._as_it_was(emit, x, target)
+        if found is not None:
+            made: Codes | None = found
+        elif source in self._products:
             made = self._requantized(emit, self._products[source], chain, target)
         else:
             made = self._looked_up(emit, source, chain, target)
@@ -173,6 +178,42 @@ class IntegerRewriter:
             self._records[node.name or ""] = _record_of(node, encoding, bound)
         self._codes[node.outputs[0]] = made
         self.integers.setdefault(made.value, (str(node.outputs[0].name), made))
+
+    def _as_it_was(self, emit: Emitter, x: Value, target: Target) -> Codes | None:
+        """Return codes by the operator from which a layer was read, if it is unchanged."""
+        layer = x.producer()
+        if layer is None or not origin_of(layer):
+            return None
+        node = restored(emit, layer, self._codes, target)
+        if node is None:
+            return None
+        node.name = layer.name
+        doubt = doubt_of(node)
+        bound = None if doubt is Doubt.NONE else Bound(steps=LARGEST_STEP)
+        record = _record_of(emit.node, f"{node.op_type}, as it was read", bound, doubt.value)
+        self._records[record.node] = record
+        own = self._layers.get(layer)
+        if own is not None:
+            self._layers[layer] = replace(
+                own, result=Result.INTEGER, operator=node.op_type, exact=bound is None
+            )
+        return target.holds(node.outputs[0])
+
+    def _sums_as_they_were(self, layer: Node) -> bool:
+        """Write the operator from which a layer with float values was read, if it can be."""
+        if not origin_of(layer):
+            return False
+        node = restored_sums(Emitter(layer), layer, self._codes, self._form)
+        if node is None:
+            return False
+        product = layer if operators.is_product(layer) else producer(layer.inputs[0])
+        if product is not None and operators.is_product(product):
+            exact = doubt_of(node) is Doubt.NONE
+            self._layers[product] = LayerRecord(
+                product.name or "", product.op_type, Result.INTEGER, node.op_type, exact=exact
+            )
+        replace_node(layer, node.outputs[0])
+        return True
 
     def _is_rounded(self, value: Value | None) -> bool:
         """Return whether a float value may round differently than in the source.
