@@ -20,6 +20,7 @@ IMPORTERS: Mapping[str, str] = {
     "qlinear": "qonnx_hub_adapters.qlinear.importer:QlinearImporter",
     "qcdq": "qonnx_hub_adapters.qcdq.importer:QcdqImporter",
     "qonnx": "qonnx_hub_adapters.qonnx.importer:QonnxImporter",
+    "keras": "qonnx_hub_adapters.keras_files.importer:KerasFileImporter",
     "qkeras": "qonnx_hub_adapters.qkeras.importer:QkerasImporter",
 }
 """Name -> class. The order is the order in which sources are offered."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -250,17 +251,38 @@ def describe(quantizer: Any, sigmoid: str) -> Description:
             f"class '{kind.__module__}.{kind.__name__}' (derived from {bases}) is not a "
             "quantizer of QKeras itself: what it computes is not known"
         )
-    if kind.__name__ == "bernoulli":
+    return _known(kind.__name__)(quantizer, sigmoid)
+
+
+def read(name: str, attributes: Mapping[str, Any], sigmoid: str) -> Description:
+    """Return what a quantizer with these attributes computes at inference.
+
+    Args:
+        name: Its class.
+        attributes: The attributes that the live object would have.
+        sigmoid: As in :func:`describe`.
+
+    Raises:
+        UnreadableQuantizerError: As in :func:`describe`.
+    """
+    reader = _known(name)
+    # Readers ask for the class' name, as that of a live object.
+    return reader(type(name, (SimpleNamespace,), {})(**attributes), sigmoid)
+
+
+def _known(name: str) -> Callable[[Any, str], Description]:
+    """Return the reader of a class."""
+    if name == "bernoulli":
         raise UnreadableQuantizerError(
             "'bernoulli' draws random values at inference as well; "
             "use stochastic_binary or binary"
         )
-    reader = _READERS.get(kind.__name__)
+    reader = _READERS.get(name)
     if reader is None:
         raise UnreadableQuantizerError(
-            f"class '{kind.__name__}' is not known; known are {', '.join(sorted(_READERS))}"
+            f"class '{name}' is not known; known are {', '.join(sorted(_READERS))}"
         )
-    return reader(quantizer, sigmoid)
+    return reader
 
 
 def words(quantizer: Any) -> str:

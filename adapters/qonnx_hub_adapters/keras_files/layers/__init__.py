@@ -1,0 +1,1 @@
+"""What each layer class holds and computes; a module per family."""

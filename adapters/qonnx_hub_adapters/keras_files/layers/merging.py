@@ -1,0 +1,82 @@
+"""Layers that merge several inputs, from left to right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from onnx_ir import Value
+
+from qonnx_hub_adapters.keras_files.kinds import Kind, Use, Writes
+from qonnx_hub_adapters.keras_files.scope import Scope
+
+
+def aligned(s: Scope, values: Sequence[Value]) -> list[Value]:
+    """Return values of one rank: axes of length 1 come behind the samples."""
+    ranks = [s.rank(value) for value in values]
+    return [
+        value
+        if rank == max(ranks)
+        else s.op("Unsqueeze", value, s.integers(range(1, 1 + max(ranks) - rank), "axes"))
+        for value, rank in zip(values, ranks, strict=True)
+    ]
+
+
+def _fold(op_type: str) -> Writes:
+    def write(s: Scope, use: Use) -> Value:
+        values = aligned(s, use.x)
+        y = values[0]
+        for value in values[1:]:
+            y = s.op(op_type, y, value)
+        return y
+
+    return write
+
+
+def _average(s: Scope, use: Use) -> Value:
+    return s.op("Div", _fold("Add")(s, use), float(len(use.x)))
+
+
+def _concatenate(s: Scope, use: Use) -> Value:
+    axis = int(use.config.get("axis", -1))
+    return s.op("Concat", *use.x, axis=axis)
+
+
+def _dot(s: Scope, use: Use) -> Value:
+    """Return the product along one axis of each, which is moved to where MatMul has it."""
+    a, b = use.x
+    axes = use.config["axes"]
+    first, second = (axes, axes) if isinstance(axes, int) else axes
+    ranks = s.rank(a), s.rank(b)
+    first, second = first % ranks[0], second % ranks[1]
+    if use.config.get("normalize"):
+        a, b = _normalized(s, a, first), _normalized(s, b, second)
+    a = s.transpose(a, [n for n in range(ranks[0]) if n != first] + [first])
+    b = s.transpose(b, [0, second, *(n for n in range(1, ranks[1]) if n != second)])
+    if ranks == (2, 2):
+        a = s.op("Unsqueeze", a, s.integers([1], "axes"))
+        b = s.op("Unsqueeze", b, s.integers([2], "axes"))
+        return s.op("Squeeze", s.op("MatMul", a, b), s.integers([2], "axes"))
+    if ranks == (3, 2) or ranks == (2, 3):
+        raise s.fail("a product of inputs of two and three axes")
+    return s.op("MatMul", a, b)
+
+
+def _normalized(s: Scope, x: Value, axis: int) -> Value:
+    square = s.op("ReduceSum", s.op("Mul", x, x), s.integers([axis], "axes"), keepdims=1)
+    size = s.op("Sqrt", s.op("Max", square, np.float32(1e-12)))
+    return s.op("Mul", x, s.op("Reciprocal", size))
+
+
+_MERGES: Mapping[str, Callable[[Scope, Use], Value]] = {
+    "Add": _fold("Add"),
+    "Subtract": _fold("Sub"),
+    "Multiply": _fold("Mul"),
+    "Maximum": _fold("Max"),
+    "Minimum": _fold("Min"),
+    "Average": _average,
+    "Concatenate": _concatenate,
+    "Dot": _dot,
+}
+
+KINDS: Mapping[str, Kind] = {f"keras>{name}": Kind(write) for name, write in _MERGES.items()}

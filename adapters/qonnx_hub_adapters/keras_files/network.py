@@ -1,0 +1,252 @@
+"""A Keras graph becomes an ONNX graph, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir
+from onnx_ir import Graph, Model, Value
+
+from qonnx_hub_adapters.keras_files.graph import (
+    Call,
+    KerasGraph,
+    Layer,
+    Reference,
+    references,
+    replaced,
+)
+from qonnx_hub_adapters.keras_files.kinds import Kind, Use, kind_of
+from qonnx_hub_adapters.keras_files.scope import OPSET, Net
+from qonnx_hub_adapters.keras_files.variables import Store, Variables, Weights, snake
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
+from qonnx_hub_ir.graph.names import free_name
+
+Custom = Mapping[str, Kind]
+_TYPES = {
+    "float32": onnx_ir.DataType.FLOAT,
+    "int32": onnx_ir.DataType.INT32,
+    "int64": onnx_ir.DataType.INT64,
+    "uint8": onnx_ir.DataType.UINT8,
+    "int8": onnx_ir.DataType.INT8,
+    "bool": onnx_ir.DataType.BOOL,
+}
+
+
+def build(keras: KerasGraph, store: Store, generation: int, custom: Custom) -> Model:
+    """Return a Keras graph as an ONNX model, not yet cleaned.
+
+    Args:
+        keras: The graph.
+        store: Its weights.
+        generation: Of Keras.
+        custom: Class -> what is known of it, from the caller.
+
+    Raises:
+        UnsupportedGraphError: Classes that are not known; all of them are listed.
+        SourceError: A layer cannot be written, or its weights do not fit.
+    """
+    gaps = list(_unknown(keras, custom, ""))
+    if gaps:
+        raise UnsupportedGraphError(
+            f"model '{keras.name}' has layers that are not known:", gaps
+        )
+    layouts = [(layer.name, _layout(layer, custom)) for layer in keras.layers]
+    weights = store.read(layouts)
+    graph = Graph([], [], nodes=[], opset_imports={}, name=keras.name)
+    builder = _Builder(Net(graph, generation), custom)
+    outputs = builder.run(keras, weights, None, "")
+    _set_outputs(builder.net, outputs, keras)
+    model = Model(graph, ir_version=9)
+    model.opset_imports[""] = OPSET
+    model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    return model
+
+
+def _unknown(keras: KerasGraph, custom: Custom, prefix: str) -> list[Gap]:
+    found = []
+    for layer in keras.layers:
+        if layer.model is not None:
+            found += _unknown(layer.model, custom, f"{prefix}{layer.name}/")
+        elif layer.kind != "keras>InputLayer" and _kind(layer, custom) is None:
+            found.append(Gap(prefix + layer.name, layer.class_name, *_reason(layer)))
+    return found
+
+
+def _reason(layer: Layer) -> tuple[str, str]:
+    if layer.class_name == "Lambda":
+        return "holds code, which is never run from a file", "replace it by layers"
+    return (
+        f"class '{layer.kind}' is not known to the reader of files",
+        "convert the live model, or map the class by custom_objects",
+    )
+
+
+def _kind(layer: Layer, custom: Custom) -> Kind | None:
+    return custom.get(layer.class_name) or kind_of(layer.kind)
+
+
+def _layout(layer: Layer, custom: Custom, *, nested: bool = False) -> Variables:
+    """Return what a layer holds; everything inside, for nested models."""
+    is_operation = layer.kind.startswith("ops>")
+    name = "" if is_operation else snake(layer.class_name)
+    frozen = nested and layer.config.get("trainable") is False
+    if layer.model is not None:
+        inner = [(one.name, _layout(one, custom, nested=True)) for one in layer.model.layers]
+        return Variables((), tuple(inner), frozen, name)
+    kind = _kind(layer, custom)
+    held = Variables() if kind is None else kind.holds(layer)
+    return Variables(held.own, held.parts, frozen, name)
+
+
+class _Builder:
+    """Walks through graphs and writes their layers."""
+
+    def __init__(self, net: Net, custom: Custom) -> None:
+        self.net, self._custom = net, custom
+        self._uses: dict[str, int] = {}
+
+    def run(
+        self,
+        keras: KerasGraph,
+        weights: Mapping[str, Weights],
+        given: Sequence[Value] | None,
+        prefix: str,
+    ) -> Any:
+        """Return the outputs of a graph, nested as it gives them.
+
+        Args:
+            keras: The graph.
+            weights: Arrays by layer.
+            given: Its inputs in order; ``None`` makes them inputs of the whole graph.
+            prefix: What names of layers begin with.
+
+        Raises:
+            SourceError: A call reads what no other call gives.
+        """
+        values: dict[Reference, Value] = {}
+        inputs = list(references(keras.inputs))
+        for number, reference in enumerate(inputs):
+            layer = next(one for one in keras.layers if one.name == reference.layer)
+            values[reference] = self._input(layer) if given is None else given[number]
+        waiting = [
+            (layer, number, call)
+            for layer in keras.layers
+            if layer.kind != "keras>InputLayer"
+            for number, call in enumerate(layer.calls)
+        ]
+        while waiting:
+            later = []
+            for layer, number, call in waiting:
+                if not _is_ready(call, values):
+                    later.append((layer, number, call))
+                    continue
+                result = self._call(layer, number, call, values, weights, prefix)
+                flat = result if isinstance(result, list) else [result]
+                if isinstance(result, dict):
+                    flat = [result[key] for key in sorted(result)]
+                for tensor, value in enumerate(flat):
+                    values[Reference(layer.name, number, tensor)] = value
+            if len(later) == len(waiting):
+                break
+            waiting = later
+        missing = [one for one in references(keras.outputs) if one not in values]
+        if missing:
+            one = missing[0]
+            raise SourceError(
+                f"output '{one.layer}' (call {one.node}) of model '{keras.name}' is computed "
+                "by no call: the configuration is broken, or its calls form a cycle"
+            )
+        return replaced(keras.outputs, values.__getitem__)
+
+    def _call(
+        self,
+        layer: Layer,
+        number: int,
+        call: Call,
+        values: Mapping[Reference, Value],
+        weights: Mapping[str, Weights],
+        prefix: str,
+    ) -> Any:
+        args = tuple(replaced(one, values.__getitem__) for one in call.args)
+        kwargs = replaced(dict(call.kwargs), values.__getitem__)
+        name = prefix + layer.name
+        if layer.model is not None:
+            flat = list(_values(args))
+            out = self.run(layer.model, weights[layer.name].parts, flat, f"{name}/")
+            return list(_values(out)) if isinstance(out, (list, dict)) else out
+        kind = _kind(layer, self._custom)
+        assert kind is not None, "refused before"
+        count = self._uses.get(name, 0)
+        self._uses[name] = count + 1
+        scope = self.net.scope(name, count)
+        result = kind.writes(scope, Use(layer, weights[layer.name], args, kwargs))
+        scope.close()
+        for value in _values(result):
+            if not (value.is_graph_input() or value.is_initializer()):
+                value.metadata_props.setdefault(dialect.PROVENANCE, name)
+        self._hand_on_mask(args, result)
+        return result
+
+    def _hand_on_mask(self, args: Any, result: Any) -> None:
+        """Give a result the mask of what it was made of, as layers of Keras do."""
+        masks = [self.net.masks[one] for one in _values(args) if one in self.net.masks]
+        for value in _values(result):
+            if masks and value not in self.net.masks and value.shape is not None:
+                steps = masks[0].shape
+                if steps is not None and len(value.shape) >= 3 and value.shape[1] == steps[1]:
+                    self.net.masks[value] = masks[0]
+
+    def _input(self, layer: Layer) -> Value:
+        c = layer.config
+        shape = c.get("batch_shape", c.get("batch_input_shape"))
+        if shape is None:
+            raise SourceError(
+                f"input '{layer.name}' has no shape: the model was never built; build it, "
+                "and save it again"
+            )
+        dtype = c.get("dtype", "float32")
+        name = dtype["config"]["name"] if isinstance(dtype, Mapping) else str(dtype)
+        if name not in _TYPES:
+            raise SourceError(f"input '{layer.name}' holds {name}, which is not supported")
+        names = ["batch", *(f"{layer.name}_{axis}" for axis in range(1, len(shape)))]
+        sizes = [
+            n if size is None else int(size) for n, size in zip(names, shape, strict=True)
+        ]
+        kind = onnx_ir.TensorType(_TYPES[name])
+        value = Value(name=layer.name, shape=onnx_ir.Shape(sizes), type=kind)
+        self.net.graph.inputs.append(value)
+        return value
+
+
+def _is_ready(call: Call, values: Mapping[Reference, Value]) -> bool:
+    return all(one in values for one in references([list(call.args), dict(call.kwargs)]))
+
+
+def _values(nested: Any) -> list[Value]:
+    """Return the values in a nested result, dicts by sorted keys."""
+    if isinstance(nested, Value):
+        return [nested]
+    if isinstance(nested, Mapping):
+        return [value for key in sorted(nested) for value in _values(nested[key])]
+    if isinstance(nested, (list, tuple)):
+        return [value for one in nested for value in _values(one)]
+    return []
+
+
+def _set_outputs(net: Net, outputs: Any, keras: KerasGraph) -> None:
+    """Make values outputs of the graph, called after their layers, or by the keys of a dict."""
+    if isinstance(keras.outputs, Mapping):
+        names = [str(key) for key in sorted(keras.outputs) for _ in _values(outputs[key])]
+    else:
+        names = [one.layer for one in references(keras.outputs)]
+    taken = {str(value.name) for value in net.graph.inputs}
+    for value, wanted in zip(_values(outputs), names, strict=True):
+        name = free_name(wanted, taken)
+        scope = net.scope(f"{name}_result")
+        result = scope.op("Identity", value)
+        scope.close()
+        result.name = name
+        result.metadata_props[dialect.PROVENANCE] = wanted
+        net.graph.outputs.append(result)

@@ -1,0 +1,238 @@
+"""Weights by place: Keras writes arrays in an order, and names them after nothing in particular.
+
+Legacy files hold one list of arrays per top-level layer: all trainable ones in the order of
+creation, then all others, through everything inside the layer. Trees hold a group per layer,
+called after its class and counted, and a numbered array per variable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.quantizers import Array
+
+_MOST_ELEMENTS = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class Variables:
+    """What an object holds, in the order of creation.
+
+    Attributes:
+        own: (name, trainable) of its own variables.
+        parts: (attribute, what is behind it) of the objects inside, a path where several lie
+            in one another ("iq/quantizer").
+        frozen: Whether its variables count as not trainable.
+        kind: Class of a layer in a container, whose group is called after it; else empty.
+    """
+
+    own: tuple[tuple[str, bool], ...] = ()
+    parts: tuple[tuple[str, Variables], ...] = ()
+    frozen: bool = False
+    kind: str = ""
+
+    def count(self) -> int:
+        """Return the number of variables in it."""
+        return len(self.own) + sum(part.count() for _, part in self.parts)
+
+
+def variables(*names: str, fixed: Sequence[str] = (), **parts: Variables) -> Variables:
+    """Return an object's variables: trainable ones, fixed ones, and parts by attribute."""
+    own = [(name, True) for name in names] + [(name, False) for name in fixed]
+    return Variables(tuple(own), tuple(parts.items()))
+
+
+@dataclass(slots=True)
+class Weights:
+    """Arrays of an object, by the names of its :class:`Variables`.
+
+    Attributes:
+        own: Name -> array.
+        parts: Attribute -> arrays of the object behind it.
+    """
+
+    own: dict[str, Array] = field(default_factory=dict)
+    parts: dict[str, Weights] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        """Return an array by name."""
+        return self.own[name]
+
+    def get(self, name: str) -> Array | None:
+        """Return an array by name; ``None`` where the object has none of it."""
+        return self.own.get(name)
+
+
+class Store(Protocol):
+    """The arrays of a file."""
+
+    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, Weights]:
+        """Return the arrays of the layers of a model, by layer.
+
+        Args:
+            layers: (name, variables) of every layer of the top-level model, in its order.
+
+        Raises:
+            SourceError: Numbers of arrays do not fit; layer and numbers are named.
+        """
+
+
+def array_of(dataset: Any, where: str) -> Array:
+    """Return the numbers of a dataset.
+
+    Raises:
+        SourceError: It is no dataset, too large, or holds no numbers.
+    """
+    if not hasattr(dataset, "dtype"):
+        raise SourceError(f"{where} is no array")
+    if dataset.dtype.kind not in "fiub" or dataset.size > _MOST_ELEMENTS:
+        raise SourceError(f"{where} holds {dataset.dtype} of shape {dataset.shape}")
+    found = np.asarray(dataset[()])
+    return found.astype(np.float32) if found.dtype.kind == "f" else found
+
+
+class LegacyStore:
+    """Lists of arrays per layer: .h5 files, and weights files of Keras 2."""
+
+    def __init__(self, group: Any, label: str) -> None:
+        self._group, self._label = group, label
+
+    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, Weights]:
+        """Return the arrays of the layers; see :class:`Store`."""
+        found = {}
+        names = _names(self._group.attrs, "layer_names")
+        unknown = sorted(name for name in names if name not in dict(layers))
+        filled = [n for n in unknown if _names(self._group[n].attrs, "weight_names")]
+        if filled:
+            raise SourceError(
+                f"'{self._label}' has weights of the layers {', '.join(filled[:5])}, which "
+                "the model does not have"
+            )
+        for name, layout in layers:
+            arrays = self._arrays(name) if name in names else []
+            if len(arrays) != layout.count():
+                raise SourceError(
+                    f"'{self._label}': layer '{name}' has {len(arrays)} arrays; its class "
+                    f"has {layout.count()}"
+                )
+            found[name] = _distributed(layout, arrays)
+        return found
+
+    def _arrays(self, name: str) -> list[Array]:
+        group = self._group[name]
+        paths = _names(group.attrs, "weight_names")
+        missing = [path for path in paths if path not in group]
+        if missing:
+            raise SourceError(f"'{self._label}': layer '{name}' has no array '{missing[0]}'")
+        return [array_of(group[path], f"'{self._label}': '{path}'") for path in paths]
+
+
+def _names(attributes: Any, name: str) -> list[str]:
+    """Return a list of texts, which HDF5 may hold in several attributes."""
+    parts: list[Any] = []
+    if name in attributes:
+        parts = list(attributes[name])
+    else:
+        number = 0
+        while f"{name}{number}" in attributes:
+            parts += list(attributes[f"{name}{number}"])
+            number += 1
+    return [p.decode("utf-8") if isinstance(p, bytes) else str(p) for p in parts]
+
+
+_Place = tuple[tuple[str, ...], str]
+"""Attributes on the way to an object, and a variable's name."""
+
+
+def _ordered(
+    layout: Variables, trainable: bool, path: tuple[str, ...] = ()
+) -> Iterator[_Place]:
+    """Give the trainable variables of an object in order, or all the others."""
+    if layout.frozen:
+        if not trainable:
+            yield from _ordered(_thawed(layout), True, path)
+            yield from _ordered(_thawed(layout), False, path)
+        return
+    for name, trains in layout.own:
+        if trains == trainable:
+            yield path, name
+    for attribute, part in layout.parts:
+        yield from _ordered(part, trainable, (*path, attribute))
+
+
+def _thawed(layout: Variables) -> Variables:
+    return Variables(layout.own, layout.parts, False, layout.kind)
+
+
+def _distributed(layout: Variables, arrays: Sequence[Array]) -> Weights:
+    # A layer that is frozen as a whole keeps its order.
+    layout = _thawed(layout)
+    places = [*_ordered(layout, True), *_ordered(layout, False)]
+    found = empty(layout)
+    for (path, name), values in zip(places, arrays, strict=True):
+        target = found
+        for attribute in path:
+            target = target.parts[attribute]
+        target.own[name] = values
+    return found
+
+
+def empty(layout: Variables) -> Weights:
+    """Return the shape of an object's weights, without arrays."""
+    return Weights({}, {attribute: empty(part) for attribute, part in layout.parts})
+
+
+class TreeStore:
+    """A group per layer: .keras files, and .weights.h5 files of Keras 3."""
+
+    def __init__(self, group: Any, label: str) -> None:
+        self._group, self._label = group, label
+
+    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, Weights]:
+        """Return the arrays of the layers; see :class:`Store`."""
+        layout = Variables(parts=tuple(layers))
+        return self._object(self._group, layout, "").parts
+
+    def _object(self, group: Any, layout: Variables, where: str) -> Weights:
+        found = empty(layout)
+        names = [n for n, t in layout.own if t] + [n for n, t in layout.own if not t]
+        held = {} if group is None else _numbered(group, "vars")
+        if len(held) < len(names):
+            raise SourceError(
+                f"'{self._label}': {where or 'the model'} has {len(held)} arrays; its class has "
+                f"{len(names)} ({', '.join(names)})"
+            )
+        for number, name in enumerate(names):
+            found.own[name] = array_of(held[number], f"'{self._label}': {where}/vars/{number}")
+        counts: dict[str, int] = {}
+        for attribute, part in layout.parts:
+            inner = group
+            if part.kind:
+                number = counts.get(part.kind, 0)
+                counts[part.kind] = number + 1
+                path = f"layers/{part.kind}" + (f"_{number}" if number else "")
+                if inner is not None and "layers" not in inner:
+                    path = path.replace("layers", "_layer_checkpoint_dependencies", 1)
+            else:
+                path = attribute
+            for step in path.split("/"):
+                inner = inner[step] if inner is not None and step in inner else None
+            found.parts[attribute] = self._object(inner, part, f"{where}/{path}".strip("/"))
+        return found
+
+
+def _numbered(group: Any, name: str) -> dict[int, Any]:
+    inner = group[name] if name in group else {}
+    return {int(key): inner[key] for key in inner if key.isdigit()}
+
+
+def snake(name: str) -> str:
+    """Return a class name as Keras calls groups after it."""
+    first = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", first).lower()
