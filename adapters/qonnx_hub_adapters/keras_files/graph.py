@@ -171,6 +171,20 @@ def _sequential(inner: Any, generation: int, depth: int) -> KerasGraph:
     return KerasGraph(name, "Sequential", tuple(layers), *ends)
 
 
+def inner_layer(outer: Layer, spelled: Mapping[str, Any]) -> Layer:
+    """Return the layer that a wrapper's configuration holds.
+
+    Raises:
+        SourceError: It is broken.
+    """
+    try:
+        return _layer({**spelled, "inbound_nodes": []}, outer.generation, {}, 1)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"layer '{outer.name}': what it wraps is broken: {error!r}"
+        ) from error
+
+
 def _layer(
     one: Mapping[str, Any], generation: int, offsets: Mapping[str, int], depth: int
 ) -> Layer:

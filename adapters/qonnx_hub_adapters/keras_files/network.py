@@ -24,6 +24,9 @@ from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.graph.names import free_name
 
 Custom = Mapping[str, Kind]
+_ALIASES = {"GroupQueryAttention": "GroupedQueryAttention"}
+"""Class as configurations spell it -> its own name, which groups of weights have."""
+
 _TYPES = {
     "float32": onnx_ir.DataType.FLOAT,
     "int32": onnx_ir.DataType.INT32,
@@ -58,6 +61,8 @@ def build(keras: KerasGraph, store: Store, generation: int, custom: Custom) -> M
     builder = _Builder(Net(graph, generation), custom)
     outputs = builder.run(keras, weights, None, "")
     _set_outputs(builder.net, outputs, keras)
+    # A layer inside another is written behind it, and read by it.
+    graph.sort()
     model = Model(graph, ir_version=9)
     model.opset_imports[""] = OPSET
     model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
@@ -87,10 +92,15 @@ def _kind(layer: Layer, custom: Custom) -> Kind | None:
     return custom.get(layer.class_name) or kind_of(layer.kind)
 
 
+def layout_of(layer: Layer) -> Variables:
+    """Return what a layer inside a wrapper holds."""
+    return _layout(layer, {}, nested=True)
+
+
 def _layout(layer: Layer, custom: Custom, *, nested: bool = False) -> Variables:
     """Return what a layer holds; everything inside, for nested models."""
     is_operation = layer.kind.startswith("ops>")
-    name = "" if is_operation else snake(layer.class_name)
+    name = "" if is_operation else snake(_ALIASES.get(layer.class_name, layer.class_name))
     frozen = nested and layer.config.get("trainable") is False
     if layer.model is not None:
         inner = [(one.name, _layout(one, custom, nested=True)) for one in layer.model.layers]
@@ -106,6 +116,7 @@ class _Builder:
     def __init__(self, net: Net, custom: Custom) -> None:
         self.net, self._custom = net, custom
         self._uses: dict[str, int] = {}
+        net.write = self.write
 
     def run(
         self,
@@ -171,17 +182,23 @@ class _Builder:
     ) -> Any:
         args = tuple(replaced(one, values.__getitem__) for one in call.args)
         kwargs = replaced(dict(call.kwargs), values.__getitem__)
+        return self.write(layer, weights[layer.name], args, kwargs, prefix)
+
+    def write(
+        self, layer: Layer, weights: Weights, args: tuple[Any, ...], kwargs: Any, prefix: str
+    ) -> Any:
+        """Return what a layer, or a model inside the model, makes of its arguments."""
         name = prefix + layer.name
         if layer.model is not None:
-            flat = list(_values(args))
-            out = self.run(layer.model, weights[layer.name].parts, flat, f"{name}/")
+            out = self.run(layer.model, weights.parts, list(_values(args)), f"{name}/")
             return list(_values(out)) if isinstance(out, (list, dict)) else out
         kind = _kind(layer, self._custom)
-        assert kind is not None, "refused before"
+        if kind is None:
+            raise SourceError(f"layer '{name}': class '{layer.kind}' is not known")
         count = self._uses.get(name, 0)
         self._uses[name] = count + 1
         scope = self.net.scope(name, count)
-        result = kind.writes(scope, Use(layer, weights[layer.name], args, kwargs))
+        result = kind.writes(scope, Use(layer, weights, args, kwargs))
         scope.close()
         for value in _values(result):
             if not (value.is_graph_input() or value.is_initializer()):

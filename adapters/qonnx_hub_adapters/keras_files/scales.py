@@ -162,7 +162,7 @@ def _linear(q: qk.LinearQuantizer, x: Array) -> tuple[Array, Array | None]:
     spread = np.float32(high - low)
     step = (largest * np.float32(2) if q.keep_negative else largest) / spread
     step = np.maximum(step.astype(np.float32), _EPSILON)
-    if getattr(q, "auto_po2", False):
+    if q.to_power:
         step = _power_of_two(step)
         for _ in range(_ROUNDS):
             fresh = _least_squares(x, codes(step), "auto_po2")

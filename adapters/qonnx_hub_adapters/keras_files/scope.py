@@ -37,11 +37,14 @@ class Net:
         graph: The graph.
         generation: Of the Keras that wrote the file, 2 or 3.
         masks: Value -> which of its steps count, as Keras 2 hands on without a word.
+        write: Writes a layer inside another: layer, weights, arguments, those by name, and
+            what its name begins with.
     """
 
     graph: Graph
     generation: int
     masks: dict[Value, Value] = field(default_factory=dict)
+    write: Callable[..., Any] = field(default=lambda *args: None)
     _weights: dict[tuple[str, str], Value] = field(default_factory=dict)
 
     def scope(self, name: str, call: int = 0) -> Scope:
@@ -189,8 +192,15 @@ class Scope:
         self.net._weights[key] = value
         return value
 
-    def quantize(self, x: Value, quantizer: qk.Description | None) -> Value:
+    def quantize(
+        self, x: Value, quantizer: qk.Description | None, name: str = "quantizer"
+    ) -> Value:
         """Return an activation quantized as QKeras does.
+
+        Args:
+            x: The activation.
+            quantizer: What quantizes it.
+            name: Its class, for messages.
 
         Raises:
             SourceError: The quantizer has no fixed function.
@@ -202,7 +212,7 @@ class Scope:
         try:
             y = expand(write, x, quantizer)
         except qk.UnreadableQuantizerError as error:
-            raise self.fail(str(error)) from error
+            raise self.fail(f"{name}: {error}") from error
         y.type, y.shape = x.type, x.shape
         return y
 

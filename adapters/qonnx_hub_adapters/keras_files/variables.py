@@ -30,12 +30,14 @@ class Variables:
             in one another ("iq/quantizer").
         frozen: Whether its variables count as not trainable.
         kind: Class of a layer in a container, whose group is called after it; else empty.
+        path: Path of its group in the one around it, where it is not the attribute's name.
     """
 
     own: tuple[tuple[str, bool], ...] = ()
     parts: tuple[tuple[str, Variables], ...] = ()
     frozen: bool = False
     kind: str = ""
+    path: str = ""
 
     def count(self) -> int:
         """Return the number of variables in it."""
@@ -167,7 +169,7 @@ def _ordered(
 
 
 def _thawed(layout: Variables) -> Variables:
-    return Variables(layout.own, layout.parts, False, layout.kind)
+    return Variables(layout.own, layout.parts, False, layout.kind, layout.path)
 
 
 def _distributed(layout: Variables, arrays: Sequence[Array]) -> Weights:
@@ -220,7 +222,7 @@ class TreeStore:
                 if inner is not None and "layers" not in inner:
                     path = path.replace("layers", "_layer_checkpoint_dependencies", 1)
             else:
-                path = attribute
+                path = part.path or attribute
             for step in path.split("/"):
                 inner = inner[step] if inner is not None and step in inner else None
             found.parts[attribute] = self._object(inner, part, f"{where}/{path}".strip("/"))

@@ -57,6 +57,7 @@ class LinearQuantizer:
         keep_negative: Whether there is a sign.
         auto: Whether the step depends on the data.
         noise: As in :class:`FixedPoint`.
+        to_power: Whether a step that depends on the data is a power of two.
     """
 
     bits: int
@@ -65,6 +66,7 @@ class LinearQuantizer:
     keep_negative: bool
     auto: bool
     noise: float = 1.0
+    to_power: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -339,7 +341,8 @@ def _fixed_point(q: Any, _: str) -> FixedPoint:
 def _linear(q: Any, _: str) -> LinearQuantizer:
     auto = isinstance(q.alpha, str)
     step = np.array(1.0, dtype=np.float32) if auto else number(q.quantization_scale)
-    return LinearQuantizer(step=step, auto=auto, **_of_fixed_range(q))
+    to_power = auto and q.alpha == "auto_po2"
+    return LinearQuantizer(step=step, auto=auto, to_power=to_power, **_of_fixed_range(q))
 
 
 def _binary(q: Any, _: str) -> Binary:

@@ -38,7 +38,7 @@ def activate(s: Scope, x: Value, spelled: Any, *, in_q_layer: bool = False) -> V
     name = bare_name(spelled)
     if is_quantizer(spelled):
         try:
-            return s.quantize(x, read_quantizer(spelled))
+            return s.quantize(x, read_quantizer(spelled), name)
         except UnreadableQuantizerError as error:
             raise s.fail(f"its activation: {error}") from error
     if in_q_layer and name in FUNCTIONS:
@@ -72,8 +72,37 @@ def _gelu(s: Scope, x: Value, *, approximate: bool = False) -> Value:
     return s.op("Mul", half, s.op("Add", curve, 1.0))
 
 
-def _negative(s: Scope, x: Value, below: Value) -> Value:
-    return s.op("Where", s.op("Greater", x, 0.0), x, below)
+def _sparse_sigmoid(s: Scope, x: Value) -> Value:
+    return s.op("Clip", s.op("Mul", s.op("Add", x, 1.0), 0.5), 0.0, 1.0)
+
+
+def _sparse_plus(s: Scope, x: Value) -> Value:
+    more = s.op("Add", x, 1.0)
+    curve = s.op("Mul", s.op("Mul", more, more), 0.25)
+    inner = s.op("Where", s.op("GreaterOrEqual", x, 1.0), x, curve)
+    return s.op("Where", s.op("Greater", x, -1.0), inner, s.op("Mul", x, 0.0))
+
+
+def _sparsemax(s: Scope, x: Value) -> Value:
+    """Return max(x - t, 0), t such that the last axis sums to 1."""
+    size = s.known(x, -1)
+    count = s.integers([size], "count")
+    ordered = s.ops("TopK", [x, count], 2, axis=-1)[0]
+    last = s.value(np.array(s.rank(x) - 1, dtype=np.int64), "last")
+    total = s.op("CumSum", ordered, last)
+    ranks = np.arange(1, size + 1, dtype=np.float32)
+    inside = s.op("Greater", s.op("Add", s.op("Mul", ordered, ranks), 1.0), total)
+    kept, at = s.op("Cast", inside, to=1), s.integers([-1], "axes")
+    number = s.op("ReduceSum", kept, at, keepdims=1)
+    part = s.op("ReduceSum", s.op("Mul", ordered, kept), at, keepdims=1)
+    limit = s.op("Div", s.op("Sub", part, 1.0), number)
+    return s.op("Relu", s.op("Sub", x, limit))
+
+
+def _glu(s: Scope, x: Value) -> Value:
+    half = s.known(x, -1) // 2
+    first, second = s.ops("Split", [x, s.integers([half, half], "split")], 2, axis=-1)
+    return s.op("Mul", first, s.op("Sigmoid", second))
 
 
 FUNCTIONS_OF_KERAS: Mapping[str, Callable[[Scope, Value], Value]] = {
@@ -103,6 +132,10 @@ FUNCTIONS_OF_KERAS: Mapping[str, Callable[[Scope, Value], Value]] = {
     "tanh_shrink": lambda s, x: s.op("Sub", x, s.op("Tanh", x)),
     "hard_shrink": lambda s, x: s.op("Shrink", x, lambd=0.5, bias=0.0),
     "soft_shrink": lambda s, x: s.op("Shrink", x, lambd=0.5, bias=0.5),
+    "glu": _glu,
+    "sparse_plus": _sparse_plus,
+    "sparse_sigmoid": _sparse_sigmoid,
+    "sparsemax": _sparsemax,
     "squareplus": lambda s, x: s.op(
         "Div", s.op("Add", x, s.op("Sqrt", s.op("Add", s.op("Mul", x, x), 4.0))), 2.0
     ),

@@ -1,9 +1,441 @@
-"""Not written yet."""
+"""Operations of Keras 3, and those of TensorFlow in Keras 2: functions between layers.
+
+Arguments lie in the call, partly in the configuration, and partly by name. What they are called
+is read from either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from qonnx_hub_adapters.keras_files.kinds import Kind
+import numpy as np
+from onnx_ir import Value
 
-KINDS: Mapping[str, Kind] = {}
+from qonnx_hub_adapters.keras_files.kinds import Kind, Use
+from qonnx_hub_adapters.keras_files.layers.activations import (
+    FUNCTIONS_OF_KERAS,
+    _gelu,
+    relu_layer,
+)
+from qonnx_hub_adapters.keras_files.scope import Scope
+
+_FLOAT, _INT64 = 1, 7
+
+
+class Arguments:
+    """The arguments of a call, by position and name."""
+
+    def __init__(self, s: Scope, use: Use) -> None:
+        self._s, self.args = s, list(use.args)
+        self.named = {**use.config, **use.kwargs}
+
+    def tensor(self, index: int, *names: str) -> Value:
+        """Return an argument as a value; numbers become constants."""
+        found = self.plain(index, *names)
+        value = self._s.value(found if not isinstance(found, list) else np.asarray(found))
+        if value is None:
+            raise self._s.fail(f"has no argument {names or index}")
+        return value
+
+    def plain(self, index: int, *names: str, default: Any = None) -> Any:
+        """Return an argument as the file has it."""
+        if 0 <= index < len(self.args):
+            return self.args[index]
+        for name in names:
+            if self.named.get(name) is not None:
+                return self.named[name]
+        return default
+
+    def axes(self, s: Scope, x: Value, default: Any = None) -> list[int] | None:
+        """Return the axes that are reduced, ``None`` for all."""
+        axis = self.plain(1, "axis", default=default)
+        if axis is None:
+            return None
+        rank = s.rank(x)
+        return [int(a) % rank for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
+
+
+Writes = Callable[[Scope, Arguments], Value]
+
+
+def _binary(op_type: str) -> Writes:
+    def write(s: Scope, a: Arguments) -> Value:
+        return s.op(op_type, a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2"))
+
+    return write
+
+
+def _unary(op_type: str) -> Writes:
+    return lambda s, a: s.op(op_type, a.tensor(0, "x"))
+
+
+def _comparison(op_type: str, negated: bool = False) -> Writes:
+    def write(s: Scope, a: Arguments) -> Value:
+        y = s.op(op_type, a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2"))
+        return s.op("Not", y) if negated else y
+
+    return write
+
+
+def _reduction(op_type: str) -> Writes:
+    def write(s: Scope, a: Arguments) -> Value:
+        x = a.tensor(0, "x", "input_tensor")
+        keep = int(bool(a.plain(2, "keepdims", default=False)))
+        axes = a.axes(s, x)
+        at = None if axes is None else s.integers(axes, "axes")
+        return s.op(op_type, x, at, keepdims=keep)
+
+    return write
+
+
+def _function(name: str) -> Writes:
+    return lambda s, a: FUNCTIONS_OF_KERAS[name](s, a.tensor(0, "x", "features", "logits"))
+
+
+def _relu(s: Scope, a: Arguments) -> Value:
+    highest = a.plain(2, "max_value")
+    return relu_layer(
+        s,
+        a.tensor(0, "x", "features"),
+        highest=None if highest is None else float(highest),
+        slope=float(a.plain(1, "negative_slope", "alpha", default=0.0)),
+        threshold=float(a.plain(3, "threshold", default=0.0)),
+    )
+
+
+def _softmax(s: Scope, a: Arguments) -> Value:
+    axis = a.plain(1, "axis", default=-1)
+    return s.op("Softmax", a.tensor(0, "x", "logits"), axis=-1 if axis is None else int(axis))
+
+
+def _leaky(s: Scope, a: Arguments) -> Value:
+    slope = float(a.plain(1, "negative_slope", "alpha", default=0.2))
+    return s.op("LeakyRelu", a.tensor(0, "x", "features"), alpha=slope)
+
+
+def _gelu_of(s: Scope, a: Arguments) -> Value:
+    approximate = bool(a.plain(1, "approximate", default=s.net.generation == 3))
+    return _gelu(s, a.tensor(0, "x", "features"), approximate=approximate)
+
+
+def _reshape(s: Scope, a: Arguments) -> Value:
+    x, sizes = a.tensor(0, "x", "tensor"), a.plain(1, "newshape", "shape")
+    if not all(isinstance(size, int) or size is None for size in sizes):
+        raise s.fail("reshapes to sizes that are computed")
+    return s.reshape(x, [-1 if size is None else int(size) for size in sizes])
+
+
+def _transpose(s: Scope, a: Arguments) -> Value:
+    x, perm = a.tensor(0, "x", "a"), a.plain(1, "axes", "perm")
+    return s.transpose(x, [int(p) for p in perm or reversed(range(s.rank(x)))])
+
+
+def _concat(s: Scope, a: Arguments) -> Value:
+    parts, axis = a.plain(0, "xs", "values"), a.plain(1, "axis", default=0)
+    values = [one for one in (s.value(part) for part in parts) if one is not None]
+    return s.op("Concat", *values, axis=int(axis))
+
+
+def _stack(s: Scope, a: Arguments) -> Value:
+    parts, axis = a.plain(0, "xs", "x", "values"), int(a.plain(1, "axis", default=0))
+    rank = s.rank(parts[0]) + 1
+    at = s.integers([axis % rank], "axes")
+    return s.op("Concat", *(s.op("Unsqueeze", one, at) for one in parts), axis=axis % rank)
+
+
+def _expand(s: Scope, a: Arguments) -> Value:
+    axis = a.plain(1, "axis", default=-1)
+    axes = axis if isinstance(axis, (list, tuple)) else [axis]
+    return s.op("Unsqueeze", a.tensor(0, "x", "input"), s.integers(axes, "axes"))
+
+
+def _squeeze(s: Scope, a: Arguments) -> Value:
+    x, axis = a.tensor(0, "x", "input"), a.plain(1, "axis")
+    axes = [n for n, size in enumerate(s.shape(x)) if size == 1] if axis is None else axis
+    axes = axes if isinstance(axes, (list, tuple)) else [axes]
+    return s.op("Squeeze", x, s.integers(axes, "axes"))
+
+
+def _clip(s: Scope, a: Arguments) -> Value:
+    ends = a.plain(1, "x_min", "clip_value_min"), a.plain(2, "x_max", "clip_value_max")
+    return s.op(
+        "Clip", a.tensor(0, "x", "t"), *(None if e is None else float(e) for e in ends)
+    )
+
+
+def _item(s: Scope, a: Arguments) -> Value:
+    """Return part of a value: slices, single elements, new axes and an ellipsis."""
+    x, spec = a.tensor(0, "x", "tensor"), a.plain(1, "key", "slice_spec")
+    keys = [_key(one) for one in (spec if isinstance(spec, (list, tuple)) else [spec])]
+    rank, given = s.rank(x), sum(key is not None for key in keys if key is not ...)
+    if ... in keys:
+        at = keys.index(...)
+        keys[at : at + 1] = [slice(None)] * (rank - given)
+    starts, ends, axes, steps, gone, fresh = [], [], [], [], [], []
+    axis = 0
+    for place, key in enumerate(keys):
+        if key is None:
+            fresh.append(place - len(gone))
+            continue
+        if isinstance(key, int):
+            starts.append(key)
+            ends.append(key + 1 if key != -1 else np.iinfo(np.int64).max)
+            steps.append(1)
+            axes.append(axis)
+            gone.append(axis)
+        elif key != slice(None):
+            step = 1 if key.step is None else int(key.step)
+            most = np.iinfo(np.int64).max
+            first = (0 if step > 0 else most) if key.start is None else int(key.start)
+            last = (most if step > 0 else -most) if key.stop is None else int(key.stop)
+            starts.append(first)
+            ends.append(last)
+            steps.append(step)
+            axes.append(axis)
+        axis += 1
+    if axes:
+        x = s.op(
+            "Slice",
+            x,
+            s.integers(starts, "starts"),
+            s.integers(ends, "ends"),
+            s.integers(axes, "axes"),
+            s.integers(steps, "steps"),
+        )
+    if gone:
+        x = s.op("Squeeze", x, s.integers(gone, "axes"))
+    return s.op("Unsqueeze", x, s.integers(fresh, "axes")) if fresh else x
+
+
+def _key(one: Any) -> Any:
+    if isinstance(one, Mapping):
+        if one.get("class_name") == "__ellipsis__" or one.get("class_name") == "Ellipsis":
+            return ...
+        return slice(one.get("start"), one.get("stop"), one.get("step"))
+    return int(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else one
+
+
+def _matmul(s: Scope, a: Arguments) -> Value:
+    x, y = a.tensor(0, "x1", "a"), a.tensor(1, "x2", "b")
+    for name, index in (("transpose_a", 0), ("transpose_b", 1)):
+        if a.named.get(name):
+            value = (x, y)[index]
+            rank = s.rank(value)
+            turned = s.transpose(value, [*range(rank - 2), rank - 1, rank - 2])
+            x, y = (turned, y) if index == 0 else (x, turned)
+    return s.op("MatMul", x, y)
+
+
+def _where(s: Scope, a: Arguments) -> Value:
+    return s.op(
+        "Where", a.tensor(0, "condition"), a.tensor(1, "x1", "x"), a.tensor(2, "x2", "y")
+    )
+
+
+def _cast(s: Scope, a: Arguments) -> Value:
+    kinds = {"float32": 1, "int32": 6, "int64": 7, "bool": 9}
+    wanted = str(a.plain(1, "dtype"))
+    if wanted not in kinds:
+        raise s.fail(f"casts to {wanted}")
+    return s.op("Cast", a.tensor(0, "x"), to=kinds[wanted])
+
+
+def _flip(s: Scope, a: Arguments) -> Value:
+    x = a.tensor(0, "x", "tensor")
+    axes = a.axes(s, x) or list(range(s.rank(x)))
+    most = np.iinfo(np.int64).max
+    return s.op(
+        "Slice",
+        x,
+        s.integers([-1] * len(axes), "starts"),
+        s.integers([-most] * len(axes), "ends"),
+        s.integers(axes, "axes"),
+        s.integers([-1] * len(axes), "steps"),
+    )
+
+
+def _tile(s: Scope, a: Arguments) -> Value:
+    return s.op(
+        "Tile", a.tensor(0, "x", "input"), s.integers(a.plain(1, "repeats", "multiples"))
+    )
+
+
+def _pad(s: Scope, a: Arguments) -> Value:
+    pads = np.asarray(a.plain(1, "pad_width", "paddings"), dtype=np.int64)
+    mode = str(a.plain(2, "mode", default="constant")).lower()
+    if mode not in ("constant", "reflect", "edge"):
+        raise s.fail(f"pads by '{mode}'")
+    ends = s.integers([*pads[:, 0], *pads[:, 1]], "pads")
+    value = a.plain(3, "constant_values", default=0.0)
+    return s.op("Pad", a.tensor(0, "x", "tensor"), ends, float(value or 0.0), mode=mode)
+
+
+def _einsum(s: Scope, a: Arguments) -> Value:
+    subscripts = str(a.plain(-1, "subscripts", "equation") or a.args[0])
+    values = [one for one in a.args if isinstance(one, Value)]
+    return s.op("Einsum", *values, equation=subscripts)
+
+
+def _square(s: Scope, a: Arguments) -> Value:
+    x = a.tensor(0, "x")
+    return s.op("Mul", x, x)
+
+
+def _rsqrt(s: Scope, a: Arguments) -> Value:
+    return s.op("Reciprocal", s.op("Sqrt", a.tensor(0, "x")))
+
+
+def _split(s: Scope, a: Arguments) -> Any:
+    x, count = (
+        a.tensor(0, "x", "value"),
+        a.plain(1, "indices_or_sections", "num_or_size_splits"),
+    )
+    axis = int(a.plain(2, "axis", default=0))
+    size = s.known(x, axis)
+    if isinstance(count, int):
+        parts = [size // count] * count
+    elif s.net.generation == 3:
+        ends = [0, *count, size]
+        parts = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    else:
+        parts = [int(n) for n in count]
+    return s.ops("Split", [x, s.integers(parts, "split")], len(parts), axis=axis)
+
+
+_KERAS_3: Mapping[str, Writes] = {
+    "Add": _binary("Add"),
+    "Subtract": _binary("Sub"),
+    "Multiply": _binary("Mul"),
+    "Divide": _binary("Div"),
+    "TrueDivide": _binary("Div"),
+    "Maximum": _binary("Max"),
+    "Minimum": _binary("Min"),
+    "Power": _binary("Pow"),
+    "Matmul": _matmul,
+    "Equal": _comparison("Equal"),
+    "NotEqual": _comparison("Equal", negated=True),
+    "Greater": _comparison("Greater"),
+    "GreaterEqual": _comparison("GreaterOrEqual"),
+    "Less": _comparison("Less"),
+    "LessEqual": _comparison("LessOrEqual"),
+    "LogicalAnd": _binary("And"),
+    "LogicalOr": _binary("Or"),
+    "LogicalNot": _unary("Not"),
+    "Absolute": _unary("Abs"),
+    "Abs": _unary("Abs"),
+    "Negative": _unary("Neg"),
+    "Sign": _unary("Sign"),
+    "Round": _unary("Round"),
+    "Floor": _unary("Floor"),
+    "Ceil": _unary("Ceil"),
+    "Sqrt": _unary("Sqrt"),
+    "Exp": _unary("Exp"),
+    "Log": _unary("Log"),
+    "Sin": _unary("Sin"),
+    "Cos": _unary("Cos"),
+    "Erf": _unary("Erf"),
+    "Reciprocal": _unary("Reciprocal"),
+    "Square": _square,
+    "Rsqrt": _rsqrt,
+    "Sum": _reduction("ReduceSum"),
+    "Mean": _reduction("ReduceMean"),
+    "Max": _reduction("ReduceMax"),
+    "Amax": _reduction("ReduceMax"),
+    "Min": _reduction("ReduceMin"),
+    "Amin": _reduction("ReduceMin"),
+    "Prod": _reduction("ReduceProd"),
+    "Any": _reduction("ReduceMax"),
+    "Relu": _relu,
+    "Relu6": _function("relu6"),
+    "Sigmoid": _function("sigmoid"),
+    "Tanh": _function("tanh"),
+    "Softmax": _softmax,
+    "LogSoftmax": _function("log_softmax"),
+    "Softplus": _function("softplus"),
+    "Softsign": _function("softsign"),
+    "Silu": _function("silu"),
+    "Elu": _function("elu"),
+    "Selu": _function("selu"),
+    "Gelu": _gelu_of,
+    "HardSigmoid": _function("hard_sigmoid"),
+    "HardSilu": _function("hard_silu"),
+    "HardTanh": _function("hard_tanh"),
+    "LeakyRelu": _leaky,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Concatenate": _concat,
+    "Stack": _stack,
+    "Split": _split,
+    "ExpandDims": _expand,
+    "Squeeze": _squeeze,
+    "Clip": _clip,
+    "GetItem": _item,
+    "Where": _where,
+    "Cast": _cast,
+    "Flip": _flip,
+    "Tile": _tile,
+    "Pad": _pad,
+    "Einsum": _einsum,
+}
+
+_TENSORFLOW: Mapping[str, str] = {
+    **{f"math.{name}": target for name, target in {
+        "add": "Add", "subtract": "Subtract", "multiply": "Multiply", "truediv": "TrueDivide",
+        "divide": "Divide", "pow": "Power", "maximum": "Maximum", "minimum": "Minimum",
+        "abs": "Abs", "negative": "Negative", "sign": "Sign", "round": "Round",
+        "floor": "Floor", "ceil": "Ceil", "sqrt": "Sqrt", "rsqrt": "Rsqrt", "exp": "Exp",
+        "log": "Log", "sin": "Sin", "cos": "Cos", "square": "Square", "erf": "Erf",
+        "reciprocal": "Reciprocal", "sigmoid": "Sigmoid", "tanh": "Tanh",
+        "reduce_sum": "Sum", "reduce_mean": "Mean", "reduce_max": "Max", "reduce_min": "Min",
+        "reduce_prod": "Prod", "equal": "Equal", "not_equal": "NotEqual",
+        "greater": "Greater", "greater_equal": "GreaterEqual", "less": "Less",
+        "less_equal": "LessEqual", "logical_and": "LogicalAnd", "logical_or": "LogicalOr",
+        "logical_not": "LogicalNot", "softplus": "Softplus",
+    }.items()},
+    **{f"__operators__.{name}": target for name, target in {
+        "add": "Add", "sub": "Subtract", "mul": "Multiply", "truediv": "TrueDivide",
+        "pow": "Power", "matmul": "Matmul", "getitem": "GetItem", "neg": "Negative",
+        "abs": "Abs",
+    }.items()},
+    **{f"nn.{name}": target for name, target in {
+        "relu": "Relu", "relu6": "Relu6", "sigmoid": "Sigmoid", "tanh": "Tanh",
+        "softmax": "Softmax", "log_softmax": "LogSoftmax", "softplus": "Softplus",
+        "softsign": "Softsign", "silu": "Silu", "swish": "Silu", "elu": "Elu",
+        "selu": "Selu", "gelu": "Gelu", "leaky_relu": "LeakyRelu",
+    }.items()},
+    **{
+        "concat": "Concatenate", "stack": "Stack", "split": "Split", "reshape": "Reshape",
+        "transpose": "Transpose", "expand_dims": "ExpandDims", "squeeze": "Squeeze",
+        "clip_by_value": "Clip", "where": "Where", "cast": "Cast", "tile": "Tile",
+        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum",
+    },
+}  # fmt: skip
+"""Function of TensorFlow -> operation of Keras 3."""
+
+
+def _operation(write: Writes) -> Kind:
+    return Kind(lambda s, use: write(s, Arguments(s, use)))
+
+
+def _tf_operation(s: Scope, use: Use) -> Any:
+    name = str(use.config.get("function", ""))
+    target = _TENSORFLOW.get(name)
+    if target is None:
+        raise s.fail(f"TFOpLambda: function 'tf.{name}' is not known")
+    given = {key: value for key, value in use.kwargs.items() if key != "name"}
+    return _KERAS_3[target](s, Arguments(s, Use(_bare(use), use.weights, use.args, given)))
+
+
+def _bare(use: Use) -> Any:
+    """Return the layer without its configuration, whose names are not arguments."""
+    import dataclasses
+
+    return dataclasses.replace(use.layer, config={})
+
+
+KINDS: Mapping[str, Kind] = {
+    **{f"ops>{name}": _operation(write) for name, write in _KERAS_3.items()},
+    "keras>TFOpLambda": Kind(_tf_operation),
+    "keras>SlicingOpLambda": Kind(_tf_operation),
+}
