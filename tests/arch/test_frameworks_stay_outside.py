@@ -11,7 +11,6 @@ import pytest
 
 FRAMEWORKS = (
     "brevitas",
-    "h5py",
     "hls4ml",
     "jax",
     "keras",
@@ -32,6 +31,7 @@ DEPENDENCIES = {
     "onnx": "onnx",
     "onnx-ir": "onnx_ir",
     "protobuf": "google",
+    "h5py": "h5py",
     "rich": "rich",
     "typer": "typer",
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qonnx_hub_adapters.dependencies import one_line, require
+from qonnx_hub_adapters.dependencies import one_line
 from qonnx_hub_adapters.keras_files.variables import LegacyStore, Store, TreeStore
 from qonnx_hub_ir.errors import SourceError
 
@@ -51,7 +51,6 @@ def open_container(source: str, weights: str | None) -> KerasFile:
 
     Raises:
         SourceError: The file does not exist, is cut off, or holds no model.
-        MissingDependencyError: h5py is not installed.
     """
     path = Path(source)
     if not path.is_file():
@@ -168,7 +167,8 @@ def _store(source: Any, label: str) -> Store:
 
 
 def _opened(source: Any, label: str) -> Any:
-    h5py = require("h5py", needed_by="reading Keras files", extra="keras-files")
+    import h5py  # takes 0.1 s, which nobody else should wait for
+
     try:
         return h5py.File(source, "r")
     except OSError as error:
@@ -179,7 +179,7 @@ def _joined(attributes: Any, name: str) -> str | None:
     """Return a text that HDF5 may hold in several attributes: name, or name0, name1 ..."""
     if name in attributes:
         return _text(attributes[name])
-    parts = []
+    parts: list[str] = []
     while f"{name}{len(parts)}" in attributes:
         parts.append(_text(attributes[f"{name}{len(parts)}"]))
     return "".join(parts) or None

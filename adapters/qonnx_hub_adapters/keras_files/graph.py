@@ -29,7 +29,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class LayerCall:
     """One use of a layer.
 
     Attributes:
@@ -58,7 +58,7 @@ class Layer:
     name: str
     kind: str
     config: Mapping[str, Any]
-    calls: tuple[Call, ...]
+    calls: tuple[LayerCall, ...]
     model: KerasGraph | None = None
     generation: int = 3
 
@@ -88,7 +88,7 @@ class KerasGraph:
 
 
 def references(value: Nested) -> Iterator[Reference]:
-    """Give the tensors in a nested value; dicts by their sorted keys, as Keras flattens them."""
+    """Give the tensors in a nested value, dicts by sorted keys: the order of Keras."""
     if isinstance(value, Reference):
         yield value
     elif isinstance(value, Mapping):
@@ -149,7 +149,7 @@ def _model(config: Mapping[str, Any], generation: int, depth: int) -> KerasGraph
 
 
 def _sequential(inner: Any, generation: int, depth: int) -> KerasGraph:
-    """Return a chain; Keras up to 2.2 writes a list, and the input's shape in its first layer."""
+    """Return a chain; old files are a list, with the input's shape in its first layer."""
     listed = inner if isinstance(inner, list) else inner["layers"]
     name = "sequential" if isinstance(inner, list) else str(inner.get("name", "sequential"))
     if not listed:
@@ -165,7 +165,7 @@ def _sequential(inner: Any, generation: int, depth: int) -> KerasGraph:
     for one in listed:
         before = (Reference(layers[-1].name, 0, 0),) if layers else ()
         made = _layer({**one, "inbound_nodes": []}, generation, {}, depth)
-        calls = (Call(before, {}),) if before else ()
+        calls = (LayerCall(before, {}),) if before else ()
         layers.append(dataclasses.replace(made, calls=calls))
     ends = [Reference(layers[0].name, 0, 0)], Reference(layers[-1].name, 0, 0)
     return KerasGraph(name, "Sequential", tuple(layers), *ends)
@@ -275,11 +275,11 @@ def _raw_references(value: Any) -> Iterator[tuple[str, int]]:
             yield from _raw_references(one)
 
 
-def _calls(nodes: Sequence[Any], offsets: Mapping[str, int]) -> Iterator[Call]:
+def _calls(nodes: Sequence[Any], offsets: Mapping[str, int]) -> Iterator[LayerCall]:
     for node in nodes:
         if isinstance(node, dict):
             args, kwargs = _of_keras_3(node["args"]), _of_keras_3(node["kwargs"])
-            yield Call(tuple(args), kwargs)
+            yield LayerCall(tuple(args), kwargs)
         else:
             yield _call_of_keras_2(node, offsets)
 
@@ -301,7 +301,7 @@ def _of_keras_3(value: Any) -> Nested:
     return [_of_keras_3(one) for one in value] if isinstance(value, list) else value
 
 
-def _call_of_keras_2(node: Any, offsets: Mapping[str, int]) -> Call:
+def _call_of_keras_2(node: Any, offsets: Mapping[str, int]) -> LayerCall:
     """Return a call: references with arguments by name, the first one's, beside them.
 
     The call of a TensorFlow operation is one reference, whose first entry may be a constant.
@@ -320,11 +320,11 @@ def _call_of_keras_2(node: Any, offsets: Mapping[str, int]) -> Call:
         return [argument(inner) for inner in one] if isinstance(one, list) else one
 
     if _is_reference(node) or (isinstance(node, list) and node[:1] == ["_CONSTANT_VALUE"]):
-        return Call((argument(node),), kwargs)
+        return LayerCall((argument(node),), kwargs)
     if isinstance(node, dict):
-        return Call((_of_keras_2(node, offsets),), {})
+        return LayerCall((_of_keras_2(node, offsets),), {})
     given = [argument(one) for one in node]
-    return Call(tuple(given) if len(given) == 1 else (given,), kwargs)
+    return LayerCall(tuple(given) if len(given) == 1 else (given,), kwargs)
 
 
 def _of_keras_2(value: Any, offsets: Mapping[str, int]) -> Nested:

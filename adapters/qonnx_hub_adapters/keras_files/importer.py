@@ -9,6 +9,7 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.keras_files.containers import open_container
 from qonnx_hub_adapters.keras_files.graph import read_graph
+from qonnx_hub_adapters.keras_files.kinds import Kind
 from qonnx_hub_adapters.keras_files.network import build
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import (
@@ -19,6 +20,7 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
+from qonnx_hub_adapters.qkeras.importer import QkerasImporter
 from qonnx_hub_adapters.qkeras.model_files import SUFFIXES, is_keras_file
 from qonnx_hub_ir.passes import (
     DropUnused,
@@ -35,8 +37,6 @@ from qonnx_hub_ir.verify import require_valid
 INFO = AdapterInfo(
     name="keras",
     summary="Files of Keras 2 and 3, QKeras and HGQ2 (.h5, .keras, .json), without TensorFlow",
-    extra="keras-files",
-    requires=("h5py",),
     suffixes=(*SUFFIXES, ".json"),
     support={
         Feature.BITS_2_TO_8: Support.EXACT,
@@ -64,10 +64,12 @@ class KerasFileImporter:
         """Return the file as a verified IR model.
 
         Raises:
-            MissingDependencyError: h5py is not installed.
             SourceError: The file is broken, or a layer cannot be written.
             UnsupportedGraphError: Classes that are not known; all of them are listed.
         """
+        if any(not isinstance(one, Kind) for one in options.custom_objects.values()):
+            # Classes of Keras: only Keras can say what they compute.
+            return QkerasImporter().load(source, options)
         file = open_container(str(source), options.weights)
         graph = read_graph(file.config, file.generation)
         model = read_model(build(graph, file.weights, file.generation, _custom(options)))
@@ -94,6 +96,4 @@ class KerasFileImporter:
 
 
 def _custom(options: ImportOptions) -> Any:
-    from qonnx_hub_adapters.keras_files.kinds import Kind
-
     return {name: one for name, one in options.custom_objects.items() if isinstance(one, Kind)}

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from qonnx_hub_adapters.keras_files.graph import Layer
 from qonnx_hub_adapters.keras_files.scope import Scope
-from qonnx_hub_adapters.keras_files.variables import Variables, Weights
+from qonnx_hub_adapters.keras_files.variables import LayerWeights, Variables
 
 Config: TypeAlias = Mapping[str, Any]
 Holds: TypeAlias = Callable[[Layer], Variables]
@@ -27,7 +27,7 @@ class Use:
     """
 
     layer: Layer
-    weights: Weights
+    weights: LayerWeights
     args: tuple[Any, ...]
     kwargs: Config
 
@@ -70,7 +70,6 @@ FAMILIES = (
     "qkeras_layers",
     "recurrent",
     "attention",
-    "hgq_layers",
 )
 
 

@@ -9,16 +9,16 @@ import onnx_ir
 from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.keras_files.graph import (
-    Call,
     KerasGraph,
     Layer,
+    LayerCall,
     Reference,
     references,
     replaced,
 )
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use, kind_of
 from qonnx_hub_adapters.keras_files.scope import OPSET, Net
-from qonnx_hub_adapters.keras_files.variables import Store, Variables, Weights, snake
+from qonnx_hub_adapters.keras_files.variables import LayerWeights, Store, Variables, snake
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.graph.names import free_name
@@ -84,7 +84,7 @@ def _reason(layer: Layer) -> tuple[str, str]:
         return "holds code, which is never run from a file", "replace it by layers"
     return (
         f"class '{layer.kind}' is not known to the reader of files",
-        "convert the live model, or map the class by custom_objects",
+        "give it as custom_objects, or convert the live model, both with Keras installed",
     )
 
 
@@ -121,7 +121,7 @@ class _Builder:
     def run(
         self,
         keras: KerasGraph,
-        weights: Mapping[str, Weights],
+        weights: Mapping[str, LayerWeights],
         given: Sequence[Value] | None,
         prefix: str,
     ) -> Any:
@@ -175,9 +175,9 @@ class _Builder:
         self,
         layer: Layer,
         number: int,
-        call: Call,
+        call: LayerCall,
         values: Mapping[Reference, Value],
-        weights: Mapping[str, Weights],
+        weights: Mapping[str, LayerWeights],
         prefix: str,
     ) -> Any:
         args = tuple(replaced(one, values.__getitem__) for one in call.args)
@@ -185,7 +185,12 @@ class _Builder:
         return self.write(layer, weights[layer.name], args, kwargs, prefix)
 
     def write(
-        self, layer: Layer, weights: Weights, args: tuple[Any, ...], kwargs: Any, prefix: str
+        self,
+        layer: Layer,
+        weights: LayerWeights,
+        args: tuple[Any, ...],
+        kwargs: Any,
+        prefix: str,
     ) -> Any:
         """Return what a layer, or a model inside the model, makes of its arguments."""
         name = prefix + layer.name
@@ -237,7 +242,7 @@ class _Builder:
         return value
 
 
-def _is_ready(call: Call, values: Mapping[Reference, Value]) -> bool:
+def _is_ready(call: LayerCall, values: Mapping[Reference, Value]) -> bool:
     return all(one in values for one in references([list(call.args), dict(call.kwargs)]))
 
 
@@ -253,7 +258,7 @@ def _values(nested: Any) -> list[Value]:
 
 
 def _set_outputs(net: Net, outputs: Any, keras: KerasGraph) -> None:
-    """Make values outputs of the graph, called after their layers, or by the keys of a dict."""
+    """Make values outputs of the graph, called after layers or the keys of a dict."""
     if isinstance(keras.outputs, Mapping):
         names = [str(key) for key in sorted(keras.outputs) for _ in _values(outputs[key])]
     else:

@@ -58,13 +58,13 @@ def _through(x: Array, y: Array, noise: float = 1.0) -> Array:
     difference = (y - x).astype(np.float32)
     if noise != 1.0:
         difference = (np.float32(noise) * difference).astype(np.float32)
-    return (x + difference).astype(np.float32)
+    return np.asarray(x + difference, dtype=np.float32)
 
 
 def _power_of_two(scale: Array) -> Array:
     """Return the power of two next to a scale, by its logarithm."""
     log = np.log((scale + _EPSILON).astype(np.float64)).astype(np.float32)
-    return np.exp2(np.rint(log / _LN2)).astype(np.float32)
+    return np.asarray(np.exp2(np.rint(log / _LN2)), dtype=np.float32)
 
 
 def _axes(x: Array) -> tuple[int, ...]:
@@ -87,7 +87,7 @@ def _mean(values: Array) -> Array:
         rest = np.concatenate([four[None], rows[whole:, :packed]])
         total[:packed] = _sequential(rest)
     mean = (total / np.float32(count)).astype(np.float32)
-    return mean.reshape((1,) * (values.ndim - 1) + (width,))
+    return np.asarray(mean.reshape((1,) * (values.ndim - 1) + (width,)))
 
 
 def _sequential(rows: Array) -> Array:
@@ -97,7 +97,7 @@ def _sequential(rows: Array) -> Array:
 
 def _least_squares(x: Array, q: Array, alpha: str) -> Array:
     scale = _mean(x * q) / (_mean(q * q) + _EPSILON)
-    return _power_of_two(scale) if alpha == "auto_po2" else scale.astype(np.float32)
+    return _power_of_two(scale) if alpha == "auto_po2" else np.asarray(scale, np.float32)
 
 
 def _fixed_point(q: qk.FixedPoint, x: Array, generation: int) -> tuple[Array, Array | None]:
@@ -127,7 +127,7 @@ def _scaled_by_data(
 
     def codes(step: Array) -> Array:
         v = np.floor(np.abs(xs) / step + np.float32(0.5))
-        return (np.sign(xs) * np.where(v < most, v, most)).astype(np.float32)
+        return np.asarray(np.sign(xs) * np.where(v < most, v, most), dtype=np.float32)
 
     z = codes(scale)
     if alpha == "auto_po2":
@@ -152,7 +152,7 @@ def _linear(q: qk.LinearQuantizer, x: Array) -> tuple[Array, Array | None]:
 
     def codes(step: Array) -> Array:
         inside = np.clip(x / step, low, high)
-        return (np.rint(inside - shift) + shift).astype(np.float32)
+        return np.asarray(np.rint(inside - shift) + shift, dtype=np.float32)
 
     if not q.auto:
         return _through(x, (q.step * codes(q.step)).astype(np.float32), q.noise), None
@@ -212,7 +212,9 @@ def _po2(q: qk.PowerOfTwo, x: Array) -> Array:
         exponent = np.clip(np.floor(log2) if q.floor else np.rint(log2), q.lowest, q.highest)
         if q.quadratic:
             exponent = exponent * 2
-        return np.exp2(np.where(magnitude < _EPSILON, q.lowest, exponent)).astype(np.float32)
+        return np.asarray(
+            np.exp2(np.where(magnitude < _EPSILON, q.lowest, exponent)), dtype=np.float32
+        )
 
     if not q.relu:
         y = np.where(x < 0, -1, 1).astype(np.float32) * power(np.abs(x))
@@ -229,7 +231,7 @@ def _relu(q: qk.Relu, x: Array) -> Array:
         raise qk.UnreadableQuantizerError("a quantized_relu with a slope on a weight")
     step = np.exp2(q.integer - np.float32(q.bits)).astype(np.float32)
     y = np.clip(np.rint(x / step), 0, 2.0**q.bits - 1).astype(np.float32) * step
-    return y if q.upper is None else np.minimum(y, np.float32(q.upper))
+    return np.asarray(y if q.upper is None else np.minimum(y, np.float32(q.upper)))
 
 
 def _curved(q: qk.Tanh | qk.Sigmoid, x: Array) -> Array:
@@ -239,6 +241,8 @@ def _curved(q: qk.Tanh | qk.Sigmoid, x: Array) -> Array:
     if isinstance(q, qk.Tanh):
         m = np.float32(2.0 ** (q.bits - 1))
         t = np.rint((2 * p - 1) * m) / m
-        return np.clip(t, -1 + q.symmetric / m, 1 - 1 / m).astype(np.float32)
+        return np.asarray(np.clip(t, -1 + q.symmetric / m, 1 - 1 / m), dtype=np.float32)
     m = np.float32(2.0**q.bits)
-    return np.clip(np.rint(p * m) / m, q.symmetric / m, 1 - 1 / m).astype(np.float32)
+    return np.asarray(
+        np.clip(np.rint(p * m) / m, q.symmetric / m, 1 - 1 / m), dtype=np.float32
+    )

@@ -275,8 +275,7 @@ def _infer(node: Node) -> None:
         tensor = kind.tensor_type
         value.type = onnx_ir.TensorType(onnx_ir.DataType(tensor.elem_type))
         if tensor.HasField("shape"):
-            sizes = [
+            value.shape = onnx_ir.Shape(
                 d.dim_value if d.HasField("dim_value") else (d.dim_param or None)
                 for d in tensor.shape.dim
-            ]
-            value.shape = onnx_ir.Shape(sizes)
+            )

@@ -1,4 +1,4 @@
-"""Weights by place: Keras writes arrays in an order, and names them after nothing in particular.
+"""LayerWeights by place: Keras writes arrays in an order; their names say nothing.
 
 Legacy files hold one list of arrays per top-level layer: all trainable ones in the order of
 creation, then all others, through everything inside the layer. Trees hold a group per layer,
@@ -51,7 +51,7 @@ def variables(*names: str, fixed: Sequence[str] = (), **parts: Variables) -> Var
 
 
 @dataclass(slots=True)
-class Weights:
+class LayerWeights:
     """Arrays of an object, by the names of its :class:`Variables`.
 
     Attributes:
@@ -60,7 +60,7 @@ class Weights:
     """
 
     own: dict[str, Array] = field(default_factory=dict)
-    parts: dict[str, Weights] = field(default_factory=dict)
+    parts: dict[str, LayerWeights] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
         """Return an array by name."""
@@ -74,7 +74,7 @@ class Weights:
 class Store(Protocol):
     """The arrays of a file."""
 
-    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, Weights]:
+    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, LayerWeights]:
         """Return the arrays of the layers of a model, by layer.
 
         Args:
@@ -105,7 +105,7 @@ class LegacyStore:
     def __init__(self, group: Any, label: str) -> None:
         self._group, self._label = group, label
 
-    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, Weights]:
+    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, LayerWeights]:
         """Return the arrays of the layers; see :class:`Store`."""
         found = {}
         names = _names(self._group.attrs, "layer_names")
@@ -120,8 +120,8 @@ class LegacyStore:
             arrays = self._arrays(name) if name in names else []
             if len(arrays) != layout.count():
                 raise SourceError(
-                    f"'{self._label}': layer '{name}' has {len(arrays)} arrays; its class "
-                    f"has {layout.count()}"
+                    f"'{self._label}' does not fit: layer '{name}' has {len(arrays)} arrays; "
+                    f"its class has {layout.count()}"
                 )
             found[name] = _distributed(layout, arrays)
         return found
@@ -172,7 +172,7 @@ def _thawed(layout: Variables) -> Variables:
     return Variables(layout.own, layout.parts, False, layout.kind, layout.path)
 
 
-def _distributed(layout: Variables, arrays: Sequence[Array]) -> Weights:
+def _distributed(layout: Variables, arrays: Sequence[Array]) -> LayerWeights:
     # A layer that is frozen as a whole keeps its order.
     layout = _thawed(layout)
     places = [*_ordered(layout, True), *_ordered(layout, False)]
@@ -185,9 +185,9 @@ def _distributed(layout: Variables, arrays: Sequence[Array]) -> Weights:
     return found
 
 
-def empty(layout: Variables) -> Weights:
+def empty(layout: Variables) -> LayerWeights:
     """Return the shape of an object's weights, without arrays."""
-    return Weights({}, {attribute: empty(part) for attribute, part in layout.parts})
+    return LayerWeights({}, {attribute: empty(part) for attribute, part in layout.parts})
 
 
 class TreeStore:
@@ -196,19 +196,19 @@ class TreeStore:
     def __init__(self, group: Any, label: str) -> None:
         self._group, self._label = group, label
 
-    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, Weights]:
+    def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, LayerWeights]:
         """Return the arrays of the layers; see :class:`Store`."""
         layout = Variables(parts=tuple(layers))
         return self._object(self._group, layout, "").parts
 
-    def _object(self, group: Any, layout: Variables, where: str) -> Weights:
+    def _object(self, group: Any, layout: Variables, where: str) -> LayerWeights:
         found = empty(layout)
         names = [n for n, t in layout.own if t] + [n for n, t in layout.own if not t]
         held = {} if group is None else _numbered(group, "vars")
         if len(held) < len(names):
             raise SourceError(
-                f"'{self._label}': {where or 'the model'} has {len(held)} arrays; its class has "
-                f"{len(names)} ({', '.join(names)})"
+                f"'{self._label}' does not fit: {where or 'the model'} has {len(held)} arrays; "
+                f"its class has {len(names)} ({', '.join(names)})"
             )
         for number, name in enumerate(names):
             found.own[name] = array_of(held[number], f"'{self._label}': {where}/vars/{number}")
@@ -230,7 +230,7 @@ class TreeStore:
 
 
 def _numbered(group: Any, name: str) -> dict[int, Any]:
-    inner = group[name] if name in group else {}
+    inner = group.get(name, {})
     return {int(key): inner[key] for key in inner if key.isdigit()}
 
 

@@ -10,7 +10,7 @@ import onnx_ir
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.errors import HubError, SourceError
 from tests.adapters.qkeras.helpers import (
     Arrays,
     ask_executor,
@@ -106,7 +106,7 @@ def test_a_class_of_the_users_own_is_asked_for_and_then_used(kit, tmp_path) -> N
     model = kit.model((6,), Doubled(), kit.q.QActivation("quantized_relu(4,2)"))
     path = tmp_path / "m.keras"
     model.save(path)
-    with pytest.raises(SourceError, match="Doubled") as caught:
+    with pytest.raises(HubError, match="Doubled") as caught:
         qh.load(path)
     assert "custom_objects" in str(caught.value)
     ir = qh.load(path, custom_objects={"Doubled": Doubled})

@@ -35,7 +35,7 @@ def test_a_missing_framework_says_what_to_install(monkeypatch, tmp_path) -> None
     monkeypatch.setattr(framework, "is_installed", lambda name: name == "qkeras")
     (tmp_path / "m.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(MissingDependencyError) as caught:
-        qh.load(tmp_path / "m.h5")
+        qh.load(tmp_path / "m.h5", from_="qkeras")
     assert "tensorflow and tf2onnx, which are not installed" in str(caught.value)
     assert "pip install 'qonnx-hub[qkeras]'" in str(caught.value)
     assert "pip install 'qonnx-hub[qkeras3]'" in str(caught.value)

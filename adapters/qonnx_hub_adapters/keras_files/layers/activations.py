@@ -61,7 +61,8 @@ def _hard_sigmoid(s: Scope, x: Value) -> Value:
     return s.op("Div", s.op("Clip", s.op("Add", x, 3.0), 0.0, 6.0), 6.0)
 
 
-def _gelu(s: Scope, x: Value, *, approximate: bool = False) -> Value:
+def gelu(s: Scope, x: Value, *, approximate: bool = False) -> Value:
+    """Return the Gaussian error linear unit, exact or by a hyperbolic tangent."""
     half = s.op("Mul", x, 0.5)
     if approximate:
         cube = s.op("Mul", s.op("Mul", x, x), x)
@@ -117,7 +118,7 @@ FUNCTIONS_OF_KERAS: Mapping[str, Callable[[Scope, Value], Value]] = {
     "softsign": lambda s, x: s.op("Softsign", x),
     "elu": lambda s, x: s.op("Elu", x, alpha=1.0),
     "selu": lambda s, x: s.op("Selu", x),
-    "gelu": _gelu,
+    "gelu": gelu,
     "swish": lambda s, x: s.op("Mul", x, s.op("Sigmoid", x)),
     "silu": lambda s, x: s.op("Mul", x, s.op("Sigmoid", x)),
     "exponential": lambda s, x: s.op("Exp", x),

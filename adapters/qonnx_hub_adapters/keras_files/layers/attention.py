@@ -13,7 +13,7 @@ from qonnx_hub_adapters.keras_files.graph import Layer
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use
 from qonnx_hub_adapters.keras_files.layers.activations import activate
 from qonnx_hub_adapters.keras_files.scope import Scope
-from qonnx_hub_adapters.keras_files.variables import Variables, Weights, variables
+from qonnx_hub_adapters.keras_files.variables import LayerWeights, Variables, variables
 
 
 def einsum_dense(s: Scope, use: Use) -> Value:
@@ -47,7 +47,7 @@ def explicit(s: Scope, x: Value, text: str) -> str:
     return text.replace("...", "".join(free[:count]))
 
 
-def _heads(s: Scope, x: Value, weights: Weights, role: str) -> Value:
+def _heads(s: Scope, x: Value, weights: LayerWeights, role: str) -> Value:
     """Return (samples, heads, steps, width) of a projection (features, heads, width)."""
     kernel = weights["kernel"]
     features, heads, width = kernel.shape
@@ -67,7 +67,7 @@ def _attended(s: Scope, q: Value, k: Value, v: Value, scale: float) -> Value:
     return s.op("MatMul", s.op("Softmax", scores, axis=-1), v)
 
 
-def _projected(s: Scope, y: Value, weights: Weights) -> Value:
+def _projected(s: Scope, y: Value, weights: LayerWeights) -> Value:
     kernel = weights["kernel"]
     heads, width, features = kernel.shape
     steps = s.known(y, 2)

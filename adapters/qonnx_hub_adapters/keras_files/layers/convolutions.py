@@ -24,7 +24,7 @@ def numbers(value: Any, count: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class SlidingWindow:
     """How a window slides.
 
     Attributes:
@@ -42,10 +42,10 @@ class Window:
     first: bool
 
 
-def window_of(config: Config, kernel: Sequence[int]) -> Window:
+def window_of(config: Config, kernel: Sequence[int]) -> SlidingWindow:
     """Return the window of a convolution's configuration."""
     count = len(kernel)
-    return Window(
+    return SlidingWindow(
         tuple(kernel),
         tuple(numbers(config.get("strides", 1), count)),
         tuple(numbers(config.get("dilation_rate", 1), count)),
@@ -54,7 +54,7 @@ def window_of(config: Config, kernel: Sequence[int]) -> Window:
     )
 
 
-def channels_first(s: Scope, x: Value, window: Window) -> Value:
+def channels_first(s: Scope, x: Value, window: SlidingWindow) -> Value:
     """Return a value with its channels behind the samples."""
     rank = len(window.kernel) + 2
     if s.rank(x) != rank:
@@ -62,13 +62,13 @@ def channels_first(s: Scope, x: Value, window: Window) -> Value:
     return x if window.first else s.transpose(x, [0, rank - 1, *range(1, rank - 1)])
 
 
-def restored(s: Scope, y: Value, window: Window) -> Value:
+def restored(s: Scope, y: Value, window: SlidingWindow) -> Value:
     """Return a value with its channels where the layer has them."""
     rank = len(window.kernel) + 2
     return y if window.first else s.transpose(y, [0, *range(2, rank), 1])
 
 
-def pads_of(s: Scope, x: Value, window: Window) -> dict[str, Any]:
+def pads_of(s: Scope, x: Value, window: SlidingWindow) -> dict[str, Any]:
     """Return the attributes that pad an input with channels first as Keras does."""
     if window.padding == "valid":
         return {}
@@ -87,7 +87,12 @@ def pads_of(s: Scope, x: Value, window: Window) -> dict[str, Any]:
 
 
 def convolved(
-    s: Scope, x: Value, weight: Value, bias: Value | None, window: Window, groups: int = 1
+    s: Scope,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    window: SlidingWindow,
+    groups: int = 1,
 ) -> Value:
     """Return a convolution of a value in the layer's layout with a weight in ONNX's."""
     turned = channels_first(s, x, window)
@@ -118,12 +123,12 @@ def depthwise_layout(kernel: Array) -> Array:
     return turned.reshape(-1, 1, *kernel.shape[:-2])
 
 
-def groups_of(s: Scope, x: Value, kernel: Array, window: Window) -> int:
+def groups_of(s: Scope, x: Value, kernel: Array, window: SlidingWindow) -> int:
     """Return the number of groups: channels of the input over those of the kernel."""
     channels = s.known(x, 1 if window.first else -1)
     if channels % kernel.shape[-2]:
         raise s.fail(f"its kernel reads {kernel.shape[-2]} channels of {channels}")
-    return channels // kernel.shape[-2]
+    return int(channels // kernel.shape[-2])
 
 
 def conv(s: Scope, use: Use) -> Value:
@@ -151,10 +156,10 @@ def depthwise(s: Scope, use: Use) -> Value:
     return activate(s, y, use.config.get("activation"))
 
 
-def pointwise_window(window: Window) -> Window:
+def pointwise_window(window: SlidingWindow) -> SlidingWindow:
     """Return the window of the second convolution of a separable one."""
     ones = (1,) * len(window.kernel)
-    return Window(ones, ones, ones, "valid", window.first)
+    return SlidingWindow(ones, ones, ones, "valid", window.first)
 
 
 def separable(s: Scope, use: Use) -> Value:
@@ -168,7 +173,9 @@ def separable(s: Scope, use: Use) -> Value:
     return activate(s, y, use.config.get("activation"))
 
 
-def transposed_pads(s: Scope, x: Value, window: Window, extra: Sequence[int] | None) -> Any:
+def transposed_pads(
+    s: Scope, x: Value, window: SlidingWindow, extra: Sequence[int] | None
+) -> Any:
     """Return pads and output padding of a transposed convolution, by Keras' output sizes.
 
     Source: ``deconv_output_length`` and the gradient of a convolution padded as Keras pads.

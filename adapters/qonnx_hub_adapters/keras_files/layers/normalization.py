@@ -11,7 +11,7 @@ from onnx_ir import Value
 from qonnx_hub_adapters.keras_files.graph import Layer
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use
 from qonnx_hub_adapters.keras_files.scope import Scope
-from qonnx_hub_adapters.keras_files.variables import Variables, Weights, variables
+from qonnx_hub_adapters.keras_files.variables import LayerWeights, Variables, variables
 from qonnx_hub_ir.quantizers import Array
 
 
@@ -37,12 +37,12 @@ def along(values: Array, axis: int, rank: int) -> Array:
     return values.reshape(shape) if axis != rank - 1 else values
 
 
-def inverse_of(weights: Weights, epsilon: float) -> Array:
+def inverse_of(weights: LayerWeights, epsilon: float) -> Array:
     """Return ``gamma / sqrt(variance + epsilon)`` as TensorFlow rounds it."""
     deviation = np.sqrt((weights["moving_variance"] + np.float32(epsilon)).astype(np.float32))
     inverse = (np.float32(1) / deviation).astype(np.float32)
     gamma = weights.get("gamma")
-    return inverse if gamma is None else (inverse * gamma).astype(np.float32)
+    return np.asarray(inverse if gamma is None else inverse * gamma, dtype=np.float32)
 
 
 def _batchnorm(s: Scope, use: Use) -> Value:

@@ -1,12 +1,14 @@
 """Operations of Keras 3, and those of TensorFlow in Keras 2: functions between layers.
 
-Arguments lie in the call, partly in the configuration, and partly by name. What they are called
-is read from either.
+Arguments lie in the call, partly in the configuration, and partly by name: they are looked for
+in all three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from onnx_ir import Value
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use
 from qonnx_hub_adapters.keras_files.layers.activations import (
     FUNCTIONS_OF_KERAS,
-    _gelu,
+    gelu,
     relu_layer,
 )
 from qonnx_hub_adapters.keras_files.scope import Scope
@@ -116,7 +118,7 @@ def _leaky(s: Scope, a: Arguments) -> Value:
 
 def _gelu_of(s: Scope, a: Arguments) -> Value:
     approximate = bool(a.plain(1, "approximate", default=s.net.generation == 3))
-    return _gelu(s, a.tensor(0, "x", "features"), approximate=approximate)
+    return gelu(s, a.tensor(0, "x", "features"), approximate=approximate)
 
 
 def _reshape(s: Scope, a: Arguments) -> Value:
@@ -172,7 +174,8 @@ def _item(s: Scope, a: Arguments) -> Value:
     if ... in keys:
         at = keys.index(...)
         keys[at : at + 1] = [slice(None)] * (rank - given)
-    starts, ends, axes, steps, gone, fresh = [], [], [], [], [], []
+    starts, ends, axes, steps, fresh = [], [], [], [], []
+    gone: list[int] = []
     axis = 0
     for place, key in enumerate(keys):
         if key is None:
@@ -297,7 +300,7 @@ def _split(s: Scope, a: Arguments) -> Any:
         parts = [size // count] * count
     elif s.net.generation == 3:
         ends = [0, *count, size]
-        parts = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [b - a for a, b in itertools.pairwise(ends)]
     else:
         parts = [int(n) for n in count]
     return s.ops("Split", [x, s.integers(parts, "split")], len(parts), axis=axis)
@@ -404,12 +407,12 @@ _TENSORFLOW: Mapping[str, str] = {
         "softsign": "Softsign", "silu": "Silu", "swish": "Silu", "elu": "Elu",
         "selu": "Selu", "gelu": "Gelu", "leaky_relu": "LeakyRelu",
     }.items()},
-    **{
+
         "concat": "Concatenate", "stack": "Stack", "split": "Split", "reshape": "Reshape",
         "transpose": "Transpose", "expand_dims": "ExpandDims", "squeeze": "Squeeze",
         "clip_by_value": "Clip", "where": "Where", "cast": "Cast", "tile": "Tile",
-        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum",
-    },
+        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum"
+    ,
 }  # fmt: skip
 """Function of TensorFlow -> operation of Keras 3."""
 
@@ -429,8 +432,6 @@ def _tf_operation(s: Scope, use: Use) -> Any:
 
 def _bare(use: Use) -> Any:
     """Return the layer without its configuration, whose names are not arguments."""
-    import dataclasses
-
     return dataclasses.replace(use.layer, config={})
 
 

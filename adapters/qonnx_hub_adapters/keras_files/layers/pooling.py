@@ -8,7 +8,7 @@ from onnx_ir import Value
 
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use, Writes
 from qonnx_hub_adapters.keras_files.layers.convolutions import (
-    Window,
+    SlidingWindow,
     channels_first,
     numbers,
     pads_of,
@@ -18,11 +18,11 @@ from qonnx_hub_adapters.keras_files.layers.core import spatial_axes
 from qonnx_hub_adapters.keras_files.scope import Scope
 
 
-def pool_window(use: Use, count: int) -> Window:
+def pool_window(use: Use, count: int) -> SlidingWindow:
     """Return the window of a pooling layer."""
     size = numbers(use.config["pool_size"], count)
     strides = use.config.get("strides")
-    return Window(
+    return SlidingWindow(
         tuple(size),
         tuple(size if strides is None else numbers(strides, count)),
         (1,) * count,

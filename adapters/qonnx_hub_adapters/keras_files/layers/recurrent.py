@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from qonnx_hub_adapters.keras_files.kinds import Kind, Use
 from qonnx_hub_adapters.keras_files.layers.activations import activate
 from qonnx_hub_adapters.keras_files.quantizer_configs import read_quantizer
 from qonnx_hub_adapters.keras_files.scope import Scope
-from qonnx_hub_adapters.keras_files.variables import Variables, Weights, variables
+from qonnx_hub_adapters.keras_files.variables import LayerWeights, Variables, snake, variables
 from qonnx_hub_adapters.qkeras.quantizers import Description, UnreadableQuantizerError
 
 _MOST_STEPS = 2000
@@ -27,7 +28,7 @@ class Cell:
         states: How many states it has.
     """
 
-    def __init__(self, s: Scope, layer: Layer, weights: Weights, path: str) -> None:
+    def __init__(self, s: Scope, layer: Layer, weights: LayerWeights, path: str) -> None:
         self.s, self.config, self._w, self._path = s, layer.config, weights, path
         self.is_q = layer.kind.startswith("qkeras")
         self.units = int(self.config["units"])
@@ -66,7 +67,7 @@ class Cell:
     def inputs(self, x: Value) -> Value:
         """Return what all steps read of the input: its product with the kernel."""
         y = self.s.op("MatMul", x, self.kernel)
-        if self.bias is None or self.kind == "LSTM" and not self.is_q:
+        if self.bias is None or (self.kind == "LSTM" and not self.is_q):
             return y
         return self.s.op("Add", y, self._row(0))
 
@@ -139,13 +140,9 @@ def _cells(s: Scope, use: Use) -> list[Cell]:
     if inner.class_name != "StackedRNNCells":
         return [Cell(s, inner, own, "")]
     return [
-        Cell(s, inner_layer(inner, one), own.parts[_cell_path(inner, n)], f"cell_{n}_")
+        Cell(s, inner_layer(inner, one), own.parts[str(n)], f"cell_{n}_")
         for n, one in enumerate(inner.config["cells"])
     ]
-
-
-def _cell_path(stacked: Layer, index: int) -> str:
-    return f"{index}"
 
 
 def run(s: Scope, use: Use) -> Any:
@@ -221,8 +218,6 @@ def _initial(s: Scope, cells: Sequence[Cell], given: list[Value]) -> list[list[V
 def _bidirectional(s: Scope, use: Use) -> Any:
     forward = inner_layer(use.layer, use.config["layer"])
     spelled = use.config.get("backward_layer")
-    import dataclasses
-
     if spelled is not None:
         backward = inner_layer(use.layer, spelled)
     else:
@@ -293,8 +288,6 @@ def _recurrent_variables(layer: Layer) -> Variables:
 
 
 def _stacked_variables(stacked: Layer) -> Variables:
-    from qonnx_hub_adapters.keras_files.variables import snake
-
     parts, counts = [], dict[str, int]()
     for number, one in enumerate(stacked.config["cells"]):
         cell = inner_layer(stacked, one)
@@ -316,11 +309,8 @@ def _wrapped_variables(layer: Layer) -> Variables:
 
 
 def _pruned_variables(layer: Layer) -> Variables:
-    held = _wrapped_variables(layer)
     own = (("mask", False), ("threshold", False), ("pruning_step", False))
-    weights = inner_layer(layer, layer.config["layer"])
-    del weights
-    return Variables(own, held.parts)
+    return Variables(own, _wrapped_variables(layer).parts)
 
 
 def _bidirectional_variables(layer: Layer) -> Variables:

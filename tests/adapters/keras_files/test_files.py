@@ -1,0 +1,214 @@
+"""Files made by hand: what they compute, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+import qonnx_hub as qh
+from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
+from tests.adapters.keras_files.kit import bits, layer, sequential, write_h5
+
+KERNEL = np.array([[0.3, -0.9], [0.5, 0.125], [-0.26, 0.74]], dtype=np.float32)
+BIAS = np.array([0.1, -0.4], dtype=np.float32)
+X = np.array([[0.5, -1.0, 0.25], [0.0, 2.0, -0.75]], dtype=np.float32)
+
+
+def q_dense(**given):
+    config = {"units": 2, "activation": "linear", "use_bias": True, **given}
+    return layer("QDense", "fc", **config)
+
+
+def test_a_quantized_layer_computes_what_its_formula_says(tmp_path):
+    config = sequential(
+        q_dense(kernel_quantizer=bits(3), bias_quantizer=bits(4)),
+        layer("QActivation", "act", activation="quantized_relu(4,1)"),
+        shape=[3],
+    )
+    path = write_h5(tmp_path / "net.h5", config, {"x": [], "fc": [KERNEL, BIAS], "act": []})
+    (found,) = qh.run(qh.load(str(path)), {"x": X}).values()
+    # quantized_bits(3): steps of 1/4 from -1 to 3/4; (4): of 1/8; relu(4, 1): of 1/8 to 15/8.
+    kernel = np.clip(np.rint(KERNEL * 4), -4, 3) / 4
+    bias = np.clip(np.rint(BIAS * 8), -8, 7) / 8
+    wanted = np.clip(np.rint((X @ kernel + bias) * 8), 0, 15) / 8
+    np.testing.assert_array_equal(found, wanted.astype(np.float32))
+
+
+def test_the_quantizers_of_weights_and_activations_are_nodes(tmp_path):
+    config = sequential(q_dense(kernel_quantizer=bits(3), bias_quantizer=bits(4)), shape=[3])
+    path = write_h5(tmp_path / "net.h5", config, {"fc": [KERNEL, BIAS]})
+    kinds = {t.name: t.bits for t in qh.inspect(str(path)).tensors if t.bits}
+    assert sorted(str(b) for b in kinds.values()) == ["3", "4"]
+
+
+def test_no_framework_is_imported(tmp_path):
+    path = write_h5(
+        tmp_path / "net.h5", sequential(q_dense(), shape=[3]), {"fc": [KERNEL, BIAS]}
+    )
+    code = (
+        "import sys, qonnx_hub as qh; qh.load(sys.argv[1]); "
+        "print([n for n in ('tensorflow', 'keras', 'tf_keras', 'qkeras') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def refused(path, words, kind=SourceError, **given):
+    with pytest.raises(kind, match=words) as caught:
+        qh.load(str(path), from_="keras", **given)
+    return str(caught.value)
+
+
+def test_code_in_a_file_is_refused_by_layer_and_never_run(tmp_path):
+    marker = tmp_path / "ran"
+    code = {"class_name": "__lambda__", "config": f"open({str(marker)!r}, 'w')"}
+    config = sequential(layer("Lambda", "evil", function=code), shape=[3])
+    path = write_h5(tmp_path / "net.h5", config, {"evil": []})
+    refused(path, "'evil': holds code, which is never run", UnsupportedGraphError)
+    assert not marker.exists()
+
+
+def test_every_unknown_class_is_named(tmp_path):
+    config = sequential(layer("Mystery", "one"), layer("Secret", "two"), shape=[3])
+    text = refused(write_h5(tmp_path / "n.h5", config, {}), "one", UnsupportedGraphError)
+    assert "Mystery 'one'" in text
+    assert "Secret 'two'" in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"fc": [KERNEL]}, "layer 'fc' has 1 arrays; its class has 2"),
+        ({"fc": [KERNEL, BIAS, BIAS]}, "has 3 arrays"),
+        ({"fc": [KERNEL, BIAS], "gone": [BIAS]}, "weights of the layers gone"),
+        ({}, "layer 'fc' has 0 arrays"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, weights, words):
+    path = write_h5(tmp_path / "net.h5", sequential(q_dense(), shape=[3]), weights)
+    refused(path, words)
+
+
+def test_weights_of_a_wrong_shape_are_refused_at_the_layer(tmp_path):
+    weights = {"fc": [KERNEL.T.copy(), BIAS]}
+    path = write_h5(tmp_path / "net.h5", sequential(q_dense(), shape=[3]), weights)
+    refused(path, "fc")
+
+
+def test_texts_in_the_place_of_weights_are_refused(tmp_path):
+    path = write_h5(
+        tmp_path / "net.h5", sequential(q_dense(), shape=[3]), {"fc": [KERNEL, BIAS]}
+    )
+    with h5py.File(path, "a") as file:
+        del file["model_weights/fc/fc/array_0:0"]
+        file["model_weights/fc/fc/array_0:0"] = ["no", "numbers"]
+    refused(path, "array_0:0' holds object")
+
+
+def test_a_link_that_leads_in_a_circle_is_refused(tmp_path):
+    path = write_h5(
+        tmp_path / "net.h5", sequential(q_dense(), shape=[3]), {"fc": [KERNEL, BIAS]}
+    )
+    with h5py.File(path, "a") as file:
+        del file["model_weights/fc/fc/array_0:0"]
+        file["model_weights/fc/fc/array_0:0"] = file["model_weights"]
+    refused(path, "is no array")
+
+
+def functional(layers, inputs, outputs):
+    config = {
+        "name": "net",
+        "layers": layers,
+        "input_layers": inputs,
+        "output_layers": outputs,
+    }
+    return {"class_name": "Functional", "config": config}
+
+
+def node(kind, name, calls, **config):
+    return {**layer(kind, name, **config), "name": name, "inbound_nodes": calls}
+
+
+def test_calls_in_a_circle_are_refused(tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
+        node("Add", "a", [[["x", 0, 0, {}], ["b", 0, 0, {}]]]),
+        node("Activation", "b", [[["a", 0, 0, {}]]], activation="relu"),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["b", 0, 0]])
+    refused(write_h5(tmp_path / "net.h5", config, {}), "its calls form a cycle")
+
+
+def test_a_layer_that_is_called_twice_has_its_weights_once(tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
+        node(
+            "Dense", "fc", [[["x", 0, 0, {}]], [["neg", 0, 0, {}]]], units=2, activation="relu"
+        ),
+        node("Activation", "neg", [[["x", 0, 0, {}]]], activation="tanh"),
+        node("Add", "sum", [[["fc", 0, 0, {}], ["fc", 1, 0, {}]]]),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["sum", 0, 0]])
+    path = write_h5(tmp_path / "net.h5", config, {"fc": [KERNEL, BIAS]})
+    model = qh.load(str(path))
+    assert sum(v.shape == (3, 2) for v in model.graph.initializers.values()) == 1
+    (found,) = qh.run(model, {"x": X}).values()
+    wanted = sum(np.maximum(v @ KERNEL + BIAS, 0) for v in (X, np.tanh(X)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"something"])
+def test_what_is_no_keras_file_is_one_line(tmp_path, content):
+    path = tmp_path / "net.h5"
+    path.write_bytes(content)
+    assert len(refused(path, "net.h5").splitlines()) == 1
+
+
+def test_a_broken_configuration_is_named(tmp_path):
+    refused(
+        write_h5(tmp_path / "n.h5", '{"class_name": ', {}), "its configuration is not JSON"
+    )
+    config = {"class_name": "Functional", "config": {"layers": 3}}
+    refused(write_h5(tmp_path / "m.h5", config, {}), "configuration is broken")
+
+
+def test_a_subclassed_model_says_what_to_do(tmp_path):
+    config = {"class_name": "MyModel", "config": {}}
+    refused(write_h5(tmp_path / "n.h5", config, {}), "class 'MyModel'.*convert the live model")
+
+
+def test_weights_alone_say_what_is_missing(tmp_path):
+    path = write_h5(tmp_path / "w.h5", {}, {"fc": [KERNEL]})
+    with h5py.File(path, "a") as file:
+        del file.attrs["model_config"]
+    refused(path, "holds weights only")
+
+
+def test_an_architecture_alone_says_what_is_missing(tmp_path):
+    path = tmp_path / "net.json"
+    path.write_text(json.dumps(sequential(q_dense(), shape=[3])))
+    refused(path, "--weights")
+
+
+def test_an_archive_that_claims_to_be_huge_is_not_unpacked(tmp_path):
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", b" " * ((1 << 28) + 1))
+        archive.writestr("metadata.json", "{}")
+    refused(path, "config.json takes 268435457 bytes unpacked")
+
+
+def test_an_archive_without_weights_is_named(tmp_path):
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(sequential(q_dense(), shape=[3])))
+        archive.writestr("metadata.json", '{"keras_version": "2.15.0"}')
+    refused(path, "has no model.weights.h5")
