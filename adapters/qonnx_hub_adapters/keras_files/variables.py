@@ -207,7 +207,7 @@ class TreeStore:
         held = {} if group is None else _numbered(group, "vars")
         if len(held) < len(names):
             raise SourceError(
-                f"'{self._label}' does not fit: {where or 'the model'} has {len(held)} arrays; "
+                f"'{self._label}' does not fit: {where or 'model'} has {len(held)} arrays; "
                 f"its class has {len(names)} ({', '.join(names)})"
             )
         for number, name in enumerate(names):
