@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from onnx_ir import Model
+from onnx_ir import Model, Value
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
@@ -208,6 +208,7 @@ class GeneratedInputs:
             UsageError: A size that the file leaves open, or a range that is none.
         """
         self._generator = InputGenerator(model, seed, ranges or {})
+        self.floats = [str(v.name) for v in model.graph.inputs if _is_drawn(v)]
         unit = file_batch(model)
         fit = batch_length(model, unit)
         wanted = self._generator.default_samples() if samples is None else samples
@@ -227,6 +228,11 @@ class GeneratedInputs:
         """Return the inputs of one batch."""
         length = min(self._length, self.samples - index * self._length)
         return self._generator.feeds(length, index)
+
+
+def _is_drawn(value: Value) -> bool:
+    is_float = value.dtype is None or value.dtype.is_floating_point()
+    return is_float and value.shape is not None and len(value.shape) > 0
 
 
 @dataclass(frozen=True, slots=True)

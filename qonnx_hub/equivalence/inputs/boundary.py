@@ -16,21 +16,19 @@ from onnx_ir import Model
 
 from qonnx_hub.equivalence.graph_slices import work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
-from qonnx_hub.equivalence.inputs.meter import WatchedQuantizer, watched_quantizers
-from qonnx_hub.executor.session import Session
+from qonnx_hub.equivalence.inputs.watch import WatchedSteps, Watcher, rows_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError
 from qonnx_hub_ir.quantizers import Array
 
 _MOST_LINES = 48
 _FEWEST_LINES = 4
-_POINTS = 5
+_GRID = (0.0, 2.0**-12, 2.0**-9, 2.0**-6, 2.0**-3, 0.25, 0.5, 0.75, 1.0)
+"""Where lines are looked at first: close to their start as well, for ends of any magnitude."""
+
 _HALVINGS = 24
 _FEWEST_HALVINGS = 8
 _PER_LAYER = 12
-_WORK = 1 << 28
-"""Elements that all runs of a search together may compute; see :func:`work_per_sample`."""
-
 _NODE = 40
 """Elements per sample that a node costs by being called, whatever it computes."""
 
@@ -46,34 +44,39 @@ class _Target:
     stop: float
 
 
+def runs_for(model: Model, work: int) -> int:
+    """Return how often a model can be run on one sample for so many elements of work."""
+    return work // (work_per_sample(model) + _NODE * len(model.graph))
+
+
 def search_boundaries(
-    model: Model, feeds: Feeds, seed: int = 0
+    watcher: Watcher, feeds: Feeds, names: list[str], work: int, seed: int = 0
 ) -> tuple[dict[str, Array] | None, tuple[int, ...]]:
     """Return inputs beside thresholds of inner quantizers, and how many were met.
 
     Args:
-        model: The reference.
+        watcher: Runs the reference.
         feeds: Inputs to start from, the first axis over samples.
+        names: The float inputs that may be moved.
+        work: Elements that all runs together may compute.
         seed: Chooses the elements that are followed.
 
     Returns:
         (inputs, exercised): the inputs are ``None`` where there is nothing to steer: no float
         input, no inner quantizer with known parameters, samples that cannot be told apart, or
         a model too large to be run so often. ``exercised`` holds, in the order of
-        :func:`watched_quantizers`, how many thresholds have inputs right beside them.
+        :func:`~qonnx_hub.equivalence.inputs.watch.watched_steps`, how many thresholds have
+        inputs right beside them.
     """
-    layers = watched_quantizers(model)
+    model, layers = watcher.model, watcher.steps
     samples = min((len(x) for x in feeds.values() if x.ndim), default=0)
+    if file_batch(model) != 1 or samples < 2 or not layers or not names:
+        return None, ()
     lines = min(_MOST_LINES, batch_length(model))
-    floats = [name for name, x in feeds.items() if x.dtype.kind == "f" and x.ndim]
-    if file_batch(model) != 1 or samples < 2 or not layers:
+    runs = runs_for(model, work) // len(layers)
+    if lines < _FEWEST_LINES or runs < _FEWEST_HALVINGS:
         return None, ()
-    work = work_per_sample(model) + _NODE * len(model.graph)
-    runs = _WORK // work // len(layers)
-    if lines < _FEWEST_LINES or not floats or runs < _FEWEST_HALVINGS:
-        return None, ()
-    search = _Search(model, feeds, layers, floats)
-    search.halvings = min(_HALVINGS, runs)
+    search = _Search(watcher, feeds, names, min(_HALVINGS, runs))
     per_layer = max(runs // _HALVINGS, 1)
     rng = np.random.default_rng(seed)
     try:
@@ -90,15 +93,14 @@ def search_boundaries(
 
 class _Search:
     def __init__(
-        self, model: Model, feeds: Feeds, layers: list[WatchedQuantizer], floats: list[str]
+        self, watcher: Watcher, feeds: Feeds, names: list[str], halvings: int
     ) -> None:
+        self.watcher = watcher
         self.feeds = feeds
-        self.layers = layers
-        self.floats = floats
-        self.halvings = _HALVINGS
-        self.inputs = {str(v.name) for v in model.graph.inputs}
-        names = [n for n in dict.fromkeys(x.source for x in layers) if n not in self.inputs]
-        self.session = Session(model, outputs=names) if names else None
+        self.names = names
+        self.halvings = halvings
+        self.layers = watcher.steps
+        self.read = tuple(layer.source for layer in self.layers)
 
     def codes(self, feeds: Feeds) -> list[Array]:
         """Return the codes of every quantizer, one row per sample.
@@ -106,25 +108,22 @@ class _Search:
         Raises:
             HubError: The model does not run, or does not keep the samples apart.
         """
-        read = self._read(feeds)
-        return [layer.codes(x) for layer, x in zip(self.layers, read, strict=True)]
+        values = self._values(feeds)
+        return [layer.codes(values[layer.source]) for layer in self.layers]
 
-    def _read(self, feeds: Feeds) -> list[Array]:
-        """Return what every layer quantizes, the first axis over samples."""
+    def _values(self, feeds: Feeds) -> dict[str, Array]:
         samples = max(len(x) for x in feeds.values() if x.ndim)
-        values = self.session.run(feeds) if self.session is not None else {}
-        read = [values.get(x.source, feeds.get(x.source)) for x in self.layers]
-        found = [x for x in read if x is not None and x.ndim and len(x) == samples]
-        if len(found) < len(read) or any(x.dtype.kind != "f" for x in found):
+        values = self.watcher.run(feeds, self.read)
+        if not rows_of(values, self.read, samples):
             raise ExecutionError("what a quantizer reads has no axis over samples")
-        return found
+        return values
 
     def on_lines(self, lines: Array, t: Array) -> dict[str, Array]:
         """Return the inputs at positions ``t`` of lines, each to the next sample."""
         found: dict[str, Array] = {}
         for name, x in self.feeds.items():
             count = len(x) if x.ndim else 0
-            if name not in self.floats:
+            if name not in self.names:
                 found[name] = x[lines % count] if x.ndim else x
                 continue
             first, second = x[lines % count], x[(lines + 1) % count]
@@ -135,18 +134,17 @@ class _Search:
 
     def targets(self, lines: int, most: int, rng: np.random.Generator) -> list[_Target]:
         """Return changes of code to follow: as many different thresholds as there are."""
-        grid = np.linspace(0.0, 1.0, _POINTS)
-        rows = [self.codes(self.on_lines(np.arange(lines), np.full(lines, t))) for t in grid]
+        rows = [self.codes(self.on_lines(np.arange(lines), np.full(lines, t))) for t in _GRID]
         found: list[_Target] = []
         for k in range(len(self.layers)):
             seen: dict[int, list[_Target]] = {}
-            for step in range(_POINTS - 1):
+            for step, (start, stop) in enumerate(itertools.pairwise(_GRID)):
                 before, after = rows[step][k], rows[step + 1][k]
                 changed = np.argwhere(before != after)
                 picked = rng.permutation(len(changed))[: 4 * most]
                 for line, element in changed[picked].tolist():
                     code = int(min(before[line, element], after[line, element]))
-                    target = _Target(k, element, line, grid[step], grid[step + 1])
+                    target = _Target(k, element, line, start, stop)
                     seen.setdefault(code, []).append(target)
             in_turn = itertools.chain(*itertools.zip_longest(*seen.values()))
             found += [target for target in in_turn if target is not None][:most]
@@ -169,15 +167,15 @@ class _Search:
         return found
 
     def _own_codes(self, part: list[_Target], lines: Array, t: Array) -> Array:
-        read = self._read(self.on_lines(lines, t))
+        values = self._values(self.on_lines(lines, t))
         # Only the layers that are followed: a deep graph has many more.
         followed = {target.layer for target in part}
-        codes = {k: self.layers[k].codes(read[k]) for k in followed}
+        codes = {k: self.layers[k].codes(values[self.layers[k].source]) for k in followed}
         own = [codes[target.layer][i, target.element] for i, target in enumerate(part)]
         return np.array(own, dtype=np.int64)
 
 
-def _exercised(layers: list[WatchedQuantizer], pairs: list[list[Array]]) -> tuple[int, ...]:
+def _exercised(layers: list[WatchedSteps], pairs: list[list[Array]]) -> tuple[int, ...]:
     """Return how many thresholds the inputs of pairs have on both sides.
 
     ``pairs`` holds the codes before and after the changes, in turn.

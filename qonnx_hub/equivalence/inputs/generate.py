@@ -16,14 +16,25 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.graph.queries import attribute, dims
-from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
+from qonnx_hub_ir.graph.queries import attribute, dims, input_of
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    integer_bounds,
+    single_value,
+)
 
 _ELEMENTS = 1 << 22
 _MOST_SAMPLES = 64
 _FEWEST_SAMPLES = 2
 _SAMPLES_WITH_CORNERS = 16
 _MOST_TIES = 1 << 12
+_ORDINARY = 3.0
+"""Values up to this magnitude are drawn where no quantizer says better."""
+
+_NEIGHBOURS = 3
+"""Points by which a sign is told: its centre and the floats beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ class InputGenerator:
         _require_ranges(ranges, self._values)
         self._ranges = ranges
         self._points = {name: self._points_of(name) for name in self._values}
+        self._reach = {name: _reaches(value) for name, value in self._values.items()}
 
     def default_samples(self) -> int:
         """Return as many samples as all values of the model leave room for, 2 to 64."""
@@ -115,11 +127,10 @@ class InputGenerator:
         return np.asarray(rng.permutation(points), dtype=np.float32)
 
     def _limits(self, name: str) -> tuple[float, float]:
+        """Return the ends between which an input is drawn, the widest ones."""
         if name in self._ranges:
             return self._ranges[name]
-        points = self._points[name]
-        reach = float(np.abs(points).max()) * 0.75 if points.size else 3.0
-        return -reach, reach
+        return -self._reach[name][-1], self._reach[name][-1]
 
     def _numbers(
         self, name: str, shape: tuple[int, ...], rng: np.random.Generator, batch: int
@@ -135,9 +146,16 @@ class InputGenerator:
             # Every critical value in turn, batch after batch: small inputs meet all of them.
             turn = np.arange(batch * half, (batch + 1) * half) % points.size
             flat[flat.size - half :] = points[turn]
-        else:
+        elif name not in self._ranges:
             flat[flat.size - half :] = rng.normal(0.0, 1.0, size=half).astype(np.float32)
+        if name not in self._ranges:
+            # Multiples of powers of two, with which sums round nowhere.
+            eighth = flat[: flat.size // 8]
+            np.copyto(eighth, np.rint(eighth * np.float32(8)) / np.float32(8))
         rng.shuffle(flat)
+        reaches = [] if name in self._ranges else self._reach[name]
+        for k, reach in enumerate(reaches[:-1]):
+            numbers[k :: len(reaches)] *= np.float32(reach / high)
         return numbers
 
     def _set_corners(self, name: str, numbers: Array) -> None:
@@ -188,16 +206,59 @@ def critical_values(value: Value) -> Array:
         Sorted float32 values without repetition; empty where no integer quantizer reads the
         input directly or through affine steps with scalar constants.
     """
+    merged = np.unique(np.concatenate(_points_by_quantizer(value)))
+    return np.asarray(merged[np.isfinite(merged)])
+
+
+def _points_by_quantizer(value: Value) -> list[Array]:
     points: list[Array] = [np.zeros(0, dtype=np.float32)]
     for node, affine in _first_quantizers(value, _Affine()):
-        quant = dialect.read_quantizer(node)
-        if dialect.operator_of(quant) == "BipolarQuant":
+        is_own = dialect.is_quantizer(node)
+        quant = dialect.read_quantizer(node) if is_own else linear_quantizer(node)
+        if isinstance(quant, BipolarQuant):
             centre = affine.invert(np.zeros(1, dtype=np.float64)).astype(np.float32)
             points.append(_with_neighbours(centre))
         elif isinstance(quant, IntQuant):
             points.append(_int_quant_points(quant, affine))
-    merged = np.unique(np.concatenate(points))
-    return np.asarray(merged[np.isfinite(merged)])
+    return points
+
+
+def _reaches(value: Value) -> list[float]:
+    """Return the magnitudes up to which values of an input are drawn, in turn.
+
+    Each quantizer of several codes that it meets first suggests one; where something else
+    reads it, or a sign only, ordinary values come as well.
+    """
+    far = [points for points in _points_by_quantizer(value) if points.size > _NEIGHBOURS]
+    found = [0.75 * float(np.abs(points[np.isfinite(points)]).max()) for points in far]
+    readers = list(value.uses())
+    met = sum(1 for _ in _first_quantizers(value, _Affine()))
+    if len(far) < max(met, len(readers)):
+        found.append(_ORDINARY)
+    return sorted({reach for reach in found if reach > 0}) or [_ORDINARY]
+
+
+def linear_quantizer(node: Node) -> IntQuant | None:
+    """Return what a QuantizeLinear that is still one does, where it makes whole numbers."""
+    kind = node.outputs[0].dtype if node.op_type == "QuantizeLinear" else None
+    if kind is None or not kind.is_integer() or attribute(node, "block_size", 0):
+        return None
+    scale = dialect.constant_value(input_of(node, 1))
+    given = input_of(node, 2)
+    zero = np.zeros((), dtype=np.int32) if given is None else dialect.constant_value(given)
+    rank = len(dims(node.inputs[0]) or ())
+    if scale is None or zero is None or not np.all(scale > 0):
+        return None
+    axis = attribute(node, "axis", 1)
+    place = [1] * rank
+    if scale.size > 1 and rank:
+        place[axis] = -1
+    scale, zero = (
+        p.astype(np.float32).reshape(place if p.size > 1 else ()) for p in (scale, zero)
+    )
+    bits = np.asarray(kind.bitwidth, dtype=np.float32)
+    signed = kind.is_signed()
+    return IntQuant(scale, zero, bits, signed=signed, zero_point_after_rounding=True)
 
 
 def _int_quant_points(quant: IntQuant, affine: _Affine) -> Array:
@@ -225,7 +286,7 @@ def _with_neighbours(values: Array) -> Array:
 
 def _first_quantizers(value: Value, affine: _Affine) -> Iterable[tuple[Node, _Affine]]:
     for node, index in value.uses():
-        if dialect.is_quantizer(node) and index == 0:
+        if index == 0 and (dialect.is_quantizer(node) or node.op_type == "QuantizeLinear"):
             yield node, affine
         elif operators.moves_axes(node) and index == 0:
             yield from _first_quantizers(node.outputs[0], affine)

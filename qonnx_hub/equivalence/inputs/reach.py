@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.inputs.batches import (
@@ -12,14 +13,28 @@ from qonnx_hub.equivalence.inputs.batches import (
     GeneratedInputs,
     GivenInputs,
     InputSource,
+    count_samples,
+    file_batch,
     read_batches,
 )
-from qonnx_hub.equivalence.inputs.boundary import search_boundaries
+from qonnx_hub.equivalence.inputs.boundary import runs_for, search_boundaries
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.inputs.generate import Ranges
 from qonnx_hub.equivalence.inputs.meter import CoverageMeter
+from qonnx_hub.equivalence.inputs.sweep import MAGNITUDES, sweep_magnitudes
+from qonnx_hub.equivalence.inputs.watch import Watcher
+from qonnx_hub_adapters.protocol import Feeds
+from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import Array
 
 EFFORTS = ("quick", "normal", "thorough")
+
+_WORK = {"quick": 1 << 26, "normal": 1 << 28, "thorough": 1 << 31}
+"""Elements that all runs of a search together may compute; see :func:`runs_for`."""
+
+_SWEEP_SHARE = 16
+_MOST_TRIED = 8 * MAGNITUDES
+_MOST_KEPT = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +74,66 @@ def find_inputs(
     Raises:
         UsageError: A size that the file leaves open, or a range that is none.
     """
-    source: InputSource = GeneratedInputs(model, samples, seed, ranges, length)
+    if effort not in EFFORTS:
+        raise UsageError(f"unknown effort '{effort}'; there are: {', '.join(EFFORTS)}")
+    source = GeneratedInputs(model, samples, seed, ranges, length)
+    watcher = Watcher(model)
+    parts: list[InputSource] = [source]
     exercised: tuple[int, ...] = ()
-    if steer and effort != "quick":
-        feeds, exercised = search_boundaries(model, source.feeds(0), seed)
-        if feeds is not None:
-            batch = length or max(len(x) for x in feeds.values() if x.ndim)
-            beside = GivenInputs(feeds, batch, "thresholds of inner quantizers")
-            source = ChainedInputs((source, beside))
-    coverage = measure_coverage(model, source, ranges)
+    if steer:
+        free = [name for name in source.floats if name not in (ranges or {})]
+        feeds, effort_work = source.feeds(0), _WORK[effort]
+        swept = _sweep(watcher, feeds, free, effort_work, seed)
+        if swept is not None:
+            parts.append(_given(swept, length, "many magnitudes"))
+        if effort != "quick":
+            start = feeds if swept is None else _in_turn(swept, feeds)
+            beside, exercised = search_boundaries(
+                watcher, start, source.floats, effort_work, seed
+            )
+            if beside is not None:
+                parts.append(_given(beside, length, "thresholds of inner quantizers"))
+    found: InputSource = ChainedInputs(parts) if len(parts) > 1 else source
+    coverage = measure_coverage(model, found, ranges, watcher)
     if exercised:
-        rows = zip(coverage.quantizers, exercised, strict=True)
+        rows = zip(coverage.quantizers, exercised, strict=False)
         quantizers = tuple(dataclasses.replace(row, exercised=n) for row, n in rows)
         coverage = dataclasses.replace(coverage, quantizers=quantizers)
-    return ReachingInputs(source, dataclasses.replace(coverage, effort=effort))
+    return ReachingInputs(found, dataclasses.replace(coverage, effort=effort))
+
+
+def _sweep(
+    watcher: Watcher, feeds: Feeds, names: list[str], work: int, seed: int
+) -> dict[str, Array] | None:
+    """Return samples of other magnitudes that lead somewhere new, where they can be tried."""
+    rows = min(runs_for(watcher.model, work) // _SWEEP_SHARE, _MOST_TRIED)
+    rows -= rows % MAGNITUDES
+    samples = {len(x) for x in feeds.values() if x.ndim}
+    if not names or rows < MAGNITUDES or len(samples) != 1 or file_batch(watcher.model) != 1:
+        return None
+    return sweep_magnitudes(watcher, feeds, names, rows, _MOST_KEPT, seed)
+
+
+def _in_turn(first: Feeds, second: Feeds) -> dict[str, Array]:
+    """Return samples of both in turn, as many as the shorter has, zeros in front."""
+    found = {}
+    for name, x in first.items():
+        y = second[name]
+        count = min(len(x), len(y)) if x.ndim else 0
+        turns = [x[:1] * 0, *(p for k in range(count) for p in (x[k : k + 1], y[k : k + 1]))]
+        found[name] = np.concatenate(turns).astype(x.dtype) if x.ndim else x
+    return found
+
+
+def _given(feeds: Feeds, length: int | None, words: str) -> GivenInputs:
+    return GivenInputs(feeds, length or count_samples(feeds), words)
 
 
 def measure_coverage(
-    model: Model, source: InputSource, ranges: Ranges | None = None
+    model: Model,
+    source: InputSource,
+    ranges: Ranges | None = None,
+    watcher: Watcher | None = None,
 ) -> InputCoverage:
     """Return what inputs reach in a model.
 
@@ -84,8 +141,9 @@ def measure_coverage(
         model: The reference.
         source: The inputs, by the names of the model.
         ranges: Input name -> (lowest, highest) value that inputs may have.
+        watcher: What runs the model, where there is one already.
     """
-    meter = CoverageMeter(model, ranges)
+    meter = CoverageMeter(model, ranges, watcher)
     for batch in read_batches(source):
         meter.add(batch.feeds)
     return meter.coverage()

@@ -12,6 +12,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.equivalence.inputs.boundary import search_boundaries
 from qonnx_hub.equivalence.inputs.reach import find_inputs
+from qonnx_hub.equivalence.inputs.watch import Watcher
 from qonnx_hub_ir.errors import UsageError
 
 
@@ -116,7 +117,8 @@ def test_thresholds_of_inner_quantizers_are_met_from_both_sides(model):
 
 
 def test_pairs_of_steered_inputs_are_as_close_as_floats_go(model):
-    found, _ = search_boundaries(model, GeneratedInputs(model, 32).feeds(0))
+    feeds = GeneratedInputs(model, 32).feeds(0)
+    found, _ = search_boundaries(Watcher(model), feeds, ["x"], 1 << 28)
     x = found["x"]
     reach = np.abs(x).max()
     halves = [x[: len(x) // 2], x[len(x) // 2 :]] if len(x) <= 96 else np.split(x[:96], 2)
