@@ -37,6 +37,7 @@ INFO = AdapterInfo(
         Feature.NARROW: Support.EXACT,
         Feature.PER_CHANNEL: Support.BOUNDED,
         Feature.ZERO_POINT: Support.EXACT,
+        Feature.ZERO_POINT_AFTER_ROUNDING: Support.EXACT,
         Feature.ROUNDING_MODES: Support.REFUSED,
         Feature.DYNAMIC: Support.REFUSED,
         Feature.MINIFLOAT: Support.REFUSED,

@@ -26,6 +26,8 @@ from qonnx_hub_ir.quantizers import (
     BipolarQuant,
     IntQuant,
     Rounding,
+    bits_of_range,
+    integer_bounds,
     is_bipolar,
     is_power_of_two,
     single_value,
@@ -128,12 +130,30 @@ def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -
             node, "a zero point that is no whole number, which hls4ml drops or rounds"
         )
     settled = context.settle(term.then(divide(scale)), for_quantizer=True)
+    words = "scale + Quant of step 1 + scale"
+    if quant.zero_point_after_rounding:
+        # Limits of a type are powers of two: the codes are rounded in a wider one first.
+        rounded = context.builder.quantize(settled.value, _rounded_levels(quant, rounding))
+        settled, words = (
+            replace(settled, value=rounded),
+            "scale + Quant + shift + Quant + scale",
+        )
     if np.any(zero):
         settled = context.settle(settled.then(add(zero)))
     codes = context.builder.quantize(settled.value, written)
-    context.record(node.name or "", quant, "scale + Quant of step 1 + scale")
+    context.record(node.name or "", quant, words)
     after = (add(-zero), multiply(scale)) if np.any(zero) else (multiply(scale),)
     return replace(settled, value=codes, steps=after)
+
+
+def _rounded_levels(quant: IntQuant, rounding: Rounding) -> IntQuant:
+    """Return the quantizer of step 1 that rounds, and whose range holds every level."""
+    width = single_value(quant.bits) or 0
+    low, high = integer_bounds(width, signed=quant.signed, narrow=quant.narrow)
+    zero = np.asarray(quant.zero_point)
+    ends = int(np.min(low - zero)), int(np.max(high - zero))
+    bits, _ = bits_of_range(min(ends[0], -1), max(ends[1], 0))
+    return integer_quantizer(bits, rounding=rounding)
 
 
 def lower_relu(context: Context, node: Node) -> Term:

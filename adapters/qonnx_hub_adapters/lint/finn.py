@@ -102,6 +102,24 @@ def _has_zero_point(node: Node) -> bool:
     return zero is not None and bool(np.any(array(zero) != 0))
 
 
+def _pads_zero_point(node: Node) -> bool:
+    """Return whether a node pads what a quantizer with a zero point made."""
+    if not any(attribute(node, "pads", ())) or operators.is_max_pool(node):
+        return False
+    before = producer(node.inputs[0])
+    while before is not None and (
+        operators.moves_first(before) or operators.is_max_pool(before)
+    ):
+        before = producer(before.inputs[0])
+    if before is not None and dialect.is_quantizer(before):
+        return _has_zero_point(before)
+    steps = []
+    while before is not None and before.op_type in ("Mul", "Sub"):
+        steps.append(before.op_type)
+        before = producer(before.inputs[0])
+    return before is not None and dialect.is_thresholds(before) and "Sub" in steps
+
+
 def _levels(node: Node) -> IntQuant | None:
     """Return the integer quantizer of an activation, unless it is of one signed bit."""
     quant = integer_quantizer(node)
@@ -238,7 +256,14 @@ TARGET = LintTarget(
         LintRule(
             *(_REFUSED, QUANTIZERS, _has_zero_point, "has a zero point other than 0"),
             "ValueError: Only Quant nodes with zero-point == 0 are supported",
-            "train with symmetric quantizers; an exact rewriting does not exist",
+            "export with --to qonnx --profile finn, which writes thresholds, a Sub and a Mul; "
+            "or make the net fit: qonnx-hub transform --pass symmetrize",
+        ),
+        LintRule(
+            *(_NOTE, NODES, _pads_zero_point, "pads data with a zero point"),
+            "what is padded is the code of 0: the Sub of the zero point stays in front of the "
+            "layer, and does not become hardware",
+            "qonnx-hub transform --pass symmetrize, before the export",
         ),
         LintRule(
             *(_WRONG, QUANTIZERS, lambda n: other_rounding(n, Rounding.ROUND)),

@@ -332,6 +332,11 @@ TARGET = LintTarget(
             "the zero point is dropped: errors of 1 to 2 on values of 2",
         ),
         LintRule(
+            *(_WRONG, INTEGERS, lambda node: constants_of(node).zero_point_after_rounding),
+            "adds its zero point after rounding, as QuantizeLinear does",
+            "hls4ml adds it before, and ties fall to other codes",
+        ),
+        LintRule(
             *(_REFUSED, INTEGERS, has_several_widths, "has several bit widths"),
             "one bit width is read",
             _NEVER,

@@ -9,16 +9,19 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.lint import finn
+from qonnx_hub_adapters.lint.finn import MOST_BITS
 from qonnx_hub_adapters.lint.rules import find, follows, integer_quantizer, is_one_signed_bit
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, PassError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import (
     array,
+    dims,
     is_weight,
     known,
     only_reader,
     quantizers,
+    rank_of,
     readers,
 )
 from qonnx_hub_ir.graph.rewriting import replace_node
@@ -28,11 +31,19 @@ from qonnx_hub_ir.passes import (
     FoldWeightLayout,
     InferShapes,
     LowerChannelsLast,
+    QuantToMultithreshold,
     SinkTransposes,
     run_passes,
 )
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
-from qonnx_hub_ir.semantics import quantize
+from qonnx_hub_ir.passes.layout.window_layouts import spell_out_window
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Quantizer,
+    bits_of_range,
+)
+from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 
 def prepare(model: Model) -> list[str]:
@@ -42,7 +53,9 @@ def prepare(model: Model) -> list[str]:
     quantizer per reader; a Relu in front of an unsigned quantizer, which clips there itself;
     an unsigned quantizer with one bit less for a signed one behind a Relu; a bipolar quantizer
     of scale 1 and a Mul for one of another scale; a signed one of one bit as a bipolar one;
-    constants for quantized biases; a Flatten in front of its quantizer.
+    constants for quantized biases; a Flatten in front of its quantizer; weights with a zero
+    point as wider ones without; activations with a zero point as thresholds, whose codes keep
+    their unsigned type, a Sub and a Mul.
     """
     notes: list[str] = []
     run_passes(model, [LowerChannelsLast(), FoldWeightLayout(), SinkTransposes()])
@@ -52,6 +65,8 @@ def prepare(model: Model) -> list[str]:
     except PassError as error:
         notes.append(f"the batch stays as it is: {error}")
     notes.extend(_fold_biases(model))
+    for node in model.graph:
+        _spell_out_attributes(node)
     for node in list(quantizers(model)):
         _bipolar_for_one_bit(node)
     for node in list(quantizers(model)):
@@ -59,10 +74,11 @@ def prepare(model: Model) -> list[str]:
             _flatten_first(node)
     for node in list(quantizers(model)):
         if is_weight(node):
-            _one_reader_each(node)
+            _one_reader_each(_without_zero_point(node))
         else:
             _mend_activation(node)
     run_passes(model, [DropUnused(), InferShapes()])
+    notes.extend(_count_thresholds(model))
     return notes
 
 
@@ -138,6 +154,50 @@ def _flatten_first(node: Node) -> None:
     out.shape, out.type = moved.shape, moved.type
     Emitter(node).graph.remove(node)
     reader.append(node)
+
+
+def _spell_out_attributes(node: Node) -> None:
+    """Write the attributes of a window that FINN reads without a default."""
+    rank = rank_of(node.inputs[0]) if node.inputs else None
+    pools = operators.pool_of(node) is not None and not operators.is_global_pool(node)
+    if rank is None or not (operators.is_convolution(node) or pools):
+        return
+
+    def sizes(index: int) -> list[int]:
+        return [size for size in (dims(node.inputs[index]) or ())[2:] if isinstance(size, int)]
+
+    spell_out_window(node, rank, sizes)
+
+
+def _count_thresholds(model: Model) -> list[str]:
+    """Write activation quantizers with a zero point as thresholds, which FINN takes."""
+    before = sum(1 for _ in quantizers(model))
+    run_passes(model, [QuantToMultithreshold(MOST_BITS, only_zero_points=True), InferShapes()])
+    count = before - sum(1 for _ in quantizers(model))
+    if not count:
+        return []
+    return [
+        f"{count} quantizers with a zero point are counted thresholds: a MultiThreshold with "
+        "unsigned codes, then Sub and Mul"
+    ]
+
+
+def _without_zero_point(node: Node) -> Node:
+    """Return a weight's quantizer, or in its place one of the levels without zero point."""
+    quant, weight = integer_quantizer(node), dialect.constant_value(node.inputs[0])
+    if quant is None or weight is None or not np.any(array(quant.zero_point)):
+        return node
+    values = quantize(weight, quant)
+    levels = quantize_to_integers(weight, quant) - array(quant.zero_point)
+    ends = int(levels.min(initial=-1)), int(levels.max(initial=0))
+    bits = max(float(np.max(array(quant.bits))), bits_of_range(*ends, least_signed=2)[0])
+    plain = IntQuant(quant.scale, np.float32(0), np.float32(bits))
+    if not np.array_equal(quantize(values, plain), values):
+        return node
+    stored = dialect.add_initializer(Emitter(node).graph, f"{node.name}_levels", values)
+    twin = _add_twin(node, plain, stored, str(node.name))
+    replace_node(node, twin.outputs[0])
+    return twin
 
 
 def _one_reader_each(node: Node) -> None:

@@ -35,8 +35,10 @@ from qonnx_hub_ir.passes.quantizers.quant_to_multithreshold import QuantToMultit
 from qonnx_hub_ir.passes.quantizers.quantize_fixed_point import QuantizeFixedPoint
 from qonnx_hub_ir.passes.quantizers.remove_redundant_quant import RemoveRedundantQuant
 from qonnx_hub_ir.passes.quantizers.spell_rounding import SpellOutRounding
+from qonnx_hub_ir.passes.quantizers.symmetrize import Symmetrize
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import JoinZeroPoint, SplitZeroPoint
 from qonnx_hub_ir.passes.scales.extract_scale import ExtractScale
+from qonnx_hub_ir.passes.scales.power_of_two_scales import PowerOfTwoScales
 from qonnx_hub_ir.passes.scales.streamline import Streamline
 from qonnx_hub_ir.passes.shapes.change_batch import ChangeBatch
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
@@ -66,6 +68,7 @@ __all__ = [
     "NameNodes",
     "NormalizeDialect",
     "OpenAxes",
+    "PowerOfTwoScales",
     "PruneChannels",
     "QuantToMultithreshold",
     "QuantizeFixedPoint",
@@ -77,6 +80,7 @@ __all__ = [
     "SpellOutRounding",
     "SplitZeroPoint",
     "Streamline",
+    "Symmetrize",
     "ToChannelsFirst",
     "ToChannelsLast",
     "run_passes",

@@ -43,6 +43,20 @@ def zero_point_of_activations_with_any_scale(net: Net, x: str) -> str:
     return _dense(net, y, 5, 4)
 
 
+def zero_point_after_rounding(net: Net, x: str) -> str:
+    # Sums are multiples of 1/8: half of the quotients by 1/4 are ties, and the odd zero
+    # point would send each of them the other way, were it added first.
+    order = {"signed": 0, "zero_point_after_rounding": 1}
+    y = net.quant(_dense(net, x, 6, 5), 4, 0.25, zero=5.0, **order)
+    return _dense(net, y, 5, 4)
+
+
+def zero_point_after_rounding_with_any_scale(net: Net, x: str) -> str:
+    order = {"signed": 1, "zero_point_after_rounding": 1}
+    y = net.quant(_dense(net, x, 6, 5), 8, 0.02713, zero=-37.0, **order)
+    return _dense(net, y, 5, 4)
+
+
 def zero_point_of_weights(net: Net, x: str) -> str:
     return _dense(net, x, 6, 4, zero=2.0)
 
@@ -177,6 +191,11 @@ ROWS: dict[str, tuple[Build, float]] = {
     "weights_shared": (_row(weights_shared_by_two_layers), EXACT),
     "zero_point": (_row(zero_point_of_activations), EXACT),
     "zero_point_any_scale": (_row(zero_point_of_activations_with_any_scale), ROUNDING),
+    "zero_point_after_rounding": (_row(zero_point_after_rounding), EXACT),
+    "zero_point_after_rounding_any_scale": (
+        _row(zero_point_after_rounding_with_any_scale),
+        ROUNDING,
+    ),
     "zero_point_of_weights": (_row(zero_point_of_weights), EXACT),
 }
 """Name -> model of one row of six numbers, and how far hls4ml may be from the executor."""

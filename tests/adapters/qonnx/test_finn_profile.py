@@ -126,6 +126,31 @@ def test_a_flatten_moves_in_front_of_its_quantizer(tmp_path) -> None:
     assert _ops(model) == ["Flatten", "Quant", "Mul"]
 
 
+@pytest.mark.parametrize("order", [{}, {"zero_point_after_rounding": 1}])
+def test_an_activation_with_a_zero_point_counts_thresholds(tmp_path, order) -> None:
+    nodes = [quant_node("x", "y", "s", "three", "b", signed=0, **order)]
+    model = _written(
+        model_of(nodes, {"x": (1, 8)}, ["y"], {**CONSTANTS, "three": 3.0}), tmp_path
+    )
+    assert _ops(model) == ["MultiThreshold", "Sub", "Mul"]
+    attributes = {a.name: helper.get_attribute_value(a) for a in model.graph.node[0].attribute}
+    assert attributes["out_dtype"] == b"UINT4"
+    assert attributes["out_bias"] == 0
+
+
+def test_a_weight_with_a_zero_point_becomes_a_wider_one_without(tmp_path) -> None:
+    weight = np.array([[-3.0, -2.75], [0.25, 0.75]], dtype=np.float32)
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        quant_node("w", "wq", "s", "twelve", "b", signed=0, zero_point_after_rounding=1),
+        helper.make_node("MatMul", ["q", "wq"], ["y"], "product"),
+    ]
+    constants = {**CONSTANTS, "twelve": 12.0, "w": weight}
+    model = _written(model_of(nodes, {"x": (1, 2)}, ["y"], constants), tmp_path)
+    # The levels go from -12 to 3.
+    assert [one["bits"] for one in _quants(model)] == [4.0, 5.0]
+
+
 def test_an_open_batch_becomes_one(tmp_path) -> None:
     model = _written(nets.resnet8(), tmp_path)
     dim = model.graph.input[0].type.tensor_type.shape.dim[0]
@@ -135,7 +160,8 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("nodes", "node", "words"),
     [
-        ([quant_node("x", "y", "s", "one", "b")], "y", "zero-point == 0"),
+        # Nine bits are more thresholds than FINN makes, and a Quant there has no zero point.
+        ([quant_node("x", "y", "s", "one", "nine")], "y", "zero-point == 0"),
         (
             [quant_node("x", "y", "s", "z", "b", rounding_mode="FLOOR")],
             "y",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import onnx_ir
@@ -79,7 +80,7 @@ def _make_channels_last(engine: Relayout, node: Node) -> bool:
         engine.set_constant(node, 1, np.arange(1, len(perm) - 1, dtype=np.int64))
         node.attributes["keepdims"] = onnx_ir.AttrInt64("keepdims", 1)
     else:
-        _spell_out_window(engine, node, len(perm))
+        spell_out_window(node, len(perm), partial(_spatial_sizes, engine, node))
         node.domain = _LAST
     _transpose_operands(engine, node, perm)
     return True
@@ -106,13 +107,19 @@ def _transpose_operands(engine: Relayout, node: Node, perm: Perm) -> None:
     engine.modified = True
 
 
-def _spell_out_window(engine: Relayout, node: Node, rank: int) -> None:
-    """Write the attributes of windows that readers of channels-last files require."""
+def spell_out_window(node: Node, rank: int, sizes_of: Callable[[int], list[int]]) -> None:
+    """Write the attributes of a window that some readers take no default for.
+
+    Args:
+        node: A convolution or a pool; nothing happens at a BatchNormalization.
+        rank: Rank of its input.
+        sizes_of: Gives the known lengths of an input's spatial axes, by the input's position.
+    """
     if node.op_type == "BatchNormalization":
         return
     spatial, given = rank - 2, node.attributes
     if "kernel_shape" not in given:
-        sizes = _spatial_sizes(engine, node, 1)
+        sizes = sizes_of(1)
         if len(sizes) == spatial:
             _default(node, "kernel_shape", sizes)
     _default(node, "strides", [1] * spatial)
@@ -123,7 +130,7 @@ def _spell_out_window(engine: Relayout, node: Node, rank: int) -> None:
     if mode == "NOTSET":
         _default(node, "pads", [0] * (2 * spatial))
         return
-    sizes, kernel = _spatial_sizes(engine, node, 0), attribute(node, "kernel_shape", None)
+    sizes, kernel = sizes_of(0), attribute(node, "kernel_shape", None)
     # The pads that auto_pad stands for are left where sizes are unknown.
     if mode == "VALID" or (kernel is not None and len(sizes) == spatial):
         pads = explicit_pads(node, sizes or [1] * spatial, list(kernel or [1] * spatial))

@@ -53,12 +53,14 @@ class QuantToMultithreshold(InPlacePass):
 
     Attributes:
         max_bits: Quantizers with more bits stay.
+        only_zero_points: Quantizers whose zero point is 0 stay.
 
     Raises:
         PassError: ``max_bits`` is not from 1 to 16.
     """
 
     max_bits: int = 8
+    only_zero_points: bool = False
 
     def requires(self, model: Model) -> None:
         """Refuse a number of thresholds that nobody can store."""
@@ -101,6 +103,8 @@ class QuantToMultithreshold(InPlacePass):
             return None
         known = dialect.parameters(quant)
         if any(value is None or not np.all(np.isfinite(value)) for value in known):
+            return None
+        if self.only_zero_points and not np.any(getattr(quant, "zero_point", 0)):
             return None
         bits = 1 if isinstance(quant, BipolarQuant) else single_value(quant.bits)
         return quant if bits is not None and bits <= self.max_bits else None
