@@ -330,6 +330,7 @@ def cost(
     *,
     sparsity: bool = False,
     input_types: Mapping[str, str] | None = None,
+    input_shapes: Sequence[Sequence[int]] = (),
     from_: str | None = None,
 ) -> Cost:
     """Return what one inference costs: MACs, bit operations, weights, activations, by layer.
@@ -341,15 +342,16 @@ def cost(
             :class:`qonnx_hub.analysis.cost.cost.CostOptions`.
         sparsity: Leave out weights that are zero, and their products.
         input_types: Input name -> its type, such as "INT8"; the name "" stands for all.
+        input_shapes: Sizes of the inputs in the model's order, where it leaves them open.
         from_: Name of the source's format.
 
     Raises:
-        UsageError: An unknown convention, input or type.
+        UsageError: An unknown convention, input or type; a shape that does not fit its input.
         HubError: As in :func:`load`; sizes that are not known.
     """
     from qonnx_hub.analysis.cost.cost import CostOptions, count_cost
 
-    options = CostOptions(convention, sparsity, input_types or {})
+    options = CostOptions(convention, sparsity, input_types or {}, input_shapes)
     return count_cost(_as_model(model, from_), options, _label(model))
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub.analysis.codes import Coded, coded_values, stored_type
 from qonnx_hub.analysis.weight_export import stored_codes
 from qonnx_hub.equivalence.reports.report import plain
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import InputRange, ValueInfo
 from qonnx_hub_ir.analysis.accumulators import AccumulatorRange, walk_accumulators
 from qonnx_hub_ir.describe import describe_number
-from qonnx_hub_ir.graph.queries import dims, every_quantizer
-from qonnx_hub_ir.quantizers import BipolarQuant, FloatQuant, IntQuant, Parameter, Trunc
+from qonnx_hub_ir.graph.queries import dims, every_quantizer, input_of
+from qonnx_hub_ir.quantizers import (
+    BipolarQuant,
+    FloatQuant,
+    IntQuant,
+    Parameter,
+    Rounding,
+    Trunc,
+    single_value,
+)
 from qonnx_hub_ir.verify import label
 
 
@@ -142,7 +151,8 @@ def inspect_model(
     known = list(walk_accumulators(model, inputs)) if ranges else []
     nodes = list(model.graph.all_nodes())
     quantizers = every_quantizer(model)
-    tensors = tuple(_describe(node) for node in quantizers)
+    tensors = tuple(row for node in nodes for row in _rows(node))
+    coded = {str(v.name): codes for v, codes in coded_values(model.graph).items()}
     layouts = {dialect.CHANNELS_LAST_DOMAIN: " (channels last)"}
     operators = Counter(f"{node.op_type}{layouts.get(node.domain, '')}" for node in nodes)
     parameters, floats, bits = _count_weights(model, quantizers)
@@ -155,12 +165,74 @@ def inspect_model(
         parameters=parameters,
         weight_bits=bits,
         float_weights=floats,
-        ranges=tuple(_range(n, info) for n, info, _ in known if info.constant is None),
+        ranges=tuple(
+            _range(n, info, coded.get(n)) for n, info, _ in known if info.constant is None
+        ),
         accumulators=tuple(sums.summary() for _, _, sums in known if sums is not None),
     )
 
 
-def _range(name: str, info: ValueInfo) -> TensorRange:
+def _rows(node: Node) -> list[QuantizedTensor]:
+    """Return the tensors that a node quantizes, or takes as integers that the file stores."""
+    if dialect.is_quantizer(node):
+        return [_describe(node)]
+    x, product = input_of(node, 0), operators.of(node).product
+    if operators.of(node).quantizes:
+        # DynamicQuantizeLinear gives its scale and its zero point as results.
+        made: list[Value | None] = [*node.outputs[1:3]]
+        made = made or [input_of(node, 1), input_of(node, 2)]
+        return _stored(node, node.outputs[0], (made[0], made[-1]))
+    if operators.dequantizes(node):
+        maker = None if x is None else x.producer()
+        known = maker is not None and operators.of(maker).quantizes
+        parameters = (input_of(node, 1), input_of(node, 2))
+        return [] if known else _stored(node, x, parameters, node.outputs[0])
+    if product is None or not product.is_integer:
+        return []
+    rows: list[QuantizedTensor] = []
+    for number, position in enumerate((0, product.weight)):
+        value, scales = input_of(node, position), product.scales
+        if value is None or value.producer() is not None:
+            continue  # its maker tells of it
+        scale = input_of(node, scales[number]) if scales else None
+        rows += _stored(node, value, (scale, input_of(node, product.zero_points[number])))
+    return rows
+
+
+def _stored(
+    node: Node,
+    value: Value | None,
+    parameters: tuple[Value | None, Value | None],
+    shown: Value | None = None,
+) -> list[QuantizedTensor]:
+    """Return the row of a tensor of integers; none for others, and for sums."""
+    found = stored_type(value)
+    if value is None or found is None:
+        return []
+    shown = shown or value
+    codes = dialect.constant_value(value)
+    used = None if codes is None or not codes.size else np.unique(codes.astype(np.int64))
+    scale, zero = parameters
+    row = QuantizedTensor(
+        name=str(shown.name),
+        node=label(node),
+        kind="activation" if codes is None else "weight",
+        shape=dims(shown) or (),
+        bits=str(found.bits),
+        signed=found.signed,
+        narrow=False,
+        scale="" if scale is None else describe_number(dialect.constant_value(scale)),
+        zero_point="0" if zero is None else describe_number(dialect.constant_value(zero)),
+        rounding=str(Rounding.ROUND),
+        distinct=None if used is None else int(used.size),
+        lowest=None if used is None else int(used[0]),
+        highest=None if used is None else int(used[-1]),
+    )
+    return [row]
+
+
+def _range(name: str, info: ValueInfo, coded: Coded | None) -> TensorRange:
+    info = info if coded is None else _as_codes(info, coded)
     grid, fixed = info.grid, info.fixed_point()
     kind = "" if fixed is None else f"ap_{'' if fixed[2] else 'u'}fixed<{fixed[0]},{fixed[1]}>"
     return TensorRange(
@@ -177,6 +249,27 @@ def _range(name: str, info: ValueInfo) -> TensorRange:
         exact=grid is not None and grid.exact,
         fixed_point=kind,
     )
+
+
+def _as_codes(info: ValueInfo, coded: Coded) -> ValueInfo:
+    """Return a tensor's range with its codes as integers in the place of its levels."""
+    grid = info.grid
+    if grid is None or grid.has_offset or coded.scale is None or coded.zero is None:
+        return info
+    scale, zero = coded.scale.astype(np.float64), coded.zero.astype(np.int64)
+    if single_value(grid.scale) is None or single_value(grid.scale) != single_value(scale):
+        return info
+    if single_value(zero) is None:
+        return info
+    first = zero.reshape(-1)[0]
+    moved = replace(
+        grid,
+        low=grid.low + first,
+        high=grid.high + first,
+        offset=np.asarray(-first * grid.scale),
+        declared=coded.type,
+    )
+    return replace(info, grid=moved)
 
 
 def _signature(value: Value) -> str:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qonnx_hub.cli.options import From, InputTypes, Json, console, named_types, write_json
+from qonnx_hub.cli.options import (
+    From,
+    InputTypes,
+    Json,
+    OpenShapes,
+    console,
+    named_types,
+    read_shapes,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,6 +41,7 @@ def command(
         bool, typer.Option("--sparsity", help="Leave out weights that are zero.")
     ] = False,
     input_dtype: InputTypes = None,
+    input_shape: OpenShapes = None,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -46,7 +56,8 @@ def command(
     from qonnx_hub.analysis.cost.cost import CostOptions, count_cost
     from qonnx_hub.equivalence.reports.text import table
 
-    options = CostOptions(convention, sparsity, named_types(input_dtype or ()))
+    shapes = read_shapes(input_shape or ())
+    options = CostOptions(convention, sparsity, named_types(input_dtype or ()), shapes)
     costs = [count_cost(api.load(source, from_), options, source) for source in sources]
     if plot is not None:
         from qonnx_hub.analysis.cost.plot import write_plot

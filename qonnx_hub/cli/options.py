@@ -37,6 +37,14 @@ InputShapes = Annotated[
         help="Shape of a sample input, for sources that are traced.",
     ),
 ]
+OpenShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="N,C,...",
+        help="Sizes of an input, where the model leaves them open; one per input, in order.",
+    ),
+]
 InputTypes = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,27 +94,36 @@ def fit_names(arrays: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return arrays
 
 
+def read_shapes(texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the shapes that texts such as "1,3,32,32" say.
+
+    Raises:
+        UsageError: A text that says none.
+    """
+    from qonnx_hub_ir.errors import UsageError
+
+    shapes = []
+    for text in texts:
+        sizes = [part.strip() for part in text.split(",")]
+        if not all(size.isdigit() and int(size) > 0 for size in sizes):
+            raise UsageError(f"'{text}' is no shape; write it like 1,3,32,32")
+        shapes.append(tuple(int(size) for size in sizes))
+    return shapes
+
+
 def sample_inputs(shapes: Sequence[str], seed: int) -> tuple[Any, ...]:
     """Return one float32 array of normal numbers per shape, such as "1,3,32,32".
 
     Raises:
         UsageError: A shape that is none.
     """
-    from qonnx_hub_ir.errors import UsageError
-
     if not shapes:
         return ()
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    samples = []
-    for text in shapes:
-        sizes = [part.strip() for part in text.split(",")]
-        if not all(size.isdigit() and int(size) > 0 for size in sizes):
-            raise UsageError(f"'{text}' is no shape; write it like 1,3,32,32")
-        shape = tuple(int(size) for size in sizes)
-        samples.append(rng.normal(size=shape).astype(np.float32))
-    return tuple(samples)
+    sizes = read_shapes(shapes)
+    return tuple(rng.normal(size=shape).astype(np.float32) for shape in sizes)
 
 
 def named_values(texts: Sequence[str]) -> dict[str, Any]:

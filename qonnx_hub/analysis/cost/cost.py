@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import onnx_ir
 from onnx_ir import Model, Value
 
 from qonnx_hub.analysis.cost.products import LayerProducts, count_products, notes_on
@@ -21,9 +22,15 @@ from qonnx_hub.analysis.cost.types import (
     unscaled,
 )
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.analysis import ValueInfo, parse_type
+from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.analysis.value_ranges import prepared, walk
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.errors import PassError, UsageError
+from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.subgraphs import every_value
+from qonnx_hub_ir.passes import InferShapes
+
+_QUANTIZES_ITS_DATA = frozenset({"DynamicQuantizeMatMul"})
+"""Operators that make unsigned 8-bit integers of their floats themselves."""
 
 CONVENTIONS = ("true", "qonnx", "paper")
 
@@ -112,11 +119,13 @@ class CostOptions:
             weights are those of their largest datatype bucket.
         sparsity: Leave out weights that are zero, and their products.
         input_types: Input name -> its type, such as "INT8"; the name "" stands for all inputs.
+        input_shapes: Sizes of the inputs, in the model's order; inputs beyond keep theirs.
     """
 
     convention: str = "true"
     sparsity: bool = False
     input_types: Mapping[str, str] = field(default_factory=dict)
+    input_shapes: Sequence[Sequence[int]] = ()
 
 
 def count_cost(model: Model, options: CostOptions, source: str = "the model") -> Cost:
@@ -128,19 +137,50 @@ def count_cost(model: Model, options: CostOptions, source: str = "the model") ->
         source: Name of the model in the report.
 
     Raises:
-        UsageError: An unknown convention, input or type.
+        UsageError: An unknown convention, input or type; a shape that does not fit its input.
         UnsupportedGraphError: Sizes that are not known; every place is listed.
     """
     if options.convention not in CONVENTIONS:
         there = ", ".join(CONVENTIONS)
         raise UsageError(f"unknown convention '{options.convention}'; there are: {there}")
-    model = prepared(model)
+    model = prepared(_with_shapes(model, options.input_shapes))
     given = _input_types(model, options.input_types)
-    infos = {value: info for value, _, info in walk(model, given)}
+    # A model with unknown shapes is walked as a copy: what is known goes by name.
+    own = {str(value.name): value for value in every_value(model)}
+    infos = {own.get(str(v.name), v): info for v, _, info in walk(model, given)}
     layers = count_products(model, infos)
     types = _types(model, options.convention, given, infos)
     costs = [_layer_cost(layer, types, infos, options) for layer in layers]
     return _total(costs, source, options, tuple(notes_on(model)))
+
+
+def _with_shapes(model: Model, shapes: Sequence[Sequence[int]]) -> Model:
+    """Return a model whose first inputs have the sizes given; as it is without any."""
+    if not shapes:
+        return model
+    if len(shapes) > len(model.graph.inputs):
+        there = len(model.graph.inputs)
+        raise UsageError(f"{len(shapes)} shapes of inputs are given; the model has {there}")
+    copy = model.clone()
+    for value, sizes in zip(copy.graph.inputs, shapes, strict=False):
+        own = dims(value)
+        fits = own is None or (
+            len(own) == len(sizes)
+            and all(not isinstance(a, int) or a == b for a, b in zip(own, sizes, strict=True))
+        )
+        if not fits:
+            raise UsageError(
+                f"input '{value.name}' has the shape {own}; {tuple(sizes)} is given"
+            )
+        value.shape = onnx_ir.Shape(list(sizes))
+    for node in copy.graph.all_nodes():
+        for value in node.outputs:
+            value.shape = None
+    try:
+        InferShapes()(copy)
+    except PassError as error:
+        raise UsageError(f"the shapes given do not fit the model: {error}") from error
+    return copy
 
 
 def _input_types(model: Model, given: Mapping[str, str]) -> dict[str, str]:
@@ -180,6 +220,8 @@ def _layer_cost(
 ) -> LayerCost:
     data, stored = types.get(layer.data, FLOAT32), types.get(layer.stored, FLOAT32)
     result = types.get(layer.node.outputs[0], FLOAT32)
+    if layer.node.op_type in _QUANTIZES_ITS_DATA:
+        data = of_integer(IntegerType(8, signed=False))
     if options.convention == "paper":
         data, result = unscaled(data), unscaled(result)
         info = infos.get(layer.stored)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_ir import operators
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import ValueInfo
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.queries import attribute, dims, element_count, weight_axes
+from qonnx_hub_ir.graph.queries import attribute, dims, element_count, input_of, weight_axes
 from qonnx_hub_ir.verify import label
 
 
@@ -81,17 +81,28 @@ def count_products(model: Model, infos: Mapping[Value, ValueInfo]) -> list[Layer
     found = [
         _count(node, dynamic, infos, sizes)
         for node in model.graph
-        if operators.is_product(node) and node.outputs[0].name in dynamic
+        if is_counted(node) and node.outputs[0].name in dynamic
     ]
     if sizes.gaps:
         raise UnsupportedGraphError("products cannot be counted:", sizes.gaps)
     return found
 
 
+def is_counted(node: Node) -> bool:
+    """Return whether the products of an operator are counted: layers of any numbers."""
+    product = operators.of(node).product
+    in_integers = product is not None and product.is_integer
+    return operators.is_product(node) or (
+        in_integers and not attribute(node, "channels_last", 0)
+    )
+
+
 def _count(
     node: Node, dynamic: Collection[str], infos: Mapping[Value, ValueInfo], sizes: _Sizes
 ) -> LayerProducts:
-    left, right = node.inputs[0], node.inputs[1]
+    product = operators.of(node).product
+    assert product is not None, "it was chosen so"
+    left, right = node.inputs[0], node.inputs[product.weight]
     assert left is not None, "the model is valid"
     assert right is not None, "the model is valid"
     data, stored = (left, right) if left.name in dynamic else (right, left)
@@ -99,7 +110,7 @@ def _count(
         return _count_row(node, left, right, infos)
     outputs = math.prod(sizes.of(node.outputs[0], node))
     shape = sizes.of(right, node)
-    if operators.is_convolution(node):
+    if product.slides:
         # Each weight meets every place of the output, or of the input where it is spread.
         spread = left if node.op_type == "ConvTranspose" else node.outputs[0]
         places = sizes.of(spread, node)
@@ -109,13 +120,32 @@ def _count(
         macs = first[0 if attribute(node, "transA", 0) else -1] * outputs
     if stored.name in dynamic:
         return LayerProducts(node, data, stored, 0, 0, macs, macs, outputs)
-    weights = math.prod(sizes.of(stored, node))
+    sizes.of(stored, node)
+    return _products(node, data, stored, macs, outputs, infos)
+
+
+def _products(
+    node: Node,
+    data: Value,
+    stored: Value,
+    macs: int,
+    outputs: int,
+    infos: Mapping[Value, ValueInfo],
+) -> LayerProducts:
+    """Return the products of a layer with constant weights, or weights of known sizes."""
+    weights = math.prod(size for size in dims(stored) or () if isinstance(size, int))
     info, nonzero = infos.get(stored), weights
-    if info is not None and info.constant is not None:
+    codes, product = dialect.constant_value(stored), operators.of(node).product
+    if product is not None and product.is_integer and codes is not None:
+        zero = dialect.constant_value(input_of(node, product.zero_points[1]))
+        # Zero points per column lie along the last axis, those of a window along the first.
+        shape = (-1, *(1,) * (codes.ndim - 1)) if product.slides else (-1,)
+        levels = codes if zero is None else codes != zero.reshape(shape)
+        nonzero = int(np.count_nonzero(levels))
+    elif info is not None and info.constant is not None:
         nonzero = int(np.count_nonzero(info.constant.values))
-    return LayerProducts(
-        node, data, stored, weights, nonzero, macs, macs // weights * nonzero, outputs
-    )
+    share = macs // weights * nonzero if weights else 0
+    return LayerProducts(node, data, stored, weights, nonzero, macs, share, outputs)
 
 
 def _has_unknown_rows(node: Node) -> bool:
@@ -131,19 +161,15 @@ def _count_row(
     """Return the products of one row of data with a matrix of weights."""
     sizes = [size for size in dims(right) or () if isinstance(size, int)]
     axes = weight_axes(node) or (-1, -2)
-    macs = nonzero = math.prod(sizes)
-    info = infos.get(right)
-    if info is not None and info.constant is not None:
-        nonzero = int(np.count_nonzero(info.constant.values))
-    return LayerProducts(node, left, right, macs, nonzero, macs, nonzero, sizes[axes[0]])
+    return _products(node, left, right, math.prod(sizes), sizes[axes[0]], infos)
 
 
 def notes_on(model: Model) -> list[str]:
     """Return a sentence for each kind of operator whose products are not counted."""
     nodes = list(model.graph.all_nodes())
     products = [node for node in nodes if operators.has_products(node)]
-    left = [label(node) for node in products if not operators.is_product(node)]
-    counted = [node for node in products if operators.is_product(node)]
+    left = [label(node) for node in products if not is_counted(node)]
+    counted = [node for node in products if is_counted(node)]
     inner = [label(node) for node in counted if node.graph is not model.graph]
     notes = [f"not counted: {', '.join(left)}"] if left else []
     if inner:

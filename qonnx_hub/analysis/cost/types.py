@@ -1,7 +1,7 @@
 """Datatypes of all tensors, as each convention of counting sees them.
 
-* ``true``: what the values need. Quantizers declare their type; through operators that
-  compute, the exact range of the integers decides.
+* ``true``: what the values need. Quantizers declare their type, and stored integers have one;
+  through operators that compute, the exact range of the integers decides.
 * ``qonnx``: what the qonnx tool infers (``qonnx.transformation.infer_datatypes`` of version
   1.0 with scaled integers, and the types its operators report): sums are INT32, what follows
   a BatchNormalization or a Trunc is FLOAT32.
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Node, Value
 
+from qonnx_hub.analysis.codes import coded_values, stored_type
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.errors import UsageError
@@ -81,10 +82,16 @@ def needed_types(order: list[Node], infos: Mapping[Value, ValueInfo]) -> dict[Va
     types: dict[Value, Datatype] = {}
     for value, info in infos.items():
         types[value], kind = FLOAT32, value.dtype
-        if info.datatype is not None:
+        if (stored := stored_type(value)) is not None:
+            types[value] = of_integer(stored)
+        elif info.datatype is not None:
             types[value] = of_integer(info.datatype)
         elif kind is not None and kind.is_floating_point() and kind.bitwidth != 32:
             types[value] = Datatype(f"FLOAT{int(kind.bitwidth)}", int(kind.bitwidth))
+    for value, coded in coded_values(order).items():
+        # Levels may fit fewer bits than the codes: what values need is the lower of both.
+        if types.get(value, FLOAT32).bits > coded.type.bits:
+            types[value] = of_integer(coded.type)
     minifloats: dict[Value, Datatype] = {}
     for node in order:
         source = node.inputs[0] if node.inputs else None
