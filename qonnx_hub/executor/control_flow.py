@@ -1,4 +1,4 @@
-"""If and Loop: operators that run graphs of their own, each as a plan of its own."""
+"""If, Loop and Scan: operators that run graphs of their own, each as a plan of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx_ir import Graph, Node, Value
 
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub.executor.plan import Plan, execute
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.graph.subgraphs import bodies, captured_values
 
 PlanMaker = Callable[[Graph, Sequence[Value]], Plan]
@@ -22,9 +23,9 @@ def is_control(node: Node) -> bool:
 
 
 def build_control(node: Node, make: PlanMaker) -> tuple[Kernel, list[Value]]:
-    """Return the kernel of an If or Loop, and the outer values that it takes after its inputs.
+    """Return the kernel of a node with bodies, and the outer values that it takes at the end.
 
-    Source: operator documents If-19 and Loop-19.
+    Source: operator documents If-19, Loop-19 and Scan-19.
     """
     outer = captured_values(node)
     names = [str(value.name) for value in outer]
@@ -88,8 +89,49 @@ def _loop(node: Node, plans: list[Plan], names: list[str]) -> Kernel:
     return run
 
 
+def _scan(node: Node, plans: list[Plan], names: list[str]) -> Kernel:
+    (body,), scanned = plans, int(attribute(node, "num_scan_inputs", 0))
+    carried = len(node.inputs) - scanned
+    made = bodies(node)[0].outputs[carried:]
+    inputs, nothing = list(body.feeds)[: carried + scanned], [_empty(value) for value in made]
+
+    def per(name: str, count: int) -> list[int]:
+        return [int(number) for number in attribute(node, name, None) or [0] * count]
+
+    axes, backwards = per("scan_input_axes", scanned), per("scan_input_directions", scanned)
+    made_axes = per("scan_output_axes", len(made))
+    made_backwards = per("scan_output_directions", len(made))
+
+    def run(*given: Any) -> Any:
+        state = list(given[:carried])
+        outer = dict(zip(names, given[len(node.inputs) :], strict=True))
+        sequences = [
+            np.moveaxis(array, axis, 0)[:: -1 if back else 1]
+            for array, axis, back in zip(
+                given[carried : carried + scanned], axes, backwards, strict=True
+            )
+        ]
+        rows: list[list[Array]] = [[] for _ in made]
+        for elements in zip(*sequences, strict=True):
+            own = [*state, *(np.ascontiguousarray(element) for element in elements)]
+            results = _run(body, {**dict(zip(inputs, own, strict=True)), **outer})
+            state = results[:carried]
+            for row, value in zip(rows, results[carried:], strict=True):
+                row.append(value)
+        stacked = [
+            np.stack(row[:: -1 if back else 1], axis=axis) if row else empty
+            for row, empty, axis, back in zip(
+                rows, nothing, made_axes, made_backwards, strict=True
+            )
+        ]
+        return _single([*state, *stacked])
+
+    return run
+
+
 _BUILDERS: Mapping[tuple[str, str], Callable[[Node, list[Plan], list[str]], Kernel]] = {
     ("", "If"): _conditional,
     ("", "Loop"): _loop,
+    ("", "Scan"): _scan,
 }
 """What runs a node's plans, with the names of the outer values that its bodies read."""

@@ -15,8 +15,9 @@ from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, ChainRewriter, note_kept
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import input_of, is_standard
-from qonnx_hub_ir.graph.subgraphs import every_node
+from qonnx_hub_ir.graph.subgraphs import every_node, nested_graphs
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 from qonnx_hub_ir.verify import require_valid
@@ -89,10 +90,13 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
 
     with reading(describe(source)) as border:
         model = border.model = read_model(source, prepare, keep_versions=True)
-        rewriter = ChainRewriter(model.graph)
-        rewriter.rewrite_chains(limits)
+        names = node_names(model.graph)
+        rewriters = [ChainRewriter(graph, names) for graph in nested_graphs(model.graph)]
+        for rewriter in rewriters:
+            rewriter.rewrite_chains(limits)
         DropUnused()(model)
-        rewriter.rewrite_float_forms()
+        for rewriter in rewriters:
+            rewriter.rewrite_float_forms()
         if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
             model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
         run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
@@ -144,7 +148,7 @@ def _needs_newer_opset(node: Node) -> bool:
 def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
     """Return the ranges that Clips leave to constants, before these are folded away."""
     limits: dict[str, tuple[int, int]] = {}
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if not is_standard(node, "DequantizeLinear"):
             continue
         try:

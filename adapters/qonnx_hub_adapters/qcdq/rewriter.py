@@ -29,10 +29,16 @@ Limits = Mapping[str, tuple[int, int]]
 class ChainRewriter:
     """Replaces chains by quantizers in one graph; chains from one source share theirs."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, names: set[str]) -> None:
+        """Take a graph, which may be a body.
+
+        Args:
+            graph: The graph.
+            names: Names of all nodes of the model; those of new ones are added.
+        """
         self.graph = graph
         self._made: dict[tuple[object, ...], Value] = {}
-        self._names = {str(node.name) for node in graph}
+        self._names = names
 
     def rewrite_chains(self, limits: Limits) -> None:
         """Replace every chain that is one quantizer; note on the others why they are not."""
@@ -121,15 +127,12 @@ class ChainRewriter:
 
 def note_kept(model: Model) -> None:
     """Write on every remaining QuantizeLinear and its relatives why they stay."""
-    own = set(model.graph)
     for node in model.graph.all_nodes():
         if node.domain != "" or node.op_type not in LINEAR_OPERATORS:
             continue
         if node.metadata_props.get(KEPT):
             continue
-        if node not in own:
-            reason = "it is inside a subgraph"
-        elif node.op_type == "DynamicQuantizeLinear":
+        if node.op_type == "DynamicQuantizeLinear":
             reason = "its scale and zero point are computed from its input at run time"
         elif any(value.is_graph_output() for value in node.outputs):
             reason = "its integers are an output of the graph"

@@ -20,6 +20,12 @@ def bodies(node: Node) -> list[Graph]:
     return found
 
 
+def named_bodies(node: Node) -> list[tuple[str, Graph]]:
+    """Return the attributes of a node that are one graph each: name and graph, in order."""
+    held = ((name, attribute.value) for name, attribute in node.attributes.items())
+    return [(name, value) for name, value in held if isinstance(value, Graph)]
+
+
 def nested_graphs(graph: Graph) -> list[Graph]:
     """Return a graph and every body inside it, at any depth, in order."""
     found = [graph]

@@ -9,12 +9,13 @@ import onnx
 import onnx_ir
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-from onnx_ir import Model, Node, Value
+from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.rewriting import replace_value
+from qonnx_hub_ir.graph.subgraphs import every_graph
 from qonnx_hub_ir.quantizers import Array
 
 _LARGEST_GROWTH = 1 << 16
@@ -23,7 +24,7 @@ _LARGEST_GROWTH = 1 << 16
 
 @dataclass(frozen=True)
 class FoldConstants(InPlacePass):
-    """Compute every standard node whose inputs are all constants.
+    """Compute every standard node whose inputs are all constants, in bodies as well.
 
     Before -> after: ``Ceil(Div(Log(15), Log(2)))`` as the bit width of a Trunc -> initializer
     ``4``. Quantizers, QuantizeLinear and DequantizeLinear are never folded, nor anything that
@@ -35,18 +36,10 @@ class FoldConstants(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        graph = model.graph
         modified = False
-        for node in list(graph):
-            if not _is_constant(node):
-                continue
-            results = _compute(node, model.opset_imports[""])
-            if results is None:
-                continue
-            for output, array in zip(node.outputs, results, strict=True):
-                _replace(graph, output, array)
-            graph.remove(node, safe=True)
-            modified = True
+        for graph in every_graph(model, functions=False):
+            for node in list(graph):
+                modified |= _is_constant(node) and _fold(graph, node, model.opset_imports[""])
         return PassResult(model, modified=modified)
 
 
@@ -61,6 +54,17 @@ def _is_constant(node: Node) -> bool:
         value is None or (value.is_initializer() and not value.is_graph_input())
         for value in node.inputs
     )
+
+
+def _fold(graph: Graph, node: Node, opset: int) -> bool:
+    """Put a node's results in its place; return whether they are small enough for that."""
+    results = _compute(node, opset)
+    if results is None:
+        return False
+    for output, array in zip(node.outputs, results, strict=True):
+        _replace(graph, output, array)
+    graph.remove(node, safe=True)
+    return True
 
 
 def _compute(node: Node, opset: int) -> list[Array] | None:

@@ -10,12 +10,13 @@ import onnx
 import onnx.defs
 import onnx.shape_inference
 import onnx_ir
-from onnx_ir import Model, Value
+from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import MOST_PLACES, PassError
 from qonnx_hub_ir.graph.detach_weights import without_weights
+from qonnx_hub_ir.graph.subgraphs import named_bodies
 from qonnx_hub_ir.lowering import im2col
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
@@ -57,7 +58,7 @@ def infer_from(message: onnx.ModelProto, model: Model) -> bool:
         inferred = _inferred(skeleton)
     except Exception as error:  # the binding raises whatever C++ raises
         raise PassError(f"shapes do not fit together: {_told(error, skeleton)}") from error
-    return _take_over(model, inferred)
+    return _take_over(model.graph, inferred.graph)
 
 
 def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
@@ -163,11 +164,12 @@ def _defaults(domain: str, op_type: str, version: int) -> tuple[onnx.AttributePr
     )
 
 
-def _take_over(model: Model, inferred: onnx.ModelProto) -> bool:
-    known = {info.name: info for info in inferred.graph.value_info}
-    known.update({info.name: info for info in inferred.graph.output})
+def _take_over(graph: Graph, inferred: onnx.GraphProto) -> bool:
+    """Give the values of a graph, and of the bodies in it, what was inferred."""
+    known = {info.name: info for info in inferred.value_info}
+    known.update({info.name: info for info in inferred.output})
     modified = False
-    for node in model.graph:
+    for node in graph:
         for value in node.outputs:
             info = known.get(str(value.name))
             if info is None or not info.type.HasField("tensor_type"):
@@ -179,7 +181,18 @@ def _take_over(model: Model, inferred: onnx.ModelProto) -> bool:
             value.type = source.type or value.type
             value.shape = _sharper(value.shape, source.shape)
             modified |= before != (value.type, value.shape)
+        for name, body in named_bodies(node):
+            twin = _twin_body(inferred, node, name)
+            modified |= twin is not None and _take_over(body, twin)
     return modified
+
+
+def _twin_body(inferred: onnx.GraphProto, node: Node, name: str) -> onnx.GraphProto | None:
+    """Return a node's body of that name in the inferred graph; its outputs tell the node."""
+    outputs = [value.name or "" for value in node.outputs]
+    twins = (twin for twin in inferred.node if list(twin.output) == outputs)
+    bodies = (one for twin in twins for one in twin.attribute if one.name == name)
+    return next((one.g for one in bodies if one.HasField("g")), None)
 
 
 def _says_the_same(value: Value, inferred: onnx.TypeProto.Tensor) -> bool:
