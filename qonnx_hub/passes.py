@@ -35,9 +35,11 @@ from qonnx_hub_ir.errors import (
     HubError,
     PassError,
     UsageError,
+    words_of,
 )
 from qonnx_hub_ir.graph.partition import merge_models, split_model
 from qonnx_hub_ir.passes import InferShapes
+from qonnx_hub_ir.places import place_of
 from qonnx_hub_ir.verify import require_valid
 
 __all__ = [
@@ -368,7 +370,10 @@ def _call(model: Model, step: InPlacePass, name: str) -> PassResult:
     except HubError:
         raise
     except Exception as error:  # a pass of another distribution may raise anything
-        raise PassError(f"pass '{name}' failed: {type(error).__name__}: {error}") from error
+        place = place_of(error)
+        where = f" at {place}" if place else ""
+        told = f"pass '{name}' failed{where}: {type(error).__name__}: {words_of(error)}"
+        raise PassError(told) from error
 
 
 def _settle(model: Model, name: str, verify: bool) -> None:

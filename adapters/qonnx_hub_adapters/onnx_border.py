@@ -14,8 +14,9 @@ from qonnx_hub_ir.errors import (
     Issue,
     PassError,
     SourceError,
+    words_of,
 )
-from qonnx_hub_ir.places import place_of, words_of
+from qonnx_hub_ir.places import place_of
 from qonnx_hub_ir.verify import verify
 
 

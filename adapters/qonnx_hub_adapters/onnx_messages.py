@@ -41,6 +41,12 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
     Every issue names the node or value. What operators ask of their inputs and attributes is
     looked at later, by the rules of the IR.
     """
+    if message.ir_version > onnx.IR_VERSION:
+        rule = (
+            f"IR version {message.ir_version} is newer than {onnx.IR_VERSION}, the last known"
+        )
+        yield Issue("the file", rule)
+    yield from _text_issues(message)
     yield from _graph_issues(message.graph)
     for function in message.functions:
         yield from _node_issues(function.node, in_function=True)
@@ -54,6 +60,19 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
             rule = type_rule(schema, attribute.name, onnx_ir.AttributeType(attribute.type))
             if rule:
                 yield Issue(label_of_message(node), rule)
+
+
+def _text_issues(message: onnx.ModelProto) -> Iterator[Issue]:
+    """Give names that are no text: protobuf hands them out as bytes."""
+    for node in _every_node(message.graph):
+        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for name in (*names, *(attribute.name for attribute in node.attribute)):
+            if isinstance(name, bytes):
+                yield Issue(label_of_message(node), f"the name {name!r} is no text")
+    graph = message.graph
+    for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        if isinstance(value.name, bytes):
+            yield Issue("a value", f"the name {value.name!r} is no text")
 
 
 def _every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -126,6 +145,8 @@ def _attribute_issues(
         yield Issue(where, f"attribute '{name}' has no type")
     elif attribute.type not in AttributeProto.AttributeType.values():
         yield Issue(where, f"attribute '{name}' is of the unknown type {attribute.type}")
+    elif attribute.type in _SPARSE:
+        yield Issue(where, f"attribute '{name}' is a sparse tensor, which only Constant takes")
     field = _HELD.get(attribute.type)
     if field is not None and not attribute.HasField(field):
         yield Issue(where, f"attribute '{name}' holds nothing of its type")
@@ -136,6 +157,7 @@ def _attribute_issues(
         yield from _graph_issues(graph, in_function=in_function)
 
 
+_SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)
 _TENSORS = (AttributeProto.TENSOR, AttributeProto.TENSORS)
 
 

@@ -17,7 +17,7 @@ from qonnx_hub_adapters.onnx_border import reading
 from qonnx_hub_adapters.onnx_messages import message_issues
 from qonnx_hub_adapters.sparse_tensors import without_sparse
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.errors import InvalidModelError, SourceError
+from qonnx_hub_ir.errors import InvalidModelError, SourceError, words_of
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes import (
@@ -28,7 +28,6 @@ from qonnx_hub_ir.passes import (
     run_passes,
 )
 from qonnx_hub_ir.passes.opset.source_versions import remember_versions
-from qonnx_hub_ir.places import words_of
 from qonnx_hub_ir.verify import require_valid
 
 SUFFIXES = (".onnx",)

@@ -22,6 +22,7 @@ A message says what happened, where, why, and what to do about it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,9 +184,58 @@ def reasons_of(error: BaseException) -> tuple[Gap | Issue, ...]:
     return () if error.__cause__ is None else reasons_of(error.__cause__)
 
 
+LONGEST = 300
+"""Characters of a foreign message that are told."""
+
+_INTERNAL = re.compile(
+    r"[Aa]ssert|<lambda>|NoneType|object (has no|is not)|positional argument|unhashable"
+    r"|unexpected keyword|bad_alloc|0x[0-9a-f]{6}|not subscriptable|std::|_Map_base"
+    r"|has no attribute|unsupported operand|object of type|Calling|clone_graph|not iterable"
+    r"|must be str|must be a|not supported between|out of range"
+)
+"""What speaks of a library's inside, and means nothing to a user."""
+
+_ASSERTION = re.compile(r"^.*?Assertion `.*?` failed: (?!Op '%s')")
+"""What stands before the words of ONNX's version converter."""
+
+_NOISE = re.compile(
+    r"(\[ONNXRuntimeError\] : \d+ : \w+ : |\[\w+Error\]|\S+\.(cc|cpp|h|py):\d+:? ?(In|\w+:)?"
+    r"|/onnxruntime_src/\S+|^Error:)\s*"
+)
+_KINDS = {
+    MemoryError: "a size in it is larger than the memory",
+    RecursionError: "it is nested too deeply",
+    ZeroDivisionError: "a size or a parameter in it is zero",
+    OverflowError: "a number in it is larger than its type holds",
+}
+_DOES_NOT_FIT = "its inputs, attributes or types do not fit together"
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that led to a foreign one."""
+    while error.__cause__ is not None and not isinstance(error, HubError):
+        error = error.__cause__
+    return error
+
+
+def words_of(error: BaseException) -> str:
+    """Return what is wrong, in one line that speaks of the model and not of a library."""
+    error = first_cause(error)
+    for kind, words in _KINDS.items():
+        if isinstance(error, kind):
+            return words
+    text = " ".join(str(error).split())
+    text = _NOISE.sub("", _ASSERTION.sub("", text)).replace(" $", " ").strip()
+    if isinstance(error, HubError):
+        return text
+    if not text or _INTERNAL.search(text) or isinstance(error, (KeyError, AssertionError)):
+        return _DOES_NOT_FIT
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
 def failure(node: str, args: Sequence[Any], error: Exception) -> str:
     """Return the message for a node that failed: which, on what, and why."""
     shapes = ", ".join(
         f"{a.dtype.name}{list(a.shape)}" if hasattr(a, "dtype") else "-" for a in args
     )
-    return f"{node} failed on inputs ({shapes}): {error}"
+    return f"{node} failed on inputs ({shapes}): {words_of(error)}"

@@ -1,4 +1,4 @@
-"""Errors of other libraries, told as ours: where they came up, and in plain words."""
+"""Where the errors of other libraries came up."""
 
 from __future__ import annotations
 
@@ -10,31 +10,8 @@ from typing import Any
 import onnx
 from onnx_ir import Node, Value
 
-from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.errors import first_cause, words_of
 from qonnx_hub_ir.verify import label
-
-LONGEST = 300
-"""Characters of a foreign message that are told."""
-
-_INTERNAL = re.compile(
-    r"[Aa]ssert|<lambda>|NoneType|object (has no|is not)|positional argument|unhashable"
-    r"|unexpected keyword|bad_alloc|0x[0-9a-f]{6}|not subscriptable|std::|_Map_base"
-    r"|has no attribute|unsupported operand|object of type|Calling|clone_graph|not iterable"
-    r"|must be str|must be a|not supported between|out of range"
-)
-"""What speaks of a library's inside, and means nothing to a user."""
-
-_ASSERTION = re.compile(r"^.*?Assertion `.*?` failed: (?!Op '%s')")
-"""What stands before the words of ONNX's version converter."""
-
-_NOISE = re.compile(r"(\[\w+Error\]|^\S+\.(cc|cpp|h|py):\d+:? ?(In|\w+:)?|^Error:)\s*")
-_KINDS = {
-    MemoryError: "a size in it is larger than the memory",
-    RecursionError: "it is nested too deeply",
-    ZeroDivisionError: "a size or a parameter in it is zero",
-    OverflowError: "a number in it is larger than its type holds",
-}
-_DOES_NOT_FIT = "its inputs, attributes or types do not fit together"
 
 
 def place_of(error: BaseException) -> str:
@@ -42,7 +19,7 @@ def place_of(error: BaseException) -> str:
 
     It is what the innermost functions had in hand when the error was raised.
     """
-    error = _first(error)
+    error = first_cause(error)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
     for name in (_node_name, _value_name):
         for frame in frames:
@@ -52,29 +29,43 @@ def place_of(error: BaseException) -> str:
     return ""
 
 
-def words_of(error: BaseException) -> str:
-    """Return what is wrong, in one line that speaks of the model and not of a library."""
-    error = _first(error)
-    for kind, words in _KINDS.items():
-        if isinstance(error, kind):
-            return words
-    text = " ".join(str(error).split())
-    text = _NOISE.sub("", _ASSERTION.sub("", text)).replace(" $", " ").strip()
-    if isinstance(error, HubError):
-        return text
-    if not text or _INTERNAL.search(text) or isinstance(error, (KeyError, AssertionError)):
-        return _DOES_NOT_FIT
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+def failing_part(message: onnx.ModelProto, work: Callable[[onnx.ModelProto], object]) -> str:
+    """Return the first part of a graph with which work fails, and without which it does not.
+
+    Args:
+        message: A model that the work fails on. Its weights may be left out.
+        work: What raises; it does not change the model.
+
+    Returns:
+        A node, else a declared output or value, as messages call them; empty if unknown.
+    """
+
+    def fails(nodes: int, outputs: int, values: int) -> bool:
+        part = onnx.ModelProto()
+        part.CopyFrom(message)
+        graph = part.graph
+        del graph.node[nodes:], graph.output[outputs:], graph.value_info[values:]
+        if not outputs:
+            made = [name for node in graph.node for name in node.output if name]
+            graph.output.extend(onnx.ValueInfoProto(name=name) for name in made[-1:])
+        try:
+            work(part)
+        except Exception:  # the binding raises whatever C++ raises
+            return True
+        return False
+
+    graph = message.graph
+    nodes, values = len(graph.node), len(graph.value_info)
+    if k := _first_failing(nodes, lambda count: fails(count, 0, 0)):
+        return label_of_message(graph.node[k - 1])
+    if k := _first_failing(values, lambda count: fails(nodes, 0, count)):
+        return f"value '{graph.value_info[k - 1].name}'"
+    if k := _first_failing(len(graph.output), lambda count: fails(nodes, count, values)):
+        return f"graph output '{graph.output[k - 1].name}'"
+    return ""
 
 
-def _first(error: BaseException) -> BaseException:
-    """Return the error that led to a foreign one."""
-    while error.__cause__ is not None and not isinstance(error, HubError):
-        error = error.__cause__
-    return error
-
-
-def first_failing(count: int, fails: Callable[[int], bool]) -> int | None:
+def _first_failing(count: int, fails: Callable[[int], bool]) -> int | None:
     """Return the smallest number that fails, if ``count`` fails and 0 does not.
 
     What fails with some number must fail with every larger one.

@@ -132,6 +132,9 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
         if rule:
             yield Issue(label(node), rule)
     yield from _check_count(node, schema.min_input, schema.max_input)
+    for given, formal in zip(node.inputs, schema.inputs, strict=False):
+        if given is None and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
+            yield Issue(label(node), f"required input '{formal.name}' is left out")
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
         limits = f"{schema.min_output} to {schema.max_output}"
         yield Issue(label(node), f"has {limits} outputs, {len(node.outputs)} are given")

@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir import Node, Value
 
 from qonnx_hub.executor.kernels.spec import Kernel
+from qonnx_hub_ir.errors import words_of
 from qonnx_hub_ir.graph.subgraphs import captured_values
 
 _REFUSED = {
@@ -58,7 +59,7 @@ def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, l
     try:
         evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=imports))
     except Exception as error:  # the evaluator raises several kinds for what it does not know
-        raise NoFallbackError(str(error).strip()) from error
+        raise NoFallbackError(words_of(error)) from error
     wanted = [bool(name) for name in outputs]
 
     def run(*args: Any) -> Any:

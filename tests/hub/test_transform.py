@@ -276,7 +276,7 @@ class Refuses(InPlacePass):
     ("step", "message"),
     [
         (Breaks(), "what the pass 'Breaks' made is not a valid model"),
-        (Fails(), "pass 'Fails' failed: KeyError: 'axis'"),
+        (Fails(), "pass 'Fails' failed: KeyError: its inputs, attributes or types do not"),
         (Refuses("before"), "pass 'Refuses' cannot run here: the opset is too new"),
         (Refuses("inside"), "pass 'Refuses': node 'a' is in the way"),
         (Refuses("behind"), "pass 'Refuses' broke its promise: a Gemm is left"),

@@ -19,9 +19,9 @@ from qonnx_hub.equivalence.inputs.batches import (
     cut_feeds,
 )
 from qonnx_hub.executor.session import Session
-from qonnx_hub_adapters.dependencies import one_line, require
+from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.protocol import Feeds, Importer
-from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError
+from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError, words_of
 from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
@@ -226,7 +226,7 @@ class OrtRunner:
             answers = [session.run(None, part) for part in parts]
         except Exception as error:  # the binding raises its own exception types
             raise ExecutionError(
-                f"{self.label}: onnxruntime failed: {one_line(error)}"
+                f"{self.label}: onnxruntime failed: {words_of(error)}"
             ) from error
         if len(answers) == 1:
             return dict(zip(names, answers[0], strict=True))
@@ -252,7 +252,7 @@ class OrtRunner:
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the binding raises its own exception types
             raise SourceError(
-                f"{self.label}: onnxruntime does not load it: {one_line(error)}"
+                f"{self.label}: onnxruntime does not load it: {words_of(error)}"
             ) from error
 
 

@@ -31,7 +31,7 @@ from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq import linear
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import ExecutionError, SourceError
+from qonnx_hub_ir.errors import ExecutionError, SourceError, words_of
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import IntQuant, Rounding, is_bipolar
 
@@ -100,7 +100,7 @@ class OrtRuns:
         try:
             results = session.run(self._outputs, dict(feeds))
         except Exception as error:  # the binding raises its own exception types
-            raise ExecutionError(f"onnxruntime failed: {_line(error)}") from error
+            raise ExecutionError(f"onnxruntime failed: {words_of(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
 
 
@@ -163,7 +163,7 @@ def _load(model: Model, threads: int | None) -> Any:
                 return _session(ort, message, threads)
             return _with_blocks(ort, message, threads, folder / "optimized.onnx")
     except Exception as error:  # the binding raises its own exception types
-        raise SourceError(f"onnxruntime does not load the model: {_line(error)}") from error
+        raise SourceError(f"onnxruntime does not load the model: {words_of(error)}") from error
 
 
 def _with_blocks(ort: Any, message: bytes, threads: int | None, optimized: Path) -> Any:
@@ -199,7 +199,3 @@ def _session(
         providers=["CPUExecutionProvider"],
         disabled_optimizers=list(_CHANGE_SUMS),
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -13,7 +13,7 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.errors import PassError, words_of
 from qonnx_hub_ir.graph.rewriting import replace_value
 from qonnx_hub_ir.graph.subgraphs import every_graph
 from qonnx_hub_ir.quantizers import Array
@@ -90,7 +90,7 @@ def _compute(node: Node, opset: int) -> list[Array] | None:
             results = ReferenceEvaluator(single).run(None, feeds)
     except Exception as error:  # the evaluator raises whatever numpy raises
         raise PassError(
-            f"constant node {node.op_type} '{node.name}' cannot be computed: {error}"
+            f"constant node {node.op_type} '{node.name}' cannot be computed: {words_of(error)}"
         ) from error
     arrays = [np.asarray(result) for result in results]
     given = sum(a.size for a in feeds.values() if a is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import onnx
@@ -12,11 +13,11 @@ from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.errors import SourceError, words_of
 from qonnx_hub_ir.graph.detach_weights import attach_weights, without_weights
 from qonnx_hub_ir.graph.subgraphs import every_value
 from qonnx_hub_ir.passes.opset import old_operators
-from qonnx_hub_ir.places import first_failing, label_of_message, words_of
+from qonnx_hub_ir.places import failing_part
 
 OPSET = 19
 """Lowest standard opset of an IR model: the first in which DequantizeLinear is defined by
@@ -66,7 +67,10 @@ def _convert(model: Model, version: int, target: int) -> Graph:
     try:
         message = onnx.version_converter.convert_version(given, target)
     except Exception as error:  # the binding raises bare RuntimeError and its own ConvertError
-        place = _first_failing(given, target)
+        convert = functools.partial(
+            onnx.version_converter.convert_version, target_version=target
+        )
+        place = failing_part(given, convert) or "the graph"
         raise SourceError(
             f"{place} cannot be raised from opset {version} to {target}: {words_of(error)}"
         ) from error
@@ -75,26 +79,6 @@ def _convert(model: Model, version: int, target: int) -> Graph:
     attach_weights(raised.graph, copy)
     _restore(raised, model)
     return raised.graph
-
-
-def _first_failing(given: onnx.ModelProto, target: int) -> str:
-    """Return the node with which the converter fails, and without which it does not."""
-    nodes = list(given.graph.node)
-
-    def fails(count: int) -> bool:
-        part = onnx.ModelProto()
-        part.CopyFrom(given)
-        del part.graph.node[count:], part.graph.output[:]
-        made = [name for node in part.graph.node for name in node.output if name]
-        part.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in made[-1:])
-        try:
-            onnx.version_converter.convert_version(part, target)
-        except Exception:  # as above
-            return True
-        return False
-
-    found = first_failing(len(nodes), fails)
-    return "the graph" if found is None else label_of_message(nodes[found - 1])
 
 
 def _restore(raised: Model, original: Model) -> None:

@@ -14,13 +14,13 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.errors import MOST_PLACES, PassError
+from qonnx_hub_ir.errors import MOST_PLACES, PassError, words_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.graph.subgraphs import named_bodies
 from qonnx_hub_ir.lowering import im2col
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
-from qonnx_hub_ir.places import first_failing, inference_words, label_of_message, words_of
+from qonnx_hub_ir.places import failing_part, inference_words
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,12 @@ def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
 def _told(error: Exception, skeleton: onnx.ModelProto) -> str:
     """Return what is wrong at which nodes."""
     known = dict(inference_words(error))
-    if not known and (node := _first_failing(skeleton)) is not None:
-        known[label_of_message(node)] = words_of(error)
+    if not known and (place := failing_part(skeleton, _inferred)):
+        known[place] = words_of(error)
     lines = [f"{place}: {words}" for place, words in known.items()]
     more = len(lines) - MOST_PLACES
     tail = [f"and {more} more nodes"] if more > 0 else []
     return "; ".join([*lines[:MOST_PLACES], *tail]) or words_of(error)
-
-
-def _first_failing(skeleton: onnx.ModelProto) -> onnx.NodeProto | None:
-    """Return the node with which the inference fails, and without which it does not."""
-    nodes = list(skeleton.graph.node)
-
-    def fails(count: int) -> bool:
-        part = onnx.ModelProto()
-        part.CopyFrom(skeleton)
-        del part.graph.node[count:], part.graph.output[:]
-        try:
-            _inferred(part)
-        except Exception:  # as above
-            return True
-        return False
-
-    found = first_failing(len(nodes), fails)
-    return None if found is None else nodes[found - 1]
 
 
 def _skeleton(message: onnx.ModelProto, model: Model) -> onnx.ModelProto:

@@ -1,0 +1,103 @@
+"""What is wrong with the outcome of a call, whatever the model was."""
+
+from __future__ import annotations
+
+import re
+
+import onnx
+
+from tests.fuzz.worker import Outcome
+
+DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5})
+USAGE = 2
+DEFECT = 70
+MOST_LINES = 24
+MOST_CHARACTERS = 20_000
+
+_FOREIGN = re.compile(
+    r"<lambda>|NoneType|[Aa]ssertion|bad_alloc|positional argument|std::|\bONNXRuntimeError\b"
+    r"|object has no attribute|/project/|\.(cc|cpp|h):\d|object at 0x|clone_graph"
+)
+_QUOTED = re.compile(r"'([^']+)'")
+_WHOLE_FILE = re.compile(
+    r"holds no graph|is cut off|is empty|no output|no importer reads|not an ONNX file"
+    r"|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|\w::\w|the file: |is no text"
+)
+"""Reasons that concern the file and no node, and places that have no name."""
+
+
+def names_in(data: bytes) -> frozenset[str]:
+    """Return the names of nodes, values and operators that a message can name."""
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except Exception:  # spoiled bytes: there is nothing to name
+        return frozenset()
+    found: set[str] = {model.graph.name}
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    found.update(function.name for function in model.functions)
+    while graphs:
+        graph = graphs.pop()
+        found.update(v.name for v in (*graph.input, *graph.output, *graph.value_info))
+        found.update(t.name for t in graph.initializer)
+        nodes += graph.node
+        for node in graph.node:
+            for attribute in node.attribute:
+                graphs += [body for body in (attribute.g, *attribute.graphs) if body.node]
+    for node in nodes:
+        found.update((node.name, node.op_type, *node.input, *node.output))
+    found.update(o.domain for o in model.opset_import)
+    # Spoiled text comes as bytes.
+    return frozenset(name for name in found if name and isinstance(name, str))
+
+
+def faults_of(outcome: Outcome, verb: str, data: bytes, file: str) -> list[str]:
+    """Return the kinds of fault in an outcome; none for what is as documented.
+
+    Args:
+        outcome: What the call did.
+        verb: The verb.
+        data: The model.
+        file: Its name, as the call named it.
+    """
+    if outcome.code is None:
+        return ["hang"]
+    if outcome.code < 0:
+        return [f"signal {-outcome.code}"]
+    found = []
+    if "Traceback" in outcome.err:
+        found.append("traceback")
+    if outcome.code == DEFECT:
+        found.append("70")
+    elif outcome.code not in DOCUMENTED:
+        found.append("undocumented exit")
+    if "\x1b" in outcome.out + outcome.err:
+        found.append("control characters")
+    if "Warning" in outcome.err:
+        found.append("warning")
+    if outcome.code > 1 and outcome.code != DEFECT:
+        found += _message_faults(outcome.err, data, file, outcome.code == USAGE)
+    return found
+
+
+def _message_faults(told: str, data: bytes, file: str, usage: bool) -> list[str]:
+    found = []
+    if not told.strip():
+        return ["no message"]
+    if _FOREIGN.search(told):
+        found.append("foreign words")
+    if len(told) > MOST_CHARACTERS or told.count("\n") > MOST_LINES:
+        found.append("long")
+    if not usage and not _has_place(told, data, file):
+        found.append("no place")
+    return found
+
+
+def _has_place(told: str, data: bytes, file: str) -> bool:
+    """Return whether a message names a node or value, or speaks of the file as a whole."""
+    if _WHOLE_FILE.search(told):
+        return True
+    names = names_in(data)
+    quoted = {text for text in _QUOTED.findall(told) if file not in text}
+    # What a pass makes on the way has the name of what it was made from, and more behind it.
+    return any(text in names or any(n in text for n in names if len(n) > 1) for text in quoted)
