@@ -113,9 +113,9 @@ def read_model(
     with reading(name) as border:
         model = border.model = _parse(source)
         _check_external_data(model, name)
-        OpenAxes()(model)
         if keep_versions:
             remember_versions(model)
+        OpenAxes()(model)
         if prepare is not None or model.functions:
             NormalizeDialect()(model)  # drops functions that define quantizers
         InlineFunctions()(model)

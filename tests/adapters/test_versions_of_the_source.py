@@ -92,16 +92,14 @@ def test_what_need_not_change_stays(tmp_path, to):
     assert props == {"author": "someone"}
 
 
-def test_a_size_without_a_name_gets_none(tmp_path):
+@pytest.mark.parametrize("batch", [{}, {"dim_value": -1}])
+def test_an_open_size_stays_as_it_was_given(tmp_path, batch):
     found = source(13)
-    del found.graph.output[0].type.tensor_type.shape.dim[:]
-    found.graph.output[0].type.tensor_type.ClearField("shape")
-    (output,) = written(found, tmp_path, "qcdq").graph.output
-    assert not output.type.tensor_type.shape.dim
-    found.graph.output[0].type.tensor_type.shape.dim.add()
-    found.graph.output[0].type.tensor_type.shape.dim.add(dim_value=3)
-    (output,) = written(found, tmp_path, "qcdq").graph.output
-    assert output.type == found.graph.output[0].type
+    for value in (found.graph.input[0], found.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].CopyFrom(onnx.TensorShapeProto.Dimension(**batch))
+    result = written(found, tmp_path, "qcdq")
+    assert result.graph.input[0].type == found.graph.input[0].type
+    assert result.graph.output[0].type == found.graph.output[0].type
 
 
 def test_the_producer_stays_and_is_the_hub_where_there_was_none(tmp_path):

@@ -20,12 +20,12 @@ class SourceVersions:
     Attributes:
         opset: Standard opset.
         ir: ONNX IR version.
-        outputs: Name of each output -> its sizes; ``None`` where the file gave none.
+        sizes: Name of each input and output -> its sizes; ``None`` where the file gave none.
     """
 
     opset: int
     ir: int
-    outputs: Mapping[str, Shape | None] = field(default_factory=dict)
+    sizes: Mapping[str, Shape | None] = field(default_factory=dict)
 
 
 def remember_versions(model: Model) -> None:
@@ -35,11 +35,11 @@ def remember_versions(model: Model) -> None:
     """
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx"))
     if opset is not None:
-        outputs = {
+        sizes = {
             str(value.name): None if value.shape is None else Shape(value.shape.dims)
-            for value in model.graph.outputs
+            for value in (*model.graph.inputs, *model.graph.outputs)
         }
-        found = SourceVersions(opset, model.ir_version, outputs)
+        found = SourceVersions(opset, model.ir_version, sizes)
         model.graph.meta.setdefault(_KEY, found)
 
 
@@ -50,19 +50,33 @@ def source_versions(model: Model) -> SourceVersions | None:
 
 
 def restore_sizes(model: Model) -> None:
-    """Put the source's sizes of outputs back where inference only gave a name to them."""
+    """Put the source's sizes of inputs and outputs back where nothing more is known now.
+
+    That is where inference only gave a name to a size, and where the file gave an open size
+    by a number that is none. A shape that the file did not give is one that inference knows.
+    """
     source = source_versions(model)
     if source is None:
         return
-    for value in model.graph.outputs:
-        old, new = source.outputs.get(str(value.name), value.shape), value.shape
-        if old is not None and new is not None and len(old) == len(new):
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        old, new = source.sizes.get(str(value.name), value.shape), value.shape
+        if new is None:
+            continue
+        if old is None and any(map(_is_made_up, new.dims)):
+            value.shape = None
+        elif old is not None and len(old) == len(new):
             pairs = zip(old.dims, new.dims, strict=True)
             value.shape = Shape([a if _says_less(b, a) else b for a, b in pairs])
 
 
-def _says_less(inferred: int | SymbolicDim, given: int | SymbolicDim) -> bool:
-    if not isinstance(inferred, SymbolicDim):
+def _says_less(now: int | SymbolicDim, given: int | SymbolicDim) -> bool:
+    """Return whether a size says less than, or only gives a name to, what the file said."""
+    if not isinstance(now, SymbolicDim):
         return False
-    unnamed = isinstance(given, SymbolicDim) and given.value is None
-    return unnamed or str(inferred.value or _MADE_UP).startswith(_MADE_UP)
+    if isinstance(given, int):
+        return now.value is None and given < 0  # runtimes take 0 at its word
+    return given.value is None or now.value is None or _is_made_up(now)
+
+
+def _is_made_up(size: int | SymbolicDim) -> bool:
+    return isinstance(size, SymbolicDim) and str(size.value).startswith(_MADE_UP)
