@@ -66,16 +66,19 @@ def restore_sizes(model: Model) -> None:
             value.shape = None
         elif old is not None and len(old) == len(new):
             pairs = zip(old.dims, new.dims, strict=True)
-            value.shape = Shape([a if _says_less(b, a) else b for a, b in pairs])
+            value.shape = Shape([_size(given, now) for given, now in pairs])
 
 
-def _says_less(now: int | SymbolicDim, given: int | SymbolicDim) -> bool:
-    """Return whether a size says less than, or only gives a name to, what the file said."""
+def _size(given: int | SymbolicDim, now: int | SymbolicDim) -> int | SymbolicDim | None:
+    """Return what to write of a size that the file gave and the one known now."""
     if not isinstance(now, SymbolicDim):
-        return False
-    if isinstance(given, int):
-        return now.value is None and given < 0  # runtimes take 0 at its word
-    return given.value is None or now.value is None or _is_made_up(now)
+        return now
+    if isinstance(given, SymbolicDim):
+        keeps = given.value is None or now.value is None or _is_made_up(now)
+        return given if keeps else now
+    if now.value is not None and not _is_made_up(now):
+        return now
+    return given if given < 0 else None  # runtimes take 0 at its word
 
 
 def _is_made_up(size: int | SymbolicDim) -> bool:
