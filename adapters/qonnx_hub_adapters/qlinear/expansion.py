@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir
 from onnx_ir import Graph, Model, Value
 
+from qonnx_hub_adapters.qlinear import blocks
 from qonnx_hub_adapters.qlinear.float_exactness import Doubt, doubt_of, doubts_in_words
 from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode, shared_parameters
 from qonnx_hub_adapters.qlinear.integer_sums import (
@@ -212,6 +213,8 @@ _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     ("", "ConvInteger"): integer_product,
     ("", "MatMulInteger"): integer_product,
     (CONTRIB, "DynamicQuantizeMatMul"): dynamic_matmul,
+    (CONTRIB, blocks.LOOKUP): blocks.blocked_lookup,
+    (CONTRIB, blocks.NBITS): blocks.blocked_product,
     (CONTRIB, "MatMulIntegerToFloat"): matmul_to_float,
     (CONTRIB, "QLinearConv"): _requantized(LAYOUTS["QLinearConv"]),
     **{(layout.domain, name): _requantized(layout) for name, layout in LAYOUTS.items()},

@@ -22,6 +22,7 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_adapters.qlinear.blocks import restore_blocks
 from qonnx_hub_adapters.qlinear.dynamic_origins import restore_dynamic
 from qonnx_hub_adapters.qlinear.integer_values import activation_steps, choose_form
 from qonnx_hub_adapters.qlinear.layouts import STANDARD
@@ -99,6 +100,7 @@ class QlinearExporter:
         contrib = own.dialect == "ort" or (own.dialect == "source" and bool(read - STANDARD))
         if contrib:
             restore_dynamic(copy)
+            restore_blocks(copy)
         form = choose_form(steps, opset, contrib=contrib, keeps_types=bool(read))
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()

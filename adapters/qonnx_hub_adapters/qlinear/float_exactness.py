@@ -33,6 +33,10 @@ class Doubt(Enum):
         "value next to a rounding tie can be one step of its quantizer away from the file's "
         "own integers, in a few of 100000 values of such a layer"
     )
+    ACTIVATIONS = (
+        "onnxruntime quantizes the values before a product of accuracy_level 4 as well, for "
+        "itself, so that its own answers are a few thousandths of the largest away"
+    )
     EXPONENTIALS = (
         "each library rounds exponentials in its own way, so that a value can be one step away"
     )
@@ -45,7 +49,7 @@ def doubts_in_words(found: Sequence[tuple[str, Doubt]]) -> str:
         found: Every integer operator of a file, in words, with its doubt.
     """
     lines = []
-    for doubt in (Doubt.SUMS, Doubt.EXPONENTIALS):
+    for doubt in (Doubt.SUMS, Doubt.ACTIVATIONS, Doubt.EXPONENTIALS):
         names = [name for name, own in found if own is doubt]
         if names:
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -165,6 +169,9 @@ _mean = _scaled(1, 3)
 _RULES: Mapping[str, Callable[[Node], Doubt]] = {
     "ConvInteger": _integer_product(0),
     "MatMulInteger": _integer_product(-1),
+    "MatMulNBits": lambda node: (
+        Doubt.ACTIVATIONS if attribute(node, "accuracy_level", 0) >= 4 else Doubt.NONE
+    ),
     "MatMulIntegerToFloat": _integers_to_float,
     "QGemm": _requantized(6, 7, 1),
     "QLinearAdd": _sum,

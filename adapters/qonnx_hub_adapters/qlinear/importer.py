@@ -7,9 +7,11 @@ from onnx_ir import Model
 from qonnx_hub_adapters.onnx_reader import is_onnx, operators_in
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.importer import read_quantizers
+from qonnx_hub_adapters.qlinear.blocks import needed_opset
 from qonnx_hub_adapters.qlinear.expansion import expand, is_integer_operator
 from qonnx_hub_adapters.qlinear.exporter import INFO
 from qonnx_hub_ir.passes import NameNodes, NormalizeDialect, RaiseOpset, run_passes
+from qonnx_hub_ir.passes.opset.raise_opset import OPSET
 
 _OPSET_OF_AXES = 13
 """The first opset whose DequantizeLinear takes a scale per channel."""
@@ -49,6 +51,7 @@ class QlinearImporter:
 def _expand(model: Model) -> None:
     """Put a model in QDQ form, in place."""
     run_passes(model, [NameNodes(), NormalizeDialect()])
-    if model.opset_imports.get("", 1) < _OPSET_OF_AXES:
-        RaiseOpset()(model)
+    own, blocked = model.opset_imports.get("", 1), needed_opset(model)
+    if own < max(_OPSET_OF_AXES, blocked):
+        RaiseOpset(max(OPSET, blocked))(model)
     expand(model)

@@ -38,6 +38,7 @@ from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import is_standard, only_reader, producer
 from qonnx_hub_ir.graph.rewriting import replace_node, replace_value
+from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import DropUnused
 from qonnx_hub_ir.quantizers import single_value
 
@@ -72,6 +73,9 @@ class IntegerRewriter:
             if dialect.is_quantizer(node):
                 if read_number(node.inputs[0]) is None:
                     self._quantizer(node)
+            elif operators.is_integer_product(node) or _is_contrib_product(node):
+                kept = LayerRecord(node.name or "", node.op_type, Result.INTEGER, node.op_type)
+                self._layers[node] = kept
             elif node.domain != "" or not node.inputs or self._sums_as_they_were(node):
                 continue
             elif is_summed(node):
@@ -338,6 +342,10 @@ class IntegerRewriter:
                 continue
             emit = Emitter(node)
             emit.replace_with(emit_sums(emit, product))
+
+
+def _is_contrib_product(node: Node) -> bool:
+    return node.domain == CONTRIB and operators.of(node).product is not None
 
 
 def _share_in(bound: Bound | None) -> float:
