@@ -30,7 +30,8 @@ from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import every_quantizer
-from qonnx_hub_ir.passes import LowerChannelsLast
+from qonnx_hub_ir.lowering.threshold_steps import threshold_problem
+from qonnx_hub_ir.passes import LowerChannelsLast, LowerThresholds
 
 INFO = AdapterInfo(
     name="qcdq",
@@ -39,6 +40,8 @@ INFO = AdapterInfo(
     support=dict.fromkeys((*QONNX_FEATURES, Feature.ZERO_POINT_AFTER_ROUNDING), Support.EXACT),
     options=QcdqOptions,
 )
+
+_GIVE_SHAPES = "give the model's inputs fixed shapes, and thresholds as constants per channel"
 
 
 class QcdqExporter:
@@ -61,6 +64,7 @@ class QcdqExporter:
         own = read_own_options(QcdqOptions, self.info.name, options)
         copy = model.clone()
         LowerChannelsLast()(copy)
+        LowerThresholds()(copy)
         chosen, opset = _choose_all(copy, options, own)
         taken = node_names(copy.graph)
         records = [_encode(node, encoding, taken) for node, encoding in chosen]
@@ -130,11 +134,10 @@ def _foreign(model: Model) -> list[Gap]:
             continue
         if node.domain == dialect.DOMAIN and not dialect.is_quantizer(node):
             remedy = "write standard operators in its place"
-            if dialect.is_thresholds(node):
-                remedy = (
-                    "turn it back first: qonnx-hub transform --pass multithreshold_to_quant"
-                )
-            gaps.append(Gap(node.name or "", node.op_type, reason, remedy))
+            if not dialect.is_thresholds(node):
+                gaps.append(Gap(node.name or "", node.op_type, reason, remedy))
+            elif problem := threshold_problem(node):
+                gaps.append(Gap(node.name or "", node.op_type, problem, _GIVE_SHAPES))
     return gaps
 
 

@@ -23,7 +23,7 @@ from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.lowering import function_bodies
 from qonnx_hub_ir.lowering.functions import define_operators, function_gaps, needs_runtime
-from qonnx_hub_ir.passes import SpellOutRounding, SplitZeroPoint
+from qonnx_hub_ir.passes import LowerThresholds, SpellOutRounding, SplitZeroPoint
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
@@ -65,6 +65,8 @@ class QonnxExporter:
         records = tuple(_record(node, near) for node in every_quantizer(model))
         copy = model.clone()
         SpellOutRounding()(copy)
+        if own.self_contained:
+            LowerThresholds()(copy)  # no function says it: its steps depend on the channels
         if not near:
             SplitZeroPoint()(copy)
         finish(copy, options.opset, function_bodies.OPSET if own.self_contained else 0)

@@ -30,6 +30,7 @@ from qonnx_hub_ir.passes.opset.inline_functions import InlineFunctions
 from qonnx_hub_ir.passes.opset.lower_opset import LowerOpset
 from qonnx_hub_ir.passes.opset.raise_opset import RaiseOpset
 from qonnx_hub_ir.passes.quantizers.fold_quantized_constants import FoldQuantizedConstants
+from qonnx_hub_ir.passes.quantizers.lower_thresholds import LowerThresholds
 from qonnx_hub_ir.passes.quantizers.multithreshold_to_quant import MultithresholdToQuant
 from qonnx_hub_ir.passes.quantizers.quant_to_multithreshold import QuantToMultithreshold
 from qonnx_hub_ir.passes.quantizers.quantize_fixed_point import QuantizeFixedPoint
@@ -63,6 +64,7 @@ __all__ = [
     "LowerChannelsLast",
     "LowerConvToMatmul",
     "LowerOpset",
+    "LowerThresholds",
     "MatmulToGemm",
     "MultithresholdToQuant",
     "NameNodes",
