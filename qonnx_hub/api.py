@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,11 @@ from qonnx_hub.conversion.convert import convert_source
 from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.conversion.validation import check_source, feeds_for_check
-from qonnx_hub.equivalence.comparison.compare import Verdict, make_tolerance
-from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.comparison.compare import make_tolerance
+from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import check_request
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_artifact
@@ -232,6 +233,9 @@ def check(
     save_golden: str | Path | None = None,
     label: str | None = None,
     args: tuple[Any, ...] = (),
+    strict: bool = False,
+    ignore_outputs: Collection[str] = (),
+    proof_seconds: float = PROOF_SECONDS,
 ) -> CheckResult:
     """Return whether two models compute the same, with the numbers.
 
@@ -262,6 +266,9 @@ def check(
         save_golden: Folder for the inputs and answers of ``a``, to check others against later.
         label: How the report calls ``a``.
         args: Sample inputs, for live models that must be traced.
+        strict: Allow nothing that another order of float32 sums explains.
+        ignore_outputs: Outputs of either side that need no counterpart.
+        proof_seconds: How long a proof may be looked for before samples are run; 0 for none.
 
     Raises:
         UsageError: The models cannot be compared.
@@ -284,6 +291,9 @@ def check(
         progress=progress,
         backend=backend,
         args=args,
+        strict=strict,
+        ignore_outputs=tuple(ignore_outputs),
+        proof_seconds=proof_seconds,
     )
     return check_request(a, b, (label or _label(a), _label(b)), options)
 

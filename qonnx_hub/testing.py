@@ -57,7 +57,7 @@ def assert_equivalent(
     # Tells pytest to show the line that called, not this function.
     __tracebackhide__ = True
     import qonnx_hub
-    from qonnx_hub.equivalence.comparison.compare import Verdict
+    from qonnx_hub.equivalence.verdicts import Verdict
 
     result = qonnx_hub.check(a, b, inputs, **options)
     if not result:

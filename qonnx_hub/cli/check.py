@@ -86,6 +86,19 @@ def command(
         Path | None,
         typer.Option("--map", metavar="PATH", help="JSON: name in A -> name in B."),
     ] = None,
+    ignore_output: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An output that needs no counterpart; repeatable."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Allow nothing that the order of sums explains.")
+    ] = False,
+    proof_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Time for a proof, before samples are run; 0: none.", show_default="10"
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes to spread samples over.")] = 0,
     save_golden: Annotated[
         Path | None,
@@ -103,7 +116,7 @@ def command(
     """Say whether two models compute the same, where they first differ, and why."""
     from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.equivalence.comparison.compare import make_tolerance
-    from qonnx_hub.equivalence.options import CheckOptions
+    from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
     from qonnx_hub.equivalence.reports.text import describe_result
     from qonnx_hub.equivalence.request import check_request
 
@@ -119,6 +132,9 @@ def command(
         labels=None if labels is None else _read_array(labels),
         workers=workers,
         golden=save_golden,
+        strict=strict,
+        ignore_outputs=tuple(ignore_output or ()),
+        proof_seconds=PROOF_SECONDS if proof_seconds is None else proof_seconds,
         args=sample_inputs(input_shape or (), seed),
     )
     reference, names = _reference(a, b, options.args)

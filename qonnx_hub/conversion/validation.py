@@ -10,11 +10,11 @@ import onnx
 from onnx_ir import Model
 
 from qonnx_hub.conversion.error_bounds import broken_bounds
-from qonnx_hub.conversion.layerwise import differs_by_ties_only
 from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import count_samples, cut_feeds
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.layerwise import differs_by_ties_only
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.comparison.batched import (
@@ -12,18 +12,10 @@ from qonnx_hub.equivalence.comparison.batched import (
     ComparisonSpec,
     compare_all,
 )
-from qonnx_hub.equivalence.comparison.compare import (
-    ORDER,
-    Tally,
-    TensorComparison,
-    Verdict,
-    summarize,
-)
-from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
-from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, diagnose
-from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_input
-from qonnx_hub.equivalence.diagnosis.quantizer_causes import Explanation
-from qonnx_hub.equivalence.diagnosis.unobserved import find_unobserved
+from qonnx_hub.equivalence.comparison.compare import Tally, TensorComparison, summarize
+from qonnx_hub.equivalence.comparison.matching import Pair, Pairs, match_tensors
+from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, Origin
+from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unchanged_outputs
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
     GENERATED,
@@ -31,10 +23,12 @@ from qonnx_hub.equivalence.inputs.batches import (
     InputSource,
     SampleBatch,
     file_batch,
-    read_batches,
     run_length,
 )
+from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.proving import look_for_proof
 from qonnx_hub.equivalence.reports.report import (
     CheckResult,
     Divergence,
@@ -43,12 +37,34 @@ from qonnx_hub.equivalence.reports.report import (
     describe_environment,
 )
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
-from qonnx_hub_ir import dialect
+from qonnx_hub.equivalence.verdicts import Evidence, Verdict, decide
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
-from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.queries import quantizers
 from qonnx_hub_ir.quantizers import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of two sides before anything is run.
+
+    Attributes:
+        pairs: What is compared with what.
+        certificate: What was proven; ``None`` where nothing was looked for.
+        given: Whether the inputs are the user's own.
+        uncovered: What the inputs did not reach, in words.
+    """
+
+    pairs: Pairs
+    certificate: Certificate | None = None
+    given: bool = False
+    uncovered: tuple[str, ...] = ()
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the graphs of both sides are proven equal."""
+        return self.certificate is not None and self.certificate.proven
 
 
 def check_runners(
@@ -57,11 +73,59 @@ def check_runners(
     """Return how ``b`` compares to ``a`` on generated inputs; see :func:`check_sides`."""
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(a.model or b.model, unit)
-    return check_sides(a, b, GivenInputs(feeds, length, GENERATED), options)
+    pairs = match_sides(a, b, options)
+    certificate = look_for_proof(a, b, pairs.outputs, options.proof_seconds)
+    source = GivenInputs(feeds, length, GENERATED)
+    return check_sides(a, b, source, options, Known(pairs, certificate))
+
+
+def match_sides(a: Runner, b: Runner, options: CheckOptions) -> Pairs:
+    """Return what is compared with what; what two runs of one side would not agree on is not.
+
+    Raises:
+        UsageError: The sides cannot be compared, or nothing would be.
+    """
+    layers = options.level != "output"
+    pairs = match_tensors(
+        a, b, layers=layers, mapping=options.mapping, ignored=options.ignore_outputs
+    )
+    random = {**_random_values(a.model), **_random_values(b.model)}
+    if not random:
+        return pairs
+    left_out = tuple(
+        f"output '{p.a}' depends on the random operator '{node}': two runs differ"
+        for p in pairs.outputs
+        if (node := random.get(p.a) or random.get(p.b))
+    )
+    apart = [p for p in (*pairs.outputs, *pairs.layers) if {p.a, p.b} & random.keys()]
+    return replace(
+        pairs,
+        outputs=tuple(p for p in pairs.outputs if p not in apart),
+        layers=tuple(p for p in pairs.layers if p not in apart),
+        left_out=(*pairs.left_out, *left_out),
+    )
+
+
+def _random_values(model: Model | None) -> dict[str, str]:
+    """Return value -> the random operator that it depends on."""
+    found: dict[str, str] = {}
+    for node in () if model is None else model.graph:
+        known = operators.is_known(operators.of(node))
+        before = (found.get(str(v.name)) for v in node.inputs if v is not None)
+        reason = next(filter(None, before), "")
+        if known and operators.is_random(node):
+            reason = node.name or node.op_type
+        if reason:
+            found.update((str(v.name), reason) for v in node.outputs)
+    return found
 
 
 def check_sides(
-    a: Runner, b: Runner, source: InputSource, options: CheckOptions
+    a: Runner,
+    b: Runner,
+    source: InputSource,
+    options: CheckOptions,
+    known: Known,
 ) -> CheckResult:
     """Return how side ``b`` compares to side ``a``, the reference.
 
@@ -70,119 +134,168 @@ def check_sides(
         b: The other side.
         source: Inputs by the names of ``a``.
         options: What to compare, and how strictly; what they say of inputs is not looked at.
+        known: What is known before anything is run.
 
     Raises:
-        UsageError: The sides cannot be compared, or nothing would be.
+        UsageError: The sides cannot be compared.
         HubError: A side fails.
     """
-    layers, model = options.level != "output", a.model or b.model
-    pairs = match_tensors(a, b, layers=layers, mapping=options.mapping)
+    pairs, model = known.pairs, a.model or b.model
     steps = {} if model is None else dict(facts_of(model).steps)
     if a.model is None:
         steps = {p.a: steps[p.b] for p in (*pairs.layers, *pairs.outputs) if p.b in steps}
     score = options.score or options.labels is not None
     spec = ComparisonSpec(pairs, steps, options.tolerance, score)
     found = compare_all(a, b, spec, source, options)
-    missing = [pair.a for pair in pairs.outputs if pair not in found.tallies]
-    if missing:
-        raise UsageError(f"output {', '.join(missing)} holds nothing that can be compared")
+    run = Comparison(a, b, spec, source, options, found)
+    judged = judge(run)
+    doubts = _doubts(run, judged, known)
     compared = {
-        pair: _summarized(spec, pair, found.tallies[pair])
+        pair: _summarized(spec, pair, found.tallies[pair], judged.allowance)
         for pair in spec.all_pairs
         if pair in found.tallies
     }
-    outputs = tuple(compared[pair] for pair in pairs.outputs)
-    notes = [*pairs.notes]
-    notes += [
-        f"not compared: layer '{pair.source}' has shape {list(x)} in the reference, "
-        f"{list(y)} in the other side"
-        for pair, (x, y) in found.skipped.items()
-    ]
-    different = [p for p, c in compared.items() if c.verdict is Verdict.DIFFERENT]
-    diagnosis, failing = Diagnosis(), None
-    unobserved: list[Explanation] = []
-    if layers and different:
-        diagnosis, failing, more = _explain(a, b, spec, source, found)
-        notes += more
-    elif layers:
-        unobserved = find_unobserved(a, b, spec.all_pairs, SampleBatch(0, 0, source.feeds(0)))
-        for one in unobserved:
-            ours, theirs = one.values or (0.0, 0.0)
-            notes.append(
-                f"no input shows it, but quantizer '{one.layer}' differs ({one.cause}: "
-                f"{one.words}): it makes {ours!r} of {one.operand!r}, the other {theirs!r}"
-            )
-    rows = []
-    for pair, comparison in compared.items():
-        alone = diagnosis.isolated.get(pair)
-        isolated = None if alone is None else _summarized(spec, pair, alone)
-        rows.append(LayerRow(pair.source, comparison, isolated, pair.constant))
-    first = [Divergence(pair.source, compared[pair]) for pair in different[:1]]
+    outputs = tuple(compared[pair] for pair in pairs.outputs if pair in compared)
+    undecidable = judged.wrong if judged.left_out else ()
+    evidence = Evidence(
+        outputs=tuple(
+            compared[pair].verdict
+            for pair in pairs.outputs
+            if pair in compared and pair not in undecidable
+        ),
+        left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
+        proven=known.is_proven and _run_as_proven(a, b),
+        doubts=doubts.words,
+        allowance=judged.allowance or _tolerance_words(options),
+        backing=_backing(source, known),
+    )
+    verdict, reason = decide(evidence)
+    diagnosis = judged.diagnosis if options.level != "output" else Diagnosis()
+    rows = _layer_rows(spec, compared, diagnosis) if options.level != "output" else ()
+    first = judged.differing[:1] if options.level != "output" else ()
+    certificate = known.certificate
     return CheckResult(
         a=a.label,
         b=b.label,
-        verdict=max((c.verdict for c in outputs), key=ORDER.index),
+        verdict=verdict,
+        reason=reason,
         outputs=outputs,
         samples=source.samples,
         inputs=source.description,
         layers=sum(pair in found.tallies for pair in pairs.layers),
-        first_divergence=first[0] if layers and first else None,
-        notes=tuple(notes),
+        first_divergence=next((Divergence(p.source, compared[p]) for p in first), None),
+        notes=tuple(_notes(run, judged, doubts, evidence, known)),
         findings=diagnosis.findings,
-        layer_rows=tuple(rows) if layers else (),
-        latent=tuple(unobserved),
-        failing=failing,
+        latent=doubts.latent,
+        layer_rows=rows,
+        failing=judged.failing,
         score=found.score,
+        certificate=None if certificate is None else certificate.to_dict(),
         quantizers=list_quantizers(a.model),
         environment=describe_environment(),
     )
 
 
-def _summarized(spec: ComparisonSpec, pair: Pair, found: Tally) -> TensorComparison:
-    return summarize(found, pair.a, pair.b, spec.steps.get(pair.a))
+def _run_as_proven(a: Runner, b: Runner) -> bool:
+    return isinstance(a, ExecutorRunner) and isinstance(b, ExecutorRunner)
 
 
-def _explain(
-    a: Runner, b: Runner, spec: ComparisonSpec, source: InputSource, found: BatchResult
-) -> tuple[Diagnosis, FailingInput | None, list[str]]:
-    """Return causes, the smallest failing input, and what stands in the way of either."""
-    pairs = spec.all_pairs
-    differing = _differing(pairs, found)
-    index = found.tallies[differing[0]].first_batch
-    batch = next(batch for batch in read_batches(source) if batch.index == index)
-    if a.model is None:
-        return Diagnosis(), None, ["the cause is not looked for: the reference has no graph"]
-    notes: list[str] = []
-    if a.input_names is None or not a.inner_names():
-        # The executor stands in for a side that shows its outputs only.
-        stand_in = ExecutorRunner(a.model, f"the IR of {a.label}")
-        names = list(dict.fromkeys(p.a for p in spec.pairs.outputs))
-        own, theirs = a.answer(batch, names), stand_in.answer(batch, names)
-        notes = [f"layers are those of the IR of {a.label}, whose outputs equal its own"]
-        inner = ComparisonSpec(match_tensors(stand_in, b, layers=True), {}, spec.tolerance)
-        again = BatchResult({}, {})
-        if all(np.array_equal(own[name], theirs[name]) for name in names):
-            feeds = GivenInputs(batch.feeds, batch.samples)
-            again = compare_all(stand_in, b, inner, feeds, CheckOptions())
-        else:
-            notes = [
-                f"{a.label} differs from its own IR on the executor: the difference is not in "
-                f"{b.label} alone; check the IR against it first"
-            ]
-        beyond = _differing(inner.all_pairs, again)
-        if not beyond:
-            is_record = a.input_names is None
-            smallest = None if is_record else find_failing_input(a, b, differing[0], batch)
-            return Diagnosis(), smallest, notes
-        a, pairs, differing = stand_in, inner.all_pairs, beyond
-    # No input shows a stored value: the first value that it changes is watched.
-    watched = next((pair for pair in differing if not pair.constant), differing[0])
-    diagnosis = diagnose(a, b, pairs, pairs.index(differing[0]), batch)
-    return diagnosis, find_failing_input(a, b, watched, batch), notes
+def _doubts(run: Comparison, judged: Judgement, known: Known) -> Doubts:
+    """Return why equal samples are not enough, where no proof makes them so."""
+    if known.is_proven or judged.wrong:
+        return Doubts()
+    found = Doubts()
+    if not judged.differing:
+        outputs = run.spec.pairs.outputs
+        named = {(pair.a, pair.b) for pair in outputs}
+        every = match_tensors(run.a, run.b, layers=True, mapping=run.options.mapping).layers
+        pairs = (*(p for p in every if (p.a, p.b) not in named), *outputs)
+        batch = SampleBatch(0, 0, run.source.feeds(0))
+        found = find_doubts(run.a, run.b, pairs, batch, known.certificate)
+    words = [*found.words]
+    if judged.differing and judged.origin is not Origin.NOISE:
+        words.append(f"inner values differ, first of all '{judged.differing[0].source}'")
+    if not known.given:
+        words += unchanged_outputs(run.a, run.spec.pairs.outputs, run.found.tallies)
+        words += known.uncovered
+    return Doubts(tuple(words), found.latent)
 
 
-def _differing(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
-    return [p for p in pairs if p in found.tallies and found.tallies[p].beyond]
+def _notes(
+    run: Comparison, judged: Judgement, doubts: Doubts, evidence: Evidence, known: Known
+) -> Iterator[str]:
+    """Give everything that a user should read beside the verdict."""
+    outputs = run.spec.pairs.outputs
+    yield from known.pairs.notes
+    for pair, (x, y) in run.found.skipped.items():
+        what = "output" if pair in outputs else "not compared: layer"
+        yield (
+            f"{what} '{pair.source}' has shape {list(x)} in the reference, {list(y)} in the "
+            "other side"
+        )
+    yield from judged.notes
+    yield from evidence.left_out
+    yield from (f"no input shows it, but {words}" for words in doubts.words)
+    if known.is_proven and not _run_as_proven(run.a, run.b):
+        yield "the graphs are proven equal; the sides as they run are sampled only"
+    if known.certificate is not None and not judged.left_out:
+        yield from _left_by_proof(known.certificate, run.options)
+    if judged.diagnosis.left:
+        yield f"{judged.diagnosis.left} more layers differ, whose causes were not looked for"
+
+
+def _summarized(spec: ComparisonSpec, pair: Pair, found: Tally, why: str) -> TensorComparison:
+    summary = summarize(found, pair.a, pair.b, spec.steps.get(pair.a))
+    if why and summary.verdict is Verdict.DIFFERENT:
+        return replace(summary, verdict=Verdict.WITHIN)
+    return summary
+
+
+def _without_numbers(pairs: Pairs, found: BatchResult) -> tuple[str, ...]:
+    return tuple(
+        f"output '{pair.a}' holds no tensor that can be compared"
+        for pair in pairs.outputs
+        if pair not in found.tallies
+    )
+
+
+def _tolerance_words(options: CheckOptions) -> str:
+    own = options.tolerance
+    numbers = {"atol": own.atol, "rtol": own.rtol, "lsb": own.lsb}
+    given = [f"{name} {value:g}" for name, value in numbers.items() if value]
+    given += [f"that of {name}" for name in own.named]
+    return f"within the tolerance given ({', '.join(given) or 'none'})"
+
+
+def _backing(source: InputSource, known: Known) -> str:
+    if known.is_proven:
+        return "the graphs are proven equal, the sides as they run are sampled"
+    if known.given:
+        return f"equal on the {source.samples} inputs given"
+    return "sampled: outputs, inner values and layers by themselves agree"
+
+
+def _layer_rows(
+    spec: ComparisonSpec, compared: Mapping[Pair, TensorComparison], diagnosis: Diagnosis
+) -> tuple[LayerRow, ...]:
+    rows = []
+    for pair, comparison in compared.items():
+        alone = diagnosis.isolated.get(pair)
+        isolated = None if alone is None else _summarized(spec, pair, alone, "")
+        rows.append(LayerRow(pair.source, comparison, isolated, pair.constant))
+    return tuple(rows)
+
+
+def _left_by_proof(certificate: Certificate, options: CheckOptions) -> Iterator[str]:
+    if (words := refutation(certificate)) is not None:
+        unseen = (
+            ""
+            if certificate.counterexample and certificate.counterexample.feeds
+            else ("; no input was found that brings this about")
+        )
+        yield f"refuted: {words}{unseen}"
+    if options.level == "proof":
+        yield from (f"not proven: {item}" for item in certificate.unmatched)
 
 
 def list_quantizers(model: Model | None) -> tuple[QuantizerRow, ...]:

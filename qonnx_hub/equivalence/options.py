@@ -14,6 +14,9 @@ from qonnx_hub_ir.quantizers import Array
 Progress = Callable[[int, int], None]
 """``f(samples done, samples in all)``."""
 
+PROOF_SECONDS = 10.0
+"""How long a proof is looked for where nobody says otherwise."""
+
 LEVELS = ("output", "layer", "proof")
 
 
@@ -39,6 +42,12 @@ class CheckOptions:
         progress: Called after each batch.
         backend: Where the second side runs: "numpy", "ort" or "ort-optimized".
         args: Sample inputs, for live models that must be traced.
+        strict: Allow nothing that the order of float32 sums explains.
+        ignore_outputs: Outputs of either side that need no counterpart, and are not compared.
+        proof_seconds: How long a proof may be looked for before samples are run; 0 looks for
+            none.
+        folded: Why parameters need not be the same on both sides, where a change that rounds
+            was made on purpose; empty where none was.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -57,3 +66,7 @@ class CheckOptions:
     progress: Progress | None = None
     backend: str = "numpy"
     args: tuple[Any, ...] = ()
+    strict: bool = False
+    ignore_outputs: tuple[str, ...] = ()
+    proof_seconds: float = PROOF_SECONDS
+    folded: str = ""

@@ -12,19 +12,21 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.check import check_sides
-from qonnx_hub.equivalence.comparison.compare import Tolerance, Verdict
+from qonnx_hub.equivalence.check import Known, check_sides, match_sides
+from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
+    GeneratedInputs,
     GivenInputs,
     InputSource,
     file_batch,
     run_length,
 )
-from qonnx_hub.equivalence.inputs.coverage import Coverage
+from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.options import LEVELS, CheckOptions
+from qonnx_hub.equivalence.proving import look_for_proof
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.recorded import (
     Golden,
@@ -131,10 +133,21 @@ def check_request(
             a = named_like(a, b.model)
         elif isinstance(b, RecordedRunner):
             b = named_like(b, a.model)
-    source, coverage = _inputs(a, b, options)
+    if options.level == "proof" and (a.model is None or b.model is None):
+        raise UsageError("a proof needs two graphs; recorded tensors have none")
+    _require_inputs(a, b, options)
+    pairs = match_sides(a, b, options)
+    certificate = look_for_proof(a, b, pairs.outputs, options.proof_seconds)
+    known = Known(
+        pairs, certificate, given=options.inputs is not None or isinstance(a, Golden)
+    )
+    source, coverage = _inputs(a, b, options, known)
     seed = None if options.inputs is not None else options.seed
-    answer = _prove if options.level == "proof" else check_sides
-    result = answer(a, b, source, options)
+    known = dataclasses.replace(known, coverage=coverage)
+    result = check_sides(a, b, source, options, known)
+    if options.level == "proof" and a.model is not None:
+        sums = (dataclasses.asdict(s.summary()) for s in accumulators(a.model))
+        result = dataclasses.replace(result, accumulators=tuple(sums))
     records = [side for side in (a, b) if isinstance(side, RecordedRunner)]
     notes = [note for record in records for note in record.notes]
     strict = options.tolerance == Tolerance()
@@ -144,73 +157,58 @@ def check_request(
             "past that, for the first layer that computes other values"
         )
     notes = [*result.notes, *notes]
-    return dataclasses.replace(result, notes=tuple(notes), seed=seed, coverage=coverage)
+    return dataclasses.replace(result, notes=tuple(notes), seed=seed)
 
 
-def _inputs(
-    a: Runner, b: Runner, options: CheckOptions
-) -> tuple[InputSource, tuple[Coverage, ...]]:
+def _require_inputs(a: Runner, b: Runner, options: CheckOptions) -> None:
     if isinstance(a, Golden):
         if options.inputs is not None:
             raise UsageError("a golden folder brings its own inputs; leave out the given ones")
-        return a, ()
-    model = a.model if a.model is not None else b.model
-    unit = max(file_batch(a.model), file_batch(b.model))
-    length = run_length(model, unit)
-    if options.inputs is not None:
-        arrays = {str(name): np.asarray(x) for name, x in options.inputs.items()}
-        return GivenInputs(renamed(arrays, b if a.input_names is None else a), length), ()
-    if model is None:
+    elif options.inputs is None and a.model is None and b.model is None:
         raise UsageError(
             "neither side has a graph to generate inputs for; give the inputs that the "
             "tensors were recorded with"
         )
-    if isinstance(a, RecordedRunner) or isinstance(b, RecordedRunner):
+    elif options.inputs is None and any(isinstance(x, RecordedRunner) for x in (a, b)):
         raise UsageError(
             "recorded tensors can only be checked with the inputs that they were recorded "
             "with; give those inputs"
         )
+
+
+def _inputs(
+    a: Runner, b: Runner, options: CheckOptions, known: Known
+) -> tuple[InputSource, InputCoverage | None]:
+    if isinstance(a, Golden):
+        return a, None
+    model = a.model or b.model
+    unit = max(file_batch(a.model), file_batch(b.model))
+    length = run_length(model, unit)
+    if options.inputs is not None:
+        arrays = {str(name): np.asarray(x) for name, x in options.inputs.items()}
+        return GivenInputs(renamed(arrays, b if a.input_names is None else a), length), None
+    assert model is not None, "records have no graph, and come with their inputs"
+    shown = _counterexample(a, b, known)
+    if known.is_proven:
+        # Samples only watch over the proof: nothing has to be reached.
+        source = GeneratedInputs(model, options.samples, options.seed, options.ranges, length)
+        return _chained(source, shown), None
     steer = options.boundary and options.level != "output"
     found = find_inputs(
         model, options.samples, options.seed, options.ranges, length, steer=steer
     )
-    return found.source, found.coverage.quantizers
+    return _chained(found.source, shown), found.coverage
 
 
-def _prove(a: Runner, b: Runner, source: InputSource, options: CheckOptions) -> CheckResult:
-    """Return the result with a certificate; samples are run as well, to be sure."""
-    from qonnx_hub.equivalence.proof.prove import prove_models
+def _chained(first: InputSource, *others: InputSource | None) -> InputSource:
+    parts = (first, *(part for part in others if part is not None))
+    return ChainedInputs(parts) if len(parts) > 1 else first
 
-    if a.model is None or b.model is None:
-        raise UsageError("a proof needs two graphs; recorded tensors have none")
-    certificate = prove_models(a.model, b.model)
-    found = certificate.counterexample
-    if found is not None and found.feeds is not None and a.input_names is not None:
-        unit = max(file_batch(a.model), file_batch(b.model))
-        feeds = renamed(found.feeds, a)
-        shown = GivenInputs(feeds, unit, "the counterexample of the proof")
-        source = ChainedInputs((source, shown))
-    result = check_sides(a, b, source, options)
-    notes = [*result.notes, *(f"not proven: {item}" for item in certificate.unmatched)]
-    if found is not None:
-        read = "" if found.input_value is None else f" of {found.input_value!r}"
-        unseen = "" if found.feeds else "; no input was found that brings this about"
-        notes.append(
-            f"refuted: '{found.layer}' makes {found.value_a!r}{read}, the other side "
-            f"{found.value_b!r}{unseen}"
-        )
-    verdict = result.verdict
-    runs_as_proven = isinstance(a, ExecutorRunner) and isinstance(b, ExecutorRunner)
-    if certificate.proven and verdict is Verdict.EQUAL and runs_as_proven:
-        verdict = Verdict.PROVEN
-    elif certificate.proven:
-        notes.append("the graphs are proven equal; the sides as they run are sampled only")
-    return dataclasses.replace(
-        result,
-        verdict=verdict,
-        notes=tuple(notes),
-        certificate=certificate.to_dict(),
-        accumulators=tuple(
-            dataclasses.asdict(sums.summary()) for sums in accumulators(a.model)
-        ),
-    )
+
+def _counterexample(a: Runner, b: Runner, known: Known) -> InputSource | None:
+    """Return the input on which a proof saw outputs differ; ``None`` where it saw none."""
+    found = None if known.certificate is None else known.certificate.counterexample
+    if found is None or found.feeds is None:
+        return None
+    unit = max(file_batch(a.model), file_batch(b.model))
+    return GivenInputs(renamed(found.feeds, a), unit, "the counterexample of the proof")

@@ -11,7 +11,7 @@ import pytest
 
 import qonnx_hub as qh
 from benchmarks import nets
-from qonnx_hub.equivalence.comparison.compare import Verdict
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_ir import dialect
 from tests.support import SHARED, corpus, needs_shared
 

@@ -13,7 +13,7 @@ from onnx import helper
 
 import qonnx_hub as qh
 from qonnx_hub.api import ConversionError
-from qonnx_hub.equivalence.comparison.compare import Verdict
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.io import registry
 from qonnx_hub.io.atomic import replacing
 from qonnx_hub_adapters.dependencies import require

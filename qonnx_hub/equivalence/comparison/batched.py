@@ -14,7 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.equivalence.comparison.compare import Tally, Tolerance, aligned, tally
+from qonnx_hub.equivalence.comparison.compare import (
+    Tally,
+    Tolerance,
+    aligned,
+    tally,
+    tally_of_shapes,
+)
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_batches
 from qonnx_hub.equivalence.options import CheckOptions
@@ -113,8 +119,7 @@ def compare_batch(
 ) -> BatchResult:
     """Return what one batch shows.
 
-    Raises:
-        UsageError: Outputs have other shapes, or are empty.
+    Values of another shape differ; what holds no element says nothing.
     """
     # Constants are the same in every batch: comparing them once is enough.
     wanted = [pair for pair in what.all_pairs if batch.index == 0 or not pair.constant]
@@ -127,16 +132,11 @@ def compare_batch(
         if not isinstance(x, np.ndarray) or not isinstance(y, np.ndarray):
             continue
         fitted = aligned(x, y)
-        if fitted is None and pair in what.pairs.outputs:
-            raise UsageError(
-                f"output '{pair.a}' of {a.label} has shape {list(x.shape)}, '{pair.b}' of "
-                f"{b.label} has {list(y.shape)}: they cannot be compared"
-            )
         if fitted is None:
             skipped[pair] = (x.shape, y.shape)
+            if pair in what.pairs.outputs:
+                tallies[pair] = tally_of_shapes(x.shape, batch.index)
             continue
-        if x.size == 0:
-            raise UsageError(f"'{pair.a}' is empty: nothing would be compared")
         tallies[pair] = tally(
             x,
             fitted,
@@ -149,7 +149,7 @@ def compare_batch(
         outputs = {p.a: first[p.a] for p in what.pairs.outputs}
         golden.add(batch, outputs, {n: v for n, v in first.items() if n not in outputs})
     score = None
-    if what.score:
+    if what.score and what.pairs.outputs:
         pair = what.pairs.outputs[0]
         score = score_predictions(first[pair.a], second[pair.b], labels)
     return BatchResult(tallies, skipped, score)
@@ -197,7 +197,7 @@ def compare_all(
         options: Where the batches are compared, with which labels, and where answers are kept.
 
     Raises:
-        UsageError: Nothing could be compared, or the sides cannot be sent to workers.
+        UsageError: The sides cannot be sent to workers.
     """
     labels, pool, golden = options.labels, options.executor, None
     if options.golden is not None:
@@ -222,8 +222,6 @@ def compare_all(
                 options.progress(done, source.samples)
     if golden is not None:
         golden.finish(source)
-    if not found.tallies:
-        raise UsageError("no tensors could be compared")
     return found
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import fits_into
@@ -23,23 +23,6 @@ _MOST_SINGLE_STEPS = 8
 
 _NEGLIGIBLE_STEPS = 1e-3
 """Differences below are float noise on a grid, not steps."""
-
-
-class Verdict(str, Enum):
-    """What a comparison found, best first."""
-
-    PROVEN = "PROVEN"
-    EQUAL = "EQUAL"
-    WITHIN = "WITHIN"
-    DIFFERENT = "DIFFERENT"
-
-    def __str__(self) -> str:
-        """Return the word itself."""
-        return self.value
-
-
-ORDER = (Verdict.PROVEN, Verdict.EQUAL, Verdict.WITHIN, Verdict.DIFFERENT)
-"""Verdicts, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +130,7 @@ class Tally:
         histogram: Whole steps of difference -> elements; from 8 on in powers of two.
         first_batch: Index of the first batch with an element out of bounds.
         worst: The largest difference; ``None`` where nothing differs.
+        row: First sample of the reference; ``None`` once another sample was another.
     """
 
     shape: tuple[int, ...]
@@ -159,6 +143,7 @@ class Tally:
     histogram: Mapping[int, int]
     first_batch: int | None
     worst: Worst | None
+    row: Array | None = field(default=None, compare=False)
 
     def __add__(self, later: Tally) -> Tally:
         """Return the tally of both runs; ``later`` comes behind this one."""
@@ -172,6 +157,14 @@ class Tally:
             shape = (shape[0] + later.shape[0], *shape[1:])
         if worst is None or (later.worst is not None and later.worst.size > worst.size):
             worst = later.worst
+        row = self.row
+        if (
+            row is None
+            or later.row is None
+            or row.shape != later.row.shape
+            or differs(row, later.row).any()
+        ):
+            row = None
         return Tally(
             shape=shape,
             count=self.count + later.count,
@@ -183,7 +176,13 @@ class Tally:
             histogram=histogram,
             first_batch=first,
             worst=worst,
+            row=row,
         )
+
+    @property
+    def never_changed(self) -> bool:
+        """Whether the reference gave several samples, all of them the same."""
+        return self.row is not None and bool(self.shape) and self.shape[0] > 1
 
 
 def tally(
@@ -195,7 +194,7 @@ def tally(
     batch: int = 0,
     start: int = 0,
 ) -> Tally:
-    """Return what one batch shows; ``a`` and ``b`` have the same, not empty, shape.
+    """Return what one batch shows; ``a`` and ``b`` have the same shape.
 
     Args:
         a: The reference.
@@ -208,12 +207,11 @@ def tally(
     """
     if step is not None and not fits_into(step.shape, a.shape):
         step = None
-    if a.dtype == b.dtype and np.array_equal(a, b):
-        histogram = {} if step is None else {0: int(a.size)}
-        zero = None if step is None else 0.0
-        return Tally(
-            a.shape, a.size, 0, 0, largest_magnitude(a), 0.0, zero, histogram, None, None
-        )
+    if a.size == 0 or (a.dtype == b.dtype and np.array_equal(a, b)):
+        histogram = {} if step is None or a.size == 0 else {0: int(a.size)}
+        zero = None if step is None or a.size == 0 else 0.0
+        peak, row = largest_magnitude(a), _only_row(a)
+        return Tally(a.shape, a.size, 0, 0, peak, 0.0, zero, histogram, None, None, row)
     equal, difference, reference = _differences(a, b)
     with np.errstate(all="ignore"):
         bound = tolerance.atol + tolerance.rtol * np.abs(reference)
@@ -240,7 +238,32 @@ def tally(
         histogram=histogram,
         first_batch=batch if beyond else None,
         worst=_worst(a, b, difference, batch, start) if differing else None,
+        row=_only_row(a),
     )
+
+
+def tally_of_shapes(shape: tuple[int, ...], batch: int) -> Tally:
+    """Return the tally of a value whose counterpart has another shape: all of it differs."""
+    count = max(int(np.prod(shape, dtype=np.int64)), 1)
+    worst = Worst(np.inf, batch, (), None)
+    return Tally(shape, count, count, count, 0.0, np.inf, None, {}, batch, worst)
+
+
+def _only_row(a: Array) -> Array | None:
+    """Return the first sample where all are the same, ``None`` where they are not."""
+    if a.ndim == 0 or len(a) == 0:
+        return a
+    # Of most values the second sample tells already.
+    if differs(a[-1], a[0]).any() or differs(a, a[:1]).any():
+        return None
+    return np.array(a[0])
+
+
+def _common(a: Array | None, b: Array | None) -> Array | None:
+    """Return what two samples are, ``None`` where they are not the same."""
+    if a is None or b is None or a.shape != b.shape or differs(a, b).any():
+        return None
+    return a
 
 
 def differs(a: Array, b: Array) -> Array:

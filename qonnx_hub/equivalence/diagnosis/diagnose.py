@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import numpy as np
 from onnx_ir import Node
@@ -56,10 +57,23 @@ from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
-_MOST_EXPLANATIONS = 8
+_MOST_EXPLANATIONS = 32
 
 _SMALL_NOISE = 1e-3
 """Steps of a quantizer that noise before it stays below."""
+
+
+class Origin(Enum):
+    """What a difference comes from.
+
+    Given equal inputs, some layer computes something else (FAULT); each computes the same up
+    to the rounding of its own sums (NOISE); each computes the very same, and only zeros of
+    another sign were passed on (ZERO_SIGN).
+    """
+
+    FAULT = "fault"
+    NOISE = "noise"
+    ZERO_SIGN = "zero sign"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +83,14 @@ class Diagnosis:
     Attributes:
         findings: Causes, in the order of the layers.
         isolated: Pair -> its error when its inputs come from the reference.
+        origin: What the difference comes from, where every layer could be judged alone.
+        left: Differing layers whose causes were not looked for, since there are so many.
     """
 
     findings: tuple[Explanation, ...] = ()
     isolated: Mapping[Pair, Tally] = field(default_factory=dict)
+    origin: Origin | None = None
+    left: int = 0
 
 
 def diagnose(
@@ -89,10 +107,15 @@ def diagnose(
     """
     examiner = _Examiner(a, b, pairs, failing, batch)
     findings: list[Explanation] = []
-    for k in range(len(pairs)):
-        if len(findings) < _MOST_EXPLANATIONS and (one := examiner.examine(k, findings)):
+    left = 0
+    for k, pair in enumerate(pairs):
+        if len(findings) >= _MOST_EXPLANATIONS:
+            own = examiner.tallies.get(pair)
+            left += own is not None and own.differing > 0
+        elif one := examiner.examine(k, findings):
             findings.append(one)
-    return Diagnosis(tuple(findings), examiner.tallies)
+    origin = None if left else examiner.origin()
+    return Diagnosis(tuple(findings), examiner.tallies, origin, left)
 
 
 class _Examiner:
@@ -111,6 +134,7 @@ class _Examiner:
         self.is_isolated = len(isolated) == len(self.groups)
         self.answers = isolated if self.is_isolated else [group.b for group in self.groups]
         self.tallies: dict[Pair, Tally] = {}
+        self.faulty = self.noisy = False
         steps = facts_of(a.model).steps
         for pair in pairs if self.is_isolated else ():
             for number in range(1 if pair.constant else len(self.groups)):
@@ -123,6 +147,18 @@ class _Examiner:
     def _values(self, pair: Pair, number: int) -> tuple[Array, Array] | None:
         """Return the reference's value in a group and the other side's, in its shape."""
         return _fitted(self.groups[number].a.get(pair.a), self.answers[number].get(pair.b))
+
+    def origin(self) -> Origin | None:
+        """Return what all differences come from; ``None`` where some layer is not judged."""
+        if not self.is_isolated:
+            return None
+        for pair in self.pairs:
+            shown = [group.a.get(pair.a) for group in self.groups]
+            if pair not in self.tallies and any(x is None or x.size for x in shown):
+                return None
+        if self.faulty:
+            return Origin.FAULT
+        return Origin.NOISE if self.noisy else Origin.ZERO_SIGN
 
     def examine(self, k: int, findings: list[Explanation]) -> Explanation | None:
         """Return why one layer differs, beside what was found so far."""
@@ -139,10 +175,26 @@ class _Examiner:
             return None
         number = max(range(len(self.groups)), key=lambda n: self._count(pair, n))
         reason, seen = self._explain(pair, number)
+        is_noise = reason.cause is Cause.NOISE or self._is_sum_on_tie(pair, number, reason)
+        self.noisy, self.faulty = self.noisy or is_noise, self.faulty or not is_noise
         if reason.cause is Cause.NOISE and findings:
             # Noise after noise says nothing new, and beside a fault it does not matter.
             return None
         return explanation_of(pair.source, reason, seen)
+
+    def _is_sum_on_tie(self, pair: Pair, number: int, reason: Reason) -> bool:
+        """Return whether the rounding of the layer's own sums carries all values over ties."""
+        both, node = self._values(pair, number), self.a.producer(pair.a)
+        if reason.cause is not Cause.TIE or both is None or node is None:
+            return False
+        layer = self._cut(pair, self.groups[number], *both)
+        noise, x = noise_of(layer), self._operand(layer.a, node)
+        quant = known_quantizer(node)
+        if not noise or quant is None or x is None or x.shape != both[0].shape:
+            return False
+        ends = [quantize(np.asarray(x + side, x.dtype), quant) for side in (-noise, noise)]
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        return bool(np.all((both[1] >= low) & (both[1] <= high)))
 
     def _count(self, pair: Pair, number: int) -> int:
         both = self._values(pair, number)

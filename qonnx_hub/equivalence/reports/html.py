@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
+from qonnx_hub.equivalence.comparison.compare import TensorComparison
 from qonnx_hub.equivalence.reports.columns import (
     LAYER_COLUMNS,
     OUTPUT_COLUMNS,
@@ -16,6 +16,7 @@ from qonnx_hub.equivalence.reports.columns import (
     layer_cells,
     output_cells,
 )
+from qonnx_hub.equivalence.verdicts import Verdict
 
 if TYPE_CHECKING:
     from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 
 _COLOURS = {
     Verdict.PROVEN: "#0a7d3c",
+    Verdict.PROVEN_WITHIN: "#0a7d3c",
     Verdict.EQUAL: "#0a7d3c",
     Verdict.WITHIN: "#a86b00",
+    Verdict.UNDECIDED: "#7a3e9d",
+    Verdict.INCOMPLETE: "#7a3e9d",
     Verdict.DIFFERENT: "#b3261e",
 }
 _ACCUMULATED = "#5b7fb8"

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.equivalence.comparison.batched import Score
-from qonnx_hub.equivalence.comparison.compare import TensorComparison, Verdict
+from qonnx_hub.equivalence.comparison.compare import TensorComparison
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
 from qonnx_hub.equivalence.inputs.coverage import Coverage
 from qonnx_hub.equivalence.reports.html import render_page
 from qonnx_hub.equivalence.reports.text import render_text
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.io.atomic import write_text
 
 _PACKAGES = ("qonnx-hub", "numpy", "onnx", "onnx-ir", "onnxruntime")
@@ -82,12 +83,12 @@ class QuantizerRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Whether two models agree, with the numbers. True where they are equal or within bounds.
+    """Whether two models agree, with the numbers. True where the verdict holds.
 
     Attributes:
         a: The reference side.
         b: The other side.
-        verdict: The worst verdict of all outputs.
+        verdict: What all of it comes to.
         outputs: One comparison per output.
         samples: Length of the inputs' first axis.
         inputs: Where the inputs came from.
@@ -106,6 +107,7 @@ class CheckResult:
         quantizers: The reference's quantizers.
         seed: Seed of generated inputs.
         environment: Versions that the numbers were made with.
+        reason: What the verdict rests on, in one sentence.
     """
 
     a: str
@@ -128,10 +130,11 @@ class CheckResult:
     quantizers: tuple[QuantizerRow, ...] = ()
     seed: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
 
     def __bool__(self) -> bool:
         """Return whether the models agree."""
-        return self.verdict is not Verdict.DIFFERENT
+        return self.verdict.holds
 
     @property
     def cause(self) -> Cause | None:
@@ -180,7 +183,8 @@ class CheckResult:
         text = f"{self.verdict}: {differing} of {compared} output values differ"
         if differing:
             text += f", by {worst:.6g} at most"
-        return f"{text} ({self.samples} samples, {self.inputs})"
+        text += f" ({self.samples} samples, {self.inputs})"
+        return f"{text}; {self.reason}" if self.reason else text
 
 
 def describe_environment() -> dict[str, str]:

@@ -6,13 +6,13 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from qonnx_hub.equivalence.comparison.compare import Verdict
 from qonnx_hub.equivalence.reports.columns import (
     LAYER_COLUMNS,
     OUTPUT_COLUMNS,
     layer_cells,
     output_cells,
 )
+from qonnx_hub.equivalence.verdicts import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -25,8 +25,11 @@ _MOST_LAYERS = 12
 _MOST_NOTES = 12
 _STYLES = {
     Verdict.PROVEN: "bold green",
+    Verdict.PROVEN_WITHIN: "bold green",
     Verdict.EQUAL: "green",
     Verdict.WITHIN: "yellow",
+    Verdict.UNDECIDED: "magenta",
+    Verdict.INCOMPLETE: "magenta",
     Verdict.DIFFERENT: "red",
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import qonnx_hub as qh
-from qonnx_hub.equivalence.comparison.compare import Verdict
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor
 from qonnx_hub_adapters.hls4ml.traces import read_trace
 from qonnx_hub_ir.errors import SourceError, UsageError

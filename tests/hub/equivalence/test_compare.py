@@ -5,12 +5,12 @@ import pytest
 
 from qonnx_hub.equivalence.comparison.compare import (
     Tolerance,
-    Verdict,
     aligned,
     make_tolerance,
     summarize,
     tally,
 )
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_ir.errors import UsageError
 
 

@@ -1,0 +1,88 @@
+"""Why equal samples do not say that two models are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from qonnx_hub.equivalence.comparison.compare import Tally
+from qonnx_hub.equivalence.comparison.matching import Pair
+from qonnx_hub.equivalence.diagnosis.pieces import find_differing_pieces, front_of
+from qonnx_hub.equivalence.diagnosis.quantizer_causes import Explanation
+from qonnx_hub.equivalence.diagnosis.unobserved import find_unobserved
+from qonnx_hub.equivalence.inputs.batches import SampleBatch
+from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.runners.sides import Runner
+from qonnx_hub_ir.facts import facts_of
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What speaks against equality although no sample does.
+
+    Attributes:
+        words: Each reason, the weightiest first.
+        latent: Layers that compute something else from equal inputs.
+    """
+
+    words: tuple[str, ...] = ()
+    latent: tuple[Explanation, ...] = ()
+
+
+def find_doubts(
+    a: Runner,
+    b: Runner,
+    pairs: Sequence[Pair],
+    batch: SampleBatch,
+    certificate: Certificate | None,
+) -> Doubts:
+    """Return which layers differ that no sample showed to differ.
+
+    Args:
+        a: The reference side.
+        b: The other side.
+        pairs: All pairs, in the order of the reference.
+        batch: Any batch.
+        certificate: What a proof left; ``None`` where none was looked for.
+    """
+    refuted = None if certificate is None else refutation(certificate)
+    words = [] if refuted is None else [refuted]
+    latent = [*find_unobserved(a, b, pairs, batch)]
+    known = {one.layer for one in latent}
+    latent += (x for x in find_differing_pieces(a, b, pairs, batch) if x.layer not in known)
+    for one in latent:
+        ours, theirs = one.values or (0.0, 0.0)
+        read = "" if one.operand is None else f" of {one.operand!r}"
+        words.append(
+            f"layer '{one.layer}' differs given equal inputs ({one.cause}: {one.words}): it "
+            f"makes {ours!r}{read}, the other side {theirs!r}"
+        )
+    return Doubts(tuple(words), tuple(latent))
+
+
+def refutation(certificate: Certificate) -> str | None:
+    """Return where a proof saw the graphs part, in words; ``None`` where it did not."""
+    found = certificate.counterexample
+    if found is None:
+        return None
+    read = "" if found.input_value is None else f" of {found.input_value!r}"
+    return f"'{found.layer}' makes {found.value_a!r}{read}, the other side {found.value_b!r}"
+
+
+def unchanged_outputs(
+    a: Runner, pairs: Sequence[Pair], tallies: Mapping[Pair, Tally]
+) -> Iterator[str]:
+    """Give the outputs that depend on the inputs and were the same for all samples.
+
+    Of an output that picks places, such as ArgMax, the value in front of it counts.
+    """
+    by_name = {pair.a: tally for pair, tally in tallies.items()}
+    for pair in pairs:
+        seen = by_name.get(pair.a)
+        if seen is None or (a.model is not None and pair.a not in facts_of(a.model).dynamic):
+            continue
+        front = by_name.get(front_of(a, pair.a), seen)
+        if not seen.count:
+            yield f"output '{pair.a}' held no value on any of the samples"
+        elif seen.never_changed and front.never_changed:
+            yield f"output '{pair.a}' was the same for all samples"

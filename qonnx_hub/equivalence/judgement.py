@@ -1,0 +1,193 @@
+"""Values that differ: why they do, whether it is noise, and an input that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from qonnx_hub.equivalence.comparison.batched import (
+    BatchResult,
+    ComparisonSpec,
+    compare_all,
+)
+from qonnx_hub.equivalence.comparison.compare import Tally
+from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
+from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, Origin, diagnose
+from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_input
+from qonnx_hub.equivalence.inputs.batches import (
+    GivenInputs,
+    InputSource,
+    SampleBatch,
+    read_batches,
+)
+from qonnx_hub.equivalence.noise import (
+    ALLOWANCE,
+    LIVE_ALLOWANCE,
+    changed_parameters,
+    is_noise_of_live_model,
+)
+from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
+from qonnx_hub_ir import operators
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of the values that differ.
+
+    Attributes:
+        differing: Pairs out of bounds, in order.
+        wrong: Pairs of outputs among them.
+        diagnosis: Causes.
+        origin: What all differences come from, as far as it is known.
+        allowance: Why they are within bounds all the same; empty where they are not.
+        left_out: What cannot be compared.
+        failing: The smallest input that shows a difference of outputs.
+        notes: What stands in the way of any of these.
+    """
+
+    differing: tuple[Pair, ...] = ()
+    wrong: tuple[Pair, ...] = ()
+    diagnosis: Diagnosis = field(default_factory=Diagnosis)
+    origin: Origin | None = None
+    allowance: str = ""
+    left_out: tuple[str, ...] = ()
+    failing: FailingInput | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A comparison that was run: of which sides, of what, on which inputs.
+
+    Attributes:
+        a: The reference side.
+        b: The other side.
+        spec: What was compared.
+        source: The inputs.
+        options: How strictly.
+        found: What it gave.
+    """
+
+    a: Runner
+    b: Runner
+    spec: ComparisonSpec
+    source: InputSource
+    options: CheckOptions
+    found: BatchResult
+
+    def batch(self, index: int | None) -> SampleBatch:
+        """Return one batch of the inputs."""
+        batches = read_batches(self.source)
+        return next(batch for batch in batches if batch.index == (index or 0))
+
+
+def judge(run: Comparison) -> Judgement:
+    """Return why values differ, whether that is noise, and an input that shows it."""
+    tallies = run.found.tallies
+    differing = tuple(differing_pairs(run.spec.all_pairs, run.found))
+    if not differing:
+        return Judgement()
+    wrong = tuple(pair for pair in run.spec.pairs.outputs if pair in differing)
+    batch = run.batch(tallies[differing[0]].first_batch)
+    diagnosis, notes = _explain(run, differing[0], batch)
+    origin = diagnosis.origin
+    if wrong and origin is Origin.NOISE:
+        origin = _origin_of_largest(run, wrong, batch.index)
+    if origin is Origin.NOISE and not run.options.folded:
+        changed = changed_parameters(run.a.model, run.b.model)
+        notes += [f"no noise: {words}" for words in changed]
+        origin = Origin.FAULT if changed else origin
+    allowance = _allowance(run, wrong, origin)
+    left_out = _undecidable(run, wrong) if origin is Origin.ZERO_SIGN else ()
+    failing = None
+    if wrong and not allowance and not left_out and run.a.input_names is not None:
+        first = run.batch(tallies[wrong[0]].first_batch)
+        failing = find_failing_input(run.a, run.b, wrong[0], first)
+    return Judgement(
+        differing, wrong, diagnosis, origin, allowance, left_out, failing, tuple(notes)
+    )
+
+
+def differing_pairs(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
+    """Return the pairs that are out of bounds."""
+    return [p for p in pairs if p in found.tallies and found.tallies[p].beyond]
+
+
+def _allowance(run: Comparison, wrong: Sequence[Pair], origin: Origin | None) -> str:
+    """Return why differences are within bounds; empty where they are not."""
+    if run.options.strict:
+        return ""
+    if origin is Origin.NOISE:
+        return ALLOWANCE + (f"; {run.options.folded}" if run.options.folded else "")
+    if not wrong or origin is not None:
+        return ""
+    outputs = replace(run.spec, pairs=replace(run.spec.pairs, layers=()))
+    is_noise = is_noise_of_live_model(run.a, run.b, outputs, run.source)
+    return LIVE_ALLOWANCE if is_noise else ""
+
+
+def _origin_of_largest(run: Comparison, wrong: Sequence[Pair], known: int) -> Origin | None:
+    """Return what the largest difference comes from: smaller ones do not speak for it."""
+    tallies = run.found.tallies
+    largest = max(wrong, key=lambda pair: _size(tallies[pair]))
+    seen = tallies[largest].worst
+    if seen is None or seen.batch == known:
+        return Origin.NOISE
+    diagnosis, _ = _explain(run, largest, run.batch(seen.batch))
+    return diagnosis.origin
+
+
+def _size(found: Tally) -> float:
+    return 0.0 if found.worst is None else found.worst.size
+
+
+def _undecidable(run: Comparison, wrong: Sequence[Pair]) -> tuple[str, ...]:
+    """Return the outputs that differ only since zeros of another sign were passed on."""
+    graphs = [side.model.graph for side in (run.a, run.b) if side.model is not None]
+    telling = (n for graph in graphs for n in graph if operators.tells_zeros_apart(n))
+    names = ", ".join(dict.fromkeys(f"{n.op_type} '{n.name}'" for n in telling))
+    return tuple(
+        f"output '{pair.a}' where the sign of a zero decides ({names}): quantizers of the two "
+        "forms make zeros of another sign, which count as equal"
+        for pair in (wrong if names else ())
+    )
+
+
+def _explain(
+    run: Comparison, failing: Pair, batch: SampleBatch
+) -> tuple[Diagnosis, list[str]]:
+    """Return causes of the differences in a batch, and what stands in the way of them."""
+    a, pairs = run.a, run.spec.all_pairs
+    if a.model is None:
+        return Diagnosis(), ["the cause is not looked for: the reference has no graph"]
+    notes: list[str] = []
+    stands_in = a.input_names is None or not a.inner_names()
+    if stands_in:
+        # The executor stands in for a side that shows its outputs only.
+        stand_in = ExecutorRunner(a.model, f"the IR of {a.label}")
+        names = list(dict.fromkeys(p.a for p in run.spec.pairs.outputs))
+        own, theirs = a.answer(batch, names), stand_in.answer(batch, names)
+        if not all(np.array_equal(own[name], theirs[name]) for name in names):
+            return Diagnosis(), [
+                f"{a.label} differs from its own IR on the executor: the difference is not in "
+                f"{run.b.label} alone; check the IR against it first"
+            ]
+        notes = [f"layers are those of the IR of {a.label}, whose outputs equal its own"]
+        a = stand_in
+    if stands_in or run.options.level == "output":
+        matched = match_tensors(a, run.b, layers=True, mapping=run.options.mapping)
+        outputs = run.spec.pairs.outputs
+        named = {(pair.a, pair.b) for pair in outputs}
+        layers = tuple(p for p in matched.layers if (p.a, p.b) not in named)
+        inner = replace(run.spec, pairs=replace(matched, outputs=outputs, layers=layers))
+        feeds = GivenInputs(batch.feeds, batch.samples)
+        again = compare_all(a, run.b, inner, feeds, CheckOptions())
+        pairs = inner.all_pairs
+        differing = differing_pairs(pairs, again)
+        if not differing:
+            return Diagnosis(), notes
+        failing = differing[0]
+    return diagnose(a, run.b, pairs, pairs.index(failing), batch), notes

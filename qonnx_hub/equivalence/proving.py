@@ -1,0 +1,43 @@
+"""The proof that comes before the samples: of which graphs, for how long, and what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from onnx_ir import Model
+
+from qonnx_hub.equivalence.comparison.matching import Pair
+from qonnx_hub.equivalence.graph_slices import with_outputs
+from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.proof.prove import prove_models
+from qonnx_hub.equivalence.runners.sides import Runner
+from qonnx_hub_ir.errors import HubError
+
+
+def look_for_proof(
+    a: Runner, b: Runner, outputs: Sequence[Pair], seconds: float
+) -> Certificate | None:
+    """Return what could be proven of two sides' graphs.
+
+    Args:
+        a: The reference side.
+        b: The other side.
+        outputs: The outputs that are compared.
+        seconds: How long it may take; 0 looks for no proof.
+
+    Returns:
+        ``None`` where there is nothing to prove: a side without a graph, no time, or operators
+        that no proof knows.
+    """
+    if a.model is None or b.model is None or not outputs or seconds <= 0:
+        return None
+    one = _with_outputs(a.model, a.output_names, [pair.a for pair in outputs])
+    other = _with_outputs(b.model, b.output_names, [pair.b for pair in outputs])
+    try:
+        return prove_models(one, other)
+    except HubError:
+        return None
+
+
+def _with_outputs(model: Model, own: Collection[str], wanted: Sequence[str]) -> Model:
+    return model if list(own) == list(wanted) else with_outputs(model, wanted)
