@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub.equivalence.comparison.compare import aligned, differs
+from qonnx_hub.equivalence.comparison.compare import aligned, differs, distances
 from qonnx_hub.equivalence.comparison.matching import Pair, answer_pair
 from qonnx_hub.equivalence.graph_slices import cut_at, elements_per_sample, slice_feeds
 from qonnx_hub.equivalence.inputs.batches import SampleBatch, file_batch, take_samples
@@ -178,9 +178,12 @@ def _failing_first(
     x, y = answer_pair(a, b, pair, batch)
     if y is None or x.ndim == 0 or len(x) != batch.samples:
         return list(range(count))
-    rows = np.any(differs(x, y).reshape(len(x), -1), axis=1)
-    groups = np.any(np.reshape(rows[: count * unit], (count, unit)), axis=1)
-    failing, others = np.flatnonzero(groups).tolist(), np.flatnonzero(~groups).tolist()
+    apart = np.where(differs(x, y), distances(x, y), 0.0)
+    size = apart.reshape(len(x), -1).max(axis=1, initial=0.0)[: count * unit]
+    groups = size.reshape(count, unit).max(axis=1)
+    failing, others = np.flatnonzero(groups).tolist(), np.flatnonzero(groups == 0).tolist()
+    # What explains the largest difference has to be seen, whatever else is.
+    failing.sort(key=lambda group: group != int(groups.argmax()))
     room = _MOST_ROWS - 4
     return [*failing[:room], *others[:4], *failing[room:], *others[4:]]
 

@@ -118,7 +118,8 @@ def noise_of(layer: CutLayer) -> float:
     """Return how far apart two orders of float32 arithmetic may bring the layer's answer.
 
     The sum of magnitudes of ``sum(x * w)`` is taken as the largest ``|x|`` times the largest
-    sum of ``|w|``; see :mod:`qonnx_hub_ir.analysis.float_error` for the rest.
+    sum of ``|w|``; see :mod:`qonnx_hub_ir.analysis.float_error` for the rest. Noise that
+    reaches an inner quantizer ends there: a code that it flips is more than noise.
     """
     names = [str(n.outputs[0].name) for n in layer.a.nodes if n.outputs[0].name]
     wanted = [name for name in names if name in layer.a.graph.values]
@@ -126,7 +127,10 @@ def noise_of(layer: CutLayer) -> float:
     values = {**layer.a.feeds, **made, **layer.a.known}
     noise = 0.0
     for node in layer.a.nodes:
-        if not dialect.is_quantizer(node) and _computes(node):
+        if dialect.is_quantizer(node):
+            is_last = node.outputs[0].name == layer.a.name
+            noise = noise if is_last else 0.0
+        elif _computes(node):
             noise = _noise_after(node, noise, layer, values)
     return noise
 
