@@ -15,7 +15,7 @@ from qonnx_hub.equivalence.comparison.batched import (
 from qonnx_hub.equivalence.comparison.compare import Tally, TensorComparison, summarize
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs, match_tensors
 from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, Origin
-from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unchanged_outputs
+from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unreached
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
     GENERATED,
@@ -25,6 +25,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     file_batch,
     run_length,
 )
+from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.certificate import Certificate
@@ -53,13 +54,13 @@ class Known:
         pairs: What is compared with what.
         certificate: What was proven; ``None`` where nothing was looked for.
         given: Whether the inputs are the user's own.
-        uncovered: What the inputs did not reach, in words.
+        coverage: What generated inputs reach; ``None`` where nobody measured it.
     """
 
     pairs: Pairs
     certificate: Certificate | None = None
     given: bool = False
-    uncovered: tuple[str, ...] = ()
+    coverage: InputCoverage | None = None
 
     @property
     def is_proven(self) -> bool:
@@ -192,6 +193,7 @@ def check_sides(
         score=found.score,
         certificate=None if certificate is None else certificate.to_dict(),
         quantizers=list_quantizers(a.model),
+        coverage=() if known.coverage is None else known.coverage.quantizers,
         environment=describe_environment(),
     )
 
@@ -216,8 +218,7 @@ def _doubts(run: Comparison, judged: Judgement, known: Known) -> Doubts:
     if judged.differing and judged.origin is not Origin.NOISE:
         words.append(f"inner values differ, first of all '{judged.differing[0].source}'")
     if not known.given:
-        words += unchanged_outputs(run.a, run.spec.pairs.outputs, run.found.tallies)
-        words += known.uncovered
+        words += unreached(run.spec.pairs.outputs, run.found.tallies, known.coverage)
     return Doubts(tuple(words), found.latent)
 
 
@@ -272,7 +273,11 @@ def _backing(source: InputSource, known: Known) -> str:
         return "the graphs are proven equal, the sides as they run are sampled"
     if known.given:
         return f"equal on the {source.samples} inputs given"
-    return "sampled: outputs, inner values and layers by themselves agree"
+    words = "sampled: outputs, inner values and layers by themselves agree"
+    if known.coverage is None or not known.coverage.reachable:
+        return words
+    reached, reachable = known.coverage.reached, known.coverage.reachable
+    return f"{words}; {reached} of {reachable} thresholds that can be reached were crossed"
 
 
 def _layer_rows(

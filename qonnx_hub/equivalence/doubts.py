@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from qonnx_hub.equivalence.comparison.compare import Tally
 from qonnx_hub.equivalence.comparison.matching import Pair
-from qonnx_hub.equivalence.diagnosis.pieces import find_differing_pieces, front_of
+from qonnx_hub.equivalence.diagnosis.pieces import find_differing_pieces
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Explanation
 from qonnx_hub.equivalence.diagnosis.unobserved import find_unobserved
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
+from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.proof.certificate import Certificate
 from qonnx_hub.equivalence.runners.sides import Runner
-from qonnx_hub_ir.facts import facts_of
+
+COVERAGE_FLOOR = 0.5
+"""Share of the thresholds that can be reached which samples have to cross to say anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +72,20 @@ def refutation(certificate: Certificate) -> str | None:
     return f"'{found.layer}' makes {found.value_a!r}{read}, the other side {found.value_b!r}"
 
 
-def unchanged_outputs(
-    a: Runner, pairs: Sequence[Pair], tallies: Mapping[Pair, Tally]
+def unreached(
+    outputs: Sequence[Pair], tallies: Mapping[Pair, Tally], coverage: InputCoverage | None
 ) -> Iterator[str]:
-    """Give the outputs that depend on the inputs and were the same for all samples.
-
-    Of an output that picks places, such as ArgMax, the value in front of it counts.
-    """
-    by_name = {pair.a: tally for pair, tally in tallies.items()}
-    for pair in pairs:
-        seen = by_name.get(pair.a)
-        if seen is None or (a.model is not None and pair.a not in facts_of(a.model).dynamic):
-            continue
-        front = by_name.get(front_of(a, pair.a), seen)
-        if not seen.count:
-            yield f"output '{pair.a}' held no value on any of the samples"
-        elif seen.never_changed and front.never_changed:
-            yield f"output '{pair.a}' was the same for all samples"
+    """Give what generated samples did not bring about, without which they say too little."""
+    empty = (pair.a for pair in outputs if pair in tallies and not tallies[pair].count)
+    yield from (f"output '{name}' held no value on any of the samples" for name in empty)
+    if coverage is None or not coverage.measured:
+        return
+    compared = {pair.a for pair in outputs}
+    for name in coverage.unchanged:
+        if name in compared:
+            yield f"output '{name}' was the same for all samples"
+    if coverage.share < COVERAGE_FLOOR:
+        yield (
+            f"only {coverage.reached} of {coverage.reachable} thresholds that can be reached "
+            f"were crossed, fewer than {COVERAGE_FLOOR:.0%}"
+        )

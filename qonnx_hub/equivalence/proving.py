@@ -34,7 +34,7 @@ def look_for_proof(
     one = _with_outputs(a.model, a.output_names, [pair.a for pair in outputs])
     other = _with_outputs(b.model, b.output_names, [pair.b for pair in outputs])
     try:
-        return prove_models(one, other)
+        return prove_models(one, other, seconds=seconds)
     except HubError:
         return None
 

@@ -130,7 +130,6 @@ class Tally:
         histogram: Whole steps of difference -> elements; from 8 on in powers of two.
         first_batch: Index of the first batch with an element out of bounds.
         worst: The largest difference; ``None`` where nothing differs.
-        row: First sample of the reference; ``None`` once another sample was another.
     """
 
     shape: tuple[int, ...]
@@ -143,7 +142,6 @@ class Tally:
     histogram: Mapping[int, int]
     first_batch: int | None
     worst: Worst | None
-    row: Array | None = field(default=None, compare=False)
 
     def __add__(self, later: Tally) -> Tally:
         """Return the tally of both runs; ``later`` comes behind this one."""
@@ -157,14 +155,6 @@ class Tally:
             shape = (shape[0] + later.shape[0], *shape[1:])
         if worst is None or (later.worst is not None and later.worst.size > worst.size):
             worst = later.worst
-        row = self.row
-        if (
-            row is None
-            or later.row is None
-            or row.shape != later.row.shape
-            or differs(row, later.row).any()
-        ):
-            row = None
         return Tally(
             shape=shape,
             count=self.count + later.count,
@@ -176,13 +166,7 @@ class Tally:
             histogram=histogram,
             first_batch=first,
             worst=worst,
-            row=row,
         )
-
-    @property
-    def never_changed(self) -> bool:
-        """Whether the reference gave several samples, all of them the same."""
-        return self.row is not None and bool(self.shape) and self.shape[0] > 1
 
 
 def tally(
@@ -210,8 +194,8 @@ def tally(
     if a.size == 0 or (a.dtype == b.dtype and np.array_equal(a, b)):
         histogram = {} if step is None or a.size == 0 else {0: int(a.size)}
         zero = None if step is None or a.size == 0 else 0.0
-        peak, row = largest_magnitude(a), _only_row(a)
-        return Tally(a.shape, a.size, 0, 0, peak, 0.0, zero, histogram, None, None, row)
+        peak = largest_magnitude(a)
+        return Tally(a.shape, a.size, 0, 0, peak, 0.0, zero, histogram, None, None)
     equal, difference, reference = _differences(a, b)
     with np.errstate(all="ignore"):
         bound = tolerance.atol + tolerance.rtol * np.abs(reference)
@@ -238,7 +222,6 @@ def tally(
         histogram=histogram,
         first_batch=batch if beyond else None,
         worst=_worst(a, b, difference, batch, start) if differing else None,
-        row=_only_row(a),
     )
 
 
@@ -247,23 +230,6 @@ def tally_of_shapes(shape: tuple[int, ...], batch: int) -> Tally:
     count = max(int(np.prod(shape, dtype=np.int64)), 1)
     worst = Worst(np.inf, batch, (), None)
     return Tally(shape, count, count, count, 0.0, np.inf, None, {}, batch, worst)
-
-
-def _only_row(a: Array) -> Array | None:
-    """Return the first sample where all are the same, ``None`` where they are not."""
-    if a.ndim == 0 or len(a) == 0:
-        return a
-    # Of most values the second sample tells already.
-    if differs(a[-1], a[0]).any() or differs(a, a[:1]).any():
-        return None
-    return np.array(a[0])
-
-
-def _common(a: Array | None, b: Array | None) -> Array | None:
-    """Return what two samples are, ``None`` where they are not the same."""
-    if a is None or b is None or a.shape != b.shape or differs(a, b).any():
-        return None
-    return a
 
 
 def differs(a: Array, b: Array) -> Array:

@@ -36,7 +36,6 @@ from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import operators
-from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.semantics import quantize
 
@@ -161,14 +160,3 @@ def _explained(
     if float(np.max(distances(ours, theirs))) <= noise_of(layer):
         return None
     return explanation_of(pair.source, explain_layer(layer), Seen(ours, ours, theirs))
-
-
-def front_of(model_side: Runner, name: str) -> str:
-    """Return the value in front of an output that picks places: ArgMax, TopK."""
-    if model_side.model is None:
-        return name
-    value = facts_of(model_side.model).values.get(name)
-    node = None if value is None else value.producer()
-    if node is None or node.op_type not in {"ArgMax", "ArgMin", "TopK"}:
-        return name
-    return name if node.inputs[0] is None else str(node.inputs[0].name)
