@@ -108,6 +108,7 @@ def command(
     """
     if weights in STORED and not Path(weights).exists():
         stored_weights, weights = weights, None
+    from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.conversion.convert import convert_source
     from qonnx_hub.conversion.options import ConvertOptions
     from qonnx_hub_adapters.protocol import import_options
@@ -136,6 +137,8 @@ def command(
     report = convert_source(sources[0], output, sources[0], options)
     _show(report, console(json))
     write_json(report.to_dict(), json)
+    if report.verdict is not None and not report:
+        raise typer.Exit(DIFFERENT)
 
 
 def _convert_many(
@@ -172,15 +175,15 @@ def _show(report: ConversionReport, out: Console) -> None:
     for note in report.notes:
         out.print(f"note: {note}")
     if report.own is not None:
-        out.print(f"the source:  {report.own.summary()}")
-    if report.check is None:
-        out.print("not checked")
-    else:
+        out.print(f"the source:  {report.own.sides()}: {report.own.summary()}")
+    if report.check is not None:
         agree = report.check.first_divergence is None
-        out.print(f"executor:    {report.check.summary()}")
+        out.print(f"executor:    {report.check.sides()}: {report.check.summary()}")
         out.print(
             f"             {report.check.layers} inner values compared"
             f"{', none differs' if agree and report.check.layers else ''}"
         )
-    if report.ort is not None:
-        out.print(f"onnxruntime: {report.ort.summary()}")
+    for result in (report.ort, report.ort_executor):
+        if result is not None:
+            out.print(f"onnxruntime: {result.sides()}: {result.summary()}")
+    out.print(report.conclusion())

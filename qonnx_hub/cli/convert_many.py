@@ -106,7 +106,7 @@ def _targets(sources: Sequence[str], folder: str, to: str) -> list[Path]:
 
 
 def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
-    from qonnx_hub.cli.errors import exit_code, message_of
+    from qonnx_hub.cli.errors import DIFFERENT, exit_code, message_of
     from qonnx_hub.conversion.convert import convert_source
 
     try:
@@ -114,9 +114,9 @@ def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
     except Exception as error:  # the border of one model: the others go on
         why = message_of(error).removeprefix("qonnx-hub: ")
         return _failed(source, target, why, exit_code(error))
-    checked = "not checked" if report.check is None else report.check.summary()
-    line = f"{report.summary()}; {checked}"
-    return Outcome(source, str(target), 0, line, report=report.to_dict())
+    code = 0 if report.verdict is None or report else DIFFERENT
+    line = f"{report.summary()}; {report.conclusion()}"
+    return Outcome(source, str(target), code, line, report=report.to_dict())
 
 
 def _failed(source: str, target: Path, why: str, code: int) -> Outcome:

@@ -57,6 +57,7 @@ def command(
         missing = "MODEL" if source is None else "--pass"
         raise typer.BadParameter(f"{missing} is needed; --list shows the passes")
     from qonnx_hub import api
+    from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
     options = TransformOptions(to=to, opset=opset, check=check, samples=samples, seed=seed)
@@ -72,7 +73,10 @@ def command(
         out.print(f"executor: {report.check.summary()}")
     if report.path is not None:
         out.print(f"{report.source} -> {report.path}: {report.format}")
+    out.print(report.conclusion())
     write_json(report.to_dict(), json)
+    if report.check is not None and not report.check and not report.intended:
+        raise typer.Exit(DIFFERENT)
 
 
 def _step_words(step: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx_ir import Model
 
+from qonnx_hub.conversion.onnxruntime_check import OrtAnswers, check_on_onnxruntime
 from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.conversion.validation import check_artifact, check_source, feeds_for_check
@@ -49,12 +50,12 @@ def convert_source(
     exporter = registry.find_exporter(options.to)
     artifact = _export(model, exporter, options)
     notes.extend(artifact.notes)
-    result, ort_result, message = None, None, None
+    result, ort, message = None, OrtAnswers(), None
     if feeds is not None:
         compared = in_one_message(artifact.compared or artifact.model)
-        result, ort_result = check_artifact(
-            model, artifact, compared, feeds, label, options.to
-        )
+        result = check_artifact(model, artifact, compared, feeds, label, options.to)
+        ort = check_on_onnxruntime(source, model, artifact, compared, feeds)
+        notes.extend(ort.notes)
         message = compared if artifact.compared is None else None
     if path is not None:
         beside = has_external_data(model)
@@ -67,7 +68,8 @@ def convert_source(
         quantizers=artifact.quantizers,
         notes=tuple(notes),
         check=result,
-        ort=ort_result,
+        ort=ort.first,
+        ort_executor=ort.executor,
         own=own_result,
         model=artifact.model,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
+from qonnx_hub.equivalence.verdicts import ORDER, Verdict
 from qonnx_hub_adapters.protocol import QuantizerRecord
 
 
@@ -24,7 +25,10 @@ class ConversionReport:
         quantizers: What became of each quantizer.
         notes: Sentences that a user should read.
         check: The file against the source, on the executor; ``None`` where not checked.
-        ort: The file on onnxruntime against the source; ``None`` where not run.
+        ort: The file on onnxruntime against the source there, or on the executor where
+            onnxruntime does not load the source; ``None`` where not run.
+        ort_executor: The file on onnxruntime against the source on the executor, where ``ort``
+            is not that; ``None`` otherwise.
         own: What was read against the live model's own answer; ``None`` for files.
         model: The converted model.
     """
@@ -38,11 +42,29 @@ class ConversionReport:
     check: CheckResult | None = None
     ort: CheckResult | None = None
     own: CheckResult | None = None
+    ort_executor: CheckResult | None = None
     model: Model | None = field(default=None, compare=False, repr=False)
 
     def __bool__(self) -> bool:
         """Return whether the file was shown to compute what the source computes."""
-        return bool(self.check)
+        return self.verdict is not None and self.verdict.holds
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The worse of what was read and what was written; ``None`` where not checked."""
+        deciding = self.deciding
+        return None if deciding is None else deciding.verdict
+
+    @property
+    def deciding(self) -> CheckResult | None:
+        """The check that the verdict is of; ``None`` where not checked."""
+        found = [result for result in (self.check, self.own) if result is not None]
+        return max(found, key=lambda result: ORDER.index(result.verdict), default=None)
+
+    def conclusion(self) -> str:
+        """Return the verdict and what it rests on, in one line; no verdict if not checked."""
+        found = self.deciding
+        return "not checked" if found is None else f"{found.verdict}: {found.reason}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data, fit for JSON."""
@@ -57,6 +79,8 @@ class ConversionReport:
                 "check": self.check,
                 "source_itself": self.own,
                 "onnxruntime": self.ort,
+                "onnxruntime_executor": self.ort_executor,
+                "verdict": self.verdict,
             }
         )
         return data

@@ -19,13 +19,18 @@ from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unreac
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
     GENERATED,
+    ChainedInputs,
     GivenInputs,
     InputSource,
+    OneRun,
     SampleBatch,
     file_batch,
     run_length,
+    shares_first_axis,
 )
+from qonnx_hub.equivalence.inputs.boundary import search_boundaries
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
+from qonnx_hub.equivalence.inputs.reach import measure_coverage
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.certificate import Certificate
@@ -71,13 +76,27 @@ class Known:
 def check_runners(
     a: Runner, b: Runner, feeds: Mapping[str, Array], options: CheckOptions
 ) -> CheckResult:
-    """Return how ``b`` compares to ``a`` on generated inputs; see :func:`check_sides`."""
+    """Return how ``b`` compares to ``a`` on generated inputs; see :func:`check_sides`.
+
+    Where a proof is looked for and leaves something, the inputs are steered further.
+    """
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(a.model or b.model, unit)
-    pairs = match_sides(a, b, options)
-    certificate = look_for_proof(a, b, pairs.outputs, options.proof_seconds)
-    source = GivenInputs(feeds, length, GENERATED)
-    return check_sides(a, b, source, options, Known(pairs, certificate))
+    known = Known(match_sides(a, b, options))
+    if options.proof_seconds:
+        proof = look_for_proof(a, b, known.pairs.outputs, options.proof_seconds)
+        known = replace(known, certificate=proof)
+    apart = shares_first_axis(feeds)
+    source: InputSource = OneRun(feeds, GENERATED)
+    if apart:
+        source = GivenInputs(feeds, length, GENERATED)
+    if options.proof_seconds and not known.is_proven and a.model is not None:
+        beside, _ = search_boundaries(a.model, feeds, options.seed)
+        if beside is not None and apart:
+            further = GivenInputs(beside, length, "thresholds of inner quantizers")
+            source = ChainedInputs((source, further))
+        known = replace(known, coverage=measure_coverage(a.model, source))
+    return check_sides(a, b, source, options, known)
 
 
 def match_sides(a: Runner, b: Runner, options: CheckOptions) -> Pairs:
@@ -207,7 +226,7 @@ def _doubts(run: Comparison, judged: Judgement, known: Known) -> Doubts:
     if known.is_proven or judged.wrong:
         return Doubts()
     found = Doubts()
-    if not judged.differing:
+    if not judged.differing and run.a.model is not run.b.model:
         outputs = run.spec.pairs.outputs
         named = {(pair.a, pair.b) for pair in outputs}
         every = match_tensors(run.a, run.b, layers=True, mapping=run.options.mapping).layers
@@ -261,6 +280,8 @@ def _without_numbers(pairs: Pairs, found: BatchResult) -> tuple[str, ...]:
 
 
 def _tolerance_words(options: CheckOptions) -> str:
+    if options.allowance:
+        return options.allowance
     own = options.tolerance
     numbers = {"atol": own.atol, "rtol": own.rtol, "lsb": own.lsb}
     given = [f"{name} {value:g}" for name, value in numbers.items() if value]

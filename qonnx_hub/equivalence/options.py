@@ -46,6 +46,7 @@ class CheckOptions:
         ignore_outputs: Outputs of either side that need no counterpart, and are not compared.
         proof_seconds: How long a proof may be looked for before samples are run; 0 looks for
             none.
+        allowance: Why the tolerance is what it is, where no user gave it.
         folded: Why parameters need not be the same on both sides, where a change that rounds
             was made on purpose; empty where none was.
     """
@@ -69,4 +70,5 @@ class CheckOptions:
     strict: bool = False
     ignore_outputs: tuple[str, ...] = ()
     proof_seconds: float = PROOF_SECONDS
+    allowance: str = ""
     folded: str = ""

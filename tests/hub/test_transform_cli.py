@@ -56,7 +56,7 @@ def test_passes_run_in_order_and_the_result_is_written(source: Path, tmp_path: P
     lines = out.splitlines()
     assert lines[0] == "remove_identity: -1 Mul"
     assert lines[1] == "extract_scale: +1 Div, +1 Mul, +3 constants"
-    assert lines[2].startswith("executor: EQUAL: 0 of ")
+    assert lines[2].startswith("executor: PROVEN: 0 of ")
     assert lines[3] == f"{source} -> {target}: qonnx"
     assert qh.check(source, target).verdict == "EQUAL"
 
@@ -116,7 +116,7 @@ def test_the_report_is_data(source: Path, tmp_path: Path) -> None:
     run(source, "-p", "remove_identity", "--json", report)
     data = json.loads(report.read_text())
     assert data["steps"][0]["removed"] == ["times"]
-    assert data["check"]["verdict"] == "EQUAL"
+    assert data["check"]["verdict"] == "PROVEN"
     out, _ = run(source, "-p", "remove_identity", "--no-check", "--json", "-")
     assert json.loads(out)["check"] is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -166,7 +167,7 @@ def gather_first_group(
 def _batch_of(a: Runner, b: Runner) -> tuple[int, bool]:
     """Return the samples that both sides run at once, and whether that number is free."""
     models = [model for model in (a.model, b.model) if model is not None]
-    unit = max(map(file_batch, models), default=1)
+    unit = math.lcm(*map(file_batch, models))
     return unit, all(fixed_batch(model) is None for model in models)
 
 

@@ -168,6 +168,38 @@ class GivenInputs:
         return {name: np.ascontiguousarray(a) if a.ndim else a for name, a in part.items()}
 
 
+def shares_first_axis(feeds: Feeds) -> bool:
+    """Return whether the first axes of all inputs are as long, and so may be of samples."""
+    return len({len(x) for x in feeds.values() if x.ndim}) < 2
+
+
+@dataclass(frozen=True, slots=True)
+class OneRun:
+    """Inputs whose first axes are not all of samples: they are run at once, as they are.
+
+    Attributes:
+        arrays: Input name -> array.
+        description: Where they come from.
+    """
+
+    arrays: Feeds
+    description: str = "given"
+
+    @property
+    def samples(self) -> int:
+        """One: the run."""
+        return 1
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return 1
+
+    def feeds(self, index: int) -> Feeds:
+        """Return all inputs."""
+        return self.arrays
+
+
 def _require_numbers(name: str, array: Array) -> None:
     if array.dtype.kind == "O":
         raise UsageError(f"input '{name}' holds objects, not numbers")

@@ -175,6 +175,10 @@ class CheckResult:
         """Return the result as text tables, without colours."""
         return render_text(self, width)
 
+    def sides(self) -> str:
+        """Return what ran on either side."""
+        return f"{self.a} against {self.b}"
+
     def summary(self) -> str:
         """Return the result in one line."""
         compared = sum(output.count for output in self.outputs)
