@@ -12,7 +12,7 @@ import onnx
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.check import check_runners
-from qonnx_hub.equivalence.noise import summation_noise
+from qonnx_hub.equivalence.noise import noise_of_outputs
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (
@@ -81,7 +81,7 @@ def check_on_onnxruntime(
             raise
         return OrtAnswers(notes=(f"not run on onnxruntime: {reason}",))
     own = ExecutorRunner(model, "the source on the executor")
-    noise = summation_noise(own.outputs(feeds).values())
+    noise = noise_of_outputs(own, feeds)
     options = CheckOptions(
         noise, level="output", proof_seconds=0, allowance="another order of float32 sums"
     )

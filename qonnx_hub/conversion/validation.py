@@ -17,7 +17,7 @@ from qonnx_hub.equivalence.noise import (
     FLIPPED_SHARE,
     is_share_of_ties,
     live_batches,
-    summation_noise,
+    noise_of_outputs,
 )
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
@@ -179,7 +179,7 @@ def _within(result: CheckResult, reason: str) -> CheckResult:
 
 
 def _differs_by_ties(a: ExecutorRunner, b: ExecutorRunner, feeds: Feeds) -> bool:
-    noise = summation_noise(a.outputs(feeds).values())
+    noise = noise_of_outputs(a, feeds)
     again = check_runners(a, b, feeds, CheckOptions(noise, level="output", proof_seconds=0))
     return is_share_of_ties(
         sum(output.beyond for output in again.outputs),

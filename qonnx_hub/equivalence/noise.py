@@ -14,10 +14,17 @@ from onnx_ir import Model
 
 from qonnx_hub.equivalence.comparison.batched import BatchResult, ComparisonSpec, compare_all
 from qonnx_hub.equivalence.comparison.compare import Tolerance
-from qonnx_hub.equivalence.inputs.batches import InputSource, cut_feeds, read_batches
+from qonnx_hub.equivalence.inputs.batches import (
+    InputSource,
+    cut_feeds,
+    file_batch,
+    read_batches,
+    run_length,
+    shares_first_axis,
+)
 from qonnx_hub.equivalence.layerwise import differs_by_ties_only
 from qonnx_hub.equivalence.options import CheckOptions
-from qonnx_hub.equivalence.runners.sides import Runner, SourceRunner
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner, SourceRunner
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.analysis.float_error import REORDERED, reordering_error
 from qonnx_hub_ir.facts import fixed_batch
@@ -38,6 +45,15 @@ ALLOWANCE = (
 
 LIVE_ALLOWANCE = "another order of float32 sums explains it, compared with the live model"
 """The same of a side that shows no layers."""
+
+
+def noise_of_outputs(side: ExecutorRunner, feeds: Feeds) -> Tolerance:
+    """Return :func:`summation_noise` of what a side answers to inputs."""
+    parts: Iterable[Feeds] = [feeds]
+    if shares_first_axis(feeds):
+        # Run by run: outputs of some models cannot be put together.
+        parts = cut_feeds(feeds, run_length(side.model, file_batch(side.model)))
+    return summation_noise([x for part in parts for x in side.outputs(part).values()])
 
 
 def summation_noise(outputs: Iterable[Array]) -> Tolerance:

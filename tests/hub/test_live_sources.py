@@ -96,13 +96,12 @@ def test_a_model_that_is_read_wrong_is_refused_with_its_first_layer():
     assert qh.load(wrong, args=(X,), verify=False) is not None
 
 
-def test_inputs_that_are_not_all_samples_are_not_made_up():
+def test_inputs_whose_first_axes_are_not_all_samples_are_run_at_once():
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "product")]
     model = model_of(nodes, {"x": (2, 3), "w": (3, 4)}, ["y"])
     report = qh.convert(model)
-    words = "not checked: the first axes of the inputs (2, 3) are not all samples"
-    assert report.notes[0] == words
-    assert report.check is None
+    assert (report.verdict, report.check.samples) == ("PROVEN", 1)
+    assert report.check.outputs[0].shape == (2, 4)
 
 
 def test_a_live_model_is_checked_with_its_sample():

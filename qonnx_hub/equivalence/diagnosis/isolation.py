@@ -12,7 +12,12 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.equivalence.comparison.compare import aligned, differs, distances
 from qonnx_hub.equivalence.comparison.matching import Pair, answer_pair
 from qonnx_hub.equivalence.graph_slices import cut_at, elements_per_sample, slice_feeds
-from qonnx_hub.equivalence.inputs.batches import SampleBatch, file_batch, take_samples
+from qonnx_hub.equivalence.inputs.batches import (
+    SampleBatch,
+    file_batch,
+    shares_first_axis,
+    take_samples,
+)
 from qonnx_hub.equivalence.runners.sides import Runner, for_side
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
@@ -144,7 +149,8 @@ def gather_groups(
     """
     unit, is_open = _batch_of(a, b)
     order = _failing_first(a, b, failing, batch, unit)
-    if a.input_names is None or b.input_names is None:
+    is_record = a.input_names is None or b.input_names is None
+    if is_record or not shares_first_axis(batch.feeds):
         return [_make_group(a, b, pairs, batch)]
     chosen = [sorted(order[:_MOST_ROWS])]
     if not is_open:
@@ -160,7 +166,9 @@ def gather_first_group(
     rows, is_open = _batch_of(a, b)
     if is_open and a.model is not None:
         rows = int(np.clip(_FEW_ELEMENTS // elements_per_sample(a.model), 4, 64))
-    part = take_samples(batch.feeds, slice(min(rows, batch.samples)))
+    part = batch.feeds
+    if shares_first_axis(batch.feeds):
+        part = take_samples(batch.feeds, slice(min(rows, batch.samples)))
     return _make_group(a, b, pairs, SampleBatch(0, 0, part))
 
 

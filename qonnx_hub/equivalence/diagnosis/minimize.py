@@ -15,6 +15,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     SampleBatch,
     batch_length,
     file_batch,
+    shares_first_axis,
     take_samples,
 )
 from qonnx_hub.equivalence.runners.sides import Runner
@@ -99,7 +100,9 @@ def find_failing_input(
         rows = np.flatnonzero(differs(x, y).reshape(len(x), -1).any(axis=1))
         starts = np.unique(rows // unit * unit)[:_MOST_SAMPLES].tolist()
     for start in starts:
-        feeds = take_samples(batch.feeds, slice(start, start + unit))
+        feeds = dict(batch.feeds)
+        if shares_first_axis(feeds):
+            feeds = take_samples(feeds, slice(start, start + unit))
         first = batch.start + start
         seen = _difference(a, b, pair, SampleBatch(batch.index, first, feeds))
         if seen is None:
