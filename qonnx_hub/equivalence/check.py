@@ -14,7 +14,7 @@ from qonnx_hub.equivalence.comparison.batched import (
 )
 from qonnx_hub.equivalence.comparison.compare import Tally, TensorComparison, summarize
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs, match_tensors
-from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, Origin
+from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, DifferenceOrigin
 from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unreached
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
@@ -52,7 +52,7 @@ from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Preparation:
     """What is known of two sides before anything is run.
 
     Attributes:
@@ -82,7 +82,7 @@ def check_runners(
     """
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(a.model or b.model, unit)
-    known = Known(match_sides(a, b, options))
+    known = Preparation(match_sides(a, b, options))
     if options.proof_seconds:
         proof = look_for_proof(a, b, known.pairs.outputs, options.proof_seconds)
         known = replace(known, certificate=proof)
@@ -145,7 +145,7 @@ def check_sides(
     b: Runner,
     source: InputSource,
     options: CheckOptions,
-    known: Known,
+    known: Preparation,
 ) -> CheckResult:
     """Return how side ``b`` compares to side ``a``, the reference.
 
@@ -221,7 +221,7 @@ def _run_as_proven(a: Runner, b: Runner) -> bool:
     return isinstance(a, ExecutorRunner) and isinstance(b, ExecutorRunner)
 
 
-def _doubts(run: Comparison, judged: Judgement, known: Known) -> Doubts:
+def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
     """Return why equal samples are not enough, where no proof makes them so."""
     if known.is_proven or judged.wrong:
         return Doubts()
@@ -234,7 +234,7 @@ def _doubts(run: Comparison, judged: Judgement, known: Known) -> Doubts:
         batch = SampleBatch(0, 0, run.source.feeds(0))
         found = find_doubts(run.a, run.b, pairs, batch, known.certificate)
     words = [*found.words]
-    if judged.differing and judged.origin is not Origin.NOISE:
+    if judged.differing and judged.origin is not DifferenceOrigin.NOISE:
         words.append(f"inner values differ, first of all '{judged.differing[0].source}'")
     if not known.given:
         words += unreached(run.spec.pairs.outputs, run.found.tallies, known.coverage)
@@ -242,7 +242,7 @@ def _doubts(run: Comparison, judged: Judgement, known: Known) -> Doubts:
 
 
 def _notes(
-    run: Comparison, judged: Judgement, doubts: Doubts, evidence: Evidence, known: Known
+    run: Comparison, judged: Judgement, doubts: Doubts, evidence: Evidence, known: Preparation
 ) -> Iterator[str]:
     """Give everything that a user should read beside the verdict."""
     outputs = run.spec.pairs.outputs
@@ -289,7 +289,7 @@ def _tolerance_words(options: CheckOptions) -> str:
     return f"within the tolerance given ({', '.join(given) or 'none'})"
 
 
-def _backing(source: InputSource, known: Known) -> str:
+def _backing(source: InputSource, known: Preparation) -> str:
     if known.is_proven:
         return "the graphs are proven equal, the sides as they run are sampled"
     if known.given:

@@ -14,7 +14,7 @@ from qonnx_hub.equivalence.comparison.batched import (
 )
 from qonnx_hub.equivalence.comparison.compare import Tally
 from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
-from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, Origin, diagnose
+from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, DifferenceOrigin, diagnose
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_input
 from qonnx_hub.equivalence.inputs.batches import (
     GivenInputs,
@@ -51,7 +51,7 @@ class Judgement:
     differing: tuple[Pair, ...] = ()
     wrong: tuple[Pair, ...] = ()
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
-    origin: Origin | None = None
+    origin: DifferenceOrigin | None = None
     allowance: str = ""
     left_out: tuple[str, ...] = ()
     failing: FailingInput | None = None
@@ -94,14 +94,14 @@ def judge(run: Comparison) -> Judgement:
     batch = run.batch(tallies[differing[0]].first_batch)
     diagnosis, notes = _explain(run, differing[0], batch)
     origin = diagnosis.origin
-    if wrong and origin is Origin.NOISE:
+    if wrong and origin is DifferenceOrigin.NOISE:
         origin = _origin_of_largest(run, wrong, batch.index)
-    if origin is Origin.NOISE and not run.options.folded:
+    if origin is DifferenceOrigin.NOISE and not run.options.folded:
         changed = changed_parameters(run.a.model, run.b.model)
         notes += [f"no noise: {words}" for words in changed]
-        origin = Origin.FAULT if changed else origin
+        origin = DifferenceOrigin.FAULT if changed else origin
     allowance = _allowance(run, wrong, origin)
-    left_out = _undecidable(run, wrong) if origin is Origin.ZERO_SIGN else ()
+    left_out = _undecidable(run, wrong) if origin is DifferenceOrigin.ZERO_SIGN else ()
     failing = None
     if wrong and not allowance and not left_out and run.a.input_names is not None:
         first = run.batch(tallies[wrong[0]].first_batch)
@@ -116,11 +116,11 @@ def differing_pairs(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
     return [p for p in pairs if p in found.tallies and found.tallies[p].beyond]
 
 
-def _allowance(run: Comparison, wrong: Sequence[Pair], origin: Origin | None) -> str:
+def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin | None) -> str:
     """Return why differences are within bounds; empty where they are not."""
     if run.options.strict:
         return ""
-    if origin is Origin.NOISE:
+    if origin is DifferenceOrigin.NOISE:
         return ALLOWANCE + (f"; {run.options.folded}" if run.options.folded else "")
     if not wrong or origin is not None:
         return ""
@@ -129,13 +129,15 @@ def _allowance(run: Comparison, wrong: Sequence[Pair], origin: Origin | None) ->
     return LIVE_ALLOWANCE if is_noise else ""
 
 
-def _origin_of_largest(run: Comparison, wrong: Sequence[Pair], known: int) -> Origin | None:
+def _origin_of_largest(
+    run: Comparison, wrong: Sequence[Pair], known: int
+) -> DifferenceOrigin | None:
     """Return what the largest difference comes from: smaller ones do not speak for it."""
     tallies = run.found.tallies
     largest = max(wrong, key=lambda pair: _size(tallies[pair]))
     seen = tallies[largest].worst
     if seen is None or seen.batch == known:
-        return Origin.NOISE
+        return DifferenceOrigin.NOISE
     diagnosis, _ = _explain(run, largest, run.batch(seen.batch))
     return diagnosis.origin
 

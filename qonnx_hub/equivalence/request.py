@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.check import Known, check_sides, match_sides
+from qonnx_hub.equivalence.check import Preparation, check_sides, match_sides
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
@@ -138,7 +138,7 @@ def check_request(
     _require_inputs(a, b, options)
     pairs = match_sides(a, b, options)
     certificate = look_for_proof(a, b, pairs.outputs, options.proof_seconds)
-    known = Known(
+    known = Preparation(
         pairs, certificate, given=options.inputs is not None or isinstance(a, Golden)
     )
     source, coverage = _inputs(a, b, options, known)
@@ -177,7 +177,7 @@ def _require_inputs(a: Runner, b: Runner, options: CheckOptions) -> None:
 
 
 def _inputs(
-    a: Runner, b: Runner, options: CheckOptions, known: Known
+    a: Runner, b: Runner, options: CheckOptions, known: Preparation
 ) -> tuple[InputSource, InputCoverage | None]:
     if isinstance(a, Golden):
         return a, None
@@ -205,7 +205,7 @@ def _chained(first: InputSource, *others: InputSource | None) -> InputSource:
     return ChainedInputs(parts) if len(parts) > 1 else first
 
 
-def _counterexample(a: Runner, b: Runner, known: Known) -> InputSource | None:
+def _counterexample(a: Runner, b: Runner, known: Preparation) -> InputSource | None:
     """Return the input on which a proof saw outputs differ; ``None`` where it saw none."""
     found = None if known.certificate is None else known.certificate.counterexample
     if found is None or found.feeds is None:

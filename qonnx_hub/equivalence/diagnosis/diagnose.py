@@ -63,7 +63,7 @@ _SMALL_NOISE = 1e-3
 """Steps of a quantizer that noise before it stays below."""
 
 
-class Origin(Enum):
+class DifferenceOrigin(Enum):
     """What a difference comes from.
 
     Given equal inputs, some layer computes something else (FAULT); each computes the same up
@@ -89,7 +89,7 @@ class Diagnosis:
 
     findings: tuple[Explanation, ...] = ()
     isolated: Mapping[Pair, Tally] = field(default_factory=dict)
-    origin: Origin | None = None
+    origin: DifferenceOrigin | None = None
     left: int = 0
 
 
@@ -148,7 +148,7 @@ class _Examiner:
         """Return the reference's value in a group and the other side's, in its shape."""
         return _fitted(self.groups[number].a.get(pair.a), self.answers[number].get(pair.b))
 
-    def origin(self) -> Origin | None:
+    def origin(self) -> DifferenceOrigin | None:
         """Return what all differences come from; ``None`` where some layer is not judged."""
         if not self.is_isolated:
             return None
@@ -157,8 +157,8 @@ class _Examiner:
             if pair not in self.tallies and any(x is None or x.size for x in shown):
                 return None
         if self.faulty:
-            return Origin.FAULT
-        return Origin.NOISE if self.noisy else Origin.ZERO_SIGN
+            return DifferenceOrigin.FAULT
+        return DifferenceOrigin.NOISE if self.noisy else DifferenceOrigin.ZERO_SIGN
 
     def examine(self, k: int, findings: list[Explanation]) -> Explanation | None:
         """Return why one layer differs, beside what was found so far."""
