@@ -19,18 +19,17 @@ from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unreac
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
     GENERATED,
-    ChainedInputs,
     GivenInputs,
     InputSource,
     OneRun,
     SampleBatch,
+    count_samples,
     file_batch,
     run_length,
     shares_first_axis,
 )
-from qonnx_hub.equivalence.inputs.boundary import search_boundaries
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
-from qonnx_hub.equivalence.inputs.reach import measure_coverage
+from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.certificate import Certificate
@@ -90,12 +89,10 @@ def check_runners(
     source: InputSource = OneRun(feeds, GENERATED)
     if apart:
         source = GivenInputs(feeds, length, GENERATED)
-    if options.proof_seconds and not known.is_proven and a.model is not None:
-        beside, _ = search_boundaries(a.model, feeds, options.seed)
-        if beside is not None and apart:
-            further = GivenInputs(beside, length, "thresholds of inner quantizers")
-            source = ChainedInputs((source, further))
-        known = replace(known, coverage=measure_coverage(a.model, source))
+    if options.proof_seconds and not known.is_proven and a.model is not None and apart:
+        samples = count_samples(feeds)
+        found = find_inputs(a.model, samples, options.seed, length=length)
+        source, known = found.source, replace(known, coverage=found.coverage)
     return check_sides(a, b, source, options, known)
 
 
