@@ -62,6 +62,7 @@ class Kind:
 FAMILIES = (
     "activations",
     "convolutions",
+    "hgq_layers",
     "core",
     "merging",
     "normalization",

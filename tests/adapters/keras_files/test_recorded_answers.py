@@ -15,9 +15,6 @@ from qonnx_hub_ir.errors import HubError
 FOLDER = Path(__file__).parents[4] / "shared" / "kerasfiles"
 CASES = sorted(path.parent for path in FOLDER.glob("*/meta.json"))
 
-# What the reader does not know yet refuses by layer and class.
-NOT_KNOWN = ("h_",)
-
 
 def source_of(folder: Path) -> tuple[str, str | None]:
     files = sorted(f for f in folder.iterdir() if f.name not in ("meta.json", "io.npz"))
@@ -62,7 +59,7 @@ def test_a_file_gives_the_frameworks_answer_or_is_refused_by_name(folder, tmp_pa
     source, weights = source_of(folder)
     model, refusal = loaded(source, weights)
     if model is None:
-        assert "refuse" in meta["expect"] or folder.name.startswith(NOT_KNOWN), refusal
+        assert "refuse" in meta["expect"], refusal
         assert any(name in refusal for name in meta["classes"])
         return
     assert meta["expect"].startswith("equal")

@@ -147,6 +147,15 @@ def _cells(s: Scope, use: Use) -> list[Cell]:
 
 def run(s: Scope, use: Use) -> Any:
     """Write a recurrent layer."""
+    return run_cells(s, use, _cells(s, use))
+
+
+def run_cells(s: Scope, use: Use, cells: Sequence[Any]) -> Any:
+    """Write cells on one another, step by step.
+
+    A cell has ``units``, a number of ``states``, and the methods ``inputs`` and ``step`` of
+    :class:`Cell`.
+    """
     c = use.config
     if c.get("stateful"):
         raise s.fail("stateful=True keeps the state between calls")
@@ -161,7 +170,6 @@ def run(s: Scope, use: Use) -> Any:
     steps = s.shape(x)[1]
     if steps is None or steps > _MOST_STEPS:
         raise s.fail(f"{use.layer.class_name} over an open or very long time axis ({steps})")
-    cells = _cells(s, use)
     states = _initial(s, cells, initial)
     order = list(range(steps))
     if c.get("go_backwards"):
@@ -203,7 +211,7 @@ def _at(s: Scope, x: Value, step: int) -> Value:
     return s.op("Gather", x, index, axis=1)
 
 
-def _initial(s: Scope, cells: Sequence[Cell], given: list[Value]) -> list[list[Value]]:
+def _initial(s: Scope, cells: Sequence[Any], given: list[Value]) -> list[list[Value]]:
     states = []
     for cell in cells:
         if given:
