@@ -52,6 +52,7 @@ class Chain:
         low: Lowest integer that can arrive.
         high: Highest integer that can arrive. What arrives is what ``codes`` holds, clamped
             to these two, and moved. Both are 0 for small float types.
+        clips: Names of the Clips on the way.
     """
 
     target: Node
@@ -60,6 +61,7 @@ class Chain:
     moves: tuple[Node, ...]
     low: int
     high: int
+    clips: tuple[str, ...] = ()
 
 
 def trace(target: Node) -> Chain:
@@ -82,7 +84,8 @@ def trace(target: Node) -> Chain:
         raise NoMatchError(f"its integers come from outside, as '{value.name}'")
     path.reverse()
     low, high = _range_after(path, value, source)
-    return Chain(target, value, source, tuple(filter(is_move, path)), low, high)
+    clips = tuple(str(node.name or "") for node in path if is_standard(node, "Clip"))
+    return Chain(target, value, source, tuple(filter(is_move, path)), low, high, clips)
 
 
 def _is_constant(value: Value | None) -> bool:

@@ -22,9 +22,10 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     EncodingRequest,
 )
 from qonnx_hub_adapters.qcdq.origins import origin_of
+from qonnx_hub_adapters.qcdq.parameters import INTEGER_RANGES
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.queries import dims, input_of, is_standard
 from qonnx_hub_ir.lowering import quantizer_operators
 from qonnx_hub_ir.quantizers import (
     BipolarQuant,
@@ -140,6 +141,8 @@ def _form_of_file(
     if request.encoding != "auto" or origin.integers is None or not _rounds_plainly(quant):
         return None
     width, signed = origin.integers
+    if _is_clipped_behind(node, quant, bounds):
+        bounds = INTEGER_RANGES[origin.type_name]
     form = linear.Integers(width, signed, 0, width == 8, bounds, bool(origin.domain))
     zero = np.asarray(quant.zero_point)
     holds = form.holds(*bounds) and form.holds(zero.min(), zero.max())
@@ -148,6 +151,22 @@ def _form_of_file(
         return None
     breaks = width == 8 and signed and request.limit is not None and request.limit >= 21
     return None if breaks and _meets_move(node.outputs[0]) else form
+
+
+def _is_clipped_behind(node: Node, quant: IntQuant, bounds: tuple[int, int]) -> bool:
+    """Return whether all that is read of a quantizer are values between its limits."""
+    readers = node.outputs[0].consumers()
+    scale, zero = single_value(quant.scale), single_value(quant.zero_point)
+    if len(readers) != 1 or node.outputs[0].is_graph_output() or scale is None or zero is None:
+        return False
+    (reader,) = readers
+    if not is_standard(reader, "Clip") or reader.inputs[0] is not node.outputs[0]:
+        return False
+    ends = [dialect.constant_value(input_of(reader, index)) for index in (1, 2)]
+    low, high = ((bound - zero) * scale for bound in bounds)
+    if ends[0] is None or ends[1] is None:
+        return False
+    return bool(np.all(ends[0] >= low) and np.all(ends[1] <= high))
 
 
 def _form(

@@ -37,9 +37,10 @@ class Origin:
     Attributes:
         type_name: ONNX name of the type of its integers (or small floats); empty for none.
         quantize: Name of its QuantizeLinear; empty where the file stores integers.
+        clip: Name of the Clip of its integers; empty without one, and with several.
         dequantize: Name of its DequantizeLinear.
-        more: Name of a further DequantizeLinear of the same integers -> names of what its
-            readers make.
+        more: Name of a further DequantizeLinear of the same integers -> its readers: each the
+            name of what it makes, and the input that it reads the values at.
         domain: Domain of the nodes.
         axis: Axis of blocks.
         block_size: Elements per block; 0 without blocks.
@@ -47,8 +48,9 @@ class Origin:
 
     type_name: str = ""
     quantize: str = ""
+    clip: str = ""
     dequantize: str = ""
-    more: Mapping[str, list[str]] = field(default_factory=dict)
+    more: Mapping[str, list[list[Any]]] = field(default_factory=dict)
     domain: str = ""
     axis: int = 0
     block_size: int = 0
@@ -84,6 +86,7 @@ def remember(chain: Chain, made: Value) -> None:
     origin = Origin(
         type_name=dtype.name,
         quantize="" if source is None else str(source.name or ""),
+        clip=chain.clips[0] if len(chain.clips) == 1 else "",
         dequantize=str(target.name or ""),
         domain=target.metadata_props.get(DOMAIN_KEY, ""),
         axis=int(attribute(target, "axis", 1)),
@@ -99,8 +102,8 @@ def remember_another(chain: Chain, made: Value) -> None:
     if quantizer is None or not origin.type_name or not target.name:
         return
     (out,) = target.outputs
-    readers = [str(n.outputs[0].name) for n in out.consumers()]
-    readers += [str(out.name)] if out.is_graph_output() else []
+    readers: list[list[Any]] = [[str(u.node.outputs[0].name), u.idx] for u in out.uses()]
+    readers += [[str(out.name), 0]] if out.is_graph_output() else []
     more = {**origin.more, str(target.name): readers}
     quantizer.metadata_props[KEY] = json.dumps({**asdict(origin), "more": more})
 
@@ -110,9 +113,11 @@ def origin_of(node: Node) -> Origin:
     try:
         noted: Any = json.loads(node.metadata_props.get(KEY, "{}"))
         origin = Origin(**noted)
-        texts = (origin.type_name, origin.quantize, origin.dequantize, origin.domain)
+        texts = [origin.type_name, origin.domain, origin.quantize, origin.clip]
+        texts.append(origin.dequantize)
         numbers = (origin.axis, origin.block_size)
-        names = [name for readers in origin.more.values() for name in readers]
+        places = [place for readers in origin.more.values() for place in readers]
+        names = [str(name) for name, position in places if position >= 0]
     except (ValueError, TypeError, AttributeError):
         return NOTHING
     is_sound = all(isinstance(t, str) for t in (*texts, *names, *origin.more))
@@ -131,14 +136,20 @@ def restore(value: Value, origin: Origin, taken: set[str]) -> None:
     target = value.producer()
     if target is None or not is_standard(target, "DequantizeLinear"):
         return
-    source = _quantize_before(target)
-    for node, name in ((source, origin.quantize), (target, origin.dequantize)):
+    clip = _producer(target, "Clip")
+    source = _producer(clip or target, "QuantizeLinear")
+    named = (
+        (source, origin.quantize),
+        (clip, origin.clip),
+        (target, origin.dequantize),
+    )
+    for node, name in named:
         if node is not None and name and name not in taken:
             node.name = name
             taken.add(name)
     for name, readers in origin.more.items():
         if name not in taken:
-            taken.update(_add_another(target, name, set(readers)))
+            taken.update(_add_another(target, name, {(n, k) for n, k in readers}))
     if origin.domain:
         for node in (source, target, *_twins(target)):
             if node is not None:
@@ -152,13 +163,11 @@ def to_domain(node: Node, domain: str) -> None:
         node.graph.opset_imports.setdefault(domain, 1)
 
 
-def _quantize_before(target: Node) -> Node | None:
-    """Return the QuantizeLinear of a written pair, perhaps behind a Clip."""
-    codes = target.inputs[0]
-    node = None if codes is None else codes.producer()
-    if node is not None and is_standard(node, "Clip"):
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    return node if node is not None and is_standard(node, "QuantizeLinear") else None
+def _producer(node: Node, op_type: str) -> Node | None:
+    """Return the standard operator of that name that makes a node's first input."""
+    value = node.inputs[0]
+    maker = None if value is None else value.producer()
+    return maker if maker is not None and is_standard(maker, op_type) else None
 
 
 def _twins(target: Node) -> Iterable[Node]:
@@ -167,10 +176,10 @@ def _twins(target: Node) -> Iterable[Node]:
     return [n for n in readers if is_standard(n, "DequantizeLinear") and n is not target]
 
 
-def _add_another(target: Node, name: str, readers: set[str]) -> list[str]:
+def _add_another(target: Node, name: str, readers: set[tuple[str, int]]) -> list[str]:
     """Give some readers of a DequantizeLinear a further one, if they still are there."""
     value = target.outputs[0]
-    uses = [use for use in value.uses() if use.node.outputs[0].name in readers]
+    uses = [u for u in value.uses() if (str(u.node.outputs[0].name), u.idx) in readers]
     if not uses:
         return []
     twin = onnx_ir.Node(
@@ -180,11 +189,9 @@ def _add_another(target: Node, name: str, readers: set[str]) -> list[str]:
     out.name, out.type, out.shape = f"{name}_out0", value.type, value.shape
     target.append(twin)
     for use in uses:
-        if is_standard(use.node, "Identity") and use.node.outputs[0].name in readers:
-            passed = use.node.outputs[0]
-            if passed.is_graph_output():
-                replace_node(use.node, out)
-                continue
+        if is_standard(use.node, "Identity") and use.node.outputs[0].is_graph_output():
+            replace_node(use.node, out)
+            continue
         use.node.replace_input_with(use.idx, out)
     return [name]
 

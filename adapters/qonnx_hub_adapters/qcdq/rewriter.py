@@ -97,7 +97,8 @@ class ChainRewriter:
         if chain.source is not None:
             made.metadata_props.update(chain.codes.metadata_props)
         remember(chain, made)
-        return self._hold(decoding, emit, made)
+        name = chain.clips[0] if len(chain.clips) == 1 else ""
+        return self._hold(decoding, emit, made, name)
 
     def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:
         # The name of the node that goes is free.
@@ -107,8 +108,8 @@ class ChainRewriter:
             x = dialect.add_initializer(self.graph, f"{name}_values", x)
         return emit.quantizer(x, decoding.quant, name=name, dynamic=decoding.dynamic)
 
-    def _hold(self, decoding: Decoding, emit: Emitter, value: Value) -> Value:
-        """Return the value clipped to the bounds, if there are any."""
+    def _hold(self, decoding: Decoding, emit: Emitter, value: Value, name: str) -> Value:
+        """Return the value clipped to the bounds, if there are any, by a node of that name."""
         if decoding.bounds is None:
             return value
         # Bounds that are alike everywhere are scalars: Clip takes nothing else.
@@ -119,6 +120,9 @@ class ChainRewriter:
         ends = [emit.constant("low", low), emit.constant("high", high)]
         if low.size == 1 and high.size == 1:
             held = emit.add("Clip", [value, *ends], value)
+            clip = held.producer()
+            if name and clip is not None:
+                clip.name = name  # that of the Clip of integers, which goes
         else:
             held = emit.add("Min", [emit.add("Max", [value, ends[0]]), ends[1]], value)
         held.metadata_props.update(value.metadata_props)

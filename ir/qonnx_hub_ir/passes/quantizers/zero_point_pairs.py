@@ -22,10 +22,10 @@ from qonnx_hub_ir.quantizers import (
     Array,
     IntQuant,
     Rounding,
-    bits_of_range,
     integer_bounds,
     is_bipolar,
     is_whole,
+    signed_bits,
     single_value,
 )
 from qonnx_hub_ir.semantics import quantize
@@ -78,7 +78,7 @@ def split_form(node: Node) -> IntQuant | None:
         if np.array_equal(quantize(constant, plain), values):
             return plain
     low, high = _levels(quant, bits, zero)
-    width = max(bits_of_range(low, high, least_signed=2)[0], int(bits) + 1)
+    width = max(signed_bits(low, high), int(bits) + 1)
     if width > _MOST_BITS:
         return None
     nothing, size = (np.array(n, dtype=np.float32) for n in (0, width))
