@@ -112,7 +112,7 @@ def convert(
     allow_lossy: bool = False,
     encoding: str = "auto",
     stored_weights: str = "int8",
-    dialect: str = "onnx",
+    dialect: str = "source",
     layout: str = "keep",
     profile: str = "",
     self_contained: bool = False,
@@ -138,7 +138,8 @@ def convert(
         allow_lossy: Write near forms where no exact one exists.
         encoding: Which encodings of quantizers to use, for forms that have several.
         stored_weights: Narrowest integers in which weights are stored, for such forms.
-        dialect: "onnx" for standard operators only, "ort" for those of onnxruntime as well.
+        dialect: "onnx" for standard operators only, "ort" for those of onnxruntime as well,
+            "source" for those where the source has some.
         layout: Of image inputs and outputs: "keep", "nchw" or "nhwc".
         profile: Whose rules beyond the form's own the file shall keep, such as "finn".
         self_contained: Define every operator of the form within the file.

@@ -69,8 +69,12 @@ def command(
         str, typer.Option(help="For qcdq: narrowest stored integers: int8, int4, int2, float.")
     ] = "int8",
     dialect: Annotated[
-        str, typer.Option(help="For qlinear: onnx (standard operators) or ort (its own too).")
-    ] = "onnx",
+        str,
+        typer.Option(
+            help="For qlinear: onnx (standard operators), ort (its own too), or source (its "
+            "own where the source has some)."
+        ),
+    ] = "source",
     input_shape: InputShapes = None,
     option: Annotated[
         list[str] | None,

@@ -29,6 +29,8 @@ def move(emit: Emitter, node: Node, sources: Sequence[Codes | None]) -> Codes | 
     first = sources[0]
     if first is None or len(node.outputs) > 1:
         return None
+    if is_standard(node, "Relu", "MaxPool") and not first.form.clips:
+        return None
     if is_standard(node, "Relu"):
         low, high = max(first.low, 0), max(first.high, 0)
         form = first.form

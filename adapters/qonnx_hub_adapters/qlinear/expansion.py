@@ -159,7 +159,8 @@ def _has_rows(site: IntegerNode, layout: Layout) -> bool:
 
     No DequantizeLinear says them; the operator stays as it is.
     """
-    known = [dialect.constant_value(site.input(index)) for index in (1, 2, 4, 5)]
+    at = (1, 2, layout.y, layout.y + 1, 4, 5)
+    known = [dialect.constant_value(site.input(index)) for index in at]
     *rows, scale, zero = (1 if one is None else one.size for one in known)
     sizes = dims(site.required(3)) or ()
     is_stack = layout.float_op == "MatMul" and len(sizes) > 2

@@ -122,6 +122,8 @@ class IntegerNode:
         and the sum is written out.
         """
         given = self.input(scale + 1)
+        if any(_is_many(self.input(index)) for index in (scale, scale + 1)):
+            raise self.fail("has several scales or zero points of its output")
         zero = self._known(given, "zero point") if adds_first and given is not None else None
         if zero is not None and int(zero.reshape(-1)[0]) % 2:
             return self._rounded_with_zero(value, scale, zero)

@@ -36,6 +36,9 @@ from qonnx_hub_ir.semantics import quantize_to_integers
 
 LARGEST_BITS = 8
 
+_OPSET_OF_CLIP = 12
+"""The first opset whose Clip and MaxPool take 8-bit integers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -45,11 +48,13 @@ class Form:
         signed: Whether their type is int8, else uint8.
         contrib: Whether onnxruntime's own operators may be used.
         keeps_types: Whether quantizers keep their own types where they have one.
+        clips: Whether Clip and MaxPool take the type.
     """
 
     signed: bool
     contrib: bool = False
     keeps_types: bool = False
+    clips: bool = True
 
     def of(self, quant: IntQuant | BipolarQuant) -> Form:
         """Return the type of one quantizer's integers."""
@@ -215,7 +220,7 @@ def choose_form(
     type that contradicts a signed 8-bit zero point.
     """
     fits = all(s.low + s.zero >= -128 and s.high + s.zero <= 127 for s in steps)
-    return Form(fits and opset < 21, contrib, keeps_types)
+    return Form(fits and opset < 21, contrib, keeps_types, opset >= _OPSET_OF_CLIP)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -192,14 +192,15 @@ class IntegerRewriter:
         if node is None:
             return None
         node.name = layer.name
-        doubt = doubt_of(node)
-        bound = None if doubt is Doubt.NONE else Bound(steps=LARGEST_STEP)
-        record = _record_of(emit.node, f"{node.op_type}, as it was read", bound, doubt.value)
-        self._records[record.node] = record
+        bound = None if doubt_of(node) is Doubt.NONE else Bound(steps=1)
+        record = _record_of(emit.node, f"{node.op_type}, as it was read", bound)
+        reason = "" if bound is None else "the source's own integers, not its float form's"
+        self._records[record.node] = replace(record, reason=reason)
         own = self._layers.get(layer)
         if own is not None:
+            # Its integers are those of the source: only the float form rounds.
             self._layers[layer] = replace(
-                own, result=Result.INTEGER, operator=node.op_type, exact=bound is None
+                own, result=Result.INTEGER, operator=node.op_type, reason="", exact=True
             )
         return target.holds(node.outputs[0])
 
@@ -212,9 +213,8 @@ class IntegerRewriter:
             return False
         product = layer if operators.is_product(layer) else producer(layer.inputs[0])
         if product is not None and operators.is_product(product):
-            exact = doubt_of(node) is Doubt.NONE
             self._layers[product] = LayerRecord(
-                product.name or "", product.op_type, Result.INTEGER, node.op_type, exact=exact
+                product.name or "", product.op_type, Result.INTEGER, node.op_type
             )
         replace_node(layer, node.outputs[0])
         return True

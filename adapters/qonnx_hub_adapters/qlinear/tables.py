@@ -76,6 +76,8 @@ def look_up(
     if alike and np.array_equal(answers, same):
         if made.low <= codes.low and made.high >= codes.high:
             return made.holds(codes.value), "its input's codes"
+        if not made.form.clips:
+            return None
         return made.clips(emit, codes.value), encoding
     first = codes.low + codes.zero
     # A negative index counts from the end: codes of int8 need no shift.

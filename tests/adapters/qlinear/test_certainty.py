@@ -153,3 +153,11 @@ def test_a_conversion_reports_the_note(tmp_path: Path) -> None:
     onnx.save(matmul_file(64), path)
     report = qh.convert(path, tmp_path / "out.onnx", "qcdq", samples=8)
     assert not any("integer operators" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("length", "doubted"), [(4, False), (4096, True)])
+def test_a_product_with_a_vector_adds_all_of_its_products(length: int, doubted: bool) -> None:
+    """4 * 255 * 127 is a whole number of float32, 4096 * 255 * 127 beyond them."""
+    constants = BASE | {"w": np.full(length, 127, dtype=np.int8)}
+    node = make_node("QLinearMatMul", QLINEAR_INPUTS, ["r"], "matmul")
+    assert bool(bound(file_of(framed(node), constants, ("N", length)))) is doubted

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node
+from onnx.reference import ReferenceEvaluator
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import ImportOptions
@@ -197,6 +198,32 @@ def test_an_odd_zero_point_keeps_its_ties(
     constants = ODD | {"sx": np.float32(0.0625)}
     node = contrib(op_type, inputs, ["r"], **attrs)
     assert_same(file_of(framed(node), constants, (2, 3, 4, 6)), (2, 3, 4, 6), 2)
+
+
+@pytest.mark.parametrize("where", ["rows", "outputs", "stack"])
+def test_a_matrix_product_with_scales_per_row_stays_as_it_is(where: str) -> None:
+    """onnxruntime has no kernel for it; the reference is ONNX's own evaluator."""
+    rng = np.random.default_rng(2)
+    scales = {"sx": (1,), "sw": (1,), "sy": (1,)}
+    scales |= {
+        "rows": {"sx": (2, 3, 1)},
+        "outputs": {"sy": (2, 3, 1)},
+        "stack": {"sw": (2, 1, 5)},
+    }[where]
+    constants = {name: rng.uniform(0.1, 0.2, size) for name, size in scales.items()}
+    constants = {name: one.astype(np.float32) for name, one in constants.items()}
+    for name, size in (("zx", scales["sx"]), ("zw", scales["sw"]), ("zy", scales["sy"])):
+        constants[name] = rng.integers(90, 120, size).astype(np.uint8)
+    constants["w"] = rng.integers(0, 256, (2, 4, 5)).astype(np.uint8)
+    node = make_node("QLinearMatMul", ["x", *QLINEAR_INPUTS[1:]], ["y"], "layer")
+    proto = file_of([node], constants, (2, 3, 4))
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model = load(proto)
+    assert kinds(model) == ["QLinearMatMul"]
+    x = rng.integers(0, 256, (2, 3, 4)).astype(np.uint8)
+    [expected] = ReferenceEvaluator(proto).run(None, {"x": x})
+    np.testing.assert_array_equal(Session(model).run({"x": x})["y"], expected)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +431,10 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
     ("node", "problem"),
     [
         (
+            contrib("QLinearLeakyRelu", [*SINGLE[:3], "many", "zy"], ["r"]),
+            "QLinearLeakyRelu 'op' has several scales or zero points of its output",
+        ),
+        (
             contrib("QLinearSoftmax", SINGLE, ["r"], opset=12),
             "QLinearSoftmax 'op' sums over all axes behind its own",
         ),
@@ -422,6 +453,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_file(
     node: onnx.NodeProto, problem: str, tmp_path: Path
 ) -> None:
     constants = BASE | {"w": integers((8, 5)), "ten": np.zeros((2, 1, 5), dtype=np.int8)}
+    constants["many"] = np.full(3, 0.125, dtype=np.float32)
     path = tmp_path / "model.onnx"
     onnx.save(file_of(framed(node), constants, (3, 8)), path)
     with pytest.raises(SourceError, match=rf"^'.*model\.onnx': {problem}"):

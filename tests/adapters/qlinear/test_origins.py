@@ -195,6 +195,24 @@ def test_operators_of_onnxruntime_are_left_out_on_request() -> None:
     assert {node.domain for node in artifact.model.graph} == {""}
 
 
+def test_a_file_of_opset_10_keeps_its_opset_and_its_relu() -> None:
+    node, constants, shape = CASES["conv"]
+    nodes = quantized_input(node)[:-1]
+    nodes += [
+        make_node("DequantizeLinear", ["r", *TO_Y], ["f"], "floats"),
+        make_node("Relu", ["f"], ["p"], "relu"),
+        make_node("QuantizeLinear", ["p", *TO_Y], ["t"], "again"),
+        make_node("DequantizeLinear", ["t", *TO_Y], ["y"], "last"),
+    ]
+    proto = file_of(nodes, CONSTANTS | constants, shape)
+    proto.opset_import[0].version = 10
+    written = onnx_ir.to_proto(export(load(proto)).model)
+    assert {one.domain: one.version for one in written.opset_import} == {"": 10}
+    assert counted(written) == counted(proto)
+    x = np.random.default_rng(0).normal(0, 2, shape).astype(np.float32)
+    np.testing.assert_array_equal(answers(written, x), answers(proto, x))
+
+
 def layer_of(model: Model) -> Node:
     [layer] = [node for node in model.graph if node.op_type in ("Conv", "MatMul", "Gemm")]
     return layer
