@@ -56,6 +56,11 @@ HLS4ML: dict[str, tuple[list[onnx.NodeProto], tuple[int, ...], str, str, str]] =
         *([quant_node("x", "y", "s", "one", "b")], (1, 8)),
         *("wrong", "Quant", "zero point is dropped"),
     ),
+    "odd scale, zero point after rounding": (
+        [quant_node(*("x", "y", "odd", "one", "b"), signed=0, zero_point_after_rounding=1)],
+        (1, 8),
+        *("wrong", "Quant", "ties fall to other codes"),
+    ),
     "odd scale on a fork": (
         [
             INPUT,
@@ -233,6 +238,23 @@ def test_a_model_that_hls4ml_takes_has_no_errors() -> None:
 def test_finn_constructs_are_found(nodes, shape, op, words) -> None:
     report = qh.lint(_model(nodes, shape), "finn")
     assert any(f.op == op and words in f.effect for f in report.errors), report.findings
+
+
+@pytest.mark.parametrize(("pads", "said"), [([1, 1, 1, 1], True), ([0, 0, 0, 0], False)])
+def test_finn_leaves_a_zero_point_in_front_of_a_padded_layer(tmp_path, pads, said) -> None:
+    kernel = np.ones((1, 1, 3, 3), dtype=np.float32)
+    nodes = [
+        quant_node("x", "q", "s", "one", "b", signed=0, zero_point_after_rounding=1),
+        quant_node("k", "kq", "s", "z", "b"),
+        helper.make_node("Conv", ["q", "kq"], ["y"], "conv", pads=pads),
+    ]
+    model = model_of(nodes, {"x": (1, 1, 5, 5)}, ["y"], {**CONSTANTS, "k": kernel})
+    qh.convert(model, tmp_path / "finn.onnx", profile="finn")
+    # Of the source, and of what was written for FINN.
+    for file in (model, tmp_path / "finn.onnx"):
+        notes = [f for f in qh.lint(file, "finn").findings if f.node == "conv"]
+        assert ["does not become hardware" in f.effect for f in notes] == [True] * said
+        assert all("symmetrize" in f.remedy and not f.is_error for f in notes)
 
 
 def test_finn_does_not_know_the_name_int_quant(tmp_path) -> None:
