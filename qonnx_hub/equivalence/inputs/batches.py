@@ -11,6 +11,7 @@ from onnx_ir import Model, Value
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
+from qonnx_hub.equivalence.inputs.sizes import Layout, batch_axes, layout_of, sizes_to_run
 from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import UsageError
@@ -21,6 +22,12 @@ _BATCH_ELEMENTS = 1 << 22
 """Elements of all values of a model that one batch may fill: 16 MiB of float32."""
 
 _MOST_SAMPLES_A_BATCH = 1024
+
+_SMALL_BATCHES = [1, 2, 3]
+"""Batches that are run besides the large ones, where their length is open."""
+
+_ENOUGH_FOR_SMALL_BATCHES = 64
+"""Samples from which on a few more take no time."""
 
 GENERATED = "generated: random, ties, limits"
 """How reports call generated inputs."""
@@ -71,7 +78,12 @@ def count_samples(feeds: Feeds) -> int:
 
 
 def take_samples(feeds: Feeds, rows: slice | Sequence[int]) -> dict[str, Array]:
-    """Return some samples of every input; an input without axes is the same for all."""
+    """Return some samples of every input; an input without axes is the same for all.
+
+    Inputs whose first axes differ are one run, which has no parts.
+    """
+    if len({len(x) for x in feeds.values() if x.ndim}) > 1:
+        return dict(feeds)
     return {name: x[rows] if x.ndim else x for name, x in feeds.items()}
 
 
@@ -216,8 +228,38 @@ def _require_numbers(name: str, array: Array) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class SeparateRuns:
+    """Inputs that are not all samples, one set after the other.
+
+    Attributes:
+        arrays: Input name -> array with an axis over runs in front.
+        description: Where they come from.
+    """
+
+    arrays: Feeds
+    description: str = "given"
+
+    @property
+    def samples(self) -> int:
+        """How many runs there are."""
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def count(self) -> int:
+        """How many batches there are: one for each run."""
+        return self.samples
+
+    def feeds(self, index: int) -> Feeds:
+        """Return the inputs of one run."""
+        return {name: np.asarray(x[index]) for name, x in self.arrays.items()}
+
+
 class GeneratedInputs:
-    """Random values, ties, limits, zeros: :mod:`qonnx_hub.equivalence.inputs.generate`."""
+    """Random values, ties, limits, zeros: :mod:`qonnx_hub.equivalence.inputs.generate`.
+
+    Where the file leaves sizes open, batches have several: see :func:`sizes_to_run`.
+    """
 
     def __init__(
         self,
@@ -237,29 +279,63 @@ class GeneratedInputs:
             length: Samples per batch; as many as suit the model by default.
 
         Raises:
-            UsageError: A size that the file leaves open, or a range that is none.
+            UsageError: No sizes with which the model runs, or a range that is none.
         """
-        self._generator = InputGenerator(model, seed, ranges or {})
+        self._sizes = sizes_to_run(model)
+        self._generators = [
+            InputGenerator(model, seed, ranges or {}, sizes) for sizes in self._sizes
+        ]
+        self.layout, self._batch = layout_of(model), batch_axes(model)
         self.floats = [str(v.name) for v in model.graph.inputs if _is_drawn(v)]
+        self.description = f"{GENERATED}; seed {seed}"
+        most = self._generators[0].default_samples()
+        if self.layout is Layout.RUNS:
+            self._lengths = [1] * max(most if samples is None else samples, len(self._sizes))
+        else:
+            self._lengths = self._batch_lengths(model, samples, most, length)
+
+    def _batch_lengths(
+        self, model: Model, samples: int | None, most: int, length: int | None
+    ) -> list[int]:
         unit = file_batch(model)
         fit = batch_length(model, unit)
-        wanted = self._generator.default_samples() if samples is None else samples
+        wanted = most if samples is None else samples
         if samples is None:
             # Unasked, a check should not take longer than one batch or so.
             wanted = min(wanted, max(fit, 2))
-        self.samples = max(wanted // unit, 1) * unit
-        self._length = max((length or min(fit, self.samples)) // unit, 1) * unit
-        self.description = f"{GENERATED}; seed {seed}"
+        wanted = max(wanted // unit, 1) * unit
+        step = max((length or min(fit, wanted)) // unit, 1) * unit
+        if len(self._sizes) > 1:
+            step = min(step, max(wanted // len(self._sizes) // unit, 1) * unit)
+        lengths = [min(step, wanted - start) for start in range(0, wanted, step)]
+        lengths += [step] * (len(self._sizes) - len(lengths))
+        if self._batch and samples is None and wanted >= _ENOUGH_FOR_SMALL_BATCHES:
+            lengths += _SMALL_BATCHES
+        return lengths
+
+    @property
+    def samples(self) -> int:
+        """Samples in all batches together."""
+        return sum(self._lengths)
 
     @property
     def count(self) -> int:
         """How many batches there are."""
-        return -(-self.samples // self._length)
+        return len(self._lengths)
+
+    @property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Open axis -> the sizes that it has in some batch."""
+        found = {name: {s[name] for s in self._sizes} for name in self._sizes[0]}
+        found |= {name: set(self._lengths) for name in self._batch}
+        return {name: tuple(sorted(sizes)) for name, sizes in found.items()}
 
     def feeds(self, index: int) -> Feeds:
         """Return the inputs of one batch."""
-        length = min(self._length, self.samples - index * self._length)
-        return self._generator.feeds(length, index)
+        generator = self._generators[index % len(self._generators)]
+        if self.layout is Layout.RUNS:
+            return generator.run(index)
+        return generator.feeds(self._lengths[index], index)
 
 
 def _is_drawn(value: Value) -> bool:

@@ -12,10 +12,10 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from onnx_ir import Model
 
 from qonnx_hub.equivalence.graph_slices import work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
+from qonnx_hub.equivalence.inputs.sizes import Layout
 from qonnx_hub.equivalence.inputs.watch import WatchedSteps, Watcher, rows_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError
@@ -32,6 +32,9 @@ _PER_LAYER = 12
 _NODE = 40
 """Elements per sample that a node costs by being called, whatever it computes."""
 
+_CALL = 4000
+"""Elements that a call of a node takes as long as."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:
@@ -44,9 +47,12 @@ class _Target:
     stop: float
 
 
-def runs_for(model: Model, work: int) -> int:
-    """Return how often a model can be run on one sample for so many elements of work."""
-    return work // (work_per_sample(model) + _NODE * len(model.graph))
+def runs_for(watcher: Watcher, work: int) -> int:
+    """Return how many tries a model computes for so many elements of work."""
+    model, nodes = watcher.model, len(watcher.model.graph)
+    if watcher.layout is Layout.SAMPLES:
+        return work // (work_per_sample(model) + _NODE * nodes)
+    return work // (work_per_sample(model) * file_batch(model) + _CALL * nodes)
 
 
 def search_boundaries(
@@ -68,12 +74,12 @@ def search_boundaries(
         :func:`~qonnx_hub.equivalence.inputs.watch.watched_steps`, how many thresholds have
         inputs right beside them.
     """
-    model, layers = watcher.model, watcher.steps
-    samples = min((len(x) for x in feeds.values() if x.ndim), default=0)
-    if file_batch(model) != 1 or samples < 2 or not layers or not names:
+    layers = watcher.steps
+    samples = min((len(x) for x in feeds.values()), default=0)
+    if samples < 2 or not layers or not names:
         return None, ()
-    lines = min(_MOST_LINES, batch_length(model))
-    runs = runs_for(model, work) // len(layers)
+    lines = min(_MOST_LINES, batch_length(watcher.model))
+    runs = runs_for(watcher, work) // len(layers)
     if lines < _FEWEST_LINES or runs < _FEWEST_HALVINGS:
         return None, ()
     search = _Search(watcher, feeds, names, min(_HALVINGS, runs))
@@ -112,7 +118,7 @@ class _Search:
         return [layer.codes(values[layer.source]) for layer in self.layers]
 
     def _values(self, feeds: Feeds) -> dict[str, Array]:
-        samples = max(len(x) for x in feeds.values() if x.ndim)
+        samples = len(next(iter(feeds.values())))
         values = self.watcher.run(feeds, self.read)
         if not rows_of(values, self.read, samples):
             raise ExecutionError("what a quantizer reads has no axis over samples")
@@ -122,9 +128,9 @@ class _Search:
         """Return the inputs at positions ``t`` of lines, each to the next sample."""
         found: dict[str, Array] = {}
         for name, x in self.feeds.items():
-            count = len(x) if x.ndim else 0
+            count = len(x)
             if name not in self.names:
-                found[name] = x[lines % count] if x.ndim else x
+                found[name] = x[lines % count]
                 continue
             first, second = x[lines % count], x[(lines + 1) % count]
             at = t.reshape(-1, *[1] * (x.ndim - 1))

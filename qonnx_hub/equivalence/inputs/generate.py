@@ -6,14 +6,16 @@ range find the small ones, which random values almost never meet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx_ir import Model, Node, Value
+from onnx_ir import DataType, Model, Node, Value
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
+from qonnx_hub.equivalence.inputs.sizes import Sizes, shape_with, sizes_to_run
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import attribute, dims, input_of
@@ -48,6 +50,12 @@ class _Affine:
         return (t - self.offset) / self.gain
 
 
+_CODE_BITS = 16
+"""Whole numbers of a type up to this width are codes; wider ones may be indices."""
+
+_INDEX = 127
+_COMPUTES = frozenset({"DequantizeLinear", "Cast", "Neg", "Abs"})
+
 Ranges = Mapping[str, tuple[float, float]]
 """Input name -> (lowest, highest) value."""
 
@@ -66,8 +74,11 @@ def generate_inputs(
     Returns:
         Input name -> array of the input's dtype.
 
+    Sizes that the file leaves open beyond the first axis are odd ones with which the model
+    runs.
+
     Raises:
-        UsageError: An input has a size that the file leaves open beyond the first axis.
+        UsageError: The model runs with no such sizes.
     """
     generator = InputGenerator(model, seed, {})
     return generator.feeds(samples or generator.default_samples(), 0)
@@ -76,17 +87,27 @@ def generate_inputs(
 class InputGenerator:
     """Inputs of one model, any number of batches of them, the same for the same seed."""
 
-    def __init__(self, model: Model, seed: int, ranges: Ranges) -> None:
+    def __init__(
+        self, model: Model, seed: int, ranges: Ranges, sizes: Sizes | None = None
+    ) -> None:
         """Prepare the inputs of a model.
 
+        Args:
+            model: The model.
+            seed: Seed of the random values.
+            ranges: Input name -> (lowest, highest) value.
+            sizes: Sizes of open axes; the first of :func:`sizes_to_run` by default.
+
         Raises:
-            UsageError: A size that the file leaves open, or a range that is none.
+            UsageError: No sizes with which the model runs, or a range that is none.
         """
+        _require_ranges(ranges, {str(v.name) for v in model.graph.inputs})
+        sizes = sizes_to_run(model)[0] if sizes is None else sizes
         self._values = {str(v.name): v for v in model.graph.inputs}
         self._seed = seed
-        self._work = elements_per_sample(model)
-        self._shapes = {name: _sample_shape(value) for name, value in self._values.items()}
-        _require_ranges(ranges, self._values)
+        # Sizes that the file leaves open count as one.
+        self._work = elements_per_sample(model) * math.prod(sizes.values())
+        self._shapes = {n: shape_with(value, sizes) for n, value in self._values.items()}
         self._ranges = ranges
         self._points = {name: self._points_of(name) for name in self._values}
         self._reach = {name: _reaches(value) for name, value in self._values.items()}
@@ -96,24 +117,38 @@ class InputGenerator:
         return int(np.clip(_ELEMENTS // self._work, _FEWEST_SAMPLES, _MOST_SAMPLES))
 
     def feeds(self, samples: int, batch: int) -> dict[str, Array]:
-        """Return the inputs of one batch."""
+        """Return the inputs of one batch: as many samples, multiples of the file's own."""
+        shapes = {}
+        for name, (own, *sizes) in ((n, s) for n, s in self._shapes.items() if s):
+            shapes[name] = (own * max(samples // own, 1), *sizes)
+        arrays = self._drawn(shapes, batch)
+        for name, x in arrays.items():
+            if batch == 0 and x.ndim and len(x) >= _SAMPLES_WITH_CORNERS and _is_real(x):
+                for place, value in enumerate(self._corners(name)):
+                    x[place] = value
+        return arrays
+
+    def run(self, index: int) -> dict[str, Array]:
+        """Return the inputs of one run, in the shapes of the file."""
+        arrays = self._drawn(self._shapes, index)
+        for name in (n for n, x in arrays.items() if _is_real(x)):
+            corners = self._corners(name)
+            if index < len(corners):
+                arrays[name][...] = corners[index]
+        return arrays
+
+    def _drawn(self, shapes: Mapping[str, tuple[int, ...]], batch: int) -> dict[str, Array]:
         arrays = {}
         for position, (name, value) in enumerate(self._values.items()):
             rng = np.random.default_rng([self._seed, position, batch])
-            shape: tuple[int, ...] = ()
-            if value.shape:
-                own = value.shape[0] if isinstance(value.shape[0], int) else 1
-                length = max(own, 1) * max(samples // max(own, 1), 1)
-                shape = (length, *self._shapes[name])
+            shape = shapes.get(name, ())
             dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
             if np.dtype(dtype).kind in "biu":
-                limits = self._ranges.get(name) or _index_limits(value)
+                limits = self._ranges.get(name) or _whole_limits(value)
                 arrays[name] = _whole_numbers(shape, dtype, rng, limits)
-                continue
-            numbers = self._numbers(name, shape, rng, batch)
-            if batch == 0 and shape and shape[0] >= _SAMPLES_WITH_CORNERS:
-                self._set_corners(name, numbers)
-            arrays[name] = numbers.astype(dtype)
+            else:
+                numbers = self._numbers(name, shape, rng, batch)
+                arrays[name] = np.asarray(numbers.astype(dtype))
         return arrays
 
     def _points_of(self, name: str) -> Array:
@@ -158,25 +193,46 @@ class InputGenerator:
             numbers[k :: len(reaches)] *= np.float32(reach / high)
         return numbers
 
-    def _set_corners(self, name: str, numbers: Array) -> None:
-        """Make the first samples the ends of the range, zeros, and zeros with a sign."""
+    def _corners(self, name: str) -> tuple[float, ...]:
+        """Return what the first samples are: zeros, both ends, and zeros with a sign."""
         low, high = self._limits(name)
         inside = low <= 0.0 <= high
-        numbers[0] = 0.0 if inside else low
-        numbers[1], numbers[2] = high, low
-        numbers[3] = -0.0 if inside else high
+        return (0.0 if inside else low, high, low, -0.0 if inside else high)
+
+
+def _is_real(x: Array) -> bool:
+    return x.dtype.kind not in "biu"
 
 
 def _whole_numbers(
     shape: tuple[int, ...],
     dtype: Any,
     rng: np.random.Generator,
-    limits: tuple[float, float] | None,
+    limits: tuple[float, float],
 ) -> Array:
     if np.dtype(dtype).kind == "b":
         return rng.integers(0, 2, size=shape).astype(np.bool_)
-    low, high = limits or (0, 127)
+    low, high = limits
     return rng.integers(int(low), int(high) + 1, size=shape).astype(dtype)
+
+
+def _whole_limits(value: Value) -> tuple[float, float]:
+    """Return between which ends whole numbers are drawn.
+
+    What may be an index or a count is small and not negative; codes take their whole type.
+    """
+    known = _index_limits(value)
+    if known is not None:
+        return known
+    kind = value.dtype
+    readers = [node for node, _ in value.uses()]
+    if kind is None or kind == DataType.BOOL:
+        return (0, 1)
+    if kind.bitwidth <= _CODE_BITS and "Gather" not in {node.op_type for node in readers}:
+        low, high = integer_bounds(kind.bitwidth, signed=kind.is_signed(), narrow=False)
+        return (int(low), int(high))
+    computes = all(operators.is_affine(n) or n.op_type in _COMPUTES for n in readers)
+    return (-_INDEX - 1 if kind.is_signed() and readers and computes else 0, _INDEX)
 
 
 def _index_limits(value: Value) -> tuple[float, float] | None:
@@ -312,14 +368,3 @@ def _affine_step(node: Node, index: int, affine: _Affine) -> _Affine | None:
     if number != 0 and node.op_type == "Div" and index == 0:
         return _Affine(affine.gain / number, affine.offset / number)
     return None
-
-
-def _sample_shape(value: Value) -> tuple[int, ...]:
-    sizes = dims(value)
-    open_sizes = [str(size) for size in (sizes or ())[1:] if not isinstance(size, int)]
-    if open_sizes or sizes is None:
-        what = f"its sizes {', '.join(open_sizes)}" if open_sizes else "its shape"
-        raise UsageError(
-            f"input '{value.name}': the file leaves {what} open; give the inputs to use"
-        )
-    return tuple(size for size in sizes[1:] if isinstance(size, int))

@@ -11,10 +11,7 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
     GeneratedInputs,
-    GivenInputs,
     InputSource,
-    count_samples,
-    file_batch,
     read_batches,
 )
 from qonnx_hub.equivalence.inputs.boundary import runs_for, search_boundaries
@@ -82,51 +79,46 @@ def find_inputs(
     exercised: tuple[int, ...] = ()
     if steer:
         free = [name for name in source.floats if name not in (ranges or {})]
-        feeds, effort_work = source.feeds(0), _WORK[effort]
-        swept = _sweep(watcher, feeds, free, effort_work, seed)
+        tries, work = watcher.tries(source), _WORK[effort]
+        swept = _sweep(watcher, tries, free, work, seed)
         if swept is not None:
-            parts.append(_given(swept, length, "many magnitudes"))
+            parts.append(watcher.source_of(swept, length, "many magnitudes"))
         if effort != "quick":
-            start = feeds if swept is None else _in_turn(swept, feeds)
-            beside, exercised = search_boundaries(
-                watcher, start, source.floats, effort_work, seed
-            )
+            start = tries if swept is None else _in_turn(swept, tries)
+            beside, exercised = search_boundaries(watcher, start, source.floats, work, seed)
             if beside is not None:
-                parts.append(_given(beside, length, "thresholds of inner quantizers"))
+                words = "thresholds of inner quantizers"
+                parts.append(watcher.source_of(beside, length, words))
     found: InputSource = ChainedInputs(parts) if len(parts) > 1 else source
     coverage = measure_coverage(model, found, ranges, watcher)
     if exercised:
         rows = zip(coverage.quantizers, exercised, strict=False)
         quantizers = tuple(dataclasses.replace(row, exercised=n) for row, n in rows)
         coverage = dataclasses.replace(coverage, quantizers=quantizers)
-    return ReachingInputs(found, dataclasses.replace(coverage, effort=effort))
+    coverage = dataclasses.replace(coverage, effort=effort, sizes=source.sizes)
+    return ReachingInputs(found, coverage)
 
 
 def _sweep(
-    watcher: Watcher, feeds: Feeds, names: list[str], work: int, seed: int
+    watcher: Watcher, tries: Feeds, names: list[str], work: int, seed: int
 ) -> dict[str, Array] | None:
-    """Return samples of other magnitudes that lead somewhere new, where they can be tried."""
-    rows = min(runs_for(watcher.model, work) // _SWEEP_SHARE, _MOST_TRIED)
+    """Return tries of other magnitudes that lead somewhere new, where there is time for it."""
+    rows = min(runs_for(watcher, work) // _SWEEP_SHARE, _MOST_TRIED)
     rows -= rows % MAGNITUDES
-    samples = {len(x) for x in feeds.values() if x.ndim}
-    if not names or rows < MAGNITUDES or len(samples) != 1 or file_batch(watcher.model) != 1:
+    if not names or rows < MAGNITUDES or len({len(x) for x in tries.values()}) != 1:
         return None
-    return sweep_magnitudes(watcher, feeds, names, rows, _MOST_KEPT, seed)
+    return sweep_magnitudes(watcher, tries, names, rows, _MOST_KEPT, seed)
 
 
 def _in_turn(first: Feeds, second: Feeds) -> dict[str, Array]:
-    """Return samples of both in turn, as many as the shorter has, zeros in front."""
+    """Return zeros, tries of both in turn, and the rest of the longer one."""
     found = {}
     for name, x in first.items():
         y = second[name]
-        count = min(len(x), len(y)) if x.ndim else 0
-        turns = [x[:1] * 0, *(p for k in range(count) for p in (x[k : k + 1], y[k : k + 1]))]
-        found[name] = np.concatenate(turns).astype(x.dtype) if x.ndim else x
+        count = min(len(x), len(y))
+        both = np.stack([x[:count], y[:count]], axis=1).reshape(-1, *x.shape[1:])
+        found[name] = np.concatenate([x[:1] * 0, both, x[count:], y[count:]]).astype(x.dtype)
     return found
-
-
-def _given(feeds: Feeds, length: int | None, words: str) -> GivenInputs:
-    return GivenInputs(feeds, length or count_samples(feeds), words)
 
 
 def measure_coverage(

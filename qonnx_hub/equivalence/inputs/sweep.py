@@ -37,15 +37,15 @@ def sweep_magnitudes(
 
     Args:
         watcher: Runs the model.
-        feeds: The inputs so far, the first axis over samples.
+        feeds: The inputs so far, the first axis over tries.
         names: The inputs that may have any value: floats without a range.
         rows: Samples to try.
         most: Samples to return at most.
         seed: Seed of the random values.
     """
     tried = try_magnitudes(watcher, feeds, names, rows, seed)
-    samples = max(len(x) for x in feeds.values() if x.ndim)
-    joined = {n: np.concatenate([x, tried[n]]) if x.ndim else x for n, x in feeds.items()}
+    samples = len(next(iter(feeds.values())))
+    joined = {n: np.concatenate([x, tried[n]]) for n, x in feeds.items()}
     try:
         found = _features(watcher, joined, samples + rows)
     except HubError:
@@ -63,7 +63,7 @@ def sweep_magnitudes(
         met |= own[best]
     if not chosen:
         return None
-    return {n: x[chosen] if x.ndim else x for n, x in tried.items()}
+    return {n: x[chosen] for n, x in tried.items()}
 
 
 def try_magnitudes(
@@ -83,9 +83,7 @@ def try_magnitudes(
     exponents = np.linspace(low, high, MAGNITUDES)[np.arange(rows) % MAGNITUDES]
     found = {}
     for position, (name, x) in enumerate(feeds.items()):
-        if not x.ndim:
-            found[name] = x
-        elif name not in names:
+        if name not in names:
             found[name] = x[rng.integers(len(x), size=rows)]
         else:
             own = exponents.copy()

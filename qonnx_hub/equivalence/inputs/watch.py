@@ -9,12 +9,20 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.graph_slices import source_layer
-from qonnx_hub.equivalence.inputs.batches import cut_feeds
+from qonnx_hub.equivalence.inputs.batches import (
+    GeneratedInputs,
+    GivenInputs,
+    InputSource,
+    SeparateRuns,
+    count_samples,
+    cut_feeds,
+)
 from qonnx_hub.equivalence.inputs.generate import linear_quantizer
+from qonnx_hub.equivalence.inputs.sizes import Layout, layout_of
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect, operators, thresholds
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.errors import ExecutionError
 from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.graph.queries import attribute, dims, input_of, is_standard, known
 from qonnx_hub_ir.quantizers import (
@@ -146,10 +154,12 @@ def _multi_threshold(node: Node, value: Value) -> WatchedSteps | None:
     shape = dims(value)
     if steps is None or steps.ndim != 2 or shape is None:
         return None
-    axis = thresholds.channel_axis(attribute(node, "data_layout", ""), len(shape))
+    rank = len(shape)
+    axis = thresholds.channel_axis(attribute(node, "data_layout", ""), rank)
 
     def count(x: Array) -> Array:
-        return thresholds.apply(x, steps, axis, 1.0, 0.0).astype(np.int64)
+        # Whole runs have an axis in front.
+        return thresholds.apply(x, steps, axis + x.ndim - rank, 1.0, 0.0).astype(np.int64)
 
     name, high = source_layer(node), steps.shape[1]
     sizes = np.abs(steps[np.isfinite(steps) & (steps != 0)]).astype(np.float64)
@@ -241,6 +251,8 @@ class Watcher:
         steps: The nodes that jump.
         bends: The nodes that bend.
         judged: Outputs, and the values by which their change is judged.
+        inputs: Names of the model's inputs.
+        layout: What the first axes of the inputs are.
     """
 
     def __init__(self, model: Model) -> None:
@@ -250,6 +262,7 @@ class Watcher:
         self.bends = watched_bends(model)
         self.judged = judged_outputs(model)
         self.inputs = tuple(str(v.name) for v in model.graph.inputs)
+        self.layout = layout_of(model)
         self._unit = fixed_batch(model) or 1
         self._sessions: dict[tuple[str, ...], Session] = {}
 
@@ -260,7 +273,10 @@ class Watcher:
         return tuple(dict.fromkeys((*steps, *bends, *self.judged.values())))
 
     def run(self, feeds: Feeds, names: Iterable[str]) -> dict[str, Array]:
-        """Return values by name, inputs among them.
+        """Return values by name, inputs among them, a row for each try.
+
+        A try is a sample; where the model mixes samples, or its inputs have other first axes,
+        it is a whole run: feeds and values then have an axis over tries in front.
 
         Raises:
             HubError: The model does not run on them.
@@ -270,18 +286,51 @@ class Watcher:
             return dict(feeds)
         if wanted not in self._sessions:
             self._sessions[wanted] = Session(self.model, outputs=wanted)
-        return {**feeds, **self._sessions[wanted].run(feeds)}
+        session = self._sessions[wanted]
+        if self.layout is Layout.SAMPLES:
+            return {**feeds, **session.run(feeds)}
+        tries = len(next(iter(feeds.values())))
+        runs = [session.run({n: x[k] for n, x in feeds.items()}) for k in range(tries)]
+        if any(len({run[name].shape for run in runs}) > 1 for name in wanted):
+            raise ExecutionError("the shapes of values depend on the values of inputs")
+        return {**feeds, **{name: np.stack([run[name] for run in runs]) for name in wanted}}
+
+    def tries(self, source: GeneratedInputs) -> dict[str, Array]:
+        """Return the first inputs of a source, a row for each try."""
+        if self.layout is Layout.SAMPLES:
+            return dict(source.feeds(0))
+        if self.layout is Layout.UNITS:
+            feeds, unit = source.feeds(0), self._unit
+            return {n: x.reshape(-1, unit, *x.shape[1:]) for n, x in feeds.items()}
+        first = source.feeds(0)
+        runs = [first, *(source.feeds(k) for k in range(1, source.count))]
+        fitting = [
+            run for run in runs if all(run[n].shape == x.shape for n, x in first.items())
+        ]
+        return {n: np.stack([run[n] for run in fitting]) for n in first}
+
+    def source_of(self, tries: Feeds, length: int | None, words: str) -> InputSource:
+        """Return tries as inputs of a check."""
+        if self.layout is Layout.RUNS:
+            return SeparateRuns(tries, words)
+        if self.layout is Layout.UNITS:
+            tries = {n: x.reshape(-1, *x.shape[2:]) for n, x in tries.items()}
+        return GivenInputs(tries, length or count_samples(tries), words)
 
     def runs(self, feeds: Feeds) -> list[dict[str, Array]]:
-        """Return what is watched; several runs where the file asks for fewer samples at once.
+        """Return what is watched for inputs of a check, in one run or several.
 
         Raises:
             HubError: The model does not run on them.
         """
-        try:
-            return [self.run(feeds, self.names)]
-        except UsageError:
-            return [self.run(part, self.names) for part in cut_feeds(feeds, self._unit)]
+        names = tuple(name for name in self.names if name not in self.inputs)
+        if names not in self._sessions:
+            self._sessions[names] = Session(self.model, outputs=names or None)
+        session = self._sessions[names]
+        parts: list[Feeds] = [feeds]
+        if self.layout is Layout.UNITS:
+            parts = list(cut_feeds(feeds, self._unit))
+        return [{**part, **session.run(part)} for part in parts]
 
 
 def rows_of(values: Mapping[str, Array], names: Sequence[str], samples: int) -> bool:
