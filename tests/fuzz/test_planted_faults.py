@@ -1,15 +1,19 @@
 """The generator of planted faults by itself: repeatable, valid, and its oracle sees."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.fuzz.planted_equalities import EQUALITIES
-from tests.fuzz.planted_faults import EVERY, make_pair
+from tests.fuzz.planted_faults import EVERY, make_pair, run_pairs
 from tests.fuzz.planted_graphs import MOST_OPERATORS, QONNX
 from tests.fuzz.planted_kinds import KINDS
 from tests.fuzz.planted_oracle import Oracle, differing_rows, draw_inputs, telling_input
+
+NEVER = ("false equal", "false proven", "does not fail", "equal called different", "error")
 
 FIRST = 4 * EVERY
 """Enough pairs for two of every kind."""
@@ -88,3 +92,15 @@ def test_the_oracle_finds_the_ties_by_which_two_modes_differ():
 
 def test_the_oracle_finds_nothing_between_equal_models():
     assert telling_input(quantizer(), quantizer(), np.random.default_rng(0)) is None
+
+
+PAIRS = int(os.environ.get("QONNX_HUB_PLANTED_PAIRS", "240"))
+"""A night takes thousands."""
+
+
+def test_no_planted_fault_is_called_equal():
+    tally = run_pairs(PAIRS, seed=PAIRS)
+    wrong = [(n, found.pair.kind, what) for n, what, found in tally.bad if what in NEVER]
+    assert wrong == []
+    assert tally.total("differ") > PAIRS / 2
+    assert tally.total("undecided") <= 0.03 * tally.total("differ")

@@ -11,7 +11,7 @@ from onnx_ir import Model, Value
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
-from qonnx_hub.equivalence.inputs.sizes import Layout, batch_axes, layout_of, sizes_to_run
+from qonnx_hub.equivalence.inputs.sizes import InputLayout, batch_axes, layout_of, sizes_to_run
 from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import UsageError
@@ -82,7 +82,7 @@ def take_samples(feeds: Feeds, rows: slice | Sequence[int]) -> dict[str, Array]:
 
     Inputs whose first axes differ are one run, which has no parts.
     """
-    if len({len(x) for x in feeds.values() if x.ndim}) > 1:
+    if not shares_first_axis(feeds):
         return dict(feeds)
     return {name: x[rows] if x.ndim else x for name, x in feeds.items()}
 
@@ -289,7 +289,7 @@ class GeneratedInputs:
         self.floats = [str(v.name) for v in model.graph.inputs if _is_drawn(v)]
         self.description = f"{GENERATED}; seed {seed}"
         most = self._generators[0].default_samples()
-        if self.layout is Layout.RUNS:
+        if self.layout is InputLayout.RUNS:
             self._lengths = [1] * max(most if samples is None else samples, len(self._sizes))
         else:
             self._lengths = self._batch_lengths(model, samples, most, length)
@@ -333,7 +333,7 @@ class GeneratedInputs:
     def feeds(self, index: int) -> Feeds:
         """Return the inputs of one batch."""
         generator = self._generators[index % len(self._generators)]
-        if self.layout is Layout.RUNS:
+        if self.layout is InputLayout.RUNS:
             return generator.run(index)
         return generator.feeds(self._lengths[index], index)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from qonnx_hub.equivalence.graph_slices import work_per_sample
 from qonnx_hub.equivalence.inputs.batches import batch_length, file_batch
-from qonnx_hub.equivalence.inputs.sizes import Layout
+from qonnx_hub.equivalence.inputs.sizes import InputLayout
 from qonnx_hub.equivalence.inputs.watch import WatchedSteps, Watcher, rows_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError
@@ -50,7 +50,7 @@ class _Target:
 def runs_for(watcher: Watcher, work: int) -> int:
     """Return how many tries a model computes for so many elements of work."""
     model, nodes = watcher.model, len(watcher.model.graph)
-    if watcher.layout is Layout.SAMPLES:
+    if watcher.layout is InputLayout.SAMPLES:
         return work // (work_per_sample(model) + _NODE * nodes)
     return work // (work_per_sample(model) * file_batch(model) + _CALL * nodes)
 

@@ -24,7 +24,7 @@ _MOST_AXES = 6
 """Open axes that get sizes of their own; the others follow."""
 
 
-class Layout(Enum):
+class InputLayout(Enum):
     """What the first axes of a model's inputs are.
 
     SAMPLES: of samples, any number of them. UNITS: of samples, in the file's own number, which
@@ -36,16 +36,16 @@ class Layout(Enum):
     RUNS = "runs"
 
 
-def layout_of(model: Model) -> Layout:
+def layout_of(model: Model) -> InputLayout:
     """Return what the first axes of the inputs are."""
     shapes = [dims(value) for value in model.graph.inputs]
     firsts = {shape[0] if isinstance(shape[0], int) else None for shape in shapes if shape}
     if any(shape == () for shape in shapes) or len(firsts) > 1:
-        return Layout.RUNS
+        return InputLayout.RUNS
     unit = fixed_batch(model)
     if unit is None or (unit == 1 and batcher_of(model).is_apart()):
-        return Layout.SAMPLES
-    return Layout.UNITS
+        return InputLayout.SAMPLES
+    return InputLayout.UNITS
 
 
 def axis_name(value: Value, place: int) -> str | None:
@@ -63,7 +63,7 @@ def open_axes(model: Model) -> tuple[str, ...]:
     Raises:
         UsageError: An input of which not even the rank is known.
     """
-    start = 0 if layout_of(model) is Layout.RUNS else 1
+    start = 0 if layout_of(model) is InputLayout.RUNS else 1
     found: dict[str, None] = {}
     for value in model.graph.inputs:
         shape = dims(value)
@@ -78,7 +78,7 @@ def open_axes(model: Model) -> tuple[str, ...]:
 
 def batch_axes(model: Model) -> tuple[str, ...]:
     """Return the names of the open axes over samples."""
-    if layout_of(model) is not Layout.SAMPLES:
+    if layout_of(model) is not InputLayout.SAMPLES:
         return ()
     names = (axis_name(value, 0) for value in model.graph.inputs if dims(value))
     return tuple(dict.fromkeys(name for name in names if name is not None))

@@ -18,7 +18,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     cut_feeds,
 )
 from qonnx_hub.equivalence.inputs.generate import linear_quantizer
-from qonnx_hub.equivalence.inputs.sizes import Layout, layout_of
+from qonnx_hub.equivalence.inputs.sizes import InputLayout, layout_of
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect, operators, thresholds
@@ -287,7 +287,7 @@ class Watcher:
         if wanted not in self._sessions:
             self._sessions[wanted] = Session(self.model, outputs=wanted)
         session = self._sessions[wanted]
-        if self.layout is Layout.SAMPLES:
+        if self.layout is InputLayout.SAMPLES:
             return {**feeds, **session.run(feeds)}
         tries = len(next(iter(feeds.values())))
         runs = [session.run({n: x[k] for n, x in feeds.items()}) for k in range(tries)]
@@ -297,9 +297,9 @@ class Watcher:
 
     def tries(self, source: GeneratedInputs) -> dict[str, Array]:
         """Return the first inputs of a source, a row for each try."""
-        if self.layout is Layout.SAMPLES:
+        if self.layout is InputLayout.SAMPLES:
             return dict(source.feeds(0))
-        if self.layout is Layout.UNITS:
+        if self.layout is InputLayout.UNITS:
             feeds, unit = source.feeds(0), self._unit
             return {n: x.reshape(-1, unit, *x.shape[1:]) for n, x in feeds.items()}
         first = source.feeds(0)
@@ -311,9 +311,9 @@ class Watcher:
 
     def source_of(self, tries: Feeds, length: int | None, words: str) -> InputSource:
         """Return tries as inputs of a check."""
-        if self.layout is Layout.RUNS:
+        if self.layout is InputLayout.RUNS:
             return SeparateRuns(tries, words)
-        if self.layout is Layout.UNITS:
+        if self.layout is InputLayout.UNITS:
             tries = {n: x.reshape(-1, *x.shape[2:]) for n, x in tries.items()}
         return GivenInputs(tries, length or count_samples(tries), words)
 
@@ -328,7 +328,7 @@ class Watcher:
             self._sessions[names] = Session(self.model, outputs=names or None)
         session = self._sessions[names]
         parts: list[Feeds] = [feeds]
-        if self.layout is Layout.UNITS:
+        if self.layout is InputLayout.UNITS:
             parts = list(cut_feeds(feeds, self._unit))
         return [{**part, **session.run(part)} for part in parts]
 

@@ -8,7 +8,7 @@ import qonnx_hub as qh
 from qonnx_hub.equivalence.inputs.batches import GeneratedInputs, read_batches
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.inputs.reach import find_inputs
-from qonnx_hub.equivalence.inputs.sizes import Layout, layout_of, open_axes, sizes_to_run
+from qonnx_hub.equivalence.inputs.sizes import InputLayout, layout_of, open_axes, sizes_to_run
 from qonnx_hub_ir.errors import UsageError
 
 QONNX = "qonnx.custom_op.general"
@@ -105,13 +105,13 @@ def test_feeds_of_open_sizes_have_one_shape_that_runs():
 @pytest.mark.parametrize(
     ("shapes", "layout"),
     [
-        ({"x": ["N", 3]}, Layout.SAMPLES),
-        ({"x": [1, 3]}, Layout.SAMPLES),
-        ({"x": [2, 3]}, Layout.UNITS),
-        ({"x": [2, 3], "z": [2, 3]}, Layout.UNITS),
-        ({"x": [2, 3], "z": [1, 3]}, Layout.RUNS),
-        ({"x": ["N", 3], "z": [1, 3]}, Layout.RUNS),
-        ({"x": ["N", 3], "z": []}, Layout.RUNS),
+        ({"x": ["N", 3]}, InputLayout.SAMPLES),
+        ({"x": [1, 3]}, InputLayout.SAMPLES),
+        ({"x": [2, 3]}, InputLayout.UNITS),
+        ({"x": [2, 3], "z": [2, 3]}, InputLayout.UNITS),
+        ({"x": [2, 3], "z": [1, 3]}, InputLayout.RUNS),
+        ({"x": ["N", 3], "z": [1, 3]}, InputLayout.RUNS),
+        ({"x": ["N", 3], "z": []}, InputLayout.RUNS),
     ],
 )
 def test_what_first_axes_are(shapes, layout):
