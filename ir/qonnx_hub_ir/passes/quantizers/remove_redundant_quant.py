@@ -11,7 +11,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.value_sets import MOST_VALUES, ValueSets
 from qonnx_hub_ir.graph.rewriting import bypass, rewrite_nodes
-from qonnx_hub_ir.quantizers import Array, Quantizer, is_bipolar
+from qonnx_hub_ir.quantizers import Array, IntQuant, Quantizer, is_bipolar
 from qonnx_hub_ir.semantics import quantize
 
 
@@ -57,7 +57,10 @@ def _redundant(node: Node, sets: ValueSets) -> Value | None:
     if len(known) < len(dialect.parameters(quant)):
         return None
     found = sets.of(x)
-    if found is None or (found.keeps_nan and is_bipolar(quant)):
+    makes_nan_a_code = is_bipolar(quant) or (
+        isinstance(quant, IntQuant) and quant.zero_point_after_rounding
+    )
+    if found is None or (found.keeps_nan and makes_nan_a_code):
         return None
     return x if _returns_all(quant, found.values, [array.shape for array in known]) else None
 
