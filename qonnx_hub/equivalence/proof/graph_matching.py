@@ -152,6 +152,17 @@ class GraphMatching:
             for value in node.outputs
         )
 
+    def partner(self, value: Value) -> Value | None:
+        """Return the first value of the first model that equals one of the second, if any."""
+        if value not in self._needed or value in self.findings.supposed:
+            return None
+        return next(iter(self._holders.get(self.b.number(value), ())), None)
+
+    def proven_pair(self, target: Value) -> FunctionPair | None:
+        """Return the two functions whose comparison gave a value of the second model."""
+        found = (p for p, o in self._outcomes.items() if p.other is target and o and o.equal)
+        return next(found, None)
+
     def _is_known(self, value: Value | None) -> bool:
         """Return whether the first model holds the value too, as far as is supposed."""
         if value is None or value in self.b.constants:
@@ -224,7 +235,7 @@ class GraphMatching:
                 self._note_late(pair.other)
                 return False
             self._outcomes[pair] = None
-            compared = self._scalar_functions(pair)
+            compared = self.functions(pair)
             if (
                 compared is not None
                 and compared[0].is_coarse()
@@ -242,7 +253,7 @@ class GraphMatching:
             self.findings.late.append(str(value.name))
 
     def _note_equal(self, pair: FunctionPair) -> None:
-        compared, outcome = self._scalar_functions(pair), self._outcomes[pair]
+        compared, outcome = self.functions(pair), self._outcomes[pair]
         assert compared is not None
         assert outcome is not None
         f, g, _ = compared
@@ -252,7 +263,7 @@ class GraphMatching:
         if producer is not None:
             self.findings.taken.add(producer)
 
-    def _scalar_functions(
+    def functions(
         self, pair: FunctionPair
     ) -> tuple[ScalarFunction, ScalarFunction, np.dtype[np.generic]] | None:
         """Return both functions over one layout, and the type of their input.
@@ -336,7 +347,7 @@ class GraphMatching:
             start = starts.get(self.b.number(source))
             if start is not None:
                 pair = FunctionPair(one, start, other, source)
-                if self._scalar_functions(pair) is not None:
+                if self.functions(pair) is not None:
                     return pair
         return None
 
@@ -380,7 +391,7 @@ class GraphMatching:
 
     def _report_functions(self, one: Value, other: Value) -> None:
         pair = self._common(one, other)
-        compared = None if pair is None else self._scalar_functions(pair)
+        compared = None if pair is None else self.functions(pair)
         if pair is None or compared is None:
             # They had a common start before another input of the node was settled.
             self.findings.supposed.add(other)

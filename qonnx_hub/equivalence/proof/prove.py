@@ -51,7 +51,7 @@ def prove_models(
         UnsupportedGraphError: Operators that nothing can run; all of them are listed.
         ExecutionError: A node with constant inputs fails.
     """
-    reason = _different_interface(a, b)
+    reason = different_interface(a, b)
     if reason:
         return Certificate(False, 0, (), (), (reason,))
     first, second = ProofModel(prepared(a)), ProofModel(prepared(b))
@@ -62,7 +62,7 @@ def prove_models(
     return replace(certificate, counterexample=replace(found, feeds=find_feeds(a, b)))
 
 
-def _different_interface(a: Model, b: Model) -> str:
+def different_interface(a: Model, b: Model) -> str:
     """Return why the models cannot be compared, or an empty string."""
     for kind, ours, theirs in (
         ("input", a.graph.inputs, b.graph.inputs),
@@ -88,11 +88,17 @@ def _shapes_agree(one: Value, other: Value) -> bool:
     )
 
 
-def _certify(a: ProofModel, b: ProofModel, deadline: Deadline) -> Certificate:
+def matched(a: ProofModel, b: ProofModel, deadline: Deadline) -> GraphMatching:
+    """Return two models with equal numbers on values that are proven equal."""
     matching = GraphMatching(a, b, deadline)
     # Two values of one model that are found equal may make more of the other model match.
     while matching.walk():
         pass
+    return matching
+
+
+def _certify(a: ProofModel, b: ProofModel, deadline: Deadline) -> Certificate:
+    matching = matched(a, b, deadline)
     found = matching.findings
     proven = not any(value in found.supposed for value in b.model.graph.outputs)
     return Certificate(
