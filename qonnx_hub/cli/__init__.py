@@ -10,6 +10,7 @@ import traceback as python_traceback
 import typer
 
 from qonnx_hub.cli import (
+    certify,
     check,
     convert,
     cost,
@@ -19,6 +20,7 @@ from qonnx_hub.cli import (
     lint,
     run,
     transform,
+    verify,
     view,
     zoo,
 )
@@ -38,7 +40,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (convert, transform, check, run, inspect, lint, cost, diff, view, formats):
+for module in (
+    convert,
+    transform,
+    check,
+    certify,
+    verify,
+    run,
+    inspect,
+    lint,
+    cost,
+    diff,
+    view,
+    formats,
+):
     app.command(name=module.__name__.rpartition(".")[2])(recorded(module.command))
 app.add_typer(zoo.app, name="zoo")
 

@@ -20,11 +20,15 @@ from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.prove import different_interface, matched
 from qonnx_hub.equivalence.proof.step_functions import StepFunction, find_steps
 from qonnx_hub.io import registry
-from qonnx_hub.verifier import FORMAT, derive, digest
+from qonnx_hub.verifier import FORMAT, RejectedError, derive, digest
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.value_ranges import prepared
-from qonnx_hub_ir.errors import TooManyLevelsError, UsageError
+from qonnx_hub_ir.errors import HubError, TooManyLevelsError
+
+
+class NotProvenError(HubError):
+    """Equality of two files is not proven, or not in a form that can be verified."""
 
 
 def certify(
@@ -41,7 +45,7 @@ def certify(
         Plain data, fit for JSON.
 
     Raises:
-        UsageError: It is not proven, or a table of thresholds is too long to be listed.
+        NotProvenError: It is not proven, or a table of thresholds is too long to be listed.
         HubError: A file cannot be read.
     """
     sides = []
@@ -51,11 +55,11 @@ def certify(
     a, b = sides
     reason = different_interface(a.model, b.model)
     if reason:
-        raise UsageError(f"not proven: {reason}")
+        raise NotProvenError(f"not proven: {reason}")
     matching = matched(a, b, Deadline(seconds))
     if any(value in matching.findings.supposed for value in b.model.graph.outputs):
         found = [*matching.findings.unmatched, *matching.findings.late]
-        raise UsageError(f"not proven: {'; '.join(found) or 'a piece is refuted'}")
+        raise NotProvenError(f"not proven: {'; '.join(found) or 'a piece is refuted'}")
     files = _names(path_a), _names(path_b)
     inputs, outputs = (
         [[str(one.name), str(other.name)] for one, other in paired(*ends)]
@@ -74,8 +78,12 @@ def certify(
         "values": list(_values(matching, files, proven)),
         "functions": functions,
     }
-    # What the verifier needs, as it finds it on the files.
-    return document | {"assumptions": derive(document, path_a, path_b)}
+    try:
+        # What the verifier needs, as it finds it on the files.
+        used = derive(document, path_a, path_b)
+    except RejectedError as error:
+        raise NotProvenError(f"proven, but not so that it can be verified: {error}") from None
+    return document | {"assumptions": {kind: sorted(found) for kind, found in used.items()}}
 
 
 def _names(path: str | Path) -> set[str]:
@@ -114,8 +122,9 @@ def _functions(
         f, _, dtype = compared
         try:
             table = find_steps(f, f.channels, dtype)
-        except TooManyLevelsError as error:
-            raise UsageError(f"'{pair.other.name}' cannot be certified: {error}") from None
+        except TooManyLevelsError:
+            # The same operator on both sides needs no table.
+            continue
         yield {
             "one": _end("a", pair.one, pair.start),
             "other": _end("b", pair.other, pair.source),
