@@ -23,6 +23,8 @@ from qonnx_hub_ir.quantizers import (
     is_whole,
 )
 
+_ONE, _ZERO = np.array(1, dtype=np.float32), np.array(0, dtype=np.float32)
+
 _MODE_OF = {op_type: mode for mode, op_type in PLAIN_ROUNDINGS.items()}
 
 
@@ -189,21 +191,21 @@ def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
     """Return (x, quantizer) of Div(s), Add(z), Clip, rounding, Sub(z), Mul(s).
 
     Steps that do nothing may be missing (dividing by 1, adding 0); Clip and rounding may come
-    in either order; one signed bit has Where instead of both.
+    in either order; one signed bit has Where instead of both. Where what is in front does not
+    fit what is behind, Clip and rounding alone are a quantizer of scale 1.
     """
     codes, scale = peeled_constant(node.outputs[0], "Mul", 1)
     codes, zero = peeled_constant(codes, "Sub", 0)
     bits = _bits_of(codes)
     if bits is None:
         return None
-    t, (width, signed, narrow), rounding = bits
-    t, added = peeled_constant(t, "Add", 0)
+    rounded, (width, signed, narrow), rounding = bits
+    t, added = peeled_constant(rounded, "Add", 0)
     x, divisor = peeled_constant(t, "Div", 1)
-    follows = any(is_standard(n, "Mul", "Sub", "Div") for n in node.outputs[0].consumers())
-    if codes is node.outputs[0] and (follows or _producer(x, "Div", "Add") is not None):
-        return None  # a form without scale is part of a larger one with a scale
     if not same_values(scale, divisor) or not same_values(zero, added):
-        return None
+        if codes is not node.outputs[0]:
+            return None
+        x, scale, zero = rounded, _ONE, _ZERO
     valid = np.all(np.isfinite(scale) & (scale > 0)) and np.all(np.isfinite(zero))
     if not valid or x.dtype != onnx_ir.DataType.FLOAT or not _fits(scale, x):
         return None

@@ -10,6 +10,7 @@ from qonnx_hub_adapters.onnx_border import reading
 from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read_model
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
+from qonnx_hub_adapters.qcdq.dialects import is_foreign_quantizer, translate
 from qonnx_hub_adapters.qcdq.exporter import INFO
 from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
@@ -30,6 +31,10 @@ _TYPES_OF_19 = frozenset(
     | {"FLOAT8E5M2FNUZ"}
 )
 
+_ROUND = operators.names(is_whole=True, elementwise=True, bounds=None)
+_CLAMP = frozenset({"Clip", "Max", "Min"})
+"""Operators of which float forms of quantizers are made."""
+
 
 class QcdqImporter:
     """QCDQ -> IR."""
@@ -39,18 +44,24 @@ class QcdqImporter:
     def accepts(self, source: object) -> bool:
         """Return whether the source is ONNX with QuantizeLinear but without quantizers.
 
+        So is one with quantizers of other tools, or with what they write in float operators:
+        something rounds, and something clips.
+
         A file is parsed for that; its external data is not read.
         """
         if not is_onnx(source):
             return False
-        found = False
-        for domain, op_type in operators_in(source):
+        found, kinds = False, operators_in(source)
+        standard = {name for domain, name in kinds if domain in dialect.STANDARD_DOMAINS}
+        for domain, op_type in kinds:
             if op_type in dialect.QUANTIZERS or op_type in dialect.OPERATOR_ALIASES:
                 if domain == dialect.DOMAIN or domain in dialect.DOMAIN_ALIASES:
                     return False
             elif op_type in LINEAR_OPERATORS:
                 found |= domain in dialect.STANDARD_DOMAINS or domain == CONTRIB
-        return found
+            else:
+                found |= is_foreign_quantizer(domain, op_type)
+        return found or bool(standard & _ROUND and standard & _CLAMP)
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model.
@@ -83,6 +94,7 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
     limits: dict[str, tuple[int, int]] = {}
 
     def prepare(model: Model) -> None:
+        translate(model)
         if expand is not None:
             expand(model)
         _standardize(model)

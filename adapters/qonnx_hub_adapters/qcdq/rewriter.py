@@ -12,6 +12,7 @@ from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
 from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer
 from qonnx_hub_adapters.qcdq.origins import remember, remember_another
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
+from qonnx_hub_adapters.qcdq.staircases import match_staircase
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.names import free_name
@@ -60,8 +61,10 @@ class ChainRewriter:
                 # Left over from a form that ended further down.
                 self.graph.remove(node, safe=True)
                 continue
-            found = match_bipolar(node) or match_integer(node)
-            if found is not None:
+            found = match_bipolar(node) or match_integer(node) or match_staircase(node)
+            if isinstance(found, str):
+                node.metadata_props[KEPT] = found
+            elif found is not None:
                 emit = Emitter(node)
                 emit.replace_with(self._quantize(Decoding(*found), emit, str(node.name)))
 

@@ -354,19 +354,6 @@ def test_unknown_options_are_a_usage_error() -> None:
         QcdqExporter().export(model, export_options(stored_weights="int3"))
 
 
-def test_thresholds_are_refused_with_the_way_back() -> None:
-    steps = np.array([[-0.5, 0.5, 1.5]], dtype=np.float32)
-    node = helper.make_node(
-        "MultiThreshold", ["x", "t"], ["y"], "counted", domain=DOMAIN, out_dtype="UINT2"
-    )
-    model = qh.load(model_of([node], {"x": (1, 4)}, ["y"], {"t": steps}))
-    with pytest.raises(NotExactError) as caught:
-        qh.convert(model, None, "qcdq")
-    (gap,) = caught.value.gaps
-    assert gap.node == "counted"
-    assert "multithreshold_to_quant" in gap.remedy
-
-
 @pytest.mark.parametrize("rounding", [Rounding.ROUND, Rounding.FLOOR, Rounding.CEIL])
 @pytest.mark.parametrize("saturation", [True, False])
 def test_a_minifloat_that_reaches_the_end_of_float32_keeps_its_limit(rounding, saturation):

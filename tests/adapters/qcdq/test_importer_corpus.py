@@ -51,14 +51,15 @@ def test_a_small_float_file_that_no_runtime_loads_equals_torch(folder: Path) -> 
     assert_equals_torch(folder)
 
 
-def test_only_quantizers_with_a_dynamic_scale_stay() -> None:
+def test_only_what_has_a_dynamic_scale_or_no_limits_stays() -> None:
     assert len(FAITHFUL) > 100
     kept = {
         folder.name
         for folder in FAITHFUL
         if kept_reasons(QcdqImporter().load(folder / "model.onnx", ImportOptions()))
     }
-    assert kept == {"relu_dynamic_u8__qcdq_ts", "relu_dynamic_u8__qcdq_dyn"}
+    dynamic = {"relu_dynamic_u8__qcdq_ts", "relu_dynamic_u8__qcdq_dyn"}
+    assert kept == dynamic | {"upsample_bilinear__qcdq_ts"}
 
 
 def int_quants(model: Model) -> list[tuple[float, bool, bool, bytes]]:

@@ -1,0 +1,120 @@
+"""Quantizers under the names that other tools give them, in the operators that mean the same.
+
+Sources: the documents of AMD Quark's custom operators and OpenVINO's FakeQuantize-1; the tests
+of Deeploy, with their recorded answers, for RequantShift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import DataType, Model, Node, Value
+
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of
+from qonnx_hub_ir.graph.subgraphs import every_node
+from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding, bits_of_bounds
+
+_BYTES = frozenset({DataType.INT8, DataType.UINT8})
+_STORED = _BYTES | {DataType.INT16, DataType.UINT16}
+
+_RENAMED = {
+    "ExtendedQuantizeLinear": "QuantizeLinear",
+    "ExtendedDequantizeLinear": "DequantizeLinear",
+    "VitisQuantizeLinear": "QuantizeLinear",
+    "VitisDequantizeLinear": "DequantizeLinear",
+}
+"""AMD's names of operators that take more types than the standard ones did."""
+
+
+def is_foreign_quantizer(domain: str, op_type: str) -> bool:
+    """Return whether an operator is a quantizer of another tool that is read here."""
+    return operators.is_opaque_name(domain, op_type) and op_type in _RULES
+
+
+def translate(model: Model) -> None:
+    """Write quantizers of other tools in operators that are known here, in place.
+
+    One of which something is not known stays, opaque as it is.
+    """
+    for node in every_node(model, functions=False):
+        if is_foreign_quantizer(node.domain, node.op_type):
+            _RULES[node.op_type](node)
+
+
+def _rename(node: Node) -> None:
+    """Give a Quantize- or DequantizeLinear of integers its standard name."""
+    stored = input_of(node, 2)
+    if stored is None or stored.dtype not in _STORED:
+        return
+    # The standard operator takes 16 bits since opset 21, onnxruntime's own always did.
+    node.domain = "" if stored.dtype in _BYTES else dialect.ONNXRUNTIME_DOMAIN
+    node.op_type = _RENAMED[node.op_type]
+
+
+def _number(node: Node, *names: str) -> float | None:
+    """Return an attribute, a number or a tensor of one, under the first name that is there."""
+    for name in names:
+        given = attribute(node, name, None)
+        if given is not None:
+            array = np.asarray(given.numpy() if hasattr(given, "numpy") else given)
+            return float(array.reshape(-1)[0]) if array.size == 1 else None
+    return None
+
+
+def _constant(node: Node, index: int) -> Array | None:
+    """Return a constant input in double, where it leaves the shape of the data."""
+    known = dialect.constant_value(input_of(node, index))
+    if known is None or known.dtype.kind not in "fiu":
+        return None
+    fits = known.size == 1 or fits_into(known.shape, dims(node.inputs[0]))
+    return known.astype(np.float64) if fits else None
+
+
+def _requantize(node: Node) -> None:
+    """``RequantShift``: ``clip(floor((x * mul + add) / div + 1/2))`` of integers.
+
+    Products and sums are those of integers: in double they are exact up to 2^53, and dividing
+    by a power of two is.
+    """
+    factor, offset = _constant(node, 1), _constant(node, 2)
+    divisor = _number(node, "div")
+    levels, signed = _number(node, "n_levels_out", "n_levels"), _number(node, "signed")
+    x = node.inputs[0]
+    if x is None or factor is None or offset is None or levels is None or signed is None:
+        return
+    if divisor is None or divisor <= 0 or np.log2(divisor) % 1:
+        return
+    low = -int(levels) // 2 if signed else 0
+    bits = bits_of_bounds(low, low + int(levels) - 1)
+    if bits is None:
+        return
+    emit = Emitter(node)
+    y = emit.add("Cast", [x], to=int(DataType.DOUBLE))
+    y.type, y.shape = onnx_ir.TensorType(DataType.DOUBLE), x.shape
+    for op_type, label, constant in (
+        ("Mul", "mul", factor),
+        ("Add", "add", offset + divisor / 2),
+        ("Div", "div", np.float64(divisor)),
+    ):
+        y = emit.add(op_type, [y, emit.constant(label, np.asarray(constant))], y)
+    one, zero = np.array(1, np.float32), np.array(0, np.float32)
+    size = np.array(bits[0], np.float32)
+    quant = IntQuant(one, zero, size, bits[1], bits[2], Rounding.FLOOR)
+    _replace(emit, emit.quantizer(y, quant), x)
+
+
+def _replace(emit: Emitter, y: Value, like: Value) -> None:
+    kind = emit.node.outputs[0].dtype or like.dtype or DataType.FLOAT
+    emit.replace_with(emit.add("Cast", [y], like, to=int(kind)))
+
+
+_RULES: Mapping[str, Callable[[Node], Any]] = {
+    **dict.fromkeys(_RENAMED, _rename),
+    "RequantShift": _requantize,
+}
+"""Operator, in whatever domain a tool puts it -> what writes it in others."""
