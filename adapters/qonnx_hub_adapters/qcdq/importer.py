@@ -32,7 +32,7 @@ _TYPES_OF_19 = frozenset(
 )
 
 _ROUND = operators.names(is_whole=True, elementwise=True, bounds=None)
-_CLAMP = frozenset({"Clip", "Max", "Min"})
+_CLAMP = operators.names(clamps=True) - {"Relu"}
 """Operators of which float forms of quantizers are made."""
 
 

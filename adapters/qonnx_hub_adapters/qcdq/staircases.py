@@ -17,8 +17,10 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qcdq.float_forms import clamp_of, peeled_constant
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph.queries import is_standard
 from qonnx_hub_ir.lowering.quantizer_steps import PLAIN_ROUNDINGS
+from qonnx_hub_ir.operators.row import Arithmetic
 from qonnx_hub_ir.quantizers import (
     Array,
     IntQuant,
@@ -34,6 +36,7 @@ MOST_STAIRS = 1 << 20
 
 _ROUNDS = {op_type: mode for mode, op_type in PLAIN_ROUNDINGS.items()}
 _NEUTRAL = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}
+_FACTORS = operators.names(arithmetic=Arithmetic.MULTIPLIES)
 _SMALLEST_FORM = 2
 
 
@@ -96,7 +99,7 @@ def match_staircase(node: Node) -> tuple[Value, IntQuant] | str | None:
     if place is None or chain.x.dtype != onnx_ir.DataType.FLOAT:
         return None
     behind = chain.steps[place + 1 :]
-    if not any(step.op_type in ("Mul", "Div") for step in behind):
+    if not any(step.op_type in _FACTORS for step in behind):
         return None  # codes: Clip and rounding alone are a quantizer
     candidates = list(_candidates(chain, place))
     for quant in candidates:
@@ -119,7 +122,7 @@ def _read(node: Node) -> _Chain | None:
         step, value = found
         steps.append(step)
     for step in steps:
-        if step.op_type in ("Mul", "Div") and not all(np.all(c > 0) for c in step.constants):
+        if step.op_type in _FACTORS and not all(np.all(c > 0) for c in step.constants):
             return None
         if not all(np.all(np.isfinite(c)) for c in step.constants if step.op_type != "Clip"):
             return None
@@ -158,7 +161,7 @@ def _candidates(chain: _Chain, place: int) -> Iterator[IntQuant]:
     one = np.ones((math.prod(shape), 1), dtype=np.float32)
     scale = one
     for step in chain.steps[place + 1 :]:
-        if step.op_type in ("Mul", "Div"):
+        if step.op_type in _FACTORS:
             constant = np.broadcast_to(step.constants[0], shape).reshape(-1, 1)
             scale = _apply(step.op_type, scale, [constant])
     ends = chain.compute(one * np.array([-np.inf, np.inf], dtype=np.float32))
