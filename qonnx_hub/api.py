@@ -45,6 +45,7 @@ def load(
     args: tuple[Any, ...] = (),
     custom_objects: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    allow_code: bool = False,
     verify: bool = True,
 ) -> Model:
     """Return any source as a verified IR model. The source is not changed.
@@ -57,6 +58,8 @@ def load(
         args: Sample inputs, for sources that must be traced.
         custom_objects: Name -> class, for sources with the user's own layers.
         options: Options that only one adapter has, by name.
+        allow_code: Run code that the file holds: Lambda layers of Keras, SavedModel folders,
+            pickles. Only for files that you trust.
         verify: Whether to compare what was traced on a sample with the live model's own
             answer, where inputs for it can be generated.
 
@@ -68,7 +71,7 @@ def load(
         ConversionError: What was read computes something else than the live model.
     """
     label = _label(source)
-    given = import_options(weights, args, custom_objects, options)
+    given = import_options(weights, args, custom_objects, options, allow_code)
     importer, source = registry.open_source(source, from_, given)
     model = importer.load(source, given)
     if verify and given.args:

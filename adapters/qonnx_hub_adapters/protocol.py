@@ -125,12 +125,14 @@ class ImportOptions:
         args: Sample inputs, for sources that must be traced.
         custom_objects: Name -> class, for sources with the user's own layers.
         extra: Options that only this adapter has, by name.
+        allow_code: Run code that a file holds (Lambda layers, SavedModel folders, pickles).
     """
 
     weights: str | None = None
     args: tuple[Any, ...] = ()
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    allow_code: bool = False
 
 
 def import_options(
@@ -138,9 +140,12 @@ def import_options(
     args: Sequence[Any] = (),
     custom_objects: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
+    allow_code: bool = False,
 ) -> ImportOptions:
     """Return the options of an import; ``options`` are those that only one adapter has."""
-    return ImportOptions(weights, tuple(args), custom_objects or {}, options or {})
+    return ImportOptions(
+        weights, tuple(args), custom_objects or {}, options or {}, allow_code=allow_code
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

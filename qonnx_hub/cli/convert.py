@@ -76,6 +76,10 @@ def command(
         ),
     ] = "source",
     input_shape: InputShapes = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Run code that the file holds; trust it first."),
+    ] = False,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An option that only one adapter has."),
@@ -121,7 +125,12 @@ def command(
     options = ConvertOptions(
         to=to,
         from_=from_,
-        reading=import_options(weights, samples_given, options=named_values(option or ())),
+        reading=import_options(
+            weights,
+            samples_given,
+            options=named_values(option or ()),
+            allow_code=allow_code,
+        ),
         check=check,
         samples=samples,
         seed=seed,

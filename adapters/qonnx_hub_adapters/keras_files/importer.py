@@ -67,8 +67,9 @@ class KerasFileImporter:
             SourceError: The file is broken, or a layer cannot be written.
             UnsupportedGraphError: Classes that are not known; all of them are listed.
         """
-        if any(not isinstance(one, Kind) for one in options.custom_objects.values()):
-            # Classes of Keras: only Keras can say what they compute.
+        own = options.custom_objects.values()
+        if options.allow_code or any(not isinstance(one, Kind) for one in own):
+            # Code, or classes of Keras: only Keras can say what they compute.
             return QkerasImporter().load(source, options)
         file = open_container(str(source), options.weights)
         graph = read_graph(file.config, file.generation)

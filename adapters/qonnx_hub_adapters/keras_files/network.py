@@ -81,7 +81,7 @@ def _unknown(keras: KerasGraph, custom: Custom, prefix: str) -> list[Gap]:
 
 def _reason(layer: Layer) -> tuple[str, str]:
     if layer.class_name == "Lambda":
-        return "holds code, which is never run from a file", "replace it by layers"
+        return "holds code, which is not run", "--allow-code runs it in Keras; trust it first"
     return (
         f"class '{layer.kind}' is not known to the reader of files",
         "give it as custom_objects, or convert the live model, both with Keras installed",

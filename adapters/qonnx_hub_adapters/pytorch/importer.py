@@ -103,7 +103,7 @@ class PyTorchImporter:
             return PreparedModule(module, args)
         if options.weights is not None:
             raise UsageError("an exported program has its weights already")
-        return _program(source, torch)
+        return _program(source, torch, options.allow_code)
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model. A live module is not changed.
@@ -159,12 +159,12 @@ def _is_module(source: object) -> bool:
     return isinstance(source, PreparedModule) or is_module(source)
 
 
-def _program(source: object, torch: Any) -> Any:
+def _program(source: object, torch: Any, allow_code: bool = False) -> Any:
     if is_program(source):
         return source
     if not is_program_file(source):
         raise SourceError(f"{describe(source)} is no model of PyTorch's")
-    return tracing.read_program(str(source), torch)
+    return tracing.read_program(str(source), torch, allow_code=allow_code)
 
 
 def _name_inputs(model: Model, names: Sequence[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,16 +29,23 @@ def is_program_file(source: object) -> bool:
     return isinstance(source, (str, Path)) and Path(source).suffix.lower() == SUFFIX
 
 
-def read_program(path: str | Path, torch: Any) -> Any:
+def read_program(path: str | Path, torch: Any, *, allow_code: bool = False) -> Any:
     """Return the ExportedProgram of a file that ``torch.export.save`` wrote.
 
+    Args:
+        path: The file.
+        torch: The framework.
+        allow_code: Read pickles that may run code.
+
     Raises:
-        SourceError: It is missing, cut off, or holds something else.
+        SourceError: It is missing, cut off, or holds something else, or code.
     """
     if not Path(path).is_file():
         raise SourceError(f"'{path}' does not exist, or is no file")
     if not zipfile.is_zipfile(path):
         raise SourceError(f"'{path}' is no file of torch.export.save, or it is cut off")
+    if not allow_code:
+        _require_plain_pickles(path, torch)
     try:
         with quiet():
             return torch.export.load(str(path))
@@ -44,6 +53,24 @@ def read_program(path: str | Path, torch: Any) -> Any:
         raise SourceError(
             f"'{path}' cannot be read as an exported program: {first_line(error)}"
         ) from error
+
+
+def _require_plain_pickles(path: str | Path, torch: Any) -> None:
+    """Refuse pickles that hold more than tensors and plain values: reading runs their code."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if not (data.startswith(b"PK") or name.endswith((".pt", ".pkl"))) or not data:
+                continue
+            try:
+                torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise SourceError(
+                    f"'{path}': '{name}' holds code ({first_line(error)}); it is run with "
+                    "--allow-code only (allow_code=True in Python); trust it first"
+                ) from error
+            except Exception:  # no pickle at all: nothing in it is run
+                continue
 
 
 def samples_of(module: Any, args: Sequence[Any], torch: Any) -> tuple[Any, ...]:

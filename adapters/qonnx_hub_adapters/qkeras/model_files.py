@@ -72,6 +72,8 @@ def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
     if not path.exists():
         raise SourceError(f"'{path}' does not exist")
     _require_content(path)
+    if not options.allow_code:
+        _refuse_code(path)
     framework = framework_for_files()
     objects = _objects(framework, options)
     with _repaired(framework):
@@ -100,6 +102,36 @@ def _require_content(path: Path) -> None:
         raise SourceError(f"'{path}' is no HDF5 file, or it is cut off")
 
 
+def _refuse_code(path: Path) -> None:
+    """Refuse a file that holds code: loading it would run what somebody else wrote.
+
+    Raises:
+        SourceError: Layer and class are named.
+    """
+    hint = "it is run with --allow-code only (allow_code=True in Python); trust it first"
+    if path.is_dir():
+        raise SourceError(f"'{path}' is a SavedModel folder, which holds code; {hint}")
+    for layer, kind in _code_in(_config(path), ""):
+        raise SourceError(f"'{path}': layer '{layer}' of class {kind} holds code; {hint}")
+
+
+def _code_in(node: Any, layer: str) -> Iterator[tuple[str, str]]:
+    """Give (layer, class) of what a configuration holds as code."""
+    if isinstance(node, list):
+        for one in node:
+            yield from _code_in(one, layer)
+    if not isinstance(node, dict):
+        return
+    kind, config = str(node.get("class_name", "")), node.get("config")
+    if isinstance(config, dict) and isinstance(config.get("name"), str):
+        layer = config["name"]
+    if kind in ("Lambda", "__lambda__") or node.get("function_type") == "lambda":
+        yield layer, kind or "Lambda"
+        return
+    for value in node.values():
+        yield from _code_in(value, layer)
+
+
 def _load(path: Path, options: ImportOptions, objects: Objects, fw: Framework) -> Any:
     suffix = path.suffix.lower()
     if path.is_dir() and fw.generation == 3:
@@ -113,8 +145,9 @@ def _load(path: Path, options: ImportOptions, objects: Objects, fw: Framework) -
         if suffix == ".keras" and fw.generation == 2 and _written_by_keras_3(path):
             model = read_keras_3(path, objects, fw)
         else:
+            trusted = {"safe_mode": False} if options.allow_code else {}
             model = fw.keras.models.load_model(
-                str(path), custom_objects=objects, compile=False
+                str(path), custom_objects=objects, compile=False, **trusted
             )
     except SourceError:
         raise

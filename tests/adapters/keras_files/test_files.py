@@ -72,7 +72,7 @@ def test_code_in_a_file_is_refused_by_layer_and_never_run(tmp_path):
     code = {"class_name": "__lambda__", "config": f"open({str(marker)!r}, 'w')"}
     config = sequential(layer("Lambda", "evil", function=code), shape=[3])
     path = write_h5(tmp_path / "net.h5", config, {"evil": []})
-    refused(path, "'evil': holds code, which is never run", UnsupportedGraphError)
+    refused(path, "'evil': holds code, which is not run", UnsupportedGraphError)
     assert not marker.exists()
 
 

@@ -60,7 +60,22 @@ def test_a_saved_model_converts_as_the_live_one(saved, tmp_path, suffix) -> None
 def test_a_saved_model_folder_converts_as_the_live_one(saved, tmp_path) -> None:
     model, feeds, expected = saved
     model.save(tmp_path / "folder", save_format="tf")
-    same(str(tmp_path / "folder"), feeds, expected)
+    same(str(tmp_path / "folder"), feeds, expected, allow_code=True)
+    with pytest.raises(SourceError, match="SavedModel folder, which holds code"):
+        qh.load(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_code_in_a_file_runs_only_if_it_is_allowed(kit, tmp_path, suffix) -> None:
+    model = kit.model((6,), kit.layers.Lambda(lambda x: 2 * x), kit.layers.Dense(3))
+    path = tmp_path / f"m{suffix}"
+    model.save(path)
+    for source in (None, "qkeras"):
+        with pytest.raises(HubError, match="lambda.*holds code"):
+            qh.load(path, from_=source)
+    feeds = inputs_for(model, CASE)
+    found = ask_executor(qh.load(path, allow_code=True), feeds)[0]
+    np.testing.assert_allclose(found, ask_keras(model, feeds)[0], rtol=1e-6)
 
 
 def test_an_architecture_converts_with_its_weights(saved, tmp_path) -> None:
