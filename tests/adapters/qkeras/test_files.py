@@ -71,7 +71,7 @@ def test_code_in_a_file_runs_only_if_it_is_allowed(kit, tmp_path, suffix) -> Non
     path = tmp_path / f"m{suffix}"
     model.save(path)
     for source in (None, "qkeras"):
-        with pytest.raises(HubError, match="lambda.*holds code"):
+        with pytest.raises(HubError, match=r"lambda.*holds code"):
             qh.load(path, from_=source)
     feeds = inputs_for(model, CASE)
     found = ask_executor(qh.load(path, allow_code=True), feeds)[0]
