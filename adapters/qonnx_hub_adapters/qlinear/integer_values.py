@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub_adapters.qcdq.float_forms import peeled_constant
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError, read_linear
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
@@ -30,6 +31,7 @@ from qonnx_hub_ir.quantizers import (
     Rounding,
     integer_bounds,
     is_bipolar,
+    is_whole,
     single_value,
 )
 from qonnx_hub_ir.semantics import quantize_to_integers
@@ -171,6 +173,59 @@ def read_bytes(node: Node) -> IntQuant | None:
     zero, bits = linear.zero.astype(np.float32), np.array(LARGEST_BITS, dtype=np.float32)
     quant = IntQuant(linear.scale, zero, bits, signed=linear.type_name == "INT8")
     return replace(quant, zero_point_after_rounding=True)
+
+
+def read_output(node: Node) -> tuple[IntQuant, Value] | None:
+    """Return the quantizer of 8 bits whose codes a QuantizeLinear gives, and its input.
+
+    Behind ``Div(x, s)`` and ``Add(z)`` one of scale 1 rounds the sum: a quantizer of ``x``.
+    """
+    quant, x = read_bytes(node), node.inputs[0]
+    if quant is None or x is None:
+        return None
+    if single_value(quant.scale) == 1 and single_value(quant.zero_point) == 0:
+        quotient, zero = peeled_constant(x, "Add", 0)
+        inner, scale = peeled_constant(quotient, "Div", 1)
+        known = zero.size == scale.size == 1 and is_whole(zero) and scale.dtype == np.float32
+        if inner is not quotient and known and scale > 0 and np.isfinite(scale):
+            own = replace(quant, scale=scale, zero_point=zero, zero_point_after_rounding=False)
+            return own, inner
+    return quant, x
+
+
+def quantize_before(node: Node, quant: IntQuant, x: Value) -> Node:
+    """Put a quantizer in front of a QuantizeLinear that gives its codes.
+
+    Args:
+        node: The QuantizeLinear; see :func:`read_output`.
+        quant: Its quantizer.
+        x: What that quantizes.
+
+    Returns:
+        The QuantizeLinear behind the quantizer, which is another where sums stood before it.
+    """
+    emit = Emitter(node)
+    values, before = emit.quantizer(x, quant), node.inputs[0]
+    if before is x:
+        node.replace_input_with(0, values)
+        return node
+    dtype = np.int8 if quant.signed else np.uint8
+    zero = np.asarray(quant.zero_point).reshape(()).astype(dtype)
+    scale = np.asarray(quant.scale, dtype=np.float32).reshape(())
+    inputs = [values, emit.constant("scale", scale), emit.constant("zero_point", zero)]
+    codes = emit.add("QuantizeLinear", inputs)
+    emit.replace_with(codes)
+    # What stood before it reads the values too, until it is gone.
+    while before is not None and before is not x and not before.uses():
+        left = before.producer()
+        if left is None or left.graph is None:
+            break
+        moving = [v for v in left.inputs if dialect.constant_tensor(v) is None]
+        left.graph.remove(left, safe=True)
+        before = moving[0] if moving else None
+    made = codes.producer()
+    assert made is not None, "a node was just made"
+    return made
 
 
 def steps_of(quant: IntQuant | BipolarQuant) -> Steps | str:

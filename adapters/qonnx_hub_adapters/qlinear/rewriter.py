@@ -61,6 +61,7 @@ class IntegerRewriter:
         self._layers: dict[Node, LayerRecord] = {}
         self._records: dict[str, QuantizerRecord] = {}
         self._rounded: dict[Value, bool] = {}
+        self._moved: dict[tuple[object, ...], Codes] = {}
         self._predicted: dict[Node, Bound | None] = {}
         self.bounds: dict[str, Bound] = {}
         """Quantizers that stay, behind float values that are not those of the source."""
@@ -99,9 +100,14 @@ class IntegerRewriter:
             parts = split(Emitter(node), node, sources[0])
             self._codes.update(zip(node.outputs, parts, strict=False))
             return
-        made = move(Emitter(node), node, sources)
+        # A file reads the values of moved integers several times; they are moved once.
+        read = ((c.value, c.zero, float(c.scale)) if c else None for c in sources)
+        settings = sorted(map(str, node.attributes.values()))
+        given = (v for v in node.inputs if v not in self._codes)
+        key = (node.op_type, *read, *given, *settings)
+        made = self._moved.get(key) or move(Emitter(node), node, sources)
         if made is not None:
-            self._codes[node.outputs[0]] = made
+            self._codes[node.outputs[0]] = self._moved[key] = made
 
     def _integers_in(self, node: Node) -> None:
         """Take the integers of a DequantizeLinear where they are of the model's type."""
@@ -120,11 +126,12 @@ class IntegerRewriter:
 
         It stays where they are of another type, or mean other values.
         """
-        quant, x = borders.read_bytes(node), node.inputs[0]
-        if quant is None or x is None or read_number(x) is not None:
+        found = borders.read_output(node)
+        if found is None or read_number(found[1]) is not None:
             return
+        quant, x = found
         if x not in self._codes:
-            node.replace_input_with(0, Emitter(node).quantizer(x, quant))
+            node = borders.quantize_before(node, quant, x)
             fresh = producer(node.inputs[0])
             assert fresh is not None, "a quantizer was just made"
             self._quantizer(fresh)
