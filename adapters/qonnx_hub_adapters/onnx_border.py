@@ -53,7 +53,7 @@ def reading(name: str) -> Iterator[SourceRecord]:
             _require_rules(found, error)
         told = str(error)
         raise SourceError(told if name in told else f"{name}: {told}") from error
-    except HubError:
+    except (HubError, OSError):
         raise
     except Exception as error:  # the border: protobuf, onnx, onnx_ir and numpy raise anything
         _require_rules(found, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import onnx
@@ -46,6 +47,10 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
             f"IR version {message.ir_version} is newer than {onnx.IR_VERSION}, the last known"
         )
         yield Issue("the file", rule)
+    for imported in message.opset_import:
+        if imported.version < 1:
+            domain = imported.domain or "ai.onnx"
+            yield Issue("the file", f"imports '{domain}' in version {imported.version}")
     yield from _text_issues(message)
     yield from _graph_issues(message.graph)
     for function in message.functions:
@@ -91,7 +96,9 @@ def _schema(domain: str, op_type: str, version: int) -> onnx.defs.OpSchema | Non
         return None
 
 
-def _graph_issues(graph: onnx.GraphProto, *, in_function: bool = False) -> Iterator[Issue]:
+def _graph_issues(
+    graph: onnx.GraphProto, *, in_function: bool = False, inner: bool = False
+) -> Iterator[Issue]:
     for tensor in graph.initializer:
         yield from _tensor_issues(tensor, f"initializer '{tensor.name}'")
         if not tensor.name:
@@ -101,9 +108,15 @@ def _graph_issues(graph: onnx.GraphProto, *, in_function: bool = False) -> Itera
             if not value.name:
                 yield Issue(f"graph {what} {k}", "has no name")
             yield from _value_issues(value, f"graph {what} '{value.name}'")
+    for value in () if inner else graph.input:
+        if value.type.WhichOneof("value") is None:
+            yield Issue(f"graph input '{value.name}'", "has no type")
     for value in graph.value_info:
         yield from _value_issues(value, f"value '{value.name}'")
-    known = {value.name for value in (*graph.input, *graph.initializer)}
+    inputs = Counter(value.name for value in graph.input)
+    for name in [name for name, count in inputs.items() if count > 1]:
+        yield Issue(f"graph input '{name}'", "is given twice")
+    known = {*inputs, *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         for name in filter(None, node.output):
             if name in known:
@@ -154,7 +167,7 @@ def _attribute_issues(
         if tensor is not attribute.t or attribute.HasField("t"):
             yield from _tensor_issues(tensor, f"{where}: tensor of attribute '{name}'")
     for graph in (attribute.g, *attribute.graphs):
-        yield from _graph_issues(graph, in_function=in_function)
+        yield from _graph_issues(graph, in_function=in_function, inner=True)
 
 
 _SPARSE = (AttributeProto.SPARSE_TENSOR, AttributeProto.SPARSE_TENSORS)

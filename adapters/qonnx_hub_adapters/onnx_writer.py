@@ -12,6 +12,7 @@ from onnx_ir import Model
 from qonnx_hub_ir.errors import InvalidExportError, NotExactError, UsageError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
+from qonnx_hub_ir.graph.subgraphs import every_value
 from qonnx_hub_ir.passes import DropUnused, LowerOpset, NameNodes, RaiseOpset, run_passes
 from qonnx_hub_ir.passes.opset.lower_opset import LOWEST
 from qonnx_hub_ir.passes.opset.source_versions import restore_sizes, source_versions
@@ -68,6 +69,9 @@ def finish(model: Model, opset: int | None = None, needed: int = LOWEST) -> Mode
     target = max(opset_to_write(model, opset), needed)
     if target > model.opset_imports[""]:
         RaiseOpset(target)(model)
+    for value in every_value(model):
+        if value.type is None:
+            value.shape = None  # a shape without a type is not valid ONNX
     message = _inferred(model)
     if _lower(model, target, exactly=opset is not None):
         message = _inferred(model)
@@ -126,6 +130,10 @@ def _check(message: onnx.ModelProto) -> None:
         if info.type.HasField("tensor_type"):
             # The checker asks for a shape; runtimes take a tensor of which it is not known.
             info.type.tensor_type.shape.SetInParent()
+    # Likewise: runtimes take a value that has metadata alone.
+    typed = [info for info in message.graph.value_info if info.type.WhichOneof("value")]
+    del message.graph.value_info[:]
+    message.graph.value_info.extend(typed)
     try:
         onnx.checker.check_model(message)
     except onnx.checker.ValidationError as error:

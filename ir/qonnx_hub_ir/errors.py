@@ -204,6 +204,7 @@ _NOISE = re.compile(
 )
 _KINDS = {
     MemoryError: "a size in it is larger than the memory",
+    UnicodeError: "a text in it is no UTF-8",
     RecursionError: "it is nested too deeply",
     ZeroDivisionError: "a size or a parameter in it is zero",
     OverflowError: "a number in it is larger than its type holds",

@@ -24,11 +24,9 @@ def verify(model: Model) -> list[Issue]:
 
     The rules: an import for each domain used; attributes and numbers of inputs that operator
     documents know, for every operator that has one; every input defined before its use,
-    nothing defined twice, no cycles; at least one output; and for the quantizers scales above
-    zero, bit widths whole and from 1 to 64, parameters that broadcast to their input, which is
-    of a float type. A
-    scale that is infinite or NaN is let through: such models exist, and their answer is NaN
-    wherever they run.
+    nothing defined twice, no cycles; at least one output; and for the quantizers scales finite
+    and above zero, bit widths whole and from 1 to 64, parameters that broadcast to their
+    input, which is of a float type.
     """
     issues: list[Issue] = []
     if not model.graph.outputs:
@@ -231,7 +229,10 @@ def _value_rule(name: str, values: Array) -> str:
         return f"{name} is empty"
     if "scale" in name:
         low = numbers[numbers <= 0]
-        return f"{name} must be above zero, it is {_example(low)}" if low.size else ""
+        if low.size:
+            return f"{name} must be above zero, it is {_example(low)}"
+        odd = numbers[~np.isfinite(numbers)]
+        return f"{name} must be finite, it is {_example(odd)}" if odd.size else ""
     if np.any(np.isinf(numbers)):
         return f"{name} is infinite"
     if name == "exponent bias":

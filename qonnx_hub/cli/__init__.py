@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import logging
 import sys
 import traceback as python_traceback
 
@@ -91,6 +92,8 @@ def main() -> None:
         # Names need not fit the terminal's encoding.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # What a library logs is told by the errors that follow, in our words.
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     arguments = [text for text in sys.argv[1:] if text != "--traceback"]
     try:
         app(arguments, standalone_mode=True)

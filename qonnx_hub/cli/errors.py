@@ -49,20 +49,21 @@ def exit_code(error: BaseException) -> int:
 
 def message_of(error: BaseException) -> str:
     """Return what a user reads of an error; what is no error of ours takes two lines."""
+    # Imported here because it loads ONNX, which --help does not need.
+    from qonnx_hub_ir.places import place_of
+
     if isinstance(error, HubError):
         return f"qonnx-hub: {error}"
     if isinstance(error, OSError):
         place = f"'{error.filename}'" if error.filename else "the output"
         return f"qonnx-hub: {place} cannot be read or written: {error.strerror or error}"
     what = " ".join(str(error).split()) or "no further words"
+    where = f" at {place}" if (place := place_of(error)) else ""
     if isinstance(error, MemoryError):
-        return f"qonnx-hub: memory ran out: {what}"
-    return f"qonnx-hub: {type(error).__name__}: {what[:500]}{_place(error)}\n{_REPORT}"
-
-
-def _place(error: BaseException) -> str:
+        return f"qonnx-hub: memory ran out{where}: {what}"
     frames = traceback.extract_tb(error.__traceback__)
-    return f" (in {frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    line = f" (in {frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    return f"qonnx-hub: {type(error).__name__}{where}: {what[:500]}{line}\n{_REPORT}"
 
 
 def recorded(command: Callable[..., None]) -> Callable[..., None]:

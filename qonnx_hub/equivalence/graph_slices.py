@@ -11,6 +11,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import facts_of, named_values
 from qonnx_hub_ir.quantizers import Array
 
@@ -106,8 +107,15 @@ def cut_at(
 
 
 def slice_feeds(model: Model, given: Mapping[str, Array], feeds: Feeds) -> dict[str, Array]:
-    """Return the inputs of a slice, out of given values by name and the graph's own inputs."""
-    names = (str(value.name) for value in model.graph.inputs)
+    """Return the inputs of a slice, out of given values by name and the graph's own inputs.
+
+    Raises:
+        UsageError: The slice reads an input that is not there.
+    """
+    names = [str(value.name) for value in model.graph.inputs]
+    missing = [name for name in names if not name.endswith(CUT) and name not in feeds]
+    if missing:
+        raise UsageError(f"the slice reads the input '{missing[0]}', which is not given")
     return {
         name: given[name.removesuffix(CUT)] if name.endswith(CUT) else feeds[name]
         for name in names

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 from qonnx_hub.io.terminal import visible
 from tests.support import model_of, quant_node
@@ -154,11 +153,13 @@ def test_control_characters_of_names_never_reach_a_terminal(tmp_path: Path, verb
 
 
 def test_control_characters_of_an_error_are_spelled_out(tmp_path: Path) -> None:
-    node = helper.make_node("Nothing", ["x"], ["y"], "a\x1b[31m")
+    quant = quant_node("x", "y\x1b[31m")
     model = tmp_path / "a.onnx"
-    model.write_bytes(model_of([node], {"x": (1, 4)}, ["y"]).SerializeToString())
-    _, err = _run("run", model, "--inputs", tmp_path / "n.npz", "-o", tmp_path / "o", code=3)
+    constants = {**CONSTANTS, "s": -1.0}
+    onnx.save(model_of([quant], {"x": (1, 4)}, ["y\x1b[31m"], constants), model)
+    _, err = _run("inspect", model, code=3)
     assert "\x1b" not in err
+    assert "Quant 'y\\x1b[31m': scale must be above zero" in err
 
 
 def test_line_breaks_stay_and_whatever_steers_is_spelled() -> None:

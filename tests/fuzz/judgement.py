@@ -18,10 +18,14 @@ _FOREIGN = re.compile(
     r"<lambda>|NoneType|[Aa]ssertion|bad_alloc|positional argument|std::|\bONNXRuntimeError\b"
     r"|object has no attribute|/project/|\.(cc|cpp|h):\d|object at 0x|clone_graph"
 )
+_LABEL = re.compile(r"(\w+) '[^']*'")
+"""An operator and a name, which may be one that a pass gave."""
+
 _QUOTED = re.compile(r"'([^']+)'")
 _WHOLE_FILE = re.compile(
     r"holds no graph|is cut off|is empty|no output|no importer reads|not an ONNX file"
     r"|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|\w::\w|the file: |is no text"
+    r"|is no UTF-8"
 )
 """Reasons that concern the file and no node, and places that have no name."""
 
@@ -100,4 +104,6 @@ def _has_place(told: str, data: bytes, file: str) -> bool:
     names = names_in(data)
     quoted = {text for text in _QUOTED.findall(told) if file not in text}
     # What a pass makes on the way has the name of what it was made from, and more behind it.
+    if any(word in names for word in _LABEL.findall(told)):
+        return True
     return any(text in names or any(n in text for n in names if len(n) > 1) for text in quoted)

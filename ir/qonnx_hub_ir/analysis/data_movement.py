@@ -94,7 +94,10 @@ def _axis(site: NodeInfo, default: int) -> int | None:
 def _concat(site: NodeInfo) -> ValueInfo | None:
     infos = [x for x in site.inputs if x is not None]
     axis = _axis(site, 0)
-    sizes = [None if s is None or axis is None else s[axis] for s in site.shapes]
+    sizes = [
+        s[axis] if s is not None and axis is not None and axis < len(s) else None
+        for s in site.shapes
+    ]
     known = [size for size in sizes if size is not None]
     if (
         len(known) == len(infos)

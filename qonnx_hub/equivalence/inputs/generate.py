@@ -32,6 +32,9 @@ _MOST_SAMPLES = 64
 _FEWEST_SAMPLES = 2
 _SAMPLES_WITH_CORNERS = 16
 _MOST_TIES = 1 << 12
+_LARGEST = 1 << 30
+"""Elements of a sample above which its input is not generated."""
+
 _ORDINARY = 3.0
 """Values up to this magnitude are drawn where no quantizer says better."""
 
@@ -108,6 +111,7 @@ class InputGenerator:
         # Sizes that the file leaves open count as one.
         self._work = elements_per_sample(model) * math.prod(sizes.values())
         self._shapes = {n: shape_with(value, sizes) for n, value in self._values.items()}
+        _require_room(self._shapes)
         self._ranges = ranges
         self._points = {name: self._points_of(name) for name in self._values}
         self._reach = {name: _reaches(value) for name, value in self._values.items()}
@@ -244,6 +248,15 @@ def _index_limits(value: Value) -> tuple[float, float] | None:
     return (0, min(sizes) - 1) if sizes else None
 
 
+def _require_room(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        if math.prod(shape) > _LARGEST:
+            raise UsageError(
+                f"no values are generated for input '{name}': a sample of it, {list(shape)}, "
+                f"has more than {_LARGEST} elements"
+            )
+
+
 def _require_ranges(ranges: Ranges, inputs: Collection[str]) -> None:
     for name, (low, high) in ranges.items():
         if name not in inputs:
@@ -286,7 +299,8 @@ def _reaches(value: Value) -> list[float]:
     reads it, or a sign only, ordinary values come as well.
     """
     far = [points for points in _points_by_quantizer(value) if points.size > _NEIGHBOURS]
-    found = [0.75 * float(np.abs(points[np.isfinite(points)]).max()) for points in far]
+    finite = [points[np.isfinite(points)] for points in far]
+    found = [0.75 * float(np.abs(points).max()) for points in finite if points.size]
     readers = list(value.uses())
     met = sum(1 for _ in _first_quantizers(value, _Affine()))
     if len(far) < max(met, len(readers)):

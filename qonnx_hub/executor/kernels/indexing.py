@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from qonnx_hub.executor.kernels.shape import (
 from qonnx_hub.executor.kernels.spec import Array, Kernel, KernelSpec, KernelTable
 
 _ALL = slice(None)
+_ROOM = 1 << 31
+"""Elements of a result above which there is no use in asking for the memory."""
 
 
 def _slice(spec: KernelSpec) -> Kernel:
@@ -164,6 +167,18 @@ def _scatter(spec: KernelSpec) -> Callable[[Array, tuple[Array, ...], Array], Ar
     return scatter
 
 
+def _wrapped(x: Array, grow: Sequence[tuple[int, int]]) -> Array:
+    """Return an array repeated beyond its ends, in one step however far."""
+    for axis, (before, after) in enumerate(grow):
+        size = x.shape[axis]
+        if not size and (before or after):
+            raise ValueError(f"axis {axis} is empty, there is nothing to repeat")
+        if before or after:
+            index = np.arange(-before, size + after, dtype=np.int64) % size
+            x = np.take(x, index, axis=axis)
+    return x
+
+
 def _pad(spec: KernelSpec) -> Kernel:
     mode = spec.choice("mode", "constant", ("constant", "edge", "reflect", "wrap"))
     fixed_pads, fixed_axes = constant_axes(spec, 1), constant_axes(spec, 3)
@@ -174,6 +189,10 @@ def _pad(spec: KernelSpec) -> Kernel:
         amounts = as_axes(pads) if fixed_pads is None else fixed_pads
         along = as_axes(axes) if fixed_axes is None and axes is not None else fixed_axes
         crop, grow, inner, sizes = _padding(x.shape, amounts, along)
+        if math.prod(sizes) > _ROOM:
+            raise MemoryError
+        if mode == "wrap":
+            return _wrapped(x[crop], grow)
         if mode != "constant":
             return np.pad(x[crop], grow, mode=mode)
         out = np.zeros(sizes, dtype=x.dtype)
