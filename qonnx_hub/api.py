@@ -223,6 +223,7 @@ def check(
     seed: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     boundary: bool = True,
+    effort: str = "normal",
     atol: float | Mapping[str, float] = 0.0,
     rtol: float | Mapping[str, float] = 0.0,
     lsb: float | Mapping[str, float] | None = None,
@@ -254,6 +255,8 @@ def check(
         seed: Seed of the generated values.
         ranges: Input name -> (lowest, highest) value to generate.
         boundary: Add generated inputs on both sides of thresholds of inner quantizers.
+        effort: How much is searched for inputs that reach inner thresholds: "quick",
+            "normal" or "thorough".
         atol: Absolute difference allowed; by tensor name where it is a mapping, in which the
             name "" stands for all others.
         rtol: Relative difference allowed, likewise.
@@ -286,6 +289,7 @@ def check(
         seed=seed,
         ranges=ranges or {},
         boundary=boundary,
+        effort=effort,
         mapping=mapping,
         labels=labels,
         score=score,

@@ -62,6 +62,10 @@ def command(
             "--boundary/--no-boundary", help="Steer inputs to thresholds of inner quantizers."
         ),
     ] = True,
+    effort: Annotated[
+        str,
+        typer.Option(help="Search for inputs that reach: quick, normal or thorough."),
+    ] = "normal",
     level: Annotated[
         str, typer.Option(help="output, layer (first difference and cause) or proof.")
     ] = "layer",
@@ -128,6 +132,7 @@ def command(
         seed=seed,
         ranges=named_ranges(range_ or ()),
         boundary=boundary,
+        effort=effort,
         mapping=None if mapping is None else _read_mapping(mapping),
         labels=None if labels is None else _read_array(labels),
         workers=workers,

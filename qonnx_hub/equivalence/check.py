@@ -91,7 +91,9 @@ def check_runners(
         source = GivenInputs(feeds, length, GENERATED)
     if options.proof_seconds and not known.is_proven and a.model is not None and apart:
         samples = count_samples(feeds)
-        found = find_inputs(a.model, samples, options.seed, length=length)
+        found = find_inputs(
+            a.model, samples, options.seed, length=length, effort=options.effort
+        )
         source, known = found.source, replace(known, coverage=found.coverage)
     return check_sides(a, b, source, options, known)
 
@@ -190,7 +192,7 @@ def check_sides(
     diagnosis = judged.diagnosis if options.level != "output" else Diagnosis()
     rows = _layer_rows(spec, compared, diagnosis) if options.level != "output" else ()
     first = judged.differing[:1] if options.level != "output" else ()
-    certificate = known.certificate
+    certificate, reached = known.certificate, known.coverage or InputCoverage()
     return CheckResult(
         a=a.label,
         b=b.label,
@@ -209,7 +211,11 @@ def check_sides(
         score=found.score,
         certificate=None if certificate is None else certificate.to_dict(),
         quantizers=list_quantizers(a.model),
-        coverage=() if known.coverage is None else known.coverage.quantizers,
+        coverage=reached.quantizers,
+        bends=reached.bends,
+        unchanged=reached.unchanged,
+        sizes=reached.sizes,
+        effort=reached.effort,
         environment=describe_environment(),
     )
 

@@ -33,6 +33,7 @@ class CheckOptions:
         seed: Seed of the generated values.
         ranges: Input name -> (lowest, highest) generated value.
         boundary: Steer further inputs to the thresholds of inner quantizers.
+        effort: "quick", "normal" or "thorough": how much is searched for inputs that reach.
         mapping: Tensor or layer of the reference -> tensor of the other side.
         labels: The right class of every sample.
         score: Count predictions.
@@ -58,6 +59,7 @@ class CheckOptions:
     seed: int = 0
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     boundary: bool = True
+    effort: str = "normal"
     mapping: Mapping[str, str] | None = None
     labels: Array | None = None
     score: bool = False

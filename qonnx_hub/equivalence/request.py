@@ -19,8 +19,10 @@ from qonnx_hub.equivalence.inputs.batches import (
     GeneratedInputs,
     GivenInputs,
     InputSource,
+    OneRun,
     file_batch,
     run_length,
+    shares_first_axis,
 )
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
@@ -192,10 +194,16 @@ def _inputs(
     if known.is_proven:
         # Samples only watch over the proof: nothing has to be reached.
         source = GeneratedInputs(model, options.samples, options.seed, options.ranges, length)
-        return _chained(source, shown), None
+        return _chained(source, shown), InputCoverage(sizes=source.sizes, measured=False)
     steer = options.boundary and options.level != "output"
     found = find_inputs(
-        model, options.samples, options.seed, options.ranges, length, steer=steer
+        model,
+        options.samples,
+        options.seed,
+        options.ranges,
+        length,
+        options.effort,
+        steer=steer,
     )
     return _chained(found.source, shown), found.coverage
 
@@ -210,5 +218,7 @@ def _counterexample(a: Runner, b: Runner, known: Preparation) -> InputSource | N
     found = None if known.certificate is None else known.certificate.counterexample
     if found is None or found.feeds is None:
         return None
-    unit = max(file_batch(a.model), file_batch(b.model))
-    return GivenInputs(renamed(found.feeds, a), unit, "the counterexample of the proof")
+    feeds, words = renamed(found.feeds, a), "the counterexample of the proof"
+    if not shares_first_axis(feeds):
+        return OneRun(feeds, words)
+    return GivenInputs(feeds, max(file_batch(a.model), file_batch(b.model)), words)

@@ -21,14 +21,15 @@ from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError
 from qonnx_hub_ir.quantizers import Array
 
-_MOST_LINES = 48
+_LINES = 4
+"""Lines for each threshold of a layer that is followed."""
+
 _FEWEST_LINES = 4
 _GRID = (0.0, 2.0**-12, 2.0**-9, 2.0**-6, 2.0**-3, 0.25, 0.5, 0.75, 1.0)
 """Where lines are looked at first: close to their start as well, for ends of any magnitude."""
 
 _HALVINGS = 24
 _FEWEST_HALVINGS = 8
-_PER_LAYER = 12
 _NODE = 40
 """Elements per sample that a node costs by being called, whatever it computes."""
 
@@ -56,7 +57,12 @@ def runs_for(watcher: Watcher, work: int) -> int:
 
 
 def search_boundaries(
-    watcher: Watcher, feeds: Feeds, names: list[str], work: int, seed: int = 0
+    watcher: Watcher,
+    feeds: Feeds,
+    names: list[str],
+    work: int,
+    seed: int = 0,
+    most: int = 12,
 ) -> tuple[dict[str, Array] | None, tuple[int, ...]]:
     """Return inputs beside thresholds of inner quantizers, and how many were met.
 
@@ -66,6 +72,7 @@ def search_boundaries(
         names: The float inputs that may be moved.
         work: Elements that all runs together may compute.
         seed: Chooses the elements that are followed.
+        most: Thresholds of a layer to follow.
 
     Returns:
         (inputs, exercised): the inputs are ``None`` where there is nothing to steer: no float
@@ -78,7 +85,7 @@ def search_boundaries(
     samples = min((len(x) for x in feeds.values()), default=0)
     if samples < 2 or not layers or not names:
         return None, ()
-    lines = min(_MOST_LINES, batch_length(watcher.model))
+    lines = min(_LINES * most, batch_length(watcher.model))
     runs = runs_for(watcher, work) // len(layers)
     if lines < _FEWEST_LINES or runs < _FEWEST_HALVINGS:
         return None, ()
@@ -86,7 +93,7 @@ def search_boundaries(
     per_layer = max(runs // _HALVINGS, 1)
     rng = np.random.default_rng(seed)
     try:
-        targets = search.targets(min(lines, samples), min(per_layer, _PER_LAYER), rng)
+        targets = search.targets(min(lines, samples), min(per_layer, most), rng)
         found = search.bisect(targets, lines)
         codes = [search.codes(part) for part in found]
     except HubError:

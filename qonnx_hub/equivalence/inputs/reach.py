@@ -24,14 +24,31 @@ from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array
 
-EFFORTS = ("quick", "normal", "thorough")
-
-_WORK = {"quick": 1 << 26, "normal": 1 << 28, "thorough": 1 << 31}
-"""Elements that all runs of a search together may compute; see :func:`runs_for`."""
-
 _SWEEP_SHARE = 16
-_MOST_TRIED = 8 * MAGNITUDES
-_MOST_KEPT = 48
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What bounds a search.
+
+    Attributes:
+        work: Elements that all runs together may compute; see :func:`runs_for`.
+        tried: Samples of other magnitudes to try.
+        kept: Samples of other magnitudes to keep.
+        per_layer: Thresholds of a layer to follow.
+    """
+
+    work: int
+    tried: int
+    kept: int
+    per_layer: int
+
+
+_BOUNDS = {
+    "quick": _Bounds(1 << 26, 4 * MAGNITUDES, 16, 0),
+    "normal": _Bounds(1 << 28, 8 * MAGNITUDES, 48, 12),
+    "thorough": _Bounds(1 << 31, 64 * MAGNITUDES, 256, 96),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +88,24 @@ def find_inputs(
     Raises:
         UsageError: A size that the file leaves open, or a range that is none.
     """
-    if effort not in EFFORTS:
-        raise UsageError(f"unknown effort '{effort}'; there are: {', '.join(EFFORTS)}")
+    bounds = _BOUNDS.get(effort)
+    if bounds is None:
+        raise UsageError(f"unknown effort '{effort}'; there are: {', '.join(_BOUNDS)}")
     source = GeneratedInputs(model, samples, seed, ranges, length)
     watcher = Watcher(model)
     parts: list[InputSource] = [source]
     exercised: tuple[int, ...] = ()
     if steer:
         free = [name for name in source.floats if name not in (ranges or {})]
-        tries, work = watcher.tries(source), _WORK[effort]
-        swept = _sweep(watcher, tries, free, work, seed)
+        tries = watcher.tries(source)
+        swept = _sweep(watcher, tries, free, bounds, seed)
         if swept is not None:
             parts.append(watcher.source_of(swept, length, "many magnitudes"))
-        if effort != "quick":
+        if bounds.per_layer:
             start = tries if swept is None else _in_turn(swept, tries)
-            beside, exercised = search_boundaries(watcher, start, source.floats, work, seed)
+            beside, exercised = search_boundaries(
+                watcher, start, source.floats, bounds.work, seed, bounds.per_layer
+            )
             if beside is not None:
                 words = "thresholds of inner quantizers"
                 parts.append(watcher.source_of(beside, length, words))
@@ -100,14 +120,14 @@ def find_inputs(
 
 
 def _sweep(
-    watcher: Watcher, tries: Feeds, names: list[str], work: int, seed: int
+    watcher: Watcher, tries: Feeds, names: list[str], bounds: _Bounds, seed: int
 ) -> dict[str, Array] | None:
     """Return tries of other magnitudes that lead somewhere new, where there is time for it."""
-    rows = min(runs_for(watcher, work) // _SWEEP_SHARE, _MOST_TRIED)
+    rows = min(runs_for(watcher, bounds.work) // _SWEEP_SHARE, bounds.tried)
     rows -= rows % MAGNITUDES
     if not names or rows < MAGNITUDES or len({len(x) for x in tries.values()}) != 1:
         return None
-    return sweep_magnitudes(watcher, tries, names, rows, _MOST_KEPT, seed)
+    return sweep_magnitudes(watcher, tries, names, rows, bounds.kept, seed)
 
 
 def _in_turn(first: Feeds, second: Feeds) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +18,7 @@ from qonnx_hub.equivalence.comparison.batched import Score
 from qonnx_hub.equivalence.comparison.compare import TensorComparison
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
-from qonnx_hub.equivalence.inputs.coverage import Coverage
+from qonnx_hub.equivalence.inputs.coverage import BendCoverage, Coverage
 from qonnx_hub.equivalence.reports.html import render_page
 from qonnx_hub.equivalence.reports.text import render_text
 from qonnx_hub.equivalence.verdicts import Verdict
@@ -101,6 +102,10 @@ class CheckResult:
         layer_rows: The inner values that were compared, in order.
         failing: The smallest input found that shows a difference.
         coverage: Thresholds that the inputs met, quantizer by quantizer.
+        bends: Of each Relu, Clip and their like, how many of its pieces the inputs met.
+        unchanged: Outputs that were the same for all samples.
+        sizes: Open axis of the inputs -> the sizes that were run.
+        effort: How much was searched for the inputs; "" where they were not searched for.
         score: Predictions of both sides, where they were counted.
         certificate: What was proven, as plain data, where a proof was asked for.
         accumulators: Range and width of every accumulator, where a proof was asked for.
@@ -124,6 +129,10 @@ class CheckResult:
     layer_rows: tuple[LayerRow, ...] = ()
     failing: FailingInput | None = None
     coverage: tuple[Coverage, ...] = ()
+    bends: tuple[BendCoverage, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    effort: str = ""
     score: Score | None = None
     certificate: dict[str, Any] | None = None
     accumulators: tuple[dict[str, Any], ...] = ()

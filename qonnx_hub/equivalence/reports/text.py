@@ -71,6 +71,11 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
             f"thresholds of {len(result.coverage)} quantizers: {reached} of {total} have "
             f"inputs on both sides, {exercised} have neighbouring inputs on both sides"
         )
+    if result.bends:
+        met = sum(row.reached == row.reachable for row in result.bends)
+        yield f"bends (Relu, Clip): {met} of {len(result.bends)} were met on all sides"
+    for name, sizes in result.sizes.items():
+        yield Text(visible(f"open size {name}: run at {', '.join(map(str, sizes))}"))
     if result.accumulators:
         yield ""
         yield accumulator_table(result.accumulators)

@@ -152,3 +152,28 @@ def test_integer_inputs_stay_within_what_they_index():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
     assert qh.check(model, model)
+
+
+def test_effort_bounds_the_search(model):
+    quick, normal = find_inputs(model, effort="quick"), find_inputs(model)
+    assert "thresholds of inner" not in quick.source.description
+    assert "thresholds of inner" in normal.source.description
+    thorough = find_inputs(model, effort="thorough")
+    assert thorough.source.samples > normal.source.samples
+    assert [found.coverage.effort for found in (quick, normal, thorough)] == [
+        "quick",
+        "normal",
+        "thorough",
+    ]
+
+
+def test_an_unknown_effort_is_wrong_usage(nets):
+    with pytest.raises(UsageError, match="unknown effort 'huge'; there are: quick, normal"):
+        find_inputs(qh.load(nets["mlp"]()), effort="huge")
+
+
+def test_results_say_sizes_effort_and_bends(nets, surgery):
+    result = qh.check(nets["mlp"](), nets["mlp"](), proof_seconds=0, effort="quick")
+    assert result.effort == "quick"
+    data = result.to_dict()
+    assert {"bends", "unchanged", "sizes", "effort"} <= set(data)
