@@ -133,8 +133,23 @@ class _FloatOutput:
         return _FloatOutput(self.name, self.count + int(ours.size), self.beyond + found)
 
 
-def broken_bounds(model: Model, artifact: Artifact, written: Model, feeds: Feeds) -> list[str]:
-    """Return every promise of an exporter that a file breaks, in words.
+@dataclass(frozen=True, slots=True)
+class KeptBounds:
+    """What was seen of a form that is not exact.
+
+    Attributes:
+        broken: Every promise of its exporter that a file breaks, in words.
+        measured: How many values the near quantizers made otherwise, in words.
+    """
+
+    broken: tuple[str, ...]
+    measured: str
+
+
+def observe_bounds(
+    model: Model, artifact: Artifact, written: Model, feeds: Feeds
+) -> KeptBounds:
+    """Return whether a file keeps the promises of its exporter, and what was measured.
 
     Args:
         model: The source.
@@ -186,7 +201,24 @@ def broken_bounds(model: Model, artifact: Artifact, written: Model, feeds: Feeds
             )
     problems = [one.problem() for one in seen.values()]
     problems += [one.problem() for one in floats.values()]
-    return [problem for problem in problems if problem]
+    broken = tuple(problem for problem in problems if problem)
+    return KeptBounds(
+        broken, _measured([one for one in seen.values() if not one.record.exact])
+    )
+
+
+def _measured(near: list[Observation]) -> str:
+    """Return the share of values that near quantizers make otherwise, given equal inputs."""
+    differing, count = sum(one.differing for one in near), sum(one.count for one in near)
+    if not count:
+        return ""
+    share = (
+        f"{differing} of {count} values of near quantizers differ ({differing / count:.2g})"
+    )
+    worst = max(near, key=lambda one: one.differing / max(one.count, 1))
+    if not worst.differing or len(near) == 1:
+        return share
+    return f"{share}, most of '{worst.record.node}': {worst.differing} of {worst.count}"
 
 
 @dataclass(frozen=True, slots=True)

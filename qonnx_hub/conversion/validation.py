@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub.conversion.error_bounds import broken_bounds
+from qonnx_hub.conversion.error_bounds import observe_bounds
 from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.inputs.batches import shares_first_axis
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
@@ -153,14 +153,16 @@ def check_artifact(
     folded = "the form adds and multiplies in another order" if artifact.reordered else ""
     result = check_runners(source, file, feeds, CheckOptions(folded=folded))
     if not all(record.exact for record in artifact.quantizers):
-        broken = broken_bounds(model, artifact, written, feeds)
-        if broken:
+        kept = observe_bounds(model, artifact, written, feeds)
+        if kept.broken:
             raise ConversionError(
                 f"the {to} form of {label} is further from its source than its exporter "
-                f"predicted: {'; '.join(broken)}; nothing was written. This is a defect of "
-                "the converter"
+                f"predicted: {'; '.join(kept.broken)}; nothing was written. This is a defect "
+                "of the converter"
             )
-        return _within(result, "each near quantizer stays within what its exporter predicts")
+        reason = "each near quantizer stays within what its exporter predicts"
+        said = f"{reason}: {kept.measured}" if kept.measured else reason
+        return _within(result, said)
     if result.verdict is not Verdict.DIFFERENT:
         return result
     if artifact.reordered and _differs_by_ties(source, file, feeds):

@@ -1,0 +1,71 @@
+"""Zero points that are added after rounding in QONNX: exact by default, near on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qonnx_hub as qh
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import NotExactError
+from tests.support import model_of, quant_node
+
+CONSTANTS = {"s": 0.5, "z": 3.0, "b": 8.0}
+
+
+def source() -> onnx.ModelProto:
+    node = quant_node("x", "y", "s", "z", "b", signed=0, zero_point_after_rounding=1)
+    return model_of([node], {"x": (1, 64)}, ["y"], CONSTANTS)
+
+
+def quants(path: Path) -> list[onnx.NodeProto]:
+    return [node for node in onnx.load(path).graph.node if node.op_type == "Quant"]
+
+
+def test_the_default_form_is_two_quantizers_that_say_nothing_new(tmp_path: Path) -> None:
+    report = qh.convert(source(), tmp_path / "out.onnx", to="qonnx")
+    (record,) = report.quantizers
+    assert (record.encoding, record.exact) == ("Quant + Quant", True)
+    nodes = quants(tmp_path / "out.onnx")
+    assert len(nodes) == 2
+    known = {"signed", "narrow", "rounding_mode"}
+    assert all({a.name for a in node.attribute} <= known for node in nodes)
+    assert report.check is not None
+    assert report.check.verdict == "PROVEN"
+
+
+def test_the_near_form_is_one_marked_quantizer_with_the_share_that_was_measured(
+    tmp_path: Path,
+) -> None:
+    report = qh.convert(source(), tmp_path / "out.onnx", to="qonnx", allow_lossy=True)
+    (record,) = report.quantizers
+    assert not record.exact
+    assert "at each tie between codes" in record.reason
+    (node,) = quants(tmp_path / "out.onnx")
+    assert dialect.ORDER in {a.name for a in node.attribute}
+    assert report.check is not None
+    assert report.check.verdict == "WITHIN"
+    assert "values of near quantizers differ" in report.check.reason
+
+
+def test_both_forms_come_back_as_the_quantizer(tmp_path: Path) -> None:
+    x = (np.arange(-32, 32, dtype=np.float32) / 4).reshape(1, 64)
+    # By hand: x / 0.5 is rounded half to even, 3 is added, 0 to 255 remain.
+    wanted = (np.clip(np.rint(x * 2) + 3, 0, 255) - 3) / 2
+    for near in (False, True):
+        qh.convert(source(), tmp_path / "out.onnx", to="qonnx", allow_lossy=near)
+        model = qh.load(tmp_path / "out.onnx")
+        (found,) = [n for n in model.graph if dialect.is_quantizer(n)]
+        quant = dialect.read_quantizer(found)
+        assert quant.zero_point_after_rounding  # type: ignore[union-attr]
+        np.testing.assert_array_equal(qh.run(model, {"x": x})["y"], wanted)
+
+
+def test_more_bits_than_two_quantizers_can_hold_are_refused() -> None:
+    node = quant_node("x", "y", "s", "z", "b", signed=0, zero_point_after_rounding=1)
+    model = model_of([node], {"x": (1, 64)}, ["y"], {**CONSTANTS, "b": 24.0})
+    with pytest.raises(NotExactError, match="adds its zero point after rounding"):
+        qh.convert(model, None, to="qonnx")
