@@ -324,22 +324,26 @@ def inspect(
     return inspect_model(_as_model(model), ranges=ranges, inputs=inputs)
 
 
-def lint(model: Any, target: str, from_: str | None = None) -> LintReport:
+def lint(
+    model: Any, target: str, from_: str | None = None, *, fused: bool = False
+) -> LintReport:
     """Return what a tool would refuse or compute wrongly in a model, and what to do about it.
 
     Args:
         model: As in :func:`load`; ONNX files are looked at as they lie, too.
         target: Name of the tool, such as "hls4ml" or "finn"; ``lint --list`` shows them all.
         from_: Name of the source's format.
+        fused: For the target "ort", ask onnxruntime which layers it runs in integers.
 
     Raises:
-        UsageError: There is no such target.
+        UsageError: There is no such target, or it is not "ort" where ``fused`` is asked.
+        MissingDependencyError: ``fused`` without onnxruntime.
         HubError: As in :func:`load`.
     """
     from qonnx_hub.analysis.lint import lint_model
 
     source = resolve(str(model) if isinstance(model, Path) else model)
-    return lint_model(source, _as_model(source, from_), target, _label(model))
+    return lint_model(source, _as_model(source, from_), target, _label(model), fused=fused)
 
 
 def cost(

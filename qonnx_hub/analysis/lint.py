@@ -10,6 +10,7 @@ import onnx
 import onnx_ir
 from onnx_ir import Model
 
+from qonnx_hub.analysis.fused_layers import FusedLayer, fused_layers
 from qonnx_hub.equivalence.runners.sides import ORT_OPTIMIZED, OrtRunner
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.io.registry import lint_targets
@@ -17,7 +18,7 @@ from qonnx_hub_adapters.dependencies import is_installed, one_line
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx
-from qonnx_hub_ir.errors import HubError, UsageError
+from qonnx_hub_ir.errors import HubError, SourceError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,14 @@ class LintReport:
         source: The model.
         target: The tool.
         findings: Everything found, in the order of the graph.
+        fused: What onnxruntime runs in integers, where that was asked; empty for a file that
+            it does not load.
     """
 
     source: str
     target: str
     findings: tuple[LintFinding, ...]
+    fused: tuple[FusedLayer, ...] | None = None
 
     @property
     def errors(self) -> tuple[LintFinding, ...]:
@@ -46,14 +50,19 @@ class LintReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data, fit for JSON."""
         rows = [{**asdict(f), "severity": f.severity.value} for f in self.findings]
-        return {"source": self.source, "target": self.target, "findings": rows}
+        data: dict[str, Any] = {"source": self.source, "target": self.target, "findings": rows}
+        if self.fused is not None:
+            data["fused"] = [asdict(layer) for layer in self.fused]
+        return data
 
     def to_json(self) -> str:
         """Return the report as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
 
-def lint_model(source: Any, model: Model, target: str, name: str) -> LintReport:
+def lint_model(
+    source: Any, model: Model, target: str, name: str, *, fused: bool = False
+) -> LintReport:
     """Return what a target would make of a model.
 
     Args:
@@ -61,11 +70,18 @@ def lint_model(source: Any, model: Model, target: str, name: str) -> LintReport:
         model: It as IR.
         target: One of :func:`lint_targets`.
         name: How the report calls it.
+        fused: Ask onnxruntime which layers it runs in integers.
 
     Raises:
         AdapterConflictError: Two distributions claim one target.
-        UsageError: There is no such target.
+        UsageError: There is no such target, or it is another one than "ort" where ``fused``
+            is asked.
+        MissingDependencyError: Layers are asked for, and onnxruntime is not installed.
     """
+    if fused and target != "ort":
+        raise UsageError(
+            f"fused layers are those of onnxruntime: target 'ort', not '{target}'"
+        )
     registry = lint_targets()
     if target not in registry.names():
         known = ", ".join(registry.names())
@@ -80,7 +96,8 @@ def lint_model(source: Any, model: Model, target: str, name: str) -> LintReport:
     found = [*find(table.file_rules, written), *find(table.rules, model)]
     if target == "ort":
         found.extend(_on_onnxruntime(written, found))
-    return LintReport(name, target, tuple(found))
+    layers = _layers(written, found) if fused else None
+    return LintReport(name, target, tuple(found), layers)
 
 
 def lint_rules() -> list[tuple[str, LintRule]]:
@@ -101,6 +118,21 @@ def _on_onnxruntime(written: Model, found: list[LintFinding]) -> list[LintFindin
     try:
         OrtRunner(in_one_message(written), "the file", optimize=ORT_OPTIMIZED).ready()
     except HubError as error:
-        reason, remedy = "is not loaded with default options", "convert it with --to qcdq"
-        return [LintFinding(Severity.REFUSED, "", "model", reason, one_line(error), remedy)]
+        return [_not_loaded(error)]
     return []
+
+
+def _layers(written: Model, found: list[LintFinding]) -> tuple[FusedLayer, ...]:
+    """Return what runs in integers; none, and one finding, of a file that is not loaded."""
+    if any(finding.severity is Severity.REFUSED for finding in found):
+        return ()
+    try:
+        return fused_layers(written)
+    except SourceError as error:
+        found.append(_not_loaded(error))
+        return ()
+
+
+def _not_loaded(error: HubError) -> LintFinding:
+    reason, remedy = "is not loaded with default options", "convert it with --to qcdq"
+    return LintFinding(Severity.REFUSED, "", "model", reason, one_line(error), remedy)

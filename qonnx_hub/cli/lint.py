@@ -28,6 +28,10 @@ def command(
         typer.Option("--target", metavar="TOOL", help="hls4ml, finn, qonnx, ort, ..."),
     ],
     from_: From = None,
+    fused: Annotated[
+        bool,
+        typer.Option("--fused", help="With ort: the layers that it runs in integers."),
+    ] = False,
     json: Json = None,
     list_: Annotated[
         bool,
@@ -43,7 +47,7 @@ def command(
     from qonnx_hub import api
     from qonnx_hub.equivalence.reports.text import table
 
-    report = api.lint(source, target, from_)
+    report = api.lint(source, target, from_, fused=fused)
     out = console(json)
     if report.findings:
         rows = [
@@ -54,6 +58,13 @@ def command(
             for one in report.findings
         ]
         out.print(table(("", "node", "what", "effect", "remedy"), rows))
+    if report.fused:
+        layers = [
+            (one.node, one.op, one.runs_as or "floats", one.reason) for one in report.fused
+        ]
+        out.print(table(("node", "operator", "runs as", "why"), layers))
+        whole = sum(1 for one in report.fused if one.runs_as)
+        out.print(f"{whole} of {len(layers)} nodes run in integers")
     errors, notes = len(report.errors), len(report.findings) - len(report.errors)
     verdict = f"{errors} errors" if errors else "takes it as it is"
     out.print(f"{report.source}: {target}: {verdict}{f', {notes} notes' if notes else ''}")
