@@ -26,12 +26,6 @@ _CODES = frozenset({"INT8", "UINT8", "INT16", "UINT16", "INT4", "UINT4", "INT2",
 
 _BYTES = frozenset({"INT8", "UINT8"})
 
-_TO_OTHER_TYPES = frozenset(
-    {"Cast", "ConvInteger", "DequantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"}
-    | {"MatMulIntegerToFloat", "MatMulNBits", "Shape", "Size"}
-)
-"""Operators on quantized data that give no quantized data."""
-
 
 @dataclass(frozen=True, slots=True)
 class FusedLayer:
@@ -126,15 +120,24 @@ def _quantized_values(model: Model) -> set[Value]:
         if _type_of(value) in _CODES
     }
     for node in model.graph:
-        # The last input of a QGemm is the result's zero point, and missing for floats.
-        floats = node.op_type == "QGemm" and input_of(node, 8) is None
-        makes = operators.is_qdq(node) and not operators.dequantizes(node)
-        makes |= node.op_type.startswith("QLinear") or node.op_type == "QGemm"
-        makes |= node.op_type == "DynamicQuantizeLinear"
-        passes = node.op_type not in _TO_OTHER_TYPES and _first_data(node) in found
-        if (makes or passes) and not floats:
-            found.update(node.outputs if passes else node.outputs[:1])
+        if _first_data(node) in found and _keeps_type(node):
+            found.update(node.outputs)
+        elif _makes_codes(node):
+            found.add(node.outputs[0])
     return found
+
+
+def _keeps_type(node: Node) -> bool:
+    """Return whether an operator gives the type that its data has, and computes on codes."""
+    chooses = operators.is_max_pool(node) or operators.clamps(node)
+    return operators.moves_values(node) or chooses or node.op_type == "NhwcMaxPool"
+
+
+def _makes_codes(node: Node) -> bool:
+    quantizes = operators.is_qdq(node) and not operators.dequantizes(node)
+    if node.op_type == "QGemm":  # its last input is the result's zero point, if it has one
+        return input_of(node, 8) is not None
+    return quantizes or node.op_type.startswith(("QLinear", "DynamicQuantizeLinear"))
 
 
 def _type_of(value: Value) -> str:
@@ -148,11 +151,9 @@ def _first_data(node: Node) -> Value | None:
 
 def _is_integer(node: Node, codes: set[Value]) -> bool:
     """Return whether a node of onnxruntime's graph computes on codes."""
-    if operators.is_qdq(node) or node.op_type == "Cast":
-        return False
-    integer = operators.is_integer_product(node) or node.op_type.startswith("QLinear")
-    on_codes = node.op_type != "MatMulNBits" and _first_data(node) in codes
-    return integer or node.op_type in ("QGemm", "DynamicQuantizeMatMul") or on_codes
+    own = node.op_type.startswith(("QLinear", "QGemm", "DynamicQuantizeMatMul"))
+    integer = operators.is_integer_product(node) or node.op_type == "MatMulIntegerToFloat"
+    return own or integer or (_first_data(node) in codes and _keeps_type(node))
 
 
 def _why_float(node: Node) -> str:
@@ -167,7 +168,7 @@ def _why_float(node: Node) -> str:
         if kind and kind not in _BYTES:
             return f"its {label} has the type {kind}"
     after, between = readers(node.outputs[0]), ""
-    if len(after) == 1 and after[0].op_type in ("Relu", "Clip"):
+    if len(after) == 1 and operators.clamps(after[0]):
         between, after = after[0].op_type, readers(after[0].outputs[0])
     if not after or not all(operators.is_qdq(one) for one in after):
         return "its result is not quantized"
