@@ -24,7 +24,11 @@ from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qlinear.blocks import restore_blocks
 from qonnx_hub_adapters.qlinear.dynamic_origins import restore_dynamic
-from qonnx_hub_adapters.qlinear.integer_values import activation_steps, choose_form
+from qonnx_hub_adapters.qlinear.integer_values import (
+    activation_steps,
+    choose_form,
+    join_outputs,
+)
 from qonnx_hub_adapters.qlinear.layouts import STANDARD
 from qonnx_hub_adapters.qlinear.origins import origin_of
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
@@ -94,6 +98,7 @@ class QlinearExporter:
         copy = model.clone()
         run_passes(copy, [LowerChannelsLast(), InferShapes()])
         order = [node.name or "" for node in every_quantizer(copy)]
+        join_outputs(copy)
         steps = activation_steps(copy)
         opset = opset_to_write(copy, options.opset)
         read = {origin for node in copy.graph if (origin := origin_of(node))}

@@ -52,6 +52,7 @@ def integer_product(site: IntegerNode) -> bool:
         return True
     one = np.ones((), dtype=np.float32)
     values = _product_of(site, site, (one, one), attributes)
+    note_origin(values, site.node)
     site.emit.replace_with(site.emit.add("Cast", [values], to=int(onnx_ir.DataType.INT32)))
     return True
 

@@ -21,7 +21,7 @@ from qonnx_hub_adapters.qcdq.float_forms import peeled_constant
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError, read_linear
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import is_standard
+from qonnx_hub_ir.graph.queries import is_standard, readers
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.lowering.quantizer_operators import write_rounded, write_scaled
 from qonnx_hub_ir.quantizers import (
@@ -170,7 +170,8 @@ def read_bytes(node: Node) -> IntQuant | None:
         return None
     if linear.type_name not in ("INT8", "UINT8") or not linear.is_scalar():
         return None
-    zero, bits = linear.zero.astype(np.float32), np.array(LARGEST_BITS, dtype=np.float32)
+    zero = np.asarray(linear.zero, dtype=np.float32)
+    bits = np.array(LARGEST_BITS, dtype=np.float32)
     quant = IntQuant(linear.scale, zero, bits, signed=linear.type_name == "INT8")
     return replace(quant, zero_point_after_rounding=True)
 
@@ -193,19 +194,23 @@ def read_output(node: Node) -> tuple[IntQuant, Value] | None:
     return quant, x
 
 
-def quantize_before(node: Node, quant: IntQuant, x: Value) -> Node:
+def quantize_before(
+    node: Node, quant: IntQuant, x: Value, quantized: Value | None = None
+) -> Node:
     """Put a quantizer in front of a QuantizeLinear that gives its codes.
 
     Args:
         node: The QuantizeLinear; see :func:`read_output`.
         quant: Its quantizer.
         x: What that quantizes.
+        quantized: Its result, where there is one already.
 
     Returns:
         The QuantizeLinear behind the quantizer, which is another where sums stood before it.
     """
     emit = Emitter(node)
-    values, before = emit.quantizer(x, quant), node.inputs[0]
+    values = quantized or emit.quantizer(x, quant)
+    before = node.inputs[0]
     if before is x:
         node.replace_input_with(0, values)
         return node
@@ -226,6 +231,26 @@ def quantize_before(node: Node, quant: IntQuant, x: Value) -> Node:
     made = codes.producer()
     assert made is not None, "a node was just made"
     return made
+
+
+def join_outputs(model: Model) -> None:
+    """Let a QuantizeLinear read the quantizer beside it that makes the same codes.
+
+    Integers that go to a DequantizeLinear and elsewhere are both in a model that was read.
+    """
+    joined = False
+    for node in list(model.graph):
+        found = read_output(node) if is_standard(node, "QuantizeLinear") else None
+        if found is None:
+            continue
+        quant, x = found
+        beside = (other for other in readers(x) if dialect.is_quantizer(other))
+        same = next((one for one in beside if dialect.read_quantizer(one) == quant), None)
+        if same is not None and same.inputs[0] is x:
+            quantize_before(node, quant, x, same.outputs[0])
+            joined = True
+    if joined:
+        model.graph.sort()
 
 
 def steps_of(quant: IntQuant | BipolarQuant) -> Steps | str:

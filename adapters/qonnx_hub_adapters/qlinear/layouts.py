@@ -86,8 +86,11 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 """Operator -> its layout."""
 
-STANDARD = frozenset(name for name, layout in LAYOUTS.items() if not layout.domain)
-"""Those of the standard; other origins are onnxruntime's own."""
+SUMS = frozenset({"ConvInteger", "MatMulInteger"})
+"""Origins whose results are the sums themselves."""
+
+STANDARD = SUMS | {name for name, layout in LAYOUTS.items() if not layout.domain}
+"""Origins of the standard; the others are onnxruntime's own."""
 
 
 def weight_axis(float_op: str, attributes: Mapping[str, Any]) -> int | None:

@@ -26,11 +26,12 @@ def quantize_lookups(graph: Graph) -> None:
     they too are behind a quantizer. A table that is looked up by anything else (an embedding)
     is left alone.
     """
+    done: set[Node] = set()
     for node in list(graph):
         reader = _reader_of_table(node)
         if reader is None:
             continue
-        _requantize_index(node.inputs[1])
+        _requantize_index(node.inputs[1], done)
         emit = Emitter(node)
         values = emit.add("DequantizeLinear", [node.inputs[0], *reader.inputs[1:]])
         attributes = {name: a.value for name, a in node.attributes.items()}
@@ -63,18 +64,24 @@ def _only_moves(node: Node) -> bool:
     return leaves_on_grid(node) and not is_standard(node, "Gather")
 
 
-def _requantize_index(index: Value | None) -> None:
-    """Read an index from the values that its integers stand for, wherever it is cast."""
+def _requantize_index(index: Value | None, done: set[Node]) -> None:
+    """Read an index from the values that its integers stand for, wherever it is cast.
+
+    Args:
+        index: The index.
+        done: Nodes whose inputs are read so already: tables can share an index.
+    """
     node = producer(index)
-    if node is None or not _is_index_arithmetic(node):
+    if node is None or node in done or not _is_index_arithmetic(node):
         return
+    done.add(node)
     source = producer(node.inputs[0])
     while source is not None and _only_moves(source):
         source = producer(source.inputs[0])
     is_quantized = source is not None and is_standard(source, "QuantizeLinear")
     if node.op_type != "Cast" or source is None or not is_quantized:
         for value in node.inputs:
-            _requantize_index(value)
+            _requantize_index(value, done)
         return
     emit = Emitter(node)
     parameters = source.inputs[1:]

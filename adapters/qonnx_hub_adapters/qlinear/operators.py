@@ -41,8 +41,8 @@ def _stored(weights: Array) -> tuple[Array, Array]:
     return codes, np.array(zero, dtype=dtype)
 
 
-def emit_sums(emit: Emitter, product: QuantizedProduct) -> Value:
-    """Return the float values of a product: integer sums, cast, scaled, divided, with bias."""
+def emit_integer_sums(emit: Emitter, product: QuantizedProduct) -> Value:
+    """Return the int32 sums of a product."""
     form = product.x.form
     zero = integer(emit, "x_zero_point", product.x.zero, form)
     if product.other is not None:
@@ -55,7 +55,12 @@ def emit_sums(emit: Emitter, product: QuantizedProduct) -> Value:
         if weight_zero:
             factors.append(emit.constant("weight_zero_point", weight_zero))
     name = "ConvInteger" if product.is_conv else "MatMulInteger"
-    sums = emit.add(name, factors, **product.attributes)
+    return emit.add(name, factors, **product.attributes)
+
+
+def emit_sums(emit: Emitter, product: QuantizedProduct) -> Value:
+    """Return the float values of a product: integer sums, cast, scaled, divided, with bias."""
+    sums = emit_integer_sums(emit, product)
     values = emit.add("Cast", [sums], to=int(onnx_ir.DataType.FLOAT))
     unit = emit.constant("unit", _shaped(product, product.unit))
     values = emit.add("Mul", [values, unit])

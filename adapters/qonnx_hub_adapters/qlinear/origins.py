@@ -10,7 +10,7 @@ origin any more, and the layer is written like any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -214,6 +214,26 @@ def _operands(
 def _running(codes: Codes) -> Operand:
     zero = np.array(codes.zero, dtype=codes.form.dtype)
     return Operand(codes.value, np.asarray(codes.scale, dtype=np.float32).reshape(()), zero)
+
+
+def stored_codes(emit: Emitter, value: Value | None, form: Form) -> Codes | None:
+    """Return quantized constants as the integers of a table, if they are of the model's type.
+
+    Args:
+        emit: Where to write.
+        value: Values of a table.
+        form: The types of the model.
+    """
+    stored = _stored(value, None)
+    if stored is None or isinstance(stored.codes, Value) or stored.zero.size != 1:
+        return None
+    dtype, zero = stored.zero.dtype, int(stored.zero)
+    own = replace(form, signed=dtype == np.int8)
+    if dtype not in (np.int8, np.uint8) or not (form.keeps_types or own.signed == form.signed):
+        return None
+    low, high = int(stored.codes.min(initial=zero)), int(stored.codes.max(initial=zero))
+    table = emit.constant("table", stored.codes)
+    return Codes(table, stored.scale, zero, low - zero, high - zero, own)
 
 
 def _stored(value: Value | None, axis: int | None) -> Operand | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
@@ -19,12 +21,19 @@ from qonnx_hub_adapters.qlinear.data_movement import move, repeat_moves, split
 from qonnx_hub_adapters.qlinear.epilogue import trace_epilogue
 from qonnx_hub_adapters.qlinear.float_exactness import Doubt, doubt_of
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target
+from qonnx_hub_adapters.qlinear.layouts import SUMS
 from qonnx_hub_adapters.qlinear.operators import (
+    emit_integer_sums,
     emit_requantized,
     emit_sums,
     weight_type,
 )
-from qonnx_hub_adapters.qlinear.origins import origin_of, restored, restored_sums
+from qonnx_hub_adapters.qlinear.origins import (
+    origin_of,
+    restored,
+    restored_sums,
+    stored_codes,
+)
 from qonnx_hub_adapters.qlinear.products import (
     QuantizedProduct,
     is_summed,
@@ -36,7 +45,7 @@ from qonnx_hub_adapters.qlinear.requantize import LARGEST_STEP
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import is_standard, only_reader, producer
+from qonnx_hub_ir.graph.queries import is_read, is_standard, only_reader, producer, readers
 from qonnx_hub_ir.graph.rewriting import replace_node, replace_value
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import DropUnused
@@ -96,6 +105,8 @@ class IntegerRewriter:
     def _move(self, node: Node) -> None:
         """Let integers move as their values do, where a node moves them."""
         sources = [self._codes.get(value) for value in node.inputs]
+        if is_standard(node, "Gather") and sources[0] is None:
+            sources[0] = stored_codes(Emitter(node), node.inputs[0], self._form)
         if is_standard(node, "Split"):
             parts = split(Emitter(node), node, sources[0])
             self._codes.update(zip(node.outputs, parts, strict=False))
@@ -347,8 +358,27 @@ class IntegerRewriter:
             node = product.node
             if node.graph is None or operators.is_average_pool(node):
                 continue
+            for cast in self._casts_of(product):
+                emit = Emitter(cast)
+                emit.replace_with(emit_integer_sums(emit, product))
+            if not is_read(node.outputs[0]):
+                continue
             emit = Emitter(node)
             emit.replace_with(emit_sums(emit, product))
+
+    def _casts_of(self, product: QuantizedProduct) -> list[Node]:
+        """Return what takes the sums of a product as int32, where they are whole numbers."""
+        is_sum = (
+            product.bias is None and product.divisor == 1 and bool(np.all(product.unit == 1))
+        )
+        if not is_sum or not (product.is_exact or origin_of(product.node) in SUMS):
+            return []
+        return [
+            reader
+            for reader in readers(product.node.outputs[0])
+            if is_standard(reader, "Cast")
+            and reader.attributes["to"].as_int() == int(onnx_ir.DataType.INT32)
+        ]
 
 
 def _is_contrib_product(node: Node) -> bool:
