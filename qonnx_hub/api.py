@@ -405,6 +405,8 @@ def transform(
     check: bool = True,
     samples: int | None = None,
     seed: int = 0,
+    inputs: Mapping[str, Array] | None = None,
+    labels: Array | None = None,
 ) -> TransformReport:
     """Run passes over a model, compare before and after, and write the result.
 
@@ -422,6 +424,8 @@ def transform(
         check: Whether to compare the model before and after, on the executor.
         samples: Samples of the comparison's generated inputs.
         seed: Their seed.
+        inputs: Input name -> array, to compare on instead; predictions are counted on it.
+        labels: The right class of every sample: accuracy is counted.
 
     Raises:
         UsageError: An unknown pass, pipeline or option.
@@ -431,7 +435,15 @@ def transform(
     """
     from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
-    options = TransformOptions(to=to, opset=opset, check=check, samples=samples, seed=seed)
+    options = TransformOptions(
+        to=to,
+        opset=opset,
+        check=check,
+        samples=samples,
+        seed=seed,
+        inputs=inputs,
+        labels=labels,
+    )
     return transform_model(_as_model(source, from_), passes, path, _label(source), options)
 
 

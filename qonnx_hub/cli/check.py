@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
 from qonnx_hub.cli.options import (
     InputShapes,
     Json,
     Samples,
     Seed,
     console,
-    fit_names,
     named_ranges,
     sample_inputs,
     write_json,
@@ -39,16 +39,9 @@ def command(
         ),
     ],
     b: Annotated[str, typer.Argument(help="The other side, likewise.", metavar="B")],
-    inputs: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Inputs of the one input, as .npy.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Right classes as .npy: counts accuracy."),
-    ] = None,
+    inputs: Inputs = None,
+    data: Data = None,
+    labels: Labels = None,
     input_shape: InputShapes = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -134,7 +127,6 @@ def command(
         boundary=boundary,
         effort=effort,
         mapping=None if mapping is None else _read_mapping(mapping),
-        labels=None if labels is None else _read_array(labels),
         workers=workers,
         golden=save_golden,
         strict=strict,
@@ -143,9 +135,8 @@ def command(
         args=sample_inputs(input_shape or (), seed),
     )
     reference, names = _reference(a, b, options.args)
-    options = replace(options, inputs=_feeds(inputs, data, names))
-    if labels is not None and options.inputs is None:
-        _usage("--labels needs --data or --inputs")
+    feeds, right = read_feeds(inputs, data, labels, names)
+    options = replace(options, inputs=feeds, labels=right)
     out = console(json)
     results: dict[str, CheckResult] = {}
     for name, chosen in _backends(backend, ort_opt).items():
@@ -190,20 +181,6 @@ def _reference(a: str, b: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
     return (model if runs is a and is_onnx(a) else a), names
 
 
-def _feeds(inputs: Path | None, data: Path | None, names: list[str]) -> dict[str, Any] | None:
-    if inputs is not None and data is not None:
-        _usage("--inputs and --data both give inputs; leave one out")
-    if inputs is not None:
-        from qonnx_hub.io.arrays import read_arrays
-
-        return fit_names(read_arrays(inputs), names)
-    if data is None:
-        return None
-    if len(names) > 1:
-        _usage(f"--data gives one input, the model has {len(names)}; use --inputs")
-    return {names[0] if names else "data": _read_array(data)}
-
-
 def _backends(backend: str, ort_opt: str) -> dict[str, str]:
     if ort_opt not in {*_ORT_BACKENDS, "both"}:
         _usage(f"unknown --ort-opt '{ort_opt}'; there are: off, all, both")
@@ -238,20 +215,6 @@ def _read_mapping(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
         _usage(f"'{path}' must hold one JSON object, name in A -> name in B")
     return {str(k): str(v) for k, v in found.items()}
-
-
-def _read_array(path: Path) -> Any:
-    """Return the array of an .npy file; its values stay on the disk until they are read."""
-    import numpy as np
-
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        _usage(f"'{path}' is not an .npy file of numbers: {error}")
-    if not isinstance(found, np.ndarray):
-        found.close()
-        _usage(f"'{path}' holds several arrays; --inputs takes .npz files")
-    return found
 
 
 def _usage(message: str) -> NoReturn:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
 from qonnx_hub.cli.options import From, Json, Samples, Seed, To, console, write_json
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def command(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare before and after.")
     ] = True,
+    inputs: Inputs = None,
+    data: Data = None,
+    labels: Labels = None,
     samples: Samples = None,
     seed: Seed = 0,
     json: Json = None,
@@ -58,10 +62,22 @@ def command(
         raise typer.BadParameter(f"{missing} is needed; --list shows the passes")
     from qonnx_hub import api
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.reports.text import score_in_words
     from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
-    options = TransformOptions(to=to, opset=opset, check=check, samples=samples, seed=seed)
-    report = transform_model(api.load(source, from_), passes, output, source, options)
+    model = api.load(source, from_)
+    names = [str(value.name) for value in model.graph.inputs]
+    feeds, right = read_feeds(inputs, data, labels, names)
+    options = TransformOptions(
+        to=to,
+        opset=opset,
+        check=check,
+        samples=samples,
+        seed=seed,
+        inputs=feeds,
+        labels=right,
+    )
+    report = transform_model(model, passes, output, source, options)
     asked = {text.partition(":")[0].strip() for text in passes}
     for step in report.steps:
         # Of a pipeline, only what changed something is worth a line.
@@ -71,6 +87,8 @@ def command(
         out.print(f"note: {note}")
     if report.check is not None:
         out.print(f"executor: {report.check.summary()}")
+        if report.check.score is not None:
+            out.print(score_in_words(report.check.score))
     if report.path is not None:
         out.print(f"{report.source} -> {report.path}: {report.format}")
     out.print(report.conclusion())

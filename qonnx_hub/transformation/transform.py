@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.passes import InferShapes
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,9 @@ class TransformOptions:
         check: Compare before and after.
         samples: Samples of the comparison's generated inputs.
         seed: Their seed.
+        inputs: Inputs of the user's own for the comparison, by name; predictions are counted
+            on them.
+        labels: The right class of every sample.
     """
 
     to: str = "qonnx"
@@ -105,6 +109,8 @@ class TransformOptions:
     check: bool = True
     samples: int | None = None
     seed: int = 0
+    inputs: Mapping[str, Array] | None = None
+    labels: Array | None = None
 
 
 def transform_model(
@@ -189,7 +195,7 @@ def _compare(
     samples = None if wanted.samples is None else math.ceil(wanted.samples / unit) * unit
     if samples is None and unit > file_batch(before):
         samples = unit
-    feeds = feeds_for_check(before, samples, wanted.seed, notes)
+    feeds = wanted.inputs or feeds_for_check(before, samples, wanted.seed, notes)
     if feeds is None:
         return None
     a, name = ExecutorRunner(before, label), "the transformed model"
@@ -197,6 +203,8 @@ def _compare(
     values = {record.name for record in changing if record.effect is Effect.VALUES}
     rounds = any(record.effect is Effect.ROUNDING for record in changing)
     options = CheckOptions(level="output")
+    if wanted.inputs is not None:
+        options = replace(options, score=True, labels=wanted.labels, proof_seconds=0)
     if values or rounds:
         options = replace(options, folded=_words(changing))
     if layout.moves or unit != file_batch(before):

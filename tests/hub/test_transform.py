@@ -16,11 +16,13 @@ import pytest
 from onnx import helper
 from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
+from typer.testing import CliRunner
 
 import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub import passes
 from qonnx_hub.api import ConversionError
+from qonnx_hub.cli import app
 from qonnx_hub.transformation.pass_options import build, option_names, split
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import (
@@ -478,3 +480,28 @@ def test_a_promise_that_options_decide_is_told_for_the_default_ones() -> None:
     assert passes.describe("streamline").effect is passes.Effect.ROUNDING
     assert passes.describe("change_batch").effect is passes.Effect.SIGNATURE
     assert passes.describe("drop_unused").effect is passes.Effect.EXACT
+
+
+def test_predictions_on_data_are_counted_before_and_after(tmp_path):
+    """The classes of six points, by hand: a coarser scale moves one near the border."""
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        helper.make_node("MatMul", ["q", "w"], ["y"]),
+    ]
+    constants = {"s": 0.3, "z": 0.0, "b": 8.0, "w": np.array([[1, -1]], dtype=np.float32)}
+    model = model_of(nodes, {"x": (1, 1)}, ["y"], constants)
+    points = np.array([[-0.2], [0.2], [-0.4], [0.4], [-1.0], [1.0]], dtype=np.float32)
+    # -0.2 becomes -0.3 with a scale of 0.3, and 0 with one of 0.5: then the first class wins.
+    labels = np.array([1, 0, 1, 0, 1, 0])
+    report = qh.transform(model, ["power_of_two_scales"], inputs={"x": points}, labels=labels)
+    score = report.check.score
+    assert (score.samples, score.changed) == (6, 1)
+    assert score.correct == (6, 5)
+    np.save(tmp_path / "x.npy", points)
+    np.save(tmp_path / "y.npy", labels)
+    onnx.save(model, tmp_path / "m.onnx")
+    call = ["transform", str(tmp_path / "m.onnx"), "--pass", "power_of_two_scales"]
+    call += ["--data", str(tmp_path / "x.npy"), "--labels", str(tmp_path / "y.npy")]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0
+    assert "predictions: 1 of 6 changed; accuracy 100.0000% and 83.3333%" in done.stdout

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.text import Text
 
+    from qonnx_hub.equivalence.comparison.batched import Score
     from qonnx_hub.equivalence.reports.report import CheckResult
 
 _MOST_LAYERS = 12
@@ -43,6 +44,15 @@ def render_text(result: CheckResult, width: int = 100) -> str:
     for item in describe_result(result):
         console.print(item)
     return stream.getvalue()
+
+
+def score_in_words(score: Score) -> str:
+    """Return how many predictions changed, and the accuracy of both sides."""
+    text = f"predictions: {score.changed} of {score.samples} changed"
+    if score.correct is not None:
+        ours, theirs = (n / score.samples for n in score.correct)
+        text += f"; accuracy {ours:.4%} and {theirs:.4%}"
+    return text
 
 
 def describe_result(result: CheckResult) -> Iterator[RenderableType]:
@@ -199,12 +209,8 @@ def _sentences(result: CheckResult) -> Iterator[str]:
         proven = bool(result.certificate.get("proven"))
         matched = result.certificate.get("matched")
         yield f"proof: {'complete' if proven else 'incomplete'}, {matched} values matched"
-    if (score := result.score) is not None:
-        text = f"predictions: {score.changed} of {score.samples} changed"
-        if score.correct is not None:
-            ours, theirs = (n / score.samples for n in score.correct)
-            text += f"; accuracy {ours:.4%} and {theirs:.4%}"
-        yield text
+    if result.score is not None:
+        yield score_in_words(result.score)
     shown = result.notes[:_MOST_NOTES]
     yield from (f"note: {note}" for note in shown)
     if len(result.notes) > len(shown):

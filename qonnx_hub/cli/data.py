@@ -1,0 +1,68 @@
+"""Data of the user's own for verbs that run models: options, and what they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qonnx_hub.cli.options import fit_names
+
+Inputs = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
+]
+Data = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Inputs of the one input, as .npy.")
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Right classes as .npy: counts accuracy.")
+]
+
+
+def read_feeds(
+    inputs: Path | None, data: Path | None, labels: Path | None, names: list[str]
+) -> tuple[dict[str, Any] | None, Any]:
+    """Return the inputs by name, and the labels; ``None`` for what is not given.
+
+    Args:
+        inputs: An .npz file.
+        data: An .npy file, for a model with one input.
+        labels: An .npy file.
+        names: The model's inputs.
+
+    Raises:
+        UsageError: A file that holds something else, both kinds of inputs, or labels alone.
+    """
+    from qonnx_hub_ir.errors import UsageError
+
+    if inputs is not None and data is not None:
+        raise UsageError("--inputs and --data both give inputs; leave one out")
+    if labels is not None and inputs is None and data is None:
+        raise UsageError("--labels needs --data or --inputs")
+    right = None if labels is None else _read_array(labels)
+    if inputs is not None:
+        from qonnx_hub.io.arrays import read_arrays
+
+        return fit_names(read_arrays(inputs), names), right
+    if data is None:
+        return None, right
+    if len(names) > 1:
+        raise UsageError(f"--data gives one input, the model has {len(names)}; use --inputs")
+    return {names[0] if names else "data": _read_array(data)}, right
+
+
+def _read_array(path: Path) -> Any:
+    """Return the array of an .npy file; its values stay on the disk until they are read."""
+    import numpy as np
+
+    from qonnx_hub_ir.errors import UsageError
+
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"'{path}' is not an .npy file of numbers: {error}") from error
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise UsageError(f"'{path}' holds several arrays; --inputs takes .npz files")
+    return found
