@@ -1,0 +1,356 @@
+"""How far another order of the same float sums can take each value of a model.
+
+Two runs of one graph, each of whose sums adds in an order of its own, with or without fused
+multiply-add, differ at a value by at most its *deviation*. A sum of ``n`` terms brings twice
+the bound of :func:`~qonnx_hub_ir.analysis.float_error.sum_error`, once for each run; what
+differs before it is carried through: by the sum of magnitudes of weights, by the steepest
+slope of a function, by the steps of a quantizer that lie within reach of a threshold.
+
+A layer is *exact in any order* where its products and sums are whole numbers on a grid that
+the float type holds (below 2^24 in float32). Nothing in it can differ then.
+
+Not covered are other algorithms: a Winograd convolution, another library's exponential. Nodes
+whose formula leaves that open (BatchNormalization, Softmax, Tanh, ...) are named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx_ir import Model, Value
+
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.analysis.dense_layers import read_layer
+from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_error
+from qonnx_hub_ir.analysis.products import summed
+from qonnx_hub_ir.analysis.rule_context import NodeInfo
+from qonnx_hub_ir.analysis.value_info import ValueInfo
+from qonnx_hub_ir.analysis.value_ranges import InputRange, walk
+from qonnx_hub_ir.graph.queries import element_count
+from qonnx_hub_ir.quantizers import IntQuant, Rounding, integer_bounds
+from qonnx_hub_ir.semantics import quantize
+from qonnx_hub_ir.verify import label
+
+_SLOPES = {"Sigmoid": 0.25, "Tanh": 1.0, "HardSigmoid": 1.0, "Softsign": 1.0, "Erf": 1.13}
+_SLOPES |= {"HardSwish": 1.5, "Elu": 1.0, "Softplus": 1.0, "Softmax": 0.5, "Gelu": 1.13}
+"""Steepest slope of functions, as far as their usual parameters go."""
+
+_OPEN_FORMULAS = frozenset(_SLOPES) - {"HardSigmoid", "HardSwish"} | {
+    *("BatchNormalization", "LayerNormalization", "InstanceNormalization", "Exp", "Log"),
+    *("LogSoftmax", "Pow", "Sqrt", "GroupNormalization", "LpNormalization", "ReduceL2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SumLayer:
+    """One node that adds floats.
+
+    Attributes:
+        node: Operator and name.
+        output: Name of the value that it makes.
+        exact: Whether every order of adding gives the same bits.
+        deviation: How far two orders can be apart here, on equal inputs.
+    """
+
+    node: str
+    output: str
+    exact: bool
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class SumOrders:
+    """What the order of float sums can change in a model.
+
+    Attributes:
+        layers: The nodes that add, in order.
+        deviations: Value -> how far two runs can be apart there; infinite where unbounded.
+        steps: Output of a quantizer -> the same in its steps.
+        open_formulas: Nodes that libraries compute by other formulas or tables.
+        outputs: Names of the model's outputs.
+    """
+
+    layers: tuple[SumLayer, ...]
+    deviations: Mapping[str, float]
+    steps: Mapping[str, int]
+    open_formulas: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether any order of sums, on any backend, gives the same bits."""
+        return not self.open_formulas and all(layer.exact for layer in self.layers)
+
+    def statement(self) -> str:
+        """Return in words whether the model is exact, and which layers are not."""
+        loose = [layer.node for layer in self.layers if not layer.exact]
+        if self.exact:
+            return "exact in any order of sums, on any backend"
+        parts = []
+        if loose:
+            parts.append(f"the order of sums can change {', '.join(loose)}")
+        else:
+            parts.append("exact in any order of sums")
+        if self.open_formulas:
+            parts.append(f"libraries may differ on {', '.join(self.open_formulas)}")
+        return "; ".join(parts)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Deviations found so far."""
+
+    extra: Mapping[str, float]
+    found: dict[Value, float] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    layers: list[SumLayer] = field(default_factory=list)
+    open_formulas: list[str] = field(default_factory=list)
+
+    def of(self, site: NodeInfo, index: int) -> float:
+        value = site.node.inputs[index] if index < len(site.node.inputs) else None
+        return 0.0 if value is None else self.found.get(value, 0.0)
+
+
+def sum_orders(
+    model: Model,
+    inputs: Mapping[str, InputRange] | None = None,
+    extra: Mapping[str, float] | None = None,
+) -> SumOrders:
+    """Return what another order of its float sums can change in a model.
+
+    Args:
+        model: An IR model; it is not changed.
+        inputs: Ranges of inputs, as in
+            :func:`~qonnx_hub_ir.analysis.value_ranges.infer_values`.
+        extra: Value -> a difference that arises there by itself, to be carried on.
+
+    Example::
+
+        found = sum_orders(model)
+        print(found.statement())
+        worst = max(found.deviations[name] for name in found.outputs)
+    """
+    state = _Walk(extra or {})
+    with np.errstate(all="ignore"):
+        for value, site, info in walk(model, inputs):
+            made = 0.0
+            if site is not None and info.constant is None:
+                made = _deviation(state, site, value, info)
+            state.found[value] = made + state.extra.get(str(value.name), 0.0)
+    return SumOrders(
+        layers=tuple(state.layers),
+        deviations={str(v.name): d for v, d in state.found.items() if v.name},
+        steps=state.steps,
+        open_formulas=tuple(dict.fromkeys(state.open_formulas)),
+        outputs=tuple(str(v.name) for v in model.graph.outputs),
+    )
+
+
+def _deviation(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
+    node = site.node
+    before = max((state.of(site, i) for i in range(len(node.inputs))), default=0.0)
+    own = _own(state, site, value, info)
+    if not before and not own:
+        return 0.0
+    carried = _carried(state, site, value, info, before)
+    # Two runs of one graph stay in its range; what arises elsewhere may leave it.
+    return own + carried if state.extra else min(own + carried, _span(info))
+
+
+def _span(info: ValueInfo) -> float:
+    return float(np.max(np.nan_to_num(info.high - info.low, nan=math.inf, posinf=math.inf)))
+
+
+def _own(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
+    """Return how far the node's own sums can be apart, on equal inputs."""
+    node = site.node
+    if node.op_type in _OPEN_FORMULAS and node.domain in dialect.STANDARD_DOMAINS:
+        state.open_formulas.append(label(node))
+    if value is not node.outputs[0] or not site.is_float:
+        return 0.0
+    terms, magnitude = _summands(site)
+    if not terms:
+        return 0.0
+    exact = info.grid is not None and info.grid.exact
+    bound = 0.0 if exact else 2.0 * sum_error(terms, magnitude, site.rounding_unit)
+    state.layers.append(SumLayer(label(node), str(value.name), exact, bound))
+    return bound
+
+
+def _summands(site: NodeInfo) -> tuple[int, float]:
+    """Return how many terms one sum of a node has, and the largest sum of magnitudes."""
+    node = site.node
+    layer = read_layer(site)
+    if layer is not None:
+        weights = layer.terms.constant.values.astype(np.float64)
+        sums = summed(layer.terms, weights, layer.x.low, layer.x.high)
+        bias = np.abs(layer.bias.values.astype(np.float64))
+        return weights.shape[1] * weights.shape[2] + 1, _top(sums.magnitude + bias)
+    if operators.is_product(node):
+        left, right = (site.inputs[index] for index in (0, 1))
+        shape = site.shapes[0]
+        count = shape[-1] if shape and operators.is_matrix_product(node) else None
+        if left is None or right is None or count is None:
+            return 1, math.inf
+        return count, count * _top(left.magnitude) * _top(right.magnitude)
+    if not operators.sums_elements(node):
+        return 0, 0.0
+    before, after = element_count(site.shapes[0] or ()), element_count(site.shape or ())
+    kernel = site.attr("kernel_shape")
+    count = math.prod(kernel) if kernel else (before or 0) // max(after or 1, 1)
+    return (count + 2, count * _top(site.info(0).magnitude)) if count else (1, math.inf)
+
+
+def _top(values: Any) -> float:
+    return float(np.max(np.nan_to_num(values, nan=math.inf, posinf=math.inf), initial=0.0))
+
+
+def _carried(
+    state: _Walk, site: NodeInfo, value: Value, info: ValueInfo, before: float
+) -> float:
+    """Return how far outputs can be apart whose inputs are."""
+    node = site.node
+    if not before:
+        return 0.0
+    if dialect.is_quantizer(node):
+        return _through_quantizer(state, site, value, info, before)
+    if (
+        operators.moves(node) is not None
+        or operators.is_identity(node)
+        or operators.keeps_values(node)
+    ):
+        return before
+    rule = _CARRIERS.get(node.op_type) if node.domain in dialect.STANDARD_DOMAINS else None
+    made = math.inf if rule is None else rule(state, site, before)
+    # What follows is rounded in both runs.
+    reach = _top(info.magnitude)
+    return made + (2 * FLOAT32_UNIT * reach if made and math.isfinite(reach) else 0.0)
+
+
+def _through_quantizer(
+    state: _Walk, site: NodeInfo, value: Value, info: ValueInfo, before: float
+) -> float:
+    """Return the steps that a quantizer makes of a difference; none far from thresholds."""
+    known = [site.array(index) for index in range(1, len(site.node.inputs))]
+    if any(parameter is None for parameter in known):
+        return math.inf if state.extra else _span(info)
+    quant = dialect.quantizer_with(site.node, known)
+    if not isinstance(quant, IntQuant):
+        return math.inf if state.extra else _span(info)
+    scale = np.abs(np.asarray(quant.scale, dtype=np.float64))
+    ends = integer_bounds(_top(quant.bits), signed=quant.signed, narrow=quant.narrow)
+    # All codes lie in here, whatever the input.
+    most = int(ends[1] - ends[0])
+    if not math.isfinite(before) or not np.all(scale > 0):
+        steps = most
+    elif not _meets_threshold(site.info(0), quant, before):
+        return 0.0
+    else:
+        steps = min(int(np.max(np.ceil(before / scale * (1 + 4 * FLOAT32_UNIT)))), most)
+    state.steps[str(value.name)] = steps
+    return float(np.max(steps * scale))
+
+
+def _meets_threshold(x: ValueInfo, quant: IntQuant, before: float) -> bool:
+    """Return whether a value of the quantizer's input lies within a distance of a threshold.
+
+    It does not where the whole range, and the distance beside it, is on one level; nor where
+    the values are whole multiples of a step, in real numbers, of which none is that near.
+    """
+    if not x.is_bounded:
+        return True
+    ends = [np.asarray(end, dtype=np.float32) for end in (x.low - before, x.high + before)]
+    lowest, highest = (quantize(end, quant) for end in np.broadcast_arrays(*ends))
+    if np.array_equal(lowest, highest):
+        return False
+    grid, halves = x.grid, quant.rounding in _AT_HALVES
+    if grid is None or grid.scale.size > 1 or grid.offset.size > 1:
+        return True
+    low, high = int(grid.low.min()), int(grid.high.max())
+    scale, zero = (np.asarray(p, dtype=np.float64) for p in (quant.scale, quant.zero_point))
+    if high - low > _MOST_POINTS or scale.size > 1 or zero.size > 1:
+        return True
+    points = np.arange(low, high + 1, dtype=np.float64) * float(grid.scale) + float(
+        grid.offset
+    )
+    t = points / float(scale) + float(zero) + (0.5 if halves else 0.0)
+    distance = np.abs(t - np.rint(t)) * float(scale)
+    # The quantizer's own division and addition round.
+    rounding = 4 * FLOAT32_UNIT * (np.abs(points) + abs(float(zero * scale)))
+    return bool(np.any(distance <= before + rounding))
+
+
+_AT_HALVES = {Rounding.ROUND, Rounding.HALF_UP, Rounding.HALF_DOWN, Rounding.DPU}
+"""Modes whose thresholds lie between whole numbers; those of the others lie on them."""
+
+_MOST_POINTS = 1 << 20
+"""Points of a grid that are looked at one by one."""
+
+Carrier = Callable[[_Walk, NodeInfo, float], float]
+
+
+def _dense(state: _Walk, site: NodeInfo, before: float) -> float:
+    layer = read_layer(site)
+    if layer is not None:
+        weights = np.abs(layer.terms.constant.values.astype(np.float64))
+        gain = float(weights.sum(axis=(1, 2)).max(initial=0.0))
+        return gain * state.of(site, 0 if site.array(0) is None else 1)
+    count, _ = _summands(site)
+    return count * _product(state, site, before)
+
+
+def _product(state: _Walk, site: NodeInfo, before: float) -> float:
+    x, y = (_top(site.info(index).magnitude) for index in (0, 1))
+    dx, dy = state.of(site, 0), state.of(site, 1)
+    return (x * dy if dy else 0.0) + (y * dx if dx else 0.0) + dx * dy
+
+
+def _quotient(state: _Walk, site: NodeInfo, before: float) -> float:
+    divisor = site.array(1)
+    if divisor is None or state.of(site, 1) or not np.all(divisor):
+        return math.inf
+    return before / float(np.min(np.abs(divisor.astype(np.float64))))
+
+
+def _batch_norm(state: _Walk, site: NodeInfo, before: float) -> float:
+    gain, variance = site.array(1), site.array(4)
+    if gain is None or variance is None:
+        return math.inf
+    spread = variance.astype(np.float64) + float(site.attr("epsilon", 1e-5))
+    return before * float(np.max(np.abs(gain.astype(np.float64)) / np.sqrt(spread)))
+
+
+def _sum_of_all(state: _Walk, site: NodeInfo, before: float) -> float:
+    return sum(state.of(site, index) for index in range(len(site.node.inputs)))
+
+
+def _summed_elements(state: _Walk, site: NodeInfo, before: float) -> float:
+    terms, _ = _summands(site)
+    return before if site.node.op_type != "ReduceSum" else max(terms - 2, 1) * before
+
+
+def _leaky(state: _Walk, site: NodeInfo, before: float) -> float:
+    return before * max(1.0, abs(float(site.attr("alpha", 0.01))))
+
+
+_CARRIERS: Mapping[str, Carrier] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _dense),
+    **dict.fromkeys(("Add", "Sub", "Sum"), _sum_of_all),
+    **dict.fromkeys(("ReduceSum", "ReduceMean"), _summed_elements),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool"), _summed_elements),
+    **dict.fromkeys(
+        ("Relu", "Clip", "Max", "Min", "Abs", "Neg", "MaxPool", "GlobalMaxPool"),
+        lambda state, site, before: before,
+    ),
+    **dict.fromkeys(_SLOPES, lambda state, site, before: _SLOPES[site.node.op_type] * before),
+    "BatchNormalization": _batch_norm,
+    "Div": _quotient,
+    "LeakyRelu": _leaky,
+    "Mul": _product,
+}
+"""Operator -> how far its outputs can be apart, by how far its inputs are. The rest, Floor and
+ArgMax among them, may go anywhere in their range."""

@@ -1,0 +1,164 @@
+"""What another order of float sums can change: bounds by hand, and by trying orders."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from onnx.helper import make_node
+
+from qonnx_hub_adapters.onnx_reader import read_model
+from qonnx_hub_ir.analysis.sum_orders import sum_orders
+from tests.support import model_of, quant_node
+
+FLOAT = np.float32
+UNIT = 2.0**-24
+RNG = np.random.default_rng(3)
+
+
+def held(**more):
+    return {"s": FLOAT(0.5), "z": FLOAT(0), "b": FLOAT(4), **more}
+
+
+def layer(weights, scale=0.5, bits=4.0, behind=(), **more):
+    """Return a quantized input times weights, and more nodes behind ``m``."""
+    nodes = [quant_node("x", "q"), make_node("MatMul", ["q", "w"], ["m"]), *behind]
+    arrays = held(w=np.asarray(weights, dtype=FLOAT), **more)
+    arrays |= {"s": FLOAT(scale), "b": FLOAT(bits)}
+    shape = (1, arrays["w"].shape[0])
+    last = behind[-1].output[0] if behind else "m"
+    return read_model(model_of(nodes, {"x": shape}, [last], arrays))
+
+
+def test_the_bound_of_a_sum_is_that_of_either_run():
+    weights = RNG.normal(size=(6, 1)).astype(FLOAT)
+    found = sum_orders(layer(weights))
+    # Largest input: -8 steps of a half.
+    magnitude = float(np.abs(weights.astype(np.float64)).sum()) * 4.0
+    assert found.deviations["m"] == pytest.approx(2 * 7 * UNIT * magnitude, rel=1e-6)
+    assert not found.exact
+    assert found.statement() == "the order of sums can change MatMul 'MatMul_0'"
+
+
+def test_no_order_goes_beyond_the_bound():
+    weights = RNG.normal(size=(40, 1)).astype(FLOAT)
+    bound = sum_orders(layer(weights, scale=0.37)).deviations["m"]
+    codes = RNG.integers(-8, 8, size=40)
+    products = (codes.astype(FLOAT) * FLOAT(0.37)) * weights[:, 0]
+    sums = []
+    for _ in range(300):
+        total = FLOAT(0)
+        for product in RNG.permutation(products):
+            total = FLOAT(total + product)
+        sums.append(float(total))
+    assert 0 < max(sums) - min(sums) <= bound
+
+
+def test_an_unbounded_input_has_no_bound():
+    nodes = [make_node("MatMul", ["x", "w"], ["y"])]
+    model = read_model(
+        model_of(nodes, {"x": (1, 3)}, ["y"], {"w": np.ones((3, 2), FLOAT) / 3})
+    )
+    assert math.isinf(sum_orders(model).deviations["y"])
+    assert sum_orders(model, {"x": (-1.0, 1.0)}).deviations["y"] < 1e-5
+
+
+# 255 * 65793 = 2^24 - 1, and one weight more goes beyond.
+@pytest.mark.parametrize(("total", "exact"), [(65793, True), (65794, False)])
+def test_whole_sums_are_exact_up_to_2_to_the_24(total, exact):
+    nodes = [
+        quant_node("x", "q", signed=0),
+        make_node("MatMul", ["q", "w"], ["m"]),
+    ]
+    weights = np.array([[32001.0], [32001.0], [total - 64002.0]], dtype=FLOAT)
+    arrays = held(w=weights) | {"s": FLOAT(1), "b": FLOAT(8)}
+    found = sum_orders(read_model(model_of(nodes, {"x": (1, 3)}, ["m"], arrays)))
+    assert found.exact is exact
+    assert (found.deviations["m"] == 0) is exact
+    if exact:
+        assert found.statement() == "exact in any order of sums, on any backend"
+
+
+@pytest.mark.parametrize(("scale", "exact"), [(0.5, True), (0.3, False)])
+def test_a_grid_of_a_power_of_two_is_exact(scale, exact):
+    assert sum_orders(layer([[1.0], [-2.0], [0.5]], scale=scale)).exact is exact
+
+
+def test_batch_normalization_is_named_and_not_called_exact():
+    behind = [make_node("BatchNormalization", ["m", "g", "h", "mean", "var"], ["y"])]
+    ones = np.ones(1, dtype=FLOAT)
+    model = layer([[1.0], [2.0]], behind=behind, g=ones, h=ones, mean=ones, var=ones)
+    found = sum_orders(model)
+    assert not found.exact
+    assert "libraries may differ on BatchNormalization" in found.statement()
+
+
+SLOPES = [
+    ([make_node("Relu", ["m"], ["y"])], 1.0),
+    ([make_node("Neg", ["m"], ["y"])], 1.0),
+    ([make_node("Tanh", ["m"], ["y"])], 1.0),
+    ([make_node("Mul", ["m", "c"], ["y"])], 3.0),
+    ([make_node("Div", ["m", "c"], ["y"])], 1 / 3),
+    ([make_node("Add", ["m", "m"], ["y"])], 2.0),
+    ([make_node("LeakyRelu", ["m"], ["y"], alpha=2.0)], 2.0),
+    ([make_node("Floor", ["m"], ["y"])], math.inf),
+]
+
+
+@pytest.mark.parametrize(("behind", "slope"), SLOPES, ids=lambda x: getattr(x, "op_type", ""))
+def test_a_difference_grows_by_the_slope_of_what_follows(behind, slope):
+    weights = RNG.normal(size=(3, 1)).astype(FLOAT)
+    model = layer(weights, behind=behind, c=FLOAT(3))
+    found = sum_orders(model, extra={"m": 0.01})
+    made, before = found.deviations["y"], found.deviations["m"]
+    assert before == pytest.approx(0.01, rel=0.01)
+    if math.isinf(slope):
+        # What may go anywhere stays in its range.
+        assert made > 1
+    else:
+        assert slope * before <= made <= slope * before * 1.01 + 1e-5
+
+
+def quantizers(count, weight=1.3):
+    """Return layers one behind another, each a product and a quantizer."""
+    nodes, arrays = [quant_node("x", "q0")], held()
+    arrays["s"] = FLOAT(0.3)
+    for n in range(count):
+        arrays[f"w{n}"] = np.full((2, 2), weight, dtype=FLOAT)
+        nodes += [
+            make_node("MatMul", [f"q{n}", f"w{n}"], [f"m{n}"]),
+            quant_node(f"m{n}", f"q{n + 1}"),
+        ]
+    return read_model(model_of(nodes, {"x": (1, 2)}, [f"q{count}"], arrays))
+
+
+def test_three_layers_each_a_step_off_are_more_than_one_step():
+    found = sum_orders(quantizers(3), extra={f"m{n}": 1e-3 for n in range(3)})
+    # One step at the first; then 2 * 1.3 steps in front of the next, and so on.
+    assert [found.steps[f"q{n}"] for n in (1, 2, 3)] == [1, 3, 8]
+    assert found.deviations["q3"] == pytest.approx(8 * 0.3, rel=1e-6)
+
+
+def test_a_deviation_is_never_wider_than_the_values_range():
+    found = sum_orders(quantizers(6), extra={"m0": 1e-3})
+    assert found.deviations["q6"] == pytest.approx(15 * 0.3, rel=1e-6)
+    assert found.steps["q6"] == 15
+
+
+@pytest.mark.parametrize(("extra", "steps"), [(0.04, {}), (0.06, {"y": 1})])
+def test_a_difference_that_reaches_no_tie_ends_at_the_quantizer(extra, steps):
+    # Sums lie on multiples of 0.2, thresholds of the second quantizer at 0.05 beside them:
+    # 0.3 * (n + 1 / 2) is 0.15, 0.45, ...
+    behind = [quant_node("m", "y", "s2")]
+    model = layer([[0.5], [0.5]], scale=0.4, behind=behind, s2=FLOAT(0.3))
+    found = sum_orders(model, extra={"m": extra})
+    assert dict(found.steps) == steps
+    assert (found.deviations["y"] > 0) is bool(steps)
+
+
+def test_a_quantizer_that_is_constant_on_the_range_ends_a_difference():
+    behind = [quant_node("m", "y", "s2")]
+    model = layer([[0.1]], scale=0.3, behind=behind, s2=FLOAT(100))
+    assert sum_orders(model, extra={"m": 1e-3}).deviations["y"] == 0
+    assert sum_orders(model, extra={"m": 60.0}).deviations["y"] > 0
