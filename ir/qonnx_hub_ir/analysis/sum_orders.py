@@ -35,15 +35,6 @@ from qonnx_hub_ir.quantizers import IntQuant, Rounding, integer_bounds
 from qonnx_hub_ir.semantics import quantize
 from qonnx_hub_ir.verify import label
 
-_SLOPES = {"Sigmoid": 0.25, "Tanh": 1.0, "HardSigmoid": 1.0, "Softsign": 1.0, "Erf": 1.13}
-_SLOPES |= {"HardSwish": 1.5, "Elu": 1.0, "Softplus": 1.0, "Softmax": 0.5, "Gelu": 1.13}
-"""Steepest slope of functions, as far as their usual parameters go."""
-
-_OPEN_FORMULAS = frozenset(_SLOPES) - {"HardSigmoid", "HardSwish"} | {
-    *("BatchNormalization", "LayerNormalization", "InstanceNormalization", "Exp", "Log"),
-    *("LogSoftmax", "Pow", "Sqrt", "GroupNormalization", "LpNormalization", "ReduceL2"),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class SumLayer:
@@ -168,7 +159,7 @@ def _span(info: ValueInfo) -> float:
 def _own(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
     """Return how far the node's own sums can be apart, on equal inputs."""
     node = site.node
-    if node.op_type in _OPEN_FORMULAS and node.domain in dialect.STANDARD_DOMAINS:
+    if operators.has_open_formula(node):
         state.open_formulas.append(label(node))
     if value is not node.outputs[0] or not site.is_float:
         return 0.0
@@ -218,17 +209,11 @@ def _carried(
         return 0.0
     if dialect.is_quantizer(node):
         return _through_quantizer(state, site, value, info, before)
-    if (
-        operators.moves(node) is not None
-        or operators.is_identity(node)
-        or operators.keeps_values(node)
-    ):
-        return before
-    rule = _CARRIERS.get(node.op_type) if node.domain in dialect.STANDARD_DOMAINS else None
+    rule = _rule(site)
     made = math.inf if rule is None else rule(state, site, before)
-    # What follows is rounded in both runs.
+    # What follows is rounded in both runs, to a few units in the last place.
     reach = _top(info.magnitude)
-    return made + (2 * FLOAT32_UNIT * reach if made and math.isfinite(reach) else 0.0)
+    return made + (8 * FLOAT32_UNIT * reach if made and math.isfinite(reach) else 0.0)
 
 
 def _through_quantizer(
@@ -337,20 +322,24 @@ def _leaky(state: _Walk, site: NodeInfo, before: float) -> float:
     return before * max(1.0, abs(float(site.attr("alpha", 0.01))))
 
 
-_CARRIERS: Mapping[str, Carrier] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _dense),
-    **dict.fromkeys(("Add", "Sub", "Sum"), _sum_of_all),
-    **dict.fromkeys(("ReduceSum", "ReduceMean"), _summed_elements),
-    **dict.fromkeys(("AveragePool", "GlobalAveragePool"), _summed_elements),
-    **dict.fromkeys(
-        ("Relu", "Clip", "Max", "Min", "Abs", "Neg", "MaxPool", "GlobalMaxPool"),
-        lambda state, site, before: before,
-    ),
-    **dict.fromkeys(_SLOPES, lambda state, site, before: _SLOPES[site.node.op_type] * before),
+def _rule(site: NodeInfo) -> Carrier | None:
+    """Return how far outputs are apart by how far inputs are; ``None``: anywhere."""
+    node = site.node
+    slope = operators.slope(node)
+    if slope is not None:
+        return lambda state, site, before: slope * before
+    if operators.is_product(node):
+        return _dense
+    if operators.sums_elements(node):
+        return _summed_elements
+    if operators.adds(node) or node.op_type == "Sum":
+        return _sum_of_all
+    return _SINGLE.get(node.op_type) if node.domain in dialect.STANDARD_DOMAINS else None
+
+
+_SINGLE: Mapping[str, Carrier] = {
     "BatchNormalization": _batch_norm,
     "Div": _quotient,
     "LeakyRelu": _leaky,
     "Mul": _product,
 }
-"""Operator -> how far its outputs can be apart, by how far its inputs are. The rest, Floor and
-ArgMax among them, may go anywhere in their range."""

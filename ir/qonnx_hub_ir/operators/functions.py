@@ -37,9 +37,12 @@ def _function(name: str, inputs: str = "data", **traits: Any) -> Operator:
     return row("", Family.FUNCTION, name, inputs, **known)
 
 
-def _rising(names: str, bounds: tuple[float, float] | None = None) -> list[Operator]:
+def _rising(
+    names: str, bounds: tuple[float, float] | None = None, slope: float | None = None
+) -> list[Operator]:
     """Return rows of functions that rise, but perhaps for the rounding of their values."""
-    return [_function(name, monotone=(RISING,), bounds=bounds) for name in names.split()]
+    known: dict[str, Any] = {"monotone": (RISING,), "bounds": bounds, "slope": slope}
+    return [_function(name, **known) for name in names.split()]
 
 
 def _if(
@@ -77,13 +80,14 @@ OPERATORS: tuple[Operator, ...] = (
         buffer=Buffer.MAY_VIEW,
         changed=(7, 12),
     ),
-    _function("Abs", **_FRESH, keeps_step=True),
+    _function("Abs", **_FRESH, keeps_step=True, slope=1.0),
     _function(
         *("Neg",),
         **_FRESH,
         monotone=_if(holds_floats, FALLING),
         order_is_exact=True,
         keeps_step=True,
+        slope=1.0,
     ),
     _function("Relu", **_FRESH, **_EXACT, keeps_step=True, clamps=True, bounds=_POSITIVE),
     _function("Clip", "data +lowest +highest", **_FRESH, **_EXACT, clamps=True),
@@ -119,9 +123,11 @@ OPERATORS: tuple[Operator, ...] = (
         ),
     ),
     *_rising("Log Sinh Asinh Atanh"),
-    *_rising("Erf Softsign Tanh", _SIGNED),
-    *_rising("Sigmoid", _UNIT),
-    *_rising("Softplus Acosh", _POSITIVE),
+    *_rising("Softsign Tanh", _SIGNED, slope=1.0),
+    *_rising("Erf", _SIGNED, slope=2 / math.sqrt(math.pi)),
+    *_rising("Sigmoid", _UNIT, slope=0.25),
+    *_rising("Softplus", _POSITIVE, slope=1.0),
+    *_rising("Acosh", _POSITIVE),
     *_rising("Asin Atan", _QUARTER),
     _function("Acos", monotone=(FALLING,), bounds=(0.0, math.pi)),
     *(_function(name, bounds=_SIGNED) for name in ("Sin", "Cos")),

@@ -45,7 +45,9 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     # The axis of both is an input.
     *rows("", Family.REDUCTION, "CumSum CumProd", "data -axis"),
-    _along(Family.SOFTMAX, "Softmax", *_SINCE_13, bounds=(0.0, 1.0), changed=(13,)),
+    _along(
+        *(Family.SOFTMAX, "Softmax", *_SINCE_13), bounds=(0.0, 1.0), changed=(13,), slope=0.5
+    ),
     _along(Family.SOFTMAX, "LogSoftmax", *_SINCE_13, bounds=(-math.inf, 0.0), changed=(13,)),
     _along(
         *(Family.SOFTMAX, "Hardmax", *_SINCE_13),

@@ -189,6 +189,8 @@ class Operator:
         piecewise_constant: Its results change at isolated inputs only.
         is_comparison: Its results tell the order of two operands.
         bounds: What every result lies within.
+        slope: How much further apart than its inputs its results can be, at most; ``None``
+            where that is not known or depends on the node.
         product: How it sums products; ``None`` if it is no product.
         pool: What it takes of a window.
         is_global: The window of a pool is all of an image.
@@ -235,6 +237,7 @@ class Operator:
     piecewise_constant: Trait = False
     is_comparison: bool = False
     bounds: tuple[float, float] | None = None
+    slope: float | None = None
     product: Product | None = None
     pool: Pool | None = None
     is_global: bool = False
