@@ -165,7 +165,7 @@ def test_a_quantizer_that_is_constant_on_the_range_ends_a_difference():
 
 
 def test_the_output_of_a_softmax_moves_by_half_of_what_its_input_does():
-    # p = 1 / (1 + exp(-t)) of two logits has its steepest slope, 1 / 4 per logit, in the middle.
+    # p = 1 / (1 + exp(-t)) of two logits is steepest, 1 / 4 per logit, in the middle.
     behind = [make_node("Softmax", ["m"], ["y"])]
     model = layer(np.eye(2), behind=behind)
     assert sum_orders(model, extra={"m": 0.01}).deviations["y"] == pytest.approx(
