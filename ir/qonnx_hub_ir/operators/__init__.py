@@ -314,18 +314,6 @@ def slope(node: Node) -> float | None:
     return row.slope
 
 
-def has_open_formula(node: Node) -> bool:
-    """Return whether libraries compute a node by formulas of their own, as they do a tanh.
-
-    Functions whose values are no single rounding, normalizations, Softmax.
-    """
-    row = of(node)
-    if row.family in {Family.NORMALIZATION, Family.SOFTMAX}:
-        return True
-    is_rounded_once = row.order_is_exact or row.keeps_step or row.is_whole
-    return row.family is Family.FUNCTION and not is_rounded_once and moves(node) is None
-
-
 def _in_layout(row: Operator, *, any_layout: bool) -> bool:
     return not row.domain or (any_layout and row.domain == dialect.CHANNELS_LAST_DOMAIN)
 
