@@ -23,6 +23,7 @@ from qonnx_hub_adapters.pytorch.assembly import assemble, free_names
 from qonnx_hub_adapters.pytorch.expansion import attach_forms
 from qonnx_hub_adapters.pytorch.modules import answer, frozen_copy, inference_copy, layers
 from qonnx_hub_adapters.pytorch.programs import mark
+from qonnx_hub_adapters.pytorch.reference import call_fake_quantization
 from qonnx_hub_adapters.pytorch.tracing import is_program, is_program_file
 from qonnx_hub_adapters.torch_common.framework import (
     EXACT,
@@ -140,6 +141,7 @@ class PyTorchImporter:
         """Return what the model's modules compute, by the names that its IR model uses."""
         torch = require_torch(*_NEEDED)
         module, args = _at_inference(source, feeds, torch)
+        call_fake_quantization(module, torch)  # the same values, by modules that show them
         return layers(module, args, torch)
 
 

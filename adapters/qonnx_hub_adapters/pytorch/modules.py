@@ -14,6 +14,7 @@ from qonnx_hub_adapters.hawq.layers import kind_of
 from qonnx_hub_adapters.pytorch.constants import schema_of
 from qonnx_hub_adapters.pytorch.fake_quant import channel_example
 from qonnx_hub_adapters.pytorch.naming import FROZEN
+from qonnx_hub_adapters.pytorch.reference import call_fake_quantization, is_reference
 from qonnx_hub_adapters.pytorch.tracing import traced_inputs
 from qonnx_hub_adapters.torch_common.modules import (
     answer_in_pieces,
@@ -70,6 +71,7 @@ def frozen_copy(source: Any, torch: Any) -> Any:
     """
     own = _evaluated_copy(source, torch)
     _require_calibrated(own)
+    call_fake_quantization(own, torch)
     replaced: dict[int, Any] = {}
     # FX gives one quantizer several names; each of them is a place to replace it in.
     for name, child in list(own.named_modules(remove_duplicate=False)):
@@ -133,6 +135,8 @@ def _evaluated_copy(source: Any, torch: Any) -> Any:
         # Parts of a refused layer need no message of their own.
         if not any(name.startswith(f"{gap.node}.") for gap in gaps):
             gaps.extend(_gaps(name, child))
+        if gaps and not name:
+            break
     if gaps:
         raise UnsupportedGraphError("layers of the module cannot be converted:", gaps)
     own = private_copy(module)
@@ -177,11 +181,14 @@ def _is_fake_quantizer(child: Any) -> bool:
 def _gaps(name: str, child: Any) -> Iterator[Gap]:
     kind = type(child).__name__
     where = name or kind
-    if classes_from(child, "brevitas"):
+    if "ScriptModule" in classes_from(child, "torch.jit"):
+        remedy = "give the module that it was made of"
+        yield Gap(where, kind, "is compiled TorchScript, which cannot be traced", remedy)
+    elif classes_from(child, "brevitas"):
         yield Gap(where, kind, "is a layer of Brevitas", "read the model with --from brevitas")
     elif kind_of(child):
         yield Gap(where, kind, "is a layer of HAWQ", "read the model with --from hawq")
-    elif type(child).__module__.startswith(_CONVERTED):
+    elif type(child).__module__.startswith(_CONVERTED) and not is_reference(child):
         remedy = "give the model as it was before convert_fx or convert"
         yield Gap(where, kind, "holds packed integers of one CPU backend", remedy)
 

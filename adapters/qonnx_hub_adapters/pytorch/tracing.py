@@ -96,6 +96,11 @@ def samples_of(module: Any, args: Sequence[Any], torch: Any) -> tuple[Any, ...]:
 def _tensor(value: Any, torch: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
+    if value is None:
+        raise UsageError(
+            "a sample input is None: give tensors only; an argument of forward that is left "
+            "out at its end takes its default"
+        )
     try:
         return torch.from_numpy(np.array(value))
     except (TypeError, ValueError) as error:
