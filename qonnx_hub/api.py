@@ -241,6 +241,7 @@ def check(
     strict: bool = False,
     ignore_outputs: Collection[str] = (),
     proof_seconds: float = PROOF_SECONDS,
+    allow_code: bool = False,
 ) -> CheckResult:
     """Return whether two models compute the same, with the numbers.
 
@@ -276,6 +277,7 @@ def check(
         strict: Allow nothing that another order of float32 sums explains.
         ignore_outputs: Outputs of either side that need no counterpart.
         proof_seconds: How long a proof may be looked for before samples are run; 0 for none.
+        allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
 
     Raises:
         UsageError: The models cannot be compared.
@@ -299,6 +301,7 @@ def check(
         progress=progress,
         backend=backend,
         args=args,
+        allow_code=allow_code,
         strict=strict,
         ignore_outputs=tuple(ignore_outputs),
         proof_seconds=proof_seconds,

@@ -305,6 +305,14 @@ class ShowsLayers(Protocol):
 
 
 @runtime_checkable
+class NamesRuntime(Protocol):
+    """An importer that says what answers for its sources."""
+
+    def runtime(self, source: object) -> str:
+        """Return what answers, such as "in Keras 2", or that it is only read, and why."""
+
+
+@runtime_checkable
 class Exporter(Protocol):
     """Writes one foreign form."""
 

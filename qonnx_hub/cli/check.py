@@ -13,6 +13,7 @@ import typer
 
 from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
 from qonnx_hub.cli.options import (
+    AllowCode,
     InputShapes,
     Json,
     Samples,
@@ -24,6 +25,7 @@ from qonnx_hub.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from qonnx_hub.equivalence.options import CheckOptions
     from qonnx_hub.equivalence.reports.report import CheckResult
 
 _ORT_BACKENDS = {"off": "ort", "all": "ort-optimized"}
@@ -96,6 +98,7 @@ def command(
             min=0, help="Time for a proof, before samples are run; 0: none.", show_default="10"
         ),
     ] = None,
+    allow_code: AllowCode = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes to spread samples over.")] = 0,
     save_golden: Annotated[
         Path | None,
@@ -129,12 +132,16 @@ def command(
         mapping=None if mapping is None else _read_mapping(mapping),
         workers=workers,
         golden=save_golden,
+        allow_code=allow_code,
         strict=strict,
         ignore_outputs=tuple(ignore_output or ()),
         proof_seconds=PROOF_SECONDS if proof_seconds is None else proof_seconds,
         args=sample_inputs(input_shape or (), seed),
     )
-    reference, names = _reference(a, b, options.args)
+    reference: Any = a
+    names: list[str] = []
+    if inputs is not None or data is not None:
+        reference, names = _reference(a, b, options)
     feeds, right = read_feeds(inputs, data, labels, names)
     options = replace(options, inputs=feeds, labels=right)
     out = console(json)
@@ -166,7 +173,7 @@ def _write(
         worst.failing.save(save_failing)
 
 
-def _reference(a: str, b: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
+def _reference(a: str, b: str, options: CheckOptions) -> tuple[Any, list[str]]:
     """Return the reference, loaded once, and the names that inputs must have."""
     from qonnx_hub import api
     from qonnx_hub.equivalence.runners.recorded import is_golden
@@ -175,7 +182,7 @@ def _reference(a: str, b: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
     runs = b if Path(a).suffix.lower() == ".npz" else a
     if is_golden(runs) or Path(runs).suffix.lower() == ".npz":
         return a, []
-    model = api.load(runs, args=args, verify=False)
+    model = api.load(runs, args=options.args, verify=False, allow_code=options.allow_code)
     names = [str(v.name) for v in model.graph.inputs]
     # Only what has no forward pass of its own is the same once it is loaded.
     return (model if runs is a and is_onnx(a) else a), names

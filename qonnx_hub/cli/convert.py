@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qonnx_hub.cli.options import (
+    AllowCode,
     From,
     InputShapes,
     Json,
@@ -76,10 +77,6 @@ def command(
         ),
     ] = "source",
     input_shape: InputShapes = None,
-    allow_code: Annotated[
-        bool,
-        typer.Option("--allow-code", help="Run code that the file holds; trust it first."),
-    ] = False,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An option that only one adapter has."),
@@ -107,6 +104,7 @@ def command(
         int | None,
         typer.Option(min=1, help="Processes to spread several models over.", show_default="1"),
     ] = None,
+    allow_code: AllowCode = False,
     json: Json = None,
 ) -> None:
     """Convert a model, check the result against it, and write it.

@@ -45,6 +45,12 @@ OpenShapes = Annotated[
         help="Sizes of an input, where the model leaves them open; one per input, in order.",
     ),
 ]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Run code that a file holds: Lambda layers, pickles, SavedModel."
+    ),
+]
 InputTypes = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,6 +12,7 @@ from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.conversion.validation import check_artifact, check_source, feeds_for_check
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.runners.sides import run_label
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
 from qonnx_hub_adapters.features import require_declared
@@ -53,7 +54,13 @@ def convert_source(
     result, ort, message = None, OrtAnswers(), None
     if feeds is not None:
         compared = in_one_message(artifact.compared or artifact.model)
-        result = check_artifact(model, artifact, compared, feeds, label, options.to)
+        # Compared with its own answer, what was read stands for the source.
+        read = (
+            f"{label} as read"
+            if own_result is not None
+            else run_label(importer, source, label)
+        )
+        result = check_artifact(model, artifact, compared, feeds, read, options.to)
         ort = check_on_onnxruntime(source, model, artifact, compared, feeds)
         notes.extend(ort.notes)
         message = compared if artifact.compared is None else None

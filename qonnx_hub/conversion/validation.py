@@ -24,6 +24,7 @@ from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (
     ExecutorRunner,
     SourceRunner,
+    run_label,
 )
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
@@ -86,7 +87,7 @@ def check_source(
     if answer is None:
         return None
     result = check_runners(
-        SourceRunner(importer, source, model, label),
+        SourceRunner(importer, source, model, run_label(importer, source, label)),
         ExecutorRunner(model, "its IR"),
         feeds,
         CheckOptions(level="output", proof_seconds=0),

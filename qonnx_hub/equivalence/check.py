@@ -67,6 +67,11 @@ class Preparation:
     coverage: InputCoverage | None = None
 
     @property
+    def is_refuted(self) -> bool:
+        """Whether a proof saw two functions of one number, or two constants, differ."""
+        return self.certificate is not None and self.certificate.counterexample is not None
+
+    @property
     def is_proven(self) -> bool:
         """Whether the graphs of both sides are proven equal."""
         return self.certificate is not None and self.certificate.proven
@@ -166,7 +171,7 @@ def check_sides(
     score = options.score or options.labels is not None
     spec = ComparisonSpec(pairs, steps, options.tolerance, score)
     found = compare_all(a, b, spec, source, options)
-    run = Comparison(a, b, spec, source, options, found)
+    run = Comparison(a, b, spec, source, options, found, known.is_refuted)
     judged = judge(run)
     doubts = _doubts(run, judged, known)
     compared = {

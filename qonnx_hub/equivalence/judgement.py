@@ -69,6 +69,8 @@ class Comparison:
         source: The inputs.
         options: How strictly.
         found: What it gave.
+        is_refuted: Whether a proof saw two functions of one number, or two constants, differ:
+            that is no order of sums.
     """
 
     a: Runner
@@ -77,6 +79,7 @@ class Comparison:
     source: InputSource
     options: CheckOptions
     found: BatchResult
+    is_refuted: bool = False
 
     def batch(self, index: int | None) -> SampleBatch:
         """Return one batch of the inputs."""
@@ -96,6 +99,8 @@ def judge(run: Comparison) -> Judgement:
     origin = diagnosis.origin
     if wrong and origin is DifferenceOrigin.NOISE:
         origin = _origin_of_largest(run, wrong, batch.index)
+    if origin is DifferenceOrigin.NOISE and run.is_refuted and not run.options.folded:
+        origin = DifferenceOrigin.FAULT
     if origin is DifferenceOrigin.NOISE and not run.options.folded:
         changed = changed_parameters(run.a.model, run.b.model)
         notes += [f"no noise: {words}" for words in changed]

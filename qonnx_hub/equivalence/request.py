@@ -44,6 +44,7 @@ from qonnx_hub.equivalence.runners.sides import (
     Runner,
     SourceRunner,
     renamed,
+    run_label,
 )
 from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays
@@ -57,14 +58,14 @@ BACKENDS: Mapping[str, str] = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTI
 """Backend -> how onnxruntime optimizes."""
 
 
-def _make_side(source: Any, backend: str, args: tuple[Any, ...], label: str) -> Runner:
+def _make_side(source: Any, backend: str, options: ImportOptions, label: str) -> Runner:
     """Return the side that a source is; its own answer is compared, not what was read of it.
 
     Args:
         source: A golden folder, recorded tensors (path of an .npz file, or a mapping of
             arrays), an IR model, or whatever an importer reads.
         backend: "numpy", "ort" or "ort-optimized".
-        args: Sample inputs, for a live model.
+        options: How the source is read: sample inputs for a live model.
         label: How reports call it.
 
     Raises:
@@ -87,23 +88,24 @@ def _make_side(source: Any, backend: str, args: tuple[Any, ...], label: str) -> 
         if not isinstance(source, (str, Path, onnx.ModelProto)) or not is_onnx(source):
             raise UsageError(f"backend '{backend}' runs ONNX files and messages only")
         # Read as well: its errors say more about a file than those of onnxruntime.
-        _read(source)
+        _read(source, ImportOptions())
         return OrtRunner(source, f"{label} on onnxruntime", optimize=BACKENDS[backend])
     if isinstance(source, Model):
         return ExecutorRunner(source, label)
-    importer, source, model = _read(source, () if isinstance(source, (str, Path)) else args)
+    if isinstance(source, (str, Path)):
+        options = dataclasses.replace(options, args=())
+    importer, source, model = _read(source, options)
     if is_onnx(source):
         return ExecutorRunner(model, label)
     # Where the model leaves sizes open, it shows later whether the importer runs it.
     with contextlib.suppress(UsageError):
         if importer.run_source(source, generate_inputs(model, 1)) is None:
-            return ExecutorRunner(model, label)
-    return SourceRunner(importer, source, model, label)
+            return ExecutorRunner(model, run_label(importer, source, label))
+    return SourceRunner(importer, source, model, run_label(importer, source, label))
 
 
-def _read(source: Any, args: tuple[Any, ...] = ()) -> tuple[Importer, Any, Model]:
+def _read(source: Any, options: ImportOptions) -> tuple[Importer, Any, Model]:
     """Return who reads a source, the source with its sample, and the IR model read of it."""
-    options = ImportOptions(args=args)
     importer, source = registry.open_source(source, None, options)
     return importer, source, importer.load(source, options)
 
@@ -123,8 +125,9 @@ def check_request(
         UsageError: The sides cannot be compared, or nothing would be.
         HubError: A source cannot be read, or a side fails.
     """
-    a = _make_side(first, "numpy", options.args, labels[0])
-    b = _make_side(second, options.backend, options.args, labels[1])
+    reading = ImportOptions(args=options.args, allow_code=options.allow_code)
+    a = _make_side(first, "numpy", reading, labels[0])
+    b = _make_side(second, options.backend, reading, labels[1])
     if options.level not in LEVELS:
         raise UsageError(f"unknown level '{options.level}'; there are: {', '.join(LEVELS)}")
     if isinstance(b, Golden):

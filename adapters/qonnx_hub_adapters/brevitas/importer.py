@@ -117,6 +117,10 @@ class BrevitasImporter:
         traced = trace(module, sites, recording, args, torch, dynamo=own.dynamo)
         return assemble(traced, recording.calls, forms, name)
 
+    def runtime(self, source: object) -> str:
+        """Return the framework that answers for a source."""
+        return "in PyTorch"
+
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the module's own answer at inference."""
         return modules.answer(source, feeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,12 @@ from qonnx_hub_adapters.protocol import (
     Support,
 )
 from qonnx_hub_adapters.qkeras.importer import QkerasImporter
-from qonnx_hub_adapters.qkeras.model_files import SUFFIXES, is_keras_file
+from qonnx_hub_adapters.qkeras.model_files import (
+    SUFFIXES,
+    OpenedFile,
+    is_keras_file,
+)
+from qonnx_hub_ir.errors import HubError, MissingDependencyError
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldConstants,
@@ -51,6 +57,41 @@ INFO = AdapterInfo(
 )
 
 
+_MOST_WORDS = 200
+"""Characters of Keras' own reason that a report repeats."""
+
+
+@dataclass(slots=True)
+class KerasFile:
+    """A file of Keras, and what Keras makes of it, once somebody asks for its answer.
+
+    Attributes:
+        path: The file.
+        options: How it is read.
+    """
+
+    path: str
+    options: ImportOptions
+    _opened: OpenedFile | None = field(default=None, init=False)
+    _why_not: str = field(default="", init=False)
+
+    def live(self) -> OpenedFile | None:
+        """Return the live model, loaded once; ``None`` where Keras is missing or refuses."""
+        if self._opened is None and not self._why_not:
+            try:
+                self._opened = QkerasImporter().prepare(self.path, self.options)
+            except MissingDependencyError:
+                self._why_not = "TensorFlow, QKeras or tf2onnx is not installed"
+            except HubError as error:
+                self._why_not = f"Keras does not load it ({str(error)[:_MOST_WORDS]})"
+        return self._opened
+
+    @property
+    def why_not(self) -> str:
+        """Why there is no live model; empty where there is."""
+        return "" if self.live() is not None else self._why_not
+
+
 class KerasFileImporter:
     """Keras files -> IR."""
 
@@ -58,7 +99,13 @@ class KerasFileImporter:
 
     def accepts(self, source: object) -> bool:
         """Return whether the source is a file of a Keras model (folders hold code)."""
+        if isinstance(source, KerasFile):
+            return True
         return is_keras_file(source) and not Path(str(source)).is_dir()
+
+    def prepare(self, source: object, options: ImportOptions) -> KerasFile:
+        """Return the file with the way it is read; nothing is loaded yet."""
+        return source if isinstance(source, KerasFile) else KerasFile(str(source), options)
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the file as a verified IR model.
@@ -67,11 +114,12 @@ class KerasFileImporter:
             SourceError: The file is broken, or a layer cannot be written.
             UnsupportedGraphError: Classes that are not known; all of them are listed.
         """
+        path = self.prepare(source, options).path
         own = options.custom_objects.values()
         if options.allow_code or any(not isinstance(one, Kind) for one in own):
             # Code, or classes of Keras: only Keras can say what they compute.
-            return QkerasImporter().load(source, options)
-        file = open_container(str(source), options.weights)
+            return QkerasImporter().load(path, options)
+        file = open_container(path, options.weights)
         graph = read_graph(file.config, file.generation)
         model = read_model(build(graph, file.weights, file.generation, _custom(options)))
         run_passes(
@@ -91,9 +139,18 @@ class KerasFileImporter:
         require_valid(model, f"model '{graph.name}'")
         return model
 
+    def runtime(self, source: object) -> str:
+        """Return the Keras that answers for a file, or why none does."""
+        file = self.prepare(source, ImportOptions())
+        live = file.live()
+        if live is None:
+            return f"as read, on the executor: {file.why_not}"
+        return QkerasImporter().runtime(live)
+
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
-        """Return nothing: no framework is run."""
-        return None
+        """Return Keras' own answer; ``None`` where it is missing or refuses the file."""
+        live = self.prepare(source, ImportOptions()).live()
+        return None if live is None else QkerasImporter().run_source(live, feeds)
 
 
 def _custom(options: ImportOptions) -> Any:

@@ -131,6 +131,10 @@ class PyTorchImporter:
         attach_forms(model, forms)
         return model
 
+    def runtime(self, source: object) -> str:
+        """Return the framework that answers for a source."""
+        return "in PyTorch"
+
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the model's own answer at inference."""
         torch = require_torch(*_NEEDED)

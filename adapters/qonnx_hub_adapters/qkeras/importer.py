@@ -59,7 +59,20 @@ class QkerasImporter:
 
     def accepts(self, source: object) -> bool:
         """Return whether the source is a live Keras model or a file of one."""
-        return bool(keras_base(source)) or model_files.is_keras_file(source)
+        is_live = isinstance(source, model_files.OpenedFile) or bool(keras_base(source))
+        return is_live or model_files.is_keras_file(source)
+
+    def prepare(self, source: object, options: ImportOptions) -> Any:
+        """Return a file with the live model that it holds, which is loaded once.
+
+        Raises:
+            MissingDependencyError: TensorFlow, tf2onnx or qkeras is not installed.
+            SourceError: It cannot be read, or holds code that nobody allowed to run.
+        """
+        if isinstance(source, model_files.OpenedFile) or keras_base(source):
+            return source
+        require_installed()
+        return model_files.open_file(str(source), options)
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model. A live model is not changed.
@@ -70,18 +83,23 @@ class QkerasImporter:
             UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
         """
         require_installed()
-        model: Any = source
-        if keras_base(source):
-            framework = framework_of(source)
-        else:
-            model, framework = model_files.open_file(str(source), options)
-        return _converted(model, options, framework)
+        given: Any = self.prepare(source, options)
+        if isinstance(given, model_files.OpenedFile):
+            return _converted(given.model, options, given.framework)
+        return _converted(given, options, framework_of(given))
+
+    def runtime(self, source: object) -> str:
+        """Return the Keras that answers for a source."""
+        model = source.model if isinstance(source, model_files.OpenedFile) else source
+        return f"in Keras {framework_of(model).generation}"
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
-        """Return the live model's own answer at inference; ``None`` for files."""
-        if not keras_base(source):
-            return None
+        """Return the model's own answer at inference; ``None`` for paths."""
         model: Any = source
+        if isinstance(source, model_files.OpenedFile):
+            model = source.model
+        elif not keras_base(source):
+            return None
         framework = framework_of(model)
         sites, _ = find_sites(model, internal_sigmoid(framework.qkeras))
         tensors = [framework.tf.constant(value) for value in feeds.values()]

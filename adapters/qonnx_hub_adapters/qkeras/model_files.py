@@ -16,6 +16,7 @@ import importlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,23 @@ def _is_architecture(path: Path) -> bool:
     return '"class_name"' in head and ('"config"' in head or '"layers"' in head)
 
 
-def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
-    """Return the live model of a file, and the frameworks it was read with.
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """A file of Keras, and the live model that it holds.
+
+    Attributes:
+        path: The file or folder.
+        model: The model.
+        framework: What it was read with.
+    """
+
+    path: str
+    model: Any
+    framework: Framework
+
+
+def open_file(source: str, options: ImportOptions) -> OpenedFile:
+    """Return a file with the live model that it holds.
 
     Args:
         source: Path of the file or folder.
@@ -66,7 +82,8 @@ def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
 
     Raises:
         MissingDependencyError: A framework is not installed.
-        SourceError: The file cannot be read; layer, class and reason are named.
+        SourceError: The file cannot be read; layer, class and reason are named. Or it holds
+            code, and the options do not allow it.
     """
     path = Path(source)
     if not path.exists():
@@ -85,7 +102,7 @@ def open_file(source: str, options: ImportOptions) -> tuple[Any, Framework]:
         )
     if not list(model._flatten_layers(include_self=False, recursive=True)):
         raise SourceError(f"'{path}' holds a model without layers")
-    return model, framework
+    return OpenedFile(source, model, framework)
 
 
 def _require_content(path: Path) -> None:

@@ -52,7 +52,7 @@ from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
@@ -175,12 +175,26 @@ class _Examiner:
             return None
         number = max(range(len(self.groups)), key=lambda n: self._count(pair, n))
         reason, seen = self._explain(pair, number)
-        is_noise = reason.cause is Cause.NOISE or self._is_sum_on_tie(pair, number, reason)
+        explained = reason.cause is Cause.NOISE or self._is_sum_on_tie(pair, number, reason)
+        is_noise = explained and self._adds_up(pair, number)
         self.noisy, self.faulty = self.noisy or is_noise, self.faulty or not is_noise
         if reason.cause is Cause.NOISE and findings:
             # Noise after noise says nothing new, and beside a fault it does not matter.
             return None
         return explanation_of(pair.source, reason, seen)
+
+    def _adds_up(self, pair: Pair, number: int) -> bool:
+        """Return whether a layer holds a sum: without one, no order can be another."""
+        group = self.groups[number]
+        known = [p.a for p in self.pairs if p.b in group.given and p.a != pair.a]
+        nodes = nodes_between(self.a.model, known, pair.a)
+        adds = sum(operators.adds(node) for node in nodes)
+        return adds > 1 or any(
+            operators.is_product(node)
+            or operators.sums_elements(node)
+            or node.op_type == "BatchNormalization"
+            for node in nodes
+        )
 
     def _is_sum_on_tie(self, pair: Pair, number: int, reason: Reason) -> bool:
         """Return whether the rounding of the layer's own sums carries all values over ties."""

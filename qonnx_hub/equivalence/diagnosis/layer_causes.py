@@ -143,6 +143,8 @@ def _noise_after(
         values.get(str(v.name), c) if v is not None else None
         for v, c in zip(node.inputs, constants, strict=True)
     ]
+    if operators.keeps_values(node) or operators.clamps(node):
+        return noise
     out = _largest(values.get(str(node.outputs[0].name)))
     reads = max(map(_largest, sources), default=0.0)
     if operators.is_product(node):

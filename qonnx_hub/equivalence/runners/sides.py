@@ -20,7 +20,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
-from qonnx_hub_adapters.protocol import Feeds, Importer
+from qonnx_hub_adapters.protocol import Feeds, Importer, NamesRuntime
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError, words_of
 from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array
@@ -297,6 +297,13 @@ class SourceRunner(_ModelRunner):
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array] | None:
         """Return ``None``: a framework runs its own models only."""
         return None
+
+
+def run_label(importer: Importer, source: Any, label: str) -> str:
+    """Return how reports call a source: with what answers for it."""
+    if not isinstance(importer, NamesRuntime):
+        return label
+    return f"{label} {importer.runtime(source)}"
 
 
 def for_side(batch: SampleBatch, side: Runner) -> SampleBatch:
