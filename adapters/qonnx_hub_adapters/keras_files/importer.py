@@ -62,7 +62,7 @@ _MOST_WORDS = 200
 
 
 @dataclass(slots=True)
-class KerasFile:
+class FileWithAnswer:
     """A file of Keras, and what Keras makes of it, once somebody asks for its answer.
 
     Attributes:
@@ -99,13 +99,17 @@ class KerasFileImporter:
 
     def accepts(self, source: object) -> bool:
         """Return whether the source is a file of a Keras model (folders hold code)."""
-        if isinstance(source, KerasFile):
+        if isinstance(source, FileWithAnswer):
             return True
         return is_keras_file(source) and not Path(str(source)).is_dir()
 
-    def prepare(self, source: object, options: ImportOptions) -> KerasFile:
+    def prepare(self, source: object, options: ImportOptions) -> FileWithAnswer:
         """Return the file with the way it is read; nothing is loaded yet."""
-        return source if isinstance(source, KerasFile) else KerasFile(str(source), options)
+        return (
+            source
+            if isinstance(source, FileWithAnswer)
+            else FileWithAnswer(str(source), options)
+        )
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the file as a verified IR model.
