@@ -37,6 +37,7 @@ from qonnx_hub_ir.passes.quantizers.quantize_fixed_point import QuantizeFixedPoi
 from qonnx_hub_ir.passes.quantizers.remove_redundant_quant import RemoveRedundantQuant
 from qonnx_hub_ir.passes.quantizers.spell_rounding import SpellOutRounding
 from qonnx_hub_ir.passes.quantizers.symmetrize import Symmetrize
+from qonnx_hub_ir.passes.quantizers.zero_bits import SpellZeroBits
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import JoinZeroPoint, SplitZeroPoint
 from qonnx_hub_ir.passes.scales.extract_scale import ExtractScale
 from qonnx_hub_ir.passes.scales.power_of_two_scales import PowerOfTwoScales
@@ -80,6 +81,7 @@ __all__ = [
     "RenameTensors",
     "SinkTransposes",
     "SpellOutRounding",
+    "SpellZeroBits",
     "SplitZeroPoint",
     "Streamline",
     "Symmetrize",
@@ -95,6 +97,7 @@ IMPORT_PIPELINE: tuple[InPlacePass, ...] = (
     NormalizeDialect(),  # the converter writes Constant nodes
     FoldConstants(),  # parameters must be known before they can be verified
     InferShapes(),  # reads small constants: after folding
+    SpellZeroBits(),  # reads constants and shapes
     DropUnused(),
     NameNodes(),  # the converter adds nodes
 )
