@@ -167,3 +167,22 @@ def test_a_gemm_on_data_of_unknown_shape_counts_one_row() -> None:
     )
     proto.graph.input[0].type.tensor_type.ClearField("shape")
     assert qh.cost(proto).macs == 12
+
+
+def test_zero_points_per_column_of_stacked_matrices_are_taken_as_they_broadcast() -> None:
+    inputs = ["x", "s", "z", "w", "ws", "wz", "s", "z"]
+    node = helper.make_node("QLinearMatMul", inputs, ["y"], "layer")
+    zeros = np.arange(6, dtype=np.uint8).reshape(2, 1, 3)
+    proto = net(
+        [node],
+        (TensorProto.UINT8, (2, 2, 4)),
+        (TensorProto.UINT8, (2, 2, 3)),
+        w=np.tile(zeros, (1, 4, 1)),
+        s=np.float32(0.5).reshape(()),
+        z=np.uint8(0).reshape(()),
+        ws=np.full((2, 1, 3), 0.5, dtype=np.float32),
+        wz=zeros,
+    )
+    (layer,) = qh.cost(proto).layers
+    assert (layer.macs, layer.weights) == (2 * 2 * 4 * 3, 24)
+    assert qh.cost(proto, sparsity=True).macs == 0

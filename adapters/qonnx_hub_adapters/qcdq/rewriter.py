@@ -97,11 +97,13 @@ class ChainRewriter:
     def _make(self, chain: Chain, decoding: Decoding, emit: Emitter) -> Value:
         name = str(chain.target.name).replace("DequantizeLinear", "Quant")
         made = self._quantize(decoding, emit, name)
-        if chain.source is not None:
-            made.metadata_props.update(chain.codes.metadata_props)
         remember(chain, made)
         name = chain.clips[0] if len(chain.clips) == 1 else ""
-        return self._hold(decoding, emit, made, name)
+        held = self._hold(decoding, emit, made, name)
+        if chain.source is not None:
+            # One value alone stands for the source's: what is within the bounds.
+            held.metadata_props.update(chain.codes.metadata_props)
+        return held
 
     def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:
         # The name of the node that goes is free.
@@ -128,7 +130,6 @@ class ChainRewriter:
                 clip.name = name  # that of the Clip of integers, which goes
         else:
             held = emit.add("Min", [emit.add("Max", [value, ends[0]]), ends[1]], value)
-        held.metadata_props.update(value.metadata_props)
         return held
 
 

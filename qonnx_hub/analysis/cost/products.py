@@ -138,9 +138,10 @@ def _products(
     codes, product = dialect.constant_value(stored), operators.of(node).product
     if product is not None and product.is_integer and codes is not None:
         zero = dialect.constant_value(input_of(node, product.zero_points[1]))
-        # Zero points per column lie along the last axis, those of a window along the first.
-        shape = (-1, *(1,) * (codes.ndim - 1)) if product.slides else (-1,)
-        levels = codes if zero is None else codes != zero.reshape(shape)
+        if zero is not None and product.slides:
+            # Those of a window lie along its first axis, all others as they broadcast.
+            zero = zero.reshape(-1, *(1,) * (codes.ndim - 1))
+        levels = codes if zero is None else codes != zero
         nonzero = int(np.count_nonzero(levels))
     elif info is not None and info.constant is not None:
         nonzero = int(np.count_nonzero(info.constant.values))
