@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.analysis.codes import Coded, coded_values, stored_type
 from qonnx_hub.analysis.weight_export import stored_codes
 from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub_adapters.qcdq.importer import kept_reasons
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import InputRange, ValueInfo
 from qonnx_hub_ir.analysis.accumulators import AccumulatorRange, walk_accumulators
@@ -113,6 +114,8 @@ class Inspection:
         float_weights: Elements of weights that no quantizer reads.
         ranges: What every tensor that is no constant can hold; empty unless asked for.
         accumulators: What the layers' sums can hold; likewise.
+        notes: What nothing is known of; and per node why what is, or looks like, a quantizer
+            is read as none.
     """
 
     inputs: dict[str, str]
@@ -125,6 +128,7 @@ class Inspection:
     float_weights: int
     ranges: tuple[TensorRange, ...] = ()
     accumulators: tuple[AccumulatorRange, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as plain data, fit for JSON."""
@@ -169,7 +173,15 @@ def inspect_model(
             _range(n, info, coded.get(n)) for n, info, _ in known if info.constant is None
         ),
         accumulators=tuple(sums.summary() for _, _, sums in known if sums is not None),
+        notes=tuple(_notes(model)),
     )
+
+
+def _notes(model: Model) -> Iterator[str]:
+    if dialect.NOTE in model.metadata_props:
+        yield model.metadata_props[dialect.NOTE]
+    for name, reason in kept_reasons(model).items():
+        yield f"'{name}' is no quantizer here: {reason}"
 
 
 def _rows(node: Node) -> list[QuantizedTensor]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from qonnx_hub.analysis.inspection import Inspection
     from qonnx_hub.analysis.weight_export import IntegerWeight
 
+_MOST_NOTES = 20
+
 
 def command(
     source: Source,
@@ -91,6 +93,10 @@ def _print_tensors(out: Console, found: Inspection) -> None:
         f"{found.parameters} parameters, {found.float_weights} of them float; "
         f"quantized weights need {found.weight_bits} bits"
     )
+    for note in found.notes[:_MOST_NOTES]:
+        out.print(f"note: {note}")
+    if len(found.notes) > _MOST_NOTES:
+        out.print(f"note: and {len(found.notes) - _MOST_NOTES} more; --json holds all")
 
 
 def _table(tensors: Any) -> RenderableType:

@@ -209,3 +209,9 @@ def test_the_quantizers_of_amd_are_read(domain: str, kind: Any) -> None:
 
 def _limits(kind: Any) -> tuple[int, int]:
     return np.iinfo(kind).min, np.iinfo(kind).max
+
+
+def test_what_only_looks_like_a_quantizer_is_listed_with_the_reason() -> None:
+    proto = form(("Mul", 1 / 0.3), ("Round",), ("Clip", -128, 127), ("Mul", 0.3))
+    (note,) = qh.inspect(proto).notes
+    assert "'Mul_3' is no quantizer here: looks like a quantizer" in note
