@@ -12,6 +12,7 @@ import onnx
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.check import check_runners
+from qonnx_hub.equivalence.inputs.batches import SampleBatch, take_samples
 from qonnx_hub.equivalence.noise import noise_of_outputs
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
@@ -24,7 +25,8 @@ from qonnx_hub.equivalence.runners.sides import (
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_adapters.protocol import Artifact, Feeds
-from qonnx_hub_ir.errors import HubError, SourceError
+from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError
+from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import Dims, dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 
@@ -85,11 +87,30 @@ def check_on_onnxruntime(
     options = CheckOptions(
         noise, level="output", proof_seconds=0, allowance="another order of float32 sums"
     )
-    first: Runner = own if original is None else original
-    answers = [check_runners(first, file, feeds, options)]
-    if original is not None:
-        answers.append(check_runners(own, file, feeds, options))
-    return OrtAnswers(answers[0], answers[1] if original is not None else None)
+    problem = "" if original is None else _problem_of(original, feeds)
+    first: Runner = own if original is None or problem else original
+    try:
+        answers = [check_runners(first, file, feeds, options)]
+    except ExecutionError:
+        if not problem:
+            raise
+        return OrtAnswers(
+            notes=(f"not run on onnxruntime: it fails on the source ({problem})",)
+        )
+    if first is own:
+        notes = (f"the source is not run on onnxruntime: {problem}",) if problem else ()
+        return OrtAnswers(answers[0], None, notes)
+    return OrtAnswers(answers[0], check_runners(own, file, feeds, options))
+
+
+def _problem_of(original: OrtRunner, feeds: Feeds) -> str:
+    """Return why onnxruntime loads the source and does not run it; empty where it runs."""
+    samples = take_samples(feeds, slice(0, fixed_batch(original.model) or 1))
+    try:
+        original.answer(SampleBatch(0, 0, samples), original.output_names)
+    except ExecutionError as error:
+        return " ".join(str(error).split())[:200]
+    return ""
 
 
 def _is_for_onnxruntime(made: Model, message: onnx.ModelProto) -> bool:

@@ -40,6 +40,7 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.float_error import reordering_error
 from qonnx_hub_ir.errors import ConversionError, UsageError
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.verify import label
@@ -69,7 +70,9 @@ def feeds_for_check(
     except UsageError as error:
         notes.append(f"not checked: {error}")
         return None
-    if not shares_first_axis(feeds):
+    shapes = [shape for value in model.graph.inputs if (shape := dims(value))]
+    declared = {shape[0] for shape in shapes if isinstance(shape[0], int)}
+    if len(declared) > 1 or not shares_first_axis(feeds):
         # They are not all samples: each input gets its own size, and the model is run once.
         return generate_inputs(model, 1, seed)
     return feeds

@@ -167,6 +167,7 @@ class OrtRunner:
             if not isinstance(source, onnx.ModelProto):
                 source = onnx.load(str(source))
             self.graph = onnx_ir.from_proto(source)
+            self.graph.graph.sort()  # onnxruntime takes nodes in any order
         return self.graph
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir
 import pytest
 from onnx_ir import Model
@@ -105,3 +106,43 @@ def test_an_unknown_dialect_is_refused() -> None:
 def test_an_opset_without_a_clip_of_integers_is_refused() -> None:
     with pytest.raises(NotExactError, match="opset 11"):
         export(two_branches(), opset=11)
+
+
+def scales_per_row() -> onnx.ModelProto:
+    """A product with a scale for each row, which onnxruntime loads and does not run."""
+    names = ["x", "sx", "zx", "w", "sw", "zw", "sy", "zy"]
+    codes = RNG(1).integers(0, 256, (4, 5)).astype(np.uint8)
+    row = np.full((3, 1), 0.125, dtype=np.float32)
+    scale, zero = np.array(0.25, dtype=np.float32), np.array(120, dtype=np.uint8)
+    given = [row, np.full((3, 1), 120, dtype=np.uint8), codes, scale, zero, scale, zero]
+    kind = onnx.TensorProto.UINT8
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("QLinearMatMul", names, ["y"], "layer")],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", kind, [3, 4])],
+        [onnx.helper.make_tensor_value_info("y", kind, [3, 5])],
+        [onnx.numpy_helper.from_array(a, n) for a, n in zip(given, names[1:], strict=True)],
+    )
+    imports = [onnx.helper.make_opsetid("", 19)]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=9)
+
+
+def test_what_onnxruntime_does_not_run_of_the_source_is_written_with_a_note(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    report = qh.convert(scales_per_row(), tmp_path / "out.onnx", "qlinear", samples=6)
+    assert any("not run on onnxruntime" in note for note in report.notes)
+    [node] = onnx.load(tmp_path / "out.onnx").graph.node
+    assert node.op_type == "QLinearMatMul"
+
+
+def test_nodes_in_any_order_are_compared_on_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    qh.convert(two_branches(), tmp_path / "sorted.onnx", "qlinear", samples=4)
+    proto = onnx.load(tmp_path / "sorted.onnx")
+    backwards = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(backwards)
+    report = qh.convert(proto, tmp_path / "out.onnx", "qlinear", samples=4)
+    assert report.ort
