@@ -14,7 +14,7 @@ from qonnx_hub.equivalence.comparison.batched import (
 )
 from qonnx_hub.equivalence.comparison.compare import Tally, TensorComparison, summarize
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs, match_tensors
-from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, DifferenceOrigin
+from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis
 from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unreached
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
@@ -186,7 +186,8 @@ def check_sides(
             compared[pair].verdict
             for pair in pairs.outputs
             if pair in compared and pair not in undecidable
-        ),
+        )
+        + (Verdict.WITHIN,) * bool(judged.allowance and not judged.wrong),
         left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
         proven=known.is_proven and _run_as_proven(a, b),
         doubts=doubts.words,
@@ -242,7 +243,7 @@ def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
         batch = SampleBatch(0, 0, run.source.feeds(0))
         found = find_doubts(run.a, run.b, pairs, batch, known.certificate)
     words = [*found.words]
-    if judged.differing and judged.origin is not DifferenceOrigin.NOISE:
+    if judged.differing and not judged.allowance:
         words.append(f"inner values differ, first of all '{judged.differing[0].source}'")
     if not known.given:
         words += unreached(run.spec.pairs.outputs, run.found.tallies, known.coverage)

@@ -1,0 +1,242 @@
+"""Verdicts: what each rests on, which hold, and every limit from both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import qonnx_hub as qh
+from qonnx_hub.equivalence.comparison.matching import Pair
+from qonnx_hub.equivalence.doubts import COVERAGE_FLOOR, unreached
+from qonnx_hub.equivalence.inputs.coverage import Coverage, InputCoverage
+from qonnx_hub.equivalence.noise import changed_parameters, is_share_of_ties
+from qonnx_hub.equivalence.verdicts import Evidence, Verdict, decide, worst
+from qonnx_hub_ir.errors import UsageError
+from tests.support import model_of, quant_node
+
+SAME = Evidence((Verdict.EQUAL,), backing="sampled")
+INEXACT = Evidence((Verdict.EQUAL, Verdict.WITHIN), allowance="allowed")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict", "reason"),
+    [
+        (SAME, Verdict.EQUAL, "sampled"),
+        (dataclasses.replace(SAME, proven=True), Verdict.PROVEN, "equal on every input"),
+        (dataclasses.replace(SAME, proven=True, doubts=("d",)), Verdict.PROVEN, "equal on"),
+        (dataclasses.replace(SAME, doubts=("d",)), Verdict.UNDECIDED, "but d"),
+        (dataclasses.replace(SAME, doubts=("d", "e")), Verdict.UNDECIDED, "d; and 1 more"),
+        (dataclasses.replace(SAME, left_out=("y",)), Verdict.INCOMPLETE, "not compared: y"),
+        (
+            dataclasses.replace(SAME, proven=True, left_out=("y",)),
+            Verdict.INCOMPLETE,
+            "not compared: y",
+        ),
+        (INEXACT, Verdict.WITHIN, "allowed"),
+        # Samples speak against a proof.
+        (dataclasses.replace(INEXACT, proven=True), Verdict.WITHIN, "allowed"),
+        (
+            Evidence((Verdict.DIFFERENT,), left_out=("y",), proven=True),
+            Verdict.DIFFERENT,
+            "an input shows it",
+        ),
+        (dataclasses.replace(INEXACT, bound="one step"), Verdict.PROVEN_WITHIN, "one step"),
+        (Evidence((), left_out=("y",)), Verdict.INCOMPLETE, "not compared: y"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, Verdict) else None,
+)
+def test_evidence_gives_a_verdict_and_the_sentence_it_rests_on(evidence, verdict, reason):
+    found = decide(evidence)
+    assert (found[0], reason in found[1]) == (verdict, True), found
+
+
+def test_only_verdicts_of_agreement_hold():
+    holding = [v for v in Verdict if v.holds]
+    assert holding == ["PROVEN", "PROVEN_WITHIN", "EQUAL", "WITHIN"]
+    assert [v for v in Verdict if not v.holds] == ["UNDECIDED", "INCOMPLETE", "DIFFERENT"]
+
+
+def test_the_worst_verdict_stands_for_several():
+    assert worst([Verdict.EQUAL, Verdict.UNDECIDED, Verdict.PROVEN]) is Verdict.UNDECIDED
+    assert worst([]) is Verdict.INCOMPLETE
+
+
+def reach(reached, unchanged=()):
+    row = Coverage("q", 0, reached, 100, 100, 2, 2)
+    return InputCoverage(quantizers=(row,), unchanged=unchanged)
+
+
+def doubts(coverage):
+    return list(unreached([Pair("y", "y", "y")], {}, coverage))
+
+
+def test_half_of_the_thresholds_that_can_be_reached_back_equal_samples():
+    floor = int(100 * COVERAGE_FLOOR)
+    assert doubts(reach(floor)) == []
+    (words,) = doubts(reach(floor - 1))
+    assert "only 49 of 100 thresholds" in words
+
+
+def test_an_output_that_never_changed_says_nothing():
+    assert doubts(reach(100, ("y",))) == ["output 'y' was the same for all samples"]
+    # Another model's output, or one that was waived, is nobody's business.
+    assert doubts(reach(100, ("z",))) == []
+
+
+def test_one_value_in_a_hundred_may_lie_on_a_tie():
+    assert is_share_of_ties(10, 1000)
+    assert not is_share_of_ties(11, 1000)
+
+
+# Models that a proof cannot tell apart, or must not.
+
+
+def quantized(scale=0.25, bits=4.0, *nodes, outputs=("y",)):
+    constants = {"s": scale, "z": 0.0, "b": bits}
+    return model_of([quant_node("x", "q"), *nodes], {"x": ("N", 4)}, list(outputs), constants)
+
+
+def relu(op="Relu", **attributes):
+    return helper.make_node(op, ["q"], ["y"], name="act", **attributes)
+
+
+def test_a_proof_comes_first_at_every_level_and_can_be_left_out():
+    for level in ("output", "layer", "proof"):
+        assert qh.check(quantized(0.25, 4, relu()), quantized(0.25, 4, relu()), level=level)
+    proven = qh.check(quantized(0.25, 4, relu()), quantized(0.25, 4, relu()))
+    assert (proven.verdict, proven.certificate["proven"]) == (Verdict.PROVEN, True)
+    sampled = qh.check(quantized(0.25, 4, relu()), quantized(0.25, 4, relu()), proof_seconds=0)
+    assert (sampled.verdict, sampled.certificate) == (Verdict.EQUAL, None)
+    assert "thresholds that can be reached were crossed" in sampled.reason
+
+
+def test_what_no_given_input_shows_is_undecided_where_a_layer_differs():
+    # On positive inputs alone, no Relu can be told from none.
+    a = quantized(0.25, 4, relu())
+    b = quantized(0.25, 4, relu("Identity"))
+    feeds = {"x": np.full((3, 4), 0.5, dtype=np.float32)}
+    result = qh.check(a, b, feeds)
+    assert (result.verdict, bool(result)) == (Verdict.UNDECIDED, False)
+    shown = {"x": np.full((3, 4), -0.5, dtype=np.float32)}
+    assert qh.check(a, b, shown).verdict is Verdict.DIFFERENT
+    assert qh.check(a, b).verdict is Verdict.DIFFERENT
+
+
+def test_given_inputs_back_equality_on_themselves_alone():
+    feeds = {"x": np.zeros((3, 4), dtype=np.float32)}
+    answer = qh.run(quantized(0.25, 4, relu()), feeds)
+    result = qh.check(quantized(0.25, 4, relu()), answer, feeds)
+    assert result.verdict is Verdict.EQUAL
+    assert "equal on the 3 inputs given" in result.reason
+
+
+def test_an_output_without_a_counterpart_is_never_equal():
+    both = quantized(0.25, 4, relu(), outputs=("y", "q"))
+    one = quantized(0.25, 4, relu())
+    for a, b in ((both, one), (one, both)):
+        result = qh.check(a, b)
+        assert result.verdict is Verdict.INCOMPLETE
+        assert "output 'q' of" in result.reason
+        assert qh.check(a, b, ignore_outputs=["q"]).verdict is Verdict.PROVEN
+    with pytest.raises(UsageError, match="'w' cannot be ignored"):
+        qh.check(both, one, ignore_outputs=["w"])
+
+
+def test_one_output_left_on_each_side_is_paired_by_position_and_that_is_said():
+    node = helper.make_node("Relu", ["q"], ["logits"], name="act")
+    renamed = quantized(0.25, 4, node, outputs=("logits", "q"))
+    result = qh.check(quantized(0.25, 4, relu(), outputs=("y", "q")), renamed)
+    assert result.verdict is Verdict.PROVEN
+    assert "outputs paired by position: 'y' with 'logits'" in result.notes
+    wrong = helper.make_node("LeakyRelu", ["q"], ["logits"], name="act")
+    other = quantized(0.25, 4, wrong, outputs=("logits", "q"))
+    assert qh.check(quantized(0.25, 4, relu(), outputs=("y", "q")), other).verdict is (
+        Verdict.DIFFERENT
+    )
+
+
+# Noise, and what is none.
+
+
+def with_split_sum(model, surgery, layer, reads):
+    """Add the products of the first half of a layer's inputs to those of the second half."""
+    other = surgery.copied(model)
+    halves = [("a", 0, 8), ("b", 8, 16)]
+    nodes, constants = [], {"axis0": np.array([0]), "axis1": np.array([1])}
+    for key, start, stop in halves:
+        constants |= {f"from_{key}": np.array([start]), f"to_{key}": np.array([stop])}
+        cut = [f"from_{key}", f"to_{key}"]
+        nodes += [
+            surgery.make_node("Slice", [reads, *cut, "axis1"], f"x_{key}"),
+            surgery.make_node("Slice", [f"{layer}.wt", *cut, "axis0"], f"w_{key}"),
+            surgery.make_node("MatMul", [f"x_{key}", f"w_{key}"], f"part_{key}"),
+        ]
+    nodes.append(surgery.make_node("Add", ["part_a", "part_b"], layer))
+    surgery.replace_node(other, layer, nodes, constants)
+    return other
+
+
+def test_an_order_of_sums_is_noise_unless_strict(nets, surgery):
+    a = nets["mlp"]()
+    other = with_split_sum(a, surgery, "y", "act2")
+    result = qh.check(a, other)
+    assert result.verdict is Verdict.WITHIN, result.table()
+    assert "another order of float32 sums" in result.reason
+    assert qh.check(a, other, strict=True).verdict is Verdict.DIFFERENT
+    # A parameter that differs by one bit is no noise, however small its effect.
+    surgery.change_constant(other, "bn2.shift", lambda x: np.nextafter(x, np.float32(9)))
+    assert qh.check(a, other).verdict is Verdict.DIFFERENT
+
+
+def test_noise_inside_is_said_where_no_output_shows_it(nets, surgery):
+    a = nets["mlp"]()
+    other = with_split_sum(a, surgery, "fc2", "act1")
+    result = qh.check(a, other)
+    assert {output.verdict for output in result.outputs} == {Verdict.EQUAL}
+    assert result.verdict is Verdict.WITHIN
+    assert qh.check(a, other, strict=True).verdict is Verdict.UNDECIDED
+
+
+def test_a_value_at_zero_is_no_noise_without_a_sum():
+    # BipolarQuant of a negative value: with a Relu in front it is one, else minus one.
+    def bipolar(*front):
+        domain = "qonnx.custom_op.general"
+        reads = "r" if front else "x"
+        node = helper.make_node("BipolarQuant", [reads, "s"], ["y"], name="y", domain=domain)
+        return model_of([*front, node], {"x": ("N", 4)}, ["y"], {"s": 0.25})
+
+    front = helper.make_node("Relu", ["x"], ["r"], name="front")
+    assert qh.check(bipolar(front), bipolar()).verdict is Verdict.DIFFERENT
+
+
+def test_parameters_are_compared_bit_by_bit():
+    nearly = float(np.nextafter(np.float32(0.25), np.float32(1)))
+    a, same, other = (qh.load(quantized(scale, 4, relu())) for scale in (0.25, 0.25, nearly))
+    assert changed_parameters(a, same) == ()
+    (words,) = changed_parameters(a, other)
+    assert "scale" in words
+    assert changed_parameters(a, None) == ()
+
+
+def test_the_sign_of_a_zero_is_named_and_blamed_on_nobody(tmp_path):
+    # 1 / -0.0 and 1 / 0.0: QONNX keeps the sign of a zero, DequantizeLinear does not.
+    node = helper.make_node("Reciprocal", ["q"], ["y"], name="inverse")
+    report = qh.convert(quantized(0.25, 4, node), tmp_path / "o.onnx", to="qcdq")
+    assert report.verdict in (Verdict.INCOMPLETE, Verdict.UNDECIDED, Verdict.PROVEN)
+    assert (tmp_path / "o.onnx").exists()
+    assert not any("defect" in note for note in report.notes)
+
+
+# What a failing input shows.
+
+
+def test_a_failing_input_makes_outputs_differ_and_not_only_layers(nets, surgery):
+    a = nets["cnn"]()
+    other = surgery.copied(a)
+    surgery.change_constant(other, "act1.scale", lambda s: s * np.float32(1.003))
+    found = qh.check(a, other).failing
+    outputs = [qh.run(model, found.feeds)["y"] for model in (a, other)]
+    assert not np.array_equal(*outputs)
