@@ -131,7 +131,8 @@ def main() -> None:
         given.json.write_text(json.dumps(rows, indent=0))
     if given.against:
         before = json.loads(given.against.read_text())
-        lost = [k for k, v in before.items() if v[0] == "PROVEN" and rows[k][0] != "PROVEN"]
+        now = {key for key, (verdict, _) in rows.items() if verdict == "PROVEN"}
+        lost = [key for key, row in before.items() if row[0] == "PROVEN" and key not in now]
         print("lost:", *lost, sep="\n  ")
         sys.exit(bool(lost))
 

@@ -171,3 +171,12 @@ def test_the_output_of_a_softmax_moves_by_half_of_what_its_input_does():
     assert sum_orders(model, extra={"m": 0.01}).deviations["y"] == pytest.approx(
         0.005, rel=0.01
     )
+
+
+@pytest.mark.parametrize(("bits", "reached"), [(2.0, False), (4.0, True)])
+def test_thresholds_beyond_the_last_code_are_none(bits, reached):
+    # Sums are 2 n; codes begin at 0.8 * (m + 1 / 2): within 0.05 of each other only at 2 and
+    # beyond (2.0 and -2.0), where two bits have no thresholds any more.
+    behind = [quant_node("m", "y", "s2", "z", "b2")]
+    model = layer([[2.0]], scale=1.0, bits=3.0, behind=behind, s2=FLOAT(0.8), b2=FLOAT(bits))
+    assert bool(sum_orders(model, extra={"m": 0.05}).steps) is reached

@@ -97,6 +97,7 @@ class _Walk:
     """Deviations found so far."""
 
     extra: Mapping[str, float]
+    own: bool = True
     found: dict[Value, float] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     layers: list[SumLayer] = field(default_factory=list)
@@ -111,6 +112,8 @@ def sum_orders(
     model: Model,
     inputs: Mapping[str, InputRange] | None = None,
     extra: Mapping[str, float] | None = None,
+    *,
+    own: bool = True,
 ) -> SumOrders:
     """Return what another order of its float sums can change in a model.
 
@@ -119,6 +122,7 @@ def sum_orders(
         inputs: Ranges of inputs, as in
             :func:`~qonnx_hub_ir.analysis.value_ranges.infer_values`.
         extra: Value -> a difference that arises there by itself, to be carried on.
+        own: Whether the model's own sums differ; else only what is extra is carried on.
 
     Example::
 
@@ -126,7 +130,7 @@ def sum_orders(
         print(found.statement())
         worst = max(found.deviations[name] for name in found.outputs)
     """
-    state = _Walk(extra or {})
+    state = _Walk(extra or {}, own)
     with np.errstate(all="ignore"):
         for value, site, info in walk(model, inputs):
             made = 0.0
@@ -170,7 +174,7 @@ def _own(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
     exact = info.grid is not None and info.grid.exact
     bound = 0.0 if exact else 2.0 * sum_error(terms, magnitude, site.rounding_unit)
     state.layers.append(SumLayer(label(node), str(value.name), exact, bound))
-    return bound
+    return bound if state.own else 0.0
 
 
 def _has_open_formula(node: Node) -> bool:
@@ -263,8 +267,8 @@ def _meets_threshold(x: ValueInfo, quant: IntQuant, before: float) -> bool:
     """
     if not x.is_bounded:
         return True
-    ends = [np.asarray(end, dtype=np.float32) for end in (x.low - before, x.high + before)]
-    lowest, highest = (quantize(end, quant) for end in np.broadcast_arrays(*ends))
+    beside = [np.asarray(end, dtype=np.float32) for end in (x.low - before, x.high + before)]
+    lowest, highest = (quantize(end, quant) for end in np.broadcast_arrays(*beside))
     if np.array_equal(lowest, highest):
         return False
     grid, halves = x.grid, quant.rounding in _AT_HALVES
@@ -278,7 +282,10 @@ def _meets_threshold(x: ValueInfo, quant: IntQuant, before: float) -> bool:
         grid.offset
     )
     t = points / float(scale) + float(zero) + (0.5 if halves else 0.0)
-    distance = np.abs(t - np.rint(t)) * float(scale)
+    ends = integer_bounds(_top(quant.bits), signed=quant.signed, narrow=quant.narrow)
+    # The lowest code begins nowhere, and none follows the last one.
+    exists = (np.rint(t) > ends[0]) & (np.rint(t) <= ends[1])
+    distance = np.where(exists, np.abs(t - np.rint(t)) * float(scale), math.inf)
     # The quantizer's own division and addition round.
     rounding = 4 * FLOAT32_UNIT * (np.abs(points) + abs(float(zero * scale)))
     return bool(np.any(distance <= before + rounding))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from qonnx_hub.equivalence.proof.bounds import ModelBounds
 from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS
 from qonnx_hub.equivalence.proof.step_functions import Mismatch
 from qonnx_hub.equivalence.reports.report import plain
@@ -62,6 +63,8 @@ class ProofOutcome(str, Enum):
 
     Attributes:
         PROVEN: Every output is equal, for the inputs that the certificate names.
+        WITHIN: Both are one function in exact arithmetic, and no output is further apart than
+            the certificate's bounds, which are narrower than the outputs' ranges.
         REFUTED: A piece of one model and its counterpart differ on a value that is named;
             whether an input of the models can bring that value about is not said.
         UNMATCHED: Some piece has no counterpart, or could not be decided.
@@ -69,6 +72,7 @@ class ProofOutcome(str, Enum):
     """
 
     PROVEN = "proven"
+    WITHIN = "proven within"
     REFUTED = "refuted"
     UNMATCHED = "unmatched"
     OUT_OF_TIME = "out of time"
@@ -91,6 +95,8 @@ class Certificate:
         counterexample: The first piece that is refuted, and where it parts.
         late: Values that were not compared, for want of time.
         seconds: The time that was given.
+        bounds: How far apart the outputs can be, where the models are near throughout but not
+            proven equal.
         inputs: For which inputs the outputs are proven equal; empty if not proven.
     """
 
@@ -103,12 +109,15 @@ class Certificate:
     late: tuple[str, ...] = ()
     seconds: float = DEFAULT_SECONDS
     inputs: str = ""
+    bounds: ModelBounds | None = None
 
     @property
     def outcome(self) -> ProofOutcome:
         """How the proof ended."""
         if self.proven:
             return ProofOutcome.PROVEN
+        if self.bounds is not None and self.bounds.holds and self.bounds.same_function:
+            return ProofOutcome.WITHIN
         if self.counterexample is not None:
             return ProofOutcome.REFUTED
         return ProofOutcome.OUT_OF_TIME if self.late else ProofOutcome.UNMATCHED

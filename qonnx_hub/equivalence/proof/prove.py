@@ -15,6 +15,8 @@ from dataclasses import replace
 
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub.equivalence.proof.bounded import bound_models
+from qonnx_hub.equivalence.proof.bounds import ModelBounds
 from qonnx_hub.equivalence.proof.certificate import Certificate
 from qonnx_hub.equivalence.proof.counterexamples import find_feeds
 from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS, Deadline
@@ -55,11 +57,30 @@ def prove_models(
     if reason:
         return Certificate(False, 0, (), (), (reason,))
     first, second = ProofModel(prepared(a)), ProofModel(prepared(b))
-    certificate = _certify(first, second, Deadline(seconds))
+    deadline = Deadline(seconds)
+    certificate = _certify(first, second, deadline)
+    if not certificate.proven and not deadline.passed():
+        certificate = _bounded(certificate, bound_models(first, second, deadline))
     found = certificate.counterexample
     if found is None or not search:
         return certificate
     return replace(certificate, counterexample=replace(found, feeds=find_feeds(a, b)))
+
+
+def _bounded(certificate: Certificate, bounds: ModelBounds | None) -> Certificate:
+    """Return a certificate with what layers are as functions of real numbers."""
+    if bounds is None:
+        return certificate
+    if not bounds.equal:
+        return replace(certificate, bounds=bounds)
+    return replace(
+        certificate,
+        proven=True,
+        counterexample=None,
+        unmatched=(),
+        inputs="every input on which no NaN arises",
+        assumptions=(*certificate.assumptions, "sums of whole numbers on a grid are exact"),
+    )
 
 
 def different_interface(a: Model, b: Model) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx_ir import Value
+from onnx_ir import Node, Value
 
 from qonnx_hub.equivalence.proof.intervals import (
     Argument,
@@ -16,6 +16,7 @@ from qonnx_hub.equivalence.proof.intervals import (
     is_coarse,
 )
 from qonnx_hub.equivalence.proof.proof_model import ProofModel, is_single, parameter_axes
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
 
@@ -93,6 +94,11 @@ def layout_of(parts: Sequence[tuple[ProofModel, Value, Value]]) -> ElementLayout
     return ElementLayout(ranks.pop() if ranks else 0, tuple(sorted(axes.items())))
 
 
+def _is_reshape(node: Node) -> bool:
+    # It moves no element past another: to one number it is nothing.
+    return node.domain in dialect.STANDARD_DOMAINS and operators.reshapes(node)
+
+
 class ScalarFunction:
     """A pointwise function of one value of a graph, element by element.
 
@@ -147,7 +153,10 @@ class ScalarFunction:
 
     def _run(self, rows: Array) -> list[Array]:
         values: dict[int, Any] = {**self._constants, self._source: self._layout.spread(rows)}
-        for step in self._steps:
+        for node, step in zip(self.nodes, self._steps, strict=True):
+            if _is_reshape(node):
+                values[step.outputs[0]] = values[step.inputs[0]]
+                continue
             values[step.outputs[0]] = step.run(*(values[slot] for slot in step.inputs))
         return [self._layout.gathered(np.asarray(values[self._target]), rows.shape[1])]
 
@@ -156,6 +165,9 @@ class ScalarFunction:
         spread = [self._layout.spread(part) for part in (low, high, known)]
         boxes: dict[int, Argument] = {**self._constants, self._source: Enclosure(*spread)}
         for node, step in zip(self.nodes, self._steps, strict=True):
+            if _is_reshape(node):
+                boxes[step.outputs[0]] = boxes[step.inputs[0]]
+                continue
             fed = [boxes[slot] for slot in step.inputs]
             boxes[step.outputs[0]] = enclose_step(node, step.run, fed)
         result = boxes[self._target]
