@@ -77,7 +77,8 @@ def finish(model: Model, opset: int | None = None, needed: int = LOWEST) -> Mode
         message = _inferred(model)
     _set_versions(model)
     restore_sizes(model)
-    message.ir_version = model.ir_version
+    # What is checked has its weights taken out, and their names from the inputs.
+    message.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
     del message.graph.output[:]  # their types may be known by now
     message.graph.output.extend(map(onnx_ir.serde.serialize_value, model.graph.outputs))
     _check(message)
@@ -112,9 +113,9 @@ def _set_versions(model: Model) -> None:
         model.ir_version = source.ir
     else:
         model.ir_version = lowest if opset < source.opset else max(source.ir, lowest)
-    weights = model.graph.initializers.values()
-    if not all(value.is_graph_input() for value in weights):
-        model.ir_version = max(model.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
+    if model.ir_version < _FIRST_IR_WITH_FREE_WEIGHTS:
+        weights = model.graph.initializers.values()
+        model.graph.inputs.extend(one for one in weights if not one.is_graph_input())
     if source is None or not model.producer_name:
         model.producer_name, model.producer_version = PRODUCER, None
 

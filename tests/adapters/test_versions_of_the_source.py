@@ -114,6 +114,29 @@ def test_an_ir_version_above_the_lowest_is_kept(tmp_path):
     assert written(source(13, ir=9), tmp_path, "qcdq").ir_version == 9
 
 
+def test_weights_are_inputs_where_the_ir_version_asks_for_it(tmp_path):
+    found = source(13, ir=3)
+    for weight in found.graph.initializer:
+        found.graph.input.append(
+            helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        )
+    result = written(found, tmp_path, "qcdq")
+    onnx.checker.check_model(result)  # asks for it before IR version 4
+    assert result.ir_version == 3
+    assert result.graph.input[0].name == "x"
+    assert [value.name for value in qh.load(result).graph.inputs] == ["x"]
+
+
+@pytest.mark.parametrize("ir", [3, 7])
+def test_functions_raise_the_ir_version(tmp_path, ir):
+    found = source(19, kind="qonnx", ir=ir)
+    for weight in found.graph.initializer if ir < 4 else ():
+        found.graph.input.append(
+            helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        )
+    assert written(found, tmp_path, "qonnx", self_contained=True).ir_version == 8
+
+
 @pytest.mark.parametrize(("opset", "ir"), [(13, 7), (17, 8), (21, 10)])
 def test_an_opset_asked_for_is_written_with_its_own_ir_version(tmp_path, opset, ir):
     result = written(source(19), tmp_path, "qcdq", opset=opset)

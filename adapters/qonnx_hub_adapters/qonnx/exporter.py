@@ -29,6 +29,8 @@ from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
 from qonnx_hub_ir.verify import label
 
+_FIRST_IR_WITH_FUNCTIONS = 8
+
 PROFILES = ("finn",)
 """Readers of QONNX with rules of their own."""
 
@@ -81,6 +83,7 @@ class QonnxExporter:
                 message = "no function in the file can define these nodes exactly:"
                 raise NotExactError(message, undefined)
             define_operators(copy)
+            copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FUNCTIONS)
             check(copy)
             notes = (*notes, *_foreign_notes(copy))
         exact = all(record.exact for record in records)
