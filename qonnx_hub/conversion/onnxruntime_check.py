@@ -72,10 +72,14 @@ def check_on_onnxruntime(
         return OrtAnswers()
     file = OrtRunner(message, "the file on onnxruntime", graph=made)
     original = _on_onnxruntime(source, model)
+    broken = original is not None and not _loads_optimized(source)
+    said = ("the default optimizations of onnxruntime break the source already",)
+    notes: tuple[str, ...] = said if broken else ()
     try:
         # Loading with default options is part of what the form promises; numbers are compared
         # on the graph as written: the default optimizations change them by design.
-        OrtRunner(message, file.label, optimize=ORT_OPTIMIZED).ready()
+        if not broken:
+            OrtRunner(message, file.label, optimize=ORT_OPTIMIZED).ready()
         file.ready()
     except SourceError as error:
         reason = _shared_reason(source, model, str(error), loads=original is not None)
@@ -98,9 +102,18 @@ def check_on_onnxruntime(
             notes=(f"not run on onnxruntime: it fails on the source ({problem})",)
         )
     if first is own:
-        notes = (f"the source is not run on onnxruntime: {problem}",) if problem else ()
+        notes += (f"the source is not run on onnxruntime: {problem}",) if problem else ()
         return OrtAnswers(answers[0], None, notes)
-    return OrtAnswers(answers[0], check_runners(own, file, feeds, options))
+    return OrtAnswers(answers[0], check_runners(own, file, feeds, options), notes)
+
+
+def _loads_optimized(source: Any) -> bool:
+    """Return whether onnxruntime loads a source with its default optimizations."""
+    try:
+        OrtRunner(source, "the source on onnxruntime", optimize=ORT_OPTIMIZED).ready()
+    except HubError:
+        return False
+    return True
 
 
 def _problem_of(original: OrtRunner, feeds: Feeds) -> str:

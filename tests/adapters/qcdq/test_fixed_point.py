@@ -194,6 +194,18 @@ def test_a_clip_of_integers_keeps_its_name(low: int, high: int, tmp_path: Path) 
         np.testing.assert_array_equal(answers(back, feed)[0], answers(source, feed)[0])
 
 
+def test_a_file_that_the_optimizations_of_onnxruntime_break_is_written_with_a_note(
+    tmp_path: Path,
+) -> None:
+    # They move the pooling between the nodes, and it takes no 4-bit integers.
+    pool = node("MaxPool", "y", "pooled", kernel_shape=[2])
+    tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "INT4", 0)]
+    source = file_of([*pair(), pool], tensors, 21, "pooled")
+    report = qh.convert(source, tmp_path / "out.onnx", to="qcdq")
+    assert any("break the source already" in note for note in report.notes)
+    assert said(onnx.load(tmp_path / "out.onnx")) == said(source)
+
+
 WEIGHTS = {
     "UINT8 around its middle": ("UINT8", {}, 13),
     "INT4": ("INT4", {}, 21),
