@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 QONNX = "qonnx.custom_op.general"
+QONNX_OPERATORS = ("Quant", "BipolarQuant", "MultiThreshold")
 FORMS = ("qonnx", "qdq", "float")
 ROUNDINGS = ("ROUND", "CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_DOWN")
 MOST_OPERATORS = 9
@@ -35,6 +36,7 @@ class Graph:
         constants: Its initializers.
         values: What can be read: (name, shape without the batch).
         inputs: Its inputs, likewise.
+        ends: Outputs of whole numbers, which nothing reads.
         operators: How many operators it has; what belongs to one quantizer counts once.
     """
 
@@ -45,6 +47,7 @@ class Graph:
     values: list[tuple[str, Shape]] = field(default_factory=list)
     inputs: list[tuple[str, Shape]] = field(default_factory=list)
     operators: int = 0
+    ends: list[tuple[str, Shape]] = field(default_factory=list)
 
     def constant(self, array: np.ndarray, stem: str) -> str:
         name = f"{stem}{len(self.constants)}"
@@ -53,7 +56,7 @@ class Graph:
 
     def add(self, operator: str, inputs: list[str], **attributes: object) -> str:
         name = f"n{len(self.nodes)}"
-        domain = QONNX if operator in ("Quant", "BipolarQuant") else ""
+        domain = QONNX if operator in QONNX_OPERATORS else ""
         out = f"{name}_out"
         self.nodes.append(
             helper.make_node(operator, inputs, [out], name=name, domain=domain, **attributes)
@@ -116,10 +119,13 @@ def quantize(graph: Graph, rng: Rng, x: str, shape: Shape, *, weight: bool = Fal
 def _linear(graph: Graph, rng: Rng, x: str, shape: Shape) -> str:
     kind = np.dtype(np.uint8 if rng.random() < 0.5 else np.int8)
     limits = np.iinfo(kind)
-    scale = graph.constant(np.asarray(magnitude(rng, -5, 4)), "s")
+    scales, axis = np.asarray(magnitude(rng, -5, 4)), {}
+    if shape and rng.random() < 0.25 and graph.opset >= 13:
+        scales, axis = np.abs(_spread(rng, shape[0], 0)).reshape(-1), {"axis": 1}
     zero = rng.integers(limits.min, limits.max + 1) if rng.random() < 0.3 else 0
-    zero_name = graph.constant(np.asarray(zero, dtype=kind), "z")
-    q = graph.add("QuantizeLinear", [x, scale, zero_name])
+    scale = graph.constant(scales, "s")
+    zero_name = graph.constant(np.full(scales.shape, zero, dtype=kind), "z")
+    q = graph.add("QuantizeLinear", [x, scale, zero_name], **axis)
     if rng.random() < 0.5 and graph.opset >= 13:
         low, high = np.sort(rng.integers(limits.min, limits.max + 1, size=2))
         ends = [
@@ -127,7 +133,7 @@ def _linear(graph: Graph, rng: Rng, x: str, shape: Shape) -> str:
         ]
         if low < limits.max:
             q = graph.add("Clip", [q, *ends])
-    return graph.add("DequantizeLinear", [q, scale, zero_name])
+    return graph.add("DequantizeLinear", [q, scale, zero_name], **axis)
 
 
 # One function per operator: it returns the value it made and its shape, or None where the
@@ -184,7 +190,8 @@ def _dense(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
     if rng.random() < 0.5:
         return graph.add("MatMul", [x, w]), (out,)
     bias = graph.constant(_spread(rng, out, 0).reshape(-1), "bias")
-    return graph.add("Gemm", [x, w, bias]), (out,)
+    gains = {"alpha": 2.0, "beta": 0.5} if rng.random() < 0.2 else {}
+    return graph.add("Gemm", [x, w, bias], **gains), (out,)
 
 
 def _conv(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
@@ -292,6 +299,83 @@ def _mean(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
     return graph.add(operator, [x], axes=[axis], keepdims=1), kept
 
 
+def _part(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    if shape[-1] < 2:
+        return None
+    start = int(rng.integers(0, shape[-1] - 1))
+    stop = int(rng.integers(start + 1, shape[-1] + 1))
+    ends = [graph.constant(np.array([n], np.int64), "i") for n in (start, stop, len(shape))]
+    return graph.add("Slice", [x, *ends]), (*shape[:-1], stop - start)
+
+
+def _order(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    picked = rng.integers(0, shape[0], size=int(rng.integers(1, shape[0] + 1)))
+    index = graph.constant(picked.astype(np.int64), "i")
+    return graph.add("Gather", [x, index], axis=1), (len(picked), *shape[1:])
+
+
+def _function(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    operator = str(rng.choice(["Tanh", "Sigmoid", "Abs", "Sign", "Exp", "Softplus"]))
+    return graph.add(operator, [x]), shape
+
+
+def _choice(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    others = [n for n, s in graph.values if s == shape and n != x]
+    if not others:
+        return None
+    which = graph.constant(rng.random(shape) < 0.5, "maskb")
+    return graph.add("Where", [which, x, str(rng.choice(others))]), shape
+
+
+def _bound(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    bound = magnitude(rng, -3, 6) * rng.choice([-1, 1])
+    name = graph.constant(np.asarray(bound, np.float32), "k")
+    return graph.add(str(rng.choice(["Max", "Min"])), [x, name]), shape
+
+
+def _slope(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    slopes = _spread(rng, shape[0], len(shape) - 1) / np.float32(64)
+    return graph.add("PRelu", [x, graph.constant(slopes, "k")]), shape
+
+
+def _sum(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    if len(shape) == 3 and rng.random() < 0.5:
+        return graph.add("GlobalAveragePool", [x]), (shape[0], 1, 1)
+    if len(shape) < 2 or graph.opset < 13:
+        return None
+    axes = graph.constant(np.array([len(shape)], np.int64), "i")
+    return graph.add("ReduceSum", [x, axes], keepdims=1), (*shape[:-1], 1)
+
+
+def _product(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    if len(shape) != 2:
+        return None
+    other = str(rng.choice([n for n, s in graph.values if s == shape]))
+    turned = graph.add("Transpose", [other], perm=[0, 2, 1])
+    return graph.add("MatMul", [x, turned]), (shape[0], shape[0])
+
+
+def _thresholds(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    if graph.form != "qonnx" or len(shape) not in (1, 3):
+        return None
+    steps = int(rng.choice([1, 3, 7, 15]))
+    channels = shape[0] if rng.random() < 0.6 else 1
+    values = rng.integers(-40, 41, size=(channels, steps)) * magnitude(rng, -4, 5)
+    name = graph.constant(np.sort(values, axis=1).astype(np.float32), "t")
+    scale, bias = float(magnitude(rng, -3, 3)), float(rng.integers(-4, 5))
+    return graph.add(
+        "MultiThreshold", [x, name], out_scale=scale, out_bias=bias, out_dtype="FLOAT32"
+    ), shape
+
+
+def _largest(graph: Graph, rng: Rng, x: str, shape: Shape) -> Made:
+    if graph.operators == 0:
+        return None
+    # Nothing reads where the largest is: it ends the graph beside other outputs.
+    graph.ends.append((graph.add("ArgMax", [x], axis=1, keepdims=0), shape[1:]))
+    return x, shape
+
+
 Maker = Callable[[Graph, Rng, str, Shape], Made]
 
 MAKERS: dict[str, tuple[Maker, float]] = {
@@ -314,6 +398,16 @@ MAKERS: dict[str, tuple[Maker, float]] = {
     "softmax": (_softmax, 0.15),
     "curve": (_curve, 0.3),
     "mean": (_mean, 0.3),
+    "part": (_part, 0.25),
+    "order": (_order, 0.25),
+    "function": (_function, 0.3),
+    "choice": (_choice, 0.3),
+    "bound": (_bound, 0.3),
+    "slope": (_slope, 0.25),
+    "sum": (_sum, 0.3),
+    "product": (_product, 0.2),
+    "thresholds": (_thresholds, 0.6),
+    "largest": (_largest, 0.15),
 }
 """What a step of a graph can be, and how often it is drawn."""
 
@@ -351,7 +445,7 @@ def draw_graph(
         x, x_shape = graph.values[at]
         made = MAKERS[step_name][0](graph, rng, x, x_shape)
         if made is not None:
-            graph.values.append(made)
+            graph.values += [made] if made not in graph.values else []
             graph.operators += 1
             wanted = None if missing else wanted
     return finished(graph, rng)
@@ -362,15 +456,23 @@ def finished(graph: Graph, rng: Rng) -> onnx.ModelProto:
     read = {name for node in graph.nodes for name in node.input}
     made = [(n, s) for n, s in graph.values if n not in dict(graph.inputs)]
     ends = [(n, s) for n, s in made if n not in read] or made[-1:]
-    batch = "N" if rng.random() < 0.7 else 1
+    batch = rng.choice(["N", 1, 2, 3], p=[0.65, 0.2, 0.08, 0.07])
+    batch = "N" if batch == "N" else int(batch)
 
-    def entry(name: str, shape: Shape) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
+    def entry(name: str, shape: Shape, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, [batch, *shape])
 
     inputs = [entry(n, s) for n, s in graph.inputs if n in read]
     initializers = [numpy_helper.from_array(a, n) for n, a in graph.constants.items()]
     made_graph = helper.make_graph(
-        graph.nodes, "planted", inputs, [entry(n, s) for n, s in ends], initializers
+        graph.nodes,
+        "planted",
+        inputs,
+        [
+            *(entry(n, s) for n, s in ends),
+            *(entry(n, s, TensorProto.INT64) for n, s in graph.ends),
+        ],
+        initializers,
     )
     opsets = [helper.make_opsetid("", graph.opset)]
     if graph.form == "qonnx":

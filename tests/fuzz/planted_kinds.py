@@ -256,7 +256,13 @@ def pads(model: Model, rng: Rng) -> bool:
 
 def mask(model: Model, rng: Rng) -> bool:
     name = _pick(rng, [t.name for t in model.graph.initializer if t.name.startswith("mask")])
-    return _changed(model, name, rng, lambda v: 1 - v)
+    return _changed(model, name, rng, lambda v: v != 1 if v.dtype == bool else 1 - v)
+
+
+def threshold(model: Model, rng: Rng) -> bool:
+    node = _pick(rng, _nodes(model, "MultiThreshold"))
+    change = _ulp(rng) if rng.random() < 0.5 else (lambda v: v * np.float32(1.5))
+    return _changed(model, node.input[1], rng, change)
 
 
 def opset(model: Model, rng: Rng) -> bool:
@@ -296,5 +302,6 @@ KINDS: dict[str, Kind] = {
     "channel_scale": Kind(channel_scale, "norm"),
     "pads": Kind(pads, "pool"),
     "mask": Kind(mask, "mask"),
+    "threshold": Kind(threshold, "thresholds", ("qonnx",)),
     "opset": Kind(opset, "softmax", _QUANTS, 12),
 }

@@ -81,6 +81,21 @@ class AveragePool(OpRun):
         return ((sums / counted.sum(axis=-1)).astype(np.float32),)
 
 
+def _along_channels(array: np.ndarray, rank: int) -> np.ndarray:
+    return array.reshape(-1, *[1] * (rank - 2)) if array.ndim else array
+
+
+class MultiThreshold(OpRun):
+    """MultiThreshold of QONNX: how many thresholds of its channel a value reaches."""
+
+    op_domain = "qonnx.custom_op.general"
+
+    def _run(self, x, thresholds, out_scale=1.0, out_bias=0.0, out_dtype=""):
+        spread = thresholds.reshape(len(thresholds), *[1] * (x.ndim - 2), -1)
+        counts = (x[..., np.newaxis] >= spread).sum(axis=-1).astype(np.float32)
+        return ((np.float32(out_scale) * counts + np.float32(out_bias)).astype(np.float32),)
+
+
 class QuantizeLinear(OpRun):
     """QuantizeLinear: the quotient rounded to even, the zero point, the ends of the type."""
 
@@ -88,6 +103,7 @@ class QuantizeLinear(OpRun):
 
     def _run(self, x, scale, zero, **_):
         limits = np.iinfo(zero.dtype)
+        scale, zero = _along_channels(scale, x.ndim), _along_channels(zero, x.ndim)
         codes = np.rint(x / scale).astype(np.float64) + zero
         return (np.clip(codes, limits.min, limits.max).astype(zero.dtype),)
 
@@ -98,6 +114,7 @@ class DequantizeLinear(OpRun):
     op_domain = ""
 
     def _run(self, q, scale, zero, **_):
+        scale, zero = _along_channels(scale, q.ndim), _along_channels(zero, q.ndim)
         return ((q.astype(np.int32) - zero.astype(np.int32)).astype(np.float32) * scale,)
 
 
@@ -141,7 +158,7 @@ class OldSoftmax(OpRun):
 
 
 _OPERATORS = (
-    *(Quant, BipolarQuant, QuantizeLinear, DequantizeLinear),
+    *(Quant, BipolarQuant, MultiThreshold, QuantizeLinear, DequantizeLinear),
     *(MaxPool, AveragePool, OldSoftmax),
 )
 
@@ -160,6 +177,8 @@ class Oracle:
                     node.op_type, node.domain = "OldSoftmax", OldSoftmax.op_domain
             model.opset_import.append(helper.make_opsetid(OldSoftmax.op_domain, 1))
         self._session = ReferenceEvaluator(model, new_ops=[*_OPERATORS, norm])
+        first = model.graph.input[0].type.tensor_type.shape.dim[0]
+        self.batch = max(first.dim_value, 1)
         self.shapes = {
             i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim)[1:]
             for i in model.graph.input
@@ -283,7 +302,7 @@ def telling_input(
     def found(x: Feeds) -> Feeds | None:
         rows = differs_in_all(both, x)
         for row in np.flatnonzero(rows)[:16]:
-            alone = {n: v[row : row + 1] for n, v in x.items()}
+            alone = {n: np.repeat(v[row : row + 1], a.batch, axis=0) for n, v in x.items()}
             # By itself as well: a sum may round otherwise in a longer batch.
             if differs_in_all(both, alone).any():
                 return alone
