@@ -19,6 +19,7 @@ from qonnx_hub.equivalence.doubts import Doubts, find_doubts, refutation, unreac
 from qonnx_hub.equivalence.graph_slices import source_layer
 from qonnx_hub.equivalence.inputs.batches import (
     GENERATED,
+    ChainedInputs,
     GivenInputs,
     InputSource,
     OneRun,
@@ -29,6 +30,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     shares_first_axis,
 )
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
+from qonnx_hub.equivalence.inputs.differences import find_difference
 from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
@@ -94,13 +96,32 @@ def check_runners(
     source: InputSource = OneRun(feeds, GENERATED)
     if apart:
         source = GivenInputs(feeds, length, GENERATED)
-    if options.proof_seconds and not known.is_proven and a.model is not None and apart:
-        samples = count_samples(feeds)
+    if options.proof_seconds and not known.is_proven and a.model is not None:
+        samples = count_samples(feeds) if apart else None
         found = find_inputs(
             a.model, samples, options.seed, length=length, effort=options.effort
         )
         source, known = found.source, replace(known, coverage=found.coverage)
-    return check_sides(a, b, source, options, known)
+    return check_until_decided(a, b, source, options, known)
+
+
+def check_until_decided(
+    a: Runner, b: Runner, source: InputSource, options: CheckOptions, known: Preparation
+) -> CheckResult:
+    """Return :func:`check_sides`; where that is undecided, with an input that decides it.
+
+    The search for one takes outputs only, many more inputs, and the time that the effort
+    gives; inputs that the user gave are not added to.
+    """
+    result = check_sides(a, b, source, options, known)
+    if result.verdict is not Verdict.UNDECIDED or known.given or not options.boundary:
+        return result
+    shown = find_difference(
+        a, b, known.pairs.outputs, options.seed, options.ranges, options.effort
+    )
+    if shown is None:
+        return result
+    return check_sides(a, b, ChainedInputs((source, shown)), options, known)
 
 
 def match_sides(a: Runner, b: Runner, options: CheckOptions) -> Pairs:

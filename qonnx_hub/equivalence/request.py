@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
-from qonnx_hub.equivalence.check import Preparation, check_sides, match_sides
+from qonnx_hub.equivalence.check import Preparation, check_until_decided, match_sides
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import (
     ChainedInputs,
@@ -149,7 +149,7 @@ def check_request(
     source, coverage = _inputs(a, b, options, known)
     seed = None if options.inputs is not None else options.seed
     known = dataclasses.replace(known, coverage=coverage)
-    result = check_sides(a, b, source, options, known)
+    result = check_until_decided(a, b, source, options, known)
     if options.level == "proof" and a.model is not None:
         sums = (dataclasses.asdict(s.summary()) for s in accumulators(a.model))
         result = dataclasses.replace(result, accumulators=tuple(sums))

@@ -21,10 +21,10 @@ from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError
 from qonnx_hub_ir.quantizers import Array
 
-_LINES = 4
+_LINES = 2
 """Lines for each threshold of a layer that is followed."""
 
-_FEWEST_LINES = 4
+_FEWEST_LINES = 2
 _GRID = (0.0, 2.0**-12, 2.0**-9, 2.0**-6, 2.0**-3, 0.25, 0.5, 0.75, 1.0)
 """Where lines are looked at first: close to their start as well, for ends of any magnitude."""
 
@@ -62,7 +62,7 @@ def search_boundaries(
     names: list[str],
     work: int,
     seed: int = 0,
-    most: int = 12,
+    most: int = 24,
 ) -> tuple[dict[str, Array] | None, tuple[int, ...]]:
     """Return inputs beside thresholds of inner quantizers, and how many were met.
 
@@ -150,7 +150,7 @@ class _Search:
         rows = [self.codes(self.on_lines(np.arange(lines), np.full(lines, t))) for t in _GRID]
         found: list[_Target] = []
         for k in range(len(self.layers)):
-            seen: dict[int, list[_Target]] = {}
+            seen: dict[tuple[int, int], list[_Target]] = {}
             for step, (start, stop) in enumerate(itertools.pairwise(_GRID)):
                 before, after = rows[step][k], rows[step + 1][k]
                 changed = np.argwhere(before != after)
@@ -158,7 +158,9 @@ class _Search:
                 for line, element in changed[picked].tolist():
                     code = int(min(before[line, element], after[line, element]))
                     target = _Target(k, element, line, start, stop)
-                    seen.setdefault(code, []).append(target)
+                    # Elements with thresholds of their own are followed one by one.
+                    own = 0 if self.layers[k].uniform else element
+                    seen.setdefault((code, own), []).append(target)
             in_turn = itertools.chain(*itertools.zip_longest(*seen.values()))
             found += [target for target in in_turn if target is not None][:most]
         return found

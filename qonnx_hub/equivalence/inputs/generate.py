@@ -282,6 +282,9 @@ def critical_values(value: Value) -> Array:
 def _points_by_quantizer(value: Value) -> list[Array]:
     points: list[Array] = [np.zeros(0, dtype=np.float32)]
     for node, affine in _first_quantizers(value, _Affine()):
+        if dialect.is_thresholds(node):
+            points.append(_thresholds_of(node, affine))
+            continue
         is_own = dialect.is_quantizer(node)
         quant = dialect.read_quantizer(node) if is_own else linear_quantizer(node)
         if isinstance(quant, BipolarQuant):
@@ -290,6 +293,19 @@ def _points_by_quantizer(value: Value) -> list[Array]:
         elif isinstance(quant, IntQuant):
             points.append(_int_quant_points(quant, affine))
     return points
+
+
+def _thresholds_of(node: Node, affine: _Affine) -> Array:
+    steps = dialect.constant_value(node.inputs[1])
+    if steps is None or steps.size > _MOST_TIES:
+        return np.zeros(0, dtype=np.float32)
+    exact = affine.invert(steps.reshape(-1).astype(np.float64)).astype(np.float32)
+    return _with_neighbours(exact)
+
+
+def _jumps(node: Node) -> bool:
+    is_own = dialect.is_quantizer(node) or dialect.is_thresholds(node)
+    return is_own or node.op_type == "QuantizeLinear"
 
 
 def _reaches(value: Value) -> list[float]:
@@ -356,7 +372,7 @@ def _with_neighbours(values: Array) -> Array:
 
 def _first_quantizers(value: Value, affine: _Affine) -> Iterable[tuple[Node, _Affine]]:
     for node, index in value.uses():
-        if index == 0 and (dialect.is_quantizer(node) or node.op_type == "QuantizeLinear"):
+        if index == 0 and _jumps(node):
             yield node, affine
         elif operators.moves_axes(node) and index == 0:
             yield from _first_quantizers(node.outputs[0], affine)

@@ -28,7 +28,7 @@ _SWEEP_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
+class SearchBounds:
     """What bounds a search.
 
     Attributes:
@@ -45,10 +45,22 @@ class _Bounds:
 
 
 _BOUNDS = {
-    "quick": _Bounds(1 << 26, 4 * MAGNITUDES, 16, 0),
-    "normal": _Bounds(1 << 28, 8 * MAGNITUDES, 48, 12),
-    "thorough": _Bounds(1 << 31, 64 * MAGNITUDES, 256, 96),
+    "quick": SearchBounds(1 << 26, 4 * MAGNITUDES, 16, 0),
+    "normal": SearchBounds(1 << 28, 10 * MAGNITUDES, 48, 24),
+    "thorough": SearchBounds(1 << 31, 64 * MAGNITUDES, 256, 96),
 }
+
+
+def search_bounds(effort: str) -> SearchBounds:
+    """Return what bounds the searches of an effort: "quick", "normal" or "thorough".
+
+    Raises:
+        UsageError: No such effort.
+    """
+    bounds = _BOUNDS.get(effort)
+    if bounds is None:
+        raise UsageError(f"unknown effort '{effort}'; there are: {', '.join(_BOUNDS)}")
+    return bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +100,7 @@ def find_inputs(
     Raises:
         UsageError: A size that the file leaves open, or a range that is none.
     """
-    bounds = _BOUNDS.get(effort)
-    if bounds is None:
-        raise UsageError(f"unknown effort '{effort}'; there are: {', '.join(_BOUNDS)}")
+    bounds = search_bounds(effort)
     source = GeneratedInputs(model, samples, seed, ranges, length)
     watcher = Watcher(model)
     parts: list[InputSource] = [source]
@@ -120,7 +130,7 @@ def find_inputs(
 
 
 def _sweep(
-    watcher: Watcher, tries: Feeds, names: list[str], bounds: _Bounds, seed: int
+    watcher: Watcher, tries: Feeds, names: list[str], bounds: SearchBounds, seed: int
 ) -> dict[str, Array] | None:
     """Return tries of other magnitudes that lead somewhere new, where there is time for it."""
     rows = min(runs_for(watcher, bounds.work) // _SWEEP_SHARE, bounds.tried)

@@ -90,7 +90,8 @@ def try_magnitudes(
             if position:
                 # Inputs need not have one magnitude: every other sample has two.
                 own[::2] = rng.permutation(own[::2])
-            found[name] = _draw(rng, own, x.shape[1:]).astype(x.dtype)
+            drawn = _draw(rng, own, x.shape[1:], (low, high))
+            found[name] = drawn.astype(x.dtype)
     return found
 
 
@@ -104,18 +105,27 @@ def _exponents(watcher: Watcher) -> tuple[float, float]:
     return max(low, -_FARTHEST), min(high, _FARTHEST)
 
 
-def _draw(rng: np.random.Generator, exponents: Array, shape: tuple[int, ...]) -> Array:
-    """Return a sample per exponent: normal, of one sign, whole multiples, one value alone."""
+def _draw(
+    rng: np.random.Generator,
+    exponents: Array,
+    shape: tuple[int, ...],
+    orders: tuple[float, float],
+) -> Array:
+    """Return a sample per exponent: normal, of one sign, whole multiples, one value alone.
+
+    Others have a magnitude for each element, between the ends given.
+    """
     rows, size = len(exponents), int(np.prod(shape, dtype=np.int64))
     unit = (2.0**exponents).reshape(-1, 1)
-    kind = (np.arange(rows) // MAGNITUDES % 5).reshape(-1, 1)
+    kind = (np.arange(rows) // MAGNITUDES % 6).reshape(-1, 1)
     sign = rng.choice([-1.0, 1.0], size=(rows, 1))
     normal = rng.normal(size=(rows, size))
     alone = np.arange(size) == rng.integers(max(size, 1), size=(rows, 1))
     whole = rng.integers(-8, 9, size=(rows, size)) / 2
+    each = normal * 2.0 ** rng.uniform(*orders, size=(rows, size)) / unit
     drawn = np.select(
-        [kind == 0, kind == 1, kind == 2, kind == 3],
-        [normal, np.abs(normal) * sign, whole, alone * sign],
+        [kind == 0, kind == 1, kind == 2, kind == 3, kind == 4],
+        [normal, np.abs(normal) * sign, whole, alone * sign, each],
         default=sign,
     )
     return np.asarray(drawn * unit).reshape(rows, *shape)

@@ -224,6 +224,22 @@ def _bend_points(node: Node) -> Array | None:
     return None
 
 
+def _as_steps(bend: WatchedBend) -> WatchedSteps:
+    """Return a bend as thresholds between its pieces, which are crossed as well."""
+    return WatchedSteps(
+        bend.name,
+        bend.reads,
+        lambda x: np.searchsorted(bend.points, x, side="right"),
+        gap=1,
+        low=0,
+        high=len(bend.points),
+        width=1,
+        uniform=True,
+        sizes=np.abs(bend.points[bend.points != 0]),
+        counted=False,
+    )
+
+
 def judged_outputs(model: Model) -> dict[str, str]:
     """Return outputs that depend on an input -> the value by which their change is judged.
 
@@ -248,22 +264,24 @@ class Watcher:
 
     Attributes:
         model: The model.
-        steps: The nodes that jump.
+        steps: The nodes that jump, and behind them those that bend, which are no more counted
+            than what rounds.
         bends: The nodes that bend.
         judged: Outputs, and the values by which their change is judged.
         inputs: Names of the model's inputs.
         layout: What the first axes of the inputs are.
+        unit: Samples per run that the file asks for.
     """
 
     def __init__(self, model: Model) -> None:
         """Find what is watched."""
         self.model = model
-        self.steps = watched_steps(model)
         self.bends = watched_bends(model)
+        self.steps = [*watched_steps(model), *map(_as_steps, self.bends)]
         self.judged = judged_outputs(model)
         self.inputs = tuple(str(v.name) for v in model.graph.inputs)
         self.layout = layout_of(model)
-        self._unit = fixed_batch(model) or 1
+        self.unit = fixed_batch(model) or 1
         self._sessions: dict[tuple[str, ...], Session] = {}
 
     @property
@@ -300,7 +318,7 @@ class Watcher:
         if self.layout is InputLayout.SAMPLES:
             return dict(source.feeds(0))
         if self.layout is InputLayout.UNITS:
-            feeds, unit = source.feeds(0), self._unit
+            feeds, unit = source.feeds(0), self.unit
             return {n: x.reshape(-1, unit, *x.shape[1:]) for n, x in feeds.items()}
         first = source.feeds(0)
         runs = [first, *(source.feeds(k) for k in range(1, source.count))]
@@ -317,6 +335,13 @@ class Watcher:
             tries = {n: x.reshape(-1, *x.shape[2:]) for n, x in tries.items()}
         return GivenInputs(tries, length or count_samples(tries), words)
 
+    def shown(self, feeds: Feeds, words: str) -> InputSource:
+        """Return some inputs of a check as inputs by themselves."""
+        if self.layout is InputLayout.RUNS:
+            runs = {name: np.asarray(x)[np.newaxis] for name, x in feeds.items()}
+            return SeparateRuns(runs, words)
+        return GivenInputs(feeds, count_samples(feeds), words)
+
     def runs(self, feeds: Feeds) -> list[dict[str, Array]]:
         """Return what is watched for inputs of a check, in one run or several.
 
@@ -329,7 +354,7 @@ class Watcher:
         session = self._sessions[names]
         parts: list[Feeds] = [feeds]
         if self.layout is InputLayout.UNITS:
-            parts = list(cut_feeds(feeds, self._unit))
+            parts = list(cut_feeds(feeds, self.unit))
         return [{**part, **session.run(part)} for part in parts]
 
 
