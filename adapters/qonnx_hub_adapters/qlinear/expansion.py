@@ -110,7 +110,9 @@ def _requantized(layout: Layout) -> Expander:
             problem = own[name](value)
             if problem:
                 raise site.fail(problem)
-        permutations = _permutations(site, taken)
+        permutations = None
+        if taken.get("channels_last", 0):
+            permutations = _permutations(site, layout, attributes)
         inputs = _values_in(site, layout, attributes)
         if permutations is not None:
             position = layout.leading
@@ -171,15 +173,36 @@ def _has_rows(site: IntegerNode, layout: Layout) -> bool:
 Permutations = tuple[list[int], list[int]]
 
 
-def _permutations(site: IntegerNode, taken: Mapping[str, Any]) -> Permutations | None:
-    """Return how a channels-last operator's input and output are permuted; None for others."""
-    if not taken.get("channels_last", 0):
-        return None
-    rank = _rank(site.required(0))
+def _permutations(
+    site: IntegerNode, layout: Layout, attributes: Mapping[str, Any]
+) -> Permutations:
+    """Return how a channels-last operator's input and output are permuted."""
+    kernel = attributes.get("kernel_shape")
+    rank = None if kernel is None else len(kernel) + 2
+    if rank is None:
+        rank = rank_of(site.required(3)) if layout.is_product else _rank(site.required(0))
     if rank is None:
         raise site.fail("is channels-last, on a value of unknown rank")
     spatial = list(range(2, rank))
     return [0, rank - 1, *(axis - 1 for axis in spatial)], [0, *spatial, 1]
+
+
+def _largest_of_last(site: IntegerNode) -> bool:
+    """Rewrite NhwcMaxPool, which takes the largest integers of channels-last windows."""
+    attributes = site.attributes(*_WINDOW_OF_POOL)
+    spatial = range(len(attributes["kernel_shape"]))
+    first = [0, len(spatial) + 1, *(axis + 1 for axis in spatial)]
+    x = site.emit.add("Transpose", [site.required(0)], perm=first)
+    pooled = site.emit.add("MaxPool", [x], **attributes)
+    back = [0, *(axis + 2 for axis in spatial), 1]
+    site.emit.replace_with(site.emit.add("Transpose", [pooled], perm=back))
+    return True
+
+
+_WINDOW_OF_POOL = (
+    *("auto_pad", "ceil_mode", "dilations"),
+    *("kernel_shape", "pads", "strides"),
+)
 
 
 def _rank(value: Value | None) -> int | None:
@@ -217,6 +240,7 @@ _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     (CONTRIB, blocks.LOOKUP): blocks.blocked_lookup,
     (CONTRIB, blocks.NBITS): blocks.blocked_product,
     (CONTRIB, "MatMulIntegerToFloat"): matmul_to_float,
+    (CONTRIB, "NhwcMaxPool"): _largest_of_last,
     (CONTRIB, "QLinearConv"): _requantized(LAYOUTS["QLinearConv"]),
     **{(layout.domain, name): _requantized(layout) for name, layout in LAYOUTS.items()},
 }

@@ -243,6 +243,26 @@ def test_channels_that_come_last(op_type: str, attrs: dict[str, Any]) -> None:
     assert_same(file_of(framed(node), constants, (2, 5, 6, 3)), (2, 5, 6, 3), quantizers)
 
 
+def test_the_largest_integers_of_windows_whose_channels_come_last() -> None:
+    node = contrib("NhwcMaxPool", ["q"], ["r"], kernel_shape=[2, 2], strides=[2, 1])
+    nodes = framed(node, y_scale="sx", y_zero="zx")
+    assert_same(file_of(nodes, dict(BASE), (2, 5, 6, 3)), (2, 5, 6, 3), 1)
+
+
+def test_a_convolution_behind_values_of_unknown_rank() -> None:
+    """What onnxruntime writes has no shapes of inner values."""
+    constants = dict(BASE) | {"w": integers((6, 3, 3, 2), -7, 8)}
+    nodes = framed(
+        contrib("NhwcMaxPool", ["q"], ["p"], kernel_shape=[2, 2]),
+        make_node(
+            *("QLinearConv", ["p", *QLINEAR_INPUTS[1:]], ["r"], "conv"),
+            domain=MICROSOFT,
+            channels_last=1,
+        ),
+    )
+    assert_same(file_of(nodes, constants, (2, 5, 6, 3)), (2, 5, 6, 3), 3)
+
+
 def test_where_of_two_integers() -> None:
     constants = BASE | {"nil": np.float32(0.5), "sb": np.float32(0.5), "zb": np.uint8(90)}
     nodes = framed(
