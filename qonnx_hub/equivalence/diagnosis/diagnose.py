@@ -35,6 +35,7 @@ from qonnx_hub.equivalence.diagnosis.layer_causes import (
     explain_layer,
     noise_of,
 )
+from qonnx_hub.equivalence.diagnosis.named_differences import permutation_in_words
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Cause,
     Explanation,
@@ -368,10 +369,13 @@ def _stored_reason(
     if reason is not None:
         return reason
     if same_elements(seen.a, seen.b) or same_elements(seen.x, stored):
-        return Reason(Cause.LAYOUT, "the same weights in another order")
+        named = permutation_in_words(seen.x, stored) or permutation_in_words(seen.a, seen.b)
+        order = f" ({named})" if named else ""
+        return Reason(Cause.PERMUTED, f"the same weights in another order{order}")
     count = int(np.count_nonzero(seen.a != seen.b))
-    worst = float(distances(seen.a, seen.b).max())
-    words = f"{count} of {seen.a.size} weights differ, by {worst:.3g} at most"
+    apart = distances(seen.a, seen.b)
+    at = [int(k) for k in np.unravel_index(int(apart.argmax()), apart.shape)]
+    words = f"{count} of {seen.a.size} weights differ, by {apart.max():.3g} at most, at {at}"
     return Reason(Cause.WEIGHTS, words)
 
 

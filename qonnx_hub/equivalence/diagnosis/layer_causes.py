@@ -17,6 +17,11 @@ from qonnx_hub.equivalence.comparison.compare import (
     largest_magnitude,
 )
 from qonnx_hub.equivalence.diagnosis.isolation import Edit, SlicedGraph
+from qonnx_hub.equivalence.diagnosis.named_differences import (
+    attribute_in_words,
+    is_same_padding,
+    permutation_in_words,
+)
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Reason, same_elements
 from qonnx_hub.equivalence.graph_slices import reroute
 from qonnx_hub_adapters.protocol import Feeds
@@ -284,11 +289,16 @@ def _other_attributes(ours: Node, theirs: Node) -> Iterator[tuple[Reason, Edit]]
     changed = [n for n in names if _attribute(ours, n) != _attribute(theirs, n)]
     if not changed:
         return
+    pairs = {n: (_attribute(ours, n), _attribute(theirs, n)) for n in changed}
     words = ", ".join(
-        f"{n} {_attribute(ours, n)} against {_attribute(theirs, n)}" for n in changed
+        f"{n} {attribute_in_words(ours, n, x)} against {attribute_in_words(theirs, n, y)}"
+        for n, (x, y) in pairs.items()
     )
     in_place = _places(ours) or operators.is_product(ours)
     cause = Cause.LAYOUT if in_place else Cause.OPERATOR
+    pads = pairs.get("pads")
+    if pads is not None and None not in pads and is_same_padding(*pads):
+        cause = Cause.SAME_PADDING
 
     def mend(_: Model, node: Node) -> None:
         for name in changed:
@@ -338,10 +348,13 @@ def _constant_reason(node: Node, index: int, x: Array, y: Array) -> Reason:
     if x.shape != y.shape:
         return Reason(Cause.WEIGHTS, f"{what}: shape {x.shape} against {y.shape}")
     if same_elements(x, y):
-        return Reason(Cause.LAYOUT, f"{what}: the same weights in another order")
+        named = permutation_in_words(x, y)
+        order = f" ({named})" if named else ""
+        return Reason(Cause.PERMUTED, f"{what}: the same weights in another order{order}")
     count = int(np.count_nonzero(x != y))
-    gap = float(distances(x, y).max())
-    words = f"{what}: {count} of {x.size} values differ, by {gap:.3g} at most"
+    apart = distances(x, y)
+    at = [int(k) for k in np.unravel_index(int(apart.argmax()), x.shape)]
+    words = f"{what}: {count} of {x.size} values differ, by {apart.max():.3g} at most, at {at}"
     return Reason(Cause.WEIGHTS, words)
 
 

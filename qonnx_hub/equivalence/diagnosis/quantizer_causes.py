@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.equivalence.comparison.compare import differs
+from qonnx_hub.equivalence.diagnosis.named_differences import scales_in_words
 from qonnx_hub_ir.describe import describe_number, describe_quantizer
 from qonnx_hub_ir.quantizers import (
     Array,
@@ -41,13 +42,18 @@ class Cause(str, Enum):
 
     TIE = "flipped rounding tie"
     RANGE = "saturation or narrow range"
+    WRAPPED = "overflow that wraps"
     ROUNDING = "rounding mode"
     SCALE_ROUNDED = "scale re-rounded"
+    SCALE_HALF = "scale rounded to float16"
+    SCALES_MERGED = "one scale for all channels"
     SCALE = "another scale"
     ZERO_ORDER = "zero-point order"
     ZERO_POINT = "another zero point"
     MISSING = "missing quantizer"
     LAYOUT = "layout or padding"
+    SAME_PADDING = "TensorFlow's SAME against even padding"
+    PERMUTED = "permuted values"
     WEIGHTS = "weight mismatch"
     NOISE = "float reordering noise"
     OPERATOR = "another operator or attribute"
@@ -207,6 +213,9 @@ def _field_cause(quant: Quantizer, other: Quantizer, name: str) -> Cause:
 
 
 def _scale_cause(ours: Array, theirs: Array) -> Cause:
+    named = scales_in_words(ours, theirs)
+    if named:
+        return Cause.SCALE_HALF if "float16" in named else Cause.SCALES_MERGED
     ratio = theirs.astype(np.float64) / ours.astype(np.float64)
     near = bool(np.all(np.abs(ratio - 1) <= _ROUNDED))
     return Cause.SCALE_ROUNDED if near else Cause.SCALE
@@ -225,7 +234,12 @@ def _scale_words(ours: Array, theirs: Array) -> str:
     ratio = np.abs(theirs.astype(np.float64) / ours.astype(np.float64) - 1)
     worst = np.unravel_index(int(ratio.argmax()), ratio.shape)
     pair = [np.broadcast_to(s, ratio.shape)[worst] for s in (ours, theirs)]
-    return f"scale {float(pair[0])!r} against {float(pair[1])!r}, {ratio[worst]:.3g} apart"
+    named = scales_in_words(ours, theirs)
+    at = f" at {[int(k) for k in worst]}" if ratio.size > 1 else ""
+    words = (
+        f"scale {float(pair[0])!r} against {float(pair[1])!r}{at}, {ratio[worst]:.3g} apart"
+    )
+    return f"{named}: {words}" if named else words
 
 
 def _formulas(seen: Seen, quant: Quantizer) -> Iterator[tuple[Reason, Array]]:
@@ -261,6 +275,10 @@ def _integer_formulas(seen: Seen, quant: IntQuant) -> Iterator[tuple[Reason, Arr
             reason = Reason(Cause.ROUNDING, f"{quant.rounding} here, {mode} there")
             yield reason, quantize(x, dataclasses.replace(quant, rounding=mode))
     yield from _other_ranges(x, quant, int(bits))
+    whole = round_values(np.asarray(x / scale + zero), quant.rounding)
+    span = high - low + 1
+    wrapped = np.asarray((np.mod(whole - low, span) + low - zero) * scale)
+    yield Reason(Cause.WRAPPED, "values beyond the limits wrap around there"), wrapped
     yield from _other_orders(x, quant, scale, zero, (low, high))
     times = x * (x.dtype.type(1) / scale) + zero
     product = round_values(np.asarray(np.clip(times, low, high)), quant.rounding)

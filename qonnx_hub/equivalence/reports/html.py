@@ -9,6 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from qonnx_hub.equivalence.comparison.compare import TensorComparison
+from qonnx_hub.equivalence.reports.causes import grouped
 from qonnx_hub.equivalence.reports.columns import (
     LAYER_COLUMNS,
     OUTPUT_COLUMNS,
@@ -97,9 +98,10 @@ def _table(heads: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], tex
 
 def _causes(result: CheckResult) -> str:
     items = []
-    for finding in result.findings:
+    for finding, layers in grouped(result.findings):
+        names = ", ".join(f"<code>{escape(layer)}</code>" for layer in layers)
         text = f"<span class=cause>{escape(str(finding.cause))}</span> in "
-        text += f"<code>{escape(finding.layer)}</code>: {escape(finding.words)}"
+        text += f"{names}: {escape(finding.words)}"
         if finding.operand is not None and finding.values is not None:
             ours, theirs = finding.values
             text += f"<br>It reads <code>{finding.operand!r}</code> and answers "

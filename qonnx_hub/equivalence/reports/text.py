@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from qonnx_hub.equivalence.reports.causes import grouped, layers_in_words
 from qonnx_hub.equivalence.reports.columns import (
     LAYER_COLUMNS,
     OUTPUT_COLUMNS,
@@ -71,6 +72,10 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
         rows = result.layer_rows[start : start + _MOST_LAYERS]
         yield ""
         yield table(LAYER_COLUMNS, map(layer_cells, rows))
+        if len(rows) < len(result.layer_rows):
+            yield (
+                f"{len(rows)} of {len(result.layer_rows)} layers; all with --report or --json"
+            )
     if result.coverage:
         reached, exercised, total = (
             sum(getattr(row, field) for row in result.coverage)
@@ -189,11 +194,12 @@ def _sentences(result: CheckResult) -> Iterator[str]:
     first = result.first_divergence
     if first is not None:
         yield f"first divergence: layer '{first.source}', {first.comparison.words()}"
-    for finding in result.findings:
-        yield f"cause: {finding.cause} in '{finding.layer}': {finding.words}"
+    for finding, layers in grouped(result.findings):
+        yield f"cause: {finding.cause} in {layers_in_words(layers)}: {finding.words}"
         if finding.operand is not None and finding.values is not None:
             ours, theirs = finding.values
-            read = f"it reads {finding.operand!r} and answers {ours!r}"
+            at = f" at {list(finding.where)}" if finding.where else ""
+            read = f"it reads {finding.operand!r}{at} and answers {ours!r}"
             yield f"       {read}, against {theirs!r}"
     if result.failing is not None:
         found = result.failing
@@ -214,4 +220,5 @@ def _sentences(result: CheckResult) -> Iterator[str]:
     shown = result.notes[:_MOST_NOTES]
     yield from (f"note: {note}" for note in shown)
     if len(result.notes) > len(shown):
-        yield f"note: and {len(result.notes) - len(shown)} more, see the JSON report"
+        left = len(result.notes) - len(shown)
+        yield f"note: {left} of {len(result.notes)} notes are not shown; all with --json"

@@ -156,7 +156,7 @@ WEIGHT_QUANTIZER = object()
 
 FAULTS = [
     (scale_up_one_ulp, "act1", Cause.SCALE_ROUNDED),
-    (scale_through_half_precision, "act1", Cause.SCALE_ROUNDED),
+    (scale_through_half_precision, "act1", Cause.SCALE_HALF),
     (weight_scale_up_one_ulp, WEIGHT_QUANTIZER, Cause.SCALE_ROUNDED),
     (double_scale, "act1", Cause.SCALE),
     (round_down, "act1", Cause.ROUNDING),
@@ -168,7 +168,7 @@ FAULTS = [
     (take_out_weight_quantizer, WEIGHT_QUANTIZER, Cause.MISSING),
     (change_one_weight, WEIGHT_QUANTIZER, Cause.WEIGHTS),
     (shift_batchnorm, "bn2", Cause.WEIGHTS),
-    (reverse_weights, WEIGHT_QUANTIZER, Cause.LAYOUT),
+    (reverse_weights, WEIGHT_QUANTIZER, Cause.PERMUTED),
     (reorder_batchnorm, "bn2", Cause.NOISE),
 ]
 
