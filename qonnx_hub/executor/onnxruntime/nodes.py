@@ -39,6 +39,7 @@ def build_on_onnxruntime(
         )
     if bodies(node) or not _knows(node):
         raise NoFallbackError("no kernel for this operator, in onnxruntime neither")
+    constants = [None if c is None or c.dtype.kind in "OSU" else c for c in constants]
     given = [i for i, v in enumerate(node.inputs) if v is not None and constants[i] is None]
     made = [i for i, value in enumerate(node.outputs) if value.name]
     sessions: dict[tuple[Any, ...], Any] = {}
