@@ -12,6 +12,7 @@ from qonnx_hub_adapters.hls4ml.config import hls_config
 from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, lower
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
+from qonnx_hub_adapters.hls4ml.pointwise import SHIFTED
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
 from qonnx_hub_adapters.onnx_writer import finish
 from qonnx_hub_adapters.protocol import (
@@ -108,6 +109,12 @@ def _notes(lowered: Lowered, own: Hls4mlOptions, types: dict[str, Any]) -> list[
         notes.append(f"hls4ml returns its results in the order {order}")
     if lowered.reordered:
         notes.append("scales are multiplied after sums: float32 rounds at another place")
+    shifted = sum(1 for record in lowered.records if record.encoding == SHIFTED)
+    if shifted:
+        notes.append(
+            f"{shifted} quantizers add a zero point after rounding: each is rounded, shifted, "
+            "saturated and shifted back, which costs one quantizer and one addition more"
+        )
     softmax = [n for n in lowered.model.graph if n.op_type == "Softmax"]
     if softmax and own.softmax == "skip":
         notes.append("hls4ml leaves the trailing Softmax to the host: it returns logits")

@@ -35,6 +35,9 @@ from qonnx_hub_ir.quantizers import (
 
 _UNIT = np.ones((), dtype=np.float32)
 
+SHIFTED = "scale + Quant + shift + Quant + scale"
+"""What becomes of a quantizer that adds its zero point after rounding."""
+
 
 def lower_quantizer(context: Context, node: Node) -> Term:
     """Return the term of a quantizer on activations."""

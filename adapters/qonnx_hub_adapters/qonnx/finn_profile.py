@@ -14,6 +14,7 @@ from qonnx_hub_adapters.lint.rules import find, follows, integer_quantizer, is_o
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, PassError
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.names import free_name, value_names
 from qonnx_hub_ir.graph.queries import (
     array,
     dims,
@@ -152,7 +153,13 @@ def _flatten_first(node: Node) -> None:
     moved.replace_all_uses_with(out)
     node.replace_input_with(0, moved)
     out.shape, out.type = moved.shape, moved.type
-    Emitter(node).graph.remove(node)
+    graph = Emitter(node).graph
+    name, moved.name = str(moved.name), free_name(f"{node.name}_in", value_names(graph))
+    # What is quantized and reshaped has the name that it had in the source.
+    out.name = name
+    out.metadata_props.update(moved.metadata_props)
+    moved.metadata_props.pop(dialect.PROVENANCE, None)
+    graph.remove(node)
     reader.append(node)
 
 
@@ -171,14 +178,19 @@ def _spell_out_attributes(node: Node) -> None:
 
 def _count_thresholds(model: Model) -> list[str]:
     """Write activation quantizers with a zero point as thresholds, which FINN takes."""
-    before = sum(1 for _ in quantizers(model))
     run_passes(model, [QuantToMultithreshold(MOST_BITS, only_zero_points=True), InferShapes()])
-    count = before - sum(1 for _ in quantizers(model))
-    if not count:
+    tables = [
+        tensor
+        for node in model.graph
+        if dialect.is_thresholds(node)
+        and (tensor := dialect.constant_tensor(node.inputs[1])) is not None
+    ]
+    if not tables:
         return []
+    stored = sum(tensor.size for tensor in tables)
     return [
-        f"{count} quantizers with a zero point are counted thresholds: a MultiThreshold with "
-        "unsigned codes, then Sub and Mul"
+        f"{len(tables)} quantizers with a zero point are counted thresholds: {stored} of "
+        "them, with unsigned codes, then a Sub and a Mul each"
     ]
 
 
