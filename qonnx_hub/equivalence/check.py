@@ -35,7 +35,7 @@ from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.certificate import Certificate
-from qonnx_hub.equivalence.proving import look_for_proof
+from qonnx_hub.equivalence.proving import look_for_proof, proven_bound
 from qonnx_hub.equivalence.reports.report import (
     CheckResult,
     Divergence,
@@ -200,6 +200,12 @@ def check_sides(
         for pair in spec.all_pairs
         if pair in found.tallies
     }
+    bound = proven_bound(known.certificate, compared.values(), options.tolerance.lsb)
+    if not _run_as_proven(a, b):
+        bound = ""
+    if bound:
+        apart = [p for p in pairs.outputs if p in compared and p in judged.wrong]
+        compared |= {p: replace(compared[p], verdict=Verdict.WITHIN) for p in apart}
     outputs = tuple(compared[pair] for pair in pairs.outputs if pair in compared)
     undecidable = judged.wrong if judged.left_out else ()
     evidence = Evidence(
@@ -211,6 +217,7 @@ def check_sides(
         + (Verdict.WITHIN,) * bool(judged.allowance and not judged.wrong),
         left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
         proven=known.is_proven and _run_as_proven(a, b),
+        bound=bound,
         doubts=doubts.words,
         allowance=judged.allowance or _tolerance_words(options),
         backing=_backing(source, known),
@@ -352,6 +359,8 @@ def _left_by_proof(certificate: Certificate, options: CheckOptions) -> Iterator[
         yield f"refuted: {words}{unseen}"
     if options.level == "proof":
         yield from (f"not proven: {item}" for item in certificate.unmatched)
+    if certificate.bounds is not None:
+        yield f"proven: {certificate.bounds.words()}"
 
 
 def list_quantizers(model: Model | None) -> tuple[QuantizerRow, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from onnx_ir import Model
 
+from qonnx_hub.equivalence.comparison.compare import TensorComparison
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.graph_slices import with_outputs
-from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.proof.certificate import Certificate, ProofOutcome
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_ir.errors import HubError
@@ -37,6 +38,29 @@ def look_for_proof(
         return prove_models(one, other, seconds=seconds)
     except HubError:
         return None
+
+
+def proven_bound(
+    certificate: Certificate | None, compared: Iterable[TensorComparison], lsb: float | None
+) -> str:
+    """Return within what outputs are proven to stay, in words; empty where nothing holds.
+
+    Args:
+        certificate: What was proven, if that was looked for.
+        compared: What was seen; a difference beyond the bound leaves nothing proven.
+        lsb: How many steps the caller allows.
+    """
+    bounds = None if certificate is None else certificate.bounds
+    if certificate is None or bounds is None:
+        return ""
+    steps = [output.steps for output in bounds.outputs if output.bound]
+    allowed = lsb is not None and all(n is not None and n <= lsb for n in steps)
+    if certificate.outcome is not ProofOutcome.WITHIN and not (bounds.holds and allowed):
+        return ""
+    limits = {output.output: output.bound for output in bounds.outputs}
+    seen = [(x.max_abs, limits[x.other]) for x in compared if x.other in limits]
+    # Steps of quantizers are floats: their multiples round.
+    return bounds.words() if all(x <= limit * (1 + 1e-6) for x, limit in seen) else ""
 
 
 def _with_outputs(model: Model, own: Collection[str], wanted: Sequence[str]) -> Model:

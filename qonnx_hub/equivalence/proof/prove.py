@@ -72,7 +72,9 @@ def _bounded(certificate: Certificate, bounds: ModelBounds | None) -> Certificat
     if bounds is None:
         return certificate
     if not bounds.equal:
-        return replace(certificate, bounds=bounds)
+        # One function of reals is refuted by no float of its own.
+        refuted = None if bounds.same_function else certificate.counterexample
+        return replace(certificate, bounds=bounds, counterexample=refuted)
     return replace(
         certificate,
         proven=True,

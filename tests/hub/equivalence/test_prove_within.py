@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx.helper import make_node
 
+import qonnx_hub as qh
 from qonnx_hub.equivalence.proof.bounds import ModelBounds, OutputBound
 from qonnx_hub.equivalence.proof.certificate import ProofOutcome
 from qonnx_hub.equivalence.proof.linear_segments import MOST_ELEMENTS, Segment, input_shape
@@ -159,3 +160,27 @@ def test_random_orders_of_the_sums_stay_within_what_is_proven():
             sums.append(np.clip(np.rint(total / FLOAT(0.42)), -8, 7) * FLOAT(0.42))
         worst = max(worst, float(np.max(np.ptp(np.array(sums), axis=0))))
     assert worst <= found.bounds.outputs[0].bound * (1 + 1e-6)
+
+
+def test_a_check_says_that_a_bound_is_proven():
+    given = weights(), 0.3, 0.42, 0.7
+    result = qh.check(as_products(*given), as_convolutions(*given))
+    assert str(result.verdict) == "PROVEN_WITHIN"
+    assert result
+    assert result.reason == "outputs differ by at most 0.42 (1 steps)"
+
+
+@pytest.mark.parametrize(("lsb", "holds"), [(None, False), (0, False), (1, True)])
+def test_a_bound_on_two_functions_holds_where_the_caller_allows_it(lsb, holds):
+    given = weights(), 0.3, 0.42
+    width = np.nextafter(FLOAT(0.7), FLOAT(1), dtype=FLOAT)
+    allowed = {} if lsb is None else {"lsb": lsb}
+    result = qh.check(as_products(*given, 0.7), as_convolutions(*given, width), **allowed)
+    assert (str(result.verdict) == "PROVEN_WITHIN") is holds
+
+
+def test_bounds_per_layer_are_noted_where_none_is_proven_of_the_outputs():
+    given = weights(3), 0.42, 0.42, 0.5
+    result = qh.check(as_products(*given), as_convolutions(*given))
+    assert str(result.verdict) != "PROVEN_WITHIN"
+    assert any("bounds per layer" in note for note in result.notes)
