@@ -22,6 +22,8 @@ from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding, bits_of_bounds
 _BYTES = frozenset({DataType.INT8, DataType.UINT8})
 _STORED = _BYTES | {DataType.INT16, DataType.UINT16}
 
+_FEWEST_LEVELS = 2
+
 _RENAMED = {
     "ExtendedQuantizeLinear": "QuantizeLinear",
     "ExtendedDequantizeLinear": "DequantizeLinear",
@@ -108,6 +110,37 @@ def _requantize(node: Node) -> None:
     _replace(emit, emit.quantizer(y, quant), x)
 
 
+def _fake_quantize(node: Node) -> None:
+    """OpenVINO's ``FakeQuantize``: its document's formula, step by step in float32.
+
+    With ``n = levels - 1``, between the input's limits:
+    ``round((x - low) / (high - low) * n) / n * (y_high - y_low) + y_low``.
+    """
+    ends, levels = [_constant(node, index) for index in range(1, 5)], _number(node, "levels")
+    x = node.inputs[0]
+    known = [end.astype(np.float32) for end in ends if end is not None]
+    if x is None or len(known) < len(ends) or levels is None or levels < _FEWEST_LEVELS:
+        return
+    low, high, y_low, y_high = known
+    if np.any(low >= high) or np.any(y_low >= y_high):
+        return
+    emit, last, y = Emitter(node), np.float32(levels - 1), x
+    for op_type, label, constant in (
+        ("Max", "low", low),
+        ("Min", "high", high),
+        ("Sub", "low", low),
+        ("Div", "width", high - low),
+        ("Mul", "last", last),
+        ("Round", "", None),
+        ("Div", "last", last),
+        ("Mul", "y_width", y_high - y_low),
+        ("Add", "y_low", y_low),
+    ):
+        others = [] if constant is None else [emit.constant(label, np.asarray(constant))]
+        y = emit.add(op_type, [y, *others], x)
+    emit.replace_with(y)
+
+
 def _replace(emit: Emitter, y: Value, like: Value) -> None:
     kind = emit.node.outputs[0].dtype or like.dtype or DataType.FLOAT
     emit.replace_with(emit.add("Cast", [y], like, to=int(kind)))
@@ -115,6 +148,7 @@ def _replace(emit: Emitter, y: Value, like: Value) -> None:
 
 _RULES: Mapping[str, Callable[[Node], Any]] = {
     **dict.fromkeys(_RENAMED, _rename),
+    "FakeQuantize": _fake_quantize,
     "RequantShift": _requantize,
 }
 """Operator, in whatever domain a tool puts it -> what writes it in others."""

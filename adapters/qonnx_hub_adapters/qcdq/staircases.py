@@ -90,7 +90,8 @@ def match_staircase(node: Node) -> tuple[Value, IntQuant] | str | None:
     Returns:
         ``None`` for what does not look like a quantizer at all.
     """
-    if not is_standard(node, "Mul", "Div", "Clip", "Max", "Min", *_ROUNDS):
+    is_offset = is_standard(node, *operators.names(arithmetic=Arithmetic.ADDS))
+    if not (is_offset or is_standard(node, "Mul", "Div", "Clip", "Max", "Min", *_ROUNDS)):
         return None
     chain = _read(node)
     if chain is None or len(chain.steps) < _SMALLEST_FORM:
@@ -105,6 +106,8 @@ def match_staircase(node: Node) -> tuple[Value, IntQuant] | str | None:
     for quant in candidates:
         if _is_equal(chain, quant):
             return chain.x, _shaped(quant, chain.shape())
+    if is_offset:
+        return None  # a bias, as far as is known
     if not any(step.op_type == "Clip" for step in chain.steps):
         return "looks like a quantizer, is none: nothing limits its integers"
     if not candidates:

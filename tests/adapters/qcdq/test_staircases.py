@@ -215,3 +215,34 @@ def test_what_only_looks_like_a_quantizer_is_listed_with_the_reason() -> None:
     proto = form(("Mul", 1 / 0.3), ("Round",), ("Clip", -128, 127), ("Mul", 0.3))
     (note,) = qh.inspect(proto).notes
     assert "'Mul_3' is no quantizer here: looks like a quantizer" in note
+
+
+def faked(low: float, high: float, levels: int, domain: str) -> onnx.ModelProto:
+    node = make_node(
+        *("FakeQuantize", ["x", "l", "h", "l", "h"], ["y"], "fake"),
+        domain=domain,
+        levels=levels,
+    )
+    constants = {"l": low, "h": high}
+    return model_of([node], {"x": ("N", 4)}, ["y"], constants, domains=(domain,))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "levels"), [(-8.0, 7.9375, 256), (0.0, 15.0, 16), (-1.3, 2.1, 256)]
+)
+def test_openvinos_fake_quantize_is_its_documents_formula(
+    low: float, high: float, levels: int
+) -> None:
+    proto = faked(low, high, levels, "org.openvinotoolkit")
+    x = np.clip(telling(0.0625, 1.0), -1e6, 1e6)
+    f = np.float32
+    inner = np.clip(x, f(low), f(high))
+    share = (inner - f(low)) / (f(high) - f(low))
+    wanted = np.rint(share * f(levels - 1)) / f(levels - 1) * (f(high) - f(low)) + f(low)
+    np.testing.assert_array_equal(qh.run(proto, {"x": x})["y"], wanted)
+
+
+def test_openvinos_fake_quantize_of_a_power_of_two_is_a_quantizer() -> None:
+    kinds, (quant,) = read(faked(0.0, 15.0, 16, "org.openvinotoolkit"))
+    assert kinds == ["Quant"]
+    assert float(np.asarray(quant.bits)) == 4.0
