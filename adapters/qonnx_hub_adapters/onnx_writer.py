@@ -24,6 +24,7 @@ NEWEST_RUN = 27
 """Newest opset of which onnxruntime has all operators: newer sources are written at it where
 it can say them."""
 
+_FIRST_IR_WITH_IMPORTS = 3
 _FIRST_IR_WITH_FREE_WEIGHTS = 4
 """Before, every initializer was an input as well."""
 
@@ -113,6 +114,7 @@ def _set_versions(model: Model) -> None:
         model.ir_version = source.ir
     else:
         model.ir_version = lowest if opset < source.opset else max(source.ir, lowest)
+    model.ir_version = max(model.ir_version, _FIRST_IR_WITH_IMPORTS)
     if model.ir_version < _FIRST_IR_WITH_FREE_WEIGHTS:
         weights = model.graph.initializers.values()
         model.graph.inputs.extend(one for one in weights if not one.is_graph_input())

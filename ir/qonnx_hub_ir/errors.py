@@ -191,7 +191,7 @@ _INTERNAL = re.compile(
     r"[Aa]ssert|<lambda>|NoneType|object (has no|is not)|positional argument|unhashable"
     r"|unexpected keyword|bad_alloc|0x[0-9a-f]{6}|not subscriptable|std::|_Map_base"
     r"|has no attribute|unsupported operand|object of type|Calling|clone_graph|not iterable"
-    r"|must be str|must be a|not supported between|out of range"
+    r"|outer-scope|must be str|must be a|not supported between|out of range"
 )
 """What speaks of a library's inside, and means nothing to a user."""
 

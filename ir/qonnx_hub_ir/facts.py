@@ -203,5 +203,7 @@ def _linear_step(node: Node) -> Array | None:
     axis = node.attributes.get("axis")
     position = int(axis.value) if axis is not None else 1
     shape = [1] * len(out)
+    if not -len(shape) <= position < len(shape):
+        return None
     shape[position] = scale.size
     return scale.reshape(shape)

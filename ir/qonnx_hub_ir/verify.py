@@ -133,9 +133,28 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
     for given, formal in zip(node.inputs, schema.inputs, strict=False):
         if given is None and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
             yield Issue(label(node), f"required input '{formal.name}' is left out")
+    if operators.is_qdq(node) and (problem := _scale_problem(node)):
+        yield Issue(label(node), problem)
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
         limits = f"{schema.min_output} to {schema.max_output}"
         yield Issue(label(node), f"has {limits} outputs, {len(node.outputs)} are given")
+
+
+def _scale_problem(node: Node) -> str:
+    """Return why a list of scales does not fit the axis that it is for; empty if it does."""
+    x, scale = (_known_shape(value) for value in node.inputs[:2])
+    block = node.attributes.get("block_size")
+    if x is None or scale is None or len(scale) != 1 or scale[0] in (None, 1):
+        return ""
+    if block is not None and block.as_int():
+        return ""
+    given = node.attributes.get("axis")
+    axis = 1 if given is None else given.as_int()
+    if not -len(x) <= axis < len(x):
+        return f"axis {axis} is none of an input of {len(x)} axes"
+    if x[axis] in (None, scale[0]):
+        return ""
+    return f"{scale[0]} scales do not fit axis {axis}, which has {x[axis]} elements"
 
 
 def type_rule(schema: onnx.defs.OpSchema, name: str, kind: AttributeType) -> str:
@@ -235,6 +254,8 @@ def _value_rule(name: str, values: Array) -> str:
         return f"{name} must be finite, it is {_example(odd)}" if odd.size else ""
     if np.any(np.isinf(numbers)):
         return f"{name} is infinite"
+    if name == "zero point" and np.any(np.isnan(numbers)):
+        return f"{name} is not a number"
     if name == "exponent bias":
         wrong = numbers[numbers != np.rint(numbers)]
         return f"{name} must be a whole number, it is {_example(wrong)}" if wrong.size else ""

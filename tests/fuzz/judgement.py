@@ -24,7 +24,7 @@ _LABEL = re.compile(r"(\w+) '[^']*'")
 _QUOTED = re.compile(r"'([^']+)'")
 _WHOLE_FILE = re.compile(
     r"holds no graph|is cut off|is empty|no output|no importer reads|not an ONNX file"
-    r"|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|\w::\w|the file: |is no text"
+    r"|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|::\w|the file: |is no text"
     r"|is no UTF-8"
 )
 """Reasons that concern the file and no node, and places that have no name."""

@@ -88,6 +88,7 @@ def test_a_sound_net_breaks_no_rule():
         (parameters(bits=np.nan), "bit width must be a whole number from 1 to 64, it is nan"),
         (parameters(bits=np.inf), "bit width is infinite"),
         (parameters(zero=np.inf), "zero point is infinite"),
+        (parameters(zero=np.nan), "zero point is not a number"),
         (parameters(scale=[]), "scale is empty"),
         (parameters(bits=[1.0, 4.0, 4.0]), "mixes one signed bit"),
         (

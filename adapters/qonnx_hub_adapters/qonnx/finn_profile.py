@@ -199,6 +199,8 @@ def _without_zero_point(node: Node) -> Node:
     quant, weight = integer_quantizer(node), dialect.constant_value(node.inputs[0])
     if quant is None or weight is None or not np.any(array(quant.zero_point)):
         return node
+    if not np.all(np.isfinite(weight)):
+        return node
     values = quantize(weight, quant)
     levels = quantize_to_integers(weight, quant) - array(quant.zero_point)
     ends = int(levels.min(initial=-1)), int(levels.max(initial=0))

@@ -230,6 +230,8 @@ def _whole_limits(value: Value) -> tuple[float, float]:
         return known
     kind = value.dtype
     readers = [node for node, _ in value.uses()]
+    if any(node.op_type == "Pad" and value is not node.inputs[0] for node in readers):
+        return (0, 2)
     if kind is None or kind == DataType.BOOL:
         return (0, 1)
     if kind.bitwidth <= _CODE_BITS and "Gather" not in {node.op_type for node in readers}:
