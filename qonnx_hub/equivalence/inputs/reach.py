@@ -16,6 +16,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.equivalence.inputs.boundary import runs_for, search_boundaries
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
+from qonnx_hub.equivalence.inputs.fill import fill_thresholds
 from qonnx_hub.equivalence.inputs.generate import Ranges
 from qonnx_hub.equivalence.inputs.meter import CoverageMeter
 from qonnx_hub.equivalence.inputs.sweep import MAGNITUDES, sweep_magnitudes
@@ -25,6 +26,8 @@ from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array
 
 _SWEEP_SHARE = 16
+_FILL_SHARE = 32
+"""What part of the work trying magnitudes, and walking along one line, may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,10 @@ def find_inputs(
             parts.append(watcher.source_of(swept, length, "many magnitudes"))
         if bounds.per_layer:
             start = tries if swept is None else _in_turn(swept, tries)
+            points = runs_for(watcher, bounds.work) // _FILL_SHARE
+            filled = fill_thresholds(watcher, start, source.floats, points)
+            if filled is not None:
+                parts.append(watcher.source_of(filled, length, "thresholds left out"))
             beside, exercised = search_boundaries(
                 watcher, start, source.floats, bounds.work, seed, bounds.per_layer
             )

@@ -194,3 +194,12 @@ def test_an_input_read_by_a_sign_has_ordinary_values_as_well():
     assert np.mean(np.abs(x) > 0.1) > 0.3
     assert np.signbit(x[x == 0]).any()
     assert not np.signbit(x[x == 0]).all()
+
+
+def test_thresholds_that_others_left_out_are_crossed():
+    # 8 bits and one value a sample: random values meet few of 255 thresholds.
+    model = qh.load(quantized({"x": ["N", 1]}, 8, [node("Add", ["x", "far"], "t")]))
+    row = find_inputs(model).coverage.quantizers[0]
+    assert (row.total, row.reachable) == (255, 255)
+    assert row.reached > 240
+    assert find_inputs(model, effort="quick").coverage.quantizers[0].reached < 240
