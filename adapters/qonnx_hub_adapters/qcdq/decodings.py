@@ -200,7 +200,9 @@ def _absorb_clip(
     codes = (quantize_to_integers(end, wide) for end in ends)
     tight_low, tight_high = (np.clip(code, low, high) for code in codes)
     codes_low, codes_high = tight_low + linear.zero, tight_high + linear.zero
-    plain = _own(linear, codes_low, codes_high) or _plain(scale, tight_low, tight_high)
+    plain = _own(linear, codes_low, codes_high)
+    if plain is None and _own(linear, low + linear.zero, high + linear.zero) is None:
+        plain = _plain(scale, tight_low, tight_high)
     if plain is None or (np.array_equal(tight_low, low) and np.array_equal(tight_high, high)):
         return None
     if np.all(tight_low == 0) and np.any(low < 0):

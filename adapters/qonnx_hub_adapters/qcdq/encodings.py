@@ -21,7 +21,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     Encoding,
     EncodingRequest,
 )
-from qonnx_hub_adapters.qcdq.origins import origin_of
+from qonnx_hub_adapters.qcdq.origins import OLD_KEY, origin_of
 from qonnx_hub_adapters.qcdq.parameters import INTEGER_RANGES
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect, operators
@@ -149,7 +149,8 @@ def _form_of_file(
     too_new = request.limit is not None and form.opset > request.limit
     if not holds or width > 16 or too_new:
         return None
-    breaks = width == 8 and signed and request.limit is not None and request.limit >= 21
+    asked = request.limit is not None or OLD_KEY in node.metadata_props
+    breaks = asked and ((width == 8 and signed and request.opset >= 21) or width < 8)
     return None if breaks and _meets_move(node.outputs[0]) else form
 
 

@@ -12,7 +12,7 @@ from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
 from qonnx_hub_adapters.qcdq.dialects import is_foreign_quantizer, translate
 from qonnx_hub_adapters.qcdq.exporter import INFO
-from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY
+from qonnx_hub_adapters.qcdq.origins import CLIP_KEY, DOMAIN_KEY
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, ChainRewriter, note_kept
 from qonnx_hub_ir import dialect, operators
@@ -169,6 +169,8 @@ def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
             continue
         if chain.source is None:
             limits[str(node.outputs[0].name)] = (chain.low, chain.high)
+            if len(chain.clips) == 1:
+                node.metadata_props[CLIP_KEY] = chain.clips[0]
     return limits
 
 

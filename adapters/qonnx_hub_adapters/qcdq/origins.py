@@ -26,8 +26,16 @@ from qonnx_hub_ir.quantizers import Array
 KEY = "qonnx_hub.qdq"
 """Metadata key of a quantizer: the note, as JSON."""
 
+OLD_KEY = "qonnx_hub.qdq_old"
+"""Metadata key of a quantizer whose note is not of the file that was read, but of one before:
+what broke a runtime there need not break it here."""
+
 DOMAIN_KEY = "qonnx_hub.domain"
 """Metadata key of a QuantizeLinear or DequantizeLinear: the domain that the file has it in."""
+
+
+CLIP_KEY = "qonnx_hub.clip"
+"""Metadata key of a DequantizeLinear: name of the Clip of constants, which is folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +94,19 @@ def remember(chain: Chain, made: Value) -> None:
     origin = Origin(
         type_name=dtype.name,
         quantize="" if source is None else str(source.name or ""),
-        clip=chain.clips[0] if len(chain.clips) == 1 else "",
+        clip=clip_of(chain),
         dequantize=str(target.name or ""),
         domain=target.metadata_props.get(DOMAIN_KEY, ""),
         axis=int(attribute(target, "axis", 1)),
         block_size=int(attribute(target, "block_size", 0)),
     )
     quantizer.metadata_props[KEY] = json.dumps(asdict(origin))
+
+
+def clip_of(chain: Chain) -> str:
+    """Return the name of the only Clip of a chain's integers; empty without one."""
+    names = chain.clips or (chain.target.metadata_props.get(CLIP_KEY, ""),)
+    return names[0] if len(names) == 1 else ""
 
 
 def remember_another(chain: Chain, made: Value) -> None:

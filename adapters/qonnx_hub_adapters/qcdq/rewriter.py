@@ -10,7 +10,7 @@ from onnx_ir import Graph, Model, Value
 from qonnx_hub_adapters.qcdq.chains import Chain, trace
 from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
 from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer
-from qonnx_hub_adapters.qcdq.origins import remember, remember_another
+from qonnx_hub_adapters.qcdq.origins import clip_of, remember, remember_another
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.staircases import match_staircase
 from qonnx_hub_ir import dialect
@@ -81,7 +81,7 @@ class ChainRewriter:
         if is_shared and not chain.moves:
             remember_another(chain, made)
         for move in chain.moves:
-            copy = copy_node(move, [made, *move.inputs[1:]], name=f"{move.name}_of_values")
+            copy = copy_node(move, [made, *move.inputs[1:]], name=str(move.name))
             out = copy.outputs[0]
             out.name, out.type = f"{node.name}_{copy.name}_out", made.type
             node.prepend(copy)
@@ -98,8 +98,7 @@ class ChainRewriter:
         name = str(chain.target.name).replace("DequantizeLinear", "Quant")
         made = self._quantize(decoding, emit, name)
         remember(chain, made)
-        name = chain.clips[0] if len(chain.clips) == 1 else ""
-        held = self._hold(decoding, emit, made, name)
+        held = self._hold(decoding, emit, made, clip_of(chain))
         if chain.source is not None:
             # One value alone stands for the source's: what is within the bounds.
             held.metadata_props.update(chain.codes.metadata_props)

@@ -14,7 +14,9 @@ from qonnx_hub_adapters.protocol import (
     Outputs,
     Support,
 )
+from qonnx_hub_adapters.qcdq.origins import KEY, OLD_KEY
 from qonnx_hub_adapters.qonnx.options import QonnxOptions
+from qonnx_hub_ir.graph.queries import every_quantizer
 from qonnx_hub_ir.passes import JoinZeroPoint
 
 INFO = AdapterInfo(
@@ -47,6 +49,9 @@ class QonnxImporter:
         """
         model = read_model(source, keep_versions=True)
         JoinZeroPoint()(model)
+        for node in every_quantizer(model):
+            if KEY in node.metadata_props:
+                node.metadata_props[OLD_KEY] = self.info.name
         return model
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
