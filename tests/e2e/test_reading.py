@@ -9,18 +9,12 @@ from tests.support import SHARED, needs_shared
 
 pytest.importorskip("onnxruntime")
 
-REFUSED = {
-    "pub_qlinearmatmul_N_D_perchannel_test": "a scale or zero point per row or per element",
-}
-"""Files with something that has no form here, and the reason they get."""
-
 
 @needs_shared
 @pytest.mark.parametrize("folder", ["models", "qdq"])
 def test_every_public_file_that_onnxruntime_loads_is_read(folder: str) -> None:
     lost = [one for one in read_all([SHARED / folder]) if one.is_lost]
-    unknown = [one for one in lost if REFUSED.get(one.path.stem, "?") not in one.refusal]
-    assert [f"{one.path.name}: {one.refusal}" for one in unknown] == []
+    assert [f"{one.path.name}: {one.refusal}" for one in lost] == []
 
 
 def test_a_file_that_both_refuse_is_not_lost(tmp_path: Path) -> None:
