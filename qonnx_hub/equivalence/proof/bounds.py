@@ -58,5 +58,6 @@ class ModelBounds:
             listed = ", ".join(f"'{name}' {bound:.3g}" for name, bound in self.layers)
             return f"bounds per layer, wider than the outputs' range behind them all: {listed}"
         widest = max(self.outputs, key=lambda output: output.bound)
-        steps = "" if widest.steps is None else f" ({widest.steps} steps)"
+        plural = "" if widest.steps == 1 else "s"
+        steps = "" if widest.steps is None else f" ({widest.steps} step{plural})"
         return f"outputs differ by at most {widest.bound:.3g}{steps}"

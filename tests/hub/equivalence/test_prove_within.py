@@ -74,7 +74,7 @@ def test_sums_that_round_are_within_a_step_of_the_quantizer_behind_them():
     found = prove_models(first, second, search=False)
     assert found.outcome is ProofOutcome.WITHIN
     assert [output.steps for output in found.bounds.outputs] == [1]
-    assert found.bounds.words() == "outputs differ by at most 0.42 (1 steps)"
+    assert found.bounds.words() == "outputs differ by at most 0.42 (1 step)"
     # Whatever the executor makes of either is within.
     x = RNG.normal(0, 3, size=(2, 3)).astype(FLOAT)
     one, other = (next(iter(Session(m).run({"x": x}).values())) for m in (first, second))
@@ -167,7 +167,7 @@ def test_a_check_says_that_a_bound_is_proven():
     result = qh.check(as_products(*given), as_convolutions(*given))
     assert str(result.verdict) == "PROVEN_WITHIN"
     assert result
-    assert result.reason == "outputs differ by at most 0.42 (1 steps)"
+    assert result.reason == "outputs differ by at most 0.42 (1 step)"
 
 
 @pytest.mark.parametrize(("lsb", "holds"), [(None, False), (0, False), (1, True)])
