@@ -206,6 +206,26 @@ def test_a_file_that_the_optimizations_of_onnxruntime_break_is_written_with_a_no
     assert said(onnx.load(tmp_path / "out.onnx")) == said(source)
 
 
+def test_a_move_of_integers_keeps_its_name_and_moves_values(tmp_path: Path) -> None:
+    nodes = pair()
+    nodes[1].input[0] = "moved"
+    nodes.insert(1, node("Transpose", "q", "moved", perm=[0, 2, 1]))
+    tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "UINT8", 5)]
+    source = file_of(nodes, tensors, 13)
+    back = converted(source, "qcdq", tmp_path)
+    kinds = [sorted((n.name, n.op_type) for n in m.graph.node) for m in (source, back)]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_clip_of_floats_before_a_zero_point_stays_as_it_is(tmp_path: Path) -> None:
+    clip = node("Clip", "x low high", "clipped")
+    nodes = [clip, *pair()]
+    nodes[1].input[0] = "clipped"
+    ends = [tensor("low", "FLOAT", -1.0), tensor("high", "FLOAT", 1.0)]
+    scale, zero = tensor("s", "FLOAT", 2 / 255), tensor("z", "UINT8", 128)
+    assert_kept(file_of(nodes, [*ends, scale, zero], 13), tmp_path)
+
+
 WEIGHTS = {
     "UINT8 around its middle": ("UINT8", {}, 13),
     "INT4": ("INT4", {}, 21),
