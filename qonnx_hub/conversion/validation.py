@@ -154,7 +154,9 @@ def check_artifact(
     # Read as it stands, node by node: an importer would turn encodings into quantizers.
     written = read_model(message)
     source, file = ExecutorRunner(model, label), ExecutorRunner(written, f"{to} file")
-    folded = "the form adds and multiplies in another order" if artifact.reordered else ""
+    folded = "the form computes in integers" if artifact.codes else ""
+    if artifact.reordered:
+        folded = "the form adds and multiplies in another order"
     result = check_runners(source, file, feeds, CheckOptions(folded=folded))
     if not all(record.exact for record in artifact.quantizers):
         kept = observe_bounds(model, artifact, written, feeds)

@@ -214,12 +214,13 @@ def check_sides(
             for pair in pairs.outputs
             if pair in compared and pair not in undecidable
         )
-        + (Verdict.WITHIN,) * bool(judged.allowance and not judged.wrong),
+        + (Verdict.WITHIN,) * bool(judged.allowance and not judged.wrong)
+        + (Verdict.WITHIN,) * bool(options.folded and known.is_refuted),
         left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
         proven=known.is_proven and _run_as_proven(a, b),
         bound=bound,
         doubts=doubts.words,
-        allowance=judged.allowance or _tolerance_words(options),
+        allowance=judged.allowance or options.folded or _tolerance_words(options),
         backing=_backing(source, known),
     )
     verdict, reason = decide(evidence)
@@ -263,7 +264,9 @@ def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
     if known.is_proven or judged.wrong:
         return Doubts()
     found = Doubts()
-    if not judged.differing and run.a.model is not run.b.model:
+    # Layers that were rounded anew on purpose need not be the same by themselves.
+    alike = run.a.model is run.b.model or bool(run.options.folded)
+    if not judged.differing and not alike:
         outputs = run.spec.pairs.outputs
         named = {(pair.a, pair.b) for pair in outputs}
         every = match_tensors(run.a, run.b, layers=True, mapping=run.options.mapping).layers
