@@ -201,7 +201,7 @@ def check_sides(
         if pair in found.tallies
     }
     bound = proven_bound(known.certificate, compared.values(), options.tolerance.lsb)
-    if not _run_as_proven(a, b):
+    if not _run_as_proven(a, b) or (options.strict and options.tolerance.lsb is None):
         bound = ""
     if bound:
         apart = [p for p in pairs.outputs if p in compared and p in judged.wrong]
