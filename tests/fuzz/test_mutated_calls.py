@@ -22,7 +22,7 @@ from tests.fuzz.mutations import MUTATIONS, mutate
 from tests.fuzz.worker import Outcome
 from tests.support import model_of, quant_node
 
-CALLS = int(os.environ.get("QONNX_HUB_FUZZ_CALLS", "2000"))
+CALLS = int(os.environ.get("QONNX_HUB_FUZZ_CALLS", "100"))
 SEED = os.environ.get("QONNX_HUB_FUZZ_SEED", "0")
 CORPUS = Path(__file__).with_name("corpus")
 
