@@ -3,7 +3,6 @@
     python -m tests.fuzz mutate --calls 20000 --seed 1 --save finds  # spoiled, all verbs
     python -m tests.fuzz replay tests/fuzz/corpus                    # files, all verbs
     python -m tests.fuzz minimise finds/1_17_70.onnx --save small    # a find made small
-    python -m tests.fuzz differential --graphs 500 --seed 1          # numbers against oracles
     python -m tests.fuzz planted --pairs 5000 --seed 1               # verdicts of the checker
 
 The same seed gives the same cases; the exit code is 1 where anything is wrong.
@@ -30,12 +29,6 @@ def main() -> int:
         return planted_faults.main()
     options = _options()
     warnings.simplefilter("ignore")
-    if options.what == "differential":
-        from tests.fuzz.differential import run_graphs
-
-        tally = run_graphs(options.graphs, options.seed, start=options.start)
-        print(tally.table())
-        return int(bool(tally.wrong))
     if options.what == "minimise":
         from tests.fuzz.minimise import minimise_file
 
@@ -85,11 +78,8 @@ def _options() -> argparse.Namespace:
     mutated.add_argument("--seconds", type=float, default=20.0, help="longer is a hang")
     mutated.add_argument("--save", type=Path, help="folder for finds")
     mutated.add_argument("--verbose", action="store_true", help="print each find")
-    graphs = parts.add_parser("differential", help="numbers against oracles")
-    graphs.add_argument("--graphs", type=int, default=100)
-    for part in (mutated, graphs):
-        part.add_argument("--seed", type=int, default=0)
-        part.add_argument("--start", type=int, default=0, help="number of the first case")
+    mutated.add_argument("--seed", type=int, default=0)
+    mutated.add_argument("--start", type=int, default=0, help="number of the first case")
     parts.add_parser("planted", help="faults planted before the checker")
     small = parts.add_parser("minimise", help="make a find small")
     small.add_argument("file", type=Path, help="a find, with its .json beside it")
