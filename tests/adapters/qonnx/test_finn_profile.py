@@ -29,7 +29,9 @@ def _written(model: onnx.ModelProto, tmp_path) -> onnx.ModelProto:
     path = tmp_path / "finn.onnx"
     report = qh.convert(model, path, profile="finn")
     assert report.check is not None
-    assert report.check.verdict in ("EQUAL", "PROVEN")
+    # A quantizer that changed places with its Flatten may be left without a proof.
+    assert report.check.verdict in ("EQUAL", "PROVEN", "UNDECIDED")
+    assert all(output.count and not output.differing for output in report.check.outputs)
     return onnx.load(path)
 
 
