@@ -9,7 +9,7 @@ import pytest
 
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import HubError
-from tests.support import FOREIGN, SHARED, corpus, needs_shared, shared_models
+from tests.support import INFINITE, SHARED, corpus, needs_shared, shared_models
 
 pytestmark = needs_shared
 
@@ -105,10 +105,29 @@ def test_a_model_that_the_reference_tool_cannot_execute_runs() -> None:
     assert np.unique(y).size > 10
 
 
-@pytest.mark.parametrize("name", sorted(FOREIGN))
-def test_a_foreign_dialect_is_refused_by_name(name: str) -> None:
+def foreign(name: str) -> Path:
     file = SHARED / "models" / "dialects" / f"{name}.onnx"
     if not file.exists():
         pytest.skip("the folder of models lacks this file")
-    with pytest.raises(HubError, match=r"iHardswish|RequantShift"):
-        qh.load(file)
+    return file
+
+
+@pytest.mark.parametrize("name", ["deeploy_add_rq", "deeploy_conv2d_rq"])
+def test_a_requantization_by_shift_is_read(name: str) -> None:
+    operators = {node.op_type for node in qh.load(foreign(name)).graph}
+    assert "Quant" in operators
+    assert "RequantShift" not in operators
+
+
+def test_an_unknown_operator_is_kept_and_refused_by_name_when_it_is_run() -> None:
+    model = qh.load(foreign("deeploy_hardswish_rq"))
+    assert "iHardswish" in {node.op_type for node in model.graph}
+    with pytest.raises(HubError, match=r"iHardswish_0.*no kernel for this operator"):
+        qh.Session(model)
+
+
+@pytest.mark.parametrize("writer", ["ts", "dyn"])
+def test_a_file_with_an_infinite_scale_is_refused(writer: str) -> None:
+    folder = SHARED / "corpus" / "brevitas" / f"{INFINITE}__qonnx_{writer}"
+    with pytest.raises(HubError, match="scale must be finite, it is inf"):
+        qh.load(folder / "model.onnx")

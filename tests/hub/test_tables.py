@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from qonnx_hub.equivalence.reports import text
 
@@ -23,11 +24,12 @@ def by_rich(rows: list[tuple[str, ...]]) -> Table:
     table = Table(*COLUMNS[:2], box=None, pad_edge=False)
     table.add_column(COLUMNS[2], justify="right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
-# Wide enough; too narrow, so that cells are wrapped; markup; a character of two columns.
+# Wide enough; too narrow, so that cells are wrapped; brackets, which stay;
+# a character of two columns.
 @pytest.mark.parametrize(
     ("width", "what"), [(60, "int4"), (14, "int4"), (60, "[red]int4[/]"), (60, "\u5b57")]
 )
