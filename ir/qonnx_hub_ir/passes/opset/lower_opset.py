@@ -85,10 +85,17 @@ def _rows(node: Node, own: int, target: int) -> list[_Row]:
 
 
 def _lower(node: Node, own: int, target: int) -> None:
+    given, graph = [value for value in node.inputs if value is not None], node.graph
     for _, rule, _ in _rows(node, own, target):
         edit = rule(node)
         assert not isinstance(edit, str), "refused before anything is changed"
         edit()
+    for value in given:  # constants that became attributes
+        unread = (
+            not value.uses() and not value.is_graph_input() and not value.is_graph_output()
+        )
+        if unread and value.name and graph is not None:
+            graph.initializers.pop(value.name, None)
     schema = _schema(node, target)
     if schema is not None:
         for name in set(node.attributes) - set(schema.attributes):
