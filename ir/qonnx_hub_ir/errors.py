@@ -14,6 +14,7 @@
     ├── InvalidExportError         an exporter made what ONNX's own checker refuses
     ├── ConversionError            the result computes other values: nothing was written
     ├── PassError                  a pass met what it cannot transform
+    ├── NotProvenError             two files are not proven equal: there is no certificate
     ├── TooManyLevelsError         a function with more steps than are looked for
     └── ExecutionError             a node failed while running (node, shapes)
 
@@ -161,6 +162,10 @@ class InvalidExportError(HubError):
 
 class ConversionError(HubError):
     """A converted file does not compute what its source computes: nothing was written."""
+
+
+class NotProvenError(HubError):
+    """Equality of two files is not proven, or not in a form that can be verified."""
 
 
 class TooManyLevelsError(HubError):

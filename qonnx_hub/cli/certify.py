@@ -25,8 +25,9 @@ def command(
 
     Exit code 1 if it is not proven; nothing is written then.
     """
-    from qonnx_hub.equivalence.proof.document import NotProvenError, certify
+    from qonnx_hub.equivalence.proof.document import certify
     from qonnx_hub.io.atomic import write_text
+    from qonnx_hub_ir.errors import NotProvenError
 
     try:
         document = certify(a, b, seconds=seconds)

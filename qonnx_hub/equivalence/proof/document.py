@@ -24,11 +24,7 @@ from qonnx_hub.verifier import FORMAT, RejectedError, derive, digest
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.value_ranges import prepared
-from qonnx_hub_ir.errors import HubError, TooManyLevelsError
-
-
-class NotProvenError(HubError):
-    """Equality of two files is not proven, or not in a form that can be verified."""
+from qonnx_hub_ir.errors import NotProvenError, TooManyLevelsError
 
 
 def certify(

@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 import qonnx_hub.verifier
 from qonnx_hub.api import load
 from qonnx_hub.cli import app
-from qonnx_hub.equivalence.proof.document import NotProvenError, certify
+from qonnx_hub.equivalence.proof.document import certify
 from qonnx_hub.verifier import RejectedError, digest, verify
 from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qonnx.exporter import QonnxExporter
-from qonnx_hub_ir.errors import NotExactError
+from qonnx_hub_ir.errors import NotExactError, NotProvenError
 from tests.support import DOMAIN, SHARED, corpus, model_of, needs_shared, quant_node
 
 FLOAT = np.float32
