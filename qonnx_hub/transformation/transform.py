@@ -212,6 +212,11 @@ def _compare(
         noise = noise_of_outputs(a, feeds)
         options = replace(options, tolerance=noise, allowance=_OTHER_ORDER, proof_seconds=0)
     result = check_runners(a, b, feeds, options)
+    if rounds and not values and result.verdict is Verdict.DIFFERENT:
+        # Parameters that are rounded anew move outputs as far as another order of sums does.
+        noise = noise_of_outputs(a, feeds)
+        options = replace(options, tolerance=noise, allowance=options.folded, proof_seconds=0)
+        result = check_runners(a, b, feeds, options)
     if values:
         names = ", ".join(sorted(values))
         notes.append(f"the values may differ: {names} changes them by intention")
