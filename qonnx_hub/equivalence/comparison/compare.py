@@ -30,7 +30,7 @@ class Tolerance:
     """What counts as within bounds; exact equality is always reported as such.
 
     An element is within bounds where it is within ``lsb`` steps or within
-    ``atol + rtol * |reference|``.
+    ``atol + rtol * |reference|``. Infinity and NaN are within bounds of themselves only.
 
     Attributes:
         atol: Absolute difference allowed.
@@ -185,11 +185,11 @@ def tally(
         b: The other array.
         tolerance: What counts as within bounds.
         step: Step size of the tensor's quantizer; nothing is counted in steps where it does
-            not broadcast to ``a``.
+            not broadcast to ``a``, or is infinite.
         batch: Index of the batch.
         start: Index of the batch's first sample in the whole run.
     """
-    if step is not None and not fits_into(step.shape, a.shape):
+    if step is not None and not (fits_into(step.shape, a.shape) and np.isfinite(step).all()):
         step = None
     if a.size == 0 or (a.dtype == b.dtype and np.array_equal(a, b)):
         histogram = {} if step is None or a.size == 0 else {0: int(a.size)}
@@ -199,7 +199,7 @@ def tally(
     equal, difference, reference = _differences(a, b)
     with np.errstate(all="ignore"):
         bound = tolerance.atol + tolerance.rtol * np.abs(reference)
-        outside = ~equal & ~(difference <= bound)
+        near = difference <= bound
         relative = np.where(equal, 0.0, difference / np.abs(reference))
         relative = np.where(np.isnan(relative), np.inf, relative)
     apart, histogram = None, {}
@@ -208,8 +208,9 @@ def tally(
         histogram = _histogram(apart)
         if tolerance.lsb is not None:
             # A step is a float32 number: a whole number of them is met up to its rounding.
-            outside &= ~(apart <= tolerance.lsb * (1 + 1e-6))
-    beyond = int(np.count_nonzero(outside))
+            near |= apart <= tolerance.lsb * (1 + 1e-6)
+    # Relative to infinity, everything is near it: no tolerance makes a number of it.
+    beyond = int(np.count_nonzero(~equal & ~(near & np.isfinite(difference))))
     differing = int(equal.size - np.count_nonzero(equal))
     return Tally(
         shape=a.shape,
@@ -254,6 +255,10 @@ def _differences(a: Array, b: Array) -> tuple[Array, Array, Array]:
     equal = (reference == theirs) | (np.isnan(reference) & np.isnan(theirs))
     with np.errstate(all="ignore"):
         difference = np.where(equal, 0.0, np.abs(reference - theirs))
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu":
+        # Integers beyond 2^53 that differ may be one float64: they are one apart at least.
+        equal = np.asarray(a == b)
+        difference = np.where(equal, 0.0, np.maximum(difference, 1.0))
     # Infinity against a number, NaN against anything: as far apart as can be.
     return equal, np.where(np.isnan(difference), np.inf, difference), reference
 

@@ -43,6 +43,29 @@ def test_infinities_of_one_sign_are_equal_and_others_are_not():
     assert compare(f32(np.inf), f32(-np.inf)).max_abs == np.inf
 
 
+@pytest.mark.parametrize(
+    "tolerance", [Tolerance(rtol=1e-5), Tolerance(atol=1e9), Tolerance(lsb=1)]
+)
+@pytest.mark.parametrize("other", [5.0, -np.inf, np.nan])
+def test_no_tolerance_makes_a_number_of_infinity(tolerance, other):
+    # A share of infinity is infinity: as a bound, it lets everything pass.
+    for a, b in ((np.inf, other), (other, np.inf)):
+        assert compare(f32(a, 1), f32(b, 1), tolerance, f32(1.0)).beyond == 1
+
+
+def test_an_infinite_step_is_none():
+    found = compare(f32(1), f32(5), Tolerance(lsb=1), f32(np.inf))
+    assert (found.verdict, found.max_lsb) == (Verdict.DIFFERENT, None)
+
+
+def test_integers_are_told_apart_where_float64_has_one_number_for_both():
+    a, b = np.array([2**53, -(2**62), 7]), np.array([2**53 + 1, -(2**62) + 1, 7])
+    found = compare(a, b)
+    assert (found.differing, found.max_abs, found.verdict) == (2, 1.0, Verdict.DIFFERENT)
+    assert compare(a, b, Tolerance(atol=1)).verdict is Verdict.WITHIN
+    assert compare(a.astype(np.uint64), a, None).differing == 1
+
+
 def test_differences_are_counted_in_steps():
     found = compare(f32(0, 0.5, 1, 1.5), f32(0, 1, 1, 0.5), step=f32(0.5))
     assert (found.max_lsb, found.differing) == (2.0, 2)
