@@ -32,14 +32,15 @@ def operators(artifact) -> list[str]:
 def test_every_construct_passes_the_conversion_s_own_check(name):
     build, limit = CASES[name]
     report = qh.convert(build(), to="hls4ml")
-    assert report.check.verdict is not Verdict.DIFFERENT
+    # Its inner values changed places, which leaves a doubt and no difference.
+    is_left = name == "one_signed_bit" and report.check.verdict is Verdict.UNDECIDED
+    assert report.check or is_left, report.check.reason
     if limit == EXACT:
         assert_no_output_differs(report)
 
 
 def assert_no_output_differs(report) -> None:
-    """No output differs, whether the proof reaches inner values that changed places or not."""
-    assert report.check or report.check.verdict is Verdict.UNDECIDED
+    """No value of any output differs, whatever the verdict rests on."""
     assert [output.differing for output in report.check.outputs] == [0] * len(
         report.check.outputs
     )
@@ -142,6 +143,7 @@ def test_back_ends_without_a_sign_function_get_none(name):
     build, _ = ROWS[name]
     assert "BipolarQuant" not in operators(written(build(), backend="Quartus"))
     report = qh.convert(build(), to="hls4ml", target_options={"backend": "Quartus"})
+    assert report.check, report.check.reason
     assert_no_output_differs(report)
 
 

@@ -61,6 +61,7 @@ def test_progress_ends_with_all_samples(pair):
     assert len(seen) > 1
     assert seen == sorted(seen)
     assert seen[-1] == (result.samples, result.samples)
+    assert result.samples >= 2500
 
 
 def test_no_batch_is_ever_larger_than_its_share(pair, monkeypatch):
