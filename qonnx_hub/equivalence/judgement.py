@@ -12,7 +12,6 @@ from qonnx_hub.equivalence.comparison.batched import (
     ComparisonSpec,
     compare_all,
 )
-from qonnx_hub.equivalence.comparison.compare import Tally
 from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
 from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, DifferenceOrigin, diagnose
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_input
@@ -97,8 +96,8 @@ def judge(run: Comparison) -> Judgement:
     batch = run.batch(tallies[differing[0]].first_batch)
     diagnosis, notes = _explain(run, differing[0], batch)
     origin = diagnosis.origin
-    if wrong and origin is DifferenceOrigin.NOISE:
-        origin = _origin_of_largest(run, wrong, batch.index)
+    if origin is DifferenceOrigin.NOISE:
+        origin = _origin_of_outputs(run, wrong)
     if origin is DifferenceOrigin.NOISE and run.is_refuted and not run.options.folded:
         origin = DifferenceOrigin.FAULT
     if origin is DifferenceOrigin.NOISE and not run.options.folded:
@@ -134,21 +133,18 @@ def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin 
     return LIVE_ALLOWANCE if is_noise else ""
 
 
-def _origin_of_largest(
-    run: Comparison, wrong: Sequence[Pair], known: int
-) -> DifferenceOrigin | None:
-    """Return what the largest difference comes from: smaller ones do not speak for it."""
-    tallies = run.found.tallies
-    largest = max(wrong, key=lambda pair: _size(tallies[pair]))
-    seen = tallies[largest].worst
-    if seen is None or seen.batch == known:
-        return DifferenceOrigin.NOISE
-    diagnosis, _ = _explain(run, largest, run.batch(seen.batch))
-    return diagnosis.origin
+def _origin_of_outputs(run: Comparison, wrong: Sequence[Pair]) -> DifferenceOrigin | None:
+    """Return what the largest difference of each output comes from; noise if all are noise.
 
-
-def _size(found: Tally) -> float:
-    return 0.0 if found.worst is None else found.worst.size
+    No output speaks for another, and no small difference for a large one.
+    """
+    for pair in wrong:
+        seen = run.found.tallies[pair].worst
+        batch = run.batch(None if seen is None else seen.batch)
+        diagnosis, _ = _explain(run, pair, batch, at_first_layer=False)
+        if diagnosis.origin is not DifferenceOrigin.NOISE:
+            return diagnosis.origin
+    return DifferenceOrigin.NOISE
 
 
 def _undecidable(run: Comparison, wrong: Sequence[Pair]) -> tuple[str, ...]:
@@ -164,9 +160,13 @@ def _undecidable(run: Comparison, wrong: Sequence[Pair]) -> tuple[str, ...]:
 
 
 def _explain(
-    run: Comparison, failing: Pair, batch: SampleBatch
+    run: Comparison, failing: Pair, batch: SampleBatch, *, at_first_layer: bool = True
 ) -> tuple[Diagnosis, list[str]]:
-    """Return causes of the differences in a batch, and what stands in the way of them."""
+    """Return causes of the differences in a batch, and what stands in the way of them.
+
+    They are looked for in samples in which the failing pair differs, or the first layer does
+    where layers were not compared before.
+    """
     a, pairs = run.a, run.spec.all_pairs
     if a.model is None:
         return Diagnosis(), ["the cause is not looked for: the reference has no graph"]
@@ -196,5 +196,5 @@ def _explain(
         differing = differing_pairs(pairs, again)
         if not differing:
             return Diagnosis(), notes
-        failing = differing[0]
+        failing = differing[0] if at_first_layer else failing
     return diagnose(a, run.b, pairs, pairs.index(failing), batch), notes

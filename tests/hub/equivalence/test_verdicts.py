@@ -231,6 +231,55 @@ def test_the_sign_of_a_zero_is_named_and_blamed_on_nobody(tmp_path):
     assert not any("defect" in note for note in report.notes)
 
 
+def two_outputs(*, split, last):
+    """Return a model of a sum and of a product of two inputs, which one node ends."""
+    weights = np.random.default_rng(0).normal(size=(16, 8)) * 1e5
+    constants: dict[str, object] = {"w": weights.astype(np.float32), "k": 1e-6}
+    constants |= {"low": -50.0, "high": 50.0}
+    constants |= {f"i{k}": np.array([k], dtype=np.int64) for k in (0, 1, 8, 16)}
+    sums = [helper.make_node("MatMul", ["x", "w"], ["h"], name="h")]
+    if split:
+        sums = [
+            helper.make_node("Slice", ["x", "i0", "i8", "i1"], ["xa"], name="xa"),
+            helper.make_node("Slice", ["x", "i8", "i16", "i1"], ["xb"], name="xb"),
+            helper.make_node("Slice", ["w", "i0", "i8", "i0"], ["wa"], name="wa"),
+            helper.make_node("Slice", ["w", "i8", "i16", "i0"], ["wb"], name="wb"),
+            helper.make_node("MatMul", ["xa", "wa"], ["pa"], name="pa"),
+            helper.make_node("MatMul", ["xb", "wb"], ["pb"], name="pb"),
+            helper.make_node("Add", ["pa", "pb"], ["h"], name="h"),
+        ]
+    ends = {"Clip": ["m", "low", "high"], "Identity": ["m"]}
+    nodes = [
+        *sums,
+        helper.make_node("Relu", ["h"], ["y"], name="y"),
+        helper.make_node("Gather", ["x", "i0"], ["x0"], name="x0", axis=1),
+        helper.make_node("Gather", ["x", "i1"], ["x1"], name="x1", axis=1),
+        helper.make_node("Mul", ["x0", "x1"], ["m"], name="m"),
+        helper.make_node(last, ends[last], ["c"], name="c"),
+        helper.make_node("Mul", ["c", "k"], ["z"], name="z"),
+    ]
+    return model_of(nodes, {"x": ("N", 16)}, ["y", "z"], constants)
+
+
+@pytest.fixture
+def inputs_within_limits():
+    x = np.random.default_rng(1).normal(size=(3000, 16))
+    return np.clip(x, -3, 3).astype(np.float32)
+
+
+@pytest.mark.parametrize("level", ["output", "layer"])
+def test_noise_of_one_output_does_not_speak_for_another(inputs_within_limits, level):
+    # 9 * 9 is clipped to 50, in the last sample alone; what that is worth is far less than
+    # the rounding of the large sums beside it.
+    x = np.concatenate([inputs_within_limits, np.zeros((1, 16), dtype=np.float32)])
+    x[-1, :2] = 9
+    a, b = two_outputs(split=False, last="Identity"), two_outputs(split=True, last="Clip")
+    result = qh.check(a, b, {"x": x}, level=level, proof_seconds=0)
+    assert result.verdict is Verdict.DIFFERENT, result.reason
+    noisy = two_outputs(split=True, last="Identity")
+    assert qh.check(a, noisy, {"x": x}, level=level, proof_seconds=0).verdict is Verdict.WITHIN
+
+
 # What a failing input shows.
 
 
