@@ -22,7 +22,6 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     EncodingRequest,
 )
 from qonnx_hub_adapters.qcdq.origins import OLD_KEY, origin_of
-from qonnx_hub_adapters.qcdq.parameters import INTEGER_RANGES
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import dims, input_of, is_standard
@@ -141,11 +140,11 @@ def _form_of_file(
     if request.encoding != "auto" or origin.integers is None or not _rounds_plainly(quant):
         return None
     width, signed = origin.integers
-    if _is_clipped_behind(node, quant, bounds):
-        bounds = INTEGER_RANGES[origin.type_name]
     form = linear.Integers(width, signed, 0, width == 8, bounds, bool(origin.domain))
     zero = np.asarray(quant.zero_point)
     holds = form.holds(*bounds) and form.holds(zero.min(), zero.max())
+    if _is_clipped_behind(node, quant, bounds):
+        form = dataclasses.replace(form, bounds=form.range)
     too_new = request.limit is not None and form.opset > request.limit
     if not holds or width > 16 or too_new:
         return None
