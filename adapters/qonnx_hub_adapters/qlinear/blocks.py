@@ -19,7 +19,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import input_of, is_standard, only_reader, producer, rank_of
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
-from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
+from qonnx_hub_ir.quantizers import Array, IntQuant, is_whole, single_value
 from qonnx_hub_ir.semantics import quantize_to_integers
 
 NBITS, LOOKUP = "MatMulNBits", "GatherBlockQuantized"
@@ -225,11 +225,12 @@ def _weight_of(product: Node) -> tuple[Array, IntQuant] | None:
     values, quant = dialect.constant_value(node.inputs[0]), dialect.read_quantizer(node)
     if values is None or values.ndim != 2 or not isinstance(quant, IntQuant):
         return None
-    is_whole = (
-        not quant.signed and not quant.narrow and single_value(quant.bits) in _OPSET_OF_BITS
-    )
-    known = quant.scale is not None and quant.zero_point is not None
-    return (values, quant) if is_whole and known else None
+    bits, zero = single_value(quant.bits), quant.zero_point
+    if bits not in _OPSET_OF_BITS or zero is None or quant.scale is None:
+        return None
+    is_own_code = is_whole(zero) and zero.min() >= 0 and zero.max() < 2**bits
+    is_full = not quant.signed and not quant.narrow
+    return (values, quant) if is_full and is_own_code else None
 
 
 def _blocks(weight: tuple[Array, IntQuant], size: int) -> tuple[Array, Array, Array] | None:

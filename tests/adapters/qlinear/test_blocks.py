@@ -180,6 +180,23 @@ def test_numbers_that_vary_inside_a_block_are_no_blocks_any_more(index: int) -> 
     np.testing.assert_array_equal(Session(artifact.model).run({"x": x})["y"], expected)
 
 
+@pytest.mark.parametrize("zero", [20.0, -3.0, 7.25])
+def test_zero_points_that_are_no_code_are_not_packed(zero: float) -> None:
+    model = load(nbits(columns=2 * BLOCK))
+    node, quant = weight_of(model)
+    node.replace_input_with(2, Emitter(node).constant("changed", np.array(zero, np.float32)))
+    artifact = export(model)
+    assert "MatMulNBits" not in ops(artifact)
+    weight = dialect.constant_value(node.inputs[0])
+    assert weight is not None
+    scale = np.asarray(quant.scale, dtype=np.float64)
+    codes = np.rint(np.clip(weight / scale + zero, 0, 15))
+    x = np.random.default_rng(0).normal(0, 1, (3, 2 * BLOCK)).astype(np.float32)
+    expected = x.astype(np.float64) @ ((codes - zero) * scale)
+    written = answers(onnx_ir.to_proto(artifact.model), x=x)
+    np.testing.assert_allclose(written, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_activations_that_onnxruntime_quantizes_for_itself_are_said() -> None:
     assert "accuracy_level 4" in load(nbits(accuracy_level=4)).metadata_props[dialect.BOUNDED]
 
