@@ -19,6 +19,7 @@ from onnx_ir import Node, Value
 from qonnx_hub_adapters.qcdq.chains import Chain
 from qonnx_hub_adapters.qcdq.parameters import INTEGER_RANGES, MINIFLOATS
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.builder import copy_node
 from qonnx_hub_ir.graph.queries import attribute, is_standard
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array
@@ -196,11 +197,8 @@ def _add_another(target: Node, name: str, readers: set[tuple[str, int]]) -> list
     uses = [u for u in value.uses() if (str(u.node.outputs[0].name), u.idx) in readers]
     if not uses:
         return []
-    twin = onnx_ir.Node(
-        "", target.op_type, target.inputs, tuple(target.attributes.values()), name=name
-    )
+    twin = copy_node(target, target.inputs, name=name)
     out = twin.outputs[0]
-    out.name, out.type, out.shape = f"{name}_out0", value.type, value.shape
     target.append(twin)
     for use in uses:
         if is_standard(use.node, "Identity") and use.node.outputs[0].is_graph_output():
