@@ -354,6 +354,16 @@ def test_what_keeps_a_step_maps_multiples_of_it_to_multiples(row):
     assert on_grid or not operators.keeps_step(node)
 
 
+@pytest.mark.parametrize("row", FUNCTIONS, ids=name_of)
+def test_what_is_marked_idempotent_does_nothing_the_second_time(row):
+    if not row.idempotent:
+        return
+    special = np.array([0.0, np.inf, -np.inf, np.nan, 3e38, 1e-45], np.float32)
+    x = np.concatenate([np.linspace(-4, 4, 4001, dtype=np.float32), special])
+    once = Case(row, [x]).run()
+    assert np.array_equal(Case(row, [once]).run(), once, equal_nan=True)
+
+
 NOT_SAMPLED = {
     *("ConvInteger", "QLinearConv", "DeformConv", "Split", "TopK"),
     # What the reference lacks, or gets wrong: its LRN adds up the samples.

@@ -261,6 +261,9 @@ def test_roundings_extremes_and_grids():
         *("Identity", "Relu", "Max", "Min", "Where", "Abs", "Neg")
     }
     assert holding(operators.is_affine) == {"Add", "Sub", "Mul", "Div"}
+    assert holding(lambda node: operators.of(node).idempotent) == {
+        *("Abs", "Ceil", "Floor", "Relu", "Round", "Sign")
+    }
 
 
 def test_quantizers_of_equal_steps_are_told_from_the_others():

@@ -80,7 +80,7 @@ OPERATORS: tuple[Operator, ...] = (
         buffer=Buffer.MAY_VIEW,
         changed=(7, 12),
     ),
-    _function("Abs", **_FRESH, keeps_step=True, slope=1.0),
+    _function("Abs", **_FRESH, keeps_step=True, slope=1.0, idempotent=True),
     _function(
         *("Neg",),
         **_FRESH,
@@ -89,10 +89,21 @@ OPERATORS: tuple[Operator, ...] = (
         keeps_step=True,
         slope=1.0,
     ),
-    _function("Relu", **_FRESH, **_EXACT, keeps_step=True, clamps=True, bounds=_POSITIVE),
+    _function(
+        *("Relu",),
+        **_FRESH,
+        **_EXACT,
+        keeps_step=True,
+        clamps=True,
+        bounds=_POSITIVE,
+        idempotent=True,
+    ),
     _function("Clip", "data +lowest +highest", **_FRESH, **_EXACT, clamps=True),
-    _function("Sign", **_WHOLE, bounds=_SIGNED),
-    *(_function(name, **_FRESH, **_WHOLE) for name in ("Ceil", "Floor", "Round")),
+    _function("Sign", **_WHOLE, bounds=_SIGNED, idempotent=True),
+    *(
+        _function(name, **_FRESH, **_WHOLE, idempotent=True)
+        for name in ("Ceil", "Floor", "Round")
+    ),
     _function("Sqrt", **_FRESH, **_EXACT, bounds=_POSITIVE),
     _function("Exp", **_FRESH, monotone=(RISING,), bounds=_POSITIVE),
     _function("Reciprocal", tells_zeros_apart=True),

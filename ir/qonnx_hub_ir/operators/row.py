@@ -185,6 +185,7 @@ class Operator:
         commutative: Its two operands may change places.
         associative: Its operands may be combined in any order, bit by bit the same.
         arithmetic: Which of the four binary operations it is.
+        idempotent: It has one input, no attributes, and done twice it does nothing more.
         is_whole: Its results are whole numbers.
         piecewise_constant: Its results change at isolated inputs only.
         is_comparison: Its results tell the order of two operands.
@@ -233,6 +234,7 @@ class Operator:
     commutative: Trait = False
     associative: bool = False
     arithmetic: Arithmetic | None = None
+    idempotent: bool = False
     is_whole: bool = False
     piecewise_constant: Trait = False
     is_comparison: bool = False

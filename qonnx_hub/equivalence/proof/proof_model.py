@@ -163,7 +163,18 @@ class ProofModel:
         signature = self.signature(node)
         if signature is None:
             return self.numbering.new()
-        return self.numbering.of_expression(signature, [self.number(v) for v in node.inputs])
+        numbers = [self.number(value) for value in node.inputs]
+        if dialect.is_quantizer(node):
+            numbers[1:] = [self._parameter(node, value) for value in node.inputs[1:]]
+        return self.numbering.of_expression(signature, numbers)
+
+    def _parameter(self, node: Node, value: Value | None) -> int:
+        """Return the number of a quantizer's parameter; one element stands for a scalar."""
+        constant = None if value is None else self.constants.get(value)
+        sizes = dims(node.inputs[0])
+        if constant is None or constant.size != 1 or constant.ndim > len(sizes or ()):
+            return self.number(value)
+        return self.numbering.of_constant(constant.reshape(()))
 
     def set_outputs(self, node: Node, first: int) -> None:
         """Give all outputs of a node their numbers."""

@@ -18,6 +18,7 @@ from onnx import helper
 from onnx_ir import Node
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.operators import Moves
 from qonnx_hub_ir.quantizers import Array
 
 _OLDEST = 20
@@ -34,18 +35,33 @@ class Numbering:
 
     def __init__(self) -> None:
         self._numbers: dict[Hashable, int] = {}
+        self._expressions: dict[int, tuple[Signature, Sequence[int]]] = {}
+        self._scalars: set[int] = set()
 
     def of_expression(self, signature: Signature, inputs: Sequence[int]) -> int:
         """Return the number of an operator's first output.
+
+        Functions of each element do not mind where elements lie: what only moves them counts
+        as done behind. Of functions that change nothing the second time, one counts.
 
         Args:
             signature: From :func:`signature_of`.
             inputs: Numbers of its inputs, 0 for one that is left out.
         """
-        row = operators.find(str(signature[0]), str(signature[1]))
+        row = _row(signature)
+        data = [number for number in inputs if number and number not in self._scalars]
+        if row.elementwise is True and len(data) == 1:
+            before, sources = self._expressions.get(data[0], ((), ()))
+            if row.idempotent and before == signature:
+                return data[0]
+            if len(sources) == 1 and _row(before).moves in (Moves.NOTHING, Moves.PERMUTES):
+                earlier = [sources[0] if n == data[0] else n for n in inputs]
+                return self.of_expression(before, [self.of_expression(signature, earlier)])
         # Of operators that add any number of values, two may change places.
         commutes = row.commutative is True or (row.commutative and len(inputs) == 2)
-        return self._number((signature, *(sorted(inputs) if commutes else inputs)))
+        number = self._number((signature, *(sorted(inputs) if commutes else inputs)))
+        self._expressions[number] = (signature, inputs)
+        return number
 
     def of_output(self, operator: str, first: int, index: int) -> int:
         """Return the number of an operator's further output, by that of its first one."""
@@ -59,7 +75,10 @@ class Numbering:
         text = plain.tolist() if plain.dtype.kind in "OSU" else None
         data = repr(text).encode() if text is not None else plain.tobytes()
         digest = hashlib.sha256(data).digest()
-        return self._number(("constant", array.dtype.name, array.shape, digest))
+        number = self._number(("constant", array.dtype.name, array.shape, digest))
+        if not array.shape:
+            self._scalars.add(number)
+        return number
 
     def of_input(self, position: int) -> int:
         """Return the number of a graph input."""
@@ -71,6 +90,10 @@ class Numbering:
 
     def _number(self, key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers) + 1)
+
+
+def _row(signature: Signature) -> operators.Operator:
+    return operators.find(*map(str, signature[:2]))
 
 
 def plain_signature(op_type: str, **attributes: Hashable) -> Signature:

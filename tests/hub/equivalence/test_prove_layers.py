@@ -195,3 +195,53 @@ def test_thresholds_of_channels_lie_along_their_layouts_axis(layout, same):
     others = [thresholds(data_layout=layout, out_bias=0.0)]
     halved = held | {"r": held["r"] * FLOAT(2)}
     assert is_proven([divide, counted], others, (1, 3, 2, 3), halved, {"t": rows}) is same
+
+
+ONE = {"s": FLOAT(0.5), "z": FLOAT(0), "b": FLOAT(4), "ones": np.full((1, 1, 1), 0.5, FLOAT)}
+MOVES = [("Flatten", {"axis": 1}), ("Transpose", {"perm": [0, 2, 1]})]
+
+
+@pytest.mark.parametrize(("mover", "attributes"), MOVES)
+@pytest.mark.parametrize("scale", ["s", "ones"])
+def test_one_quantizer_of_all_elements_may_change_places_with_what_moves_them(
+    mover, attributes, scale
+):
+    nodes = [
+        quant_node("x", "q", scale, "z", "b"),
+        make_node("Relu", ["q"], ["r"]),
+        make_node(mover, ["r"], ["t"], **attributes),
+        make_node("Softmax", ["t"], ["y"]),
+    ]
+    others = [
+        make_node(mover, ["x"], ["t"], **attributes),
+        quant_node("t", "q", "s", "z", "b"),
+        make_node("Relu", ["q"], ["r"]),
+        make_node("Softmax", ["r"], ["y"]),
+    ]
+    assert is_proven(nodes, others, (2, 3, 4), ONE)
+    assert not is_proven(nodes, others, (2, 3, 4), ONE, ONE | {"s": FLOAT(0.25)})
+
+
+def test_a_quantizer_of_channels_stays_on_its_side_of_a_transpose():
+    channels = ONE | {"s": np.array([0.5, 0.25, 0.125], FLOAT)}
+    turn = {"perm": [0, 2, 1]}
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        make_node("Transpose", ["q"], ["t"], **turn),
+        make_node("Softmax", ["t"], ["y"]),
+    ]
+    others = [
+        make_node("Transpose", ["x"], ["t"], **turn),
+        quant_node("t", "q", "s", "z", "b"),
+        make_node("Softmax", ["q"], ["y"]),
+    ]
+    assert not is_proven(nodes, others, (1, 3, 3), channels)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("Relu", True), ("Round", True), ("Sigmoid", False), ("Neg", False)]
+)
+def test_only_some_functions_change_nothing_the_second_time(name, same):
+    nodes = [make_node(name, ["x"], ["t"]), make_node("Softmax", ["t"], ["y"])]
+    others = [make_node(name, ["x"], ["u"]), make_node(name, ["u"], ["t"]), nodes[1]]
+    assert is_proven(nodes, others, (1, 3)) is same
