@@ -91,8 +91,7 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _function(
         *("Relu",),
-        **_FRESH,
-        **_EXACT,
+        **_EXACT | _FRESH,
         keeps_step=True,
         clamps=True,
         bounds=_POSITIVE,
