@@ -29,6 +29,9 @@ def _has_finn() -> bool:
     return subprocess.run(call, capture_output=True, check=False).returncode == 0
 
 
+if os.environ.get("QONNX_HUB_REQUIRE_FINN") == "1" and not _has_finn():
+    raise pytest.UsageError(f"QONNX_HUB_REQUIRE_FINN=1, but {PYTHON} has no FINN")
+
 needs_finn = pytest.mark.skipif(
     not _has_finn(), reason="FINN_PYTHON names no Python with FINN"
 )

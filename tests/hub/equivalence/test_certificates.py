@@ -348,7 +348,7 @@ FAULTS = (spoil_number, spoil_number, spoil_attribute, spoil_operator, spoil_wir
 
 
 def differs_somewhere(a, b):
-    """Return whether two files differ, on the executor, on inputs that reach thresholds."""
+    """Return whether the project's own proof, not the verifier's, finds no equality."""
     from qonnx_hub.equivalence.proof.prove import prove_models
 
     return not prove_models(load(a), load(b), search=False).proven
