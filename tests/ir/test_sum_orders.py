@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from onnx.helper import make_node
+from onnx import TensorProto
+from onnx.helper import make_graph, make_node, make_tensor_value_info
 
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_ir.analysis.sum_orders import sum_orders
@@ -180,3 +181,133 @@ def test_thresholds_beyond_the_last_code_are_none(bits, reached):
     behind = [quant_node("m", "y", "s2", "z", "b2")]
     model = layer([[2.0]], scale=1.0, bits=3.0, behind=behind, s2=FLOAT(0.8), b2=FLOAT(bits))
     assert bool(sum_orders(model, extra={"m": 0.05}).steps) is reached
+
+
+# Where a difference enters beside the first input. ``m`` is 2 wide, ``k`` is 2 x 2.
+SIDE_DOORS = [
+    # By hand: 3 * the difference of the last input; 5 * 2 products of at most 1 * difference.
+    ([make_node("Gemm", ["u", "k", "m"], ["y"], beta=3.0)], 0.03),
+    ([make_node("Gemm", ["m", "v"], ["y"], alpha=5.0)], 0.1),
+    ([make_node("ReduceSum", ["m"], ["y"])], 0.02),
+    (
+        [
+            make_node("Reshape", ["m", "two"], ["b"]),
+            make_node("Conv", ["image", "kernel", "b"], ["y"]),
+        ],
+        math.inf,
+    ),
+    (
+        [
+            make_node("Reshape", ["m", "two"], ["b"]),
+            make_node("BatchNormalization", ["image", "g", "b", "g", "g"], ["y"]),
+        ],
+        math.inf,
+    ),
+    (
+        [
+            make_node("ArgMax", ["m"], ["i"], axis=1),
+            make_node("Gather", ["g", "i"], ["y"]),
+        ],
+        math.inf,
+    ),
+]
+SIDE_INPUTS = {"x": (1, 2), "u": (1, 2), "v": (2, 2), "image": (1, 2, 3, 3)}
+SIDE_ARRAYS = {
+    "k": np.eye(2, dtype=FLOAT),
+    "kernel": np.ones((2, 2, 1, 1), FLOAT),
+    "g": np.ones(2, FLOAT),
+    "two": np.array([2], np.int64),
+}
+
+
+def side_door(nodes, **more):
+    """Return ``m`` in front of nodes that make ``y``, and the inputs' ranges."""
+    nodes = [make_node("MatMul", ["x", "k"], ["m"]), *nodes]
+    read = {name for node in nodes for name in node.input}
+    inputs = {name: shape for name, shape in SIDE_INPUTS.items() if name in read}
+    arrays = {n: a for n, a in (SIDE_ARRAYS | more).items() if n in read}
+    return read_model(model_of(nodes, inputs, ["y"], arrays)), dict.fromkeys(
+        inputs, (-1.0, 1.0)
+    )
+
+
+@pytest.mark.parametrize(("behind", "bound"), SIDE_DOORS)
+def test_a_difference_is_carried_from_every_input(behind, bound):
+    model, ranges = side_door(behind)
+    found = sum_orders(model, ranges, extra={"m": 0.01}, own=False)
+    assert found.deviations["y"] == pytest.approx(bound, rel=0.01)
+
+
+def test_a_difference_that_a_body_reads_is_carried():
+    def body(name):
+        node = make_node("Neg", ["m"], [name])
+        return make_graph([node], name, [], [make_tensor_value_info(name, 1, None)])
+
+    nodes = [
+        make_node("ReduceMax", ["u"], ["largest"], keepdims=0),
+        make_node("Cast", ["largest"], ["c"], to=TensorProto.BOOL),
+        make_node("If", ["c"], ["y"], then_branch=body("t"), else_branch=body("e")),
+    ]
+    model, ranges = side_door(nodes)
+    found = sum_orders(model, ranges, extra={"m": 0.01}, own=False)
+    assert found.deviations["y"] == math.inf
+
+
+def test_what_is_picked_by_an_index_can_be_any_element():
+    nodes = [
+        make_node("ArgMax", ["m"], ["i"], axis=1),
+        make_node("Gather", ["table", "i"], ["y"]),
+    ]
+    third = np.full((2, 2), 1 / 3, FLOAT)
+    model, ranges = side_door(nodes, k=third, table=np.array([0, 1000], FLOAT))
+    assert sum_orders(model, ranges).deviations["y"] == 1000
+
+
+@pytest.mark.parametrize(("axis", "bound"), [(1, 0.02), (0, math.inf)])
+def test_a_reduction_over_an_open_axis_has_no_bound(axis, bound):
+    nodes = [
+        make_node("MatMul", ["x", "k"], ["m"]),
+        make_node("ReduceSum", ["m", "axes"], ["y"]),
+    ]
+    arrays = {"k": SIDE_ARRAYS["k"], "axes": np.array([axis])}
+    model = read_model(model_of(nodes, {"x": ("samples", 2)}, ["y"], arrays))
+    found = sum_orders(model, {"x": (-1.0, 1.0)}, extra={"m": 0.01}, own=False)
+    assert found.deviations["y"] == pytest.approx(bound, rel=0.01)
+
+
+@pytest.mark.parametrize("op_type", ["ReduceL2", "ReduceSumSquare", "ReduceProd", "Det"])
+def test_formulas_that_nobody_looked_into_are_not_called_exact(op_type):
+    model, ranges = side_door([make_node(op_type, ["v"], ["y"])])
+    found = sum_orders(model, ranges)
+    assert not found.exact
+    assert f"libraries may differ on {op_type}" in found.statement()
+
+
+@pytest.mark.parametrize("op_type", ["Sum", "Mean"])
+def test_three_operands_can_be_added_in_several_orders(op_type):
+    model, ranges = side_door([make_node(op_type, ["u", "k", "v"], ["y"])])
+    assert not sum_orders(model, ranges).exact
+    model, ranges = side_door([make_node(op_type, ["u", "v"], ["y"])])
+    assert sum_orders(model, ranges).layers == ()
+
+
+def test_a_foreign_operator_of_a_known_name_is_not_read_as_it():
+    node = make_node("MatMul", ["v", "k"], ["y"], domain="foreign")
+    found = model_of(
+        [node], {"v": (2, 2)}, ["y"], {"k": SIDE_ARRAYS["k"]}, domains=("foreign",)
+    )
+    found.graph.output[0].CopyFrom(make_tensor_value_info("y", TensorProto.FLOAT, [2, 2]))
+    found = sum_orders(read_model(found), {"v": (-1.0, 1.0)})
+    assert not found.exact
+    assert "libraries may differ on MatMul" in found.statement()
+
+
+def test_sums_behind_a_difference_are_rounded_anew_in_both_runs():
+    weights = np.full((2000, 1), 1 / 3, dtype=FLOAT)
+    nodes = [make_node("Neg", ["x"], ["m"]), make_node("MatMul", ["m", "w"], ["y"])]
+    model = read_model(model_of(nodes, {"x": (1, 2000)}, ["y"], {"w": weights}))
+    ranges = {"x": (-1.0, 1.0)}
+    assert sum_orders(model, ranges, own=False).deviations["y"] == 0
+    found = sum_orders(model, ranges, extra={"m": 1e-9}, own=False)
+    # Two runs of 2000 products, whose magnitudes are 2000 / 3 together.
+    assert found.deviations["y"] >= 2 * 2000 * UNIT * 2000 / 3

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis.pointwise import multiplied
 from qonnx_hub_ir.analysis.pooling import total
 from qonnx_hub_ir.analysis.products import Terms, arranged, dense, scaled
@@ -48,7 +49,7 @@ class DenseLayer:
 
 def read_layer(site: NodeInfo) -> DenseLayer | None:
     """Return a MatMul, Gemm, Conv or ConvTranspose as sums; ``None`` if its weights move."""
-    reader = _READERS.get(site.node.op_type)
+    reader = _READERS.get(site.node.op_type) if operators.is_product(site.node) else None
     return reader(site) if reader is not None and site.is_float else None
 
 

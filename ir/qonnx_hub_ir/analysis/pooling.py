@@ -79,7 +79,7 @@ def _average_pool(site: NodeInfo) -> ValueInfo | None:
     return _mean(site, x, count)
 
 
-def _reduced_axes(site: NodeInfo) -> tuple[int, ...] | None:
+def reduced_axes(site: NodeInfo) -> tuple[int, ...] | None:
     """Return the axes that a reduction runs over, ``None`` where they are not known."""
     shape = site.shapes[0]
     if shape is None:
@@ -112,7 +112,7 @@ def _before_reduction(site: NodeInfo, axes: tuple[int, ...]) -> ValueInfo:
 
 
 def _reduce(site: NodeInfo, *, is_mean: bool) -> ValueInfo | None:
-    axes, shape = _reduced_axes(site), site.shapes[0]
+    axes, shape = reduced_axes(site), site.shapes[0]
     if axes is None or shape is None or not site.is_float:
         return None
     count = element_count(tuple(shape[axis] for axis in axes))
@@ -123,7 +123,7 @@ def _reduce(site: NodeInfo, *, is_mean: bool) -> ValueInfo | None:
 
 
 def _reduce_extreme(site: NodeInfo) -> ValueInfo | None:
-    axes = _reduced_axes(site)
+    axes = reduced_axes(site)
     return collapsed(site.info(0)) if axes is None else _before_reduction(site, axes)
 
 

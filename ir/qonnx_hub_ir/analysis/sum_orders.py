@@ -26,11 +26,13 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.dense_layers import read_layer
 from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_error
+from qonnx_hub_ir.analysis.pooling import reduced_axes
 from qonnx_hub_ir.analysis.products import summed
 from qonnx_hub_ir.analysis.rule_context import NodeInfo
 from qonnx_hub_ir.analysis.value_info import ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import InputRange, walk
 from qonnx_hub_ir.graph.queries import element_count
+from qonnx_hub_ir.graph.subgraphs import read_values
 from qonnx_hub_ir.operators.row import Family
 from qonnx_hub_ir.quantizers import IntQuant, Rounding, integer_bounds
 from qonnx_hub_ir.semantics import quantize
@@ -86,7 +88,7 @@ class SumOrders:
         if loose:
             parts.append(f"the order of sums can change {', '.join(loose)}")
         else:
-            parts.append("exact in any order of sums")
+            parts.append("exact in any order of other sums")
         if self.open_formulas:
             parts.append(f"libraries may differ on {', '.join(self.open_formulas)}")
         return "; ".join(parts)
@@ -148,8 +150,10 @@ def sum_orders(
 
 def _deviation(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
     node = site.node
-    before = max((state.of(site, i) for i in range(len(node.inputs))), default=0.0)
+    before = max((state.found.get(read, 0.0) for read in read_values(node)), default=0.0)
     own = _own(state, site, value, info)
+    if not state.own and not before:
+        own = 0.0  # on equal inputs, both runs add in the same order
     if not before and not own:
         return 0.0
     carried = _carried(state, site, value, info, before)
@@ -164,7 +168,7 @@ def _span(info: ValueInfo) -> float:
 def _own(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
     """Return how far the node's own sums can be apart, on equal inputs."""
     node = site.node
-    if _has_open_formula(node):
+    if (site.is_float or site.dtype is None) and _has_open_formula(node):
         state.open_formulas.append(label(node))
     if value is not node.outputs[0] or not site.is_float:
         return 0.0
@@ -174,21 +178,27 @@ def _own(state: _Walk, site: NodeInfo, value: Value, info: ValueInfo) -> float:
     exact = info.grid is not None and info.grid.exact
     bound = 0.0 if exact else 2.0 * sum_error(terms, magnitude, site.rounding_unit)
     state.layers.append(SumLayer(label(node), str(value.name), exact, bound))
-    return bound if state.own else 0.0
+    return bound
 
 
 def _has_open_formula(node: Node) -> bool:
     """Return whether libraries compute a node by formulas of their own, as they do a tanh.
 
-    Functions whose values are no single rounding, normalizations, Softmax.
+    Functions whose values are no single rounding, normalizations, Softmax, sums of powers, and
+    whatever is not known to be more than copies, sums and single roundings.
     """
     row = operators.of(node)
-    if row.family in {Family.NORMALIZATION, Family.SOFTMAX}:
-        return True
-    is_rounded_once = row.order_is_exact or row.keeps_step or row.is_whole
-    return (
-        row.family is Family.FUNCTION and not is_rounded_once and operators.moves(node) is None
+    is_rounded_once = (
+        row.order_is_exact
+        or row.keeps_step
+        or row.is_whole
+        or row.is_comparison
+        or row.piecewise_constant is True
+        or operators.is_affine(node)
+        or operators.selects_by_order(node)
     )
+    is_sum = operators.is_product(node, any_layout=True) or operators.sums_elements(node)
+    return not is_rounded_once and not is_sum and operators.moves(node) is None
 
 
 def _summands(site: NodeInfo) -> tuple[int, float]:
@@ -200,19 +210,57 @@ def _summands(site: NodeInfo) -> tuple[int, float]:
         sums = summed(layer.terms, weights, layer.x.low, layer.x.high)
         bias = np.abs(layer.bias.values.astype(np.float64))
         return weights.shape[1] * weights.shape[2] + 1, _top(sums.magnitude + bias)
-    if operators.is_product(node):
+    if operators.is_product(node, any_layout=True):
         left, right = (site.inputs[index] for index in (0, 1))
-        shape = site.shapes[0]
-        count = shape[-1] if shape and operators.is_matrix_product(node) else None
+        count = _products_per_sum(site)
         if left is None or right is None or count is None:
             return 1, math.inf
-        return count, count * _top(left.magnitude) * _top(right.magnitude)
+        alpha, beta = _factors(site)
+        added = beta * _top(site.info(2).magnitude) if site.has(2) else 0.0
+        products = alpha * count * _top(left.magnitude) * _top(right.magnitude)
+        return count + 3, products + added
+    if _adds_many(node):
+        return len(node.inputs) + 1, sum(
+            _top(site.info(index).magnitude) for index in range(len(node.inputs))
+        )
     if not operators.sums_elements(node):
         return 0, 0.0
-    before, after = element_count(site.shapes[0] or ()), element_count(site.shape or ())
+    count = _elements_per_sum(site)
+    return (
+        (1, math.inf) if count is None else (count + 2, count * _top(site.info(0).magnitude))
+    )
+
+
+def _adds_many(node: Node) -> bool:
+    """Return whether a node adds more than two operands (Sum, Mean)."""
+    row = operators.of(node)
+    is_sum = row.family is Family.ARITHMETIC and row.inputs.is_variadic
+    return is_sum and not row.selects_by_order and len(node.inputs) > 2
+
+
+def _factors(site: NodeInfo) -> tuple[float, float]:
+    """Return the magnitudes that Gemm multiplies its products and its last input by."""
+    alpha, beta = (abs(float(site.attr(name, 1.0))) for name in ("alpha", "beta"))
+    return alpha, beta
+
+
+def _products_per_sum(site: NodeInfo) -> int | None:
+    """Return how many products a matrix product adds; ``None`` where that is not known."""
+    shape = site.shapes[0]
+    if not shape or not operators.is_matrix_product(site.node):
+        return None
+    return shape[0 if site.attr("transA", 0) else -1]
+
+
+def _elements_per_sum(site: NodeInfo) -> int | None:
+    """Return how many elements a pool or reduction adds; ``None`` where it is not known."""
     kernel = site.attr("kernel_shape")
-    count = math.prod(kernel) if kernel else (before or 0) // max(after or 1, 1)
-    return (count + 2, count * _top(site.info(0).magnitude)) if count else (1, math.inf)
+    if kernel:
+        return math.prod(int(size) for size in kernel)
+    axes, shape = reduced_axes(site), site.shapes[0]
+    if axes is None or shape is None:
+        return None
+    return element_count(tuple(shape[axis] for axis in axes))
 
 
 def _top(values: Any) -> float:
@@ -228,7 +276,9 @@ def _carried(
         return 0.0
     if dialect.is_quantizer(node):
         return _through_quantizer(state, site, value, info, before)
-    rule = _rule(site)
+    # Another index picks another element, however near the two were before rounding.
+    picks = any(state.of(site, index) for index in operators.setting_inputs(node))
+    rule = None if picks else _rule(site)
     made = math.inf if rule is None else rule(state, site, before)
     # What follows is rounded in both runs, to a few units in the last place.
     reach = _top(info.magnitude)
@@ -306,8 +356,11 @@ def _dense(state: _Walk, site: NodeInfo, before: float) -> float:
         weights = np.abs(layer.terms.constant.values.astype(np.float64))
         gain = float(weights.sum(axis=(1, 2)).max(initial=0.0))
         return gain * state.of(site, 0 if site.array(0) is None else 1)
-    count, _ = _summands(site)
-    return count * _product(state, site, before)
+    count = _products_per_sum(site)
+    if count is None:
+        return math.inf
+    alpha, beta = _factors(site)
+    return alpha * count * _product(state, site, before) + beta * state.of(site, 2)
 
 
 def _product(state: _Walk, site: NodeInfo, before: float) -> float:
@@ -325,7 +378,7 @@ def _quotient(state: _Walk, site: NodeInfo, before: float) -> float:
 
 def _batch_norm(state: _Walk, site: NodeInfo, before: float) -> float:
     gain, variance = site.array(1), site.array(4)
-    if gain is None or variance is None:
+    if gain is None or variance is None or any(state.of(site, index) for index in (2, 3)):
         return math.inf
     spread = variance.astype(np.float64) + float(site.attr("epsilon", 1e-5))
     return before * float(np.max(np.abs(gain.astype(np.float64)) / np.sqrt(spread)))
@@ -336,8 +389,10 @@ def _sum_of_all(state: _Walk, site: NodeInfo, before: float) -> float:
 
 
 def _summed_elements(state: _Walk, site: NodeInfo, before: float) -> float:
-    terms, _ = _summands(site)
-    return before if site.node.op_type != "ReduceSum" else max(terms - 2, 1) * before
+    if site.node.op_type != "ReduceSum":
+        return before
+    count = _elements_per_sum(site)
+    return math.inf if count is None else count * before
 
 
 def _leaky(state: _Walk, site: NodeInfo, before: float) -> float:
