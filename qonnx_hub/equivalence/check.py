@@ -215,6 +215,7 @@ def check_sides(
             if pair in compared and pair not in undecidable
         )
         + (Verdict.WITHIN,) * bool(judged.allowance and not judged.wrong)
+        + (Verdict.UNDECIDED,) * bool(judged.allowance and doubts.words)
         + (Verdict.WITHIN,) * bool(options.folded and known.is_refuted),
         left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
         proven=known.is_proven and _run_as_proven(a, b),
@@ -261,12 +262,12 @@ def _run_as_proven(a: Runner, b: Runner) -> bool:
 
 def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
     """Return why equal samples are not enough, where no proof makes them so."""
-    if known.is_proven or judged.wrong:
+    if known.is_proven or (judged.wrong and not judged.allowance):
         return Doubts()
     found = Doubts()
     # Layers that were rounded anew on purpose need not be the same by themselves.
     alike = run.a.model is run.b.model or bool(run.options.folded)
-    if not judged.differing and not alike:
+    if (judged.allowance or not judged.differing) and not alike:
         outputs = run.spec.pairs.outputs
         named = {(pair.a, pair.b) for pair in outputs}
         every = match_tensors(run.a, run.b, layers=True, mapping=run.options.mapping).layers
@@ -274,7 +275,9 @@ def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
         batch = SampleBatch(0, 0, run.source.feeds(0))
         found = find_doubts(run.a, run.b, pairs, batch, known.certificate)
     words = [*found.words]
-    if judged.differing and not judged.allowance:
+    if judged.allowance:
+        return Doubts(tuple(words), found.latent)
+    if judged.differing:
         words.append(f"inner values differ, first of all '{judged.differing[0].source}'")
     if not known.given:
         words += unreached(run.spec.pairs.outputs, run.found.tallies, known.coverage)

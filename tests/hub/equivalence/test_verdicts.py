@@ -231,11 +231,11 @@ def test_the_sign_of_a_zero_is_named_and_blamed_on_nobody(tmp_path):
     assert not any("defect" in note for note in report.notes)
 
 
-def two_outputs(*, split, last):
+def two_outputs(*, split, last, limit=50.0):
     """Return a model of a sum and of a product of two inputs, which one node ends."""
     weights = np.random.default_rng(0).normal(size=(16, 8)) * 1e5
     constants: dict[str, object] = {"w": weights.astype(np.float32), "k": 1e-6}
-    constants |= {"low": -50.0, "high": 50.0}
+    constants |= {"low": -limit, "high": limit}
     constants |= {f"i{k}": np.array([k], dtype=np.int64) for k in (0, 1, 8, 16)}
     sums = [helper.make_node("MatMul", ["x", "w"], ["h"], name="h")]
     if split:
@@ -278,6 +278,17 @@ def test_noise_of_one_output_does_not_speak_for_another(inputs_within_limits, le
     assert result.verdict is Verdict.DIFFERENT, result.reason
     noisy = two_outputs(split=True, last="Identity")
     assert qh.check(a, noisy, {"x": x}, level=level, proof_seconds=0).verdict is Verdict.WITHIN
+
+
+def test_noise_does_not_hide_a_layer_that_differs_unseen(inputs_within_limits):
+    # No product of two inputs is beyond 9: none is clipped.
+    feeds = {"x": inputs_within_limits}
+    a = two_outputs(split=False, last="Identity")
+    for split in (False, True):
+        b = two_outputs(split=split, last="Clip", limit=10.0)
+        result = qh.check(a, b, feeds, proof_seconds=0)
+        assert (result.verdict, bool(result)) == (Verdict.UNDECIDED, False)
+        assert "layer 'c' differs given equal inputs" in result.reason
 
 
 # What a failing input shows.
