@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from onnx import helper
 from onnx.helper import make_node
 from onnx_ir import Model, Node
 
@@ -193,6 +194,23 @@ def test_every_integer_of_the_file_is_stored_again(name: str) -> None:
 def test_operators_of_onnxruntime_are_left_out_on_request() -> None:
     artifact = export(load(file_with("add")), dialect="onnx")
     assert {node.domain for node in artifact.model.graph} == {""}
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18])
+def test_a_mean_is_written_again_at_opsets_with_axes_of_either_form(opset: int) -> None:
+    node = contrib("QLinearReduceMean", [*X, *TO_Y], axes=[1], keepdims=0)
+    proto = file_of(quantized_input(node), CONSTANTS, (3, 7))
+    proto.opset_import[0].version = opset
+    written = onnx_ir.to_proto(export(load(proto)).model)
+    assert {one.domain: one.version for one in written.opset_import} == {
+        "": opset,
+        MICROSOFT: 1,
+    }
+    [mean] = [one for one in written.graph.node if one.op_type == node.op_type]
+    assert {one.name: helper.get_attribute_value(one) for one in mean.attribute} == {
+        "axes": [1],
+        "keepdims": 0,
+    }
 
 
 def test_a_file_of_opset_10_keeps_its_opset_and_its_relu() -> None:

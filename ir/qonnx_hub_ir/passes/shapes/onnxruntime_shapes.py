@@ -16,6 +16,9 @@ from qonnx_hub_ir.lowering import onnxruntime_operators
 
 _FLOAT = int(onnx_ir.DataType.FLOAT)
 
+_OPSET_OF_AXES = 18
+"""The first opset in which ReduceMean takes its axes as an input."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Twin:
@@ -67,11 +70,15 @@ def stand_in(node: Node) -> None:
         _inserted(node, f"{stem}_{value.name}_float", "Cast", [value], {"to": _FLOAT})
         for value in operands
     ]
-    if node.op_type == "QLinearReduceMean":
-        axes = np.array(attribute(node, "axes", ()), dtype=np.int64)
-        assert isinstance(node.graph, onnx_ir.Graph), "functions are inlined on import"
-        inputs.append(dialect.add_initializer(node.graph, f"{stem}_axes", axes))
     kept = {name: node.attributes[name].value for name in twin.kept if name in node.attributes}
+    if node.op_type == "QLinearReduceMean":
+        axes = list(attribute(node, "axes", ()))
+        assert isinstance(node.graph, onnx_ir.Graph), "functions are inlined on import"
+        if node.graph.opset_imports.get("", _OPSET_OF_AXES) < _OPSET_OF_AXES:
+            kept["axes"] = axes
+        else:
+            numbers = np.array(axes, dtype=np.int64)
+            inputs.append(dialect.add_initializer(node.graph, f"{stem}_axes", numbers))
     last: list[Value | None] = [_inserted(node, f"{stem}_float", twin.op_type, inputs, kept)]
     is_float = twin.like is None or (node.op_type == "QGemm" and input_of(node, 7) is None)
     if not is_float and twin.like is not None:
