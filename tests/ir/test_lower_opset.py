@@ -66,7 +66,7 @@ def test_every_operator_that_is_lowered_gives_onnxruntimes_answer():
     compared = refused = 0
     for name, found, feeds, wanted in node_suite():
         own = found.opset_import[0].version
-        for opset in (11, 13, 15, 17, 18, 21):
+        for opset in (10, 11, 13, 15, 17, 18, 21):
             if opset >= own:
                 continue
             try:
@@ -195,3 +195,96 @@ def test_bodies_are_lowered_as_well():
     found = proto([node], inputs, [info("y", None)], {"a": i64([1])}, {"": 18})
     inner = [n for n in lowered(found).graph.all_nodes() if n.op_type == "ReduceMean"]
     assert [n.attributes["axes"].value for n in inner] == [(1,), (1,)]
+
+
+def sized(op_type, x, weights, output, version, domain="", **given):
+    """Return a node that reads ``x`` of a type and constants, and makes another type."""
+    node = helper.make_node(
+        op_type, ["x", *weights], ["y"], name="node", domain=domain, **given
+    )
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [info("x", [2, 4, 6, 6], x)],
+        [info("y", None, output)],
+        [numpy_helper.from_array(np.asarray(a), name) for name, a in weights.items()],
+    )
+    imports = {"": version, domain: version}
+    opsets = [helper.make_opsetid(*one) for one in imports.items()]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+HALF, SINGLE, DOUBLE = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE
+ONES = np.ones(4, dtype=np.float32)
+STATISTICS = {"s": ONES, "b": ONES, "m": ONES, "v": ONES}
+POOL = {"kernel_shape": [2, 2], "dilations": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("found", "opset", "words"),
+    [
+        # Attributes are float32, and 0.1 is not.
+        (sized("Clip", DOUBLE, {"low": 0.1}, DOUBLE, 13), 10, "no float32 numbers"),
+        (sized("Pad", DOUBLE, {"p": [1] * 8, "v": 0.1}, DOUBLE, 13), 10, "no float32 number"),
+        # One type for all, where there are two today.
+        (sized("Pow", SINGLE, {"e": 2.0}, SINGLE, 13), 11, "no DOUBLE beside FLOAT"),
+        (
+            sized("BatchNormalization", HALF, STATISTICS, HALF, 15),
+            13,
+            "no FLOAT beside FLOAT16",
+        ),
+        # Divided in float16 without the attribute.
+        (
+            sized("QuantizeLinear", HALF, {"s": np.float16(1)}, 2, 23, precision=SINGLE),
+            21,
+            "its precision is another type",
+        ),
+        (
+            sized(
+                "DequantizeLinear", 2, {"s": np.float16(1)}, SINGLE, 23, output_dtype=SINGLE
+            ),
+            21,
+            "its output_dtype is another type",
+        ),
+        (
+            sized(
+                "AveragePool", SINGLE, {}, SINGLE, 19, "qonnx.custom_op.channels_last", **POOL
+            ),
+            13,
+            "dilated",
+        ),
+    ],
+    ids=lambda given: given if isinstance(given, str) else None,
+)
+def test_what_would_mean_another_thing_is_refused(found, opset, words):
+    with pytest.raises(NotExactError, match=words):
+        LowerOpset(opset)(onnx_ir.from_proto(found))
+
+
+def test_a_precision_that_is_the_scales_is_dropped():
+    scale = {"s": np.float32(0.5)}
+    found = lowered(sized("QuantizeLinear", SINGLE, scale, 2, 23, precision=SINGLE), 21)
+    assert attributes(node_of(found, "QuantizeLinear")) == {}
+
+
+def test_pads_are_an_attribute_of_opset_10():
+    found = lowered(one("Pad", ["x", "p", "v"], {"p": i64([1] * 8), "v": f32(2)}), 10)
+    assert attributes(node_of(found, "Pad")) == {"pads": (1,) * 8, "value": 2.0}
+
+
+def test_a_constant_that_a_body_still_reads_is_kept():
+    body = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "a"], ["r"], name="inner")],
+        "body",
+        [],
+        [info("r", None)],
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "a"], ["mean"], name="outer"),
+        helper.make_node("If", ["c"], ["z"], then_branch=body, else_branch=body),
+    ]
+    inputs = [info("x", [1, 1]), info("c", [], TensorProto.BOOL)]
+    outputs = [info("mean", [1, 1]), info("z", [1])]
+    found = lowered(proto(nodes, inputs, outputs, {"a": i64([1])}, {"": 18}))
+    assert list(found.graph.initializers) == ["a"]
+    onnx.checker.check_model(onnx_ir.to_proto(found))

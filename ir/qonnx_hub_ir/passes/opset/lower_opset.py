@@ -28,6 +28,9 @@ Rule: TypeAlias = Callable[[Node], "Edit | str"]
 """What must be done at a node, or why it cannot be done. Nothing is changed by asking."""
 _Row: TypeAlias = tuple[int, Rule, tuple[str, ...]]
 
+_VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
+_DOMAINS = dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}
+
 
 @dataclass(frozen=True)
 class LowerOpset(InPlacePass):
@@ -63,7 +66,7 @@ class LowerOpset(InPlacePass):
         if own <= self.opset:
             return PassResult(model, modified=False)
         every = every_node(model, functions=False)
-        nodes = [node for node in every if node.domain in dialect.STANDARD_DOMAINS]
+        nodes = [node for node in every if node.domain in _DOMAINS]
         gaps = [
             Gap(node.name or "", node.op_type, reason)
             for node in nodes
@@ -136,15 +139,17 @@ def _schema(node: Node, opset: int) -> onnx.defs.OpSchema | None:
 def _type_problems(node: Node, schema: onnx.defs.OpSchema) -> Iterator[str]:
     """Give the types of inputs and outputs that the opset's operator does not take."""
     allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    bound: dict[str, onnx_ir.DataType] = {}
     for values, formals in ((node.inputs, schema.inputs), (node.outputs, schema.outputs)):
-        for index, value in enumerate(values):
-            if value is None or not isinstance(value.type, onnx_ir.TensorType) or not formals:
+        rest = [f for f in formals[-1:] if f.option == _VARIADIC] * len(values)
+        for value, formal in zip(values, [*formals, *rest], strict=False):
+            if value is None or not isinstance(value.type, onnx_ir.TensorType):
                 continue
-            formal = formals[min(index, len(formals) - 1)].type_str
-            if f"tensor({value.type.dtype.name.lower()})" not in allowed.get(
-                formal, (formal,)
-            ):
-                yield f"it knows no {value.type.dtype.name} there ('{value.name}')"
+            name, dtype = formal.type_str, value.type.dtype
+            if f"tensor({dtype.name.lower()})" not in allowed.get(name, (name,)):
+                yield f"it knows no {dtype.name} there ('{value.name}')"
+            elif formal.is_homogeneous and bound.setdefault(name, dtype) != dtype:
+                yield f"it takes no {dtype.name} beside {bound[name].name} there"
 
 
 _NEUTRAL: Mapping[tuple[str, str], tuple[Any, ...]] = {
@@ -169,10 +174,8 @@ _NEUTRAL: Mapping[tuple[str, str], tuple[Any, ...]] = {
     ("RNN", "layout"): (0,),
     ("LpPool", "ceil_mode"): (0,),
     ("QuantizeLinear", "saturate"): (1,),
-    ("QuantizeLinear", "precision"): (0, 1),
     ("QuantizeLinear", "block_size"): (0,),
     ("DequantizeLinear", "block_size"): (0,),
-    ("DequantizeLinear", "output_dtype"): (0, 1),
 }
 """(Operator, attribute) -> values that mean what the operator did without the attribute."""
 
@@ -267,6 +270,8 @@ def _pad_10(node: Node) -> Edit | str:
     pads, value = _constant(node, 1), _constant(node, 2)
     if pads is None or (value is None and input_of(node, 2) is not None):
         return "its pads are computed at run time"
+    if value is not None and not _fits_attribute(value):
+        return "its value is no float32 number, as an attribute is"
 
     def edit() -> None:
         node.resize_inputs(1)
@@ -277,12 +282,19 @@ def _pad_10(node: Node) -> Edit | str:
     return edit
 
 
+def _fits_attribute(value: Array | None) -> bool:
+    """Return whether a number stays what it is as an attribute, which is a float32."""
+    return value is None or np.array_equal(value.astype(np.float32), value, equal_nan=True)
+
+
 def _clip_10(node: Node) -> Edit | str:
     ends = {"min": 1, "max": 2}
     given = {name: i for name, i in ends.items() if input_of(node, i) is not None}
     known = {name: _constant(node, i) for name, i in given.items()}
     if any(value is None for value in known.values()):
         return "its bounds are computed at run time"
+    if not all(map(_fits_attribute, known.values())):
+        return "its bounds are no float32 numbers, as attributes are"
 
     def edit() -> None:
         node.resize_inputs(1)
@@ -369,6 +381,18 @@ def _quantize(node: Node) -> Edit | str:
     return edit
 
 
+def _type_of_scale(name: str) -> Rule:
+    """Return the rule of a type that was always that of the scale."""
+
+    def rule(node: Node) -> Edit | str:
+        scale = node.inputs[1]
+        if attribute(node, name, 0) in (0, None if scale is None else scale.dtype):
+            return _dropping(node, name)
+        return f"its {name} is another type than that of its scale"
+
+    return rule
+
+
 def _one_scale(node: Node) -> Edit | str:
     """Quantizers had one scale below opset 13, and no axis."""
     scale = dims(node.inputs[1])
@@ -380,7 +404,7 @@ def _one_scale(node: Node) -> Edit | str:
 def _last_axis(node: Node) -> Edit | str:
     """Softmax and its kin flattened the axes from ``axis`` on; the last one means the same."""
     rank, axis = rank_of(node.inputs[0]), attribute(node, "axis", -1)
-    if rank is None or axis % rank != rank - 1:
+    if not rank or axis % rank != rank - 1:
         return "it works along another axis than the last"
 
     def edit() -> None:
@@ -481,8 +505,15 @@ _RULES: Mapping[str, tuple[_Row, ...]] = {
     "AveragePool": ((19, _pool, ("dilations",)),),
     "LpPool": ((18, _pool, ("dilations",)),),
     "HardSwish": ((14, _hard_swish, ()),),
-    "QuantizeLinear": ((21, _quantize, ("output_dtype",)), (13, _one_scale, ("axis",))),
-    "DequantizeLinear": ((13, _one_scale, ("axis",)),),
+    "QuantizeLinear": (
+        (23, _type_of_scale("precision"), ("precision",)),
+        (21, _quantize, ("output_dtype",)),
+        (13, _one_scale, ("axis",)),
+    ),
+    "DequantizeLinear": (
+        (23, _type_of_scale("output_dtype"), ("output_dtype",)),
+        (13, _one_scale, ("axis",)),
+    ),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), ((13, _last_axis, ()),)),
     **dict.fromkeys(("Concat", "Flatten", "ArgMax", "ArgMin"), ((11, _positive_axes, ()),)),
     "RoiAlign": ((16, _region, ("coordinate_transformation_mode",)),),
