@@ -51,8 +51,9 @@ def load(
     """Return any source as a verified IR model. The source is not changed.
 
     Args:
-        source: Path of a file, onnx.ModelProto, onnx_ir.Model, a live model of a framework
-            that an adapter reads, or "package.module:callable" that makes one.
+        source: Path of a file, onnx.ModelProto or its bytes, onnx_ir.Model, a ModelWrapper, a
+            live model of a framework that an adapter reads, or "package.module:callable" that
+            makes one.
         from_: Name of the format; found by asking the adapters otherwise.
         weights: Path of a weights file, for sources that keep them apart.
         args: Sample inputs, for sources that must be traced.

@@ -14,6 +14,7 @@ from qonnx_hub_adapters.qcdq.origins import clip_of, remember, remember_another
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.staircases import match_staircase
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.queries import is_standard
@@ -91,6 +92,7 @@ class ChainRewriter:
         elif node.outputs[0].is_graph_output():
             emit.replace_with(emit.add("Identity", [made]))
         else:
+            carry(node.outputs[0], made)
             node.outputs[0].replace_all_uses_with(made)
             self.graph.remove(node, safe=True)
 
@@ -102,6 +104,7 @@ class ChainRewriter:
         if chain.source is not None:
             # One value alone stands for the source's: what is within the bounds.
             held.metadata_props.update(chain.codes.metadata_props)
+            carry(chain.codes, held)
         return held
 
     def _quantize(self, decoding: Decoding, emit: Emitter, name: str) -> Value:

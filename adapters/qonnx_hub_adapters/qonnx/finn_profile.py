@@ -12,6 +12,7 @@ from qonnx_hub_adapters.lint import finn
 from qonnx_hub_adapters.lint.finn import MOST_BITS
 from qonnx_hub_adapters.lint.rules import find, follows, integer_quantizer, is_one_signed_bit
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.errors import Gap, PassError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.names import free_name, value_names
@@ -158,6 +159,7 @@ def _flatten_first(node: Node) -> None:
     # What is quantized and reshaped has the name that it had in the source.
     out.name = name
     out.metadata_props.update(moved.metadata_props)
+    carry(moved, out)
     moved.metadata_props.pop(dialect.PROVENANCE, None)
     graph.remove(node)
     reader.append(node)
@@ -277,5 +279,6 @@ def _add_twin(node: Node, quant: Quantizer, source: Value | None, name: str) -> 
     out.type, out.shape = old.type, old.shape
     twin.metadata_props.update(node.metadata_props)
     out.metadata_props.update(old.metadata_props)
+    carry(old, out)
     node.append(twin)
     return twin

@@ -10,6 +10,7 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.annotations import carry, permute_layout
 from qonnx_hub_ir.graph.constants import without_extra_axes
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array, Quantizer
@@ -19,7 +20,8 @@ def copy_node(node: Node, inputs: Iterable[Value | None], *, name: str) -> Node:
     """Return a node like another one, not inserted, with inputs and a name of its own.
 
     Operator, domain, overload and attributes are the other's. Its single output is called
-    ``name + "_out0"``; type, shape and metadata (provenance among it) are the other's.
+    ``name + "_out0"``; type, shape, metadata (provenance among it) and annotations are the
+    other's.
     """
     copy = Node(
         node.domain,
@@ -33,6 +35,7 @@ def copy_node(node: Node, inputs: Iterable[Value | None], *, name: str) -> Node:
     out, old = copy.outputs[0], node.outputs[0]
     out.name, out.type, out.shape = f"{name}_out0", old.type, old.shape
     out.metadata_props.update(old.metadata_props)
+    carry(old, out)
     return copy
 
 
@@ -41,6 +44,8 @@ def transpose_node(value: Value, perm: tuple[int, ...], name: str) -> Node:
     node = onnx_ir.node("Transpose", [value], {"perm": perm}, name=name)
     node.outputs[0].name = f"{name}_out"
     node.outputs[0].type = value.type
+    carry(value, node.outputs[0])
+    permute_layout(node.outputs[0], perm)
     return node
 
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from onnx_ir import Graph, Model, Node, Value
 from onnx_ir import node as new_node
 
+from qonnx_hub_ir.annotations import LAYOUT, annotate, annotations_of
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.queries import is_read
 from qonnx_hub_ir.graph.rewriting import can_be_output
@@ -119,3 +120,6 @@ class DeferredRewrite(Generic[Place]):
             output.name = f"{name}_before"
             found.name = name
             found.metadata_props.update(output.metadata_props)
+            # The layout is that of what is stored.
+            kept = {k: v for k, v in annotations_of(output).items() if k != LAYOUT}
+            annotate(found, kept)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from onnx_ir import Model, Value
 
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.names import free_name, node_names, value_names
 from qonnx_hub_ir.graph.queries import dims
@@ -61,6 +62,7 @@ def _cut_off(model: Model, at: Sequence[str]) -> set[str]:
         value = values[name]
         entry = Value(name=name, type=value.type, shape=value.shape)
         entry.metadata_props.update(value.metadata_props)
+        carry(value, entry)
         value.replace_all_uses_with(entry, replace_graph_outputs=value.is_graph_output())
         value.name = None
         behind.add(entry)

@@ -10,6 +10,7 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import carry, forget_shape, permute_layout
 from qonnx_hub_ir.graph.builder import copy_node
 from qonnx_hub_ir.graph.constants import (
     drop_unread,
@@ -124,6 +125,8 @@ class Rearranger:
         else:
             found = dialect.register_tensor(self.graph, f"{name}_turned", fresh)
             found.metadata_props.update(value.metadata_props)
+            carry(value, found)
+        _annotate(found, tensor.shape.rank(), key)
         self._done[known] = found
         return found
 
@@ -143,7 +146,16 @@ class Rearranger:
             target.replace_input_with(index, self._array(value, change, key, rank, alone))
         data = target.inputs[0]
         out.shape = None if data is None else data.shape
+        _annotate(out, rank, key)
         return out
+
+
+def _annotate(value: Value, rank: int, key: object) -> None:
+    """Rearrange what is annotated of the axes of a constant that had a rank."""
+    if isinstance(key, tuple) and sorted(map(str, key)) == sorted(map(str, range(rank))):
+        permute_layout(value, key)
+    elif value.shape is None or len(value.shape) != rank:
+        forget_shape(value)
 
 
 def rearrange_at(

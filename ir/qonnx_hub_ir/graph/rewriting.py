@@ -7,7 +7,8 @@ from collections.abc import Callable
 import onnx_ir
 from onnx_ir import Graph, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import LAYOUT, carry, retract
 
 
 def can_be_output(value: Value) -> bool:
@@ -33,8 +34,8 @@ def replace_value(
 
     - Type and shape: with ``keep_type`` those of the old value where it has them, without
       it those of the new one where it has them; what one does not know comes from the other.
-    - With ``keep_metadata`` the metadata, provenance among it; entries of the new value that
-      the old one does not have stay.
+    - With ``keep_metadata`` the metadata, provenance among it, and the annotations; entries of
+      the new value that the old one does not have stay.
     - With ``keep_name`` the name; the old value then has none. A graph output's name is the
       model's signature: it travels in any case.
 
@@ -61,6 +62,7 @@ def replace_value(
     new.shape = second.shape if first.shape is None else first.shape
     if keep_metadata:
         new.metadata_props.update(old.metadata_props)
+        carry(old, new, own_first=not keep_name)
     name = old.name
     old.replace_all_uses_with(new, replace_graph_outputs=is_output)
     if keep_name or is_output:
@@ -109,6 +111,7 @@ def read_behind(node: Node, name: str, *, keep_name: bool = False) -> None:
     if old is None:
         raise ValueError(f"'{node.name}' reads nothing")
     new.metadata_props.update(old.metadata_props)
+    carry(old, new)
     old.metadata_props.pop(dialect.PROVENANCE, None)
     is_output = old.is_graph_output()
     old.replace_all_uses_with(new, replace_graph_outputs=is_output)
@@ -120,7 +123,8 @@ def read_behind(node: Node, name: str, *, keep_name: bool = False) -> None:
 def bypass(node: Node, value: Value) -> bool:
     """Take a node out: its readers read ``value``, which is equal, instead of its output.
 
-    ``value`` keeps name, type, shape and metadata; the name of a graph output travels to it.
+    ``value`` keeps name, type, shape and metadata; the name of a graph output travels to it,
+    and so do annotations that it lacks.
 
     Returns:
         Whether that was done. It is not where a graph output would be an input, an
@@ -133,6 +137,9 @@ def bypass(node: Node, value: Value) -> bool:
         maker = value.producer()
         if maker is None or maker.graph is not graph or not can_be_output(value):
             return False
+    if operators.moves_values(node):
+        retract(old, LAYOUT)
+    carry(old, value, own_first=True)
     replace_value(old, value, keep_name=False, keep_type=False, keep_metadata=False)
     graph.remove(node, safe=True)
     return True

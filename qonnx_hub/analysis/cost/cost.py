@@ -207,7 +207,7 @@ def _types(
     constants = {value: array for value, array in stored if array is not None}
     inputs = {
         value: named(given[name]) if (name := str(value.name)) in given else annotated(value)
-        for value in model.graph.inputs
+        for value in (*model.graph.inputs, *model.graph.initializers.values())
     }
     return tool_types(nodes, constants, inputs)
 

@@ -20,6 +20,7 @@ from onnx_ir import Node, Value
 from qonnx_hub.analysis.codes import coded_values, stored_type
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
+from qonnx_hub_ir.annotations import DATATYPE, annotations_of
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import (
@@ -60,9 +61,6 @@ _TOOL_MOVES = frozenset(
 )
 _TOOL_SUMS = frozenset({"Add", "Conv", "Gemm", "MatMul", "Mul", "Sub"})
 """What the qonnx tool takes for movements and for sums: its table, not that of operators."""
-
-_ANNOTATION = "quant_parameter_tensor_names"
-"""Where an IR value keeps the file's quantization annotation."""
 
 
 def of_integer(found: IntegerType) -> Datatype:
@@ -131,9 +129,8 @@ def tool_types(
 
 def annotated(value: Value) -> Datatype:
     """Return the type that the file annotates, FLOAT32 without one."""
-    note = value.meta.get(_ANNOTATION)
-    name = note.get("finn_datatype") if isinstance(note, Mapping) else None
-    return FLOAT32 if name is None else named(str(name))
+    name = annotations_of(value).get(DATATYPE)
+    return FLOAT32 if name is None else named(name)
 
 
 def named(name: str) -> Datatype:

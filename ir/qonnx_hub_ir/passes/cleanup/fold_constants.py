@@ -13,6 +13,7 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.errors import PassError, words_of
 from qonnx_hub_ir.graph.rewriting import replace_value
 from qonnx_hub_ir.graph.subgraphs import every_graph
@@ -104,6 +105,7 @@ def _replace(graph: onnx_ir.Graph, output: Value, array: Array) -> None:
         name = str(output.name)
         output.name = f"{name}_unfolded"
         constant = dialect.add_initializer(graph, name, array)
+        carry(output, constant)
         output.replace_all_uses_with(constant, replace_graph_outputs=True)
     elif output.uses():
         constant = dialect.add_initializer(graph, f"{output.name}_folded", array)

@@ -10,6 +10,7 @@ from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import DATATYPE, retract
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.affine import batchnorm_affine, batchnorm_parameters
 from qonnx_hub_ir.graph.builder import Emitter, set_constant
@@ -140,4 +141,5 @@ def _fold_into_layer(node: Node, factor: Array, offset: Array) -> bool:
 def _set(value: Value, array: Array) -> None:
     tensor = onnx_ir.Tensor(np.ascontiguousarray(array), name=value.name)
     value.const_value = tensor
+    retract(value, DATATYPE)
     value.shape = dialect.known_shape(tensor)

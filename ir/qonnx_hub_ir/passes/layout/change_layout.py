@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
+from qonnx_hub_ir.annotations import carry, permute_layout
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import transpose_node
@@ -83,6 +84,8 @@ def _transpose_input(model: Model, value: Value, perm: Perm) -> None:
     node = transpose_node(value, inverse(perm), f"{value.name}_layout")
     node.outputs[0].name, node.outputs[0].shape = f"{value.name}_turned", value.shape
     value.shape = permuted(value.shape, perm)
+    carry(value, node.outputs[0])
+    permute_layout(value, perm)
     graph = model.graph
     if len(graph):
         graph.insert_before(graph[0], node)

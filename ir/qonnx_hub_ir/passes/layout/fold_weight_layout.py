@@ -9,7 +9,9 @@ from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import carry, forget_shape, permute_layout
 from qonnx_hub_ir.graph.constants import drop_unread, squeezed
+from qonnx_hub_ir.graph.permutations import perm_of
 from qonnx_hub_ir.graph.queries import only_reader, producer
 from qonnx_hub_ir.graph.rearrange import moved
 from qonnx_hub_ir.graph.rewriting import rewrite_nodes
@@ -66,8 +68,15 @@ def _fold(move: Node) -> bool:
         name = f"{name}_{move.name}"
     constant = dialect.add_initializer(graph, label, elements)
     constant.metadata_props.update(provenance)
+    carry(data, constant)
+    perm = perm_of(move)
+    if perm is None:
+        forget_shape(constant)
+    else:
+        permute_layout(constant, perm)
     node = dialect.quantizer_node(constant, quant, name, graph)
     node.outputs[0].metadata_props.update(made.metadata_props)
+    carry(move.outputs[0], node.outputs[0])
     move.prepend(node)
     move.outputs[0].replace_all_uses_with(node.outputs[0])
     graph.remove(move, safe=True)

@@ -15,6 +15,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import permute_layout
 from qonnx_hub_ir.graph.builder import set_constant, transpose_node
 from qonnx_hub_ir.graph.constants import is_constant_tree
 from qonnx_hub_ir.graph.deferral import DeferredRewrite
@@ -141,6 +142,7 @@ class Relayout(DeferredRewrite[Stored]):
             if one is not None:
                 node.replace_input_with(index, self.constant(one, perm, node, rank))
         value.shape = permuted(value.shape, perm)
+        permute_layout(value, perm)
         return True
 
     def _write(
@@ -178,6 +180,7 @@ class Relayout(DeferredRewrite[Stored]):
             return
         self.places[output] = Stored(output, perm)
         output.shape = permuted(output.shape, perm)
+        permute_layout(output, perm)
         self.modified = True
 
     def transpose_inputs(self) -> None:

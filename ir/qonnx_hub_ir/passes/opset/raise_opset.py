@@ -13,6 +13,7 @@ from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.errors import SourceError, words_of
 from qonnx_hub_ir.graph.detach_weights import attach_weights, without_weights
 from qonnx_hub_ir.graph.subgraphs import every_value
@@ -113,6 +114,7 @@ def _restore(raised: Model, original: Model) -> None:
         if value.name in values:
             value.doc_string = values[value.name].doc_string
             value.metadata_props.update(values[value.name].metadata_props)
+            carry(values[value.name], value)
     raised.graph.doc_string = original.graph.doc_string
     _copy_metadata(raised.graph, original.graph)
 

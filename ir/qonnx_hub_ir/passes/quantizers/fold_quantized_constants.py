@@ -10,6 +10,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE
+from qonnx_hub_ir.annotations import DATATYPE, annotate
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.rewriting import replace_node, rewrite_nodes
@@ -100,7 +101,7 @@ def _write_integers(emit: Emitter, values: Array, quant: Quantizer) -> bool:
         return False
     codes = quantize_to_integers(values, quant)
     value = emit.constant("integers", codes.astype(np.float32))
-    value.meta["quant_parameter_tensor_names"] = {"finn_datatype": kind}
+    annotate(value, {DATATYPE: kind})
     zero = None if isinstance(quant, BipolarQuant) else quant.zero_point
     value = emit.scaled(value, quant.scale, zero)
     computed = value.producer() is not None

@@ -11,6 +11,7 @@ from onnx_ir import Graph, Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import HubError, PassError
 from qonnx_hub_ir.graph.builder import Emitter
@@ -137,6 +138,7 @@ class QuantizeFixedPoint(InPlacePass):
             quant = self._quantizer(str(node.name), part)
             fresh = emit.quantizer(value, quant, name=f"{node.name}_{part}_quant")
             fresh.metadata_props.update(value.metadata_props)
+            carry(value, fresh)
             node.replace_input_with(index, fresh)
             modified = True
         return modified

@@ -9,6 +9,7 @@ import onnx_ir
 from onnx_ir import Graph, Node, Value
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import DATATYPE, retract
 from qonnx_hub_ir.graph.affine import PendingAffine, is_scalar, product, same
 from qonnx_hub_ir.graph.builder import copy_node
 from qonnx_hub_ir.graph.constants import (
@@ -105,10 +106,12 @@ def _unit_weight(scales: PendingScales, node: Node, scale: Array) -> Value:
         divided = np.ascontiguousarray(known / scale)
         if only_reader(data):
             data.const_value = onnx_ir.Tensor(divided, name=data.name)
+            retract(data, DATATYPE)
         else:
             label = scales.claim_value(f"{data.name}_unscaled")
             target.replace_input_with(0, dialect.add_initializer(scales.graph, label, divided))
     target.replace_input_with(1, scales.one())
+    retract(target.outputs[0], DATATYPE)
     scales.units[quantizer] = target.outputs[0]
     return target.outputs[0]
 

@@ -14,6 +14,7 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import DATATYPE, annotate, carry, retract
 from qonnx_hub_ir.graph.affine import PendingAffine
 from qonnx_hub_ir.graph.constants import full_rank
 from qonnx_hub_ir.graph.deferral import DeferredRewrite
@@ -52,6 +53,7 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         self.units: dict[Node, Value] = {}
         self._applied: dict[Value, Value] = {}
         self._provenance: dict[Value, str] = {}
+        self._datatypes: dict[Value, dict[str, str]] = {}
         self._taken = value_names(self.graph)
         self._one: Value | None = None
 
@@ -65,6 +67,7 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         if factor is None and offset is None:
             return
         self.places[output] = PendingAffine(output, factor, offset)
+        self._datatypes[output] = retract(output, DATATYPE)
         source = output.metadata_props.pop(dialect.PROVENANCE, None)
         if source is not None:
             self._provenance[output] = source
@@ -111,6 +114,8 @@ class PendingScales(DeferredRewrite[PendingAffine]):
         value.name = self.claim_value(f"{name}_unscaled")
         found.name = name
         found.metadata_props.update(value.metadata_props)
+        carry(value, found)
+        annotate(found, self._datatypes.get(value, {}))
         if value in self._provenance:
             found.metadata_props[dialect.PROVENANCE] = self._provenance[value]
         return found
