@@ -96,14 +96,24 @@ def main() -> None:
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     arguments = [text for text in sys.argv[1:] if text != "--traceback"]
     try:
-        app(arguments, standalone_mode=True)
+        try:
+            app(arguments, standalone_mode=True)
+        finally:
+            # Not when Python ends: what goes wrong there has no message and a code of its own.
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        from qonnx_hub.io.terminal import leave_closed_pipe
+
+        leave_closed_pipe()
     except Exception as error:  # the border: what is not ours is a defect and shows as such
         if len(arguments) < len(sys.argv) - 1:
             python_traceback.print_exception(error)
         # Imported here because reports load it, and --help needs none.
-        from qonnx_hub.io.terminal import visible
+        from qonnx_hub.io.terminal import drop_output, visible
 
+        if isinstance(error, OSError):
+            drop_output()
         typer.echo(visible(message_of(error)), err=True)
         sys.exit(exit_code(error))

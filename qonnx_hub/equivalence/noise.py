@@ -15,7 +15,9 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.comparison.batched import BatchResult, ComparisonSpec, compare_all
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub.equivalence.inputs.batches import (
+    GivenInputs,
     InputSource,
+    count_samples,
     cut_feeds,
     file_batch,
     read_batches,
@@ -33,9 +35,6 @@ from qonnx_hub_ir.quantizers import Array
 FLIPPED_SHARE = 0.01
 """Share of outputs that may lie beyond the noise: sums on a rounding tie of an inner quantizer
 fall to either side."""
-
-LOCATED_BATCHES = 16
-"""Batches of a live model's inputs whose layers are looked at one by one."""
 
 ALLOWANCE = (
     "another order of float32 sums explains it: every layer, given equal inputs, stays within "
@@ -100,15 +99,31 @@ def is_noise_of_live_model(
     loose = replace(what, tolerance=replace(summation_noise(outputs), lsb=None))
     if explained_by_ties(compare_all(a, b, loose, source, CheckOptions())):
         return True
-    model = live.model
-    feeds = live_batches(model, source.feeds(0))
-    return differs_by_ties_only(live.importer, live.source, model, feeds)
+    feeds = _differing_parts(a, b, loose, source)
+    return differs_by_ties_only(live.importer, live.source, live.model, feeds)
 
 
-def live_batches(model: Model, feeds: Feeds) -> Iterator[Feeds]:
-    """Give the first batches of the feeds, each of the file's own size."""
-    samples = max((len(x) for x in feeds.values() if x.ndim), default=1)
-    return cut_feeds(feeds, fixed_batch(model) or max(samples, 1), LOCATED_BATCHES)
+def _differing_parts(
+    a: Runner, b: Runner, what: ComparisonSpec, source: InputSource
+) -> Iterator[Feeds]:
+    """Give every part of the inputs, of the file's own size, whose outputs are out of bounds.
+
+    Others show nothing: of inputs near zero, the layers of two models may well agree.
+    """
+    for batch in read_batches(source):
+        for part in live_batches(a.model or b.model, batch.feeds):
+            given = GivenInputs(part, count_samples(part))
+            if any(
+                t.beyond
+                for t in compare_all(a, b, what, given, CheckOptions()).tallies.values()
+            ):
+                yield part
+
+
+def live_batches(model: Model | None, feeds: Feeds) -> Iterator[Feeds]:
+    """Give the feeds in parts of the file's own size."""
+    size = None if model is None else fixed_batch(model)
+    return cut_feeds(feeds, size or max(count_samples(feeds), 1))
 
 
 def explained_by_ties(found: BatchResult) -> bool:

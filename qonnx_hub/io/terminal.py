@@ -48,5 +48,10 @@ class ReportConsole(Console):
 
 def leave_closed_pipe() -> None:
     """End the process with code ``GONE``; what is still to be written goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    drop_output()
     raise SystemExit(GONE)
+
+
+def drop_output() -> None:
+    """Send what is still to be written to standard output nowhere: it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -108,7 +108,10 @@ def test_a_path_that_is_too_long_is_wrong_usage(tmp_path: Path, verb: str) -> No
     assert str(long) in err
 
 
-def test_a_full_disk_below_standard_output_is_no_verdict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_full_disk_below_standard_output_is_no_verdict(
+    tmp_path: Path, buffered: bool
+) -> None:
     model = _net(tmp_path / "a.onnx")
     program = "from qonnx_hub.cli import main; main()"
     with Path("/dev/full").open("w") as full:
@@ -118,7 +121,11 @@ def test_a_full_disk_below_standard_output_is_no_verdict(tmp_path: Path) -> None
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                "PYTHONUNBUFFERED": "" if buffered else "1",
+            },
         )
     assert done.returncode == 2
     assert "the output cannot be read or written: No space left on device" in done.stderr

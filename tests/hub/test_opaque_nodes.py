@@ -80,6 +80,7 @@ def test_a_conversion_around_such_a_node_is_compared(to, tmp_path):
 
 
 def test_a_self_contained_file_keeps_such_a_node(tmp_path):
+    pytest.importorskip("onnxruntime")
     qh.convert(gelu(), tmp_path / "b.onnx", to="qonnx", self_contained=True)
     wanted = qh.run(gelu(), {"x": X})["y"]
     np.testing.assert_allclose(

@@ -197,6 +197,7 @@ def test_a_clip_of_integers_keeps_its_name(low: int, high: int, tmp_path: Path) 
 def test_a_file_that_the_optimizations_of_onnxruntime_break_is_written_with_a_note(
     tmp_path: Path,
 ) -> None:
+    pytest.importorskip("onnxruntime")
     # They move the pooling between the nodes, and it takes no 4-bit integers.
     pool = node("MaxPool", "y", "pooled", kernel_shape=[2])
     tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "INT4", 0)]
