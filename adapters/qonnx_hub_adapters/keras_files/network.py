@@ -17,6 +17,7 @@ from qonnx_hub_adapters.keras_files.graph import (
     replaced,
 )
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use, kind_of
+from qonnx_hub_adapters.keras_files.masks import hand_on
 from qonnx_hub_adapters.keras_files.scope import OPSET, Net
 from qonnx_hub_adapters.keras_files.variables import LayerWeights, Store, Variables, snake
 from qonnx_hub_ir import dialect
@@ -203,22 +204,16 @@ class _Builder:
         count = self._uses.get(name, 0)
         self._uses[name] = count + 1
         scope = self.net.scope(name, count)
-        result = kind.writes(scope, Use(layer, weights, args, kwargs))
+        if kwargs.get("training") is True:
+            raise scope.fail("is called with training=True: it answers as in training")
+        use = Use(layer, weights, args, kwargs)
+        result = kind.writes(scope, use)
+        hand_on(scope, use, _values(args), _values(result))
         scope.close()
         for value in _values(result):
             if not (value.is_graph_input() or value.is_initializer()):
                 value.metadata_props.setdefault(dialect.PROVENANCE, name)
-        self._hand_on_mask(args, result)
         return result
-
-    def _hand_on_mask(self, args: Any, result: Any) -> None:
-        """Give a result the mask of what it was made of, as layers of Keras do."""
-        masks = [self.net.masks[one] for one in _values(args) if one in self.net.masks]
-        for value in _values(result):
-            if masks and value not in self.net.masks and value.shape is not None:
-                steps = masks[0].shape
-                if steps is not None and len(value.shape) >= 3 and value.shape[1] == steps[1]:
-                    self.net.masks[value] = masks[0]
 
     def _input(self, layer: Layer) -> Value:
         c = layer.config

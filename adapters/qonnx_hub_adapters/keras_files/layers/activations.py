@@ -200,6 +200,8 @@ def _prelu(s: Scope, use: Use) -> Value:
 
 
 def _softmax(s: Scope, use: Use) -> Value:
+    if use.kwargs.get("mask") is not None or len(use.args) > 1 or use.x in s.net.masks:
+        raise s.fail("a softmax with a mask")
     axis = use.config.get("axis", -1)
     if isinstance(axis, (list, tuple)):
         if len(axis) != 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ def explicit(s: Scope, x: Value, text: str) -> str:
 def _heads(s: Scope, x: Value, weights: LayerWeights, role: str) -> Value:
     """Return (samples, heads, steps, width) of a projection (features, heads, width)."""
     kernel = weights["kernel"]
+    if s.rank(x) != 3:
+        raise s.fail(f"attention of an input of {s.rank(x)} axes")
     features, heads, width = kernel.shape
     y = s.op("MatMul", x, s.weight(f"{role}_kernel", kernel.reshape(features, heads * width)))
     bias = weights.get("bias")
@@ -69,6 +71,8 @@ def _attended(s: Scope, q: Value, k: Value, v: Value, scale: float) -> Value:
 
 def _projected(s: Scope, y: Value, weights: LayerWeights) -> Value:
     kernel = weights["kernel"]
+    if kernel.ndim != 3:
+        raise s.fail("attention whose output has several axes of features")
     heads, width, features = kernel.shape
     steps = s.known(y, 2)
     flat = s.reshape(s.transpose(y, [0, 2, 1, 3]), [-1, steps, heads * width])
@@ -78,7 +82,14 @@ def _projected(s: Scope, y: Value, weights: LayerWeights) -> Value:
     return out if bias is None else s.op("Add", out, s.weight("output_bias", bias))
 
 
-def _refuse_masks(s: Scope, use: Use) -> None:
+def refuse_masks(s: Scope, use: Use, values: Sequence[Any]) -> None:
+    """Raise where attention is masked, by an argument or by what its inputs carry.
+
+    Raises:
+        SourceError: It is.
+    """
+    if any(isinstance(one, Value) and one in s.net.masks for one in values):
+        raise s.fail(f"{use.layer.class_name} of inputs with a mask")
     for name, value in use.kwargs.items():
         if ("mask" in name or name == "return_attention_scores") and value not in (
             None,
@@ -88,7 +99,6 @@ def _refuse_masks(s: Scope, use: Use) -> None:
 
 
 def _multi_head(s: Scope, use: Use) -> Value:
-    _refuse_masks(s, use)
     c = use.config
     if (
         c.get("use_gate")
@@ -99,6 +109,7 @@ def _multi_head(s: Scope, use: Use) -> Value:
     query, value = use.args[0], use.args[1] if len(use.args) > 1 else use.kwargs["value"]
     key = use.args[2] if len(use.args) > 2 else use.kwargs.get("key")
     key = value if key is None else key
+    refuse_masks(s, use, (query, value, key))
     parts = use.weights.parts
     q, k, v = (
         _heads(s, x, parts[f"{role}_dense"], role)
@@ -109,13 +120,13 @@ def _multi_head(s: Scope, use: Use) -> Value:
 
 
 def _grouped(s: Scope, use: Use) -> Value:
-    _refuse_masks(s, use)
     c = use.config
     if c.get("use_gate") or c.get("sliding_window"):
         raise s.fail("GroupedQueryAttention with a gate or a window")
     query, value = use.args[:2]
     key = use.args[2] if len(use.args) > 2 else use.kwargs.get("key")
     key = value if key is None else key
+    refuse_masks(s, use, (query, value, key))
     parts = use.weights.parts
     q = _heads(s, query, parts["_query_dense"], "query")
     k = _heads(s, key, parts["_key_dense"], "key")
@@ -128,9 +139,11 @@ def _grouped(s: Scope, use: Use) -> Value:
 
 
 def _attention(s: Scope, use: Use) -> Value:
-    _refuse_masks(s, use)
+    refuse_masks(s, use, use.x)
     if use.config.get("score_mode", "dot") != "dot":
         raise s.fail("Attention with score_mode 'concat'")
+    if use.config.get("causal"):
+        raise s.fail("Attention with causal=True")
     query, value = use.x[0], use.x[1]
     key = use.x[2] if len(use.x) > 2 else value
     turned = s.transpose(key, [0, 2, 1])

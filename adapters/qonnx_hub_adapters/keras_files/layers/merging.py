@@ -57,8 +57,8 @@ def _dot(s: Scope, use: Use) -> Value:
         a = s.op("Unsqueeze", a, s.integers([1], "axes"))
         b = s.op("Unsqueeze", b, s.integers([2], "axes"))
         return s.op("Squeeze", s.op("MatMul", a, b), s.integers([2], "axes"))
-    if ranks == (3, 2) or ranks == (2, 3):
-        raise s.fail("a product of inputs of two and three axes")
+    if ranks != (3, 3):
+        raise s.fail(f"a product of inputs of {ranks[0]} and {ranks[1]} axes")
     return s.op("MatMul", a, b)
 
 

@@ -51,7 +51,7 @@ def _batchnorm(s: Scope, use: Use) -> Value:
     w, epsilon = use.weights, float(use.config.get("epsilon", 1e-3))
     mean, count = w["moving_mean"], w["moving_mean"].size
     beta = w.get("beta")
-    if s.net.generation == 2 and rank == 4:
+    if s.net.generation == 2 and rank == 4 and axis in (1, 3):
         gamma = w.get("gamma")
         parameters = {
             "gamma": np.ones(count, dtype=np.float32) if gamma is None else gamma,
@@ -120,6 +120,8 @@ def _groupnorm(s: Scope, use: Use) -> Value:
     channels = s.known(use.x, axis)
     groups = int(use.config.get("groups", 32))
     groups = channels if groups == -1 else groups
+    if None in s.shape(use.x)[axis + 1 :]:
+        raise s.fail("groups of channels with open sizes behind them")
     sizes = [0 if n is None else n for n in s.shape(use.x)]
     split = [*sizes[:axis], groups, channels // groups, *sizes[axis + 1 :]]
     x = s.reshape(use.x, [-1 if i == 0 else n for i, n in enumerate(split)])
@@ -171,10 +173,8 @@ def _normalization(s: Scope, use: Use) -> Value:
         values = use.config.get(name)
         values = use.weights[name] if values is None else values
         found[name] = np.asarray(values, dtype=np.float32)
-        found[name] = np.broadcast_to(
-            found[name].reshape(-1) if found[name].size > 1 else found[name].reshape(()),
-            [n for n in shape if n != 1] or [],
-        ).reshape(shape)
+        size = shape if found[name].size > 1 else [1] * rank
+        found[name] = np.broadcast_to(found[name].reshape(size), shape)
     deviation = np.maximum(np.sqrt(found["variance"]), np.float32(1e-7)).astype(np.float32)
     if use.config.get("invert"):
         return s.op("Add", s.op("Mul", use.x, deviation), found["mean"])

@@ -55,8 +55,11 @@ def global_pool(op_type: str) -> Writes:
     def write(s: Scope, use: Use) -> Value:
         axes = spatial_axes(use, s.rank(use.x))
         keep = int(bool(use.config.get("keepdims", False)))
-        mask = s.net.masks.get(use.x)
-        if mask is not None and op_type == "ReduceMean":
+        mask = use.kwargs.get("mask")
+        mask = s.net.masks.get(use.x) if mask is None else mask
+        if mask is not None and op_type == "ReduceMean" and s.rank(use.x) == 3:
+            if axes != [1]:
+                raise s.fail("averages masked steps behind the channels")
             weights = s.op("Unsqueeze", s.op("Cast", mask, to=1), s.integers([2], "axes"))
             total = s.op(
                 "ReduceSum",

@@ -161,10 +161,7 @@ def run_cells(s: Scope, use: Use, cells: Sequence[Any]) -> Any:
         raise s.fail("stateful=True keeps the state between calls")
     if c.get("time_major"):
         raise s.fail("time_major=True")
-    given = list(use.x) if isinstance(use.x, list) else [use.x]
-    x, initial = given[0], given[1:]
-    more = use.kwargs.get("initial_state")
-    initial += list(more) if isinstance(more, list) else [more] * (more is not None)
+    x, initial = _given(use)
     mask = use.kwargs.get("mask")
     mask = s.net.masks.get(x) if mask is None else mask
     steps = s.shape(x)[1]
@@ -206,6 +203,14 @@ def run_cells(s: Scope, use: Use, cells: Sequence[Any]) -> Any:
     return [result, *(state for own in states for state in own)]
 
 
+def _given(use: Use) -> tuple[Value, list[Value]]:
+    """Return the sequence and the initial states that a call gives."""
+    x, *initial = use.x if isinstance(use.x, list) else [use.x]
+    more = use.kwargs.get("initial_state")
+    initial += list(more) if isinstance(more, list) else [more] * (more is not None)
+    return x, initial
+
+
 def _at(s: Scope, x: Value, step: int) -> Value:
     index = s.value(np.array(step, dtype=np.int64), f"step_{step}")
     return s.op("Gather", x, index, axis=1)
@@ -231,11 +236,22 @@ def _bidirectional(s: Scope, use: Use) -> Any:
     else:
         turned = {**forward.config, "go_backwards": not forward.config.get("go_backwards")}
         backward = dataclasses.replace(forward, config=turned)
+    x, initial = _given(use)
+    half = len(initial) // 2
     results = []
-    for layer, part in ((forward, "forward_layer"), (backward, "backward_layer")):
+    for layer, part, states in (
+        (forward, "forward_layer", initial[:half]),
+        (backward, "backward_layer", initial[half:]),
+    ):
         inner = s.net.scope(f"{s.name}/{part}")
-        one = Use(layer, use.weights.parts[part], use.args, use.kwargs)
-        results.append(run(inner, one))
+        # Keras sets this in both, whatever their own configuration says.
+        config = {
+            **layer.config,
+            "zero_output_for_mask": layer.config.get("return_sequences", False),
+        }
+        layer = dataclasses.replace(layer, config=config)
+        kwargs = {**use.kwargs, "initial_state": states}
+        results.append(run(inner, Use(layer, use.weights.parts[part], (x,), kwargs)))
         inner.close()
     firsts = [r[0] if isinstance(r, list) else r for r in results]
     if forward.config.get("return_sequences"):
@@ -322,8 +338,10 @@ def _pruned_variables(layer: Layer) -> Variables:
 
 
 def _bidirectional_variables(layer: Layer) -> Variables:
-    held = _recurrent_variables(inner_layer(layer, layer.config["layer"]))
-    return Variables((), (("forward_layer", held), ("backward_layer", held)))
+    forward = layer.config["layer"]
+    backward = layer.config.get("backward_layer") or forward
+    held = (_recurrent_variables(inner_layer(layer, one)) for one in (forward, backward))
+    return Variables((), tuple(zip(("forward_layer", "backward_layer"), held, strict=True)))
 
 
 _LAYERS = (
