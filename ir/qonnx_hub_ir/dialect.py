@@ -134,6 +134,10 @@ BOUNDED = "qonnx_hub.bounded"
 """Metadata key of a model: why it may differ from its source by steps of its quantizers. A
 form was asked for by name that cannot say the source exactly; absent where it is the same."""
 
+NEAR = "qonnx_hub.near"
+"""Metadata key of a node: how the quantizer that it was written from differs. It says what
+happened and decides nothing: the node computes what any reader of its operator computes."""
+
 NOTE = "qonnx_hub.note"
 """Metadata key of a model: what a user should know about how it was read."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx_ir import Model, Node
 
-from qonnx_hub.equivalence.comparison.compare import differs, distances
+from qonnx_hub.equivalence.comparison.compare import differs, distances, in_steps
 from qonnx_hub.equivalence.graph_slices import GraphSlice
 from qonnx_hub.equivalence.inputs.batches import batch_length, cut_feeds
 from qonnx_hub.executor.session import Session
@@ -305,7 +305,7 @@ def _added(
     if count:
         distance = distances(reference, ours)
         if pair.codes is None:
-            distance = _in_steps(distance, pair, reference, ours)
+            distance = in_steps(distance, pair.scale, reference)
         steps = max(steps, float(distance[differing].max()))
         if pair.bound.near is not None:
             near = _is_near(pair, pair.bound.near, values)
@@ -317,15 +317,6 @@ def _added(
         steps=steps,
         off_tie=off_tie,
     )
-
-
-def _in_steps(distance: Array, pair: _Pair, reference: Array, ours: Array) -> Array:
-    """Return distances in steps; whole ones where only the rounding of values is between."""
-    scale = pair.scale.astype(np.float64)
-    steps = distance / scale
-    largest = np.maximum(np.abs(reference), np.abs(ours)).astype(np.float32)
-    whole, slack = np.rint(steps), np.spacing(largest) / scale
-    return np.asarray(np.where(np.abs(steps - whole) <= slack, whole, steps))
 
 
 def _is_near(pair: _Pair, near: float, values: Feeds) -> Array:

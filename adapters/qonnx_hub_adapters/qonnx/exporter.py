@@ -69,8 +69,9 @@ class QonnxExporter:
         SpellOutRounding()(copy)
         if own.self_contained:
             LowerThresholds()(copy)  # no function says it: its steps depend on the channels
-        if not near:
-            SplitZeroPoint()(copy)
+        if near:
+            _use_qonnx_order(copy)
+        SplitZeroPoint()(copy)
         finish(copy, options.opset, function_bodies.OPSET if own.self_contained else 0)
         if dialect.DOMAIN in copy.opset_imports:
             # Version 1 is what the oldest readers know; only the newer Trunc needs version 2.
@@ -86,16 +87,16 @@ class QonnxExporter:
             copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FUNCTIONS)
             check(copy)
             notes = (*notes, *_foreign_notes(copy))
-        exact = all(record.exact for record in records)
-        return Artifact(copy, records, notes, compared=None if exact else _as_read(copy))
+        return Artifact(copy, records, notes)
 
 
-def _as_read(model: Model) -> Model:
-    """Return what readers compute that know QONNX's order only."""
-    copy = model.clone()
-    for node in every_quantizer(copy):
-        node.attributes.pop(dialect.ORDER, None)
-    return copy
+def _use_qonnx_order(model: Model) -> None:
+    """Let quantizers add their zero points before rounding, and mark them as near."""
+    for node in every_quantizer(model):
+        first = split_form(node)
+        if first is not None and not np.any(first.zero_point):
+            del node.attributes[dialect.ORDER]
+            node.metadata_props[dialect.NEAR] = "its source adds the zero point after rounding"
 
 
 def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:
@@ -150,13 +151,13 @@ def _order_gap(node: Node) -> Gap | None:
 
 
 def _near(node: Node, words: str) -> QuantizerRecord:
-    """Return the record of a quantizer whose order only its attribute says."""
+    """Return the record of a quantizer that is written in QONNX's order alone."""
     zero = dialect.constant_value(node.inputs[2])
     odd = zero is not None and bool(np.any(zero % 2 != 0))
     where = "at each tie between codes" if odd else "within one float of a tie"
     reason = (
-        f"a reader that does not know '{dialect.ORDER}' adds the zero point before rounding: "
-        f"{where} it can take the other neighbour, one step away"
+        f"one quantizer of QONNX adds the zero point before rounding: {where} it can take "
+        f"the other neighbour, one step away"
     )
     bound = Bound(near=0.0)
     return QuantizerRecord(node.name or "", words, node.op_type, False, reason, bound)

@@ -204,7 +204,7 @@ def tally(
         relative = np.where(np.isnan(relative), np.inf, relative)
     apart, histogram = None, {}
     if step is not None:
-        apart = difference / np.asarray(step, dtype=np.float64)
+        apart = in_steps(difference, step, a)
         histogram = _histogram(apart)
         if tolerance.lsb is not None:
             # A step is a float32 number: a whole number of them is met up to its rounding.
@@ -272,6 +272,30 @@ def largest_magnitude(a: Array) -> float:
         return largest
     finite = np.abs(a[np.isfinite(a)])
     return float(finite.max()) if finite.size else 0.0
+
+
+def in_steps(difference: Array, step: Array, reference: Array) -> Array:
+    """Return differences in steps: whole ones where only the rounding of values is between.
+
+    Two values of a grid are floats, each rounded by itself.
+
+    Args:
+        difference: Distances of two arrays.
+        step: Step of their quantizer, broadcast to them.
+        reference: One of the two, whose type tells how coarse its floats are.
+
+    Example::
+
+        step = np.float32(0.0173)  # 72 and 73 of them, as float32, are 1.00001 steps apart
+        in_steps(np.float64(step * 73) - np.float64(step * 72), step, step * 72)  # 1.0
+    """
+    size = np.asarray(step, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        steps = difference / size
+        kind = reference.dtype if reference.dtype in (np.float16, np.float64) else np.float32
+        largest = (np.abs(reference.astype(np.float64)) + difference).astype(kind)
+        whole, slack = np.rint(steps), np.spacing(largest).astype(np.float64) / size
+        return np.asarray(np.where(np.abs(steps - whole) <= slack, whole, steps))
 
 
 def _histogram(steps: Array) -> dict[int, int]:

@@ -208,6 +208,8 @@ def _field_cause(quant: Quantizer, other: Quantizer, name: str) -> Cause:
         return Cause.ZERO_POINT
     if name == "rounding":
         return Cause.ROUNDING
+    if name == "zero_point_after_rounding":
+        return Cause.ZERO_ORDER
     ranges = {"bits", "signed", "narrow", "in_bits", "out_bits", "max_val", "saturation"}
     return Cause.RANGE if name in ranges else Cause.OPERATOR
 
@@ -223,11 +225,21 @@ def _scale_cause(ours: Array, theirs: Array) -> Cause:
 
 def _field_words(quant: Quantizer, other: Quantizer, name: str) -> str:
     ours, theirs = getattr(quant, name), getattr(other, name)
+    if name == "zero_point_after_rounding":
+        return _order_words(late=bool(ours))
     if name == "scale" and isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
         return _scale_words(ours, theirs)
     if isinstance(ours, np.ndarray):
         ours, theirs = describe_number(ours), describe_number(theirs)
     return f"{name} {ours} against {theirs}"
+
+
+def _order_words(*, late: bool) -> str:
+    theirs, ours = ("before", "after") if late else ("after", "before")
+    return (
+        f"the zero point is added {theirs} rounding there, {ours} it here: ties between two "
+        "codes, and values within a float of one, are one step apart"
+    )
 
 
 def _scale_words(ours: Array, theirs: Array) -> str:
@@ -310,10 +322,8 @@ def _other_orders(
     low, high = bounds
     mode = quant.rounding
     late = quant.zero_point_after_rounding
-    theirs, ours = ("before", "after") if late else ("after", "before")
-    words = f"the zero point is added {theirs} rounding there, {ours} it here"
     other_order = dataclasses.replace(quant, zero_point_after_rounding=not late)
-    yield Reason(Cause.ZERO_ORDER, words), quantize(x, other_order)
+    yield Reason(Cause.ZERO_ORDER, _order_words(late=late)), quantize(x, other_order)
     inner = round_values(np.asarray(np.clip(x / scale, low, high)), mode)
     words = "the zero point is added after clipping there, before it here"
     yield Reason(Cause.ZERO_ORDER, words), np.asarray(inner * scale)

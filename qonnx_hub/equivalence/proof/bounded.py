@@ -2,7 +2,8 @@
 
 Where values have no equal counterpart, layers are compared as functions of real numbers
 (:mod:`~qonnx_hub.equivalence.proof.linear_segments`), and the quantizers behind them on all
-floats. What rounding can make of it is carried to the outputs through every layer behind
+floats. Quantizers of one scale that differ by one step at most, as at ties, are near as well.
+What rounding can make of it is carried to the outputs through every layer behind
 (:mod:`qonnx_hub_ir.analysis.sum_orders`).
 """
 
@@ -25,13 +26,18 @@ from qonnx_hub.equivalence.proof.linear_segments import (
     segment_to,
 )
 from qonnx_hub.equivalence.proof.proof_model import ProofModel, is_single
-from qonnx_hub.equivalence.proof.scalar_equality import compare_functions
+from qonnx_hub.equivalence.proof.scalar_equality import compare_functions, largest_distance
 from qonnx_hub.equivalence.proof.scalar_functions import ElementLayout, ScalarFunction
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.rule_context import numpy_type
 from qonnx_hub_ir.analysis.sum_orders import sum_orders
 from qonnx_hub_ir.analysis.value_info import ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import infer_values
 from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.quantizers import IntQuant, single_value
+
+_ONE_STEP = 1 + 2.0**-8
+"""Values of up to 16 bits are floats: two neighbours are a step apart up to their rounding."""
 
 
 class NearMatching(GraphMatching):
@@ -40,6 +46,7 @@ class NearMatching(GraphMatching):
     Attributes:
         differences: Value of the first model -> how far its counterpart can be from it.
         names: Value of the first model -> name of the counterpart.
+        steps: Quantized value among them -> the same in its steps.
         same_function: Whether all parts so far are one function in exact arithmetic.
     """
 
@@ -48,6 +55,7 @@ class NearMatching(GraphMatching):
         super().__init__(a, b, deadline)
         self.differences: dict[Value, float] = {}
         self.names: dict[Value, str] = {}
+        self.steps: dict[Value, int] = {}
         self.same_function = True
         self._ranges = infer_values(a.model)
         self._others = infer_values(b.model)
@@ -60,7 +68,7 @@ class NearMatching(GraphMatching):
         number = super()._find_number(node)
         if number in self._holders or self._deadline.passed():
             return number
-        near = self._near(node.outputs[0])
+        near = self._near(node.outputs[0]) or self._one_step_apart(node)
         return number if near is None else self.a.number(near)
 
     def _near(self, target: Value) -> Value | None:
@@ -84,6 +92,33 @@ class NearMatching(GraphMatching):
                 return one
         return None
 
+    def _one_step_apart(self, node: Node) -> Value | None:
+        """Return what a quantizer of the first model makes that differs by a step at most."""
+        x, y = node.inputs[0], node.outputs[0]
+        scale = _one_scale(node)
+        if x is None or scale is None:
+            return None
+        for other in self.a.nodes():
+            start, one = other.inputs[0] if other.inputs else None, other.outputs[0]
+            if start is None or _one_scale(other) != scale or dims(one) != dims(y):
+                continue
+            if self.a.number(start) != self.b.number(x):
+                continue
+            compared = self.functions(FunctionPair(one, start, y, x))
+            apart = None if compared is None else largest_distance(*compared, self._deadline)
+            if apart is None or apart > scale * _ONE_STEP:
+                continue
+            if apart:
+                self._record(one, y, apart)
+                self.steps[one] = 1
+                self.same_function = False
+            return one
+        return None
+
+    def _record(self, one: Value, other: Value, bound: float) -> None:
+        self.differences[one] = max(bound, self.differences.get(one, 0.0))
+        self.names[one] = str(other.name)
+
     def _are_near(self, pair: FunctionPair, one: Segment, other: Segment, moved: bool) -> bool:
         if self._deadline.passed() or not seem_near(one, other):
             return False
@@ -99,8 +134,7 @@ class NearMatching(GraphMatching):
         exact = _is_exact(one, self._ranges) and _is_exact(other, self._others)
         bound = 0.0 if exact and found.same else found.bound
         if bound:
-            self.differences[pair.start] = max(bound, self.differences.get(pair.start, 0.0))
-            self.names[pair.start] = str(pair.source.name)
+            self._record(pair.start, pair.source, bound)
         self.same_function &= found.same
         return True
 
@@ -124,6 +158,12 @@ class NearMatching(GraphMatching):
         if compared is None:
             return False
         return compare_functions(*compared, self._deadline).equal
+
+
+def _one_scale(node: Node) -> float | None:
+    """Return the scale of a quantizer that has a single, known one."""
+    quant = dialect.read_quantizer(node) if dialect.is_quantizer(node) else None
+    return single_value(quant.scale) if isinstance(quant, IntQuant) else None
 
 
 def _is_exact(part: Segment, known: Mapping[str, ValueInfo]) -> bool:
@@ -178,6 +218,8 @@ def bound_models(a: ProofModel, b: ProofModel, deadline: Deadline) -> ModelBound
         width = math.inf if info is None else float((info.high - info.low).max())
         bound = carried.deviations.get(name, math.inf)
         steps = carried.steps.get(name)
+        if one in matching.steps:
+            steps = matching.steps[one] + (steps or 0)
         found.append(OutputBound(str(other.name), bound, steps, width))
     layers = [(matching.names[v], bound) for v, bound in matching.differences.items()]
     return ModelBounds(tuple(found), matching.same_function, tuple(layers))

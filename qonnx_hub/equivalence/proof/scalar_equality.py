@@ -133,22 +133,22 @@ def _confirm(
         looked_into += int(np.count_nonzero(open_))
         if looked_into > MOST_SPLITS:
             return None, "no difference was found, but not every interval could be decided"
-        channel, low, high = channel[open_], low[open_], high[open_]
-        middle = low + (high - low) // 2
-        channel = np.concatenate([channel, channel])
-        low, high = np.concatenate([low, middle + 1]), np.concatenate([middle, high])
+        channel, low, high = _halves(channel[open_], low[open_], high[open_])
     return None, ""
+
+
+def _halves(channel: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
+    """Return both halves of intervals of keys."""
+    middle = low + (high - low) // 2
+    ends = np.concatenate([low, middle + 1]), np.concatenate([middle, high])
+    return np.concatenate([channel, channel]), *ends
 
 
 def _look(
     f: ScalarFunction, g: ScalarFunction, channel: Array, low: Array, high: Array, dtype: Any
 ) -> Mismatch | Array:
     """Return which intervals stay undecided, or an input on which the functions part."""
-    ends = (values_of(low, dtype), values_of(high, dtype))
-    back, rows = packed(f.channels, channel, ends)
-    first, second = f.enclose(*rows), g.enclose(*rows)
-    decided = (_is_constant(first) & _is_constant(second))[back]
-    level_f, level_g = first.low[back], second.low[back]
+    decided, level_f, level_g = _levels(f, g, channel, low, high, dtype)
     apart = decided & differs(level_f, level_g)
     if not np.any(apart):
         return np.asarray(~decided)
@@ -160,6 +160,58 @@ def _look(
         float(level_g[index]),
         int(channel[index]),
     )
+
+
+def _levels(
+    f: ScalarFunction, g: ScalarFunction, channel: Array, low: Array, high: Array, dtype: Any
+) -> tuple[Array, Array, Array]:
+    """Return where both functions are constant on intervals, and what they are there."""
+    ends = (values_of(low, dtype), values_of(high, dtype))
+    back, rows = packed(f.channels, channel, ends)
+    first, second = f.enclose(*rows), g.enclose(*rows)
+    decided = (_is_constant(first) & _is_constant(second))[back]
+    return np.asarray(decided), first.low[back], second.low[back]
+
+
+def largest_distance(
+    f: ScalarFunction, g: ScalarFunction, dtype: Any, deadline: Deadline
+) -> float | None:
+    """Return how far apart two functions are at most, on every float but NaN.
+
+    Args:
+        f: The first function.
+        g: The second one, over the same layout.
+        dtype: Type of the input.
+        deadline: When to give up.
+
+    Returns:
+        ``None`` where they do not quantize, or are not decided everywhere.
+    """
+    if not f.is_coarse() or not g.is_coarse():
+        return None
+    try:
+        tables = [find_steps(h, h.channels, dtype, deadline=deadline) for h in (f, g)]
+    except TooManyLevelsError:
+        return None
+    starts = np.concatenate([np.stack([t.channel, t.start]) for t in tables], axis=1)
+    channel, low = np.unique(starts, axis=1)
+    high = replace(tables[0], channel=channel, start=low).stops()
+    largest, looked_into = 0.0, 0
+    while channel.size:
+        open_ = np.zeros(channel.size, dtype=np.bool_)
+        for start in range(0, channel.size, _CHUNK):
+            if deadline.passed():
+                return None
+            part = slice(start, start + _CHUNK)
+            known, one, other = _levels(f, g, channel[part], low[part], high[part], dtype)
+            open_[part] = ~known
+            apart = np.abs(one[known].astype(np.float64) - other[known])
+            largest = max(largest, float(np.max(apart, initial=0.0)))
+        looked_into += int(np.count_nonzero(open_))
+        if looked_into > MOST_SPLITS or not np.isfinite(largest):
+            return None
+        channel, low, high = _halves(channel[open_], low[open_], high[open_])
+    return largest
 
 
 def _is_constant(enclosure: Enclosure) -> Array:

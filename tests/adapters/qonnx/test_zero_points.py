@@ -45,23 +45,45 @@ def test_the_near_form_is_one_marked_quantizer_with_the_share_that_was_measured(
     assert not record.exact
     assert "at each tie between codes" in record.reason
     (node,) = quants(tmp_path / "out.onnx")
-    assert dialect.ORDER in {a.name for a in node.attribute}
+    assert {a.name for a in node.attribute} == {"signed", "narrow", "rounding_mode"}
+    assert [one.key for one in node.metadata_props] == [dialect.NEAR]
     assert report.check is not None
     assert report.check.verdict == "WITHIN"
     assert "values of near quantizers differ" in report.check.reason
 
 
-def test_both_forms_come_back_as_the_quantizer(tmp_path: Path) -> None:
+def test_the_exact_form_comes_back_as_the_quantizer_the_near_one_as_what_readers_compute(
+    tmp_path: Path,
+) -> None:
     x = (np.arange(-32, 32, dtype=np.float32) / 4).reshape(1, 64)
-    # By hand: x / 0.5 is rounded half to even, 3 is added, 0 to 255 remain.
-    wanted = (np.clip(np.rint(x * 2) + 3, 0, 255) - 3) / 2
-    for near in (False, True):
+    # By hand: x / 0.5, rounded half to even, 3 added after it or before, kept to 0 to 255.
+    wanted = {
+        False: (np.clip(np.rint(x * 2) + 3, 0, 255) - 3) / 2,
+        True: (np.rint(np.clip(x * 2 + 3, 0, 255)) - 3) / 2,
+    }
+    for near, answer in wanted.items():
         qh.convert(source(), tmp_path / "out.onnx", to="qonnx", allow_lossy=near)
         model = qh.load(tmp_path / "out.onnx")
         (found,) = [n for n in model.graph if dialect.is_quantizer(n)]
         quant = dialect.read_quantizer(found)
-        assert quant.zero_point_after_rounding  # type: ignore[union-attr]
-        np.testing.assert_array_equal(qh.run(model, {"x": x})["y"], wanted)
+        assert quant.zero_point_after_rounding is not near  # type: ignore[union-attr]
+        np.testing.assert_array_equal(qh.run(model, {"x": x})["y"], answer)
+
+
+@pytest.mark.parametrize("zero", [3.0, 4.0])
+def test_a_check_of_the_near_form_names_the_ties_and_proves_the_bound_of_a_step(
+    tmp_path: Path, zero: float
+) -> None:
+    node = quant_node("x", "y", "s", "z", "b", signed=0, zero_point_after_rounding=1)
+    constants = {"s": 0.0173, "z": zero, "b": 8.0}
+    exact = model_of([node], {"x": (1, 64)}, ["y"], constants)
+    qh.convert(exact, tmp_path / "near.onnx", to="qonnx", allow_lossy=True)
+    found = qh.check(exact, tmp_path / "near.onnx", level="proof", samples=64)
+    assert found.verdict == "DIFFERENT"
+    assert "ties between two codes" in str(found)
+    assert "outputs differ by at most 0.0173 (1 step)" in str(found)
+    allowed = qh.check(exact, tmp_path / "near.onnx", level="proof", samples=64, lsb=1)
+    assert allowed.verdict == "PROVEN_WITHIN"
 
 
 def test_more_bits_than_two_quantizers_can_hold_are_refused() -> None:
