@@ -185,17 +185,9 @@ class _Planner:
         return build_on_onnxruntime(node, self.imports, known), []
 
     def _spec(self, node: Node) -> KernelSpec:
-        return KernelSpec(
-            op_type=node.op_type,
-            domain=node.domain,
-            version=self.imports.get(node.domain, 1),
-            name=node.name or "",
-            attributes={k: _python_value(a) for k, a in node.attributes.items()},
-            constants=tuple(self.constants.get(v) if v else None for v in self._inputs(node)),
-            present=tuple(v is not None for v in node.inputs),
-            num_outputs=len(node.outputs),
-            reusable=frozenset() if self.keep_all else self._reusable(node),
-        )
+        known = tuple(self.constants.get(v) if v else None for v in self._inputs(node))
+        reusable = frozenset() if self.keep_all else self._reusable(node)
+        return _spec_of(node, self.imports, known, reusable)
 
     def _reusable(self, node: Node) -> frozenset[int]:
         """Return input positions whose buffer dies here and is aliased by nobody."""
@@ -324,6 +316,53 @@ class _Planner:
             if value not in kept:
                 by_step.setdefault(index, []).append(value)
         return by_step
+
+
+def free_kernel(
+    node: Node, imports: Mapping[str, int], constants: Mapping[Value, Array]
+) -> Kernel:
+    """Return a kernel that takes weights and all other numbers as arguments.
+
+    Those of a plan may be made for the constants of the model, whatever they are called with.
+
+    Args:
+        node: A node without bodies.
+        imports: Domain -> opset version of the model.
+        constants: What is known of the model; shapes, axes and the like are taken from it.
+
+    Raises:
+        NoFallbackError: Nothing can run the node.
+    """
+    factory = kernel_table().get((node.domain, node.op_type))
+    settings = operators.setting_inputs(node)
+    known = [
+        constants.get(v) if v and i in settings else None for i, v in enumerate(node.inputs)
+    ]
+    if factory is not None:
+        try:
+            return factory(_spec_of(node, imports, tuple(known), frozenset()))
+        except Unserved:
+            pass
+    return build_fallback(node, dict(imports))[0]
+
+
+def _spec_of(
+    node: Node,
+    imports: Mapping[str, int],
+    known: tuple[Array | None, ...],
+    reusable: frozenset[int],
+) -> KernelSpec:
+    return KernelSpec(
+        op_type=node.op_type,
+        domain=node.domain,
+        version=imports.get(node.domain, 1),
+        name=node.name or "",
+        attributes={k: _python_value(a) for k, a in node.attributes.items()},
+        constants=known,
+        present=tuple(v is not None for v in node.inputs),
+        num_outputs=len(node.outputs),
+        reusable=reusable,
+    )
 
 
 def _in_order(value: Any) -> Any:

@@ -7,6 +7,7 @@ made of. What float32 makes of each is off by at most the bound of its sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,13 +105,15 @@ def run(part: Segment, x: Array, *, magnitudes: bool = False) -> Array:
     Args:
         part: The part.
         x: The value.
-        magnitudes: Take the magnitude of every constant: sums of magnitudes of all terms.
+        magnitudes: Take the magnitude of every factor and addend: sums of magnitudes of all
+            terms, of a value whose elements are not negative.
     """
     values: dict[Value, Array] = {part.source: x.astype(np.float64)}
     for node in part.nodes:
-        step, fed = part.side.step(node), []
+        fed: list[Array | None] = []
         for value in node.inputs:
             if value is None:
+                fed.append(None)
                 continue
             given = values.get(value)
             if given is None:
@@ -119,14 +122,25 @@ def run(part: Segment, x: Array, *, magnitudes: bool = False) -> Array:
                 given = np.abs(given) if magnitudes and given.dtype.kind == "f" else given
             fed.append(given)
         made = _magnitude(node, fed) if magnitudes else None
-        values[node.outputs[0]] = np.asarray(step.run(*fed)) if made is None else made
+        if made is None:
+            made = np.asarray(part.side.free_kernel(node)(*fed))
+        values[node.outputs[0]] = made
     return values[part.target]
 
 
-def _magnitude(node: Node, fed: list[Array]) -> Array | None:
+def _magnitude(node: Node, fed: Sequence[Any]) -> Array | None:
     """Return the sum of magnitudes where magnitudes of constants do not give it."""
     if node.op_type == "Sub":
         return np.asarray(fed[0] + fed[1])
+    if node.op_type == "Gemm":
+        a, b, *rest = fed
+        a = a.T if attribute(node, "transA", 0) else a
+        b = b.T if attribute(node, "transB", 0) else b
+        sums = abs(attribute(node, "alpha", 1.0)) * (a @ b)
+        addend = rest[0] if rest else None
+        if addend is not None:
+            sums = sums + abs(attribute(node, "beta", 1.0)) * addend
+        return np.asarray(sums)
     if node.op_type != "BatchNormalization":
         return None
     x, gain, shift, mean, variance = fed

@@ -15,8 +15,9 @@ from qonnx_hub.equivalence.proof.value_numbering import (
     plain_signature,
     signature_of,
 )
+from qonnx_hub.executor.kernels.spec import Kernel
 from qonnx_hub.executor.plan import Plan, Step
-from qonnx_hub.executor.planner import make_plan
+from qonnx_hub.executor.planner import free_kernel, make_plan
 from qonnx_hub_ir import dialect, operators, thresholds
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.quantizers import Array
@@ -55,6 +56,7 @@ class ProofModel:
             for value in node.outputs
             if value.name and self.slot(value) in by_slot
         }
+        self._free: dict[Node, Kernel] = {}
         self._order = {node: index for index, node in enumerate(model.graph)}
         self._chains: dict[Value, tuple[Value, ...]] = {}
         made = (value for node in model.graph for value in node.outputs if value.name)
@@ -70,6 +72,12 @@ class ProofModel:
     def step(self, node: Node) -> Step:
         """Return the step that runs a node."""
         return self._steps[node]
+
+    def free_kernel(self, node: Node) -> Kernel:
+        """Return what runs a node on weights of the caller's; those of the step are fixed."""
+        if node not in self._free:
+            self._free[node] = free_kernel(node, self.imports, self.constants)
+        return self._free[node]
 
     def sources(self, node: Node) -> list[Value]:
         """Return the node's inputs that are not constant, each once."""

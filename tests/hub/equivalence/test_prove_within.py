@@ -11,7 +11,13 @@ from onnx.helper import make_node
 import qonnx_hub as qh
 from qonnx_hub.equivalence.proof.bounds import ModelBounds, OutputBound
 from qonnx_hub.equivalence.proof.certificate import ProofOutcome
-from qonnx_hub.equivalence.proof.linear_segments import MOST_ELEMENTS, Segment, input_shape
+from qonnx_hub.equivalence.proof.linear_segments import (
+    MOST_ELEMENTS,
+    Segment,
+    input_shape,
+    run,
+    segment_to,
+)
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.executor.session import Session
@@ -160,6 +166,67 @@ def test_random_orders_of_the_sums_stay_within_what_is_proven():
             sums.append(np.clip(np.rint(total / FLOAT(0.42)), -8, 7) * FLOAT(0.42))
         worst = max(worst, float(np.max(np.ptp(np.array(sums), axis=0))))
     assert worst <= found.bounds.outputs[0].bound * (1 + 1e-6)
+
+
+def balanced(alpha, factor):
+    """Return a layer whose weights add up to nothing: its sums of magnitudes do not."""
+    half = np.round(np.random.default_rng(0).normal(size=(4, 4)) * 1000) / 1024
+    held = parameters(0.1, 1, 1) | {"w": np.concatenate([half, -half]).astype(FLOAT) * factor}
+    nodes = [quant_node("x", "q"), make_node("Gemm", ["q", "w"], ["y"], alpha=alpha)]
+    return read_model(model_of(nodes, {"x": (2, 8)}, ["y"], held | {"b": FLOAT(8)}))
+
+
+def test_weights_that_cancel_one_another_round_all_the_same():
+    first, second = balanced(-3.0, FLOAT(1)), balanced(-1.0, FLOAT(3))
+    found = prove_models(first, second, search=False)
+    assert not found.proven
+    x = np.random.default_rng(1).normal(size=(100, 2, 8)).astype(FLOAT)
+    sessions = Session(first), Session(second)
+    answers = [[next(iter(s.run({"x": one}).values())) for one in x] for s in sessions]
+    apart = np.max(np.abs(np.array(answers[0]) - np.array(answers[1])))
+    assert 0 < apart <= found.bounds.outputs[0].bound
+
+
+ROWS = np.array([[1, -2], [-3, 4], [5, -6]], dtype=FLOAT)
+MAGNITUDES = np.array([[9.0, 12.0]])
+"""Of the columns: 1 + 3 + 5 and 2 + 4 + 6."""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "held", "wanted"),
+    [
+        ([make_node("MatMul", ["x", "w"], ["y"])], {"w": ROWS}, MAGNITUDES),
+        (
+            [make_node("Gemm", ["x", "w", "c"], ["y"], alpha=-2.0, beta=-3.0, transB=1)],
+            {"w": ROWS.T, "c": np.array([-1, 1], dtype=FLOAT)},
+            2 * MAGNITUDES + 3,
+        ),
+        (
+            [
+                make_node("MatMul", ["x", "w"], ["m"]),
+                make_node("Sub", ["m", "c"], ["d"]),
+                make_node("Div", ["d", "f"], ["y"]),
+            ],
+            {"w": ROWS, "c": np.array([1, -1], dtype=FLOAT), "f": np.array(-0.5, dtype=FLOAT)},
+            (MAGNITUDES + 1) / 0.5,
+        ),
+        (
+            [
+                make_node("Unsqueeze", ["x", "axes"], ["u"]),
+                make_node("Conv", ["u", "w"], ["y"]),
+            ],
+            {"w": ROWS.T[:, :, np.newaxis], "axes": np.array([2], dtype=np.int64)},
+            MAGNITUDES[:, :, np.newaxis],
+        ),
+    ],
+    ids=["MatMul", "Gemm", "Sub and Div", "Conv"],
+)
+def test_sums_of_magnitudes_are_those_of_every_term(nodes, held, wanted):
+    side = ProofModel(read_model(model_of(nodes, {"x": (1, 3)}, ["y"], held)))
+    [x], [y] = side.model.graph.inputs, side.model.graph.outputs
+    part = segment_to(side, y, lambda value: value is x)
+    ones = np.ones((1, 3))
+    np.testing.assert_array_equal(run(part, ones, magnitudes=True), wanted)
 
 
 def test_a_check_says_that_a_bound_is_proven():
