@@ -9,7 +9,6 @@ leaves its level between two thresholds, on every float. Taken for granted: othe
 functions of their inputs, the same in both opsets (they are named); zeros have no sign.
 """
 # fmt: off
-
 from __future__ import annotations
 
 import hashlib
@@ -28,8 +27,7 @@ from onnx.reference import ReferenceEvaluator
 
 FORMAT = "qonnx-hub certificate 1"
 RULES = {"constant", "operator", "function"}
-MOST_INTERVALS, LOG_ERROR = 1 << 22, np.float32(2e-6)
-
+MOST_INTERVALS, LOG_ERROR, HALF = 1 << 22, np.float32(2e-6), np.float32(0.5)
 Array = np.ndarray[Any, Any]
 Place = tuple[int, ...]
 File = str | Path
@@ -37,36 +35,35 @@ Box = tuple[Array, Array, Array]  # Lowest, highest, and where these are known t
 QUANTIZERS = {"Quant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold"}
 DOMAINS = {"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general", "hawq2qonnx",
            "qonnx", "qonnx.custom_op", ""}
+SPELLED = {"ai.onnx": "", "IntQuant": "Quant"}
 CHANNELS_LAST, LINEAR = "qonnx.custom_op.channels_last", {"QuantizeLinear", "DequantizeLinear"}
 RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 NEUTRAL = {"Mul": (1, True), "Div": (1, False), "Add": (0, True), "Sub": (0, False)}
+WRAPS = {"Abs", "Neg", "Pow", "Add", "Sub", "Mul", "Div"}  # Where inputs are integers.
 COMMUTES = {"Add", "Mul", "Max", "Min", "And", "Or", "Equal", "Sum", "Mean"}
 RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
-RANDOM |= {"Bernoulli", "Multinomial"}
+RANDOM |= {"Bernoulli", "Multinomial", "Dropout"}  # See ``rewritten`` for inference.
 # Attributes of old opsets that are inputs now, in order.
 AS_INPUTS = {"Clip": ["min", "max"], "Pad": ["pads", "value"], "Split": ["split"],
              "Slice": ["starts", "ends", "axes"], "Squeeze": ["axes"], "Unsqueeze": ["axes"],
              **{f"Reduce{kind}": ["axes"] for kind in ("Sum", "Mean", "Max", "Min")}}
 NO_EFFECT = {("BatchNormalization", n) for n in ("momentum", "spatial", "consumed_inputs")}
 NO_EFFECT |= {("Conv", "kernel_shape"), ("ConvTranspose", "kernel_shape")}
-CHANGED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11}
-SAYS_NOTHING = {"pads": 0, "strides": 1, "dilations": 1, "auto_pad": "NOTSET"}
+CHANGED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11, "PRelu": 7}
+SAYS_NOTHING = {"broadcast": 0, "pads": 0, "strides": 1, "dilations": 1, "auto_pad": "NOTSET"}
 CODES = {int(getattr(TensorProto, f"INT{n}")): (-(2**n) // 2, 2**n // 2 - 1)
          for n in (4, 8, 16, 32, 64)}
 CODES |= {int(getattr(TensorProto, f"UINT{n}")): (0, 2**n - 1) for n in (4, 8, 16, 32)}
 FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 FLOATS |= {TensorProto.DOUBLE: np.float64}
-
 class RejectedError(Exception):
     """The certificate does not hold, or what it says could not be derived."""
 # A node; inputs that are left out are "", attributes are complete, ``stored`` as in the file.
 Step = namedtuple("Step", "op domain inputs outputs attributes stored place", defaults=[0])
-
 def require(condition: object, reason: str) -> None:
     """Raise RejectedError unless the condition holds."""
     if not condition:
         raise RejectedError(reason)
-HALF = np.float32(0.5)
 ROUNDING: dict[str, Callable[[Array], Any]] = {
     "ROUND": np.rint, "HALF_EVEN": np.rint, "FLOOR": np.floor, "CEIL": np.ceil,
     "DOWN": np.trunc, "ROUND_TO_ZERO": np.trunc,
@@ -84,7 +81,6 @@ def code_range(node: Step, bits: float, kind: Any) -> tuple[Any, Any]:
     if node.attributes.get("signed", 1):
         return kind(-(2.0 ** (bits - 1)) + narrow), kind(2.0 ** (bits - 1) - 1)
     return kind(0), kind(2.0**bits - 1 - narrow)
-
 def quant(node: Step, x: Array, scale: Array, zero: Array, bits: Array) -> Any:
     """Return what Quant makes of x: in QONNX's order, or in QuantizeLinear's."""
     kind, rounded = x.dtype.type, rounder(node)
@@ -121,7 +117,8 @@ def count(node: Step, x: Array, thresholds: Array) -> Any:
     counted = np.where(np.isnan(x), 0, counts).astype(x.dtype)
     return x.dtype.type(scale) * counted + x.dtype.type(bias)
 def quantize_linear(node: Step, x: Array, scale: Array, zero: Array | None = None) -> Array:
-    t, kind = x / np.asarray(scale).astype(x.dtype), node.attributes["codes"]
+    require(x.dtype == scale.dtype and not node.attributes.get("precision"), "mixed precision")
+    t, kind = x / np.asarray(scale), node.attributes["codes"]
     if kind not in CODES:
         small = helper.tensor_dtype_to_np_dtype(kind)
         every = np.arange(256, dtype=np.uint8).view(small).astype(np.float32)
@@ -131,6 +128,7 @@ def quantize_linear(node: Step, x: Array, scale: Array, zero: Array | None = Non
     (low, high), z = CODES[kind], np.int64(0) if zero is None else np.int64(zero)
     return np.asarray(np.minimum(np.fmax(np.rint(t), low - z), high - z).astype(np.int64) + z)
 def dequantize_linear(node: Step, q: Array, scale: Array, zero: Array | None = None) -> Any:
+    require(not node.attributes.get("output_dtype"), "DequantizeLinear to a type of its own")
     levels = q if q.dtype.kind == "f" else q.astype(np.int64)
     levels = levels if zero is None or not np.any(zero) else levels - np.int64(zero)
     return levels.astype(scale.dtype) * scale
@@ -140,8 +138,8 @@ def cast(node: Step, x: Array) -> Any:
         whole, (low, high) = np.trunc(x) if x.dtype.kind == "f" else x, CODES[target]
         require(np.all((whole >= low) & (whole <= high)), "a Cast that wraps")
         return whole.astype(np.int64)
+    require(target in FLOATS or target == TensorProto.BOOL, f"a Cast to type {target}")
     return x.astype(helper.tensor_dtype_to_np_dtype(target))
-
 UFUNCS = "Abs:abs Neg:negative Sign:sign Round:rint Floor:floor Ceil:ceil Log:log Pow:power"
 UFUNCS += " Add:add Sub:subtract Mul:multiply Div:divide Less:less Greater:greater Not:invert"
 UFUNCS += " LessOrEqual:less_equal GreaterOrEqual:greater_equal Equal:equal Where:where"
@@ -157,6 +155,11 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     **{op: lambda node, *given, name=name: getattr(np, name)(*given)
        for op, name in (pair.split(":") for pair in UFUNCS.split())},
 }
+def computed(node: Step, given: Sequence[Any]) -> Array:
+    """Return what a formula makes of numbers; it does not know how integers wrap."""
+    whole = given[0].dtype.kind in "iu"
+    require(not whole or node.op not in WRAPS | QUANTIZERS, f"{node.op} of integers")
+    return np.asarray(FORMULAS[node.op](node, *given))
 KEEP_ORDER = {"Add", "Sub", "Neg", "Min", "Max", "Relu", "Clip", "Round", "Floor", "Ceil"}
 KEEP_ORDER |= {"Sign", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not"}
 KEEP_ORDER |= {"Identity", "Cast", "Mul", "Div", "MultiThreshold", "BipolarQuant"}
@@ -193,25 +196,18 @@ def keeps_order(node: Step, given: Sequence[Any]) -> bool:
         if node.op == "FloatQuant":
             return rises and fixed[2] >= 0 and 1 - fixed[3] - fixed[2] >= -100
         return rises and (node.op != "Trunc" or len(fixed) == 4 or fixed[3] > 0)
-    if node.op == "Cast" and node.attributes["to"] == TensorProto.BOOL:
-        return False
-    ends = [value[0] if isinstance(value, tuple) else value for value in given]
-    # Integers wrap.
-    exact = node.op in {"Clip", "Cast", "Identity", "Min", "Max", "Not", "And", "Or"}
-    return node.op in KEEP_ORDER and (exact or all(e.dtype.kind == "f" for e in ends))
+    return node.op in KEEP_ORDER and node.attributes.get("to") != TensorProto.BOOL
 def differ(a: Any, b: Any) -> Any:
     return (a != b) & ~((a != a) & (b != b))
 def enclose(node: Step, given: Sequence[Any]) -> Box:
     """Return what the node's output can be while its inputs lie within boxes."""
     boxes = [box for box in given if isinstance(box, tuple)]
-    known = np.logical_and.reduce([box[2] for box in boxes])
-    point = known
+    known = point = np.logical_and.reduce([box[2] for box in boxes])
     for low, high, _ in boxes:
         signs = np.signbit(low) == np.signbit(high) if low.dtype.kind == "f" else True
         point = point & ~differ(low, high) & signs
     ends = [value[:2] if isinstance(value, tuple) else (value,) for value in given]
-    fed = [FORMULAS[node.op](node, *corner) for corner in itertools.product(*ends)]
-    corners = [np.asarray(corner) for corner in fed]
+    corners = [computed(node, corner) for corner in itertools.product(*ends)]
     low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
     least, most = [e[0] for e in ends], [e[-1] for e in ends]
     if node.op == "Where":
@@ -237,13 +233,15 @@ def enclose(node: Step, given: Sequence[Any]) -> Box:
     spoiled = np.logical_or.reduce([corner != corner for corner in corners])
     low, high = (np.where(point, corners[0], end) for end in (low, high))
     return low, high, point | (known & ~spoiled)
+def content(array: Array) -> bytes:
+    return repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
 def plain(value: Any) -> Any:
     require(not isinstance(value, onnx.GraphProto), "a node that holds a graph")
     if isinstance(value, onnx.TensorProto):
-        return (value.data_type, tuple(value.dims), numpy_helper.to_array(value).tobytes())
+        return (value.data_type, tuple(value.dims), content(numpy_helper.to_array(value)))
     if isinstance(value, (list, tuple)):
         return tuple(plain(item) for item in value)
-    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    value = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
     return float(np.float32(value)) if isinstance(value, float) else value
 def digest(path: File) -> str:
     """Return the SHA-256 of a model file, followed by its weights where they lie outside."""
@@ -254,13 +252,12 @@ def as_node(step: Step) -> onnx.NodeProto:
     node = helper.make_node(step.op, step.inputs, step.outputs, domain=step.domain)
     node.attribute.extend(step.stored)
     return node
-
 class Side:
     """One file: nodes in order, constants, shapes, and what makes each value."""
     def __init__(self, path: File) -> None:
         model = inliner.inline_local_functions(onnx.load(str(path)))
         graph = model.graph
-        self.opsets = {o.domain.replace("ai.onnx", ""): o.version for o in model.opset_import}
+        self.opsets = {SPELLED.get(o.domain, o.domain): o.version for o in model.opset_import}
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.types: dict[str, int] = {t.name: t.data_type for t in graph.initializer}
         self.shapes: dict[str, Any] = {n: array.shape for n, array in self.constants.items()}
@@ -269,22 +266,28 @@ class Side:
         self.maker: dict[str, Step] = {}
         steps = itertools.chain(*(self.without_last(self.read(node)) for node in graph.node))
         self.steps = [step._replace(place=place) for place, step in enumerate(steps)]
+        names = [*self.constants, *self.inputs]
+        names += [name for step in self.steps for name in step.outputs if name]
+        require(len({*names}) == len(names), "a name for two values")
         self.infer(graph)
         for step in self.steps:
             self.maker.update((name, step) for name in step.outputs)
             self.fold(step)
     def read(self, node: onnx.NodeProto) -> Step:
-        domain, op = node.domain.replace("ai.onnx", ""), node.op_type.replace("IntQ", "Q")
-        ours = op in QUANTIZERS and domain in DOMAINS
-        domain = "quantizers" if ours else "" if op in LINEAR else domain
+        domain, op = SPELLED.get(node.domain, node.domain), node.op_type
+        if domain in DOMAINS and SPELLED.get(op, op) in QUANTIZERS:
+            domain, op = "quantizers", SPELLED.get(op, op)
+        domain = "" if op in LINEAR and domain == "com.microsoft" else domain
         values = {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
         inputs = list(node.input)
         for index, name in enumerate(AS_INPUTS.get(op, ()) if not domain else ()):
             if name in values:
                 inputs += [""] * (index + 2 - len(inputs))
                 inputs[index + 1] = f"{node.output[0]} attribute {name}"
+                require(inputs[index + 1] not in self.constants, "a name for two values")
                 kind = np.float32 if isinstance(values[name], float) else np.int64
                 self.constants[inputs[index + 1]] = np.array(values.pop(name), dtype=kind)
+        require(domain or not values.get("broadcast"), f"{op} that broadcasts along an axis")
         while inputs and not inputs[-1]:
             inputs.pop()
         stored = [a for a in node.attribute if a.name in values]
@@ -314,9 +317,10 @@ class Side:
         stored = [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
         results = [helper.make_tensor_value_info(v.name, v.type.tensor_type.elem_type, None)
                    for v in graph.output]
-        # A quantizer stands there as an Identity; the opset is one that knows today's forms.
-        nodes = [as_node(s) if s.domain != "quantizers" else
-                 helper.make_node("Identity", s.inputs[:1], s.outputs) for s in self.steps]
+        # A quantizer stands there as a sum; the opset is one that knows today's forms.
+        nodes = [as_node(s) if s.domain != "quantizers" else helper.make_node(
+            "Sum", s.inputs[:1 if s.op == "MultiThreshold" else None], s.outputs)
+            for s in self.steps]
         whole = helper.make_graph(nodes, "steps", graph.input, results, stored)
         imports = {**self.opsets, "": max(self.opsets.get("", 1), 18)}
         model = helper.make_model(
@@ -340,27 +344,26 @@ class Side:
             require(small or kind in CODES, f"codes of {step.outputs[0]}: type {kind}")
             step.attributes["codes"] = kind
         sizes = self.static(step.inputs[0]) if step.op == "Shape" else None
-        whole = sizes and not {"start", "end"} & {n for n, v in step.attributes.items() if v}
+        whole = sizes and not step.attributes.get("start") and "end" not in step.attributes
         made = [np.array(sizes, dtype=np.int64)] if whole else []
-        if step.op not in RANDOM and all(not n or n in self.constants for n in step.inputs):
+        known = step.op not in RANDOM | CHANGED.keys()
+        if known and all(not n or n in self.constants for n in step.inputs):
             made = self.compute(step, [self.constants.get(name) for name in step.inputs])
         for name, array in zip(step.outputs, made, strict=False):
             self.constants[name], self.shapes[name] = array, array.shape
     def compute(self, step: Step, given: list[Any]) -> list[Array]:
         """Return the outputs of a step on constants; nothing where that is not known."""
-        blocked = step.op in CHANGED or step.attributes.get("block_size", 0)
+        blocked = step.attributes.get("block_size")
         if step.domain == "quantizers" or (step.op in LINEAR and not blocked):
             x = given[0] if given[0].dtype.kind == "f" else given[0].astype(np.int64)
             fed = [None if a is None else aligned(step, a, x.ndim) for a in given[1:]]
             numbers = (p and p.rows[p.grid] for p in fed)
-            return [np.asarray(FORMULAS[step.op](step, x, *numbers))]
+            return [computed(step, [x, *numbers])]
         names = {name: a for name, a in zip(step.inputs, given, strict=True) if name}
         try:
-            made = ReferenceEvaluator(as_node(step)).run(None, names)
-            return [] if step.op in CHANGED else [np.asarray(y) for y in made]
+            return [np.asarray(y) for y in ReferenceEvaluator(as_node(step)).run(None, names)]
         except (RuntimeError, TypeError, ValueError, NotImplementedError, LookupError):
             return []
-
 class Numbers:
     """Numbers for the values of both files."""
     def __init__(self, certificate: Mapping[str, Any], a: Side, b: Side) -> None:
@@ -380,8 +383,8 @@ class Numbers:
     def constant(self, array: Array) -> int:
         if array.dtype.kind == "f":
             array = np.where(np.isnan(array), array.dtype.type(np.nan), array + 0)
-        data = repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
-        return self.key("stored", str(array.dtype), array.shape, hashlib.sha256(data).digest())
+        data = hashlib.sha256(content(array)).digest()
+        return self.key("stored", str(array.dtype), array.shape, data)
     def number(self, side: str, name: str) -> int:
         require(not name or (side, name) in self.of, f"'{name}' of {side} is not made before")
         return self.of[side, name] if name else 0
@@ -390,7 +393,8 @@ class Numbers:
             first = self.expression(side, step)
             for index, name in enumerate(step.outputs):
                 if name and (side, name) not in self.of:
-                    self.of[side, name] = self.key("output", first, index) if index else first
+                    other = index and self.key("output", step.domain, step.op, first, index)
+                    self.of[side, name] = other or first
                 if (claim := self.claims.pop((side, name), None)) is not None:
                     self.of[side, name] = self.proven(claim["one"], claim["other"], claim)
     def proven(self, one: Any, other: Any, claim: Mapping[str, Any]) -> int:
@@ -412,11 +416,12 @@ class Numbers:
         def silent(name: str, value: Any) -> bool:
             same = type(value) is tuple and len({*value}) == 1
             said = SAYS_NOTHING.get(name, ...) in ([value, value[0]] if same else [value])
-            return said or (step.op, name) in NO_EFFECT
-        spoken = [item for item in step.attributes.items() if not silent(*item)]
+            return not step.domain and (said or (step.op, name) in NO_EFFECT)
+        said = [item for item in step.attributes.items() if not silent(*item)]
         since = owner.opsets.get("", 1) >= CHANGED.get(step.op, 0)
         ordered = sorted(inputs) if step.op in COMMUTES and len(inputs) == 2 else inputs
-        return self.key(step.domain, step.op, since, tuple(sorted(spoken, key=repr)), *ordered)
+        spoken = tuple(sorted(said, key=repr))
+        return self.key("operator", step.domain, step.op, since, spoken, *ordered)
     def moved(self, number: int, perm: Place) -> int:
         found = self.keys[number]
         if found[0] == "moved":
@@ -428,7 +433,9 @@ class Numbers:
         shape = owner.static(step.outputs[0])
         same_type = op == "Cast" and owner.types.get(x) == step.attributes["to"]
         keeps = op in RESHAPES | {"Expand"} and shape is not None and shape == owner.static(x)
-        if (op == "Dropout" and len(inputs) < 3) or op == "Identity" or same_type or keeps:
+        training = len(inputs) > 2 and np.any(owner.constants.get(step.inputs[2], True))
+        infers = op == "Dropout" and step.attributes.get("is_test", 1) and not training
+        if infers or op == "Identity" or same_type or keeps:
             return inputs[0]
         if op in RESHAPES and shape is not None:
             inner = self.keys[inputs[0]]
@@ -436,11 +443,9 @@ class Numbers:
         if op == "Transpose" and x in owner.shapes:
             backwards = tuple(range(len(owner.shapes[x])))[::-1]
             return self.moved(inputs[0], step.attributes.get("perm", backwards))
-        if op in NEUTRAL and len(inputs) == 2:
-            return self.arithmetic(owner, step, inputs)
-        return 0
+        return self.arithmetic(owner, step, inputs) if op in NEUTRAL else 0
     def arithmetic(self, owner: Side, step: Step, inputs: list[int]) -> int:
-        """Return the number of a sum, product, ...: nothing if one operand is neutral."""
+        """Return the number of a sum, product, ... with a neutral operand; else 0."""
         number, either = NEUTRAL[step.op]
         for index in (1, 0):
             stored, other = owner.constants.get(step.inputs[index]), step.inputs[1 - index]
@@ -454,12 +459,12 @@ class Numbers:
             if stored.size == 1:
                 # One stored number is a scalar, unless its axes would be added.
                 inputs[index] = self.constant(stored.reshape(()))
-        self.operators.add(step.op)
-        return self.key("", step.op, True, (), *(sorted(inputs) if either else inputs))
+        return 0
 class Piece:
     """A function of one float in a graph, from one value to another."""
     def __init__(self, side: Side, source: str, target: str) -> None:
-        self.source, self.target, self.type = source, target, side.types.get(source, 0)
+        self.source, self.target = source, target
+        self.type, self.made = (side.types.get(name, 0) for name in (source, target))
         found: dict[int, Step] = {}
         waiting = [target]
         while waiting:
@@ -489,17 +494,17 @@ class Piece:
             own = [self.parameters.get((step.place, i)) for i in range(len(step.inputs))]
             pairs = zip(own, step.inputs, strict=True)
             given = [values[name] if p is None else p.at(place) for p, name in pairs]
-            apply = enclose if isinstance(x, tuple) else lambda n, v: FORMULAS[n.op](n, *v)
+            apply = enclose if isinstance(x, tuple) else computed
             values[step.outputs[0]] = apply(step, given)
         return values[self.target]
 def values_of(keys: Array, kind: Any) -> Array:
     width = np.dtype(kind).itemsize
     bits = np.where(keys < 0, ~keys | np.int64(-(1 << (8 * width - 1))), keys)
     return np.asarray(bits).astype(f"i{width}").view(kind)
-
 def compare(pieces: Sequence[Piece], table: Mapping[str, Any], where: str) -> bool:
     """Prove that two functions have the steps of a table; return whether NaN parts them."""
     require(pieces[0].type == pieces[1].type in FLOATS, f"{where}: not of one float type")
+    require(pieces[0].made == pieces[1].made, f"{where}: one type and another")
     rank = max(len(piece.base) for piece in pieces)
     base = np.broadcast_shapes(*(piece.base or (1,) * rank for piece in pieces))
     channels, row_of = int(np.prod(base, dtype=np.int64)), table["channels"]
@@ -516,14 +521,13 @@ def compare(pieces: Sequence[Piece], table: Mapping[str, Any], where: str) -> bo
 def confirm(pieces: Sequence[Piece], place: Place, row: Mapping[str, Any], where: str) -> None:
     """Prove of one channel that both functions keep each level up to the next threshold."""
     kind = FLOATS[pieces[0].type]
-    low = np.array(row["starts"], dtype=np.int64)
+    looked, low = 0, np.array(row["starts"], dtype=np.int64)
     levels = np.array([float(level) for level in row["levels"]], dtype=np.float64)
     highest = int(np.array([np.inf], dtype=kind).view(f"i{np.dtype(kind).itemsize}")[0])
     require(len(low) == len(levels) and low[0] == -highest - 1, f"{where}: a cut table")
     high = np.append(low[1:] - 1, highest)
     require(np.all(low <= high), f"{where}: thresholds out of order")
     require(np.all(differ(levels[1:], levels[:-1])), f"{where}: a threshold that is none")
-    looked = 0
     while low.size:
         looked += low.size
         require(looked <= MOST_INTERVALS, f"{where}: too many intervals to decide")
@@ -541,7 +545,6 @@ def confirm(pieces: Sequence[Piece], place: Place, row: Mapping[str, Any], where
         low, high, levels = low[still], high[still], np.tile(levels[still], 2)
         middle = low + (high - low) // 2
         low, high = np.append(low, middle + 1), np.append(middle, high)
-
 def verify(certificate: Mapping[str, Any], path_a: File, path_b: File) -> str:
     """Return what a certificate proves of two files; raise RejectedError if nothing."""
     try:
@@ -558,7 +561,6 @@ def verify(certificate: Mapping[str, Any], path_a: File, path_b: File) -> str:
     require(not unsaid, f"not among the assumptions: {', '.join(unsaid)}")
     but = f" on which no NaN reaches {', '.join(assumed['nan'])}" if assumed["nan"] else ""
     return f"every output is equal for every input{but}"
-
 def derive(certificate: Mapping[str, Any], path_a: File, path_b: File) -> dict[str, set[str]]:
     """Prove what a certificate says; return the assumptions that this needs."""
     with np.errstate(all="ignore"):
@@ -584,7 +586,6 @@ def derive(certificate: Mapping[str, Any], path_a: File, path_b: File) -> dict[s
         equal = numbers.number("a", one) == numbers.number("b", other)
         require(set(rule) <= RULES and equal, f"'{other}' is not shown to equal '{one}'")
     return {"operators": numbers.operators, "nan": numbers.nan}
-
 def main(arguments: Sequence[str]) -> int:
     """Verify the files named; return 0 if the certificate holds, 1 if not."""
     certificate = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
@@ -594,6 +595,5 @@ def main(arguments: Sequence[str]) -> int:
         print(f"rejected: {error}")
         return 1
     return 0
-
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
