@@ -8,6 +8,7 @@ every element by itself, of which interval arithmetic with the formulas below sh
 leaves its level between two thresholds, on every float. Taken for granted: other operators are
 functions of their inputs, the same in both opsets (they are named); zeros have no sign.
 """
+
 # fmt: off
 from __future__ import annotations
 
@@ -465,8 +466,7 @@ class Piece:
     def __init__(self, side: Side, source: str, target: str) -> None:
         self.source, self.target = source, target
         self.type, self.made = (side.types.get(name, 0) for name in (source, target))
-        found: dict[int, Step] = {}
-        waiting = [target]
+        found, waiting = dict[int, Step](), [target]
         while waiting:
             name = waiting.pop()
             if name == source or name in side.constants:
