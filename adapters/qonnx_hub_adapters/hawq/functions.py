@@ -107,13 +107,6 @@ def _floats(value: float) -> Array:
     return np.asarray(value, dtype=np.float32)
 
 
-def _converted(call: FunctionCall) -> Ref:
-    given = call.args[0]
-    if call.result.dtype != given.dtype:
-        raise UntraceableError(f"a conversion to {call.result.dtype}")
-    return call.x
-
-
 def _unless(refuses: Callable[[FunctionCall], bool], reason: str, handler: Handler) -> Handler:
     """Return a handler that refuses some of the calls."""
 
@@ -196,7 +189,9 @@ def _permuted(call: FunctionCall) -> Ref:
 
 def _transposed(call: FunctionCall) -> Ref:
     perm = list(range(call.result.ndim))
-    first, second = int(call.get(1, "dim0")), int(call.get(2, "dim1"))
+    given = call.named("input dim0 dim1")
+    # swapaxes calls them axis0 and axis1.
+    first, second = (given[name] for name in sorted(given) if name[:-1] in ("dim", "axis"))
     perm[first], perm[second] = perm[second], perm[first]
     return call.emit("Transpose", call.x, perm=perm)
 
@@ -212,16 +207,24 @@ def _mean(call: FunctionCall) -> Ref:
     return call.emit("ReduceMean", call.x, _integers(ordered), keepdims=keep)
 
 
+_NORM = ("running_mean running_var", "weight bias")
+"""Parameters of ``torch.nn.functional.batch_norm``; ``torch.batch_norm`` has the pairs in the
+other order, and a ninth parameter that has no default."""
+
+
 def _batch_norm(call: FunctionCall) -> Ref:
-    mean, variance = call.get(1, "running_mean"), call.get(2, "running_var")
-    if call.get(5, "training", False) or mean is None or variance is None:
+    is_functional = call.get(8, "cudnn_enabled") is None
+    pairs = " ".join(_NORM if is_functional else _NORM[::-1])
+    given = call.named(f"input {pairs} training momentum eps cudnn_enabled")
+    mean, variance = given.get("running_mean"), given.get("running_var")
+    if given.get("training", False) or mean is None or variance is None:
         raise UntraceableError("batch norm with the statistics of each batch")
-    scale, shift = call.get(3, "weight"), call.get(4, "bias")
+    scale, shift = given.get("weight"), given.get("bias")
     size = tuple(mean.shape)
     scale = np.ones(size, dtype=np.float32) if scale is None else scale
     shift = np.zeros(size, dtype=np.float32) if shift is None else shift
     numbers = [call.constant(value) for value in (scale, shift, mean, variance)]
-    settings = {"epsilon": float(call.get(7, "eps", 1e-5)), RANK: call.args[0].ndim}
+    settings = {"epsilon": float(given.get("eps", 1e-5)), RANK: call.args[0].ndim}
     return call.emit("BatchNormalization", call.x, *numbers, **settings)
 
 
@@ -341,7 +344,7 @@ def _convolution(call: FunctionCall) -> Ref:
 
 _ROWS: Mapping[str, Handler] = {
     "clone contiguous detach data alias": lambda call: call.x,
-    "to float type type_as cpu": _converted,
+    "to float type type_as cpu": lambda call: call.x,
     "dropout dropout2d feature_dropout dropout_": _unless(
         lambda call: call.get(2, "training", True),
         "dropout in training mode",

@@ -106,6 +106,8 @@ class Tracer:
         name = str(getattr(func, "__name__", func))
         if name == "__get__":  # of a property, such as .data
             name = str(func.__self__.__name__)
+        elif name == "__set__" and func.__self__.__name__ != "requires_grad":
+            self._gap(str(func.__self__.__name__), "an attribute of a computed value is set")
         if name in READS_NUMBERS:
             self._gap(name, "the program reads computed values, and may depend on them")
         before = {id(value): self.find(value) for value in given}
@@ -141,6 +143,8 @@ class Tracer:
         try:
             if name not in HANDLERS:
                 raise UntraceableError("has no ONNX form here")  # noqa: TRY301
+            if result.dtype != self.torch.float32:
+                raise UntraceableError(f"gives {result.dtype}")  # noqa: TRY301
             ref = HANDLERS[name](function)
         except UntraceableError as error:
             self._gap(name, str(error))

@@ -71,6 +71,7 @@ def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
     for tensor in tensors:
         tracer.bind(tensor, tracer.fresh())
     shapes = [tuple(tensor.shape) for tensor in tensors]
+    chance = torch.random.get_rng_state()
     with _frozen(model, torch):
         # HAWQ's layers, and modules without children.
         for name, module in model.named_modules():
@@ -94,6 +95,8 @@ def trace(model: Any, args: Sequence[Any], torch: Any) -> ForwardTrace:
             if (ref := tracer.find(tensor)) is not None:
                 tracer.recorded[ref] = floats_of(tensor)
                 outputs.append(ref)
+    if not torch.equal(chance, torch.random.get_rng_state()):
+        raise SourceError("the module draws random numbers: no graph computes the same")
     if not outputs:
         raise SourceError("no output of the module depends on its inputs")
     return ForwardTrace(

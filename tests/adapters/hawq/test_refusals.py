@@ -171,6 +171,48 @@ def test_a_decision_on_computed_values_is_refused():
         load(module, sample(JetTagger))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda y: y.to(torch.float64).float(), "gives torch.float64"),
+        (lambda y: y.to(torch.float16).to(torch.float32), "gives torch.float16"),
+    ],
+)
+def test_arithmetic_of_another_precision_is_refused(change, words):
+    class Precise(JetTagger):
+        def forward(self, x):
+            return change(super().forward(x))
+
+    module = calibrated(JetTagger, standin)
+    module.__class__ = Precise
+    with pytest.raises(UnsupportedGraphError, match=words):
+        load(module, sample(JetTagger))
+
+
+def test_setting_the_data_of_a_computed_value_is_refused():
+    class Setting(JetTagger):
+        def forward(self, x):
+            y = super().forward(x)
+            y.data = y.data * 2
+            return y
+
+    module = calibrated(JetTagger, standin)
+    module.__class__ = Setting
+    with pytest.raises(UnsupportedGraphError, match="an attribute of a computed value is set"):
+        load(module, sample(JetTagger))
+
+
+def test_random_numbers_are_refused():
+    class Noisy(JetTagger):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(1)
+
+    module = calibrated(JetTagger, standin)
+    module.__class__ = Noisy
+    with pytest.raises(SourceError, match="draws random numbers"):
+        load(module, sample(JetTagger))
+
+
 def test_a_sample_is_asked_for():
     with pytest.raises(SourceError, match=r"args=\(x,\)"):
         load(calibrated(JetTagger, standin))

@@ -128,6 +128,32 @@ def test_plain_layers_of_torch_are_converted():
     np.testing.assert_allclose(outputs, observe(module, x)[""].numpy(), rtol=0, atol=1e-5)
 
 
+def test_functions_are_read_by_their_own_names_of_arguments():
+    class Functions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3, eps=0.1)
+            self.norm.weight.data, self.norm.bias.data = torch.rand(3) + 1, torch.randn(3)
+            self.norm.running_mean, self.norm.running_var = torch.randn(3), torch.rand(3) + 1
+            self.act, self.dense = standin.QuantAct(8), linear(standin, 5, 4)
+
+        def forward(self, x):
+            n = self.norm
+            pairs = (n.weight, n.bias, n.running_mean, n.running_var)
+            x = torch.batch_norm(x, *pairs, False, 0.1, n.eps, True)
+            x = nn.functional.batch_norm(
+                x, n.running_mean, n.running_var, n.weight, n.bias, eps=0.2
+            )
+            x = torch.swapaxes(x, axis0=3, axis1=2)
+            x, scale = self.act(torch.transpose(x, dim0=2, dim1=1))
+            return self.dense(x, scale)
+
+    x = torch.randn(2, 3, 5, 6)
+    module = calibrate(Functions(), x)
+    outputs = run(load(module, x), x)["output"]
+    np.testing.assert_allclose(outputs, observe(module, x)[""].numpy(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "pool",
     [
