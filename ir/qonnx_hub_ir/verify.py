@@ -12,7 +12,7 @@ from onnx_ir import AttributeType, Graph, Model, Node, Value
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
 from qonnx_hub_ir.graph.subgraphs import bodies
-from qonnx_hub_ir.lowering import im2col, onnxruntime_operators
+from qonnx_hub_ir.lowering import im2col, onnxruntime_operators, qonnx_general
 from qonnx_hub_ir.lowering.onnxruntime_operators import Signature
 from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer, is_whole
 
@@ -100,6 +100,8 @@ def _check_node(node: Node, model: Model) -> Iterator[Issue]:
         problem = im2col.problem_of(node)
         if problem:
             yield Issue(label(node), problem)
+    elif qonnx_general.is_general(node):
+        yield from _check_signature(node, qonnx_general.SIGNATURES[node.op_type])
     elif operators.is_opaque(node) or node.domain == dialect.CHANNELS_LAST_DOMAIN:
         return  # nothing is known of the one, and the other is an operator of the table
     elif node.domain == onnxruntime_operators.DOMAIN:

@@ -16,6 +16,7 @@ from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub.executor.control_flow import build_control, is_control
 from qonnx_hub.executor.fallback import NoFallbackError, build_fallback
+from qonnx_hub.executor.foreign import foreign_kernel
 from qonnx_hub.executor.fusion import Link, build_chain
 from qonnx_hub.executor.kernels import kernel_table
 from qonnx_hub.executor.kernels.fusible import STAGES
@@ -181,8 +182,12 @@ class _Planner:
         self.by_reference.add(node)
         if node.domain in dialect.STANDARD_DOMAINS and not operators.is_opaque(node):
             return build_fallback(node, self.imports)
-        known = self._spec(node).constants
-        return build_on_onnxruntime(node, self.imports, known), []
+        spec = self._spec(node)
+        if operators.is_opaque(node) and not bodies(node):
+            foreign = foreign_kernel(node, dict(spec.attributes), spec.version, make_plan)
+            if foreign is not None:
+                return foreign, []
+        return build_on_onnxruntime(node, self.imports, spec.constants), []
 
     def _spec(self, node: Node) -> KernelSpec:
         known = tuple(self.constants.get(v) if v else None for v in self._inputs(node))

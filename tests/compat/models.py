@@ -73,6 +73,8 @@ def annotated(opset: int) -> onnx.ModelProto:
         ],
         opset,
     )
+    for name, channels in (("xq", 3), ("c", 6), ("r", 6)):
+        proto.graph.value_info.append(info(name, [1, channels, 8, 8]))
     note(proto, "x", finn_datatype="INT8", tensor_layout="['N', 'C', 'H', 'W']", mine="42")
     note(proto, "W", finn_datatype="INT4", tensor_sparsity="{'dw': {'kernel_shape': [3, 3]}}")
     note(proto, "c", finn_datatype="INT32")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeAlias
@@ -20,7 +19,7 @@ from qonnx_hub_ir.analysis import (
     pooling,
     quantizer_ranges,
 )
-from qonnx_hub_ir.analysis.grids import IntegerType, digits_of, largest_of
+from qonnx_hub_ir.analysis.grids import ZERO, Grid, IntegerType, digits_of, largest_of
 from qonnx_hub_ir.analysis.rule_context import (
     NodeInfo,
     Rule,
@@ -35,9 +34,11 @@ from qonnx_hub_ir.analysis.value_info import (
     of_constant,
     of_integers,
     of_type,
+    on_grid,
     settled,
     unbounded,
 )
+from qonnx_hub_ir.datatypes import WIDEST, parse_datatype
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
@@ -54,19 +55,6 @@ STANDARD_RULES: Mapping[str, Rule] = {
     **quantizer_ranges.RULES,
 }
 """Rules of the standard operators. What has none can be anything within its bounds."""
-
-_NAMED_TYPES = {
-    **dict.fromkeys(("FLOAT16", "FLOAT32", "FLOAT64")),
-    "BINARY": IntegerType(1, signed=False),
-    "BIPOLAR": IntegerType(1, signed=True, bipolar=True),
-    "TERNARY": IntegerType(2, signed=True),
-}
-"""Types of inputs whose names say no width of integers; ``None`` for floats."""
-
-_TYPE_NAME = re.compile(r"(?P<kind>U?INT)(?P<bits>[1-9][0-9]?)")
-
-_WIDEST = 53
-"""Integers of an input type have at most so many bits: floats hold no more."""
 
 
 def infer_values(
@@ -176,31 +164,27 @@ def of_elements(value: Value) -> ValueInfo:
         return unbounded()
     if kind == onnx_ir.DataType.BOOL:
         return of_integers(0, 1)
-    if not kind.is_integer() or kind.bitwidth > _WIDEST:
+    if not kind.is_integer() or kind.bitwidth > WIDEST:
         return unbounded()
     return of_type(IntegerType(int(kind.bitwidth), signed=kind.is_signed()))
 
 
 def parse_type(text: str, where: str) -> IntegerType | None:
-    """Return the type of that name, ``None`` for float types.
+    """Return the integer type of that name, ``None`` for what is no integer.
 
     Args:
         text: Such as "INT8", "UINT4", "BIPOLAR", "BINARY", "TERNARY", "FLOAT32".
         where: What is said to have it, for the message.
 
     Raises:
-        UsageError: No such type.
+        UsageError: No such type, or one of more than 53 bits.
     """
-    upper = text.upper()
-    if upper in _NAMED_TYPES:
-        return _NAMED_TYPES[upper]
-    match = _TYPE_NAME.fullmatch(upper)
-    if match is None or int(match["bits"]) > _WIDEST:
-        raise UsageError(
-            f"{where}: '{text}' is no type; there are INT1 to INT{_WIDEST}, UINT1 to "
-            f"UINT{_WIDEST}, BIPOLAR, BINARY, TERNARY and FLOAT32"
-        )
-    return IntegerType(int(match["bits"]), signed=match["kind"] == "INT")
+    found = parse_datatype(text, where)
+    if not found.is_integer:
+        return None
+    if found.bits > WIDEST:
+        raise UsageError(f"{where}: '{text}' has more than {WIDEST} bits")
+    return IntegerType(found.bits, signed=found.signed, bipolar=found.name == "BIPOLAR")
 
 
 def _input_info(name: str, given: InputRange, value: Value) -> ValueInfo:
@@ -209,10 +193,7 @@ def _input_info(name: str, given: InputRange, value: Value) -> ValueInfo:
     if isinstance(given, IntegerType):
         return of_type(given)
     if isinstance(given, str):
-        if given.upper() == "TERNARY":
-            return of_integers(-1, 1, IntegerType(2, signed=True))
-        kind = parse_type(given, f"input '{name}'")
-        return unbounded() if kind is None else of_type(kind)
+        return _of_name(given, f"input '{name}'")
     low, high = (float(end) for end in given)
     if not low <= high:
         raise UsageError(f"input '{name}': {low:g} to {high:g} is no range")
@@ -221,6 +202,22 @@ def _input_info(name: str, given: InputRange, value: Value) -> ValueInfo:
         # What is fed is rounded to the input's type.
         return between(*rounded_outward(found.low, found.high, dtype))
     return found
+
+
+def _of_name(text: str, where: str) -> ValueInfo:
+    found, kind = parse_datatype(text, where), parse_type(text, where)
+    if found.low is None or found.high is None:
+        return unbounded()
+    if found.name == "TERNARY":
+        return of_integers(-1, 1, IntegerType(2, signed=True))
+    if kind is not None:
+        return of_type(kind)
+    if found.step is None or found.bits > WIDEST:
+        return between(found.low, found.high)
+    step = np.array(found.step, dtype=np.float64)
+    codes = np.array([found.low, found.high], dtype=np.float64) / step
+    low, high = codes.astype(np.int64)
+    return on_grid(Grid(step, ZERO, np.asarray(low), np.asarray(high), exact=True))
 
 
 def site_of(node: Node, known: Mapping[Value, ValueInfo]) -> NodeInfo:

@@ -19,6 +19,7 @@ from qonnx_hub_ir.operators import (
     others,
     pooling,
     products,
+    qonnx_general,
     quantizers,
     reductions,
 )
@@ -36,6 +37,7 @@ _STANDARD = (
     *reductions.OPERATORS,
     *normalization.OPERATORS,
     *quantizers.OPERATORS,
+    *qonnx_general.OPERATORS,
     *others.OPERATORS,
 )
 

@@ -19,8 +19,9 @@ from onnx_ir import Node, Value
 
 from qonnx_hub.analysis.codes import coded_values, stored_type
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
+from qonnx_hub_ir.analysis import IntegerType, ValueInfo
 from qonnx_hub_ir.annotations import DATATYPE, annotations_of
+from qonnx_hub_ir.datatypes import parse_datatype
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import (
@@ -136,10 +137,10 @@ def annotated(value: Value) -> Datatype:
 def named(name: str) -> Datatype:
     """Return the datatype of that name; FLOAT32 for one that is not known."""
     try:
-        found = parse_type(name, "the file's annotation")
+        found = parse_datatype(name, "the file's annotation")
     except UsageError:
         return FLOAT32
-    return FLOAT32 if found is None else Datatype(name.upper(), found.bits)
+    return Datatype(found.name, found.bits)
 
 
 def _tool_type(

@@ -35,6 +35,11 @@ def _last(y: Array) -> Array:
     return np.transpose(y, (0, *range(2, y.ndim), 1))
 
 
+def channels_last_kernel(kernel: Kernel) -> Kernel:
+    """Return a kernel of one channels-last input from one that takes channels first."""
+    return lambda x: _last(kernel(_first(x)))
+
+
 def _standard(spec: KernelSpec) -> KernelSpec:
     """Return the standard node that computes the same on channels-first arrays.
 
@@ -63,11 +68,7 @@ def _conv(spec: KernelSpec) -> Kernel:
 def _pool(op_type: str) -> Factory:
     factory = pool.KERNELS["", op_type]
 
-    def make(spec: KernelSpec) -> Kernel:
-        kernel = factory(_standard(spec))
-        return lambda x: _last(kernel(_first(x)))
-
-    return make
+    return lambda spec: channels_last_kernel(factory(_standard(spec)))
 
 
 KERNELS: KernelTable = {

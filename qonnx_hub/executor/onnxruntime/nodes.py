@@ -10,6 +10,7 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub.executor.fallback import NoFallbackError
+from qonnx_hub.executor.foreign import is_foreign
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub_adapters.dependencies import is_installed, require
 from qonnx_hub_ir import dialect
@@ -60,9 +61,10 @@ def build_on_onnxruntime(
 
 
 def runs_somewhere(node: Node) -> bool:
-    """Return whether a node is not opaque, or onnxruntime is there and has its operator."""
-    opaque = is_opaque_name(node.domain, node.op_type)
-    return not opaque or (is_installed("onnxruntime") and _knows(node))
+    """Return whether a node is not opaque, or another distribution has its operator."""
+    if not is_opaque_name(node.domain, node.op_type) or is_foreign(node):
+        return True
+    return is_installed("onnxruntime") and _knows(node)
 
 
 def _knows(node: Node) -> bool:

@@ -17,8 +17,9 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import MOST_PLACES, PassError, words_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.graph.subgraphs import named_bodies
-from qonnx_hub_ir.lowering import im2col
+from qonnx_hub_ir.lowering import im2col, qonnx_general
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
+from qonnx_hub_ir.passes.shapes.foreign_shapes import give_foreign_shapes
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
 from qonnx_hub_ir.places import failing_part, inference_words
 
@@ -29,7 +30,8 @@ class InferShapes(InPlacePass):
 
     A quantizer has the type and shape of its first input; a channels-last operator those of
     its standard twin between two Transposes; onnxruntime's own operators those of the float
-    operators that they stand for. What a value already says is kept where the
+    operators that they stand for; operators of other distributions those of their own rules,
+    else what the file says. What a value already says is kept where the
     inference knows nothing more. Weights are not copied.
 
     Before -> after: ``Quant`` output without value_info -> float32, shape of its input.
@@ -40,7 +42,11 @@ class InferShapes(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        return PassResult(model, modified=infer_from(without_weights(model), model))
+        modified = infer_from(without_weights(model), model)
+        while give_foreign_shapes(model):
+            modified = True
+            infer_from(without_weights(model), model)
+        return PassResult(model, modified=modified)
 
 
 def infer_from(message: onnx.ModelProto, model: Model) -> bool:
@@ -87,6 +93,7 @@ def _skeleton(message: onnx.ModelProto, model: Model) -> onnx.ModelProto:
         for node in list(model.graph.all_nodes()):
             stand_in(node)
             im2col.stand_in(node)
+            qonnx_general.stand_in(node)
         message = without_weights(model)
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(message)
