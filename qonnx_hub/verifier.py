@@ -50,13 +50,13 @@ AS_INPUTS = {"Clip": ["min", "max"], "Pad": ["pads", "value"], "Split": ["split"
              **{f"Reduce{kind}": ["axes"] for kind in ("Sum", "Mean", "Max", "Min")}}
 NO_EFFECT = {("BatchNormalization", n) for n in ("momentum", "spatial", "consumed_inputs")}
 NO_EFFECT |= {("Conv", "kernel_shape"), ("ConvTranspose", "kernel_shape")}
-CHANGED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11, "PRelu": 7}
+CHANGED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11, "PRelu": 7,
+           "OneHot": 11, "ConvTranspose": 11, "GroupNormalization": 21}
 SAYS_NOTHING = {"broadcast": 0, "pads": 0, "strides": 1, "dilations": 1, "auto_pad": "NOTSET"}
 CODES = {int(getattr(TensorProto, f"INT{n}")): (-(2**n) // 2, 2**n // 2 - 1)
          for n in (4, 8, 16, 32, 64)}
 CODES |= {int(getattr(TensorProto, f"UINT{n}")): (0, 2**n - 1) for n in (4, 8, 16, 32)}
-FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
-FLOATS |= {TensorProto.DOUBLE: np.float64}
+FLOATS: dict[int, Any] = {1: np.float32, 10: np.float16, 11: np.float64}  # By ONNX's type.
 class RejectedError(Exception):
     """The certificate does not hold, or what it says could not be derived."""
 # A node; inputs that are left out are "", attributes are complete, ``stored`` as in the file.
@@ -71,8 +71,7 @@ ROUNDING: dict[str, Callable[[Array], Any]] = {
     "UP": lambda t: np.copysign(np.ceil(np.abs(t)), t),
     "HALF_UP": lambda t: np.copysign(np.floor(np.abs(t) + HALF), t),
     "HALF_DOWN": lambda t: np.copysign(np.ceil(np.abs(t) - HALF), t),
-    "DPU": lambda t: np.where((t < 0) & (t - np.floor(t) == HALF), np.ceil(t), np.rint(t)),
-}
+    "DPU": lambda t: np.where((t < 0) & (t - np.floor(t) == HALF), np.ceil(t), np.rint(t))}
 def rounder(node: Step, default: str = "ROUND") -> Callable[[Array], Any]:
     mode = str(node.attributes.get("rounding_mode", default)).upper()
     require(mode in ROUNDING, f"unknown rounding mode {mode}")
@@ -154,8 +153,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "Max": lambda node, *given: np.maximum.reduce(np.broadcast_arrays(*given)),
     "Min": lambda node, *given: np.minimum.reduce(np.broadcast_arrays(*given)),
     **{op: lambda node, *given, name=name: getattr(np, name)(*given)
-       for op, name in (pair.split(":") for pair in UFUNCS.split())},
-}
+       for op, name in (pair.split(":") for pair in UFUNCS.split())}}
 def computed(node: Step, given: Sequence[Any]) -> Array:
     """Return what a formula makes of numbers; it does not know how integers wrap."""
     whole = given[0].dtype.kind in "iu"
@@ -260,15 +258,15 @@ class Side:
         graph = model.graph
         self.opsets = {SPELLED.get(o.domain, o.domain): o.version for o in model.opset_import}
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        self.evaluated = set[str]()  # Operators that made constants of constants.
         self.types: dict[str, int] = {t.name: t.data_type for t in graph.initializer}
         self.shapes: dict[str, Any] = {n: array.shape for n, array in self.constants.items()}
         self.inputs = [v.name for v in graph.input if v.name not in self.constants]
-        self.outputs = [v.name for v in graph.output]
-        self.maker: dict[str, Step] = {}
+        self.outputs, self.maker = [v.name for v in graph.output], dict[str, Step]()
         steps = itertools.chain(*(self.without_last(self.read(node)) for node in graph.node))
         self.steps = [step._replace(place=place) for place, step in enumerate(steps)]
-        names = [*self.constants, *self.inputs]
-        names += [name for step in self.steps for name in step.outputs if name]
+        names = [n for step in self.steps for n in step.outputs if n]
+        names += [*self.constants, *self.inputs]
         require(len({*names}) == len(names), "a name for two values")
         self.infer(graph)
         for step in self.steps:
@@ -279,8 +277,13 @@ class Side:
         if domain in DOMAINS and SPELLED.get(op, op) in QUANTIZERS:
             domain, op = "quantizers", SPELLED.get(op, op)
         domain = "" if op in LINEAR and domain == "com.microsoft" else domain
-        values = {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
-        inputs = list(node.input)
+        has = domain in {"", CHANNELS_LAST} and defs.has(op, self.opsets.get("", 1), "")
+        schema = defs.get_schema(op, self.opsets.get("", 1), "").attributes if has else {}
+        unsaid = {name: plain(helper.get_attribute_value(a.default_value))
+                  for name, a in schema.items() if a.default_value.type}
+        said = {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
+        # Bounds that an old Clip does not say are finite.
+        values, inputs = unsaid | said if op == "Clip" else said, list(node.input)
         for index, name in enumerate(AS_INPUTS.get(op, ()) if not domain else ()):
             if name in values:
                 inputs += [""] * (index + 2 - len(inputs))
@@ -292,11 +295,7 @@ class Side:
         while inputs and not inputs[-1]:
             inputs.pop()
         stored = [a for a in node.attribute if a.name in values]
-        version = self.opsets.get("", 1)
-        if domain in {"", CHANNELS_LAST} and defs.has(op, version, ""):
-            for name, known in defs.get_schema(op, version, "").attributes.items():
-                if known.default_value.type and name not in values:
-                    values[name] = plain(helper.get_attribute_value(known.default_value))
+        values = values if op == "Clip" else unsaid | values
         return Step(op, domain, inputs, list(node.output), values, stored)
     def without_last(self, step: Step) -> Iterator[Step]:
         def move(source: str, target: str, perm: Place) -> Step:
@@ -316,20 +315,17 @@ class Side:
         yield move(out, step.outputs[0], (0, *range(2, rank), 1))
     def infer(self, graph: onnx.GraphProto) -> None:
         stored = [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
-        results = [helper.make_tensor_value_info(v.name, v.type.tensor_type.elem_type, None)
-                   for v in graph.output]
         # A quantizer stands there as a sum; the opset is one that knows today's forms.
         nodes = [as_node(s) if s.domain != "quantizers" else helper.make_node(
             "Sum", s.inputs[:1 if s.op == "MultiThreshold" else None], s.outputs)
             for s in self.steps]
-        whole = helper.make_graph(nodes, "steps", graph.input, results, stored)
+        whole = helper.make_graph(nodes, "steps", graph.input, [], stored)
         imports = {**self.opsets, "": max(self.opsets.get("", 1), 18)}
         model = helper.make_model(
             whole, opset_imports=[helper.make_opsetid(*item) for item in imports.items()])
         known = shape_inference.infer_shapes(model, data_prop=True)
-        for value in (*graph.input, *known.graph.value_info, *known.graph.output):
-            kind = value.type.tensor_type
-            self.types[value.name] = kind.elem_type
+        for value in (*graph.input, *known.graph.value_info):
+            self.types[value.name] = (kind := value.type.tensor_type).elem_type
             if kind.HasField("shape"):
                 self.shapes[value.name] = tuple(
                     d.dim_value if d.HasField("dim_value") else "?" for d in kind.shape.dim)
@@ -345,10 +341,10 @@ class Side:
             require(small or kind in CODES, f"codes of {step.outputs[0]}: type {kind}")
             step.attributes["codes"] = kind
         sizes = self.static(step.inputs[0]) if step.op == "Shape" else None
-        whole = sizes and not step.attributes.get("start") and "end" not in step.attributes
-        made = [np.array(sizes, dtype=np.int64)] if whole else []
-        known = step.op not in RANDOM | CHANGED.keys()
-        if known and all(not n or n in self.constants for n in step.inputs):
+        part = step.attributes.get("start") or "end" in step.attributes
+        made = [np.array(sizes, dtype=np.int64)] if sizes and not part else []
+        known = {"", *self.constants}.issuperset(step.inputs)
+        if known and step.op not in {*RANDOM, *CHANGED}:
             made = self.compute(step, [self.constants.get(name) for name in step.inputs])
         for name, array in zip(step.outputs, made, strict=False):
             self.constants[name], self.shapes[name] = array, array.shape
@@ -361,6 +357,7 @@ class Side:
             numbers = (p and p.rows[p.grid] for p in fed)
             return [computed(step, [x, *numbers])]
         names = {name: a for name, a in zip(step.inputs, given, strict=True) if name}
+        self.evaluated.add(step.op)
         try:
             return [np.asarray(y) for y in ReferenceEvaluator(as_node(step)).run(None, names)]
         except (RuntimeError, TypeError, ValueError, NotImplementedError, LookupError):
@@ -370,16 +367,13 @@ class Numbers:
     def __init__(self, certificate: Mapping[str, Any], a: Side, b: Side) -> None:
         self.sides = {"a": a, "b": b}
         self.table, self.keys, self.nan = dict[Any, int](), dict[int, Any](), set[str]()
-        self.operators, self.claims = set[str](), dict[Any, Any]()
-        for claim in certificate["functions"]:
-            target = (claim["other"]["side"], claim["other"]["target"])
-            require(target not in self.claims, f"two claims about {target}")
-            self.claims[target] = claim
+        self.operators, claims = a.evaluated | b.evaluated, certificate["functions"]
+        self.claims = {(c["other"]["side"], c["other"]["target"]): c for c in claims}
+        require(len(self.claims) == len(claims), "two claims about one value")
         self.of = {(name, value): self.constant(array) for name, side in self.sides.items()
                    for value, array in side.constants.items()}
     def key(self, *key: Any) -> int:
-        number = self.table.setdefault(key, len(self.table) + 1)
-        self.keys[number] = key
+        self.keys[number := self.table.setdefault(key, len(self.table) + 1)] = key
         return number
     def constant(self, array: Array) -> int:
         if array.dtype.kind == "f":
@@ -419,10 +413,14 @@ class Numbers:
             said = SAYS_NOTHING.get(name, ...) in ([value, value[0]] if same else [value])
             return not step.domain and (said or (step.op, name) in NO_EFFECT)
         said = [item for item in step.attributes.items() if not silent(*item)]
-        since = owner.opsets.get("", 1) >= CHANGED.get(step.op, 0)
+        since, made = owner.opsets.get(step.domain, 1), len(step.outputs)
+        since = since if step.domain else since >= CHANGED.get(step.op, 0)
         ordered = sorted(inputs) if step.op in COMMUTES and len(inputs) == 2 else inputs
-        spoken = tuple(sorted(said, key=repr))
-        return self.key("operator", step.domain, step.op, since, spoken, *ordered)
+        # Stored zeros have a sign where something is divided by them.
+        by = owner.constants.get(step.inputs[1]) if step.op == "Div" else None
+        signs = None if by is None else content(np.signbit(by) & (by == 0))
+        spoken = (*sorted(said, key=repr), signs)
+        return self.key("operator", step.domain, step.op, since, made, spoken, *ordered)
     def moved(self, number: int, perm: Place) -> int:
         found = self.keys[number]
         if found[0] == "moved":
@@ -475,6 +473,9 @@ class Piece:
             step = side.maker[name]
             known = step.domain in {"", "quantizers"} and step.op in FORMULAS
             require(known and step.outputs == [name], f"{step.op} is not known by element")
+            fixed = step.op not in QUANTIZERS | LINEAR or side.constants.keys() >= {
+                n for n in step.inputs[1:] if n}
+            require(fixed, f"{step.op} whose parameters are data")
             if step.place not in found:
                 found[step.place] = step
                 waiting.extend(given for given in step.inputs if given)
@@ -489,12 +490,11 @@ class Piece:
         fitting = all(n in {1, sizes[i]} for i, n in enumerate(self.base))
         require(fitting, f"a parameter of '{target}' does not fit the data")
     def run(self, place: Place, x: Any) -> Any:
-        values: dict[str, Any] = {self.source: x, "": None}
+        values, apply = {self.source: x, "": None}, enclose if type(x) is tuple else computed
         for step in self.steps:
             own = [self.parameters.get((step.place, i)) for i in range(len(step.inputs))]
             pairs = zip(own, step.inputs, strict=True)
             given = [values[name] if p is None else p.at(place) for p, name in pairs]
-            apply = enclose if isinstance(x, tuple) else computed
             values[step.outputs[0]] = apply(step, given)
         return values[self.target]
 def values_of(keys: Array, kind: Any) -> Array:
@@ -504,7 +504,7 @@ def values_of(keys: Array, kind: Any) -> Array:
 def compare(pieces: Sequence[Piece], table: Mapping[str, Any], where: str) -> bool:
     """Prove that two functions have the steps of a table; return whether NaN parts them."""
     require(pieces[0].type == pieces[1].type in FLOATS, f"{where}: not of one float type")
-    require(pieces[0].made == pieces[1].made, f"{where}: one type and another")
+    require(pieces[0].made == pieces[1].made != 0, f"{where}: one type and another")
     rank = max(len(piece.base) for piece in pieces)
     base = np.broadcast_shapes(*(piece.base or (1,) * rank for piece in pieces))
     channels, row_of = int(np.prod(base, dtype=np.int64)), table["channels"]
@@ -543,7 +543,7 @@ def confirm(pieces: Sequence[Piece], place: Place, row: Mapping[str, Any], where
             still |= ~known
         require(not np.any(still & (low == high)), f"{where}: a value that is not computed")
         low, high, levels = low[still], high[still], np.tile(levels[still], 2)
-        middle = low + (high - low) // 2
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)
         low, high = np.append(low, middle + 1), np.append(middle, high)
 def verify(certificate: Mapping[str, Any], path_a: File, path_b: File) -> str:
     """Return what a certificate proves of two files; raise RejectedError if nothing."""
@@ -551,8 +551,7 @@ def verify(certificate: Mapping[str, Any], path_a: File, path_b: File) -> str:
         require(certificate["format"] == FORMAT, "not a certificate of this format")
         for name, path in (("a", path_a), ("b", path_b)):
             require(certificate["files"][name] == digest(path), f"{path} is another file")
-        used = derive(certificate, path_a, path_b)
-        assumed: dict[str, Any] = certificate["assumptions"]
+        used, assumed = derive(certificate, path_a, path_b), certificate["assumptions"]
         unsaid = sorted(n for kind, found in used.items() for n in found - set(assumed[kind]))
     except (RejectedError, OSError):
         raise
@@ -560,16 +559,18 @@ def verify(certificate: Mapping[str, Any], path_a: File, path_b: File) -> str:
         raise RejectedError(f"cannot be read: {type(error).__name__}: {error}") from error
     require(not unsaid, f"not among the assumptions: {', '.join(unsaid)}")
     but = f" on which no NaN reaches {', '.join(assumed['nan'])}" if assumed["nan"] else ""
-    return f"every output is equal for every input{but}"
+    some = f" but {', '.join(assumed['left out'])}" if assumed["left out"] else ""
+    return f"every output{some} is equal for every input{but}"
 def derive(certificate: Mapping[str, Any], path_a: File, path_b: File) -> dict[str, set[str]]:
     """Prove what a certificate says; return the assumptions that this needs."""
     with np.errstate(all="ignore"):
         a, b = Side(path_a), Side(path_b)
-        numbers, results = Numbers(certificate, a, b), [a.outputs, b.outputs]
+        numbers, results, left = Numbers(certificate, a, b), [a.outputs, b.outputs], set[str]()
         if len(a.outputs) != len(b.outputs):
-            # Single stored numbers among the outputs may be left out.
-            results = [[n for n in s.outputs if n not in s.constants or s.constants[n].ndim]
-                       for s in (a, b)]
+            # Single stored numbers may be left out, of the side that has more outputs.
+            own = max(a, b, key=lambda side: len(side.outputs))
+            left = {n for n in own.outputs if not np.ndim(own.constants.get(n, [0]))}
+            results[own is b] = [n for n in own.outputs if n not in left]
         for kind, (ours, theirs) in (("inputs", (a.inputs, b.inputs)), ("outputs", results)):
             named = sorted(ours) == sorted(theirs)
             pairs = [[n, n if named else m] for n, m in zip(ours, theirs, strict=True)]
@@ -585,15 +586,14 @@ def derive(certificate: Mapping[str, Any], path_a: File, path_b: File) -> dict[s
     for one, other, *rule in (*certificate["values"], *certificate["outputs"]):
         equal = numbers.number("a", one) == numbers.number("b", other)
         require(set(rule) <= RULES and equal, f"'{other}' is not shown to equal '{one}'")
-    return {"operators": numbers.operators, "nan": numbers.nan}
-def main(arguments: Sequence[str]) -> int:
+    return {"operators": numbers.operators, "nan": numbers.nan, "left out": left}
+def main(certificate: File, path_a: File, path_b: File) -> int:
     """Verify the files named; return 0 if the certificate holds, 1 if not."""
-    certificate = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     try:
-        print(f"holds: {verify(certificate, *arguments[1:3])}")
+        print(f"holds: {verify(json.loads(Path(certificate).read_text()), path_a, path_b)}")
     except RejectedError as error:
         print(f"rejected: {error}")
         return 1
     return 0
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:4]))

@@ -57,7 +57,7 @@ def holds(folder, a, b, *functions):
         "outputs": [["y", "y"]],
         "values": [],
         "functions": list(functions),
-        "assumptions": {"operators": sorted(operators), "nan": ["t"]},
+        "assumptions": {"operators": sorted(operators), "nan": ["t"], "left out": []},
     }
     return verify(certificate, *paths)
 
@@ -91,7 +91,66 @@ def shape_of_quant(*names):
     return net(*nodes, last, shape=(1, 3), held=held, result=TensorProto.INT64)
 
 
+def largest(*names):
+    """The largest of the first part of x, which is split into parts of these names."""
+    nodes = [
+        make_node("Split", ["x"], [*names]),
+        make_node("ReduceMax", [names[0]], ["y"], keepdims=0),
+    ]
+    return net(*nodes, shape=(6,))
+
+
+def normalized(*further):
+    """BatchNormalization: with the statistics of the batch where it has further outputs."""
+    held = {
+        name: np.full(3, value, dtype=FLOAT)
+        for name, value in {"s": 1, "b": 0, "m": 0, "v": 1}.items()
+    }
+    node = make_node("BatchNormalization", ["x", *held], ["y", *further])
+    return net(node, opset=9, held=held)
+
+
+def one_hot(opset):
+    """Index -1: out of range in opset 9, the last one in opset 11."""
+    held = {"k": np.array([-1], dtype=np.int64), "d": np.array([3], dtype=np.int64)}
+    held["v"] = np.array([0, 1], dtype=FLOAT)
+    nodes = [make_node("OneHot", ["k", "d", "v"], ["h"]), make_node("Add", ["x", "h"], ["y"])]
+    return net(*nodes, opset=opset, held=held)
+
+
+def divided_by(number):
+    return net(make_node("Div", ["x", "k"], ["y"]), held={"k": FLOAT(number)})
+
+
+def own_version(version):
+    model = own()
+    model.opset_import[-1].version = version
+    return model
+
+
+def with_numbers(**held):
+    """Return a net whose further outputs are stored numbers."""
+    model = net(make_node("Neg", ["x"], ["y"]), held=held)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ()) for name in held]
+    model.graph.output.extend(values)
+    return model
+
+
 PAIRS = {
+    "a half, and a third": (largest("u", "v"), largest("u", "v", "w")),
+    "statistics of the batch, and stored ones": (
+        normalized("mean", "var", "saved_mean", "saved_var"),
+        normalized(),
+    ),
+    "an index out of range, and the last one": (one_hot(9), one_hot(11)),
+    "infinity, and minus infinity": (divided_by(0.0), divided_by(-0.0)),
+    "two versions of a domain": (own_version(1), own_version(2)),
+    "one output of an unknown operator, and two": (
+        own(),
+        net(make_node("Op", ["x"], ["y", "z"], domain="own")),
+    ),
+    "5, and 6": (with_numbers(c=5.0), with_numbers(c=6.0, d=7.0)),
+    "a stored number, and nothing": (with_numbers(c=5.0), with_numbers()),
     "broadcast along axis 1, and along the last": (
         net(make_node("Add", ["x", "c"], ["y"], broadcast=1, axis=1), opset=6, held=three()),
         net(make_node("Add", ["x", "c"], ["y"]), held=three()),
@@ -221,6 +280,33 @@ def test_a_level_that_is_rounded_to_a_named_type_is_not_overlooked(tmp_path):
     rounded = levels(output_dtype=TensorProto.FLOAT16)
     with pytest.raises(RejectedError, match="a type of its own"):
         holds(tmp_path, rounded, levels(), steps([], [0]))
+
+
+def is_least(bound, opset):
+    """Return a net that says -1 where x is less than the lowest finite number."""
+    held = {"low": np.finfo(FLOAT).min, "nine": FLOAT(9)}
+    nodes = [make_node("Less", ["c", "low"], ["g"]), cast("g", "t", TensorProto.FLOAT)]
+    return net(bound, *nodes, make_node("Neg", ["t"], ["y"]), opset=opset, held=held)
+
+
+def test_the_finite_bound_that_an_old_clip_does_not_say_is_not_overlooked(tmp_path):
+    a = is_least(make_node("Clip", ["x"], ["c"], max=9.0), 9)
+    b = is_least(make_node("Min", ["x", "nine"], ["c"]), 13)
+    with pytest.raises(RejectedError, match="not so at"):
+        holds(tmp_path, a, b, steps([np.finfo(FLOAT).min], [1, 0]))
+
+
+def test_a_quantizer_whose_scale_is_data_is_not_taken_for_monotone(tmp_path):
+    # At 1, 1.5 and 2, Quant(6.4, scale) is 6; at 1.25 it is 6.25.
+    held = {"lo": FLOAT(1), "hi": FLOAT(2), "c": FLOAT(6.4), "z": FLOAT(1), "b": FLOAT(4)}
+    nodes = [
+        make_node("Clip", ["x", "lo", "hi"], ["q"]),
+        make_node("Quant", ["c", "q", "z", "b"], ["t"], domain=QONNX),
+    ]
+    minus = make_node("Neg", ["t"], ["y"])
+    b = net(make_node("Clip", ["x", "six", "six"], ["t"]), minus, held={"six": FLOAT(6)})
+    with pytest.raises(RejectedError, match="parameters are data"):
+        holds(tmp_path, net(*nodes, minus, held=held), b, steps([], [6]))
 
 
 def test_dropout_that_infers_changes_nothing(tmp_path):
