@@ -144,7 +144,8 @@ def _model(config: Mapping[str, Any], generation: int, depth: int) -> KerasGraph
         raise SourceError(f"the model has {len(layers)} layers")
     offsets = _offsets(inner, generation)
     read = [_layer(one, generation, offsets, depth) for one in layers]
-    ends = [_ends(inner[key], offsets) for key in ("input_layers", "output_layers")]
+    at_ends = offsets if generation == 2 else _offsets_at_ends(inner)
+    ends = [_ends(inner[key], at_ends) for key in ("input_layers", "output_layers")]
     return KerasGraph(str(inner.get("name", "model")), kind, tuple(read), *ends)
 
 
@@ -223,6 +224,11 @@ def _class_of(one: Mapping[str, Any], generation: int) -> str:
         return f"{module}>{name}"
     if name in _OTHERS:
         return f"{_OTHERS[name]}>{name}"
+    # Without modules (.h5), the settings of a layer tell it from an operation of its name.
+    settings = one.get("config")
+    nameless = generation == 3 and not module and name not in {"InputLayer", *MODELS}
+    if nameless and isinstance(settings, Mapping) and "trainable" not in settings:
+        return f"ops>{name}"
     is_theirs = name[:1] == "Q" and name[1:2].isupper()
     return f"qkeras>{name}" if generation == 2 and is_theirs else f"keras>{name}"
 
@@ -249,6 +255,20 @@ def _offsets(inner: Mapping[str, Any], generation: int) -> dict[str, int]:
         if str(layer["class_name"]) in MODELS and nodes and 0 not in nodes:
             found[name] = 1
     return found
+
+
+def _offsets_at_ends(inner: Mapping[str, Any]) -> dict[str, int]:
+    """Return the same for the outputs of a model of Keras 3, whose calls count from 0."""
+    named = {
+        str(layer["name"]): str(layer["class_name"])
+        for layer in inner["layers"]
+        if layer.get("name")
+    }
+    nodes = [*_raw_references(inner["output_layers"])]
+    from_0 = {name for name, node in nodes if node == 0}
+    return {name: 1 for name, _ in nodes if named.get(name) == "Functional"} | dict.fromkeys(
+        from_0, 0
+    )
 
 
 def _is_reference(value: Any) -> bool:

@@ -61,12 +61,16 @@ class Scope:
     """
 
     def __init__(self, net: Net, name: str, call: int) -> None:
-        self.net, self.name = net, name
+        self.net, self.name, self._call = net, name, call
         self._prefix = f"{name}_call_{call}" if call else name
         # The emitter writes in front of a node and names its own after it.
         self._mark = Node("", "Identity", [None], name=self._prefix)
         net.graph.append(self._mark)
         self.emit = Emitter(self._mark)
+
+    def within(self, part: str) -> Scope:
+        """Return what writes a part of this call: a direction, a projection."""
+        return self.net.scope(f"{self.name}/{part}", self._call)
 
     def close(self) -> None:
         """Take the mark out; the nodes stay."""

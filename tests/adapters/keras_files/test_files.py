@@ -212,3 +212,46 @@ def test_an_archive_without_weights_is_named(tmp_path):
         archive.writestr("config.json", json.dumps(sequential(q_dense(), shape=[3])))
         archive.writestr("metadata.json", '{"keras_version": "2.15.0"}')
     refused(path, "has no model.weights.h5")
+
+
+def tensor(name, number=0):
+    """A reference of Keras 3."""
+    config = {"shape": [None, 3], "dtype": "float32", "keras_history": [name, number, 0]}
+    return {"class_name": "__keras_tensor__", "config": config}
+
+
+def call(*args):
+    return {"args": list(args), "kwargs": {}}
+
+
+def test_an_operation_of_keras_3_is_no_layer_of_the_same_name(tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 3], dtype="float32"),
+        node("Multiply", "times", [call(tensor("x"), 2.0)]),
+        node("Add", "sum", [call([tensor("x"), tensor("times")])], trainable=True),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["sum", 0, 0]])
+    path = write_h5(tmp_path / "net.h5", config, {}, "3.15.0")
+    (found,) = qh.run(qh.load(str(path)), {"x": X}).values()
+    np.testing.assert_array_equal(found, 3 * X)
+
+
+def test_outputs_of_keras_3_count_the_own_construction_of_a_nested_model(tmp_path):
+    inside = [
+        node("InputLayer", "i", [], batch_shape=[None, 3], dtype="float32"),
+        node("Activation", "act", [call(tensor("i"))], activation="relu", trainable=True),
+    ]
+    inner = functional(inside, ["i", 0, 0], ["act", 0, 0])
+    calls = [call(tensor("x")), call(tensor("twice"))]
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 3], dtype="float32"),
+        {**inner, "name": "net", "inbound_nodes": calls},
+        node("Multiply", "twice", [call(tensor("net"), -2.0)]),
+    ]
+    outer = functional(layers, [["x", 0, 0]], [["net", 1, 0], ["net", 2, 0], ["twice", 0, 0]])
+    outer["config"]["name"] = "outer"
+    model = qh.load(str(write_h5(tmp_path / "net.h5", outer, {}, "3.15.0")))
+    first, second, between = qh.run(model, {"x": X}).values()
+    np.testing.assert_array_equal(first, np.maximum(X, 0))
+    np.testing.assert_array_equal(between, -2 * np.maximum(X, 0))
+    np.testing.assert_array_equal(second, np.zeros_like(X))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -162,8 +163,10 @@ def dense_variables(use_bias: Any) -> Variables:
 def _attention_variables(prefix: str) -> Any:
     def holds(layer: Layer) -> Variables:
         one = dense_variables(layer.config.get("use_bias", True))
+        hidden = "_" if layer.generation == 2 and not prefix else ""
         names = (f"{prefix}{role}_dense" for role in ("query", "key", "value", "output"))
-        return Variables((), tuple((name, one) for name in names))
+        parts = ((n, dataclasses.replace(one, path=f"{hidden}{n}")) for n in names)
+        return Variables((), tuple(parts))
 
     return holds
 

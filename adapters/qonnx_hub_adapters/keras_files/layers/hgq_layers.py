@@ -395,7 +395,7 @@ def _one_projection(s: Scope, use: Use, x: Value, role: str, text: str) -> Value
         # The quantizer of a shared input is stored once, with the key.
         shared = use.weights.parts["key_dense"].parts
         inner.weights.parts.update({n: q for n, q in shared.items() if n == "iq"})
-    scope = s.net.scope(f"{s.name}/{role}")
+    scope = s.within(role)
     y = quantize(scope, inner, _projection(scope, inner, x), "oq")
     scope.close()
     return y

@@ -243,7 +243,7 @@ def _bidirectional(s: Scope, use: Use) -> Any:
         (forward, "forward_layer", initial[:half]),
         (backward, "backward_layer", initial[half:]),
     ):
-        inner = s.net.scope(f"{s.name}/{part}")
+        inner = s.within(part)
         # Keras sets this in both, whatever their own configuration says.
         config = {
             **layer.config,
