@@ -135,8 +135,8 @@ BOUNDED = "qonnx_hub.bounded"
 form was asked for by name that cannot say the source exactly; absent where it is the same."""
 
 NEAR = "qonnx_hub.near"
-"""Metadata key of a node: how the quantizer that it was written from differs. It says what
-happened and decides nothing: the node computes what any reader of its operator computes."""
+"""Metadata key of a node: how the quantizer that it was written from differs. It computes what
+any reader of its operator computes; a conversion goes back to its source, and says so."""
 
 NOTE = "qonnx_hub.note"
 """Metadata key of a model: what a user should know about how it was read."""

@@ -19,6 +19,7 @@ from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.passes import ChangeLayout
+from qonnx_hub_ir.passes.quantizers.zero_point_pairs import restore_order
 
 
 def convert_source(
@@ -43,6 +44,11 @@ def convert_source(
     model = importer.load(source, options.reading)
     told = (dialect.NOTE, dialect.BOUNDED)
     notes = [model.metadata_props[key] for key in told if key in model.metadata_props]
+    if marked := restore_order(model):
+        notes.append(
+            f"{marked} quantizers are marked as near: converted in the order of their source, "
+            "which rounds before it adds the zero point; the file's own readers add it before"
+        )
     samples, seed = options.samples, options.seed
     feeds = feeds_for_check(model, samples, seed, notes) if options.check else None
     own_result = None if feeds is None else check_source(importer, source, model, feeds, label)

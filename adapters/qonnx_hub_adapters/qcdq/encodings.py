@@ -149,8 +149,12 @@ def _form_of_file(
     if not holds or width > 16 or too_new:
         return None
     asked = request.limit is not None or OLD_KEY in node.metadata_props
-    breaks = asked and ((width == 8 and signed and request.opset >= 21) or width < 8)
-    return None if breaks and _meets_move(node.outputs[0]) else form
+    if not asked:
+        return form
+    breaks = width < 8 and _meets_move(node.outputs[0])
+    if width == 8 and signed and request.opset >= 21:
+        breaks = _meets_move(node.outputs[0], open_only=True)
+    return None if breaks else form
 
 
 def _is_clipped_behind(node: Node, quant: IntQuant, bounds: tuple[int, int]) -> bool:
@@ -194,16 +198,35 @@ def _form(
     return linear.Integers(width, signed, 0, clip, bounds)
 
 
-def _meets_move(value: Value) -> bool:
+def _meets_move(value: Value, *, open_only: bool = False) -> bool:
+    """Return whether a MaxPool or Transpose reads a value, directly or behind other moves.
+
+    Args:
+        value: What a quantizer makes.
+        open_only: Count only those whose values something else reads than quantizers and
+            further ones: behind the others nobody adds a quantizer.
+    """
     waiting, seen = [value], {value}
     while waiting:
         for consumer in waiting.pop().consumers():
-            if operators.is_max_pool(consumer) or operators.transposes(consumer):
+            (made, *_) = consumer.outputs
+            is_move = _is_move(consumer)
+            if is_move and not (open_only and _ends_in_quantizers(made)):
                 return True
-            if operators.moves_first(consumer) and consumer.outputs[0] not in seen:
-                seen.add(consumer.outputs[0])
-                waiting.append(consumer.outputs[0])
+            if (is_move or operators.moves_first(consumer)) and made not in seen:
+                seen.add(made)
+                waiting.append(made)
     return False
+
+
+def _is_move(node: Node) -> bool:
+    return operators.is_max_pool(node) or operators.transposes(node)
+
+
+def _ends_in_quantizers(value: Value) -> bool:
+    readers = value.consumers()
+    known = all(dialect.is_quantizer(node) or _is_move(node) for node in readers)
+    return bool(readers) and known and not value.is_graph_output()
 
 
 def _plain(

@@ -199,6 +199,8 @@ def _add_another(target: Node, name: str, readers: set[tuple[str, int]]) -> list
         return []
     twin = copy_node(target, target.inputs, name=name)
     out = twin.outputs[0]
+    # The source's value is compared with the first of them, which its other readers have.
+    out.metadata_props.pop(dialect.PROVENANCE, None)
     target.append(twin)
     for use in uses:
         if is_standard(use.node, "Identity") and use.node.outputs[0].is_graph_output():

@@ -25,7 +25,7 @@ from qonnx_hub_ir.lowering import function_bodies
 from qonnx_hub_ir.lowering.functions import define_operators, function_gaps, needs_runtime
 from qonnx_hub_ir.passes import LowerThresholds, SpellOutRounding, SplitZeroPoint
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
-from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form
+from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form, use_order_of_qonnx
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
 from qonnx_hub_ir.verify import label
 
@@ -70,7 +70,7 @@ class QonnxExporter:
         if own.self_contained:
             LowerThresholds()(copy)  # no function says it: its steps depend on the channels
         if near:
-            _use_qonnx_order(copy)
+            use_order_of_qonnx(copy)
         SplitZeroPoint()(copy)
         finish(copy, options.opset, function_bodies.OPSET if own.self_contained else 0)
         if dialect.DOMAIN in copy.opset_imports:
@@ -88,15 +88,6 @@ class QonnxExporter:
             check(copy)
             notes = (*notes, *_foreign_notes(copy))
         return Artifact(copy, records, notes)
-
-
-def _use_qonnx_order(model: Model) -> None:
-    """Let quantizers add their zero points before rounding, and mark them as near."""
-    for node in every_quantizer(model):
-        first = split_form(node)
-        if first is not None and not np.any(first.zero_point):
-            del node.attributes[dialect.ORDER]
-            node.metadata_props[dialect.NEAR] = "its source adds the zero point after rounding"
 
 
 def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:

@@ -207,6 +207,32 @@ def test_a_file_that_the_optimizations_of_onnxruntime_break_is_written_with_a_no
     assert said(onnx.load(tmp_path / "out.onnx")) == said(source)
 
 
+def test_int8_in_front_of_a_pooling_that_is_quantized_comes_back_from_qonnx_as_int8(
+    tmp_path: Path,
+) -> None:
+    pool = node("MaxPool", "y", "pooled", kernel_shape=[2])
+    behind = [
+        node("QuantizeLinear", "pooled s z", "q2"),
+        node("DequantizeLinear", "q2 s z", "y2"),
+    ]
+    tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "INT8", 3)]
+    source = file_of([*pair(), pool, *behind], tensors, 21, "y2")
+    assert_kept(source, tmp_path, "qonnx")
+
+
+def test_one_quantize_of_two_dequantizes_is_equal_on_onnxruntime(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    again = node("DequantizeLinear", "q s z", "again")
+    both = [node("Relu", "y", "positive"), node("Add", "positive again", "sum")]
+    tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "UINT8", 140)]
+    source = file_of([*pair(), again, *both], tensors, 13, "sum")
+    report = qh.convert(source, tmp_path / "out.onnx", to="qcdq")
+    assert report.ort is not None
+    assert report.ort.verdict == "EQUAL"
+
+
 def test_a_move_of_integers_keeps_its_name_and_moves_values(tmp_path: Path) -> None:
     nodes = pair()
     nodes[1].input[0] = "moved"

@@ -70,6 +70,18 @@ def test_the_exact_form_comes_back_as_the_quantizer_the_near_one_as_what_readers
         np.testing.assert_array_equal(qh.run(model, {"x": x})["y"], answer)
 
 
+def test_a_conversion_of_the_near_form_goes_back_to_the_order_of_the_source_and_says_so(
+    tmp_path: Path,
+) -> None:
+    qh.convert(source(), tmp_path / "near.onnx", to="qonnx", allow_lossy=True)
+    report = qh.convert(tmp_path / "near.onnx", tmp_path / "back.onnx", to="qcdq")
+    assert any("marked as near" in note for note in report.notes)
+    back = onnx.load(tmp_path / "back.onnx")
+    assert [node.op_type for node in back.graph.node] == ["QuantizeLinear", "DequantizeLinear"]
+    found = qh.check(source(), tmp_path / "back.onnx", level="proof", samples=16)
+    assert found.verdict == "PROVEN"
+
+
 @pytest.mark.parametrize("zero", [3.0, 4.0])
 def test_a_check_of_the_near_form_names_the_ties_and_proves_the_bound_of_a_step(
     tmp_path: Path, zero: float

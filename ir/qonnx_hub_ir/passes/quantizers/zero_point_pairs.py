@@ -106,6 +106,42 @@ def _split(node: Node) -> None:
     node.replace_input_with(0, levels)
 
 
+def use_order_of_qonnx(model: Model) -> None:
+    """Let quantizers add their zero points before rounding, and mark them as near.
+
+    Those of :class:`SplitZeroPoint` are meant; constants on the grid, for which the order
+    changes nothing, are left alone.
+    """
+    for node in every_quantizer(model):
+        first = split_form(node)
+        if first is not None and not np.any(first.zero_point):
+            del node.attributes[dialect.ORDER]
+            node.metadata_props[dialect.NEAR] = "its source adds the zero point after rounding"
+
+
+def restore_order(model: Model) -> int:
+    """Let marked quantizers add their zero points after rounding, as their source did.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        How many were changed. A mark on anything but a quantizer that adds a zero point before
+        rounding means nothing.
+    """
+    count = 0
+    for node in every_quantizer(model):
+        quant = dialect.read_quantizer(node)
+        marked = node.metadata_props.pop(dialect.NEAR, None) is not None
+        if not marked or not isinstance(quant, IntQuant) or is_bipolar(quant):
+            continue
+        zero = quant.zero_point
+        if zero is not None and np.any(zero) and is_whole(zero):
+            count += not quant.zero_point_after_rounding
+            node.attributes[dialect.ORDER] = onnx_ir.AttrInt64(dialect.ORDER, 1)
+    return count
+
+
 @dataclass(frozen=True)
 class JoinZeroPoint(InPlacePass):
     """Read two quantizers that add a zero point after rounding as one.
