@@ -23,12 +23,16 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.equivalence.noise import (
     ALLOWANCE,
+    FOLD_ALLOWANCE,
     LIVE_ALLOWANCE,
+    OUTPUT_ALLOWANCE,
     changed_parameters,
+    find_layer_beyond_sums,
     is_noise_of_live_model,
+    is_noise_of_outputs,
 )
 from qonnx_hub.equivalence.options import CheckOptions
-from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner
 from qonnx_hub_ir import operators
 
 
@@ -100,11 +104,13 @@ def judge(run: Comparison) -> Judgement:
         origin = _origin_of_outputs(run, wrong)
     if origin is DifferenceOrigin.NOISE and run.is_refuted and not run.options.folded:
         origin = DifferenceOrigin.FAULT
-    if origin is DifferenceOrigin.NOISE and not run.options.folded:
-        changed = changed_parameters(run.a.model, run.b.model)
-        notes += [f"no noise: {words}" for words in changed]
-        origin = DifferenceOrigin.FAULT if changed else origin
-    allowance = _allowance(run, wrong, origin)
+    left = ""
+    if origin is DifferenceOrigin.NOISE:
+        found, left = _is_beyond_noise(run)
+        notes += [f"no noise: {words}" for words in found]
+        origin = DifferenceOrigin.FAULT if found else origin
+    notes += [f"no noise: no order of sums is bounded behind {x}" for x in diagnosis.unbounded]
+    allowance = _allowance(run, wrong, origin, left)
     left_out = _undecidable(run, wrong) if origin is DifferenceOrigin.ZERO_SIGN else ()
     failing = None
     if wrong and not allowance and not left_out and run.a.input_names is not None:
@@ -120,13 +126,37 @@ def differing_pairs(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
     return [p for p in pairs if p in found.tallies and found.tallies[p].beyond]
 
 
-def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin | None) -> str:
+def _is_beyond_noise(run: Comparison) -> tuple[list[str], str]:
+    """Return what speaks against noise, in words, and on how many samples layers were seen."""
+    folded = bool(run.options.folded)
+    changed = () if folded else changed_parameters(run.a.model, run.b.model)
+    graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
+    if changed or not graphs:
+        return list(changed), ""
+    pairs = run.spec.all_pairs
+    if run.options.level == "output":
+        pairs = _with_layers(run, run.a).all_pairs
+    search = find_layer_beyond_sums(run.a, run.b, pairs, run.source, folded=folded)
+    words = f" (not looked at on {search.left} samples)" if search.left else ""
+    return [search.beyond] if search.beyond else [], words
+
+
+def _allowance(
+    run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin | None, left: str
+) -> str:
     """Return why differences are within bounds; empty where they are not."""
     if run.options.strict:
         return ""
+    folded = f"; {run.options.folded}{FOLD_ALLOWANCE}" if run.options.folded else ""
     if origin is DifferenceOrigin.NOISE:
-        return ALLOWANCE + (f"; {run.options.folded}" if run.options.folded else "")
-    if not wrong or origin is not None:
+        return f"{ALLOWANCE}{left}{folded}"
+    if not wrong:
+        return ""
+    graphs = all(isinstance(side, ExecutorRunner) for side in (run.a, run.b))
+    if folded and graphs:
+        is_noise = is_noise_of_outputs(run.a, run.b, wrong, run.source, folded=True)
+        return f"{OUTPUT_ALLOWANCE}{folded}" if is_noise else ""
+    if origin is not None:
         return ""
     outputs = replace(run.spec, pairs=replace(run.spec.pairs, layers=()))
     is_noise = is_noise_of_live_model(run.a, run.b, outputs, run.source)
@@ -185,11 +215,7 @@ def _explain(
         notes = [f"layers are those of the IR of {a.label}, whose outputs equal its own"]
         a = stand_in
     if stands_in or run.options.level == "output":
-        matched = match_tensors(a, run.b, layers=True, mapping=run.options.mapping)
-        outputs = run.spec.pairs.outputs
-        named = {(pair.a, pair.b) for pair in outputs}
-        layers = tuple(p for p in matched.layers if (p.a, p.b) not in named)
-        inner = replace(run.spec, pairs=replace(matched, outputs=outputs, layers=layers))
+        inner = _with_layers(run, a)
         feeds = GivenInputs(batch.feeds, batch.samples)
         again = compare_all(a, run.b, inner, feeds, CheckOptions())
         pairs = inner.all_pairs
@@ -197,4 +223,15 @@ def _explain(
         if not differing:
             return Diagnosis(), notes
         failing = differing[0] if at_first_layer else failing
-    return diagnose(a, run.b, pairs, pairs.index(failing), batch), notes
+    folded = bool(run.options.folded)
+    found = diagnose(a, run.b, pairs, pairs.index(failing), batch, folded=folded)
+    return found, notes
+
+
+def _with_layers(run: Comparison, a: Runner) -> ComparisonSpec:
+    """Return what is compared, with every layer that both sides show."""
+    matched = match_tensors(a, run.b, layers=True, mapping=run.options.mapping)
+    outputs = run.spec.pairs.outputs
+    named = {(pair.a, pair.b) for pair in outputs}
+    layers = tuple(p for p in matched.layers if (p.a, p.b) not in named)
+    return replace(run.spec, pairs=replace(matched, outputs=outputs, layers=layers))

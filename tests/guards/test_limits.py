@@ -151,9 +151,10 @@ def test_an_exact_pass_may_not_differ_by_noise() -> None:
 
 
 def test_a_rounding_pass_may_differ_by_noise_and_no_more() -> None:
-    assert qh.transform(scaled_model(), [NudgesAloud()]).check
+    # Four roundings of a parameter on either side; the next power of two is a change.
+    assert qh.transform(scaled_model(), [NudgesAloud(1 + 2.0**-22)]).check
     with pytest.raises(ConversionError):
-        qh.transform(scaled_model(), [NudgesAloud(1.001)])
+        qh.transform(scaled_model(), [NudgesAloud(1 + 2.0**-20)])
 
 
 def test_statistics_of_a_batch_are_not_folded_whatever_is_read_of_them() -> None:

@@ -16,7 +16,7 @@ whose formula leaves that open (BatchNormalization, Softmax, Tanh, ...) are name
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +29,9 @@ from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_error
 from qonnx_hub_ir.analysis.pooling import reduced_axes
 from qonnx_hub_ir.analysis.products import summed
 from qonnx_hub_ir.analysis.rule_context import NodeInfo
-from qonnx_hub_ir.analysis.value_info import ValueInfo
+from qonnx_hub_ir.analysis.value_info import Shape, ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import InputRange, walk
-from qonnx_hub_ir.graph.queries import element_count
+from qonnx_hub_ir.graph.queries import attribute, element_count
 from qonnx_hub_ir.graph.subgraphs import read_values
 from qonnx_hub_ir.operators.row import Family
 from qonnx_hub_ir.quantizers import IntQuant, Rounding, integer_bounds
@@ -245,11 +245,29 @@ def _factors(site: NodeInfo) -> tuple[float, float]:
 
 
 def _products_per_sum(site: NodeInfo) -> int | None:
-    """Return how many products a matrix product adds; ``None`` where that is not known."""
-    shape = site.shapes[0]
-    if not shape or not operators.is_matrix_product(site.node):
+    """Return how many products a node adds for one output; ``None`` where it is not known."""
+    return products_per_sum(site.node, site.shapes)
+
+
+def products_per_sum(node: Node, shapes: Sequence[Shape]) -> int | None:
+    """Return how many products a node adds for one output; ``None`` where it is not known.
+
+    Args:
+        node: A matrix product or a convolution.
+        shapes: Of its operands.
+
+    Example::
+
+        products_per_sum(conv, [(1, 3, 8, 8), (16, 3, 3, 3)])  # 27
+    """
+    left, right = shapes[:2]
+    if operators.is_matrix_product(node):
+        first = attribute(node, "transA", 0)
+        return left[0 if first else -1] if left else None
+    if not right or not operators.is_convolution(node, any_layout=True):
         return None
-    return shape[0 if site.attr("transA", 0) else -1]
+    channels = right[0] if "Transpose" in node.op_type else right[1]
+    return element_count((channels, *right[2:]))
 
 
 def _elements_per_sum(site: NodeInfo) -> int | None:

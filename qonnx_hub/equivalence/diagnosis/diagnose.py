@@ -32,6 +32,7 @@ from qonnx_hub.equivalence.diagnosis.isolation import (
 from qonnx_hub.equivalence.diagnosis.layer_causes import (
     CutLayer,
     CutSide,
+    exceeds_sums,
     explain_layer,
     noise_of,
 )
@@ -53,6 +54,7 @@ from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
+from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
@@ -86,16 +88,24 @@ class Diagnosis:
         isolated: Pair -> its error when its inputs come from the reference.
         origin: What the difference comes from, where every layer could be judged alone.
         left: Differing layers whose causes were not looked for, since there are so many.
+        unbounded: Nodes for which no order of sums is bounded, in words.
     """
 
     findings: tuple[Explanation, ...] = ()
     isolated: Mapping[Pair, Tally] = field(default_factory=dict)
     origin: DifferenceOrigin | None = None
     left: int = 0
+    unbounded: tuple[str, ...] = ()
 
 
 def diagnose(
-    a: Runner, b: Runner, pairs: Sequence[Pair], failing: int, batch: SampleBatch
+    a: Runner,
+    b: Runner,
+    pairs: Sequence[Pair],
+    failing: int,
+    batch: SampleBatch,
+    *,
+    folded: bool = False,
 ) -> Diagnosis:
     """Return why two sides differ.
 
@@ -105,8 +115,9 @@ def diagnose(
         pairs: All pairs, in the order of the reference.
         failing: Position of the first pair that differs.
         batch: A batch in which it does.
+        folded: Whether parameters of one side were rounded anew, on purpose.
     """
-    examiner = _Examiner(a, b, pairs, failing, batch)
+    examiner = _Examiner(a, b, pairs, failing, batch, folded=folded)
     findings: list[Explanation] = []
     left = 0
     for k, pair in enumerate(pairs):
@@ -116,12 +127,20 @@ def diagnose(
         elif one := examiner.examine(k, findings):
             findings.append(one)
     origin = None if left else examiner.origin()
-    return Diagnosis(tuple(findings), examiner.tallies, origin, left)
+    unbounded = tuple(dict.fromkeys(examiner.unbounded))
+    return Diagnosis(tuple(findings), examiner.tallies, origin, left, unbounded)
 
 
 class _Examiner:
     def __init__(
-        self, a: Runner, b: Runner, pairs: Sequence[Pair], failing: int, batch: SampleBatch
+        self,
+        a: Runner,
+        b: Runner,
+        pairs: Sequence[Pair],
+        failing: int,
+        batch: SampleBatch,
+        *,
+        folded: bool,
     ) -> None:
         if a.model is None:
             raise ValueError("the reference has no graph to examine")
@@ -136,6 +155,9 @@ class _Examiner:
         self.answers = isolated if self.is_isolated else [group.b for group in self.groups]
         self.tallies: dict[Pair, Tally] = {}
         self.faulty = self.noisy = False
+        self.unbounded: list[str] = []
+        graphs = (self.a,) if self.b is None else (self.a, self.b)
+        self._bounds = [SumEnclosures(graph, folded=folded) for graph in graphs]
         steps = facts_of(a.model).steps
         for pair in pairs if self.is_isolated else ():
             for number in range(1 if pair.constant else len(self.groups)):
@@ -176,8 +198,7 @@ class _Examiner:
             return None
         number = max(range(len(self.groups)), key=lambda n: self._count(pair, n))
         reason, seen = self._explain(pair, number)
-        explained = reason.cause is Cause.NOISE or self._is_sum_on_tie(pair, number, reason)
-        is_noise = explained and self._adds_up(pair, number)
+        is_noise = self._adds_up(pair, number) and self._is_order_of_sums(pair)
         self.noisy, self.faulty = self.noisy or is_noise, self.faulty or not is_noise
         if reason.cause is Cause.NOISE and findings:
             # Noise after noise says nothing new, and beside a fault it does not matter.
@@ -197,19 +218,24 @@ class _Examiner:
             for node in nodes
         )
 
-    def _is_sum_on_tie(self, pair: Pair, number: int, reason: Reason) -> bool:
-        """Return whether the rounding of the layer's own sums carries all values over ties."""
-        both, node = self._values(pair, number), self.a.producer(pair.a)
-        if reason.cause is not Cause.TIE or both is None or node is None:
-            return False
-        layer = self._cut(pair, self.groups[number], *both)
-        noise, x = noise_of(layer), self._operand(layer.a, node)
-        quant = known_quantizer(node)
-        if not noise or quant is None or x is None or x.shape != both[0].shape:
-            return False
-        ends = [quantize(np.asarray(x + side, x.dtype), quant) for side in (-noise, noise)]
-        low, high = np.minimum(*ends), np.maximum(*ends)
-        return bool(np.all((both[1] >= low) & (both[1] <= high)))
+    def _is_order_of_sums(self, pair: Pair) -> bool:
+        """Return whether another order of a layer's sums explains all of its differences."""
+        for number, group in enumerate(self.groups):
+            both = self._values(pair, number)
+            if both is None:
+                return False
+            if not differs(*both).any():
+                continue
+            layer = self._cut(pair, group, *both)
+            if layer.b is None:
+                return False
+            try:
+                if exceeds_sums(layer, *self._bounds).any():
+                    return False
+            except UnboundedError as error:
+                self.unbounded.append(str(error))
+                return False
+        return True
 
     def _count(self, pair: Pair, number: int) -> int:
         both = self._values(pair, number)

@@ -54,7 +54,13 @@ class SampleGroup:
 
 
 class SlicedGraph:
-    """A graph that is run in slices, from values that are known to values that are not."""
+    """A graph that is run in slices, from values that are known to values that are not.
+
+    Attributes:
+        model: The graph.
+        values: Its values by name.
+        dynamic: Names of those that depend on its inputs.
+    """
 
     def __init__(
         self,
@@ -72,7 +78,7 @@ class SlicedGraph:
         """
         self.model = model
         self.values: Mapping[str, Value] = facts_of(model).values
-        self._dynamic = facts_of(model).dynamic
+        self.dynamic = facts_of(model).dynamic
         self._runner = runner
         self._constants: dict[str, Array] = {}
         self._shown = {} if shown is None else shown
@@ -94,12 +100,12 @@ class SlicedGraph:
         """
         stored = {}
         for name, array in known.items():
-            if name in self.values and name not in self._dynamic:
+            if name in self.values and name not in self.dynamic:
                 own = self.constant(self.values[name])
                 # A stored value that is that array stays, with its layout in memory.
                 if own is None or not np.array_equal(own, array):
                     stored[name] = array
-        given = [name for name in known if name in self._dynamic]
+        given = [name for name in known if name in self.dynamic]
         graph = cut_at(self.model, given, wanted, stored)
         try:
             if edit is not None:
@@ -122,13 +128,13 @@ class SlicedGraph:
         if value is None or known is not None:
             return known
         name = str(value.name)
-        if name in self._dynamic or value.is_graph_input() or name not in self.values:
+        if name in self.dynamic or value.is_graph_input() or name not in self.values:
             return None
         if name in self._shown:
             return self._shown[name]
         if not self._constants:
             # All at once: cutting the graph takes as long for one as for all.
-            names = [n for n in self.values if n not in self._dynamic]
+            names = [n for n in self.values if n not in self.dynamic]
             self._constants.update(self.run(names, {}, {}) or {})
         if name not in self._constants:
             self._constants.update(self.run([name], {}, {}) or {})
@@ -151,12 +157,12 @@ def gather_groups(
     order = _failing_first(a, b, failing, batch, unit)
     is_record = a.input_names is None or b.input_names is None
     if is_record or not shares_first_axis(batch.feeds):
-        return [_make_group(a, b, pairs, batch)]
+        return [make_group(a, b, pairs, batch)]
     chosen = [sorted(order[:_MOST_ROWS])]
     if not is_open:
         chosen = [list(range(g * unit, (g + 1) * unit)) for g in order[:_MOST_GROUPS]]
     parts = [SampleBatch(0, 0, take_samples(batch.feeds, rows)) for rows in chosen]
-    return [_make_group(a, b, pairs, part) for part in parts]
+    return [make_group(a, b, pairs, part) for part in parts]
 
 
 def gather_first_group(
@@ -169,7 +175,7 @@ def gather_first_group(
     part = batch.feeds
     if shares_first_axis(batch.feeds):
         part = take_samples(batch.feeds, slice(min(rows, batch.samples)))
-    return _make_group(a, b, pairs, SampleBatch(0, 0, part))
+    return make_group(a, b, pairs, SampleBatch(0, 0, part))
 
 
 def _batch_of(a: Runner, b: Runner) -> tuple[int, bool]:
@@ -197,9 +203,8 @@ def _failing_first(
     return [*failing[:room], *others[:4], *failing[room:], *others[4:]]
 
 
-def _make_group(
-    a: Runner, b: Runner, pairs: Sequence[Pair], batch: SampleBatch
-) -> SampleGroup:
+def make_group(a: Runner, b: Runner, pairs: Sequence[Pair], batch: SampleBatch) -> SampleGroup:
+    """Return samples, all run at once, with what both sides make of them."""
     there = for_side(batch, b)
     ours = a.answer(batch, list(dict.fromkeys(p.a for p in pairs)))
     theirs = b.answer(there, list(dict.fromkeys(p.b for p in pairs)))

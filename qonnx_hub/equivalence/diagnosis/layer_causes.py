@@ -24,6 +24,7 @@ from qonnx_hub.equivalence.diagnosis.named_differences import (
 )
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Reason, same_elements
 from qonnx_hub.equivalence.graph_slices import reroute
+from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, unexplained
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.float_error import likely_sum_error, sum_error
@@ -138,6 +139,20 @@ def noise_of(layer: CutLayer) -> float:
         elif _computes(node):
             noise = _noise_after(node, noise, layer, values)
     return noise
+
+
+def exceeds_sums(layer: CutLayer, bounds_a: SumEnclosures, bounds_b: SumEnclosures) -> Array:
+    """Return where a layer's answers differ beyond what orders of its sums explain.
+
+    Raises:
+        UnboundedError: A node for which no bound is known.
+    """
+    assert layer.b is not None
+    found = [
+        bounds.enclose(side.nodes, side.name, side.known, side.feeds)
+        for bounds, side in ((bounds_a, layer.a), (bounds_b, layer.b))
+    ]
+    return unexplained(found[0], found[1], layer.ours, layer.theirs)
 
 
 def _noise_after(

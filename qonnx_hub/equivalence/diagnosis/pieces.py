@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qonnx_hub.equivalence.comparison.compare import aligned, differs, distances
+from qonnx_hub.equivalence.comparison.compare import aligned, differs
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.diagnosis.isolation import (
     SampleGroup,
@@ -22,8 +22,8 @@ from qonnx_hub.equivalence.diagnosis.isolation import (
 from qonnx_hub.equivalence.diagnosis.layer_causes import (
     CutLayer,
     CutSide,
+    exceeds_sums,
     explain_layer,
-    noise_of,
 )
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Explanation,
@@ -34,6 +34,7 @@ from qonnx_hub.equivalence.diagnosis.unobserved import known_quantizer
 from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.sides import Runner
+from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.quantizers import Array
@@ -157,6 +158,15 @@ def _explained(
         nodes = nodes_between(side.model, before, name)
         cuts.append(CutSide(side, name, before, feeds, nodes))
     layer = CutLayer(cuts[0], cuts[1], ours, theirs)
-    if float(np.max(distances(ours, theirs))) <= noise_of(layer):
+    if _is_order_of_sums(layer):
         return None
     return explanation_of(pair.source, explain_layer(layer), Seen(ours, ours, theirs))
+
+
+def _is_order_of_sums(layer: CutLayer) -> bool:
+    assert layer.b is not None
+    try:
+        beyond = exceeds_sums(layer, *(SumEnclosures(s.graph) for s in (layer.a, layer.b)))
+    except UnboundedError:
+        return False
+    return not beyond.any()

@@ -1,0 +1,441 @@
+"""What any order of its float sums can make of one sample, value by value.
+
+Each value is enclosed: between two ends lie the result in exact arithmetic and what every
+order of adding computes, with or without fused multiply-add. A sum of ``n`` terms moves its
+ends by :func:`~qonnx_hub_ir.analysis.float_error.sum_error` of the sample's own sum of
+``|w x|``; one of whole numbers that the float type holds moves none. A quantizer makes of two
+ends the codes between them: a flipped code is inside only where a threshold lies within reach.
+
+Two sides that compute one function of real numbers have enclosures that meet, everywhere.
+Rising and falling functions such as Tanh and Exp are trusted to :data:`FUNCTION_ULPS`. Other
+algorithms are not covered (a Winograd convolution, an FFT): without a bound for a node, what
+lies behind it is never called noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Attr, Graph, Model, Node, Value
+
+from qonnx_hub.equivalence.comparison.compare import aligned, differs
+from qonnx_hub.equivalence.diagnosis.isolation import SlicedGraph
+from qonnx_hub.equivalence.proof.intervals import (
+    POINTWISE,
+    Argument,
+    Enclosure,
+    enclose_step,
+)
+from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.protocol import Feeds
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.analysis.float_error import sum_error
+from qonnx_hub_ir.analysis.grids import digits_of, lowest_bit
+from qonnx_hub_ir.analysis.rule_context import rounded_outward
+from qonnx_hub_ir.analysis.sum_orders import products_per_sum
+from qonnx_hub_ir.errors import HubError
+from qonnx_hub_ir.graph.affine import batchnorm_affine
+from qonnx_hub_ir.graph.queries import attribute
+from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.verify import label
+
+FOLD_ROUNDINGS = 4
+"""Roundings of a parameter that was folded: a BatchNormalization's factor takes a sum, a root,
+a quotient and the product with the weight."""
+
+_NORMALIZING = 6
+"""Roundings of a BatchNormalization in any formula: of sums, products, a root, a quotient."""
+
+FUNCTION_ULPS = 16
+"""Units in the last place that a library's function may be off: the most that the OpenCL C
+specification 3.0, section 7.4 ("Relative Error as ULPs", single precision, full profile),
+allows any of them (exp 3, tanh 5, erf and pow 16)."""
+
+
+class UnboundedError(Exception):
+    """No bound is known for a node."""
+
+
+class SumEnclosures:
+    """Encloses values of one graph.
+
+    Attributes:
+        graph: The graph.
+        live: Whether another library runs it: functions of equal numbers may differ then.
+        folded: Whether parameters were rounded anew, up to :data:`FOLD_ROUNDINGS` times each.
+    """
+
+    def __init__(
+        self, graph: SlicedGraph, *, live: bool = False, folded: bool = False
+    ) -> None:
+        """Start with nothing planned."""
+        self.graph = graph
+        self.live = live
+        self.folded = folded
+        self._imports = dict(graph.model.opset_imports)
+        self._sessions: dict[tuple[Node, bool, bool], Session] = {}
+
+    def enclose(
+        self, nodes: Sequence[Node], wanted: str, known: Mapping[str, Array], feeds: Feeds
+    ) -> Enclosure:
+        """Return between which ends every order of sums keeps a value.
+
+        Args:
+            nodes: What computes it, in order.
+            wanted: Name of the value.
+            known: Name -> value that the nodes start from.
+            feeds: The graph's own inputs.
+
+        Raises:
+            UnboundedError: A node of whose rounding nothing is known, in words.
+        """
+        made: dict[Value, Argument] = {}
+        with np.errstate(all="ignore"):
+            for node in nodes:
+                given = [self._argument(v, made, known, feeds) for v in node.inputs]
+                try:
+                    made.update(zip(node.outputs, self._outputs(node, given), strict=False))
+                except (HubError, ValueError, TypeError, IndexError) as error:
+                    raise UnboundedError(label(node)) from error
+        found = made.get(self.graph.values[wanted])
+        if not isinstance(found, Enclosure):
+            raise UnboundedError(f"'{wanted}'")
+        return found
+
+    def _argument(
+        self,
+        value: Value | None,
+        made: Mapping[Value, Argument],
+        known: Mapping[str, Array],
+        feeds: Feeds,
+    ) -> Argument:
+        if value is None:
+            return None
+        name = str(value.name)
+        array = known.get(name)
+        if array is None and value in made:
+            return made[value]
+        if array is None and value.is_graph_input():
+            array = feeds.get(name)
+        if array is not None and name in self.graph.dynamic:
+            return _point(array)
+        constant = array if array is not None else self.graph.constant(value)
+        if constant is None:
+            raise UnboundedError(f"'{name}'")
+        return constant
+
+    def _outputs(self, node: Node, given: Sequence[Argument]) -> Sequence[Argument]:
+        if not any(isinstance(one, Enclosure) for one in given):
+            return [_point(x) for x in self._run(node, [_ends(a)[0] for a in given])]
+        is_sum = operators.is_product(node, any_layout=True) or operators.sums_elements(node)
+        if is_sum and _is_float(given[0]):
+            return [self._sum(node, given)]
+        if node.op_type == "BatchNormalization" and not attribute(node, "training_mode", 0):
+            return [self._normalized(node, given)]
+        is_standard = node.domain in dialect.STANDARD_DOMAINS
+        if _is_function(node) and (self.live or not all(map(_is_point, given))):
+            return [self._function(node, given)]
+        if (is_standard and node.op_type in POINTWISE) or _is_quantizer(node):
+            return [self._pointwise(node, given)]
+        if node.op_type == "Softmax" and is_standard:
+            return [self._softmax(node, given[0])]
+        if all(_is_point(one) for one in given):
+            return [_point(x) for x in self._run(node, [_ends(a)[0] for a in given])]
+        if _keeps_order(node) and all(_is_known(one) for one in given):
+            lows, highs = (
+                self._run(node, [_ends(one)[end] for one in given]) for end in (0, 1)
+            )
+            return [
+                Enclosure(x, y, np.ones(x.shape, np.bool_))
+                for x, y in zip(lows, highs, strict=True)
+            ]
+        raise UnboundedError(label(node))
+
+    def _sum(self, node: Node, given: Sequence[Argument]) -> Enclosure:
+        """Return a sum, moved by its rounding and by how far its inputs reach."""
+        if not all(_is_known(one) for one in given):
+            raise UnboundedError(label(node))
+        dtype = _ends(given[0])[0].dtype
+        ends = [tuple(_wide(end) for end in _ends(one)) for one in given]
+        middle = [_middle(low, high) for low, high in ends]
+        reach = [None if low is None else (high - low) / 2 for low, high in ends]
+        size = [None if x is None else np.abs(x) for x in middle]
+        centre = self._wide_run(node, middle)
+        terms = self._terms(node, given, centre)
+        total = self._wide_run(node, size, magnitude=True)
+        grown = self._wide_run(
+            node, [_added(x, r) for x, r in zip(size, reach, strict=True)], magnitude=True
+        )
+        spread, unit = grown - total, 2.0 ** -digits_of(dtype)
+        exact = _is_exact(node, middle, total, unit) & (spread == 0) & (not self.folded)
+        error = sum_error(terms + FOLD_ROUNDINGS * self.folded, grown, unit)
+        # The centre itself is a sum of float64: its error is 2^-29 of that.
+        spread = spread + np.where(exact, 0.0, error * (1 + 1e-6))
+        return _between(centre - spread, centre + spread, dtype)
+
+    def _terms(self, node: Node, given: Sequence[Argument], made: Array) -> int:
+        """Return how often a term of a sum is rounded at most."""
+        shapes = [None if one is None else _ends(one)[0].shape for one in given]
+        if operators.sums_elements(node):
+            kernel = attribute(node, "kernel_shape", ())
+            size = int(np.prod(shapes[0] or (), dtype=np.int64))
+            count = math.prod(kernel) if kernel else -(-size // max(made.size, 1))
+            return count + 2
+        products = products_per_sum(node, shapes)
+        if products is None:
+            raise UnboundedError(label(node))
+        return products + (len(given) > 2) + 2 * (not _is_plain(node))
+
+    def _normalized(self, node: Node, given: Sequence[Argument]) -> Enclosure:
+        """Return a BatchNormalization in exact arithmetic, moved by any formula's rounding."""
+        x, *parameters = given
+        if not isinstance(x, Enclosure) or any(isinstance(p, Enclosure) for p in parameters):
+            raise UnboundedError(label(node))
+        gain, shift, mean, variance = (np.asarray(p, np.float64) for p in parameters)
+        epsilon = float(attribute(node, "epsilon", 1e-5))
+        factor, added = batchnorm_affine(gain, shift, mean, variance, epsilon)
+        sizes = [-1, *[1] * (x.low.ndim - 2)] if x.low.ndim > 1 else [-1]
+        factor, added, shift, mean = (
+            np.asarray(p, np.float64).reshape(sizes) for p in (factor, added, shift, mean)
+        )
+        ends = [end.astype(np.float64) for end in (x.low, x.high)]
+        made = [end * factor + added for end in ends]
+        peak = np.maximum(*map(np.abs, ends)) + np.abs(mean)
+        magnitude = np.abs(factor) * peak + np.abs(shift)
+        unit = 2.0 ** -digits_of(x.low.dtype)
+        error = sum_error(_NORMALIZING + FOLD_ROUNDINGS * self.folded, magnitude, unit)
+        found = _between(np.minimum(*made) - error, np.maximum(*made) + error, x.low.dtype)
+        return Enclosure(found.low, found.high, x.known & found.known)
+
+    def _pointwise(self, node: Node, given: Sequence[Argument]) -> Enclosure:
+        if self.folded and _is_quantizer(node):
+            given = [_widened(given[0], 0.0), *given[1:]]
+        own = enclose_step(node, lambda *args: self._run(node, args)[0], given)
+        if not _is_float(own) or _is_quantizer(node):
+            return _widened(own, 0.0) if self.folded and _is_float(own) else own
+        wide = [_wide_argument(one) for one in given]
+        if not operators.rounds(node) and all(
+            _is_float(one) for one in given if one is not None
+        ):
+            # In exact arithmetic as well: another order rounds elsewhere.
+            real = enclose_step(node, lambda *args: self._wide_run(node, args), wide)
+            outside = rounded_outward(real.low, real.high, own.low.dtype)
+            low, high = np.minimum(own.low, outside[0]), np.maximum(own.high, outside[1])
+            own = Enclosure(low, high, own.known & real.known & np.isfinite(low + high))
+        if not self.folded:
+            return own
+        # What is multiplied moves with the result; what is added, by its own size.
+        added = [] if operators.multiplies(node) else [c for c in given if c is not None]
+        sizes = [np.max(np.abs(c), initial=0) for c in added if isinstance(c, np.ndarray)]
+        return _widened(own, float(max(sizes, default=0.0)))
+
+    def _function(self, node: Node, given: Sequence[Argument]) -> Enclosure:
+        """Return what any library makes of a function that rises or falls."""
+        x = given[0]
+        if not isinstance(x, Enclosure) or len([one for one in given if one is not None]) > 1:
+            raise UnboundedError(label(node))
+        ends = [self._wide_run(node, [_wide(end)]) for end in (x.low, x.high)]
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        unit = 2.0 * 2.0 ** -digits_of(x.low.dtype) * FUNCTION_ULPS
+        found = _between(low - unit * np.abs(low), high + unit * np.abs(high), x.low.dtype)
+        return Enclosure(found.low, found.high, found.known & x.known)
+
+    def _softmax(self, node: Node, x: Argument) -> Enclosure:
+        """Return shares of exponentials: each rises with its own and falls with the others."""
+        if not isinstance(x, Enclosure) or not _is_known(x):
+            raise UnboundedError(label(node))
+        if _is_point(x) and not self.live:
+            return enclose_step(node, lambda *args: self._run(node, args)[0], [x])
+        axis = int(attribute(node, "axis", -1 if self._imports.get("", 0) > 12 else 1))
+        low, high = (end.astype(np.float64) for end in (x.low, x.high))
+        axes = (axis,) if self._imports.get("", 0) > 12 else tuple(range(axis, low.ndim))
+        peak = high.max(axis=axes, keepdims=True)
+        least, most = np.exp(low - peak), np.exp(high - peak)
+        others = [e.sum(axis=axes, keepdims=True) - e for e in (least, most)]
+        count = math.prod(low.shape[k] for k in axes)
+        terms = count + 4 * FUNCTION_ULPS + 2 * float(np.max(peak - low, initial=0.0))
+        error = sum_error(terms, 1.0, 2.0 ** -digits_of(x.low.dtype))
+        ends = least / (least + others[1]), most / (most + np.maximum(others[0], 0.0))
+        return _between(ends[0] * (1 - error), ends[1] * (1 + error), x.low.dtype)
+
+    def _wide_run(
+        self, node: Node, given: Sequence[Array | None], *, magnitude: bool = False
+    ) -> Array:
+        """Return what a node makes in float64; of magnitudes, with its own factors' too."""
+        return self._run(node, given, wide=True, magnitude=magnitude)[0]
+
+    def _run(
+        self,
+        node: Node,
+        given: Sequence[Array | None],
+        *,
+        wide: bool = False,
+        magnitude: bool = False,
+    ) -> list[Array]:
+        key = (node, wide, magnitude)
+        if key not in self._sessions:
+            self._sessions[key] = self._session(node, given, wide=wide, magnitude=magnitude)
+        session = self._sessions[key]
+        feeds = {f"i{k}": x for k, x in enumerate(given) if f"i{k}" in session.input_names}
+        return list(session.run(feeds).values())
+
+    def _session(
+        self, node: Node, given: Sequence[Any], *, wide: bool, magnitude: bool
+    ) -> Session:
+        """Return a session of one node; constants stay, in float64 none does."""
+        inputs: list[Value | None] = []
+        stored: list[Value] = []
+        entries: list[Value] = []
+        for k, (value, array) in enumerate(zip(node.inputs, given, strict=True)):
+            if value is None:
+                inputs.append(None)
+                continue
+            entry = Value(name=f"i{k}")
+            moves = str(value.name) in self.graph.dynamic
+            if moves or (wide and array.dtype.kind == "f"):
+                entries.append(entry)
+            else:
+                entry.const_value = onnx_ir.tensor(np.asarray(array), name=entry.name)
+                stored.append(entry)
+            inputs.append(entry)
+        attributes = [_positive(a) if magnitude else a for a in node.attributes.values()]
+        outputs = [Value(name=f"o{k}") for k, _ in enumerate(node.outputs)]
+        one = Node(node.domain, node.op_type, inputs, attributes, outputs=outputs, name="n")
+        graph = Graph(
+            entries, outputs, nodes=[one], initializers=stored, opset_imports=self._imports
+        )
+        return Session(Model(graph, ir_version=10))
+
+
+def meets(a: Enclosure, b: Enclosure) -> Array:
+    """Return where two enclosures have a value in common, both being known."""
+    low, high = aligned(a.low, b.low), aligned(a.low, b.high)
+    known = aligned(a.low, b.known)
+    if low is None or high is None or known is None:
+        return np.zeros(a.low.shape, dtype=np.bool_)
+    return np.asarray(a.known & known & (low <= a.high) & (high >= a.low))
+
+
+def unexplained(a: Enclosure, b: Enclosure, ours: Array, theirs: Array) -> Array:
+    """Return where two sides differ, and no order of sums explains it.
+
+    Args:
+        a: What encloses the one side.
+        b: What encloses the other.
+        ours: What the one computed.
+        theirs: What the other did, in its shape.
+    """
+    return np.asarray(differs(ours, theirs) & ~(meets(a, b)))
+
+
+def holds_all(found: Enclosure, values: Array) -> Array:
+    """Return where values lie inside of an enclosure."""
+    inside = found.known & (values >= found.low) & (values <= found.high)
+    same = (found.low == found.high) & ~differs(values, found.low)
+    return np.asarray(inside | same)
+
+
+def _is_quantizer(node: Node) -> bool:
+    is_qdq = node.domain in dialect.STANDARD_DOMAINS and operators.is_qdq(node)
+    return is_qdq or dialect.is_quantizer(node) or dialect.is_thresholds(node)
+
+
+def _is_function(node: Node) -> bool:
+    """Return whether libraries compute a function of one number each in a way of its own."""
+    is_smooth = operators.is_elementwise(node) and not operators.order_is_exact(node)
+    return (
+        is_smooth and node.domain in dialect.STANDARD_DOMAINS and operators.is_monotone(node)
+    )
+
+
+def _keeps_order(node: Node) -> bool:
+    """Return whether larger elements never make a smaller one, and nothing is rounded."""
+    if operators.setting_inputs(node) and not operators.moves_or_inserts(node):
+        return False
+    return operators.moves_or_inserts(node) or operators.is_max_pool(node, any_layout=True)
+
+
+def _ends(given: Argument) -> tuple[Any, Any]:
+    if isinstance(given, Enclosure):
+        return given.low, given.high
+    return given, given
+
+
+def _point(array: Any) -> Argument:
+    if not isinstance(array, np.ndarray):
+        raise TypeError("no array")
+    return Enclosure(array, array, np.ones(array.shape, dtype=np.bool_))
+
+
+def _is_point(given: Argument) -> bool:
+    return not isinstance(given, Enclosure) or (
+        bool(given.known.all()) and bool((~differs(given.low, given.high)).all())
+    )
+
+
+def _is_known(given: Argument) -> bool:
+    return not isinstance(given, Enclosure) or bool(given.known.all())
+
+
+def _is_float(given: Argument) -> bool:
+    return given is not None and digits_of(_ends(given)[0].dtype) > 0
+
+
+def _wide(array: Array | None) -> Array | None:
+    return array if array is None or array.dtype.kind != "f" else array.astype(np.float64)
+
+
+def _wide_argument(given: Argument) -> Argument:
+    if isinstance(given, Enclosure):
+        low, high = (np.asarray(_wide(end)) for end in (given.low, given.high))
+        return Enclosure(low, high, given.known)
+    return _wide(given)
+
+
+def _middle(low: Any, high: Any) -> Any:
+    return low if low is None or low.dtype.kind != "f" else (low + high) / 2
+
+
+def _added(x: Any, reach: Any) -> Any:
+    return None if x is None else x + reach
+
+
+def _between(low: Array, high: Array, dtype: np.dtype[Any]) -> Enclosure:
+    below, above = rounded_outward(low, high, dtype)
+    return Enclosure(below, above, np.isfinite(below) & np.isfinite(above))
+
+
+def _widened(given: Argument, beside: float) -> Enclosure:
+    """Return an enclosure moved apart by the folding of parameters up to ``beside``."""
+    assert isinstance(given, Enclosure)
+    peak = np.maximum(np.abs(given.low), np.abs(given.high)).astype(np.float64) + beside
+    error = sum_error(FOLD_ROUNDINGS, peak, 2.0 ** -digits_of(given.low.dtype))
+    ends = given.low - error, given.high + error
+    found = _between(ends[0], ends[1], given.low.dtype)
+    return Enclosure(found.low, found.high, found.known & given.known)
+
+
+def _positive(attribute: Attr) -> Attr:
+    if attribute.type != onnx_ir.AttributeType.FLOAT:
+        return attribute
+    return onnx_ir.AttrFloat32(attribute.name, abs(float(attribute.value)))
+
+
+def _is_exact(node: Node, given: Sequence[Array | None], total: Array, unit: float) -> Array:
+    """Return where every product and partial sum is a whole number that the type holds."""
+    sums = operators.sums_elements(node)
+    if not _is_plain(node) or (sums and node.op_type != "ReduceSum"):
+        return np.zeros(total.shape, dtype=np.bool_)
+    floats = [x for x in given if x is not None and x.dtype.kind == "f"]
+    steps = [float(np.min(lowest_bit(x), initial=np.inf)) for x in floats]
+    step = steps[0] if sums else min(steps[0] * steps[1], *steps[2:], math.inf)
+    return np.asarray((total == 0) | (total * unit <= step))
+
+
+def _is_plain(node: Node) -> bool:
+    """Return whether no factor of a node's own is multiplied with its sums."""
+    return all(float(attribute(node, name, 1.0)) == 1.0 for name in ("alpha", "beta"))

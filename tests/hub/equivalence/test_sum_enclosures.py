@@ -1,0 +1,213 @@
+"""What orders of sums explain: bounds by hand, orders that are tried, and what lies beyond."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import qonnx_hub as qh
+from qonnx_hub.equivalence.diagnosis.isolation import SlicedGraph
+from qonnx_hub.equivalence.graph_slices import nodes_between
+from qonnx_hub.equivalence.sum_enclosures import (
+    FOLD_ROUNDINGS,
+    FUNCTION_ULPS,
+    SumEnclosures,
+    UnboundedError,
+    holds_all,
+    meets,
+    unexplained,
+)
+from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub_adapters.onnx_reader import read_model
+from tests.support import model_of, quant_node
+
+FLOAT = np.float32
+UNIT = 2.0**-24
+RNG = np.random.default_rng(5)
+
+
+def node(op, reads, makes="y", **attributes):
+    return helper.make_node(op, reads.split(), [makes], name=makes, **attributes)
+
+
+def enclosed(nodes, x, constants=None, output="y", **options):
+    """Return what orders of sums make of a sample."""
+    shape = tuple(x.shape)
+    model = read_model(model_of(nodes, {"x": shape}, [output], constants or {}))
+    bounds = SumEnclosures(SlicedGraph(model), **options)
+    return bounds.enclose(nodes_between(model, (), output), output, {}, {"x": x})
+
+
+def width(found):
+    return found.high.astype(np.float64) - found.low.astype(np.float64)
+
+
+def sample(*shape):
+    return RNG.normal(size=shape).astype(FLOAT)
+
+
+def test_a_sum_of_n_products_is_off_by_n_roundings_of_its_own_sum_of_magnitudes():
+    x, w = sample(3, 40), sample(40, 5)
+    found = enclosed([node("MatMul", "x w")], x, {"w": w})
+    total = np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64)
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    bound = 40 * UNIT * total
+    # Ends are rounded outward to float32.
+    assert np.all(width(found) >= 2 * bound)
+    assert np.all(width(found) <= 2 * bound * 1.001 + 4 * np.spacing(np.abs(found.high)))
+    assert np.all((found.low < exact) & (exact < found.high))
+
+
+def test_every_order_stays_inside():
+    x, w = sample(1, 7), sample(7, 1)
+    found = enclosed([node("MatMul", "x w")], x, {"w": w})
+    sums = set()
+    for order in itertools.permutations(range(7)):
+        total = FLOAT(0)
+        for k in order:
+            total = FLOAT(total + FLOAT(x[0, k] * w[k, 0]))
+        sums.add(total)
+    assert len(sums) > 1
+    assert min(sums) >= found.low[0, 0]
+    assert max(sums) <= found.high[0, 0]
+
+
+# 3 * 5592405 = 2^24 - 1; one more, and float32 rounds.
+@pytest.mark.parametrize(("largest", "exact"), [(5592405.0, True), (5592406.0, False)])
+def test_whole_sums_that_the_type_holds_are_exact(largest, exact):
+    x = np.full((1, 3), largest, dtype=FLOAT)
+    x[0, 1] -= 1 - exact  # an odd number: its last bit is that of one
+    found = enclosed([node("MatMul", "x w")], x, {"w": np.ones((3, 1), FLOAT)})
+    assert bool(width(found)[0, 0] == 0) is exact
+
+
+def test_a_code_flips_only_where_a_threshold_lies_within_reach():
+    # 0.1 * 3 rounds up in float32: at scale 0.2 that is beside a tie.
+    constants = {"w": np.full((3, 1), 0.1, FLOAT), "s": 0.2, "z": 0.0, "b": 4.0}
+    nodes = [node("MatMul", "x w", "m"), quant_node("m", "y")]
+    near = enclosed(nodes, np.ones((1, 3), FLOAT), constants)
+    assert (float(near.low[0, 0]), float(near.high[0, 0])) == pytest.approx((0.2, 0.4))
+    far = enclosed(nodes, np.full((1, 3), 1.2, FLOAT), constants)
+    assert float(far.low[0, 0]) == float(far.high[0, 0]) == pytest.approx(0.4)
+
+
+def test_differences_are_carried_by_magnitudes_of_weights():
+    x, w = sample(2, 30), sample(30, 4)
+    v = np.array([[3.0], [-2.0], [0.0], [0.0]], FLOAT)
+    first = width(enclosed([node("MatMul", "x w")], x, {"w": w}))
+    nodes = [node("MatMul", "x w", "m"), node("MatMul", "m v")]
+    second = width(enclosed(nodes, x, {"w": w, "v": v}))
+    carried = 3 * first[:, :1] + 2 * first[:, 1:2]
+    assert np.all((second >= carried) & (second <= carried * 1.3))
+
+
+def test_a_mean_is_off_by_its_sum_and_its_division():
+    x = sample(1, 1, 4, 4)
+    found = enclosed([node("GlobalAveragePool", "x")], x)
+    bound = 18 * UNIT * float(np.abs(x).mean())
+    assert 2 * bound <= width(found).item() <= 2 * bound + 4 * np.spacing(FLOAT(1))
+
+
+def test_batch_normalization_is_enclosed_in_both_of_its_formulas():
+    x, names = sample(5, 6, 3), "g b m v"
+    parameters = {name: np.abs(sample(6)) + FLOAT(0.1) for name in names.split()}
+    found = enclosed([node("BatchNormalization", f"x {names}")], x, parameters)
+    g, b, m, v = (p.reshape(-1, 1) for p in parameters.values())
+    spread = np.sqrt(v + FLOAT(1e-5))
+    one = (x - m) / spread * g + b
+    other = x * (g / spread) + (b - m * (g / spread))
+    assert not np.array_equal(one, other)
+    assert holds_all(found, one).all()
+    assert holds_all(found, other).all()
+
+
+def test_a_sum_over_a_factor_that_is_folded_meets_the_folded_one():
+    x, w, factor = sample(64, 30), sample(30, 8), np.abs(sample(8)) + FLOAT(0.1)
+    apart = [node("MatMul", "x w", "m"), node("Mul", "m f")]
+    a = enclosed(apart, x, {"w": w, "f": factor}, folded=True)
+    b = enclosed([node("MatMul", "x w")], x, {"w": w * factor}, folded=True)
+    assert meets(a, b).all()
+    wrong = enclosed([node("MatMul", "x w")], x, {"w": w * factor * FLOAT(1.001)}, folded=True)
+    assert not meets(a, wrong).all()
+
+
+def test_a_folded_parameter_may_be_off_by_four_roundings():
+    x = np.full((1, 1), 1.5, FLOAT)
+    found = enclosed([node("Mul", "x c")], x, {"c": 2.0}, folded=True)
+    assert FOLD_ROUNDINGS == 4
+    assert float(found.high[0, 0]) == pytest.approx(3 * (1 + 4 * UNIT), rel=UNIT)
+    assert width(enclosed([node("Mul", "x c")], x, {"c": 2.0})).item() == 0
+
+
+def test_functions_are_trusted_to_their_units_where_libraries_differ():
+    x = sample(4, 8)
+    assert width(enclosed([node("Tanh", "x")], x)).max() == 0
+    found = enclosed([node("Tanh", "x")], x, live=True)
+    true = np.tanh(x.astype(np.float64))
+    reach = FUNCTION_ULPS * 2 * UNIT * np.abs(true)
+    assert np.all(width(found) >= 2 * reach)
+    assert np.all(width(found) <= 2 * reach + 4 * np.spacing(np.abs(true).astype(FLOAT)))
+
+
+def test_a_softmax_rises_with_its_own_and_falls_with_the_others():
+    x, w = sample(3, 50), sample(50, 6)
+    nodes = [node("MatMul", "x w", "m"), node("Softmax", "m", axis=-1)]
+    found = enclosed(nodes, x, {"w": w})
+    logits = x.astype(np.float64) @ w.astype(np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    assert np.all((found.low < shares) & (shares < found.high))
+    assert width(found).max() < 1e-3
+
+
+def test_without_a_bound_there_is_no_noise():
+    nodes = [node("MatMul", "x w", "m"), node("Sin", "m")]
+    with pytest.raises(UnboundedError, match="Sin"):
+        enclosed(nodes, sample(1, 9), {"w": sample(9, 3)})
+
+
+def test_ends_meet_or_they_do_not():
+    one = enclosed([node("MatMul", "x w")], np.ones((1, 3), FLOAT), {"w": sample(3, 2)})
+    shifted = type(one)(one.high, one.high + 1, one.known)
+    assert meets(one, shifted).all()
+    beyond = type(one)(np.nextafter(one.high, FLOAT(9)), one.high + 1, one.known)
+    assert not meets(one, beyond).any()
+    assert not meets(one, type(one)(one.low, one.high, ~one.known)).any()
+    same = np.zeros((1, 2), FLOAT)
+    assert not unexplained(one, beyond, same, same).any()
+    assert unexplained(one, beyond, same, same + 1).all()
+
+
+def split(bias, split_at):
+    """Return a layer that adds its products in one sum, or in two parts."""
+    w = np.random.default_rng(0).normal(size=(16, 8)).astype(FLOAT)
+    constants = {"b": np.full(8, bias, FLOAT)}
+    if not split_at:
+        nodes = [node("MatMul", "x w", "m"), node("Add", "m b")]
+        return model_of(nodes, {"x": ("N", 16)}, ["y"], constants | {"w": w})
+    whole = {f"i{k}": np.array([k], dtype=np.int64) for k in (0, 1, 16)}
+    constants |= whole | {"at": np.array([split_at], dtype=np.int64)}
+    nodes = [
+        node("Slice", "x i0 at i1", "xa"),
+        node("Slice", "x at i16 i1", "xb"),
+        node("MatMul", "xa wa", "pa"),
+        node("MatMul", "xb wb", "pb"),
+        node("Add", "pa pb", "m"),
+        node("Add", "m b"),
+    ]
+    constants |= {"wa": w[:split_at], "wb": w[split_at:]}
+    return model_of(nodes, {"x": ("N", 16)}, ["y"], constants)
+
+
+def test_one_element_beyond_its_own_bound_is_no_noise_beside_large_ones():
+    # The bias differs by far less than the noise of large samples, on a sample of zeros.
+    x = np.random.default_rng(1).normal(size=(200, 16)).astype(FLOAT) * FLOAT(1e6)
+    small = np.zeros((1, 16), FLOAT)
+    large, both = {"x": x}, {"x": np.concatenate([x, small])}
+    a, same, other = split(0.0, 0), split(0.0, 8), split(1e-3, 8)
+    assert qh.check(a, same, large, proof_seconds=0).verdict is Verdict.WITHIN
+    assert qh.check(a, same, both, proof_seconds=0).verdict is Verdict.WITHIN
+    assert qh.check(a, other, both, proof_seconds=0).verdict is Verdict.DIFFERENT
