@@ -23,7 +23,12 @@ from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_artifact
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.features import require_declared
-from qonnx_hub_adapters.protocol import Artifact, export_options, import_options
+from qonnx_hub_adapters.protocol import (
+    Artifact,
+    ReadsAsWritten,
+    export_options,
+    import_options,
+)
 from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.quantizers import Array
 
@@ -210,7 +215,10 @@ def load_to_run(source: Any, from_: str | None = None) -> Model:
     if isinstance(source, Model):
         return source
     source = resolve(str(source) if isinstance(source, Path) else source)
-    if from_ is None and registry.find_importer(source).info.name == "qlinear":
+    importer = registry.find_importer(source, from_)
+    if isinstance(importer, ReadsAsWritten):
+        return importer.load_as_written(source)
+    if from_ is None and importer.info.name == "qlinear":
         from_ = "qonnx"
     return load(source, from_)
 

@@ -29,6 +29,7 @@ __all__ = [
     "Outputs",
     "Prepares",
     "QuantizerRecord",
+    "ReadsAsWritten",
     "ShowsLayers",
     "Support",
     "export_options",
@@ -310,6 +311,18 @@ class NamesRuntime(Protocol):
 
     def runtime(self, source: object) -> str:
         """Return what answers, such as "in Keras 2", or that it is only read, and why."""
+
+
+@runtime_checkable
+class ReadsAsWritten(Protocol):
+    """An importer whose IR is near: it can also give a source's very operators, to be run."""
+
+    def load_as_written(self, source: object) -> Model:
+        """Return the source with the operators that it is written in.
+
+        Raises:
+            SourceError: It cannot be read.
+        """
 
 
 @runtime_checkable

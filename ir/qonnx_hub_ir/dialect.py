@@ -37,6 +37,9 @@ CHANNELS_LAST_DOMAIN = "qonnx.custom_op.channels_last"
 ONNXRUNTIME_DOMAIN = "com.microsoft"
 """onnxruntime's own operators."""
 
+TFLITE_DOMAIN = "org.tensorflow.lite"
+"""TFLite's own operators, on codes."""
+
 DOMAIN_VERSION = 2
 """Version that is imported for the canonical domain: Trunc has six inputs from 2 on."""
 

@@ -14,6 +14,7 @@ from qonnx_hub_adapters.protocol import Exporter, Importer, ImportOptions, Prepa
 from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError
 
 IMPORTERS: Mapping[str, str] = {
+    "tflite": "qonnx_hub_adapters.tflite.importer:TfliteImporter",
     "hawq": "qonnx_hub_adapters.hawq.importer:HawqImporter",
     "brevitas": "qonnx_hub_adapters.brevitas.importer:BrevitasImporter",
     "pytorch": "qonnx_hub_adapters.pytorch.importer:PyTorchImporter",

@@ -22,6 +22,7 @@ from qonnx_hub_ir.operators import (
     qonnx_general,
     quantizers,
     reductions,
+    tflite,
 )
 from qonnx_hub_ir.operators.channels_last import channels_last
 from qonnx_hub_ir.operators.row import UNKNOWN, Moves, Operator
@@ -58,6 +59,7 @@ OPERATORS: tuple[Operator, ...] = (
     *_STANDARD,
     *channels_last(_STANDARD),
     *onnxruntime.OPERATORS,
+    *tflite.OPERATORS,
 )
 """All rows."""
 

@@ -1,0 +1,1 @@
+"""TFLite files: read without TensorFlow, run code for code, written."""

@@ -1,0 +1,76 @@
+"""Reads TFLite: float layers between quantizers, and the codes themselves where it is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
+from qonnx_hub_adapters.qcdq.importer import read_quantizers
+from qonnx_hub_adapters.tflite.float_rules import float_form
+from qonnx_hub_adapters.tflite.info import INFO, SUFFIX
+from qonnx_hub_adapters.tflite.interpreter import run_net
+from qonnx_hub_adapters.tflite.nodes import net_as_nodes
+from qonnx_hub_adapters.tflite.origins import remember
+from qonnx_hub_adapters.tflite.reader import read_file
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import SourceError
+
+_NEAR = (
+    "the reference kernels of TFLite round sums twice, and float layers once: codes may "
+    "differ by a step in a layer"
+)
+"""What is said of every model with codes."""
+
+
+class TfliteImporter:
+    """TFLite -> IR."""
+
+    info = INFO
+
+    def accepts(self, source: object) -> bool:
+        """Return whether the source is a file that is called ``.tflite``."""
+        return isinstance(source, (str, Path)) and Path(source).suffix.lower() == SUFFIX
+
+    def load(self, source: object, options: ImportOptions) -> Model:
+        """Return the net as a verified IR model of float layers and quantizers.
+
+        Inputs and outputs keep their integer types. The model remembers the net: forms that
+        say codes exactly are written from it.
+
+        Raises:
+            SourceError: It cannot be read, is damaged, or holds operators that are not read.
+            InvalidModelError: It breaks rules of the IR; all of them are listed.
+        """
+        net = read_file(_path(source))
+        has_codes = any(t.grid is not None for t in net.tensors)
+        meta = {dialect.BOUNDED: _NEAR} if has_codes else {}
+        model = read_quantizers(float_form(net, meta))
+        remember(model, net)
+        return model
+
+    def load_as_written(self, source: object) -> Model:
+        """Return the net as nodes of TFLite's own operators, whose kernels work on codes.
+
+        Raises:
+            SourceError: As :meth:`load`.
+        """
+        return onnx_ir.from_proto(net_as_nodes(read_file(_path(source))))
+
+    def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
+        """Return the codes that the reference kernels give."""
+        net = read_file(_path(source))
+        values = run_net(net, feeds)
+        return {n: values[i] for i, n in zip(net.outputs, net.output_names, strict=True)}
+
+    def runtime(self, source: object) -> str:
+        """Return what answers for a file."""
+        return "on TFLite's reference kernels"
+
+
+def _path(source: object) -> Path:
+    if not isinstance(source, (str, Path)):
+        raise SourceError(f"a {type(source).__name__} is no TFLite file; give its path")
+    return Path(source)
