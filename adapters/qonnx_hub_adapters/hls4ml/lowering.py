@@ -19,6 +19,7 @@ from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_adapters.protocol import QuantizerRecord
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.analysis import image_layout
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph import permutations
 from qonnx_hub_ir.graph.queries import attribute, dims, quantizers
@@ -219,10 +220,10 @@ def _take_input(context: Context, value: Value, gaps: list[Gap]) -> Term:
     shape = (1, *(size if isinstance(size, int) else 1 for size in sizes[1:]))
     rank, first = len(shape), permutations.to_first(len(shape))
     flat = rank > 2 and _ends_in_rows(value)
-    # Whether the source takes images channels last, and transposes them itself.
-    perms = [permutations.perm_of(usage.node) for usage in value.uses()]
-    is_last = bool(perms) and all(perm == first for perm in perms)
-    axes = first if rank in (3, 4) and not flat and not is_last else tuple(range(rank))
+    is_image = (
+        rank in (3, 4) and not flat and image_layout.layout_read(value) != image_layout.LAST
+    )
+    axes = first if is_image else tuple(range(rank))
     term = Term(Value(), shape, axes, flat=flat)
     stored = context.builder.add_input(name, term.stored_shape())
     context.terms[value] = replace(term, value=stored)

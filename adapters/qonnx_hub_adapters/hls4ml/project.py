@@ -27,22 +27,28 @@ _SCRIPT = '''\
 """Convert, compile and build with hls4ml 1.3 and g++.
 
 python build.py [--synthesize]
+python build.py --predict INPUTS.npz [ANSWERS.npz]
 python build.py --trace INPUTS.npz [TRACE.npz]
 
-The second records what every layer computes, for "qonnx-hub check" to compare. INPUTS has the
-names and shapes of the source's inputs or of model.onnx; TRACE is trace.npz in this folder if
-it is not named, and the inputs of model.onnx are written beside it.
+INPUTS has the names and shapes of the source's inputs or of model.onnx. The second line writes
+what hls4ml answers, by the names and in the shapes of the source's outputs; in Python:
+"from build import predict", then predict(x). The third records what every layer computes, for
+"qonnx-hub check" to compare. ANSWERS and TRACE are answers.npz and trace.npz in this folder if
+they are not named; the inputs of model.onnx are written beside TRACE.
 """
 
 import json, os, sys
 
-asked = "--trace" in sys.argv
+asked = [word for word in ("--predict", "--trace") if word in sys.argv]
 files = [os.path.abspath(path) for path in sys.argv[1:] if not path.startswith("--")]
 if asked and not files:
-    sys.exit("--trace needs the inputs: python build.py --trace INPUTS.npz [TRACE.npz]")
+    sys.exit(f"{asked[0]} needs the inputs: python build.py {asked[0]} INPUTS.npz")
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 import hls4ml
 import numpy as np
+
+with open("report.json", encoding="utf-8") as file:
+    report = json.load(file)
 
 
 def stored(port, given):
@@ -50,11 +56,29 @@ def stored(port, given):
     names = [name for name in (port["source"], port["name"]) if name in given]
     if not names:
         sys.exit(f"the inputs have no '{port['source']}'; there are: {', '.join(given)}")
-    x = given[names[0]]
-    is_source = list(x.shape[1:]) == port["source_shape"][1:]
-    if port["axes"] and names[0] == port["source"] and is_source:
-        x = x.transpose(np.argsort(port["axes"]))
-    return np.ascontiguousarray(x.reshape(len(x), *port["shape"][1:]), dtype=np.float32)
+    x = np.asarray(given[names[0]])
+    sizes, source, own = (list(s[1:]) for s in (x.shape, port["source_shape"], port["shape"]))
+    if names[0] == port["source"] and sizes == source:
+        x = x.transpose(np.argsort(port["axes"])) if port["axes"] else x
+    elif sizes != own:
+        sys.exit(f"a sample of '{names[0]}' has the shape {sizes}; wanted: {source} or {own}")
+    return np.ascontiguousarray(x.reshape(len(x), *own), dtype=np.float32)
+
+
+def predict(x):
+    """Return hls4ml's answers to data in the source's own layout, by the outputs' names.
+
+    Takes the array of the only input, or arrays by name; the first axis counts samples.
+    """
+    ports = report["inputs"]
+    given = x if hasattr(x, "keys") else {ports[0]["source"]: x}
+    feeds = [stored(port, given) for port in ports]
+    y = model.predict(feeds[0] if len(feeds) == 1 else feeds)
+    results, answers = y if isinstance(y, list) else [y], {}
+    for port in report["outputs"]:
+        answer = results[port["result"]].reshape(len(feeds[0]), *port["shape"][1:])
+        answers[port["source"]] = answer.transpose(port["axes"]) if port["axes"] else answer
+    return answers
 
 
 def record(model, inputs, path):
@@ -62,8 +86,6 @@ def record(model, inputs, path):
 
     Where a layer is left to the host, results are no outputs of model.onnx.
     """
-    with open("report.json", encoding="utf-8") as file:
-        report = json.load(file)
     with np.load(inputs) as given:
         feeds = {port["name"]: stored(port, given) for port in report["inputs"]}
     xs = list(feeds.values())
@@ -77,14 +99,18 @@ def record(model, inputs, path):
 
 
 config = hls4ml.converters.parse_yaml_config("hls4ml_config.yml")
-if asked:
+if "--trace" in asked:
     for layer in config["HLSConfig"]["LayerName"].values():
         layer["Trace"] = True
 model = hls4ml.converters.convert_from_config(config)
-if asked:
+if "--trace" in asked:
     record(model, files[0], files[1] if len(files) > 1 else os.path.abspath("trace.npz"))
 else:
-    model.compile()  # model.predict(x) is bit-accurate from here on
+    model.compile()  # model.predict(x) takes x as model.onnx does, predict(x) as the source
+if "--predict" in asked:
+    with np.load(files[0]) as given:
+        answers = predict(given)
+    np.savez(files[1] if len(files) > 1 else "answers.npz", **answers)
 if "--synthesize" in sys.argv:
     model.build()
 '''

@@ -55,6 +55,8 @@ def _permute_output(graph: Graph, index: int, name: str, term: Term) -> None:
     if term.is_as_in_source():
         value.name = name
         return
+    # The written model may have given it the source's name.
+    value.name = f"{name}_as_stored"
     node = transpose_node(value, term.axes, f"{name}_turn")
     node.outputs[0].name, node.outputs[0].shape = name, onnx_ir.Shape(term.shape)
     graph.append(node)

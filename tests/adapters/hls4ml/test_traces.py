@@ -18,6 +18,7 @@ from qonnx_hub.cli import app
 from tests.adapters.hls4ml import nets
 from tests.adapters.hls4ml.constructs import ROWS
 from tests.adapters.hls4ml.harness import export, lattice, merged
+from tests.adapters.hls4ml.test_input_layout import image_net
 
 ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -114,3 +115,24 @@ def test_every_layer_of_every_construct_is_found_and_agrees(tmp_path):
     assert through.first_divergence is None, through.table()
     assert through.layers > len(outputs)
     assert len(through.outputs) == len(source.graph.output)
+
+
+def run_script(folder, inputs, *words):
+    np.savez(folder / "x.npz", **inputs)
+    script = [sys.executable, "-W", "ignore", str(folder / "build.py"), *words]
+    return subprocess.run(script, capture_output=True, text=True, check=False)
+
+
+def test_the_script_answers_for_data_in_the_layout_of_the_source(tmp_path):
+    source = image_net("Quant")
+    x = (np.random.default_rng(0).integers(-120, 120, size=(8, 6, 5, 2)) / 32).astype("f4")
+    wanted = qh.run(source, {"x": x})["y"]
+    folder, perm = tmp_path / "out", (0, 3, 1, 2)
+    qh.convert(source, folder, to="hls4ml", layout="nchw")
+    done = run_script(folder, {"x": x.transpose(perm)}, "--predict", folder / "x.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "answers.npz") as answers:
+        np.testing.assert_array_equal(answers["y"], wanted.transpose(perm))
+    done = run_script(folder, {"x": x[:, :5]}, "--predict", folder / "x.npz")
+    assert done.returncode == 1
+    assert "a sample of 'x' has the shape [5, 5, 2]; wanted: [2, 6, 5]" in done.stderr

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
+from qonnx_hub_ir.analysis.image_layout import layout_made, layout_read
 from qonnx_hub_ir.annotations import carry, permute_layout
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
@@ -29,9 +30,9 @@ class ChangeLayout(InPlacePass):
         y = Conv(Transpose{0,3,1,2}(x[N, H, W, C]), w)
         y = Conv(x[N, C, H, W], w)
 
-    A Transpose is put at each end, and those that meet their inverse inside are cancelled. An
-    end is of rank 4, and in the other layout already where the graph transposes it that way
-    first. Does not fire with ``keep``.
+    A Transpose is put at each end of rank 4, and those that meet their inverse inside are
+    cancelled. An end that the graph reads or makes in that layout already stays as it is; one
+    of which the graph tells nothing is taken for the other. Does not fire with ``keep``.
 
     Attributes:
         layout: "nchw", "nhwc" or "keep".
@@ -57,6 +58,9 @@ class ChangeLayout(InPlacePass):
         wanted = to_first(4) if self.layout == "nchw" else to_last(4)
         inputs = _chosen(list(model.graph.inputs), self.inputs, "input")
         outputs = _chosen(list(model.graph.outputs), self.outputs, "output")
+        InferShapes()(model)
+        inputs = [value for value in inputs if layout_read(value) != self.layout]
+        outputs = [value for value in outputs if layout_made(value) != self.layout]
         for value in inputs:
             _transpose_input(model, value, wanted)
         for value in outputs:
