@@ -32,10 +32,11 @@ from qonnx_hub.equivalence.inputs.batches import (
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.inputs.differences import find_difference
 from qonnx_hub.equivalence.inputs.reach import find_inputs
+from qonnx_hub.equivalence.inputs.sizes import sizes_of
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.certificate import Certificate
-from qonnx_hub.equivalence.proving import look_for_proof, proven_bound
+from qonnx_hub.equivalence.proving import look_for_proof, proven_bound, proven_inputs
 from qonnx_hub.equivalence.reports.report import (
     CheckResult,
     Divergence,
@@ -96,7 +97,10 @@ def check_runners(
     source: InputSource = OneRun(feeds, GENERATED)
     if apart:
         source = GivenInputs(feeds, length, GENERATED)
-    if options.proof_seconds and not known.is_proven and a.model is not None:
+    if known.is_proven and a.model is not None:
+        sizes = sizes_of(a.model, [feeds])
+        known = replace(known, coverage=InputCoverage(sizes=sizes, measured=False))
+    elif options.proof_seconds and a.model is not None:
         samples = count_samples(feeds) if apart else None
         found = find_inputs(
             a.model, samples, options.seed, length=length, effort=options.effort
@@ -219,6 +223,7 @@ def check_sides(
         + (Verdict.WITHIN,) * bool(options.folded and known.is_refuted),
         left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
         proven=known.is_proven and _run_as_proven(a, b),
+        inputs=proven_inputs(known.certificate, a.model),
         bound=bound,
         doubts=doubts.words,
         allowance=judged.allowance or options.folded or _tolerance_words(options),
@@ -335,10 +340,10 @@ def _tolerance_words(options: CheckOptions) -> str:
 def _backing(source: InputSource, known: Preparation) -> str:
     if known.is_proven:
         return "the graphs are proven equal, the sides as they run are sampled"
-    if known.given:
-        return f"equal on the {source.samples} inputs given"
     words = "sampled: outputs, inner values and layers by themselves agree"
-    if known.coverage is None or not known.coverage.reachable:
+    if known.given:
+        words = f"equal on the {source.samples} inputs given"
+    if known.coverage is None or not known.coverage.measured or not known.coverage.reachable:
         return words
     reached, reachable = known.coverage.reached, known.coverage.reachable
     return f"{words}; {reached} of {reachable} thresholds that can be reached were crossed"

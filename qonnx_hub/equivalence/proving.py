@@ -9,10 +9,14 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.comparison.compare import TensorComparison
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.graph_slices import with_outputs
+from qonnx_hub.equivalence.inputs.sizes import named_axes
 from qonnx_hub.equivalence.proof.certificate import Certificate, ProofOutcome
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_ir.errors import HubError
+
+EVERY_INPUT = "every input"
+"""For which inputs a proof holds that leaves none out."""
 
 
 def look_for_proof(
@@ -38,6 +42,14 @@ def look_for_proof(
         return prove_models(one, other, seconds=seconds)
     except HubError:
         return None
+
+
+def proven_inputs(certificate: Certificate | None, model: Model | None) -> str:
+    """Return for which inputs a proof holds, in a few words: which NaN, which open sizes."""
+    is_every = certificate is None or certificate.inputs in {"", EVERY_INPUT}
+    words = EVERY_INPUT if is_every else f"{EVERY_INPUT} on which no NaN arises"
+    names = () if model is None else named_axes(model)
+    return f"{words}, whatever the size of {', '.join(names)}" if names else words
 
 
 def proven_bound(

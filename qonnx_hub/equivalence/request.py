@@ -21,12 +21,16 @@ from qonnx_hub.equivalence.inputs.batches import (
     InputSource,
     OneRun,
     file_batch,
+    given_inputs,
+    read_batches,
     run_length,
     shares_first_axis,
 )
 from qonnx_hub.equivalence.inputs.coverage import InputCoverage
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.inputs.meter import CoverageMeter
 from qonnx_hub.equivalence.inputs.reach import find_inputs
+from qonnx_hub.equivalence.inputs.sizes import sizes_of
 from qonnx_hub.equivalence.options import LEVELS, CheckOptions
 from qonnx_hub.equivalence.proving import look_for_proof
 from qonnx_hub.equivalence.reports.report import CheckResult
@@ -50,7 +54,7 @@ from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.onnx_reader import is_onnx
-from qonnx_hub_adapters.protocol import Importer, ImportOptions
+from qonnx_hub_adapters.protocol import Feeds, Importer, ImportOptions
 from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.errors import UsageError
 
@@ -184,14 +188,16 @@ def _require_inputs(a: Runner, b: Runner, options: CheckOptions) -> None:
 def _inputs(
     a: Runner, b: Runner, options: CheckOptions, known: Preparation
 ) -> tuple[InputSource, InputCoverage | None]:
-    if isinstance(a, Golden):
-        return a, None
     model = a.model or b.model
+    if isinstance(a, Golden):
+        return a, _reached(model, a, b, known)
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(model, unit)
     if options.inputs is not None:
         arrays = {str(name): np.asarray(x) for name, x in options.inputs.items()}
-        return GivenInputs(renamed(arrays, b if a.input_names is None else a), length), None
+        side = b if a.input_names is None else a
+        given = given_inputs(renamed(arrays, side), model, length)
+        return given, _reached(model, given, side, known)
     assert model is not None, "records have no graph, and come with their inputs"
     shown = _counterexample(a, b, known)
     if known.is_proven:
@@ -209,6 +215,25 @@ def _inputs(
         steer=steer,
     )
     return _chained(found.source, shown), found.coverage
+
+
+def _reached(
+    model: Model | None, source: InputSource, side: Runner, known: Preparation
+) -> InputCoverage | None:
+    """Return what given inputs reach, where samples decide and a graph is there to watch."""
+    if model is None:
+        return None
+    batches = (renamed(batch.feeds, side) for batch in read_batches(source))
+    if known.is_proven:
+        return InputCoverage(sizes=sizes_of(model, batches), measured=False)
+    meter = CoverageMeter(model)
+
+    def watched(feeds: Feeds) -> Feeds:
+        meter.add(feeds)
+        return feeds
+
+    sizes = sizes_of(model, map(watched, batches))
+    return dataclasses.replace(meter.coverage(), sizes=sizes)
 
 
 def _chained(first: InputSource, *others: InputSource | None) -> InputSource:

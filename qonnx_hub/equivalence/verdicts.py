@@ -49,6 +49,7 @@ class Evidence:
         outputs: Verdict of every pair of outputs, on the samples.
         left_out: Outputs that were not compared, with the reason, in words.
         proven: Whether a proof covers the sides as they run.
+        inputs: For which inputs it holds, in words.
         bound: How far apart a proof allows outputs to be, in words; empty where it gives none.
         doubts: Why equal samples do not say that the sides are equal, in words.
         allowance: Why differing values are within bounds, in words.
@@ -58,6 +59,7 @@ class Evidence:
     outputs: tuple[Verdict, ...]
     left_out: tuple[str, ...] = ()
     proven: bool = False
+    inputs: str = "every input"
     bound: str = ""
     doubts: tuple[str, ...] = ()
     allowance: str = ""
@@ -72,7 +74,7 @@ def decide(found: Evidence) -> tuple[Verdict, str]:
     if found.left_out:
         return Verdict.INCOMPLETE, f"not compared: {_listed(found.left_out)}"
     if found.proven and seen is Verdict.EQUAL:
-        return Verdict.PROVEN, "equal on every input"
+        return Verdict.PROVEN, f"equal on {found.inputs}"
     if found.bound:
         return Verdict.PROVEN_WITHIN, found.bound
     if seen is Verdict.WITHIN:

@@ -11,11 +11,18 @@ from onnx_ir import Model, Value
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
-from qonnx_hub.equivalence.inputs.sizes import InputLayout, batch_axes, layout_of, sizes_to_run
+from qonnx_hub.equivalence.inputs.sizes import (
+    InputLayout,
+    axis_name,
+    batch_axes,
+    layout_of,
+    sizes_to_run,
+)
 from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import fixed_batch
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
 
 _BATCH_ELEMENTS = 1 << 22
@@ -152,16 +159,9 @@ class GivenInputs:
 
     def __post_init__(self) -> None:
         """Refuse inputs from which nothing could be concluded."""
-        if not self.arrays:
-            raise UsageError("no inputs are given: nothing would be compared")
-        for name, array in self.arrays.items():
-            if array.size == 0:
-                raise UsageError(f"input '{name}' is empty: nothing would be compared")
-            _require_numbers(name, array)
-        lengths = {name: len(a) for name, a in self.arrays.items() if a.ndim}
-        if len(set(lengths.values())) > 1:
-            sizes = ", ".join(f"'{name}' {n}" for name, n in lengths.items())
-            raise UsageError(f"the inputs hold different numbers of samples: {sizes}")
+        _require_usable(self.arrays)
+        if not shares_first_axis(self.arrays):
+            raise _unequal(self.arrays)
 
     @property
     def samples(self) -> int:
@@ -210,6 +210,42 @@ class OneRun:
     def feeds(self, index: int) -> Feeds:
         """Return all inputs."""
         return self.arrays
+
+
+def given_inputs(arrays: Feeds, model: Model | None, length: int) -> InputSource:
+    """Return inputs as they are: samples in batches, or one run where first axes differ.
+
+    Args:
+        arrays: Input name -> array.
+        model: What they are for, with the same names; ``None`` where it is not known.
+        length: Samples per batch.
+
+    Raises:
+        UsageError: Inputs from which nothing could be concluded, or whose first axes differ
+            though the file gives them one name.
+    """
+    if shares_first_axis(arrays):
+        return GivenInputs(arrays, length)
+    _require_usable(arrays)
+    firsts = [] if model is None else [v for v in model.graph.inputs if dims(v)]
+    names = {axis_name(value, 0) for value in firsts if str(value.name) in arrays}
+    if len(names) == 1 and names != {None}:
+        raise _unequal(arrays)
+    return OneRun(arrays)
+
+
+def _require_usable(arrays: Feeds) -> None:
+    if not arrays:
+        raise UsageError("no inputs are given: nothing would be compared")
+    for name, array in arrays.items():
+        if array.size == 0:
+            raise UsageError(f"input '{name}' is empty: nothing would be compared")
+        _require_numbers(name, array)
+
+
+def _unequal(arrays: Feeds) -> UsageError:
+    sizes = ", ".join(f"'{name}' {len(x)}" for name, x in arrays.items() if x.ndim)
+    return UsageError(f"the inputs hold different numbers of samples: {sizes}")
 
 
 def _require_numbers(name: str, array: Array) -> None:

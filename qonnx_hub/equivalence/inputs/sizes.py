@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 
 import numpy as np
@@ -10,6 +10,7 @@ from onnx_ir import Model, Value
 
 from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import HubError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import dims
@@ -74,6 +75,28 @@ def open_axes(model: Model) -> tuple[str, ...]:
         names = (axis_name(value, place) for place in range(start, len(shape)))
         found.update((name, None) for name in names if name is not None)
     return tuple(found)
+
+
+def named_axes(model: Model) -> tuple[str, ...]:
+    """Return all open axes of the inputs, that of the samples too; none of an unknown rank."""
+    names = (
+        axis_name(value, place)
+        for value in model.graph.inputs
+        for place in range(len(dims(value) or ()))
+    )
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def sizes_of(model: Model, runs: Iterable[Feeds]) -> dict[str, tuple[int, ...]]:
+    """Return open axis -> the sizes that it has in some inputs."""
+    found: dict[str, set[int]] = {}
+    values = {str(value.name): value for value in model.graph.inputs}
+    for name, array in (pair for feeds in runs for pair in feeds.items() if pair[0] in values):
+        for place in range(min(array.ndim, len(dims(values[name]) or ()))):
+            axis = axis_name(values[name], place)
+            if axis is not None:
+                found.setdefault(axis, set()).add(int(array.shape[place]))
+    return {name: tuple(sorted(sizes)) for name, sizes in found.items()}
 
 
 def batch_axes(model: Model) -> tuple[str, ...]:

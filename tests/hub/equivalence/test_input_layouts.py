@@ -203,3 +203,58 @@ def test_thresholds_that_others_left_out_are_crossed():
     assert (row.total, row.reachable) == (255, 255)
     assert row.reached > 240
     assert find_inputs(model, effort="quick").coverage.quantizers[0].reached < 240
+
+
+def added(shapes):
+    return proto([node("Add", ["x", "z"], "y")], shapes, "y")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "x", "z"),
+    [
+        ({"x": [4, 2], "z": [1, 2]}, (4, 2), (1, 2)),
+        ({"x": ["N", 2], "z": ["M", 2]}, (4, 2), (1, 2)),
+        ({"x": [None, 2], "z": [None, 2]}, (1, 2), (3, 2)),
+        ({"x": ["N", 2], "z": []}, (4, 2), ()),
+    ],
+)
+def test_inputs_given_are_used_as_they_are_whatever_their_first_axes(shapes, x, z):
+    a = added(shapes)
+    feeds = {"x": np.ones(x, np.float32), "z": np.full(z, 2, np.float32)}
+    result = qh.check(a, a, feeds, proof_seconds=0)
+    assert result.verdict == "EQUAL", result.reason
+    other = proto([node("Sub", ["x", "z"], "y")], shapes, "y")
+    assert qh.check(a, other, feeds, proof_seconds=0).verdict == "DIFFERENT"
+    feeds["z"] *= 0
+    assert qh.check(a, other, feeds, proof_seconds=0).verdict != "DIFFERENT"
+
+
+def test_axes_of_one_name_need_one_size():
+    a = added({"x": ["N", 2], "z": ["N", 2]})
+    feeds = {"x": np.ones((4, 2), np.float32), "z": np.ones((1, 2), np.float32)}
+    with pytest.raises(UsageError, match="different numbers of samples: 'x' 4, 'z' 1"):
+        qh.check(a, a, feeds)
+    feeds = {"x": np.ones((4, 2), np.float32), "z": np.ones((0, 2), np.float32)}
+    with pytest.raises(UsageError, match="'z' is empty"):
+        qh.check(a, a, feeds)
+
+
+def test_the_coverage_of_given_inputs_is_said():
+    a = quantized({"x": ["N", 1]}, 3, [node("Identity", ["x"], "t")])
+    feeds = {"x": np.array([[-0.5], [0.0], [0.5]], np.float32)}
+    result = qh.check(a, a, feeds, proof_seconds=0)
+    words = "equal on the 3 inputs given; 2 of 7 thresholds that can be reached were crossed"
+    assert result.reason == words
+    (row,) = result.coverage
+    assert (row.reached, row.reachable) == (2, 7)
+    assert result.sizes == {"N": (3,)}
+    assert qh.check(a, a, feeds).coverage == ()  # proven: nothing has to be reached
+
+
+def test_a_proof_says_that_open_sizes_do_not_matter(tmp_path):
+    a = quantized(
+        {"x": ["N", "t"]}, 3, [node("Identity", ["x"], "t0"), node("Relu", ["x"], "t")]
+    )
+    report = qh.convert(a, tmp_path / "o.onnx", to="qonnx")
+    assert report.conclusion() == "PROVEN: equal on every input, whatever the size of N, t"
+    assert set(report.check.sizes) == {"N", "t"}
