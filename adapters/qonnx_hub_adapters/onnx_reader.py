@@ -6,18 +6,18 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir
 from google.protobuf.message import DecodeError
 from onnx_ir import Model
 
+from qonnx_hub_adapters.external_data import settle_external_data
 from qonnx_hub_adapters.onnx_border import reading
 from qonnx_hub_adapters.onnx_messages import message_issues
 from qonnx_hub_adapters.sparse_tensors import without_sparse
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.errors import InvalidModelError, SourceError, words_of
+from qonnx_hub_ir.errors import InvalidModelError, SourceError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes import (
@@ -112,7 +112,8 @@ def read_model(
     name = describe(source)
     with reading(name) as border:
         model = border.model = _parse(source)
-        _check_external_data(model, name)
+        file = Path(source) if isinstance(source, (str, Path)) else None
+        settle_external_data(model, name, file)
         if keep_versions:
             remember_versions(model)
         OpenAxes()(model)
@@ -157,7 +158,10 @@ def _parse(source: object) -> Model:
     if isinstance(source, Model):
         return source.clone()
     if isinstance(source, onnx.ModelProto):
-        return _deserialize(source, describe(source))
+        # Renaming a value of the IR renames the tensor it was read from: the caller's.
+        own = onnx.ModelProto()
+        own.CopyFrom(source)
+        return _deserialize(own, describe(source))
     if not isinstance(source, (str, Path)):
         raise SourceError(f"{describe(source)} is neither an ONNX file nor an ONNX model")
     path = Path(source)
@@ -188,26 +192,6 @@ def _deserialize(proto: onnx.ModelProto, name: str) -> Model:
     if issues:
         raise InvalidModelError(f"{name} is malformed:", issues)
     return onnx_ir.from_proto(proto)
-
-
-def _check_external_data(model: Model, name: str) -> None:
-    for value in model.graph.initializers.values():
-        tensor: Any = value.const_value
-        if not isinstance(tensor, onnx_ir.ExternalTensor):
-            continue
-        path = Path(tensor.path)
-        needed = (tensor.offset or 0) + (tensor.length or 0)
-        if not path.exists():
-            raise SourceError(f"{name}: data file '{path}' of '{value.name}' is missing")
-        if path.stat().st_size < needed:
-            raise SourceError(f"{name}: data file '{path}' is cut off before '{value.name}'")
-        try:
-            tensor.numpy()  # a map of the file: no byte is read
-            tensor.release()
-        except (ValueError, OSError) as error:
-            raise SourceError(
-                f"{name}: data file '{path}' of '{value.name}': {words_of(error)}"
-            ) from error
 
 
 def _note_opaque(model: Model) -> None:

@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 import traceback as python_traceback
+from contextlib import AbstractContextManager, nullcontext
 
 import typer
 
@@ -26,6 +27,7 @@ from qonnx_hub.cli import (
     zoo,
 )
 from qonnx_hub.cli.errors import exit_code, message_of, recorded
+from qonnx_hub.cli.options import AllowExternal
 
 EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
 something; 2 wrong usage, or a path that cannot be read or written; 3 input unreadable or
@@ -79,8 +81,34 @@ def _options(
     traceback: bool = typer.Option(
         False, "--traceback", help="Of an error, show where in the program it came up."
     ),
+    allow_external: AllowExternal = None,
 ) -> None:
     """Take the options that stand before a verb."""
+
+
+def _without_folders(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without ``--allow-external``, and its folders."""
+    kept, folders, left = [], [], iter(arguments)
+    for text in left:
+        name, is_joined, folder = text.partition("=")
+        if name != "--allow-external":
+            kept.append(text)
+        elif is_joined:
+            folders.append(folder)
+        elif (after := next(left, None)) is not None:
+            folders.append(after)
+        else:
+            kept.append(text)  # the parser says what is missing
+    return kept, folders
+
+
+def _allowing(folders: list[str]) -> AbstractContextManager[None]:
+    if not folders:
+        return nullcontext()
+    # Imported here because it loads ONNX, which --help does not need.
+    from qonnx_hub_adapters.external_data import allowed_folders
+
+    return allowed_folders(*folders)
 
 
 def main() -> None:
@@ -94,10 +122,12 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # What a library logs is told by the errors that follow, in our words.
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
-    arguments = [text for text in sys.argv[1:] if text != "--traceback"]
+    given = [text for text in sys.argv[1:] if text != "--traceback"]
+    arguments, folders = _without_folders(given)
     try:
         try:
-            app(arguments, standalone_mode=True)
+            with _allowing(folders):
+                app(arguments, standalone_mode=True)
         finally:
             # Not when Python ends: what goes wrong there has no message and a code of its own.
             sys.stdout.flush()
@@ -108,7 +138,7 @@ def main() -> None:
 
         leave_closed_pipe()
     except Exception as error:  # the border: what is not ours is a defect and shows as such
-        if len(arguments) < len(sys.argv) - 1:
+        if len(given) < len(sys.argv) - 1:
             python_traceback.print_exception(error)
         # Imported here because reports load it, and --help needs none.
         from qonnx_hub.io.terminal import drop_output, visible

@@ -51,6 +51,14 @@ AllowCode = Annotated[
         "--allow-code", help="Run code that a file holds: Lambda layers, pickles, SavedModel."
     ),
 ]
+AllowExternal = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-external",
+        metavar="DIR",
+        help="Let ONNX files read weights below a folder that is not theirs; for any verb.",
+    ),
+]
 InputTypes = Annotated[
     list[str] | None,
     typer.Option(

@@ -23,6 +23,7 @@ from qonnx_hub.equivalence.runners.sides import (
     Runner,
 )
 from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_adapters.external_data import whole_message
 from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_adapters.protocol import Artifact, Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError
@@ -176,7 +177,7 @@ def _shared_reason(source: Any, model: Model, failure: str, *, loads: bool) -> s
         return f"it has no kernel for {missing[1]}, which the source holds as well"
     if not isinstance(source, (str, Path, onnx.ModelProto)) or not is_onnx(source):
         return ""
-    held = source if isinstance(source, onnx.ModelProto) else onnx.load(str(source))
+    held = source if isinstance(source, onnx.ModelProto) else whole_message(source)
     if not all(node.domain in _RUNTIME_DOMAINS for node in held.graph.node):
         return ""
     try:

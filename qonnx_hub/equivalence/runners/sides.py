@@ -21,6 +21,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_adapters.external_data import whole_message
 from qonnx_hub_adapters.protocol import Feeds, Importer, NamesRuntime
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError, words_of
 from qonnx_hub_ir.facts import facts_of, fixed_batch
@@ -166,7 +167,7 @@ class OrtRunner:
         if self.graph is None:
             source = self.source
             if not isinstance(source, onnx.ModelProto):
-                source = onnx.load(str(source))
+                source = whole_message(source)
             self.graph = onnx_ir.from_proto(source)
             with contextlib.suppress(ValueError):  # a cycle is onnxruntime's to refuse
                 self.graph.graph.sort()  # runtimes take nodes in any order, copies do not
