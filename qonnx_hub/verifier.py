@@ -413,13 +413,13 @@ class Numbers:
             said = SAYS_NOTHING.get(name, ...) in ([value, value[0]] if same else [value])
             return not step.domain and (said or (step.op, name) in NO_EFFECT)
         said = [item for item in step.attributes.items() if not silent(*item)]
-        since, made = owner.opsets.get(step.domain, 1), len(step.outputs)
+        tells = step.domain or step.op in {"BatchNormalization", "Split"}
+        since, made = owner.opsets.get(step.domain, 1), len(step.outputs) if tells else 0
         since = since if step.domain else since >= CHANGED.get(step.op, 0)
         ordered = sorted(inputs) if step.op in COMMUTES and len(inputs) == 2 else inputs
         # Stored zeros have a sign where something is divided by them.
-        by = owner.constants.get(step.inputs[1]) if step.op == "Div" else None
-        signs = None if by is None else content(np.signbit(by) & (by == 0))
-        spoken = (*sorted(said, key=repr), signs)
+        by = owner.constants.get(step.inputs[1] if step.op == "Div" else "", np.ones(()))
+        spoken = (*sorted(said, key=repr), content(np.signbit(by) & (by == 0)))
         return self.key("operator", step.domain, step.op, since, made, spoken, *ordered)
     def moved(self, number: int, perm: Place) -> int:
         found = self.keys[number]

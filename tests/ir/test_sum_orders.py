@@ -11,6 +11,7 @@ from onnx.helper import make_graph, make_node, make_tensor_value_info
 
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_ir.analysis.sum_orders import sum_orders
+from qonnx_hub_ir.analysis.value_ranges import infer_values
 from tests.support import model_of, quant_node
 
 FLOAT = np.float32
@@ -93,6 +94,19 @@ def test_batch_normalization_is_named_and_not_called_exact():
     found = sum_orders(model)
     assert not found.exact
     assert "libraries may differ on BatchNormalization" in found.statement()
+
+
+@pytest.mark.parametrize(
+    ("change", "exact"),
+    [({}, True), ({"mean": 1}, False), ({"h": 1}, False), ({"v": 4}, False)],
+)
+def test_a_batch_normalization_is_exact_where_it_is_one_product(change, exact):
+    names = ["m", "g", "h", "mean", "v"]
+    behind = [make_node("BatchNormalization", names, ["y"], epsilon=0.0)]
+    given = {"g": 0.25, "h": 0, "mean": 0, "v": 1} | change
+    arrays = {name: np.full(1, value, dtype=FLOAT) for name, value in given.items()}
+    found = infer_values(layer([[1.0], [2.0]], behind=behind, **arrays))
+    assert found["y"].grid.exact is exact
 
 
 SLOPES = [

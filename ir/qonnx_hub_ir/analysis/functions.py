@@ -122,7 +122,10 @@ def _batch_normalization(site: NodeInfo) -> ValueInfo | None:
     found = widened(np.minimum(*corners) + shift, np.maximum(*corners) + shift, margin)
     grid = None if x.grid is None else scaled_grid(site, x.grid, factor)
     if grid is not None:
-        grid = replace(grid, offset=np.asarray(grid.offset + added), exact=False)
+        # Whatever the order, this is one product where nothing else is done.
+        is_product = np.all(variance + epsilon == 1) and not np.any(mean) and not np.any(shift)
+        exact = grid.exact and bool(is_product)
+        grid = replace(grid, offset=np.asarray(grid.offset + added), exact=exact)
     return replace(found, grid=grid)
 
 

@@ -60,7 +60,11 @@ def is_transparent(node: Node) -> bool:
 
 def leaves_nan_out(model: ProofModel, node: Node) -> bool:
     """Return whether the node's number rests on an equality that NaN is left out of."""
-    return node.op_type == "DequantizeLinear" and _requantized(model, node) is not None
+    if not dialect.is_quantizer(node):
+        return node.op_type == "DequantizeLinear" and _requantized(model, node) is not None
+    # A zero point that is added after rounding takes a NaN to the lowest code.
+    after = attribute(node, "zero_point_after_rounding", 0)
+    return bool(after) and _quantizer(model, node) is not None
 
 
 def expression_number(model: ProofModel, node: Node) -> int:

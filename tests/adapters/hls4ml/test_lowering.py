@@ -22,7 +22,6 @@ CASES = {**ROWS, **IMAGES}
 UNPROVEN = {
     "one_signed_bit": Verdict.UNDECIDED,
     "scaled_signs": Verdict.WITHIN,
-    "weight_scales_of_two": Verdict.PROVEN_WITHIN,
 }
 """Exact rewrites that move a factor through a product: no proof follows it there."""
 

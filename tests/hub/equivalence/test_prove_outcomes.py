@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from onnx.helper import make_node
 
+from qonnx_hub.api import check
 from qonnx_hub.equivalence.proof.certificate import ProofOutcome
 from qonnx_hub.equivalence.proof.deadline import Deadline
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.equivalence.proof.step_functions import find_steps
+from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
@@ -105,3 +108,33 @@ def test_a_table_is_given_up_when_the_time_is_over():
     deadline = Deadline(5.0, clock=lambda: float(next(ticks)))
     with pytest.raises(TooManyLevelsError, match="within 5 s"):
         find_steps(np.round, deadline=deadline, limit=1 << 30)
+
+
+def twenty_bits(zero, **attributes):
+    """Return a net of a quantizer with 2^20 levels, and a layer behind it."""
+    nodes = [
+        quant_node("x", "q", "s", "z", "b", **attributes),
+        make_node("Neg", ["q"], ["y"]),
+    ]
+    held = {"s": FLOAT(0.5), "z": FLOAT(zero), "b": FLOAT(20)}
+    return read_model(model_of(nodes, {"x": (1, 3)}, ["y"], held))
+
+
+def test_a_nan_that_only_one_zero_point_keeps_is_named_in_the_verdict():
+    a = twenty_bits(0.0)
+    b = twenty_bits(2.0**19, signed=0, zero_point_after_rounding=1)
+    ours, theirs = (
+        Session(model).run({"x": FLOAT([[np.nan, 1.3, -7e9]])})["y"] for model in (a, b)
+    )
+    assert np.array_equal(np.isnan(ours), [[True, False, False]])
+    assert not np.isnan(theirs).any()
+    assert np.array_equal(ours[:, 1:], theirs[:, 1:])
+    found = check(a, b)
+    assert found.verdict is Verdict.PROVEN
+    assert found.reason == "equal on every input on which no NaN reaches 'q'"
+
+
+def test_no_nan_is_named_where_both_zero_points_lose_it():
+    b = twenty_bits(3.0, signed=0, zero_point_after_rounding=1)
+    found = check(b, b.clone())
+    assert found.reason == "equal on every input"
