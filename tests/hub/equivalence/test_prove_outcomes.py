@@ -131,7 +131,7 @@ def test_a_nan_that_only_one_zero_point_keeps_is_named_in_the_verdict():
     assert np.array_equal(ours[:, 1:], theirs[:, 1:])
     found = check(a, b)
     assert found.verdict is Verdict.PROVEN
-    assert found.reason == "equal on every input on which no NaN reaches 'q'"
+    assert found.reason == "equal on every input on which no NaN arises"
 
 
 def test_no_nan_is_named_where_both_zero_points_lose_it():
