@@ -19,8 +19,9 @@ from qonnx_hub.equivalence.comparison.compare import (
 from qonnx_hub.equivalence.diagnosis.isolation import Edit, SlicedGraph
 from qonnx_hub.equivalence.diagnosis.named_differences import (
     attribute_in_words,
-    is_same_padding,
+    padding_of,
     permutation_in_words,
+    tells_same_from_even,
 )
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Reason, same_elements
 from qonnx_hub.equivalence.graph_slices import reroute
@@ -276,7 +277,7 @@ def _mended(layer: CutLayer, noise: float) -> Iterator[Reason]:
         yield Reason(suspects[0][0].cause, words)
     # A suspect whose mending shows nothing, beside other faults, is still a difference.
     for reason, _ in suspects:
-        if reason.cause in {Cause.WEIGHTS, Cause.LAYOUT}:
+        if reason.cause in {Cause.WEIGHTS, Cause.LAYOUT, Cause.SAME_PADDING}:
             yield reason
 
 
@@ -311,9 +312,10 @@ def _other_attributes(ours: Node, theirs: Node) -> Iterator[tuple[Reason, Edit]]
     )
     in_place = _places(ours) or operators.is_product(ours)
     cause = Cause.LAYOUT if in_place else Cause.OPERATOR
-    pads = pairs.get("pads")
-    if pads is not None and None not in pads and is_same_padding(*pads):
+    paddings = [padding_of(node, producer(node.inputs[0])) for node in (ours, theirs)]
+    if {"pads", "auto_pad"} & {*changed} and tells_same_from_even(*paddings):
         cause = Cause.SAME_PADDING
+        words += f"; its input is padded by {paddings[0]} against {paddings[1]}"
 
     def mend(_: Model, node: Node) -> None:
         for name in changed:

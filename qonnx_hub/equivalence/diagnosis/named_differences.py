@@ -10,6 +10,8 @@ import numpy as np
 from onnx import defs
 from onnx_ir import Node
 
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import Array
 
 _KNOWN_DEFAULTS = {("BatchNormalization", "epsilon", "0.001"): "Keras' default"}
@@ -42,6 +44,8 @@ def _default_of(node: Node, name: str) -> Any:
 
 def _short(value: Any) -> Any:
     """Return a float32 number as it was written: 0.001, not 0.0010000000474974513."""
+    if isinstance(value, bytes):
+        return value.decode()
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
@@ -61,6 +65,43 @@ def is_same_padding(ours: Sequence[int], theirs: Sequence[int]) -> bool:
         )
 
     return is_odd_behind(ours) != is_odd_behind(theirs)
+
+
+def padding_of(node: Node, before: Node | None) -> str | list[int] | None:
+    """Return how a window's input is padded: in numbers, or by TensorFlow's rule.
+
+    Args:
+        node: A convolution or a pool.
+        before: What makes its input; a Pad with constant zeros counts as the node's own.
+
+    Returns:
+        ``None`` where the numbers are not known.
+    """
+    rule = str(_short(attribute(node, "auto_pad", "NOTSET")))
+    if rule.startswith("SAME"):
+        return rule
+    own = [int(n) for n in attribute(node, "pads", ())]
+    if before is None or before.op_type != "Pad" or before.domain:
+        return own or None
+    given = dialect.constant_value(before.inputs[1]) if len(before.inputs) > 1 else None
+    if given is None or given.ndim != 1 or len(given) % 2 or any(before.inputs[3:]):
+        return None
+    half = len(given) // 2
+    around = [int(n) for part in (given[2:half], given[half + 2 :]) for n in part]
+    if any(given[:2]) or any(given[half : half + 2]) or (own and len(own) != len(around)):
+        return None
+    return [x + y for x, y in zip(around, own or [0] * len(around), strict=True)]
+
+
+def tells_same_from_even(ours: str | list[int] | None, theirs: str | list[int] | None) -> bool:
+    """Return whether one of two paddings is TensorFlow's SAME, and the other an even one."""
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return is_same_padding(ours, theirs)
+    numbers = next((pads for pads in (ours, theirs) if isinstance(pads, list)), None)
+    if numbers is None or not (isinstance(ours, str) or isinstance(theirs, str)):
+        return False
+    half = len(numbers) // 2
+    return any(numbers) and numbers[:half] == numbers[half:]
 
 
 def permutation_in_words(x: Array, y: Array) -> str:

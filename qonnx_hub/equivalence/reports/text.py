@@ -196,10 +196,12 @@ def _sentences(result: CheckResult) -> Iterator[str]:
         yield f"first divergence: layer '{first.source}', {first.comparison.words()}"
     for finding, layers in grouped(result.findings):
         yield f"cause: {finding.cause} in {layers_in_words(layers)}: {finding.words}"
-        if finding.operand is not None and finding.values is not None:
+        if finding.values is not None:
             ours, theirs = finding.values
             at = f" at {list(finding.where)}" if finding.where else ""
-            read = f"it reads {finding.operand!r}{at} and answers {ours!r}"
+            read = f"it answers {ours!r}{at}"
+            if finding.operand is not None:
+                read = f"it reads {finding.operand!r}{at} and answers {ours!r}"
             yield f"       {read}, against {theirs!r}"
     if result.failing is not None:
         found = result.failing

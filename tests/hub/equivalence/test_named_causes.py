@@ -54,6 +54,43 @@ def test_the_padding_of_tensorflow_is_told_from_an_even_one(ours, theirs, is_sam
     assert is_same_padding(ours, theirs) is is_same
 
 
+def window(pads, front=(), **attributes):
+    """Return a convolution of stride two, after a Pad node where one is asked for."""
+    nodes, reads, constants = [], "x", {"w": np.ones((2, 3, 3, 3), dtype=np.float32)}
+    if front:
+        constants["p"] = np.array([0, 0, *front[:2], 0, 0, *front[2:]])
+        nodes, reads = [helper.make_node("Pad", ["x", "p"], ["xp"], name="pad")], "xp"
+    if pads:
+        attributes["pads"] = pads
+    nodes.append(
+        helper.make_node(
+            "Conv", [reads, "w"], ["y"], name="conv", strides=[2, 2], **attributes
+        )
+    )
+    return model_of(nodes, {"x": (1, 3, 8, 8)}, ["y"], constants)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (window([1, 1, 1, 1]), False),
+        (window([0, 0, 1, 1]), True),
+        (window((), auto_pad="SAME_UPPER"), True),
+        (window((), front=(0, 0, 1, 1)), True),
+        (window([0, 0, 1, 1], front=(0, 0, 1, 1)), False),
+        (window([0, 0, 2, 2]), False),
+    ],
+    ids=["even", "numbers", "rule", "Pad", "Pad and numbers", "other"],
+)
+def test_same_padding_is_named_however_it_is_written(other, is_same):
+    result = qh.check(window([1, 1, 1, 1]), other)
+    causes = {finding.cause for finding in result.findings}
+    assert (Cause.SAME_PADDING in causes) is is_same
+    if is_same:
+        assert "it answers" in result.table()
+        assert "at [0, 0, 0, 0], against" in " ".join(result.table().split())
+
+
 def test_permutations_are_named():
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert permutation_in_words(x, x.T.copy()) == "axes in the order [1, 0]"
