@@ -243,6 +243,8 @@ class Artifact:
             other side.
         codes: Output of a quantizer in the source -> the value that holds its integers, for
             forms that compute in integers.
+        as_written: Whether it says the source's own operators, of which the IR is only near:
+            it is compared with the source as it is written.
     """
 
     model: Model
@@ -252,6 +254,7 @@ class Artifact:
     compared: Model | None = None
     reordered: bool = False
     codes: Mapping[str, CodesOf] = field(default_factory=dict)
+    as_written: bool = False
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message."""

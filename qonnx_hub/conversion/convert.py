@@ -16,7 +16,7 @@ from qonnx_hub.equivalence.runners.sides import run_label
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
 from qonnx_hub_adapters.features import require_declared
-from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions
+from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions, ReadsAsWritten
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import restore_order
@@ -66,8 +66,11 @@ def convert_source(
             if own_result is not None
             else run_label(importer, source, label)
         )
-        result = check_artifact(model, artifact, compared, feeds, read, options.to)
-        ort = check_on_onnxruntime(source, model, artifact, compared, feeds)
+        told_by = model
+        if artifact.as_written and isinstance(importer, ReadsAsWritten):
+            told_by, read = importer.load_as_written(source), f"{label} as written"
+        result = check_artifact(told_by, artifact, compared, feeds, read, options.to)
+        ort = check_on_onnxruntime(source, told_by, artifact, compared, feeds)
         notes.extend(ort.notes)
         message = compared if artifact.compared is None else None
     if path is not None:

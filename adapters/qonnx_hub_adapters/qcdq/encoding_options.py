@@ -21,7 +21,7 @@ OPSET_OF_BLOCKS = 21
 OPSET_OF_FLOAT8 = 19
 """The first opset whose QuantizeLinear and DequantizeLinear take float8 types."""
 
-ENCODINGS = ("auto", "qcdq", "qdq", "float")
+ENCODINGS = ("auto", "qcdq", "qdq", "float", "integer")
 WEIGHTS = ("int8", "int4", "int2", "float")
 
 
@@ -31,7 +31,8 @@ class QcdqOptions:
 
     Attributes:
         encoding: "auto", or only forms with integer Clip ("qcdq"), without it ("qdq"), or of
-            float operators ("float").
+            float operators ("float"); "integer" writes what was read from TFLite in integer
+            operators, code for code.
         stored_weights: Narrowest integer type of stored weights; "float" stores no integers.
 
     Raises:

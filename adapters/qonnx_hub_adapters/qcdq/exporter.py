@@ -24,6 +24,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
 from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY, origin_of, restore, to_domain
+from qonnx_hub_adapters.tflite.integer_export import integer_artifact
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError
@@ -62,6 +63,8 @@ class QcdqExporter:
             UsageError: An encoding or a storage of weights that does not exist.
         """
         own = read_own_options(QcdqOptions, self.info.name, options)
+        if own.encoding == "integer":
+            return integer_artifact(model, options)
         copy = model.clone()
         LowerChannelsLast()(copy)
         LowerThresholds()(copy)

@@ -41,7 +41,8 @@ _SHORT_TYPES = ("INT16", "INT4")
 Rule = Callable[[FloatForm, Operation, KernelCall], None]
 
 
-def _window(call: KernelCall, size: tuple[int, int], data: int = 0) -> dict[str, Any]:
+def window_of(call: KernelCall, size: tuple[int, int], data: int = 0) -> dict[str, Any]:
+    """Return the attributes of a window of ONNX: size, strides, pads, dilations."""
     options = call.options
     strides = [options["stride_h"], options["stride_w"]]
     dilations = [options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1)]
@@ -63,7 +64,7 @@ def _conv(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     group = channels if is_depthwise else channels // data.shape[3]
     weights = form.weights(call.tensor(1), kernel, 0)
     x = form.floats(operation.inputs[0], FIRST)
-    attributes = _window(call, (data.shape[1], data.shape[2])) | {"group": group}
+    attributes = window_of(call, (data.shape[1], data.shape[2])) | {"group": group}
     value = form.writer.emit("Conv", x, weights, *form.bias(call, 2), **attributes)
     form.made(operation, value, FIRST)
 
@@ -189,7 +190,7 @@ def _pool(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     size = (call.options["filter_height"], call.options["filter_width"])
     x = form.floats(operation.inputs[0], FIRST)
     name = "MaxPool" if call.name == "MAX_POOL_2D" else "AveragePool"
-    form.made(operation, form.writer.emit(name, x, **_window(call, size)), FIRST)
+    form.made(operation, form.writer.emit(name, x, **window_of(call, size)), FIRST)
 
 
 _REDUCTIONS = {
@@ -200,24 +201,24 @@ _REDUCTIONS = {
 }
 
 
+def standard_axes(
+    graph: StandardGraph, operation: Operation, axes: tuple[int, ...], keeps: bool
+) -> tuple[str, tuple[int, ...]]:
+    """Return the layout in which a reduction is best done, and its axes there."""
+    first = operation.inputs[0]
+    is_first = len(graph.net.tensors[first].shape) == 4 and graph.is_first(first)
+    if not is_first or (not keeps and axes != (1, 2)):
+        return LAST, axes
+    return FIRST, tuple(sorted((0, 2, 3, 1)[axis] for axis in axes))
+
+
 def _reduce(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     rank, keeps = len(call.tensor(0).shape), bool(call.options.get("keep_dims"))
     axes = axes_of(call, constant_of(call, 1), rank)
-    layout = FIRST if rank == 4 and form.writer.is_first(operation.inputs[0]) else LAST
-    if layout == FIRST and not keeps and axes != (1, 2):
-        layout = LAST
-    if layout == FIRST:
-        axes = tuple(sorted((0, 2, 3, 1)[axis] for axis in axes))
+    layout, along = standard_axes(form.writer, operation, axes, keeps)
     x = form.floats(operation.inputs[0], layout)
-    listed = np.array(axes, dtype=np.int64)
-    is_attribute = form.writer.opset < 18 and call.name != "SUM"
-    if is_attribute:
-        value = form.writer.emit(
-            _REDUCTIONS[call.name], x, axes=list(axes), keepdims=int(keeps)
-        )
-    else:
-        given = form.writer.constant(listed, "axes")
-        value = form.writer.emit(_REDUCTIONS[call.name], x, given, keepdims=int(keeps))
+    given = form.writer.constant(np.array(along, dtype=np.int64), "axes")
+    value = form.writer.emit(_REDUCTIONS[call.name], x, given, keepdims=int(keeps))
     form.made(operation, value, layout if keeps else LAST)
 
 

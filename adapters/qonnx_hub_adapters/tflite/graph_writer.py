@@ -66,7 +66,7 @@ class StandardGraph:
         """Return the value of constants."""
         array = np.asarray(numbers)
         name = self.name(hint)
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def constant_int4(self, codes: Array, hint: str) -> str:

@@ -1,0 +1,66 @@
+"""The integer form: standard operators that give the reference kernels' codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import qonnx_hub as qh
+from qonnx_hub_ir.errors import NotExactError
+from tests.adapters.tflite.shared_files import path_of, recorded, rows
+
+SAID = [row["file"] for row in rows("exact") if row["integer_form"].startswith("0/")]
+SMALL = [name for name in SAID if not name.startswith("mlperf")] or ["absent"]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnxruntime_gives_the_codes_of_the_reference_kernels(name: str, tmp_path: Path):
+    ort = pytest.importorskip("onnxruntime")
+    out, (given, expected) = tmp_path / "out.onnx", codes_of(name)
+    qh.convert(str(path_of(name)), out, to="qcdq", encoding="integer", check=False)
+    session = ort.InferenceSession(out)
+    names = [value.name for value in session.get_inputs()]
+    made = session.run(None, {n: x[0] for n, x in zip(names, given, strict=True)})
+    for value, codes in zip(made, expected, strict=True):
+        np.testing.assert_array_equal(value, codes[0])
+
+
+def codes_of(name: str):
+    path_of(name)
+    return recorded(name)
+
+
+def test_a_conversion_is_checked_against_the_source_as_it_is_written(tmp_path: Path):
+    out = tmp_path / "out.onnx"
+    report = qh.convert(
+        str(path_of("made_acts1_int8")), out, to="qcdq", encoding="integer", samples=8
+    )
+    assert report.check is not None
+    assert report.check.verdict.name == "EQUAL"
+    assert any("reference kernels" in note for note in report.notes)
+    message = onnx.load(out)
+    assert {node.domain for node in message.graph.node} == {""}
+    assert message.opset_import[0].version == 13
+
+
+def test_wide_codes_have_no_integer_form():
+    with pytest.raises(NotExactError, match=r"CONV_2D.*INT16"):
+        qh.convert(str(path_of("op_conv_2d_int16_11")), to="qcdq", encoding="integer")
+
+
+def test_a_model_that_was_changed_has_no_integer_form():
+    model = qh.load(str(path_of("op_add_int8_11")))
+    next(iter(model.graph.initializers.values())).name = "another"
+    with pytest.raises(NotExactError, match="changed since"):
+        qh.save(model, "unwritten.onnx", "qcdq", encoding="integer")
+
+
+def test_a_model_of_another_source_has_no_integer_form():
+    from qonnx_hub.testing_models import feature_models
+
+    message = next(iter(feature_models().values()))
+    with pytest.raises(NotExactError, match="not read from one"):
+        qh.convert(message, to="qcdq", encoding="integer")
