@@ -31,6 +31,7 @@ from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.inputs.meter import CoverageMeter
 from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.inputs.sizes import sizes_of
+from qonnx_hub.equivalence.opaque_nodes import CutSides, cut_opaque_nodes
 from qonnx_hub.equivalence.options import LEVELS, CheckOptions
 from qonnx_hub.equivalence.proving import look_for_proof
 from qonnx_hub.equivalence.reports.report import CheckResult
@@ -145,7 +146,9 @@ def check_request(
     if options.level == "proof" and (a.model is None or b.model is None):
         raise UsageError("a proof needs two graphs; recorded tensors have none")
     _require_inputs(a, b, options)
-    pairs = match_sides(a, b, options)
+    cut = CutSides(a, b) if options.inputs is not None else cut_opaque_nodes(a, b)
+    a, b = cut.a, cut.b
+    pairs = cut.with_left_out(match_sides(a, b, options))
     certificate = look_for_proof(a, b, pairs.outputs, options.proof_seconds)
     known = Preparation(
         pairs, certificate, given=options.inputs is not None or isinstance(a, Golden)
@@ -153,7 +156,7 @@ def check_request(
     source, coverage = _inputs(a, b, options, known)
     seed = None if options.inputs is not None else options.seed
     known = dataclasses.replace(known, coverage=coverage)
-    result = check_until_decided(a, b, source, options, known)
+    result = cut.judged(check_until_decided(a, b, source, options, known))
     if options.level == "proof" and a.model is not None:
         sums = (dataclasses.asdict(s.summary()) for s in accumulators(a.model))
         result = dataclasses.replace(result, accumulators=tuple(sums))

@@ -6,7 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qonnx_hub as qh
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_ir.errors import UnsupportedGraphError
+from tests.fuzz.planted_equalities import renamed
 from tests.ir.test_opaque import around
 from tests.support import DOMAIN, model_of, quant_node
 
@@ -93,3 +95,62 @@ def test_samples_do_not_pass_an_unknown_node_together():
     many = np.concatenate([X, -X, 2 * X])
     single = [qh.run(gelu(), {"x": row[None]})["y"] for row in many]
     np.testing.assert_array_equal(qh.run(gelu(), {"x": many})["y"], np.concatenate(single))
+
+
+def foreign() -> onnx.ModelProto:
+    return around("MyOp", "com.example")
+
+
+def changed(position: int, name: str, value: object) -> onnx.ModelProto:
+    """Return the file with one attribute of one node changed."""
+    model = foreign()
+    kept = [a for a in model.graph.node[position].attribute if a.name != name]
+    del model.graph.node[position].attribute[:]
+    model.graph.node[position].attribute.extend([*kept, helper.make_attribute(name, value)])
+    return model
+
+
+def test_what_is_around_a_node_that_nothing_runs_is_compared_and_never_called_equal():
+    result = qh.check(foreign(), foreign())
+    assert result.verdict is Verdict.INCOMPLETE
+    assert not result
+    assert "MyOp 'foreign' was not run" in result.reason
+    assert [(o.name, o.verdict) for o in result.outputs] == [
+        ("y", Verdict.EQUAL),
+        ("MyOp:foreign.input0", Verdict.EQUAL),
+    ]
+    assert any("MyOp 'foreign' gives equal" in a for a in result.certificate["assumptions"])
+
+
+@pytest.mark.parametrize(("position", "output"), [(0, "MyOp:foreign.input0"), (2, "y")])
+def test_a_difference_before_or_behind_a_node_that_nothing_runs_is_seen(position, output):
+    result = qh.check(foreign(), changed(position, "rounding_mode", "FLOOR"))
+    assert result.verdict is Verdict.DIFFERENT
+    assert "in the place of MyOp 'foreign'" in result.reason
+    assert [o.name for o in result.outputs if o.verdict is Verdict.DIFFERENT] == [output]
+
+
+def test_a_conversion_around_a_node_that_nothing_runs_can_be_checked(tmp_path):
+    qh.convert(foreign(), tmp_path / "b.onnx", to="qcdq")
+    result = qh.check(foreign(), tmp_path / "b.onnx")
+    assert result.verdict is Verdict.INCOMPLETE
+    assert {o.verdict for o in result.outputs} == {Verdict.EQUAL}
+
+
+def test_another_attribute_of_a_node_that_nothing_runs_is_no_equal_function():
+    with pytest.raises(UnsupportedGraphError, match=r"com\.example::MyOp 'foreign'"):
+        qh.check(foreign(), changed(1, "k", 4))
+
+
+def test_nodes_that_nothing_runs_and_no_name_tells_apart_are_not_paired():
+    twice = foreign()
+    twice.graph.node.insert(
+        1, helper.make_node("MyOp", ["q"], ["more"], "more", domain="com.example", k=3)
+    )
+    twice.graph.node.append(quant_node("more", "z2"))
+    twice.graph.output.append(helper.make_tensor_value_info("z2", TensorProto.FLOAT, None))
+    assert qh.check(twice, twice).verdict is Verdict.INCOMPLETE
+    other = onnx.ModelProto.FromString(twice.SerializeToString())
+    renamed(other, np.random.default_rng(0))
+    with pytest.raises(UnsupportedGraphError, match="MyOp"):
+        qh.check(twice, other)
