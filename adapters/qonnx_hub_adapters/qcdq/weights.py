@@ -29,6 +29,10 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
+TABLE_KEY = "qonnx_hub.table"
+"""Metadata key of a quantizer of constants that no sum reads: the integers of its file are
+stored again where weights of layers become floats."""
+
 _BLOCK = 1 << 20
 """Elements per block."""
 
@@ -120,6 +124,8 @@ def encode_weight(
         tensor: The weight.
         request: What the caller asks for.
     """
+    if TABLE_KEY in node.metadata_props and request.encoding == "auto":
+        request = dataclasses.replace(request, stored_weights="int8")
     if request.stored_weights == "float" or request.encoding == "float":
         return _folded(quant, tensor, "")
     if isinstance(quant, FloatQuant):

@@ -26,7 +26,7 @@ from qonnx_hub_adapters.qlinear.layouts import LAYOUTS, Layout, note_origin, wei
 from qonnx_hub_adapters.qlinear.lookups import quantize_lookups
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.graph.queries import dims, is_standard, producer, rank_of
+from qonnx_hub_ir.graph.queries import attribute, dims, is_standard, producer, rank_of
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.graph.subgraphs import every_graph
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
@@ -103,13 +103,11 @@ def _requantized(layout: Layout) -> Expander:
     def rewrite(site: IntegerNode) -> bool:
         if layout.is_product and _has_rows(site, layout):
             return False
-        own = {**_ONLY, "axes": _anything} if layout.float_op == "ReduceMean" else _ONLY
+        if layout.float_op == "Softmax" and not _sums_one_axis(site):
+            return False
+        own = (*_ONLY, "axes") if layout.float_op == "ReduceMean" else _ONLY
         attributes = site.attributes(*layout.attributes, *own)
         taken = {name: attributes.pop(name) for name in own if name in attributes}
-        for name, value in taken.items():
-            problem = own[name](value)
-            if problem:
-                raise site.fail(problem)
         permutations = None
         if taken.get("channels_last", 0):
             permutations = _permutations(site, layout, attributes)
@@ -221,17 +219,25 @@ def _rank(value: Value | None) -> int | None:
     return _rank(node.inputs[0]) if keeps else None
 
 
-def _anything(_: Any) -> str:
-    return ""
+def _sums_one_axis(site: IntegerNode) -> bool:
+    """Return whether a Softmax sums along one axis.
+
+    Before opset 13 it summed over all axes from its own on, which is one for the last. Else
+    the operator stays as it is.
+    """
+    opset = attribute(site.node, "opset", _OPSET_OF_ONE_AXIS)
+    rank = _rank(site.required(0))
+    axis = attribute(site.node, "axis", -1 if opset >= _OPSET_OF_ONE_AXIS else 1)
+    if opset >= _OPSET_OF_ONE_AXIS:
+        return True
+    return bool(rank) and axis in (-1, (rank or 0) - 1)
 
 
-def _own_axis(opset: int) -> str:
-    sums = "sums over all axes behind its own, as Softmax did before opset 13"
-    return "" if opset >= 13 else sums
+_OPSET_OF_ONE_AXIS = 13
 
 
-_ONLY: Mapping[str, Callable[[Any], str]] = {"channels_last": _anything, "opset": _own_axis}
-"""Attributes of integer operators alone -> what is wrong with a value."""
+_ONLY = ("channels_last", "opset")
+"""Attributes of integer operators alone."""
 
 _EXPANDERS: Mapping[tuple[str, str], Expander] = {
     ("", "ConvInteger"): integer_product,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onnx_ir import Model
+from onnx_ir import Model, Value
 
 from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
 from qonnx_hub_adapters.features import require_declared
@@ -22,6 +22,8 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_adapters.qcdq.encoding_options import QcdqOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_adapters.qcdq.origins import origin_of as spelling_of
+from qonnx_hub_adapters.qcdq.weights import TABLE_KEY
 from qonnx_hub_adapters.qlinear.blocks import restore_blocks
 from qonnx_hub_adapters.qlinear.dynamic_origins import restore_dynamic
 from qonnx_hub_adapters.qlinear.integer_values import (
@@ -33,7 +35,8 @@ from qonnx_hub_adapters.qlinear.layouts import STANDARD
 from qonnx_hub_adapters.qlinear.origins import origin_of
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import IntegerRewriter
-from qonnx_hub_ir.graph.queries import every_quantizer
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.queries import every_quantizer, is_standard
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
@@ -114,6 +117,8 @@ class QlinearExporter:
         # Where a float layer reads DequantizeLinear, onnxruntime's default options round its
         # bias: weights of such layers are floats, unless narrow integers are asked for.
         stored = "float" if own.stored_weights == "int8" else own.stored_weights
+        if own.stored_weights == "int8":
+            _mark_tables(copy)
         extra = {"encoding": own.encoding, "stored_weights": stored}
         require_declared(QcdqExporter.info, copy)
         rest = QcdqExporter().export(copy, replace(options, extra=extra))
@@ -131,3 +136,22 @@ class QlinearExporter:
             if value.name in written
         }
         return replace(rest, quantizers=ordered, notes=notes, codes=codes)
+
+
+def _mark_tables(model: Model) -> None:
+    """Mark the constants that stay the integers of their file: those that no sum reads."""
+    for node in every_quantizer(model):
+        is_constant = dialect.constant_tensor(node.inputs[0]) is not None
+        if is_constant and spelling_of(node).integers and not _is_summed(node.outputs[0]):
+            node.metadata_props[TABLE_KEY] = "1"
+
+
+def _is_summed(value: Value) -> bool:
+    """Return whether a layer, or an Add that may be its bias, reads a constant."""
+    return any(
+        operators.is_product(reader)
+        or is_standard(reader, "Add")
+        or any(_is_summed(made) for made in reader.outputs if operators.moves_values(reader))
+        for reader in value.consumers()
+        if not is_standard(reader, "Gather")
+    )

@@ -100,7 +100,7 @@ def _given(
             here[pair.a] = _drawn(sides[0], pair.a, group.a[pair.a], reach, rng)
         fitted = aligned(group.b[pair.b], here[pair.a])
         if fitted is not None:
-            values = np.ascontiguousarray(fitted)
+            values = np.ascontiguousarray(fitted).reshape(fitted.shape)  # () stays ()
             there[pair.b] = values.astype(group.b[pair.b].dtype, copy=False)
     feeds = {name: _spread(x, reach, rng) for name, x in group.feeds.items()}
     again = dict(zip(group.there, feeds.values(), strict=True))
@@ -121,7 +121,7 @@ def _drawn(
     if known_quantizer(node) is not None or seen.dtype.kind != "f":
         return seen
     if seen.size and np.min(seen) >= 0:
-        values = np.abs(values)
+        values = np.asarray(np.abs(values))
     return values
 
 

@@ -455,10 +455,6 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
             "QLinearLeakyRelu 'op' has several scales or zero points of its output",
         ),
         (
-            contrib("QLinearSoftmax", SINGLE, ["r"], opset=12),
-            "QLinearSoftmax 'op' sums over all axes behind its own",
-        ),
-        (
             make_node(
                 "QLinearMatMul",
                 ["q", "sx", "zx", "w", "sw", "ten", *QLINEAR_INPUTS[6:]],

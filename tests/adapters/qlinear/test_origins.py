@@ -139,6 +139,16 @@ CASES: dict[str, tuple[onnx.NodeProto, dict[str, Any], tuple[int, ...]]] = {
     "leaky": (contrib("QLinearLeakyRelu", [*X, *TO_Y], alpha=0.3), {}, (3, 7)),
     "sigmoid": (contrib("QLinearSigmoid", [*X, *TO_Y]), {}, (3, 7)),
     "softmax": (contrib("QLinearSoftmax", [*X, *TO_Y], axis=-1, opset=13), {}, (3, 7)),
+    "softmax of opset 12 along the last axis": (
+        contrib("QLinearSoftmax", [*X, *TO_Y], axis=1, opset=12),
+        {},
+        (3, 7),
+    ),
+    "softmax of opset 12 over two axes": (
+        contrib("QLinearSoftmax", [*X, *TO_Y], axis=1, opset=12),
+        {},
+        (2, 3, 7),
+    ),
     "where": (
         contrib("QLinearWhere", ["c", *X, *B, *TO_Y]),
         {"c": np.arange(7) % 2 == 0},
@@ -189,6 +199,20 @@ def test_every_integer_of_the_file_is_stored_again(name: str) -> None:
         return sorted((a.dtype.name, a.ravel().tolist()) for a in kept)
 
     assert stored(written) == stored(proto)
+
+
+def test_a_table_that_no_layer_sums_stays_the_integers_of_its_file() -> None:
+    nodes = [
+        *quantized_input(contrib("QLinearSigmoid", [*X, *TO_Y])),
+        make_node("DequantizeLinear", W, ["table"], "values"),
+        make_node("Mul", ["y", "table"], ["scaled"], "scaled"),
+    ]
+    proto = file_of(nodes, CONSTANTS | {"qw": unsigned((7,))}, (3, 7))
+    proto.graph.output[0].name = "scaled"
+    written = onnx_ir.to_proto(export(load(proto)).model)
+    arrays = map(onnx.numpy_helper.to_array, written.graph.initializer)
+    (table,) = [array for array in arrays if array.shape == (7,)]
+    np.testing.assert_array_equal(table, unsigned((7,)), strict=True)
 
 
 def test_operators_of_onnxruntime_are_left_out_on_request() -> None:

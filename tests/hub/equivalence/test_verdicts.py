@@ -291,6 +291,19 @@ def test_noise_does_not_hide_a_layer_that_differs_unseen(inputs_within_limits):
         assert "layer 'c' differs given equal inputs" in result.reason
 
 
+def test_scales_that_are_computed_are_given_to_both_sides_alike():
+    # The scale of the integers is one number without axes, as its product with another is.
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], "dynamic"),
+        helper.make_node("Mul", ["s", "w"], ["product"], "product"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["values"], "values"),
+        helper.make_node("Mul", ["values", "product"], ["y"], "last"),
+    ]
+    model = model_of(nodes, {"x": (2, 6)}, ["y"], {"w": np.float32(0.5)}, domains=())
+    result = qh.check(model, model, samples=8, proof_seconds=0)
+    assert result.verdict is Verdict.EQUAL, result.reason
+
+
 # What a failing input shows.
 
 
