@@ -7,6 +7,7 @@ branch after it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +48,7 @@ from qonnx_hub_ir.graph.queries import (
     input_of,
     is_weight,
     producer,
+    rank_of,
     readers,
 )
 from qonnx_hub_ir.graph.subgraphs import every_node
@@ -61,6 +63,9 @@ WEIGHT_READERS = frozenset(
     {"MatMul", "Conv", "Add", "Sub", "Mul", "Div", "Gather", "ConvTranspose", "Gemm"}
 )
 """Operators through which FINN carries an integer weight."""
+
+DELETED = ("Relu", "Selu")
+"""Activations that FINN makes one with the quantizer behind, and deletes."""
 
 _LAYERS = frozenset(
     {
@@ -88,13 +93,17 @@ def _ties(model: Model) -> int:
     return sum(isinstance(q, IntQuant) and q.rounding is Rounding.ROUND for q in quants)
 
 
-def _many_bits(node: Node) -> int:
-    """Return the bits of an activation that gets no thresholds; 0 where it gets some."""
-    quant = integer_quantizer(node)
-    if quant is None or array(quant.bits).size != 1:
-        return 0
-    bits = array(quant.bits).item()
-    return int(bits) if bits > MOST_BITS else 0
+def _bits_beyond(most: int) -> Callable[[Node], int]:
+    """Return a test for the bits of an activation that gets no thresholds."""
+
+    def beyond(node: Node) -> int:
+        quant = integer_quantizer(node)
+        if quant is None or array(quant.bits).size != 1:
+            return 0
+        bits = array(quant.bits).item()
+        return int(bits) if bits > most else 0
+
+    return beyond
 
 
 def _has_zero_point(node: Node) -> bool:
@@ -171,18 +180,65 @@ def _is_pool_trunc(node: Node) -> bool:
     quant, mul = dialect.read_quantizer(node), producer(node.inputs[0])
     if not isinstance(quant, Trunc) or quant.rounding is not Rounding.FLOOR:
         return False
+    if mul is not None and mul.op_type == "AveragePool" and quant.version > 1:
+        return _truncates_sums(quant, mul)
     if mul is None or mul.op_type != "Mul":
         return False
     factors = [dialect.constant_value(value) for value in mul.inputs]
     pools = [producer(v) for v, f in zip(mul.inputs, factors, strict=True) if f is None]
     if len(pools) != 1 or pools[0] is None or pools[0].op_type != "AveragePool":
         return False
-    kernel = list(attribute(pools[0], "kernel_shape", ()))
-    strides = list(attribute(pools[0], "strides", (1, 1)))
     factor = next(f for f in factors if f is not None)
+    return factor.ndim == 0 and bool(factor == _square_window(pools[0]))
+
+
+def _square_window(pool: Node) -> int:
+    """Return how many elements a pool averages; 0 unless windows are square, side by side."""
+    kernel = list(attribute(pool, "kernel_shape", ()))
+    strides = list(attribute(pool, "strides", (1, 1)))
     square = len(kernel) == 2 and kernel[0] == kernel[1] and strides == kernel
-    window = square and factor.ndim == 0 and bool(factor == kernel[0] ** 2)
-    return window and not any(attribute(pools[0], "pads", (0,)))
+    return kernel[0] ** 2 if square and not any(attribute(pool, "pads", (0,))) else 0
+
+
+def _truncates_sums(quant: Trunc, pool: Node) -> bool:
+    """Return whether a Trunc of version 2 drops low bits of the sums that a pool averages.
+
+    FINN takes the sums of codes, and shifts them by the difference of the two bit widths.
+    """
+    before, window = producer(pool.inputs[0]), _square_window(pool)
+    source = None if before is None else integer_quantizer(before)
+    if source is None or not window or np.any(array(quant.zero_point)):
+        return False
+    numbers = (quant.scale, quant.out_scale, quant.in_bits, quant.out_bits)
+    scale, out_scale, in_bits, out_bits = (array(one) for one in numbers)
+    given_scale, given_bits = array(source.scale), array(source.bits)
+    if any(one.size != 1 for one in (scale, out_scale, in_bits, out_bits, given_scale)):
+        return False
+    if np.any(array(source.zero_point)) or given_bits.size != 1:
+        return False
+    shift, largest = float(in_bits.item() - out_bits.item()), 2 ** int(given_bits.item()) - 1
+    is_shift = shift >= 0 and out_scale.item() == scale.item() * 2.0**shift
+    is_sum = np.float32(given_scale.item()) == np.float32(scale.item()) * np.float32(window)
+    return is_shift and is_sum and in_bits.item() == (largest * window).bit_length()
+
+
+def _shares_relu(node: Node) -> bool:
+    """Return whether a quantizer reads a Relu or Selu that something else reads too."""
+    before = producer(node.inputs[0])
+    if before is None or before.op_type not in DELETED or before.domain:
+        return False
+    out = before.outputs[0]
+    return out.is_graph_output() or len(out.uses()) > 1
+
+
+def _rank_beyond(most: int) -> Callable[[Node], int]:
+    """Return a test for the rank of what a node reads."""
+
+    def beyond(node: Node) -> int:
+        rank = rank_of(node.inputs[0]) if node.inputs else None
+        return rank if rank is not None and rank > most else 0
+
+    return beyond
 
 
 def quantized_bias(node: Node) -> Node | None:
@@ -198,12 +254,26 @@ _BEHIND_RELU = replace(
     name="activation quantizers behind a Relu, signed or narrow",
     holds=_is_partial_behind_relu,
 )
+_RECURRENT = replace(NODES, name="LSTM, GRU, RNN", holds=operators.is_recurrent)
 _MATMUL = replace(operator("MatMul"), holds=lambda n: n.op_type == "MatMul" and not n.domain)
 _MINIFLOATS = replace(QUANTIZERS, name="FloatQuant", holds=lambda n: n.op_type == "FloatQuant")
 _TRUNCS = replace(QUANTIZERS, name="Trunc", holds=lambda node: node.op_type == "Trunc")
 _ALIASES = LintScope(
     "other names of Quant", every_node, lambda node: node.op_type in dialect.OPERATOR_ALIASES
 )
+
+
+def _of_bits(most: int) -> LintRule:
+    """Return the rule of activations with more bits than FINN is told to take."""
+    return LintRule(
+        *(_REFUSED, ACTIVATIONS, _bits_beyond(most), "has {} bits"),
+        f"more than {most} bits: a warning, and the node stays in the graph",
+        f"quantize activations to at most {most} bits, or export with --target-option "
+        "max_bits=16 and give FINN's conversion that max_multithreshold_bit_width",
+    )
+
+
+_OF_BITS = _of_bits(MOST_BITS)
 
 TARGET = LintTarget(
     "FINN 0.10: ConvertQONNXtoFINN",
@@ -248,11 +318,7 @@ TARGET = LintTarget(
             "one datatype per tensor",
             "use one bit width",
         ),
-        LintRule(
-            *(_REFUSED, ACTIVATIONS, _many_bits, "has {} bits"),
-            f"more than {MOST_BITS} bits: a warning, and the node stays in the graph",
-            f"quantize activations to at most {MOST_BITS} bits",
-        ),
+        _OF_BITS,
         LintRule(
             *(_REFUSED, QUANTIZERS, _has_zero_point, "has a zero point other than 0"),
             "ValueError: Only Quant nodes with zero-point == 0 are supported",
@@ -280,6 +346,19 @@ TARGET = LintTarget(
             lambda n: n.op_type == "BipolarQuant" and bool(np.any(scale_of(n) != 1)),
             "is bipolar with a scale other than 1",
             "ValueError: only a scale of 1 is supported",
+        ),
+        LintRule(
+            *(_WRONG, ACTIVATIONS, _shares_relu),
+            "reads a Relu or Selu that something else reads too",
+            "FINN makes one step of both and deletes the function: other readers get data "
+            "that was not clipped",
+        ),
+        LintRule(
+            *(_WRONG, ACTIVATIONS),
+            lambda n: n.op_type == "BipolarQuant" and any(follows(n, one) for one in DELETED),
+            "is bipolar behind a Relu or Selu",
+            "FINN makes 0 and 1 of it, not -1 and +1",
+            "drop the function in front, or use an unsigned quantizer",
         ),
         LintRule(
             *(_REFUSED, _BEHIND_RELU, lambda node: constants_of(node).signed),
@@ -316,8 +395,8 @@ TARGET = LintTarget(
         ),
         LintRule(
             *(_REFUSED, _TRUNCS, lambda node: not _is_pool_trunc(node)),
-            "is no Trunc behind AveragePool and Mul",
-            "only AveragePool (square) -> Mul by its window -> Trunc (FLOOR) is read",
+            "is no Trunc of the sums of a square AveragePool",
+            "only a pool over codes (square, side by side, no pads) -> Trunc (FLOOR) is read",
             "use an average pool that truncates",
         ),
         LintRule(
@@ -331,15 +410,25 @@ TARGET = LintTarget(
             "extract_conv_bias: cannot reshape array of size 1",
         ),
         LintRule(
-            *(_REFUSED, _MATMUL, high_rank, "multiplies data of rank {}"),
-            "MultiThreshold takes channels on axis 1; shapes of MatMul do not fit",
+            *(_NOTE, _MATMUL, high_rank, "multiplies data of rank {}"),
+            "finn-plus converts it; FINN 0.10 takes channels on axis 1",
             "flatten to (1, features) before the product",
         ),
         LintRule(
-            *(_REFUSED, _MATMUL, has_no_constant),
+            *(_NOTE, _MATMUL, has_no_constant),
             "multiplies two activations",
-            "FINN's matrix unit has one constant operand",
-            "there is no layer for it",
+            "FINN's matrix unit has one constant operand: the node stays in the graph",
+            "leave it to the host",
+        ),
+        LintRule(
+            *(_REFUSED, NODES, _rank_beyond(4), "reads data of rank {}"),
+            "Unknown number of dims",
+            "flatten, or drop an axis",
+        ),
+        LintRule(
+            *(_REFUSED, _RECURRENT, lambda node: node.op_type, "is {}"),
+            "weights are not folded into it, and there is no layer",
+            "leave it to the host",
         ),
         unknown_operators(
             lambda node: _takes(node) or node.domain not in dialect.STANDARD_DOMAINS,
@@ -353,3 +442,8 @@ TARGET = LintTarget(
         ),
     ),
 )
+
+
+def rules_for(most_bits: int) -> tuple[LintRule, ...]:
+    """Return the rules of a conversion that makes thresholds of so many bits at most."""
+    return tuple(_of_bits(most_bits) if one is _OF_BITS else one for one in TARGET.rules)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from onnx_ir import Model, Node
 
@@ -18,12 +20,20 @@ from qonnx_hub_adapters.qonnx import finn_profile as finn
 from qonnx_hub_adapters.qonnx.importer import INFO
 from qonnx_hub_adapters.qonnx.options import QonnxOptions
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.analysis.image_layout import LAST, layout_read
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, UsageError
-from qonnx_hub_ir.graph.queries import every_quantizer
+from qonnx_hub_ir.graph.permutations import to_last
+from qonnx_hub_ir.graph.queries import every_quantizer, rank_of
 from qonnx_hub_ir.lowering import function_bodies
 from qonnx_hub_ir.lowering.functions import define_operators, function_gaps, needs_runtime
-from qonnx_hub_ir.passes import LowerThresholds, SpellOutRounding, SplitZeroPoint
+from qonnx_hub_ir.passes import (
+    ChangeLayout,
+    LowerThresholds,
+    SpellOutRounding,
+    SplitZeroPoint,
+)
+from qonnx_hub_ir.passes.layout.change_layout import transpose_input
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form, use_order_of_qonnx
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
@@ -58,8 +68,9 @@ class QonnxExporter:
         """
         own = read_own_options(QonnxOptions, self.info.name, options)
         notes: tuple[str, ...] = ()
+        turned: tuple[str, ...] = ()
         if own.profile:
-            model, notes = _in_profile(model, own.profile)
+            model, notes, turned = _in_profile(model, own)
         gaps = self.gaps(model)
         if gaps:
             raise NotExactError("QONNX cannot say these nodes exactly:", gaps)
@@ -87,24 +98,47 @@ class QonnxExporter:
             copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FUNCTIONS)
             check(copy)
             notes = (*notes, *_foreign_notes(copy))
-        return Artifact(copy, records, notes)
+        return Artifact(copy, records, notes, compared=_with_own_layout(copy, turned))
 
 
-def _in_profile(model: Model, name: str) -> tuple[Model, tuple[str, ...]]:
-    """Return a copy that keeps the rules of a reader of QONNX, and what changed.
+def _in_profile(
+    model: Model, own: QonnxOptions
+) -> tuple[Model, tuple[str, ...], tuple[str, ...]]:
+    """Return a copy that keeps the rules of a reader of QONNX, what changed, and for whom.
+
+    The last are the inputs that are fed channels first instead of channels last.
 
     Raises:
         UsageError: There is no such profile.
         NotExactError: With everything that the reader would refuse or compute wrongly.
     """
-    if name not in PROFILES:
-        raise UsageError(f"there is no profile '{name}'; known: {', '.join(PROFILES)}")
+    if own.profile not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise UsageError(f"there is no profile '{own.profile}'; known: {known}")
     copy = model.clone()
-    notes = finn.prepare(copy)
-    gaps = finn.gaps(copy)
+    images = [v for v in copy.graph.inputs if rank_of(v) == 4 and layout_read(v) == LAST]
+    turned = tuple(str(value.name) for value in images)
+    if turned:
+        ChangeLayout("nchw", inputs=turned, outputs=())(copy)
+    notes = [
+        *(f"input '{name}' is fed channels first" for name in turned),
+        *finn.prepare(copy, own.max_bits),
+    ]
+    gaps = finn.gaps(copy, own.max_bits)
     if gaps:
         raise NotExactError("FINN refuses these nodes, or computes something else:", gaps)
-    return copy, tuple(notes)
+    return copy, tuple(notes), turned
+
+
+def _with_own_layout(model: Model, turned: Collection[str]) -> Model | None:
+    """Return a copy that takes its images channels last, as the source does."""
+    if not turned:
+        return None
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        if value.name in turned:
+            transpose_input(copy, value, to_last(4))
+    return copy
 
 
 def _foreign_notes(model: Model) -> tuple[str, ...]:

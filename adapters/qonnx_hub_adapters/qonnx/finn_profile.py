@@ -9,7 +9,6 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.lint import finn
-from qonnx_hub_adapters.lint.finn import MOST_BITS
 from qonnx_hub_adapters.lint.rules import find, follows, integer_quantizer, is_one_signed_bit
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.annotations import carry
@@ -19,9 +18,12 @@ from qonnx_hub_ir.graph.names import free_name, value_names
 from qonnx_hub_ir.graph.queries import (
     array,
     dims,
+    input_of,
+    is_standard,
     is_weight,
     known,
     only_reader,
+    producer,
     quantizers,
     rank_of,
     readers,
@@ -31,6 +33,7 @@ from qonnx_hub_ir.passes import (
     ChangeBatch,
     DropUnused,
     FoldWeightLayout,
+    GemmToMatmul,
     InferShapes,
     LowerChannelsLast,
     QuantToMultithreshold,
@@ -48,11 +51,13 @@ from qonnx_hub_ir.quantizers import (
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
 
 
-def prepare(model: Model) -> list[str]:
+def prepare(model: Model, most_bits: int = finn.MOST_BITS) -> list[str]:
     """Change a model into what FINN takes, in place, and return what a user should know.
 
     Every step keeps every output bit for bit: channels-first operators and batch 1; one weight
-    quantizer per reader; a Relu in front of an unsigned quantizer, which clips there itself;
+    quantizer per reader; a Relu of its own for every quantizer behind one, which FINN deletes;
+    MatMul for a Gemm without bias; a Relu in front of an unsigned quantizer, which clips there
+    itself;
     an unsigned quantizer with one bit less for a signed one behind a Relu; a bipolar quantizer
     of scale 1 and a Mul for one of another scale; a signed one of one bit as a bipolar one;
     constants for quantized biases; a Flatten in front of its quantizer; weights with a zero
@@ -67,6 +72,9 @@ def prepare(model: Model) -> list[str]:
     except PassError as error:
         notes.append(f"the batch stays as it is: {error}")
     notes.extend(_fold_biases(model))
+    plain = [str(node.name) for node in model.graph if _is_gemm_without_bias(node)]
+    if plain:
+        GemmToMatmul(only=tuple(plain))(model)
     for node in model.graph:
         _spell_out_attributes(node)
     for node in list(quantizers(model)):
@@ -79,16 +87,18 @@ def prepare(model: Model) -> list[str]:
             _one_reader_each(_without_zero_point(node))
         else:
             _mend_activation(node)
+    for node in quantizers(model):
+        _own_function(node)
     run_passes(model, [DropUnused(), InferShapes()])
-    notes.extend(_count_thresholds(model))
+    notes.extend(_count_thresholds(model, most_bits))
     return notes
 
 
-def gaps(prepared: Model) -> list[Gap]:
+def gaps(prepared: Model, most_bits: int = finn.MOST_BITS) -> list[Gap]:
     """Return what FINN would still refuse or compute wrongly in a prepared model."""
     return [
         Gap(one.node, one.op, f"{one.reason} ({one.effect})", one.remedy)
-        for one in find(finn.TARGET.rules, prepared)
+        for one in find(finn.rules_for(most_bits), prepared)
         if one.is_error
     ]
 
@@ -178,9 +188,9 @@ def _spell_out_attributes(node: Node) -> None:
     spell_out_window(node, rank, sizes)
 
 
-def _count_thresholds(model: Model) -> list[str]:
+def _count_thresholds(model: Model, most_bits: int) -> list[str]:
     """Write activation quantizers with a zero point as thresholds, which FINN takes."""
-    run_passes(model, [QuantToMultithreshold(MOST_BITS, only_zero_points=True), InferShapes()])
+    run_passes(model, [QuantToMultithreshold(most_bits, only_zero_points=True), InferShapes()])
     tables = [
         tensor
         for node in model.graph
@@ -243,6 +253,30 @@ def _mend_activation(node: Node) -> None:
         _substitute(node, replace(quant, bits=fewer, signed=False, narrow=False))
     elif not relu and not quant.signed:
         _insert_relu(node)
+
+
+def _is_gemm_without_bias(node: Node) -> bool:
+    return is_standard(node, "Gemm") and input_of(node, 2) is None
+
+
+def _own_function(node: Node) -> None:
+    """Give a quantizer a Relu or Selu of its own where others read the one in front."""
+    before = producer(node.inputs[0])
+    if before is None or before.op_type not in finn.DELETED or is_weight(node):
+        return
+    out = before.outputs[0]
+    if len(out.uses()) + out.is_graph_output() < 2:
+        return
+    own = onnx_ir.node(
+        before.op_type,
+        before.inputs,
+        {name: one.value for name, one in before.attributes.items()},
+        name=f"{node.name}_{before.op_type}",
+    )
+    made = own.outputs[0]
+    made.name, made.type, made.shape = f"{own.name}_out", out.type, out.shape
+    node.prepend(own)
+    node.replace_input_with(0, made)
 
 
 def _insert_relu(node: Node) -> None:

@@ -169,24 +169,153 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
             "never reads rounding_mode",
         ),
         ([quant_node("x", "y", "s", "z", "nine")], "y", "more than 8 bits"),
+        # FINN makes 0 and 1 of it.
+        (
+            [helper.make_node("Relu", ["x"], ["r"], "r"), _bipolar("r", "y", "one")],
+            "y",
+            "not -1 and +1",
+        ),
         (
             [
-                quant_node("x", "q", "s", "z", "b"),
-                helper.make_node("MatMul", ["q", "q"], ["y"], "square"),
+                helper.make_node("Unsqueeze", ["x", "axes"], ["u"], "u"),
+                helper.make_node("Relu", ["u"], ["r"], "five"),
+                quant_node("r", "y", "s", "z", "b", signed=0),
             ],
-            "square",
-            "one constant operand",
+            "five",
+            "Unknown number of dims",
         ),
     ],
 )
 def test_what_cannot_be_rewritten_is_refused(nodes, node, words, tmp_path) -> None:
-    constants = {**CONSTANTS, "nine": 9.0}
+    constants = {**CONSTANTS, "nine": 9.0, "axes": np.array([0, 1, 2], dtype=np.int64)}
     model = model_of(nodes, {"x": (8, 8)}, ["y"], constants)
     path = tmp_path / "finn.onnx"
     with pytest.raises(NotExactError) as caught:
         qh.convert(model, path, profile="finn")
     assert any(node in gap.node and words in gap.reason for gap in caught.value.gaps)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("function", ["Relu", "Selu"])
+@pytest.mark.parametrize("second", ["quantizer", "other reader", "output"])
+def test_each_quantizer_gets_a_function_of_its_own(function, second, tmp_path) -> None:
+    nodes = [
+        helper.make_node(function, ["x"], ["r"], "r"),
+        quant_node("r", "y", "s", "z", "b", signed=int(function == "Selu")),
+    ]
+    outputs = ["y", "r"]
+    if second != "output":
+        quant = quant_node("r", "t", "one", "z", "b", signed=int(function == "Selu"))
+        plain = helper.make_node("Mul", ["r", "s"], ["t"], "t")
+        nodes.append(quant if second == "quantizer" else plain)
+        outputs = ["y", "t"]
+    model = _written(model_of(nodes, {"x": (1, 8)}, outputs, CONSTANTS), tmp_path)
+    made = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Quant":
+            before = made[node.input[0]]
+            assert (before.op_type, list(before.input)) == (function, ["x"])
+            readers = [one for one in model.graph.node if before.output[0] in one.input]
+            assert readers == [node]
+            assert before.output[0] not in {value.name for value in model.graph.output}
+
+
+def test_a_gemm_without_bias_is_a_matrix_product(tmp_path) -> None:
+    weight = (np.arange(12, dtype=np.float32).reshape(3, 4) - 6) / 4
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        quant_node("w", "wq", "s", "z", "b"),
+        helper.make_node("Gemm", ["q", "wq"], ["y"], "gemm", transB=1),
+    ]
+    model = _written(
+        model_of(nodes, {"x": (1, 4)}, ["y"], {**CONSTANTS, "w": weight}), tmp_path
+    )
+    assert sorted(_ops(model)) == ["MatMul", "Quant", "Quant"]
+
+
+def _pool_trunc(in_bits: float, out_bits: float, **changes: float) -> onnx.ModelProto:
+    numbers = {"first": 0.25, "scale": 0.0625, "out": 0.25, **changes}
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], "r"),
+        quant_node("r", "q", "first", "z", "b", signed=0),
+        helper.make_node(
+            "AveragePool", ["q"], ["p"], "p", kernel_shape=[2, 2], strides=[2, 2]
+        ),
+        helper.make_node(
+            *("Trunc", ["p", "scale", "z", "ib", "out", "ob"], ["y"], "trunc"),
+            domain=DOMAIN,
+            rounding_mode="FLOOR",
+            signed=0,
+            narrow=0,
+        ),
+    ]
+    constants = {**CONSTANTS, **numbers, "ib": in_bits, "ob": out_bits}
+    model = model_of(nodes, {"x": (1, 2, 4, 4)}, ["y"], constants)
+    next(one for one in model.opset_import if one.domain == DOMAIN).version = 2
+    return model
+
+
+def test_a_trunc_that_drops_low_bits_of_pooled_sums_is_written(tmp_path) -> None:
+    # Sums of four codes of four bits have six; two are dropped.
+    assert _ops(_written(_pool_trunc(6.0, 4.0), tmp_path))[-1] == "Trunc"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _pool_trunc(6.0, 8.0, out=0.015625),  # a shift to the left
+        _pool_trunc(6.0, 5.0),  # one bit dropped, and a scale of two
+        _pool_trunc(7.0, 5.0),  # sums have six bits
+        _pool_trunc(6.0, 4.0, first=0.5),  # codes of another scale
+    ],
+    ids=["left", "scale", "bits", "codes"],
+)
+def test_other_truncs_behind_a_pool_are_refused(model, tmp_path) -> None:
+    with pytest.raises(NotExactError, match="no Trunc of the sums"):
+        qh.convert(model, tmp_path / "finn.onnx", profile="finn")
+
+
+def test_more_bits_are_written_for_a_conversion_that_is_told_of_them(tmp_path) -> None:
+    nodes = [quant_node("x", "y", "s", "z", "ten")]
+    model = model_of(nodes, {"x": (1, 8)}, ["y"], {**CONSTANTS, "ten": 10.0})
+    path = tmp_path / "finn.onnx"
+    with pytest.raises(NotExactError, match="max_bits=16"):
+        qh.convert(model, path, profile="finn")
+    qh.convert(model, path, profile="finn", target_options={"max_bits": 16})
+    assert [one["bits"] for one in _quants(onnx.load(path))] == [10.0]
+
+
+def test_products_that_stay_in_the_graph_are_a_note(tmp_path) -> None:
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        helper.make_node("MatMul", ["q", "q"], ["y"], "square"),
+    ]
+    model = _written(model_of(nodes, {"x": (1, 8, 8)}, ["y"], CONSTANTS), tmp_path)
+    found = find(finn.TARGET.rules, qh.load(model))
+    words = [one.reason for one in found if one.node == "square"]
+    assert "multiplies two activations" in words
+    assert "multiplies data of rank 3" in words
+    assert not any(one.is_error for one in found)
+
+
+def test_images_that_are_channels_last_are_fed_channels_first(tmp_path) -> None:
+    weight = np.ones((3, 2, 1, 1), dtype=np.float32)
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        quant_node("w", "wq", "one", "z", "b"),
+        helper.make_node("Transpose", ["q"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "wq"], ["y"], "conv", kernel_shape=[1, 1]),
+    ]
+    model = model_of(nodes, {"x": (1, 4, 5, 2)}, ["y"], {**CONSTANTS, "w": weight})
+    path = tmp_path / "finn.onnx"
+    report = qh.convert(model, path, profile="finn")
+    assert report.check.verdict in ("EQUAL", "PROVEN")
+    assert "input 'x' is fed channels first" in report.notes
+    written = onnx.load(path)
+    assert "Transpose" not in _ops(written)
+    x = np.random.default_rng(0).normal(size=(1, 4, 5, 2)).astype(np.float32)
+    answer = qh.run(written, {"x": x.transpose(0, 3, 1, 2)})["y"]
+    np.testing.assert_array_equal(answer, qh.run(model, {"x": x})["y"])
 
 
 def test_an_unknown_profile_is_a_usage_error(tmp_path) -> None:
@@ -236,8 +365,12 @@ def test_public_models_become_files_that_qonnx_executes(path, tmp_path) -> None:
     assert [f for f in find(finn.TARGET.rules, model) if f.is_error] == []
     value = model.graph.inputs[0]
     rng = np.random.default_rng(0)
-    x = (rng.integers(-64, 64, [int(d) for d in value.shape or ()]) / 64).astype(np.float32)
     cleaned = cleanup_model(modelwrapper.ModelWrapper(str(written)))
+    # An input that is said to hold integers is rounded there.
+    said = cleaned.get_tensor_datatype(cleaned.graph.input[0].name)
+    low, high, step = (0, 128, 1) if said.is_integer() else (-64, 64, 64)
+    sizes = [int(d) for d in value.shape or ()]
+    x = (rng.integers(low, high, sizes) / step).astype(np.float32)
     name = cleaned.graph.input[0].name
     (answer,) = execute_onnx(cleaned, {name: x}).values()
     ours = qh.run(model, {str(value.name): x})[str(model.graph.outputs[0].name)]

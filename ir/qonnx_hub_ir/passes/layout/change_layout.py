@@ -62,7 +62,7 @@ class ChangeLayout(InPlacePass):
         inputs = [value for value in inputs if layout_read(value) != self.layout]
         outputs = [value for value in outputs if layout_made(value) != self.layout]
         for value in inputs:
-            _transpose_input(model, value, wanted)
+            transpose_input(model, value, wanted)
         for value in outputs:
             _transpose_output(model, value, wanted)
         for step in (SinkTransposes(), FoldWeightLayout(), DropUnused(), InferShapes()):
@@ -83,7 +83,14 @@ def _chosen(values: list[Value], names: tuple[str, ...] | None, kind: str) -> li
     return [images[name] for name in names]
 
 
-def _transpose_input(model: Model, value: Value, perm: Perm) -> None:
+def transpose_input(model: Model, value: Value, perm: Perm) -> None:
+    """Let an input hold its axes in another order; what reads it gets them as before.
+
+    Args:
+        model: The model, changed in place.
+        value: One of its inputs.
+        perm: New axis -> axis of today.
+    """
     usages = [(usage.node, usage.idx) for usage in value.uses()]
     node = transpose_node(value, inverse(perm), f"{value.name}_layout")
     node.outputs[0].name, node.outputs[0].shape = f"{value.name}_turned", value.shape
