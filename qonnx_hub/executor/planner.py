@@ -35,6 +35,7 @@ def make_plan(
     model: Model,
     *,
     keep_all: bool = False,
+    partial: bool = False,
     outputs: Sequence[Value] | None = None,
     shapes: Mapping[Node, Array] | None = None,
 ) -> Plan:
@@ -43,6 +44,8 @@ def make_plan(
     Args:
         model: A verified IR model.
         keep_all: Keep every value until the end of a run, so that all can be read.
+        partial: Take nodes that nothing can run for steps that fail; nothing behind them is
+            constant.
         outputs: Values to return; the graph's outputs by default.
         shapes: Reshape node -> shape to use instead of the one that it reads; with it, feeds
             may be longer than the file says.
@@ -52,6 +55,7 @@ def make_plan(
         ExecutionError: A node with constant inputs fails.
     """
     planner = _Planner(model.graph, dict(model.opset_imports), keep_all)
+    planner.partial = partial
     if outputs is not None:
         planner.outputs = tuple(outputs)
     for node, shape in (shapes or {}).items():
@@ -79,6 +83,10 @@ class _Job:
     link: Link | None = None
 
 
+def _cannot_run(*_: Any) -> Any:
+    raise ExecutionError("nothing here runs this node")
+
+
 class _Planner:
     """Collects slots, constants and steps while it walks the graph once."""
 
@@ -92,6 +100,7 @@ class _Planner:
         self.graph = graph
         self.imports = imports
         self.keep_all = keep_all
+        self.partial = False
         self.given = (*graph.inputs, *outer)
         self.outputs = tuple(graph.outputs)
         self.shapes: dict[Node, Value] = {}
@@ -131,6 +140,9 @@ class _Planner:
         try:
             kernel, outer = self._resolve(node)
         except NoFallbackError as error:
+            if self.partial:
+                self.jobs.append(_Job(_cannot_run, tuple(node.inputs), node))
+                return
             self.gaps.append(
                 Gap(node.name or "", f"{node.domain}::{node.op_type}", str(error))
             )

@@ -148,24 +148,27 @@ def _arithmetic(model: ProofModel, node: Node) -> int | None:
     return model.make(
         node.op_type,
         _operand(model, left, len(right.shape)),
-        _operand(model, right, len(left.shape)),
+        _operand(model, right, len(left.shape), signed=node.op_type == "Div"),
     )
 
 
-def _operand(model: ProofModel, value: Value, rank: int) -> int:
+def _operand(model: ProofModel, value: Value, rank: int, *, signed: bool = False) -> int:
     """Return the number of an operand; a single element stands for a scalar.
 
     Args:
         model: The model.
         value: The operand.
         rank: Rank of the other operand: one element of a higher rank would add axes.
+        signed: Tell stored zeros of either sign apart.
     """
     constant = model.constants.get(value)
     dims = _fixed_shape(value) if constant is None else constant.shape
-    if not dims or set(dims) != {1} or len(dims) > rank:
-        return model.number(value)
+    is_scalar = bool(dims) and set(dims or ()) == {1} and len(dims or ()) <= rank
     if constant is not None:
-        return model.numbering.of_constant(constant.reshape(()))
+        plain = constant.reshape(()) if is_scalar else constant
+        return model.numbering.of_constant(plain, signed=signed)
+    if not is_scalar:
+        return model.number(value)
     return model.make("Reshape", model.number(value), shape=())
 
 

@@ -34,6 +34,7 @@ from qonnx_hub.equivalence.proof.value_numbering import (
 )
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.rule_context import numpy_type
+from qonnx_hub_ir.graph.subgraphs import read_values
 from qonnx_hub_ir.verify import label
 
 _SOURCES_TRIED = 3
@@ -134,7 +135,7 @@ class GraphMatching:
             if not any(value in self._needed for value in node.outputs):
                 continue
             self.b.set_outputs(node, self._find_number(node))
-            if any(value in self.findings.supposed for value in node.inputs):
+            if any(value in self.findings.supposed for value in read_values(node)):
                 self.findings.supposed.update(node.outputs)
         for one, other in paired(self.a.model.graph.outputs, self.b.model.graph.outputs):
             self._compare_outputs(one, other)
@@ -451,7 +452,7 @@ class GraphMatching:
             node = value.producer()
             if self._is_known(value) or node is None:
                 continue
-            unknown = [v for v in node.inputs if v is not None and not self._is_known(v)]
+            unknown = [v for v in read_values(node) if not self._is_known(v)]
             if not unknown:
                 yield f"{label(node)} has no counterpart"
             waiting.extend(v for v in unknown if v not in seen)
@@ -469,7 +470,7 @@ def _ancestors(model: Model) -> set[Value]:
         found.add(value)
         node = value.producer()
         if node is not None:
-            waiting.extend(v for v in node.inputs if v is not None)
+            waiting.extend(read_values(node))
     return found
 
 

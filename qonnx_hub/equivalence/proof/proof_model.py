@@ -20,6 +20,7 @@ from qonnx_hub.executor.plan import Plan, Step
 from qonnx_hub.executor.planner import free_kernel, make_plan
 from qonnx_hub_ir import dialect, operators, thresholds
 from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.subgraphs import captured_values
 from qonnx_hub_ir.quantizers import Array
 
 _LONGEST_CHAIN = 48
@@ -40,14 +41,14 @@ class ProofModel:
         """Plan the model and compute its constants.
 
         Raises:
-            UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+            UnsupportedGraphError: An initializer without data.
             ExecutionError: A node with constant inputs fails.
         """
         self.model = model
         self.imports = dict(model.opset_imports)
         self.renumber(Numbering())
         self._signatures: dict[Node, Signature | None] = {}
-        self.plan: Plan = make_plan(model, keep_all=True)
+        self.plan: Plan = make_plan(model, keep_all=True, partial=True)
         self.constants: dict[Value, Array] = {}
         by_slot = {slot: step for step in self.plan.steps for slot in step.outputs}
         self._steps: dict[Node, Step] = {
@@ -159,7 +160,8 @@ class ProofModel:
     def signature(self, node: Node) -> Signature | None:
         """Return what the node computes, apart from its inputs; ``None`` if not comparable."""
         if node not in self._signatures:
-            self._signatures[node] = signature_of(node, self.imports)
+            is_local = node.op_identifier() in self.model.functions
+            self._signatures[node] = None if is_local else signature_of(node, self.imports)
         return self._signatures[node]
 
     def make(self, op_type: str, *inputs: int, **attributes: Hashable) -> int:
@@ -171,10 +173,20 @@ class ProofModel:
         signature = self.signature(node)
         if signature is None:
             return self.numbering.new()
-        numbers = [self.number(value) for value in node.inputs]
+        numbers = [self._operand(node, index) for index in range(len(node.inputs))]
         if dialect.is_quantizer(node):
             numbers[1:] = [self._parameter(node, value) for value in node.inputs[1:]]
-        return self.numbering.of_expression(signature, numbers)
+        outer = (self.number(value) for value in captured_values(node))
+        return self.numbering.of_expression(signature, [*numbers, *outer])
+
+    def _operand(self, node: Node, index: int) -> int:
+        """Return the number of a node's input; stored zeros have a sign where it tells."""
+        value = node.inputs[index]
+        constant = None if value is None else self.constants.get(value)
+        divides = node.op_type == "Div" and index == 1
+        if constant is None or not (divides or operators.tells_zeros_apart(node)):
+            return self.number(value)
+        return self.numbering.of_constant(constant, signed=True)
 
     def _parameter(self, node: Node, value: Value | None) -> int:
         """Return the number of a quantizer's parameter; one element stands for a scalar."""

@@ -50,7 +50,7 @@ def prove_models(
                 print(found.counterexample.layer)
 
     Raises:
-        UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+        UnsupportedGraphError: An initializer without data.
         ExecutionError: A node with constant inputs fails.
     """
     reason = different_interface(a, b)
@@ -154,10 +154,16 @@ def _assumptions(matching: GraphMatching) -> Iterator[str]:
     names = _differ_on_nan(matching)
     if names:
         yield f"no NaN reaches or arises in these quantizers, which differ on it: {names}"
+    opaque = {
+        f"{node.domain}::{node.op_type}"
+        for node in matching.b.nodes()
+        if operators.is_opaque(node)
+    }
     telling = {node.op_type for node in matching.b.nodes() if _may_tell(node, matching.b)}
     for claim, operators_named in (
         ("these operators mean the same in the opsets of both models", found.reworded),
         ("these operators of the two models compute the same", found.respelled),
+        ("these unknown operators are functions of their inputs and attributes", opaque),
         ("no operator is fed with a zero whose sign it tells and differs", telling),
     ):
         if operators_named:
@@ -170,7 +176,7 @@ def _may_tell(node: Node, model: ProofModel) -> bool:
     """Return whether the sign of a computed zero can matter to the node."""
     if not operators.tells_zeros_apart(node):
         return False
-    if operators.has_subgraphs(node):
+    if operators.has_subgraphs(node) or operators.is_opaque(node):
         return True
     # Division by a zero; the first operand of all others.
     place = node.inputs[1] if operators.multiplies(node) else node.inputs[0]

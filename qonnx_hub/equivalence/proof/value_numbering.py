@@ -17,7 +17,9 @@ import onnx_ir
 from onnx import helper
 from onnx_ir import Node
 
+from qonnx_hub.equivalence.proof.body_forms import body_form
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.graph.subgraphs import captured_values
 from qonnx_hub_ir.operators import Moves
 from qonnx_hub_ir.quantizers import Array
 
@@ -67,11 +69,17 @@ class Numbering:
         """Return the number of an operator's further output, by that of its first one."""
         return first if index == 0 else self._number(("output", operator, first, index))
 
-    def of_constant(self, array: Array) -> int:
-        """Return the number of an array: by type, shape and values, zeros without a sign."""
+    def of_constant(self, array: Array, *, signed: bool = False) -> int:
+        """Return the number of an array: by type, shape and values.
+
+        Args:
+            array: The array.
+            signed: Tell zeros of either sign apart.
+        """
         plain = np.ascontiguousarray(array)
         if plain.dtype.kind == "f":
-            plain = np.where(np.isnan(plain), plain.dtype.type(np.nan), plain + 0)
+            numbers = plain if signed else plain + 0
+            plain = np.where(np.isnan(plain), plain.dtype.type(np.nan), numbers)
         text = plain.tolist() if plain.dtype.kind in "OSU" else None
         data = repr(text).encode() if text is not None else plain.tobytes()
         digest = hashlib.sha256(data).digest()
@@ -125,19 +133,27 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
     Attributes left out and attributes written out with their default are the same.
 
     Returns:
-        ``None`` for an operator that cannot be compared: it is random, or holds a graph.
+        ``None`` for an operator that cannot be compared: it is random, or holds a graph of
+        such operators. An unknown operator is taken for a function of what it reads.
     """
-    if operators.is_random(node):
+    opaque = operators.is_opaque(node)
+    if _draws(node) if opaque else operators.is_random(node):
         return None
     attributes: dict[str, Hashable] = {}
     for name, attr in node.attributes.items():
-        if attr.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
+        if attr.type is onnx_ir.AttributeType.GRAPH and not opaque:
+            outer = {value: at for at, value in enumerate(captured_values(node))}
+            form = body_form(attr.value, outer, lambda inner: signature_of(inner, imports))
+            if form is None:
+                return None
+            attributes[name] = form
+        elif attr.type in (onnx_ir.AttributeType.GRAPH, onnx_ir.AttributeType.GRAPHS):
             return None
-        if name not in operators.without_effect(node):
+        elif name not in operators.without_effect(node):
             attributes[name] = _plain(attr.value)
     defaults = _defaults(node, imports)
     spoken = set(attributes.items()) - set(defaults.items())
-    for name, neutral in _NEUTRAL.items():
+    for name, neutral in {} if opaque else _NEUTRAL.items():
         value = attributes.get(name, neutral)
         if set(value if isinstance(value, tuple) else (value,)) <= {neutral}:
             spoken.discard((name, value))
@@ -145,6 +161,12 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
     outputs = sum(bool(value.name) for value in node.outputs)
     domain = "" if node.domain in dialect.STANDARD_DOMAINS else node.domain
     return (domain, node.op_type, version, frozenset(spoken), outputs)
+
+
+def _draws(node: Node) -> bool:
+    """Return whether an unknown operator draws numbers, by its name."""
+    name = node.op_type.lower()
+    return any(word in name for word in ("random", "dropout", "multinomial", "sampl"))
 
 
 def _defaults(node: Node, imports: Mapping[str, int]) -> Mapping[str, Hashable]:
