@@ -103,6 +103,10 @@ PIPELINES: Mapping[str, Pipeline] = {
             Stage("normalize", "every later pass reads one spelling of each quantizer"),
             Stage("fold_constants", "a factor or a shape must be known to be found useless"),
             Stage("infer_shapes", "what is an identity depends on shapes; reads constants"),
+            Stage("fold_shapes", "a shape that is known is a constant of its readers"),
+            Stage(
+                "fold_weight_layout", "a weight that is turned is turned once, as it is stored"
+            ),
             Stage("remove_identity", "before quantizers are compared with their neighbours"),
             Stage("remove_redundant_quant", "needs the quantizers side by side"),
             Stage("drop_unused", "what the passes before left unread"),

@@ -161,7 +161,17 @@ def get(
         SourceError: The file is not there, cannot be fetched, or is not the published one.
         MissingDependencyError: A download needs pooch, which is not installed.
     """
-    entry = find(name)
+    return fetch(find(name), mirror, cache_folder, allow_unverified=allow_unverified)
+
+
+def fetch(
+    entry: Entry,
+    mirror: str | Path | None = None,
+    cache_folder: str | Path | None = None,
+    *,
+    allow_unverified: bool = False,
+) -> Path:
+    """Return the file of an entry, which need not be one of the zoo's; see :func:`get`."""
     folder = mirror_folder(mirror)
     if not entry.sha256 and not allow_unverified:
         raise UsageError(
@@ -288,6 +298,7 @@ __all__ = [
     "available",
     "check",
     "entries",
+    "fetch",
     "find",
     "get",
     "mirror_folder",

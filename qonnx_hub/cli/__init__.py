@@ -14,6 +14,7 @@ import typer
 from qonnx_hub.cli import (
     certify,
     check,
+    compat,
     convert,
     cost,
     diff,
@@ -59,6 +60,7 @@ for module in (
 ):
     app.command(name=module.__name__.rpartition(".")[2])(recorded(module.command))
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(compat.app, name="compat")
 
 
 def _version(value: bool) -> None:

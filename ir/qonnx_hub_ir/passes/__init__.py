@@ -12,6 +12,9 @@ from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
 from qonnx_hub_ir.passes.cleanup.fold_constants import FoldConstants
 from qonnx_hub_ir.passes.cleanup.normalize import NormalizeDialect
 from qonnx_hub_ir.passes.cleanup.remove_identity import RemoveIdentity
+from qonnx_hub_ir.passes.constants.double_to_single import DoubleToSingle
+from qonnx_hub_ir.passes.constants.sort_commutative import SortCommutative
+from qonnx_hub_ir.passes.constants.unique_parameters import UniqueParameters
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.fold_batchnorm import FoldBatchnorm
 from qonnx_hub_ir.passes.layers.gemm_to_matmul import GemmToMatmul
@@ -23,9 +26,11 @@ from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.layout.to_channels_first import ToChannelsFirst
 from qonnx_hub_ir.passes.layout.to_channels_last import ToChannelsLast
+from qonnx_hub_ir.passes.names.expose import Expose
 from qonnx_hub_ir.passes.names.give_names import GiveNames
 from qonnx_hub_ir.passes.names.name_nodes import NameNodes
 from qonnx_hub_ir.passes.names.rename_tensors import RenameTensors
+from qonnx_hub_ir.passes.names.sort_by_depth import SortByDepth
 from qonnx_hub_ir.passes.opset.inline_functions import InlineFunctions
 from qonnx_hub_ir.passes.opset.lower_opset import LowerOpset
 from qonnx_hub_ir.passes.opset.raise_opset import RaiseOpset
@@ -43,19 +48,24 @@ from qonnx_hub_ir.passes.scales.extract_scale import ExtractScale
 from qonnx_hub_ir.passes.scales.power_of_two_scales import PowerOfTwoScales
 from qonnx_hub_ir.passes.scales.streamline import Streamline
 from qonnx_hub_ir.passes.shapes.change_batch import ChangeBatch
+from qonnx_hub_ir.passes.shapes.fold_shapes import FoldShapes
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 from qonnx_hub_ir.passes.shapes.open_axes import OpenAxes
+from qonnx_hub_ir.passes.shapes.set_input_shape import SetInputShape
 
 __all__ = [
     "IMPORT_PIPELINE",
     "ChangeBatch",
     "ChangeLayout",
+    "DoubleToSingle",
     "DropUnused",
+    "Expose",
     "ExtractBias",
     "ExtractScale",
     "FoldBatchnorm",
     "FoldConstants",
     "FoldQuantizedConstants",
+    "FoldShapes",
     "FoldWeightLayout",
     "GemmToMatmul",
     "GiveNames",
@@ -79,7 +89,10 @@ __all__ = [
     "RemoveIdentity",
     "RemoveRedundantQuant",
     "RenameTensors",
+    "SetInputShape",
     "SinkTransposes",
+    "SortByDepth",
+    "SortCommutative",
     "SpellOutRounding",
     "SpellZeroBits",
     "SplitZeroPoint",
@@ -87,6 +100,7 @@ __all__ = [
     "Symmetrize",
     "ToChannelsFirst",
     "ToChannelsLast",
+    "UniqueParameters",
     "run_passes",
 ]
 

@@ -63,6 +63,21 @@ _TOOL_MOVES = frozenset(
 _TOOL_SUMS = frozenset({"Add", "Conv", "Gemm", "MatMul", "Mul", "Sub"})
 """What the qonnx tool takes for movements and for sums: its table, not that of operators."""
 
+_TOOL_COUNTED = frozenset({"Conv", "Gemm", "MatMul", "Upsample"})
+_TOOL_FREE = frozenset(
+    {
+        *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "DequantizeLinear"),
+        *("Div", "Elu", "Flatten", "Identity", "MaxPool", "Mul", "Pad", "Quant"),
+        *("QuantizeLinear", "Relu", "Reshape", "Selu", "Sigmoid", "Sub", "Transpose", "Trunc"),
+    }
+)
+"""What the qonnx tool counts, and what it takes for free; it lists the rest."""
+
+
+def counted_by_tool(node: Node) -> bool:
+    """Return whether the qonnx tool knows what a node costs, be it nothing."""
+    return node.op_type in _TOOL_COUNTED or node.op_type in _TOOL_FREE
+
 
 def of_integer(found: IntegerType) -> Datatype:
     """Return an integer type as a datatype; a single unsigned bit is BINARY."""

@@ -32,22 +32,23 @@ class ExtractBias(InPlacePass):
 
     Attributes:
         only: Names of the nodes to change; all of them by default.
+        convolutions: Change convolutions only.
     """
 
     only: tuple[str, ...] | None = None
+    convolutions: bool = False
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        found = selected(model.graph, _has_bias, self.only)
+        found = selected(model.graph, self._has_bias, self.only)
         return PassResult(model, modified=rearrange_at(model.graph, found, _extract))
 
-
-def _has_bias(node: Node) -> bool:
-    if not operators.is_product(node, any_layout=True) or input_of(node, 2) is None:
-        return False
-    if operators.is_matrix_product(node):
-        return bool(attribute(node, "beta", 1.0) == 1.0)
-    return rank_of(node.inputs[1]) is not None
+    def _has_bias(self, node: Node) -> bool:
+        if not operators.is_product(node, any_layout=True) or input_of(node, 2) is None:
+            return False
+        if operators.is_matrix_product(node):
+            return not self.convolutions and bool(attribute(node, "beta", 1.0) == 1.0)
+        return rank_of(node.inputs[1]) is not None
 
 
 def _extract(node: Node, rearranger: Rearranger) -> None:

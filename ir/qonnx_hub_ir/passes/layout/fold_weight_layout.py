@@ -61,6 +61,10 @@ def _fold(move: Node) -> bool:
     if only_reader(made):
         read = [value for value in quantizer.inputs if value is not None]
         move.replace_input_with(0, None)
+        if quantizer.graph is graph:
+            # What takes its place stands there: nodes are numbered in the graph's order.
+            graph.remove(move)
+            graph.insert_before(quantizer, move)
         graph.remove(quantizer, safe=True)
         drop_unread(graph, read)  # so that their names are free
     else:

@@ -1,0 +1,1 @@
+"""Constants: who reads them, and in which type."""
