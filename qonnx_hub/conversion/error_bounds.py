@@ -10,6 +10,7 @@ and once with integers that are all equally likely, for which the predicted shar
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,14 @@ from qonnx_hub_adapters.protocol import Artifact, Bound, CodesOf, Feeds, Quantiz
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.float_error import reordering_error
 from qonnx_hub_ir.facts import facts_of, fixed_batch
-from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Rounding, is_bipolar
+from qonnx_hub_ir.quantizers import (
+    Array,
+    BipolarQuant,
+    IntQuant,
+    Rounding,
+    changed_fields,
+    is_bipolar,
+)
 
 _MOST_RUNS = 16
 """Runs of the file's own batch, or of as many samples where it leaves that open."""
@@ -169,7 +177,9 @@ def observe_bounds(
     file = GraphSlice(written, paired, [*paired, *floats], keep_shapes=True)
     reference = Session(model)
     spread = any(pair.bound.share is not None for pair in pairs.values())
-    source = GraphSlice(model, pairs, list(pairs), keep_shapes=True) if spread else None
+    twins = _twins(model, pairs) if spread else {}
+    known = {*pairs, *twins}
+    source = GraphSlice(model, known, list(pairs), keep_shapes=True) if spread else None
     rng = np.random.default_rng(0)
     length = fixed_batch(model) or min(_SAMPLES, batch_length(model))
     for batch in cut_feeds(feeds, length, _MOST_RUNS):
@@ -190,6 +200,7 @@ def observe_bounds(
                 low, high = pair.codes.low, pair.codes.high
                 drawn = rng.integers(low, high + 1, values[name].shape)
                 given[name], stored[pair.output] = pair.values(drawn), pair.stored(drawn)
+        given |= {twin: given[name] for twin, name in twins.items()}
         expected, made = source.run(given, batch), file.run(stored, batch)
         for name, pair in pairs.items():
             whole = pair.integers(expected[name])
@@ -294,6 +305,24 @@ def _pairs(model: Model, artifact: Artifact, written: Model) -> dict[str, _Pair]
             dtype = np.dtype(value.dtype.numpy())
             pairs[name] = _Pair(record, node, quant, target, codes, dtype)
     return pairs
+
+
+def _twins(model: Model, pairs: Mapping[str, _Pair]) -> dict[str, str]:
+    """Return quantizers that do again what a paired one does: their values by the other's.
+
+    A file has the integers of both once.
+    """
+    found: dict[str, str] = {}
+    for name, pair in pairs.items():
+        x = pair.node.inputs[0]
+        for node in () if x is None else x.consumers():
+            twin = str(node.outputs[0].name)
+            if twin in pairs or not dialect.is_quantizer(node) or node.inputs[0] is not x:
+                continue
+            other = dialect.read_quantizer(node)
+            if type(other) is type(pair.quant) and not changed_fields(pair.quant, other):
+                found[twin] = name
+    return found
 
 
 def _added(

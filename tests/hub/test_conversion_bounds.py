@@ -145,6 +145,27 @@ def test_a_quantizer_called_exact_beside_others_must_be_exact(
         )
 
 
+def test_integers_of_which_a_quantizer_and_its_twin_have_one_copy_keep_their_bounds(
+    tmp_path: Path,
+) -> None:
+    n = net()
+    late = {"signed": 0, "zero_point_after_rounding": 1}
+    n.quant("x", "x0", 0.0113, 8, 136.0, **late)
+    n.add("Concat", ["x0", "x0"], "both", axis=1)
+    n.quant("both", "xq", 0.0113, 8, 136.0, **late)
+    n.quant("both", "xr", 0.0113, 8, 136.0, **late)
+    n.add("Relu", ["xr"], "positive")
+    n.quant("positive", "p", 0.0071, 8, signed=0)
+    n.add("Add", ["xq", "p"], "sum")
+    n.quant("sum", "s", 0.0173, 8, 92.0, **late)
+    n.add("GlobalAveragePool", ["s"], "mean")
+    n.quant("mean", "y", 0.0091, 8, signed=0)
+    report = qh.convert(n.model((4, 3, 8, 8), "y"), tmp_path / "out.onnx", "qlinear")
+    assert report.check is not None
+    assert report.check.verdict.holds
+    assert any(record.bound is not None for record in report.quantizers)
+
+
 def test_a_near_form_of_a_zero_point_differs_at_ties_only(tmp_path: Path) -> None:
     path = tmp_path / "out.onnx"
     report = qh.convert(shifted_quantizer(), path, "qcdq", allow_lossy=True, samples=64)
