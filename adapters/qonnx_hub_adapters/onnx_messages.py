@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 import onnx.defs
 import onnx_ir
+from google.protobuf.message import Message
 from onnx import AttributeProto, TensorProto
 
 from qonnx_hub_ir.errors import Issue
@@ -32,6 +33,9 @@ _HELD = {
     AttributeProto.SPARSE_TENSOR: "sparse_tensor",
     AttributeProto.TYPE_PROTO: "tp",
 }
+_SHOWN = 40
+"""Bytes shown of what is no text."""
+
 _LARGEST_SIZE = 1 << 48
 """Elements of a tensor above which a size is a slip, and no memory holds it."""
 
@@ -51,12 +55,16 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
         if imported.version < 1:
             domain = imported.domain or "ai.onnx"
             yield Issue("the file", f"imports '{domain}' in version {imported.version}")
-    yield from _text_issues(message)
+    no_text = list(_text_issues(message))
+    if no_text:
+        yield from no_text
+        return  # nothing more can be asked of such names
     yield from _graph_issues(message.graph)
     for function in message.functions:
         yield from _node_issues(function.node, in_function=True)
+        yield from _scope_issues(function.node, set(function.input), function.name)
     versions = {imported.domain: imported.version for imported in message.opset_import}
-    for node in _every_node(message.graph):
+    for node in _every_node(message.graph.node):
         # Looked at before the version converter is, which ends the process over it.
         schema = _schema(node.domain, node.op_type, versions.get(node.domain, 0))
         for attribute in node.attribute:
@@ -67,25 +75,51 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
                 yield Issue(label_of_message(node), rule)
 
 
-def _text_issues(message: onnx.ModelProto) -> Iterator[Issue]:
-    """Give names that are no text: protobuf hands them out as bytes."""
-    for node in _every_node(message.graph):
-        names = (node.name, node.op_type, node.domain, *node.input, *node.output)
-        for name in (*names, *(attribute.name for attribute in node.attribute)):
-            if isinstance(name, bytes):
-                yield Issue(label_of_message(node), f"the name {name!r} is no text")
-    graph = message.graph
-    for value in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        if isinstance(value.name, bytes):
-            yield Issue("a value", f"the name {value.name!r} is no text")
+def _text_issues(message: Message, where: str = "the file") -> Iterator[Issue]:
+    """Give what should be text and is none, at its node or value: protobuf hands out bytes."""
+    where = _place_of(message) or where
+    for field, held in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
+            continue
+        for one in (held,) if isinstance(held, (str, bytes, Message)) else held:
+            if isinstance(one, bytes):
+                yield Issue(where, f"the {field.name} {one[:_SHOWN]!r} is no text")
+            elif field.type == field.TYPE_MESSAGE:
+                yield from _text_issues(one, where)
 
 
-def _every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
+def _place_of(message: Message) -> str:
+    if isinstance(message, onnx.NodeProto):
+        return label_of_message(message)
+    if isinstance(message, (TensorProto, onnx.ValueInfoProto)):
+        return f"value '{message.name}'"
+    return f"function '{message.name}'" if isinstance(message, onnx.FunctionProto) else ""
+
+
+def _every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
         yield node
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
-                yield from _every_node(body)
+                yield from _every_node(body.node)
+
+
+def _scope_issues(
+    nodes: Iterable[onnx.NodeProto], known: set[str], function: str
+) -> Iterator[Issue]:
+    """Give what is read in a function and defined nowhere in it: it sees no other graph."""
+    nodes = list(nodes)
+    known = known | {name for node in nodes for name in node.output}
+    for node in nodes:
+        for name in node.input:
+            if name and name not in known:
+                rule = f"input '{name}' is defined nowhere in the function '{function}'"
+                yield Issue(label_of_message(node), rule)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                own = {v.name for v in (*body.input, *body.initializer)}
+                own |= {t.values.name for t in body.sparse_initializer}
+                yield from _scope_issues(body.node, known | own, function)
 
 
 @functools.cache

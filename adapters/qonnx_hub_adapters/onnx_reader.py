@@ -77,7 +77,9 @@ def _message_operators(message: onnx.ModelProto) -> Iterator[tuple[str, str]]:
 
 def _node_operators(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, str]]:
     for node in nodes:
-        yield node.domain, node.op_type
+        # A name that is no text comes as bytes: reading will say so.
+        if isinstance(node.domain, str) and isinstance(node.op_type, str):
+            yield node.domain, node.op_type
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 yield from _node_operators(graph.node)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import onnx
+import onnx.defs
 import onnx_ir
 from onnx import helper
 from onnx_ir import Model
 
-from qonnx_hub_ir.errors import InvalidExportError, NotExactError, UsageError
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.errors import InvalidExportError, NotExactError, UsageError, words_of
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.graph.subgraphs import every_value
@@ -137,7 +140,31 @@ def _check(message: onnx.ModelProto) -> None:
     typed = [info for info in message.graph.value_info if info.type.WhichOneof("value")]
     del message.graph.value_info[:]
     message.graph.value_info.extend(typed)
+    _rename_opaque(message, message.graph)
     try:
         onnx.checker.check_model(message)
     except onnx.checker.ValidationError as error:
-        raise InvalidExportError(f"the exported model is not valid ONNX: {error}") from error
+        raise InvalidExportError(
+            f"the exported model is not valid ONNX: {words_of(error)}"
+        ) from error
+
+
+@functools.cache
+def _checked() -> frozenset[str]:
+    """Return the domains of which the checker knows the operators."""
+    return frozenset(schema.domain for schema in onnx.defs.get_all_schemas())
+
+
+def _rename_opaque(message: onnx.ModelProto, graph: onnx.GraphProto) -> None:
+    """Give operators that nothing knows a domain that the checker does not know either.
+
+    In a domain that it knows, it refuses what passes through here as the source has it.
+    """
+    for node in graph.node:
+        if node.domain in _checked() and operators.is_opaque_name(node.domain, node.op_type):
+            node.domain = f"opaque.{node.domain}"
+            if all(one.domain != node.domain for one in message.opset_import):
+                message.opset_import.append(helper.make_opsetid(node.domain, 1))
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _rename_opaque(message, body)

@@ -110,12 +110,16 @@ def _needed(value: Parameter, name: str, dtype: Any = None) -> Array:
     return _scalar_if_single(np.asarray(value, dtype=dtype))
 
 
+_WIDEST = 1023
+"""Bits beyond which float64 has no limits: a width computed at run time can be any number."""
+
+
 def _bounds(quant_bits: Array, signed: bool, narrow: bool, dtype: Any) -> tuple[Array, Array]:
     """Return (low, high) in ``dtype``, rounded once from their exact values."""
     number, exact = (int, np.int64) if dtype is np.int64 else (float, np.float64)
+    bits = [number(min(b, _WIDEST)) for b in quant_bits.flat]
     ends = np.array(
-        [integer_bounds(number(b), signed=signed, narrow=narrow) for b in quant_bits.flat],
-        dtype=exact,
+        [integer_bounds(b, signed=signed, narrow=narrow) for b in bits], dtype=exact
     ).reshape(*quant_bits.shape, 2)
     return ends[..., 0].astype(dtype), ends[..., 1].astype(dtype)
 

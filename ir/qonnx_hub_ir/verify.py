@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from qonnx_hub_ir.lowering.onnxruntime_operators import Signature
 from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer, is_whole
 
 LARGEST_BITS = 64
+
+_LISTS = frozenset({"shape", "repeats"})
+"""Inputs of standard operators that have one axis."""
 
 
 def verify(model: Model) -> list[Issue]:
@@ -135,6 +139,10 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
     for given, formal in zip(node.inputs, schema.inputs, strict=False):
         if given is None and formal.option == onnx.defs.OpSchema.FormalParameterOption.Single:
             yield Issue(label(node), f"required input '{formal.name}' is left out")
+        shape = _known_shape(given) if formal.name in _LISTS else None
+        if shape is not None and len(shape) != 1:
+            rule = f"input '{formal.name}' is one list of numbers, it has {len(shape)} axes"
+            yield Issue(label(node), rule)
     if operators.is_qdq(node) and (problem := _scale_problem(node)):
         yield Issue(label(node), problem)
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
@@ -144,8 +152,11 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
 
 def _scale_problem(node: Node) -> str:
     """Return why a list of scales does not fit the axis that it is for; empty if it does."""
-    x, scale = (_known_shape(value) for value in node.inputs[:2])
+    x, scale, *zero = (_known_shape(value) for value in node.inputs[:3])
     block = node.attributes.get("block_size")
+    sizes = [_count(shape) for shape in (scale, *zero)]
+    if None not in sizes and len(set(sizes)) > 1:
+        return f"{sizes[0]} scales do not fit {sizes[1]} zero points"
     if x is None or scale is None or len(scale) != 1 or scale[0] in (None, 1):
         return ""
     if block is not None and block.as_int():
@@ -281,6 +292,11 @@ def _known_shape(value: Value | None) -> tuple[int | None, ...] | None:
     if value is None or value.shape is None:
         return None
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+
+
+def _count(shape: tuple[int | None, ...] | None) -> int | None:
+    sizes = [] if shape is None else [size for size in shape if size is not None]
+    return math.prod(sizes) if shape is not None and len(sizes) == len(shape) else None
 
 
 def _broadcasts(values: Array, shape: tuple[int | None, ...]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub.executor.explained import explained
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.describe import describe_number
@@ -125,6 +126,11 @@ def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -
         name_a: Name of the first in the report.
         name_b: Name of the second.
     """
+    with explained(a, name_a), explained(b, name_b):
+        return _differences(a, b, name_a, name_b)
+
+
+def _differences(a: Model, b: Model, name_a: str, name_b: str) -> Difference:
     pairs, by_position = _match(list(a.graph), list(b.graph))
     matched_a, matched_b = set(pairs), set(pairs.values())
     changes = [*_signature_changes(a, b)]

@@ -13,6 +13,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.analysis.codes import Coded, coded_values, stored_type
 from qonnx_hub.analysis.weight_export import stored_codes
 from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub.executor.explained import explained
 from qonnx_hub_adapters.qcdq.importer import kept_reasons
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import InputRange, ValueInfo
@@ -152,7 +153,8 @@ def inspect_model(
     Raises:
         UsageError: A name that is no input, or a range or type that is none.
     """
-    known = list(walk_accumulators(model, inputs)) if ranges else []
+    with explained(model, "the model"):
+        known = list(walk_accumulators(model, inputs)) if ranges else []
     nodes = list(model.graph.all_nodes())
     quantizers = every_quantizer(model)
     tensors = tuple(row for node in nodes for row in _rows(node))

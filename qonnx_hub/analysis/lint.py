@@ -12,6 +12,7 @@ from onnx_ir import Model
 
 from qonnx_hub.analysis.fused_layers import FusedLayer, fused_layers
 from qonnx_hub.equivalence.runners.sides import ORT_OPTIMIZED, OrtRunner
+from qonnx_hub.executor.explained import explained
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.io.registry import lint_targets
 from qonnx_hub_adapters.dependencies import is_installed, one_line
@@ -93,7 +94,8 @@ def lint_model(
         written = onnx_ir.from_proto(source)
     elif isinstance(source, str) and is_onnx(source):
         written = onnx_ir.load(source)
-    found = [*find(table.file_rules, written), *find(table.rules, model)]
+    with explained(model, name):
+        found = [*find(table.file_rules, written), *find(table.rules, model)]
     if target == "ort":
         found.extend(_on_onnxruntime(written, found))
     layers = _layers(written, found) if fused else None

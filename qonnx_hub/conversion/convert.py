@@ -13,6 +13,7 @@ from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.conversion.validation import check_artifact, check_source, feeds_for_check
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.runners.sides import run_label
+from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
 from qonnx_hub_adapters.features import require_declared
@@ -55,7 +56,8 @@ def convert_source(
     if ChangeLayout(options.layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
     exporter = registry.find_exporter(options.to)
-    artifact = _export(model, exporter, options)
+    with explained(model, label):
+        artifact = _export(model, exporter, options)
     notes.extend(artifact.notes)
     result, ort, message = None, OrtAnswers(), None
     if feeds is not None:
@@ -69,8 +71,9 @@ def convert_source(
         told_by = model
         if artifact.as_written and isinstance(importer, ReadsAsWritten):
             told_by, read = importer.load_as_written(source), f"{label} as written"
-        result = check_artifact(told_by, artifact, compared, feeds, read, options.to)
-        ort = check_on_onnxruntime(source, told_by, artifact, compared, feeds)
+        with explained(model, label):
+            result = check_artifact(told_by, artifact, compared, feeds, read, options.to)
+            ort = check_on_onnxruntime(source, told_by, artifact, compared, feeds)
         notes.extend(ort.notes)
         message = compared if artifact.compared is None else None
     if path is not None:

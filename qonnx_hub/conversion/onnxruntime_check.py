@@ -22,6 +22,7 @@ from qonnx_hub.equivalence.runners.sides import (
     OrtRunner,
     Runner,
 )
+from qonnx_hub.executor.onnxruntime.backend import refused_feed
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.external_data import whole_message
 from qonnx_hub_adapters.onnx_reader import is_onnx
@@ -87,6 +88,8 @@ def check_on_onnxruntime(
         if not reason:
             raise
         return OrtAnswers(notes=(f"not run on onnxruntime: {reason}",))
+    if problem := refused_feed(feeds):
+        return OrtAnswers(notes=(f"not run on onnxruntime: {problem}",))
     own = ExecutorRunner(model, "the source on the executor")
     noise = noise_of_outputs(own, feeds)
     options = CheckOptions(

@@ -51,6 +51,7 @@ from qonnx_hub.equivalence.runners.sides import (
     renamed,
     run_label,
 )
+from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays
 from qonnx_hub.io.python_sources import resolve
@@ -145,6 +146,11 @@ def check_request(
             b = named_like(b, a.model)
     if options.level == "proof" and (a.model is None or b.model is None):
         raise UsageError("a proof needs two graphs; recorded tensors have none")
+    with explained(a.model, a.label), explained(b.model, b.label):
+        return _check(a, b, options)
+
+
+def _check(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
     _require_inputs(a, b, options)
     cut = CutSides(a, b) if options.inputs is not None else cut_opaque_nodes(a, b)
     a, b = cut.a, cut.b

@@ -79,7 +79,7 @@ def _depth(node: Node) -> int:
     sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
     if operators.is_convolution(node, any_layout=True):
         return max(1, math.prod(sizes[1:]))
-    return max(1, math.prod(sizes) // max(sizes[-1:], default=1)) if sizes else 1
+    return max(1, math.prod(sizes[:-1]))
 
 
 def sample_count(feeds: Mapping[str, Array]) -> int:

@@ -19,6 +19,7 @@ from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_model
 from qonnx_hub.passes import Step, StepRecord, run
@@ -136,17 +137,20 @@ def transform_model(
         NotExactError: The form cannot say the result exactly.
     """
     result = model.clone()
-    records = run(result, steps)
-    if any(record.modified for record in records):
-        InferShapes()(result)
+    with explained(model, label):
+        records = run(result, steps)
+        if any(record.modified for record in records):
+            InferShapes()(result)
     notes: list[str] = []
     compared = None
     if options.check:
-        compared = _compare(model, result, records, label, options, notes)
+        with explained(model, label):
+            compared = _compare(model, result, records, label, options, notes)
     if path is not None:
         exporter = registry.find_exporter(options.to)
         require_declared(exporter.info, result)
-        artifact = exporter.export(result, ExportOptions(opset=options.opset))
+        with explained(model, label):
+            artifact = exporter.export(result, ExportOptions(opset=options.opset))
         notes.extend(artifact.notes)
         write_model(artifact.model, path, external=has_external_data(model))
     return TransformReport(

@@ -6,6 +6,8 @@ import re
 
 import onnx
 
+from qonnx_hub.io.terminal import visible
+from qonnx_hub_ir.dialect import QUANTIZERS
 from tests.fuzz.worker import Outcome
 
 DOCUMENTED = frozenset({0, 1, 2, 3, 4, 5})
@@ -36,23 +38,26 @@ def names_in(data: bytes) -> frozenset[str]:
         model = onnx.ModelProto.FromString(data)
     except Exception:  # spoiled bytes: there is nothing to name
         return frozenset()
-    found: set[str] = {model.graph.name}
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
+    found: set[str] = {model.graph.name, *QUANTIZERS}
+    bodies = [model.graph, *model.functions]
     found.update(function.name for function in model.functions)
-    while graphs:
-        graph = graphs.pop()
-        found.update(v.name for v in (*graph.input, *graph.output, *graph.value_info))
-        found.update(t.name for t in graph.initializer)
-        nodes += graph.node
-        for node in graph.node:
+    while bodies:
+        body = bodies.pop()
+        if isinstance(body, onnx.GraphProto):
+            found.update(v.name for v in (*body.input, *body.output, *body.value_info))
+            found.update(t.name for t in body.initializer)
+        for node in body.node:
+            found.update((node.name, node.op_type, *node.input, *node.output))
             for attribute in node.attribute:
-                graphs += [body for body in (attribute.g, *attribute.graphs) if body.node]
-    for node in nodes:
-        found.update((node.name, node.op_type, *node.input, *node.output))
+                bodies += [graph for graph in (attribute.g, *attribute.graphs) if graph.node]
     found.update(o.domain for o in model.opset_import)
-    # Spoiled text comes as bytes.
-    return frozenset(name for name in found if name and isinstance(name, str))
+    # Spoiled text comes as bytes; control characters are printed as escapes.
+    return frozenset(
+        written
+        for name in found
+        if name and isinstance(name, str)
+        for written in (name, visible(name))
+    )
 
 
 def faults_of(outcome: Outcome, verb: str, data: bytes, file: str) -> list[str]:

@@ -23,7 +23,10 @@ BYTES = 4 << 30
 """Address space of a child."""
 
 SECONDS = 20.0
-"""How long a case may take; longer counts as a hang."""
+"""Seconds of computing that a case may take; longer counts as a hang."""
+
+_PATIENCE = 6
+"""How many times as long a case may take on the clock: others may have the processor."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,8 @@ class Worker:
             self._start()
         start = time.monotonic()
         os.write(self._to, (json.dumps([*words]) + "\n").encode())
-        ready, _, _ = select.select([self._from], [], [], self.seconds)
         code: int | None = None
-        if ready:
+        if self._answers():
             answer = os.read(self._from, 64)
             code = int(answer) if answer else None
             if not answer:
@@ -107,6 +109,16 @@ class Worker:
             self._end()
         out, err = (self._text(name) for name in ("out", "err"))
         return Outcome(code, out, err, seconds)
+
+    def _answers(self) -> bool:
+        """Return whether the child answers before it has computed for too long."""
+        start, before = time.monotonic(), _computed(self._child)
+        while True:
+            ready, _, _ = select.select([self._from], [], [], self.seconds / 4)
+            waited = time.monotonic() - start
+            spent = _computed(self._child) - before or waited
+            if ready or spent > self.seconds or waited > _PATIENCE * self.seconds:
+                return bool(ready)
 
     def _text(self, name: str) -> str:
         return (self.folder / name).read_bytes().decode("utf-8", "backslashreplace")
@@ -137,6 +149,15 @@ class Worker:
         os.close(self._to)
         os.close(self._from)
         self._child = 0
+
+
+def _computed(process: int) -> float:
+    """Return the seconds that a process has computed; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _serve(folder: Path, read: int, write: int) -> None:

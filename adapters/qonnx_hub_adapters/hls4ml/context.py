@@ -31,6 +31,7 @@ class Context:
         ac_types: Whether the back end is one of those written with ``ac_types``, in which
             signs, single bits and depthwise convolutions come out wrong.
         notes: Sentences for the user.
+        unknown: Values behind a refusal of which not even the shape is known.
     """
 
     builder: Builder
@@ -39,6 +40,7 @@ class Context:
     terms: dict[Value, Term] = field(default_factory=dict)
     records: dict[str, QuantizerRecord] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unknown: set[Value] = field(default_factory=set)
 
     def data(self, node: Node, index: int = 0) -> Term:
         """Return the term of a node's input.

@@ -106,14 +106,18 @@ def lower(model: Model, options: Hls4mlOptions, *, allow_lossy: bool = False) ->
     gaps: list[Gap] = []
     inputs = {str(v.name): _take_input(context, v, gaps) for v in source.graph.inputs}
     for node in _data_nodes(source):
+        if any(value in context.unknown for value in node.inputs if value is not None):
+            context.unknown.update(node.outputs)
+            continue
         try:
             term = _lowered(context, node)
         except RefusedError as refused:
-            # What stands for it, for the rules behind to go on.
             gaps.append(refused.gap)
-            sizes = [d if isinstance(d, int) else 1 for d in dims(node.outputs[0]) or (1,)]
-            axes = permutations.identity(len(sizes))
-            term = Term(Value(shape=node.outputs[0].shape), (1, *sizes[1:]), axes)
+            stand_in = _stand_in(node.outputs[0])
+            if stand_in is None:
+                context.unknown.update(node.outputs)
+                continue
+            term = stand_in
         context.terms[node.outputs[0]] = term
         known = node.outputs[0].metadata_props.get(dialect.PROVENANCE)
         if known and term.is_plain() and term.is_as_in_source():
@@ -140,6 +144,18 @@ def lower(model: Model, options: Hls4mlOptions, *, allow_lossy: bool = False) ->
         context.builder.is_inexact,
         stored_tensors(context.terms, context.builder, made),
     )
+
+
+def _stand_in(value: Value) -> Term | None:
+    """Return what stands for a refused value, for the rules behind to go on.
+
+    There is none where its shape is not known: nothing can be said behind it.
+    """
+    sizes = dims(value)
+    if not sizes or not all(isinstance(size, int) for size in sizes[1:]):
+        return None
+    shape = (1, *(int(size) for size in sizes[1:] if size is not None))
+    return Term(Value(shape=value.shape), shape, permutations.identity(len(shape)))
 
 
 def _records(context: Context, source: Model) -> tuple[QuantizerRecord, ...]:
@@ -252,6 +268,8 @@ def _give_outputs(context: Context, source: Model, gaps: list[Gap]) -> dict[str,
     for output in source.graph.outputs:
         term = context.terms.get(output)
         name = str(output.name)
+        if term is None and output in context.unknown:
+            continue  # refused before
         if term is None:
             gaps.append(Gap(name, "output", "a constant; hls4ml has no layer for it"))
             continue

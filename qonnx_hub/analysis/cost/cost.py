@@ -21,6 +21,7 @@ from qonnx_hub.analysis.cost.types import (
     tool_types,
     unscaled,
 )
+from qonnx_hub.executor.explained import explained
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.analysis.value_ranges import prepared, walk
@@ -143,15 +144,16 @@ def count_cost(model: Model, options: CostOptions, source: str = "the model") ->
     if options.convention not in CONVENTIONS:
         there = ", ".join(CONVENTIONS)
         raise UsageError(f"unknown convention '{options.convention}'; there are: {there}")
-    model = prepared(_with_shapes(model, options.input_shapes))
-    given = _input_types(model, options.input_types)
-    # A model with unknown shapes is walked as a copy: what is known goes by name.
-    own = {str(value.name): value for value in every_value(model)}
-    infos = {own.get(str(v.name), v): info for v, _, info in walk(model, given)}
-    layers = count_products(model, infos)
-    types = _types(model, options.convention, given, infos)
-    costs = [_layer_cost(layer, types, infos, options) for layer in layers]
-    return _total(costs, source, options, tuple(notes_on(model)))
+    with explained(model, source):
+        model = prepared(_with_shapes(model, options.input_shapes))
+        given = _input_types(model, options.input_types)
+        # A model with unknown shapes is walked as a copy: what is known goes by name.
+        own = {str(value.name): value for value in every_value(model)}
+        infos = {own.get(str(v.name), v): info for v, _, info in walk(model, given)}
+        layers = count_products(model, infos)
+        types = _types(model, options.convention, given, infos)
+        costs = [_layer_cost(layer, types, infos, options) for layer in layers]
+        return _total(costs, source, options, tuple(notes_on(model)))
 
 
 def _with_shapes(model: Model, shapes: Sequence[Sequence[int]]) -> Model:

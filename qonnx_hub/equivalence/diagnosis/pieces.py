@@ -37,6 +37,7 @@ from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.queries import input_of
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.semantics import quantize
 
@@ -117,7 +118,8 @@ def _drawn(
     if quant is not None:
         return quantize(values, quant)
     while node is not None and operators.moves_values(node):
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
+        before = input_of(node, 0)
+        node = None if before is None else before.producer()
     if known_quantizer(node) is not None or seen.dtype.kind != "f":
         return seen
     if seen.size and np.min(seen) >= 0:

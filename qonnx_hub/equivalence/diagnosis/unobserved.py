@@ -30,6 +30,7 @@ from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.queries import input_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
 from qonnx_hub_ir.semantics import quantize
 
@@ -90,9 +91,10 @@ def _probes(
     for pair in pairs:
         node = None if pair.constant else graph.producer(pair.a)
         quant = known_quantizer(node)
-        if node is None or node.inputs[0] is None:
+        x_of = None if node is None else input_of(node, 0)
+        if x_of is None:
             continue
-        name = str(node.inputs[0].name)
+        name = str(x_of.name)
         if not isinstance(quant, (IntQuant, BipolarQuant)) or name not in names:
             continue
         x = group.a[name]

@@ -127,7 +127,9 @@ class InputGenerator:
             shapes[name] = (own * max(samples // own, 1), *sizes)
         arrays = self._drawn(shapes, batch)
         for name, x in arrays.items():
-            if batch == 0 and x.ndim and len(x) >= _SAMPLES_WITH_CORNERS and _is_real(x):
+            if not (x.ndim and len(x) >= _SAMPLES_WITH_CORNERS):
+                continue
+            if batch == 0 and not _is_whole(self._values[name]):
                 for place, value in enumerate(self._corners(name)):
                     x[place] = value
         return arrays
@@ -135,7 +137,7 @@ class InputGenerator:
     def run(self, index: int) -> dict[str, Array]:
         """Return the inputs of one run, in the shapes of the file."""
         arrays = self._drawn(self._shapes, index)
-        for name in (n for n, x in arrays.items() if _is_real(x)):
+        for name in (n for n in arrays if not _is_whole(self._values[n])):
             corners = self._corners(name)
             if index < len(corners):
                 arrays[name][...] = corners[index]
@@ -147,7 +149,7 @@ class InputGenerator:
             rng = np.random.default_rng([self._seed, position, batch])
             shape = shapes.get(name, ())
             dtype: Any = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-            if np.dtype(dtype).kind in "biu":
+            if _is_whole(value):
                 limits = self._ranges.get(name) or _whole_limits(value)
                 arrays[name] = _whole_numbers(shape, dtype, rng, limits)
             else:
@@ -204,8 +206,11 @@ class InputGenerator:
         return (0.0 if inside else low, high, low, -0.0 if inside else high)
 
 
-def _is_real(x: Array) -> bool:
-    return x.dtype.kind not in "biu"
+def _is_whole(value: Value) -> bool:
+    # The dtype of int4 and its like does not tell.
+    return value.dtype is not None and (
+        value.dtype == DataType.BOOL or value.dtype.is_integer()
+    )
 
 
 def _whole_numbers(
@@ -244,9 +249,12 @@ def _whole_limits(value: Value) -> tuple[float, float]:
 def _index_limits(value: Value) -> tuple[float, float] | None:
     """Return the indices that every Gather of an input allows, ``None`` without one."""
     gathers = [n for n, index in value.uses() if n.op_type == "Gather" and index == 1]
-    known = ((node, dims(node.inputs[0])) for node in gathers)
-    found = [shape[attribute(node, "axis", 0)] for node, shape in known if shape is not None]
-    sizes = [size for size in found if isinstance(size, int)]
+    sizes = []
+    for node in gathers:
+        shape, axis = dims(node.inputs[0]) or (), int(attribute(node, "axis", 0))
+        # Another axis, or one without elements, is the run's to refuse.
+        size = shape[axis] if -len(shape) <= axis < len(shape) else None
+        sizes += [size] if isinstance(size, int) and size > 0 else []
     return (0, min(sizes) - 1) if sizes else None
 
 

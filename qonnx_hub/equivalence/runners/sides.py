@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     count_samples,
     cut_feeds,
 )
+from qonnx_hub.executor.onnxruntime.backend import refused_feed
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.external_data import whole_message
@@ -115,12 +116,7 @@ class ExecutorRunner(_ModelRunner):
             if samples <= unit or samples % unit:
                 raise
         parts = [session.run(part) for part in cut_feeds(feeds, unit)]
-        still = set(names) - facts_of(self.model).dynamic
-        return {
-            name: first if name in still else np.concatenate([part[name] for part in parts])
-            for name, first in parts[0].items()
-            if name in still or (first.ndim and first.shape[0] == unit)
-        }
+        return _joined(parts, unit, self.model)
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array]:
         """Return what a slice of its graph computes."""
@@ -135,6 +131,22 @@ class ExecutorRunner(_ModelRunner):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process as a message: a graph cannot be pickled."""
         return _read_executor, (onnx_ir.to_proto(self.model).SerializeToString(), self.label)
+
+
+def _joined(parts: Sequence[Mapping[str, Array]], unit: int, model: Model) -> dict[str, Array]:
+    """Return the values of several runs behind each other, without those that have no samples.
+
+    What depends on no input is the same in all runs, and is given once.
+    """
+    dynamic = facts_of(model).dynamic
+    joined = {}
+    for name, first in parts[0].items():
+        arrays = [part[name] for part in parts]
+        if name not in dynamic:
+            joined[name] = first
+        elif all(x.ndim and x.shape == (unit, *first.shape[1:]) for x in arrays):
+            joined[name] = np.concatenate(arrays)
+    return joined
 
 
 def _read_executor(message: bytes, label: str) -> ExecutorRunner:
@@ -223,19 +235,22 @@ class OrtRunner:
         names = [output.name for output in session.get_outputs()]
         first = {i.name: i.shape[0] if i.shape else None for i in session.get_inputs()}
         unit = next(iter(first.values()), None)
+        if problem := refused_feed(feeds):
+            raise ExecutionError(f"{self.label}: {problem}")
         parts = [dict(feeds)]
         if isinstance(unit, int) and all(size == unit for size in first.values()):
             parts = list(cut_feeds(feeds, unit)) if feeds and unit > 0 else parts
         try:
-            answers = [session.run(None, part) for part in parts]
+            answers = [
+                dict(zip(names, session.run(None, part), strict=True)) for part in parts
+            ]
         except Exception as error:  # the binding raises its own exception types
             raise ExecutionError(
                 f"{self.label}: onnxruntime failed: {words_of(error)}"
             ) from error
-        if len(answers) == 1:
-            return dict(zip(names, answers[0], strict=True))
-        columns = zip(names, zip(*answers, strict=True), strict=True)
-        return {name: np.concatenate(arrays) for name, arrays in columns}
+        if len(answers) == 1 or unit is None:
+            return answers[0]
+        return _joined(answers, unit, self.model)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process with the source alone, to run on one thread there."""

@@ -97,11 +97,30 @@ class OrtRuns:
         return join_runs(runs, batcher.file_batch)
 
     def _answers(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if problem := refused_feed(feeds):
+            raise ExecutionError(problem)
         try:
             results = session.run(self._outputs, dict(feeds))
         except Exception as error:  # the binding raises its own exception types
             raise ExecutionError(f"onnxruntime failed: {words_of(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
+
+
+_REGISTERED = 2
+"""What ``isbuiltin`` is for types that are not numpy's own."""
+
+
+def refused_feed(feeds: Mapping[str, Array]) -> str:
+    """Return which input onnxruntime takes from no array, and why; empty where it takes all.
+
+    Numpy alone has no type for 2 and 4 bits, bfloat16 and float8.
+    """
+    for name, x in feeds.items():
+        if x.dtype.isbuiltin == _REGISTERED:
+            return (
+                f"input '{name}' holds {x.dtype.name}, which onnxruntime takes from no array"
+            )
+    return ""
 
 
 def lower_for_ort(model: Model) -> Model:

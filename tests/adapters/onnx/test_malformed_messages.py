@@ -106,6 +106,20 @@ def _wide(message: onnx.ModelProto) -> None:
     message.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 62
 
 
+def _no_text(message: onnx.ModelProto) -> None:
+    message.graph.node[1].metadata_props.add(key="by", value="~~~~")
+
+
+def _reads_outside(message: onnx.ModelProto) -> None:
+    inner = helper.make_node("MatMul", ["q", "w"], ["m"], "inner")
+    imports = [helper.make_opsetid("", 19)]
+    function = helper.make_function("mine", "Product", ["q"], ["m"], [inner], imports)
+    message.functions.append(function)
+    message.opset_import.append(helper.make_opsetid("mine", 1))
+    call = helper.make_node("Product", ["q"], ["m"], "call", domain="mine")
+    message.graph.node[1].CopyFrom(call)
+
+
 @pytest.mark.parametrize(
     ("spoil", "place", "reason"),
     [
@@ -125,6 +139,8 @@ def _wide(message: onnx.ModelProto) -> None:
         (_two_outputs, "Softmax 'soft'", "has 1 to 1 outputs, 2 are given"),
         (_twice, "Softmax 'soft'", "output 'w' is defined twice"),
         (_cycle, "Quant 'y'", "is defined after its use, or the graph has a cycle"),
+        (_no_text, "MatMul 'product'", "is no text"),
+        (_reads_outside, "MatMul 'inner'", "'w' is defined nowhere in the function 'Product'"),
         (_wide, "graph input 'x'", f"has an axis of {1 << 62} elements"),
     ],
 )
@@ -134,7 +150,7 @@ def test_a_malformed_file_is_refused_by_name_place_and_reason(
     message = _net()
     spoil(message)
     path = tmp_path / "net.onnx"
-    path.write_bytes(message.SerializeToString())
+    path.write_bytes(message.SerializeToString().replace(b"~~~~", b"\xff\xfe\xfd\xfc"))
     with pytest.raises(HubError) as raised:
         qh.load(str(path))
     told = str(raised.value)

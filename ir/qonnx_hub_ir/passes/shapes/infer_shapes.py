@@ -6,8 +6,10 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx.defs
+import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
@@ -22,6 +24,13 @@ from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.foreign_shapes import give_foreign_shapes
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
 from qonnx_hub_ir.places import failing_part, inference_words
+
+_INT64 = onnx.TensorProto.INT64
+_LONG = 1 << 20
+"""Elements of one axis that are not looked at one by one."""
+
+_NO_SIZE = 1 << 48
+"""From here on a number means "to the end", or is a slip."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,31 @@ def infer_from(message: onnx.ModelProto, model: Model) -> bool:
 
 
 def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.shape_inference.infer_shapes(
-        skeleton, check_type=True, strict_mode=True, data_prop=True
+    infer = functools.partial(
+        onnx.shape_inference.infer_shapes, check_type=True, strict_mode=True
     )
+    # With values, the binding lists every element of what has one axis: 2^40 of them as well.
+    if _names_long_axis(skeleton.graph):
+        plain = infer(skeleton)
+        if _has_long_list(plain.graph):
+            return plain
+    return infer(skeleton, data_prop=True)
+
+
+def _names_long_axis(graph: onnx.GraphProto) -> bool:
+    """Return whether an input, or a number among the constants, may make an axis long."""
+    constants = [*graph.initializer]
+    constants += [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
+    numbers = (
+        onnx.numpy_helper.to_array(t) for t in constants if t.data_type == _INT64 and t.dims
+    )
+    return any(np.any((x > _LONG) & (x < _NO_SIZE)) for x in numbers) or _has_long_list(graph)
+
+
+def _has_long_list(graph: onnx.GraphProto) -> bool:
+    values = (*graph.input, *graph.value_info, *graph.output)
+    shapes = (value.type.tensor_type.shape.dim for value in values)
+    return any(len(sizes) == 1 and sizes[0].dim_value > _LONG for sizes in shapes)
 
 
 def _told(error: Exception, skeleton: onnx.ModelProto) -> str:
