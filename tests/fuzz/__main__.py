@@ -4,6 +4,7 @@
     python -m tests.fuzz replay tests/fuzz/corpus                    # files, all verbs
     python -m tests.fuzz minimise finds/1_17_70.onnx --save small    # a find made small
     python -m tests.fuzz planted --pairs 5000 --seed 1               # verdicts of the checker
+    python -m tests.fuzz differential --graphs 5000 --seed 1         # numbers, by oracles
 
 The same seed gives the same cases; the exit code is 1 where anything is wrong.
 """
@@ -27,6 +28,11 @@ def main() -> int:
 
         del sys.argv[1]
         return planted_faults.main()
+    if sys.argv[1:2] == ["differential"]:
+        from tests.fuzz import differential
+
+        del sys.argv[1]
+        return differential.main()
     options = _options()
     warnings.simplefilter("ignore")
     if options.what == "minimise":
@@ -81,6 +87,7 @@ def _options() -> argparse.Namespace:
     mutated.add_argument("--seed", type=int, default=0)
     mutated.add_argument("--start", type=int, default=0, help="number of the first case")
     parts.add_parser("planted", help="faults planted before the checker")
+    parts.add_parser("differential", help="valid graphs against other programs")
     small = parts.add_parser("minimise", help="make a find small")
     small.add_argument("file", type=Path, help="a find, with its .json beside it")
     small.add_argument("--save", type=Path, required=True, help="folder of small finds")

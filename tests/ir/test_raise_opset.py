@@ -8,6 +8,7 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
+import qonnx_hub as qh
 from qonnx_hub_ir.dialect import PROVENANCE
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.passes import NormalizeDialect, RaiseOpset, run_passes
@@ -64,6 +65,13 @@ def raised(found: onnx.ModelProto) -> onnx_ir.Model:
 def normalized_image(epsilon: float) -> np.ndarray:
     gamma, beta, mean, var = (s.reshape(3, 1, 1) for s in STATISTICS.values())
     return (IMAGE - mean) / np.sqrt(var + np.float32(epsilon)) * gamma + beta
+
+
+def flat_hardmax(x: np.ndarray, axis: int) -> np.ndarray:
+    rows = x.reshape(int(np.prod(x.shape[:axis])), -1)
+    found = np.zeros_like(rows)
+    found[np.arange(len(rows)), rows.argmax(axis=1)] = 1
+    return found.reshape(x.shape)
 
 
 def flat_softmax(x: np.ndarray) -> np.ndarray:
@@ -241,6 +249,14 @@ CASES = {
         {"op": "Hardmax", "x": IMAGE, "axis": 3},
         (IMAGE.max(axis=3, keepdims=True) == IMAGE).astype(np.float32),
     ),
+    **{
+        f"hardmax_{opset}_{axis}": (
+            opset,
+            {"op": "Hardmax", "x": IMAGE, "axis": axis},
+            flat_hardmax(IMAGE, axis),
+        )
+        for opset, axis in ((7, 1), (9, 2), (11, 0), (12, 1), (12, -2))
+    },
     "reshape_7": (
         7,
         {"op": "Reshape", "x": IMAGE, "weights": {"shape": i64([2, -1])}},
@@ -282,8 +298,6 @@ def test_a_raised_graph_computes_what_onnxruntime_computed_before(case):
     [
         (7, BN | {"spatial": 0}, "from opset 7 to 19: .*spatial must have value 1"),
         (6, BN | {"is_test": 0}, "from opset 6 to 19: .*is_test must not have value 0"),
-        (11, {"op": "Hardmax", "x": IMAGE, "axis": 1}, "Hardmax 'n' flattens the axes from 1"),
-        (12, {"op": "Hardmax", "x": IMAGE}, "Hardmax 'n' flattens the axes from 1"),
         (
             10,
             {"op": "Resize", "x": IMAGE, "weights": {"scales": f32([1, 1, 0.6, 1])}},
@@ -464,3 +478,16 @@ def test_branches_are_raised_as_well():
     assert verify(found) == []
     x = np.ones((2, 3), dtype=np.float32)
     assert evaluate(found, x=x, c=np.array(True))[0].shape == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float64"])
+def test_limits_that_became_inputs_have_the_type_of_what_is_clipped(kind):
+    x = IMAGE.astype(kind)
+    code = helper.np_dtype_to_tensor_dtype(x.dtype)
+    node = helper.make_node("Clip", ["x"], ["y"], "n", min=-0.5, max=0.25)
+    ends = [helper.make_tensor_value_info(name, code, x.shape) for name in "xy"]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    imports = [helper.make_opsetid("", 9)]
+    found = qh.run(helper.make_model(graph, opset_imports=imports, ir_version=8), {"x": x})
+    assert found["y"].dtype == x.dtype
+    np.testing.assert_array_equal(found["y"], x.clip(-0.5, 0.25))

@@ -9,9 +9,11 @@ Each case was found by running the graph before and after the conversion:
 3. ``PRelu`` below opset 7 takes a slope per channel (axis 1), later versions align a slope to
    the last axis; the converter changes nothing.
 4. ``Hardmax`` below opset 13 flattens its input to two axes, later versions work along one;
-   the converter changes nothing.
+   the converter changes nothing. It is flattened by nodes of its own.
 5. ``BatchNormalization`` since opset 7 has neither ``is_test`` nor ``consumed_inputs``, but
    files of that time write them; the converter keeps them.
+6. ``Clip`` below opset 11 has limits in attributes, whatever type it clips; the converter
+   makes float32 constants of them, which clip nothing but float32.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def prepare(model: Model, version: int) -> None:
     """
     standard = [node for node in model.graph.all_nodes() if node.domain == ""]
     hardmax = version < 13 and any(node.op_type == "Hardmax" for node in standard)
-    if hardmax or (
+    clips = version < 11 and any(_has_other_limits(node) for node in standard)
+    if (hardmax or clips) or (
         version < 7 and any(node.op_type == "PRelu" or _aligns(node) for node in standard)
     ):
         InferShapes()(model)  # what follows needs ranks
@@ -58,12 +61,64 @@ def prepare(model: Model, version: int) -> None:
         elif version < 13 and node.op_type == "Hardmax":
             axis, rank = attribute(node, "axis", 1), rank_of(node.inputs[0])
             if axis != -1 and (rank is None or axis != rank - 1):
-                raise SourceError(
-                    f"Hardmax '{node.name}' flattens the axes from {axis} on, which no opset "
-                    "above 12 does; write it with a newer opset"
-                )
+                _flatten(node, axis, rank)
         elif version < 11 and node.op_type == "Resize":
             _check_shrinking(node)
+
+
+def _flatten(node: Node, axis: int, rank: int | None) -> None:
+    """Put a node that works on two axes between a Flatten and the shape it read."""
+    x, y = node.inputs[0], node.outputs[0]
+    if axis < 0:
+        if rank is None:
+            raise SourceError(
+                f"{node.op_type} '{node.name}' flattens the axes from {axis} on, but its rank "
+                "is not known; add shapes to the file"
+            )
+        axis += rank
+    flat = Node("", "Flatten", [x], [onnx_ir.AttrInt64("axis", axis)])
+    shape = Node("", "Shape", [x])
+    node.prepend([flat, shape])
+    node.replace_input_with(0, flat.outputs[0])
+    node.attributes["axis"] = onnx_ir.AttrInt64("axis", 1)
+    back = Node("", "Reshape", [y, shape.outputs[0]])
+    for one, word in ((flat, "flat"), (shape, "shape"), (back, "back")):
+        one.name = f"{node.name or y.name}_{word}"
+        one.outputs[0].name = f"{y.name}_{word}"
+    node.append(back)
+    result = back.outputs[0]
+    result.type, result.shape, result.name, y.shape = y.type, y.shape, y.name, None
+    y.name = f"{y.name}_two_axes"
+    y.replace_all_uses_with(result, replace_graph_outputs=True)
+    back.replace_input_with(0, y)
+
+
+def _has_other_limits(node: Node) -> bool:
+    """Return whether a Clip has limits of its own, and may clip another type than float32."""
+    x = node.inputs[0] if node.op_type == "Clip" and node.inputs else None
+    return x is not None and bool(node.attributes) and x.dtype != onnx_ir.DataType.FLOAT
+
+
+def _settle_limits(graph: Graph, original: Graph) -> None:
+    """Give limits of Clip the type of what is clipped."""
+    clips = {
+        node.outputs[0].name: node
+        for node in original.all_nodes()
+        if is_standard(node, "Clip") and _has_other_limits(node)
+    }
+    for node in list(graph.all_nodes()):
+        old = clips.get(node.outputs[0].name) if is_standard(node, "Clip") else None
+        kind = None if old is None or old.inputs[0] is None else old.inputs[0].dtype
+        if kind is None:
+            continue
+        for index, limit in enumerate(node.inputs[1:], 1):
+            if limit is None or limit.dtype == kind:
+                continue
+            cast = Node("", "Cast", [limit], [onnx_ir.AttrInt64("to", kind.value)])
+            cast.name = f"{node.outputs[0].name}_limit{index}"
+            cast.outputs[0].name, cast.outputs[0].type = cast.name, onnx_ir.TensorType(kind)
+            node.prepend(cast)
+            node.replace_input_with(index, cast.outputs[0])
 
 
 def settle(graph: Graph, original: Graph, version: int) -> None:
@@ -76,6 +131,7 @@ def settle(graph: Graph, original: Graph, version: int) -> None:
     """
     if version >= 11:
         return
+    _settle_limits(graph, original)
     before, after = (
         [node for node in one.all_nodes() if is_standard(node, "Resize", "Upsample")]
         for one in (original, graph)
