@@ -254,7 +254,7 @@ def is_noise_of_outputs(
                 ]
             except UnboundedError:
                 return False
-            if not _explains(found, first[pair.a], second[pair.b]):
+            if not explains(found, first[pair.a], second[pair.b]):
                 return False
     return True
 
@@ -268,7 +268,14 @@ def enclose_output(bounds: SumEnclosures, name: str, feeds: Feeds) -> Enclosure:
     return bounds.enclose(nodes_between(bounds.graph.model, (), name), name, {}, feeds)
 
 
-def _explains(found: Sequence[Enclosure | None], ours: Array, theirs: Array) -> bool:
+def explains(found: Sequence[Enclosure | None], ours: Array, theirs: Array) -> bool:
+    """Return whether answers lie in what graphs can make; of two graphs, whether both meet.
+
+    Args:
+        found: What encloses either side; ``None`` for one without a graph.
+        ours: What the first side answers.
+        theirs: What the other one does.
+    """
     a, b = found
     if a is not None and b is not None:
         fitted = aligned(ours, theirs)

@@ -11,6 +11,8 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub.equivalence.diagnosis.isolation import SlicedGraph
 from qonnx_hub.equivalence.graph_slices import nodes_between
+from qonnx_hub.equivalence.noise import changed_parameters, explains
+from qonnx_hub.equivalence.proof.intervals import Enclosure
 from qonnx_hub.equivalence.sum_enclosures import (
     FOLD_ROUNDINGS,
     FUNCTION_ULPS,
@@ -120,6 +122,9 @@ def test_batch_normalization_is_enclosed_in_both_of_its_formulas():
     one = (x - m) / spread * g + b
     other = x * (g / spread) + (b - m * (g / spread))
     assert not np.array_equal(one, other)
+    sizes = np.abs(g / spread) * (np.abs(x) + np.abs(m)) + np.abs(b)
+    assert np.all(width(found) >= 2 * 6 * UNIT * sizes)  # sums, products, root, quotient
+    assert np.all(width(found) <= 2 * 6.01 * UNIT * sizes + 4 * np.spacing(np.abs(one)))
     assert holds_all(found, one).all()
     assert holds_all(found, other).all()
 
@@ -147,6 +152,7 @@ def test_functions_are_trusted_to_their_units_where_libraries_differ():
     assert width(enclosed([node("Tanh", "x")], x)).max() == 0
     found = enclosed([node("Tanh", "x")], x, live=True)
     true = np.tanh(x.astype(np.float64))
+    assert FUNCTION_ULPS == 16  # as the specification that is cited
     reach = FUNCTION_ULPS * 2 * UNIT * np.abs(true)
     assert np.all(width(found) >= 2 * reach)
     assert np.all(width(found) <= 2 * reach + 4 * np.spacing(np.abs(true).astype(FLOAT)))
@@ -211,3 +217,87 @@ def test_one_element_beyond_its_own_bound_is_no_noise_beside_large_ones():
     assert qh.check(a, same, large, proof_seconds=0).verdict is Verdict.WITHIN
     assert qh.check(a, same, both, proof_seconds=0).verdict is Verdict.WITHIN
     assert qh.check(a, other, both, proof_seconds=0).verdict is Verdict.DIFFERENT
+
+
+def offset(weights, *, apart):
+    """Return a sum and a small number added to it; or only the sum, in two parts."""
+    constants = {"w": weights, "c": 1e-3}
+    if not apart:
+        return model_of(
+            [node("MatMul", "x w", "m"), node("Identity", "m")],
+            {"x": ("N", 16)},
+            ["y"],
+            {"w": weights},
+        )
+    constants |= {f"i{k}": np.array([k], dtype=np.int64) for k in (0, 1, 8, 16)}
+    constants |= {"wa": weights[:8], "wb": weights[8:]}
+    del constants["w"]
+    nodes = [
+        node("Slice", "x i0 i8 i1", "xa"),
+        node("Slice", "x i8 i16 i1", "xb"),
+        node("MatMul", "xa wa", "pa"),
+        node("MatMul", "xb wb", "pb"),
+        node("Add", "pa pb", "m"),
+        node("Add", "m c"),
+    ]
+    return model_of(nodes, {"x": ("N", 16)}, ["y"], constants)
+
+
+@pytest.mark.parametrize("level", ["output", "layer"])
+def test_every_sample_is_looked_at_and_not_only_those_that_differ_most(level):
+    # Beside numbers of 1e8, 1e-3 is nothing; in the last sample it is no order of sums.
+    rng = np.random.default_rng(3)
+    weights = rng.normal(size=(16, 8)).astype(FLOAT)
+    x = rng.normal(size=(201, 16)).astype(FLOAT)
+    x[:200] *= FLOAT(1e8)
+    x[200] *= FLOAT(1e3)
+    a, b = offset(weights, apart=False), offset(weights, apart=True)
+    options = {"level": level, "proof_seconds": 0}
+    result = qh.check(a, b, {"x": x}, **options)
+    assert result.verdict is Verdict.DIFFERENT, result.reason
+    assert any("explains layer 'y' at [200," in note for note in result.notes), result.notes
+
+
+def test_what_a_proof_refutes_is_no_order_of_sums():
+    # 0.1 in float32 is no tenth: one function, but for a rounding, and another.
+    w = np.random.default_rng(3).normal(size=(16, 8)).astype(FLOAT)
+    x = np.random.default_rng(4).normal(size=(50, 16)).astype(FLOAT)
+    a = model_of(
+        [node("MatMul", "x w", "m"), node("Mul", "m c")],
+        {"x": ("N", 16)},
+        ["y"],
+        {"w": w, "c": 0.1},
+    )
+    b = model_of(
+        [node("MatMul", "x w", "n"), node("Div", "n c")],
+        {"x": ("N", 16)},
+        ["y"],
+        {"w": w, "c": 10.0},
+    )
+    assert qh.check(a, b, {"x": x}).verdict is Verdict.DIFFERENT
+
+
+def enclosure(low, high):
+    ends = [np.array(end, dtype=FLOAT) for end in (low, high)]
+    return Enclosure(*ends, np.ones(ends[0].shape, dtype=np.bool_))
+
+
+def test_one_element_outside_of_its_ends_is_no_noise():
+    ours, theirs = np.array([0, 0], FLOAT), np.array([1, 1], FLOAT)
+    wide, narrow = enclosure([0, 0], [1, 1]), enclosure([0, 0], [1, 0])
+    other = enclosure([1, 1], [1, 1])
+    assert explains([wide, other], ours, theirs)
+    assert not explains([narrow, other], ours, theirs)
+    assert explains([None, wide], ours, theirs)
+    assert explains([wide, None], ours, theirs)
+    assert not explains([narrow, None], ours, theirs)
+
+
+def test_an_attribute_that_is_written_out_is_no_other_parameter():
+    def leaky(**given):
+        nodes = [node("LeakyRelu", "x", **given)]
+        return read_model(model_of(nodes, {"x": (1, 4)}, ["y"], {}))
+
+    assert changed_parameters(leaky(), leaky(alpha=0.01)) == ()
+    (words,) = changed_parameters(leaky(alpha=0.01), leaky(alpha=0.02))
+    assert "alpha" in words

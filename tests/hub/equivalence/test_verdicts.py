@@ -9,10 +9,15 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
+from qonnx_hub.equivalence import noise
+from qonnx_hub.equivalence.comparison.compare import Tolerance, summarize, tally
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.doubts import COVERAGE_FLOOR, unreached
 from qonnx_hub.equivalence.inputs.coverage import Coverage, InputCoverage
 from qonnx_hub.equivalence.noise import changed_parameters, is_share_of_ties
+from qonnx_hub.equivalence.proof.bounds import ModelBounds, OutputBound
+from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.proving import proven_bound
 from qonnx_hub.equivalence.verdicts import Evidence, Verdict, decide, worst
 from qonnx_hub_ir.errors import UsageError
 from tests.support import model_of, quant_node
@@ -278,6 +283,29 @@ def test_noise_of_one_output_does_not_speak_for_another(inputs_within_limits, le
     assert result.verdict is Verdict.DIFFERENT, result.reason
     noisy = two_outputs(split=True, last="Identity")
     assert qh.check(a, noisy, {"x": x}, level=level, proof_seconds=0).verdict is Verdict.WITHIN
+
+
+def test_the_worst_sample_of_each_output_is_looked_at_however_many_differ(
+    inputs_within_limits, monkeypatch
+):
+    monkeypatch.setattr(noise, "MOST_RUNS", 0)
+    x = np.concatenate([inputs_within_limits, np.zeros((1, 16), dtype=np.float32)])
+    x[-1, :2] = 9
+    a, b = two_outputs(split=False, last="Identity"), two_outputs(split=True, last="Clip")
+    assert qh.check(a, b, {"x": x}, proof_seconds=0).verdict is Verdict.DIFFERENT
+    result = qh.check(a, two_outputs(split=True, last="Identity"), {"x": x}, proof_seconds=0)
+    assert "(not looked at on 3001 samples)" in result.reason
+
+
+def test_a_difference_seen_beyond_a_bound_leaves_nothing_proven():
+    bounds = (OutputBound("y", 1.0, None, 9.0), OutputBound("z", 2.0, None, 9.0))
+    found = Certificate(False, 0, (), (), (), bounds=ModelBounds(bounds, True, ()))
+    one, two = (
+        summarize(tally(np.zeros(1), np.full(1, x), tolerance=Tolerance()), name, name, None)
+        for name, x in (("y", 1.0), ("z", 2.0))
+    )
+    assert proven_bound(found, [one, two], None) == "outputs differ by at most 2"
+    assert proven_bound(found, [dataclasses.replace(one, max_abs=1.001), two], None) == ""
 
 
 def test_noise_does_not_hide_a_layer_that_differs_unseen(inputs_within_limits):
