@@ -46,6 +46,7 @@ from qonnx_hub_ir.graph.queries import (
     array,
     attribute,
     input_of,
+    is_constant,
     is_weight,
     producer,
     rank_of,
@@ -229,6 +230,12 @@ def _shares_relu(node: Node) -> bool:
         return False
     out = before.outputs[0]
     return out.is_graph_output() or len(out.uses()) > 1
+
+
+def _read_twice(node: Node) -> list[str]:
+    """Return the computed values that a node reads at more than one place."""
+    data = [v for v in node.inputs if v is not None and not is_constant(v)]
+    return [str(value.name) for value in dict.fromkeys(data) if data.count(value) > 1]
 
 
 def _rank_beyond(most: int) -> Callable[[Node], int]:
@@ -419,6 +426,11 @@ TARGET = LintTarget(
             "multiplies two activations",
             "FINN's matrix unit has one constant operand: the node stays in the graph",
             "leave it to the host",
+        ),
+        LintRule(
+            *(_REFUSED, NODES, _read_twice, "reads {} twice"),
+            "where qonnx cleans a file up it renames one of the two, and loses the other",
+            "compute one of the two by a node of its own",
         ),
         LintRule(
             *(_REFUSED, NODES, _rank_beyond(4), "reads data of rank {}"),

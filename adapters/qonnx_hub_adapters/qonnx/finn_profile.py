@@ -56,8 +56,8 @@ def prepare(model: Model, most_bits: int = finn.MOST_BITS) -> list[str]:
 
     Every step keeps every output bit for bit: channels-first operators and batch 1; one weight
     quantizer per reader; a Relu of its own for every quantizer behind one, which FINN deletes;
-    MatMul for a Gemm without bias; a Relu in front of an unsigned quantizer, which clips there
-    itself;
+    MatMul for a Gemm without bias; twice a value for the sum of it and itself; a Relu in front
+    of an unsigned quantizer, which clips there itself;
     an unsigned quantizer with one bit less for a signed one behind a Relu; a bipolar quantizer
     of scale 1 and a Mul for one of another scale; a signed one of one bit as a bipolar one;
     constants for quantized biases; a Flatten in front of its quantizer; weights with a zero
@@ -77,6 +77,7 @@ def prepare(model: Model, most_bits: int = finn.MOST_BITS) -> list[str]:
         GemmToMatmul(only=tuple(plain))(model)
     for node in model.graph:
         _spell_out_attributes(node)
+        _double(node)
     for node in list(quantizers(model)):
         _bipolar_for_one_bit(node)
     for node in list(quantizers(model)):
@@ -253,6 +254,15 @@ def _mend_activation(node: Node) -> None:
         _substitute(node, replace(quant, bits=fewer, signed=False, narrow=False))
     elif not relu and not quant.signed:
         _insert_relu(node)
+
+
+def _double(node: Node) -> None:
+    """Write the sum of a value and itself as a product, which is the same number."""
+    if not is_standard(node, "Add") or node.inputs[0] is not node.inputs[1]:
+        return
+    emit = Emitter(node)
+    two = emit.constant("two", np.float32(2))
+    emit.replace_with(emit.add("Mul", [node.inputs[0], two], node.outputs[0]))
 
 
 def _is_gemm_without_bias(node: Node) -> bool:

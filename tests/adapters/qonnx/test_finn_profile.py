@@ -175,6 +175,8 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
             "y",
             "not -1 and +1",
         ),
+        # Names of both are lost where qonnx cleans up.
+        ([helper.make_node("Concat", ["x", "x"], ["y"], "both", axis=1)], "both", "x twice"),
         (
             [
                 helper.make_node("Unsqueeze", ["x", "axes"], ["u"], "u"),
@@ -233,6 +235,15 @@ def test_a_gemm_without_bias_is_a_matrix_product(tmp_path) -> None:
     assert sorted(_ops(model)) == ["MatMul", "Quant", "Quant"]
 
 
+def test_a_value_added_to_itself_is_doubled(tmp_path) -> None:
+    nodes = [
+        quant_node("x", "q", "s", "z", "b"),
+        helper.make_node("Add", ["q", "q"], ["y"], "twice"),
+    ]
+    model = _written(model_of(nodes, {"x": (1, 4)}, ["y"], CONSTANTS), tmp_path)
+    assert _ops(model) == ["Quant", "Mul"]
+
+
 def _pool_trunc(in_bits: float, out_bits: float, **changes: float) -> onnx.ModelProto:
     numbers = {"first": 0.25, "scale": 0.0625, "out": 0.25, **changes}
     nodes = [
@@ -288,7 +299,8 @@ def test_more_bits_are_written_for_a_conversion_that_is_told_of_them(tmp_path) -
 def test_products_that_stay_in_the_graph_are_a_note(tmp_path) -> None:
     nodes = [
         quant_node("x", "q", "s", "z", "b"),
-        helper.make_node("MatMul", ["q", "q"], ["y"], "square"),
+        quant_node("x", "t", "one", "z", "b"),
+        helper.make_node("MatMul", ["q", "t"], ["y"], "square"),
     ]
     model = _written(model_of(nodes, {"x": (1, 8, 8)}, ["y"], CONSTANTS), tmp_path)
     found = find(finn.TARGET.rules, qh.load(model))
