@@ -39,6 +39,14 @@ CLIP_KEY = "qonnx_hub.clip"
 """Metadata key of a DequantizeLinear: name of the Clip of constants, which is folded."""
 
 
+INTEGERS = "qonnx_hub.integers"
+"""Key in the memory of a quantizer of constants: the int32 numbers of its file, where float32
+does not hold them all. They are written again only where they make the same values."""
+
+_FLOAT32_HOLDS = 1 << 24
+"""Up to here float32 holds all whole numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """How a file spelled a quantizer.
@@ -102,6 +110,11 @@ def remember(chain: Chain, made: Value) -> None:
         block_size=int(attribute(target, "block_size", 0)),
     )
     quantizer.metadata_props[KEY] = json.dumps(asdict(origin))
+    stored = dialect.constant_tensor(chain.codes)
+    if stored is None or dtype != onnx_ir.DataType.INT32 or chain.moves:
+        return
+    if np.any(np.abs(stored.numpy().astype(np.int64)) > _FLOAT32_HOLDS):
+        quantizer.meta[INTEGERS] = stored
 
 
 def clip_of(chain: Chain) -> str:

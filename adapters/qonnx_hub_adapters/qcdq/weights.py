@@ -23,7 +23,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     Encoding,
     EncodingRequest,
 )
-from qonnx_hub_adapters.qcdq.origins import origin_of
+from qonnx_hub_adapters.qcdq.origins import INTEGERS, origin_of
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, FloatQuant, IntQuant, Quantizer
@@ -46,15 +46,19 @@ class WeightCodes:
         quant: Its quantizer, every parameter known.
         low: Smallest code.
         high: Largest code.
+        own: The codes as the file had them, where it did.
     """
 
     tensor: TensorProtocol
     quant: IntQuant | BipolarQuant
     low: int
     high: int
+    own: TensorProtocol | None = None
 
     def stored(self, dtype: onnx_ir.DataType) -> TensorProtocol:
         """Return the codes as a tensor of that integer type; large ones are computed late."""
+        if self.own is not None and self.own.dtype == dtype:
+            return self.own
         shape = [int(size) for size in dialect.known_shape(self.tensor).numpy()]
 
         def compute() -> TensorProtocol:
@@ -138,10 +142,22 @@ def encode_weight(
     codes = codes_of(tensor, quant) if finite else None
     if codes is None:
         return _folded(quant, tensor, "holds values without an integer")
+    codes = dataclasses.replace(codes, own=_integers_of_file(node, codes))
     form = _form_of_file(node, codes, request) or _form(codes, request)
     if form is None:
         return _folded(quant, tensor, "has integers beyond 32 bits")
     return _stored(node, codes, form)
+
+
+def _integers_of_file(node: Node, codes: WeightCodes) -> TensorProtocol | None:
+    """Return the integers that the file had, where they make the same values."""
+    kept = node.meta.get(INTEGERS)
+    if kept is None or codes.quant.scale is None:
+        return None
+    with np.errstate(over="ignore"):
+        values = kept.numpy().astype(np.float32) * codes.quant.scale.astype(np.float32)
+    same = np.array_equal(values, quantize(codes.tensor.numpy(), codes.quant))
+    return kept if same else None
 
 
 def _form_of_file(

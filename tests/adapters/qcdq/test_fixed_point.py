@@ -233,6 +233,21 @@ def test_one_quantize_of_two_dequantizes_is_equal_on_onnxruntime(
     assert report.ort.verdict == "EQUAL"
 
 
+def test_biases_that_float32_does_not_hold_keep_their_integers(tmp_path: Path) -> None:
+    numbers = [16777217, -2147483647, 33554435, 5, 2147483647, 0]
+    nodes = [
+        *pair(),
+        node("DequantizeLinear", "b sb zb", "bias"),
+        node("Add", "y bias", "sum"),
+    ]
+    tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "UINT8", 140)]
+    tensors += [tensor("b", "INT32", numbers), tensor("sb", "FLOAT", 3e-9)]
+    source = file_of(nodes, [*tensors, tensor("zb", "INT32", 0)], 13, "sum")
+    written = converted(source, "qcdq", tmp_path)
+    stored = [onnx.numpy_helper.to_array(t) for t in written.graph.initializer]
+    assert [a.tolist() for a in stored if a.shape == (6,)] == [numbers]
+
+
 def test_a_move_of_integers_keeps_its_name_and_moves_values(tmp_path: Path) -> None:
     nodes = pair()
     nodes[1].input[0] = "moved"
