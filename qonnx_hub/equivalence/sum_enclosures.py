@@ -212,7 +212,7 @@ class SumEnclosures:
         return Enclosure(found.low, found.high, x.known & found.known)
 
     def _pointwise(self, node: Node, given: Sequence[Argument]) -> Enclosure:
-        if self.folded and _is_quantizer(node):
+        if self.folded and _is_quantizer(node) and _is_float(given[0]):
             given = [_widened(given[0], 0.0), *given[1:]]
         own = enclose_step(node, lambda *args: self._run(node, args)[0], given)
         if not _is_float(own) or _is_quantizer(node):

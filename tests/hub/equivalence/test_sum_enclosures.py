@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import onnx_ir
 import pytest
 from onnx import helper
 
@@ -145,6 +146,20 @@ def test_a_folded_parameter_may_be_off_by_four_roundings():
     assert FOLD_ROUNDINGS == 4
     assert float(found.high[0, 0]) == pytest.approx(3 * (1 + 4 * UNIT), rel=UNIT)
     assert width(enclosed([node("Mul", "x c")], x, {"c": 2.0})).item() == 0
+
+
+def test_integers_are_not_moved_apart_by_folding():
+    x = FLOAT([[-1.5, 0.0, 2.5]])
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"),
+        node("MaxPool", "q", "p", kernel_shape=[1]),
+        node("DequantizeLinear", "p t z"),
+    ]
+    constants = {"s": FLOAT(0.5), "t": FLOAT(0.25), "z": np.uint8(7)}
+    model = onnx_ir.from_proto(model_of(nodes, {"x": (1, 1, 3)}, ["y"], constants))
+    bounds = SumEnclosures(SlicedGraph(model), folded=True)
+    found = bounds.enclose(nodes_between(model, (), "y"), "y", {}, {"x": x.reshape(1, 1, 3)})
+    assert holds_all(found, FLOAT([[[-0.75, 0.0, 1.25]]])).all()
 
 
 def test_functions_are_trusted_to_their_units_where_libraries_differ():
