@@ -37,7 +37,7 @@ from qonnx_hub_ir.errors import (
     UsageError,
     words_of,
 )
-from qonnx_hub_ir.graph.partition import merge_models, split_model
+from qonnx_hub_ir.graph.partition import extract_model, merge_models, split_model
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.places import place_of
 from qonnx_hub_ir.verify import require_valid
@@ -52,6 +52,7 @@ __all__ = [
     "Step",
     "StepRecord",
     "describe",
+    "extract_model",
     "get",
     "make",
     "merge_models",

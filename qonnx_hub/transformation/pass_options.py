@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import types
 import typing
 import zipfile
@@ -19,6 +20,9 @@ import numpy as np
 from onnx_ir.passes import InPlacePass
 
 from qonnx_hub_ir.errors import UsageError
+
+_WORD_LIST = re.compile(r"\[(\s*[A-Za-z_][\w./:]*(?:\s*,\s*[A-Za-z_][\w./:]*)*\s*)\]")
+"""A list of names without quotes: [h,aq]."""
 
 _CLOSING = {"[": "]", "{": "}"}
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -205,6 +209,8 @@ def _read(text: str, where: str) -> Any:
     if text.startswith("@"):
         return _read_file(Path(text[1:]), where)
     if text.startswith(("{", "[", '"')):
+        if (words := _WORD_LIST.fullmatch(text)) is not None:
+            return [word.strip() for word in words[1].split(",")]
         try:
             return json.loads(text)
         except ValueError as error:

@@ -89,6 +89,44 @@ def _require_separated(model: Model, behind: set[str], at: Sequence[str]) -> Non
         )
 
 
+def extract_model(
+    model: Model, inputs: Sequence[str] = (), outputs: Sequence[str] = ()
+) -> Model:
+    """Return the part of a model between some tensors and others.
+
+    The model given is not changed; both share its weights' memory.
+
+    Args:
+        model: An IR model.
+        inputs: Tensors that become the inputs; those of the model by default.
+        outputs: Tensors that become the outputs; those of the model by default.
+
+    Raises:
+        PassError: A name that no tensor has, or an input of the model that the part needs
+            beside those named.
+    """
+    part = model.clone()
+    own = {str(value.name) for value in part.graph.inputs}
+    inner = [name for name in inputs if name not in own]
+    values = {str(v.name): v for node in part.graph for v in node.outputs}
+    missing = [name for name in outputs if name not in values]
+    if missing:
+        raise PassError(f"no node computes {', '.join(missing)}")
+    if outputs:
+        part.graph.outputs[:] = [values[name] for name in dict.fromkeys(outputs)]
+    if inner:
+        _cut_off(part, inner)
+    drop_unused(part)
+    read = {value for node in part.graph for value in read_values(node)}
+    needed = [value for value in part.graph.inputs if value in read]
+    leaks = [str(v.name) for v in needed if inputs and v.name not in inputs]
+    if leaks:
+        raise PassError(f"the part also needs what the inputs {', '.join(leaks)} lead to")
+    part.graph.inputs[:] = needed
+    part.graph.name = f"{model.graph.name}_part"
+    return part
+
+
 def merge_models(
     first: Model, second: Model, connect: Mapping[str, str] | None = None
 ) -> Model:

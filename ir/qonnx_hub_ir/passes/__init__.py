@@ -12,17 +12,25 @@ from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
 from qonnx_hub_ir.passes.cleanup.fold_constants import FoldConstants
 from qonnx_hub_ir.passes.cleanup.normalize import NormalizeDialect
 from qonnx_hub_ir.passes.cleanup.remove_identity import RemoveIdentity
+from qonnx_hub_ir.passes.constants.div_to_mul import DivToMul
 from qonnx_hub_ir.passes.constants.double_to_single import DoubleToSingle
 from qonnx_hub_ir.passes.constants.sort_commutative import SortCommutative
+from qonnx_hub_ir.passes.constants.sub_to_add import SubToAdd
 from qonnx_hub_ir.passes.constants.unique_parameters import UniqueParameters
+from qonnx_hub_ir.passes.insertion.insert_identity import InsertIdentity
+from qonnx_hub_ir.passes.insertion.insert_topk import InsertTopk
+from qonnx_hub_ir.passes.insertion.quantize_graph import QuantizeGraph
 from qonnx_hub_ir.passes.layers.extract_bias import ExtractBias
 from qonnx_hub_ir.passes.layers.fold_batchnorm import FoldBatchnorm
 from qonnx_hub_ir.passes.layers.gemm_to_matmul import GemmToMatmul
 from qonnx_hub_ir.passes.layers.lower_conv_to_matmul import LowerConvToMatmul
 from qonnx_hub_ir.passes.layers.matmul_to_gemm import MatmulToGemm
+from qonnx_hub_ir.passes.layers.resize_conv_to_deconv import ResizeConvToDeconv
+from qonnx_hub_ir.passes.layers.subpixel_to_deconv import SubpixelToDeconv
 from qonnx_hub_ir.passes.layout.change_layout import ChangeLayout
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
+from qonnx_hub_ir.passes.layout.quant_avgpool_nhwc import QuantAvgpoolNhwc
 from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.layout.to_channels_first import ToChannelsFirst
 from qonnx_hub_ir.passes.layout.to_channels_last import ToChannelsLast
@@ -34,6 +42,7 @@ from qonnx_hub_ir.passes.names.sort_by_depth import SortByDepth
 from qonnx_hub_ir.passes.opset.inline_functions import InlineFunctions
 from qonnx_hub_ir.passes.opset.lower_opset import LowerOpset
 from qonnx_hub_ir.passes.opset.raise_opset import RaiseOpset
+from qonnx_hub_ir.passes.quantizers.bipolar_to_xnor import BipolarToXnor
 from qonnx_hub_ir.passes.quantizers.fold_quantized_constants import FoldQuantizedConstants
 from qonnx_hub_ir.passes.quantizers.lower_thresholds import LowerThresholds
 from qonnx_hub_ir.passes.quantizers.multithreshold_to_quant import MultithresholdToQuant
@@ -47,6 +56,7 @@ from qonnx_hub_ir.passes.quantizers.zero_point_pairs import JoinZeroPoint, Split
 from qonnx_hub_ir.passes.scales.extract_scale import ExtractScale
 from qonnx_hub_ir.passes.scales.power_of_two_scales import PowerOfTwoScales
 from qonnx_hub_ir.passes.scales.streamline import Streamline
+from qonnx_hub_ir.passes.shapes.change_3d_to_4d import Change3dTo4d
 from qonnx_hub_ir.passes.shapes.change_batch import ChangeBatch
 from qonnx_hub_ir.passes.shapes.fold_shapes import FoldShapes
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
@@ -55,8 +65,11 @@ from qonnx_hub_ir.passes.shapes.set_input_shape import SetInputShape
 
 __all__ = [
     "IMPORT_PIPELINE",
+    "BipolarToXnor",
+    "Change3dTo4d",
     "ChangeBatch",
     "ChangeLayout",
+    "DivToMul",
     "DoubleToSingle",
     "DropUnused",
     "Expose",
@@ -71,6 +84,8 @@ __all__ = [
     "GiveNames",
     "InferShapes",
     "InlineFunctions",
+    "InsertIdentity",
+    "InsertTopk",
     "JoinZeroPoint",
     "LowerChannelsLast",
     "LowerConvToMatmul",
@@ -83,12 +98,15 @@ __all__ = [
     "OpenAxes",
     "PowerOfTwoScales",
     "PruneChannels",
+    "QuantAvgpoolNhwc",
     "QuantToMultithreshold",
     "QuantizeFixedPoint",
+    "QuantizeGraph",
     "RaiseOpset",
     "RemoveIdentity",
     "RemoveRedundantQuant",
     "RenameTensors",
+    "ResizeConvToDeconv",
     "SetInputShape",
     "SinkTransposes",
     "SortByDepth",
@@ -97,6 +115,8 @@ __all__ = [
     "SpellZeroBits",
     "SplitZeroPoint",
     "Streamline",
+    "SubToAdd",
+    "SubpixelToDeconv",
     "Symmetrize",
     "ToChannelsFirst",
     "ToChannelsLast",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir
-from onnx_ir import Model, Value
+from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
-from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.constants import constant_shape
+from qonnx_hub_ir.graph.queries import attribute, dims, is_standard
 from qonnx_hub_ir.passes.shapes.change_batch import ChangeBatch
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
@@ -75,3 +76,19 @@ def _change(model: Model, name: str, shape: tuple[int, ...]) -> None:
     except PassError as error:
         told = f"input '{name}' cannot have the sizes {list(shape)}: {error}"
         raise PassError(told) from error
+    for node in model.graph.all_nodes():
+        if (problem := _channel_problem(node)) is not None:
+            raise PassError(f"input '{name}' cannot have the sizes {list(shape)}: {problem}")
+
+
+def _channel_problem(node: Node) -> str | None:
+    """Return why a convolution cannot read its input: inference does not look at channels."""
+    if not is_standard(node, "Conv"):
+        return None
+    sizes, weight = dims(node.inputs[0]), constant_shape(node.inputs[1])
+    if not sizes or weight is None or not isinstance(sizes[1], int):
+        return None
+    needed = weight[1] * int(attribute(node, "group", 1))
+    if sizes[1] == needed:
+        return None
+    return f"Conv '{node.name}' reads {needed} channels, not {sizes[1]}"

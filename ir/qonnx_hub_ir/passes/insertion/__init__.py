@@ -1,0 +1,1 @@
+"""Nodes added to a graph: at its ends, or between others."""

@@ -1,0 +1,166 @@
+"""Signals as images of one column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+from onnx_ir import Model, Node, Value
+from onnx_ir.passes import InPlacePass, PassResult
+
+from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.annotations import layout_of, set_layout
+from qonnx_hub_ir.effects import Effect
+from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.constants import is_constant_tree
+from qonnx_hub_ir.graph.permutations import perm_of
+from qonnx_hub_ir.graph.queries import attribute, dims, rank_of
+from qonnx_hub_ir.graph.rearrange import Rearranger
+from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
+from qonnx_hub_ir.quantizers import Array
+
+
+@dataclass(frozen=True)
+class Change3dTo4d(InPlacePass):
+    """Give all values of three axes a fourth one of length 1.
+
+    Before -> after::
+
+        y = MaxPool{3}(Conv{3}(x[N, C, H], w[O, C, 3]))
+        y = MaxPool{3, 1}(Conv{3, 1}(x[N, C, H, 1], w[O, C, 3, 1]))
+
+    Inputs and outputs of the model as well. Fires only where every value that depends on an
+    input has three axes, or is made of one with four by then; the same numbers come out.
+
+    Raises:
+        PassError: An operator on three axes of which it is not known what becomes of it; the
+            message names the node. The model is left as it was.
+    """
+
+    effect = Effect.SIGNATURE
+
+    def call(self, model: Model) -> PassResult:
+        """Return the model, changed in place."""
+        if all(rank_of(value) != 3 for value in model.graph.inputs):
+            return PassResult(model, modified=False)
+        _change(model.clone())
+        _change(model)
+        return PassResult(model, modified=True)
+
+
+def _change(model: Model) -> None:
+    graph, rearranger = model.graph, Rearranger(model.graph)
+    wide = {value for value in graph.inputs if rank_of(value) == 3}
+    for value in wide:
+        value.shape = onnx_ir.Shape([*(dims(value) or ()), 1])
+        if (axes := layout_of(value)) is not None:
+            set_layout(value, [*axes, "W"])
+    for node in list(graph):
+        if not any(value in wide for value in node.inputs):
+            continue
+        rule = _rule(node)
+        if rule is None:
+            raise PassError(
+                f"{node.op_type} '{node.name}': what it does to a fourth axis is not known"
+            )
+        rule(node, rearranger)
+        for value in node.outputs:
+            if rank_of(value) == 3:
+                wide.add(value)
+    for node in graph:
+        for value in node.outputs:
+            value.shape = None
+    InferShapes()(model)
+
+
+_Rule = Callable[[Node, Rearranger], None]
+
+
+def _rule(node: Node) -> _Rule | None:
+    known = _RULES.get((node.domain, node.op_type))
+    if known is not None:
+        return known
+    if operators.is_convolution(node) or operators.is_max_pool(node):
+        return _window
+    if operators.is_average_pool(node):
+        return _keep if operators.is_global_pool(node) else _window
+    if operators.is_elementwise(node) and all(_is_floating(value) for value in node.inputs):
+        return _elementwise
+    return None
+
+
+def _is_floating(value: Value | None) -> bool:
+    return value is None or value.dtype is None or value.dtype.is_floating_point()
+
+
+def _keep(node: Node, rearranger: Rearranger) -> None:
+    """Change nothing: channels are on the second axis, all others are alike."""
+
+
+def _elementwise(node: Node, rearranger: Rearranger) -> None:
+    """Align constants with the axes that they were aligned with."""
+    for index, value in enumerate(node.inputs):
+        if value is None or not is_constant_tree(value):
+            continue
+        rank = rank_of(value)
+        if rank:
+            grown = rearranger(value, _grown, "fourth axis", node, rank)
+            node.replace_input_with(index, grown)
+
+
+def _grown(array: Array) -> Array:
+    return np.expand_dims(array, -1)
+
+
+def _window(node: Node, rearranger: Rearranger) -> None:
+    lists = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_shape": 1}
+    for name, neutral in lists.items():
+        if name in node.attributes:
+            given = [*attribute(node, name, ()), neutral]
+            node.attributes[name] = onnx_ir.AttrInt64s(name, given)
+    if (pads := attribute(node, "pads", None)) is not None:
+        node.attributes["pads"] = onnx_ir.AttrInt64s("pads", [pads[0], 0, pads[1], 0])
+    padding = attribute(node, "output_padding", None)
+    if padding is not None:
+        node.attributes["output_padding"] = onnx_ir.AttrInt64s(
+            "output_padding", [padding[0], 0]
+        )
+    if operators.is_convolution(node):
+        weight = node.inputs[1]
+        if weight is None or not is_constant_tree(weight):
+            raise PassError(f"{node.op_type} '{node.name}': its weight is computed")
+        node.replace_input_with(1, rearranger(weight, _grown, "fourth axis", node, 3))
+
+
+def _transpose(node: Node, rearranger: Rearranger) -> None:
+    perm = perm_of(node)
+    assert perm is not None, "its rank is known"
+    node.attributes["perm"] = onnx_ir.AttrInt64s("perm", [*perm, 3])
+
+
+def _concat(node: Node, rearranger: Rearranger) -> None:
+    axis = int(attribute(node, "axis", 0))
+    node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis % 3)
+    for index, value in enumerate(node.inputs):
+        if value is not None and is_constant_tree(value):
+            node.replace_input_with(index, rearranger(value, _grown, "fourth axis", node, 3))
+
+
+def _flatten(node: Node, rearranger: Rearranger) -> None:
+    axis = int(attribute(node, "axis", 1))
+    node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis + 3 if axis < 0 else axis)
+
+
+def _batch_norm(node: Node, rearranger: Rearranger) -> None:
+    """Change nothing: its parameters are vectors along the channels."""
+
+
+_RULES: Mapping[tuple[str, str], _Rule] = {
+    ("", "Transpose"): _transpose,
+    ("", "Concat"): _concat,
+    ("", "BatchNormalization"): _batch_norm,
+    ("", "Flatten"): _flatten,
+    (dialect.DOMAIN, "Quant"): _elementwise,
+}
