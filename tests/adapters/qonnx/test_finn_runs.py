@@ -1,4 +1,4 @@
-"""A net of post-training quantization goes through FINN itself.
+"""Nets of post-training quantization, and random ones, go through FINN itself.
 
 FINN asks for other versions of what the project needs: it runs in an interpreter of its own,
 the one that the variable FINN_PYTHON names.
@@ -10,12 +10,15 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import qonnx_hub as qh
+from qonnx_hub_ir.errors import NotExactError
+from tests.adapters.qonnx.finn_nets import RandomNet
 from tests.adapters.static_quantization import images, quantized_cnn
 
 pytest.importorskip("onnxruntime")
@@ -71,3 +74,42 @@ def test_after_symmetrize_every_layer_is_hardware(tmp_path):
     found = through_finn(fit, tmp_path)
     assert set(found["apart"].values()) == {0.0}
     assert not {"Sub", "Im2Col", "MatMul", "MultiThreshold", "Conv"} & set(found["left"])
+
+
+NETS = int(os.environ.get("QONNX_HUB_FINN_NETS", "40"))
+"""How many random nets go through FINN; 500 where there is time."""
+
+
+@needs_finn
+@pytest.mark.slow
+def test_random_nets_are_converted_to_the_same_function_or_refused(tmp_path):
+    answers, refused = {}, Counter()
+    for seed in range(NETS):
+        model, file = RandomNet(seed).build(), tmp_path / f"net{seed}.onnx"
+        try:
+            qh.convert(model, file, profile="finn", check=False)
+        except NotExactError as error:
+            refused.update({gap.reason for gap in error.gaps})
+            continue
+        [value] = model.graph.input
+        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        # Between the points of every grid of powers of two.
+        steps = np.random.default_rng(seed).integers(-2048, 2048, size=(3, *shape))
+        inputs = (steps / 1024 + 2.0**-12).astype(np.float32)
+        np.save(file.with_suffix(".npy"), inputs)
+        runs = [next(iter(qh.run(model, {"x": one}).values())) for one in inputs]
+        answers[file.stem] = np.stack([run.reshape(-1) for run in runs])
+    call = [PYTHON, STEPS.with_name("finn_batch.py"), tmp_path]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(answers) > NETS / 2, refused
+    for name, wanted in answers.items():
+        one = found[name]
+        assert "error" not in one, f"{name}: {one['error']}"
+        assert one["left"] == []
+        assert set(one["apart"].values()) == {0.0}, name
+        # The qonnx package sums in another order: a sum beside a tie may fall to either side.
+        limit = 2e-5 * max(np.abs(wanted).max(), 1e-9)
+        assert np.mean(np.abs(np.array(one["answers"]) - wanted) > limit) <= 0.02, name
