@@ -141,7 +141,7 @@ def applied(q: FixedBits, x: Array) -> Array:
     """Return the values of a weight or bias, in float32."""
     t = np.asarray(x if q.scaler is None else x / q.scaler, dtype=np.float32)
     step, top = np.exp2(-q.f), np.exp2(q.whole)
-    # A weight neither wraps nor is pruned in the way that HGQ2 evaluates it.
+    # A weight that wraps is only rounded, and not pruned, in the way that HGQ2 evaluates it.
     free = q.overflow == "WRAP" and q.place == "weight"
     free &= not q.by_width or q.rounding == "RND"
     if q.overflow in ("SAT", "SAT_SYM"):
@@ -151,7 +151,7 @@ def applied(q: FixedBits, x: Array) -> Array:
     if q.overflow == "WRAP" and not free:
         span, offset = np.exp2(q.whole + q.k), q.k * np.exp2(q.whole + q.k - 1)
         y = np.mod(y + offset, span) - offset
-    if not (free and q.by_width):
+    if not free:
         y = np.where(q.pruned, 0, y)
     if q.scaler is not None:
         y = y * q.scaler

@@ -10,7 +10,12 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_adapters.qkeras.cleanup import clean_up, mend_resize, separate_results
+from qonnx_hub_adapters.qkeras.cleanup import (
+    clean_up,
+    mend_resize,
+    mend_transposed_convolutions,
+    separate_results,
+)
 from qonnx_hub_adapters.qkeras.expansion import Writer, expand
 from qonnx_hub_adapters.qkeras.naming import name_axes, name_values
 from qonnx_hub_adapters.qkeras.patching import QuantizerSlot
@@ -59,6 +64,7 @@ def assemble(
     model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
     _require_known_operators(model, name)
     mend_resize(model)
+    mend_transposed_convolutions(model)
     _rename_ends(model, inputs, outputs)
     model.graph.name, model.graph.doc_string = name, None
     model.doc_string = None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import onnx_ir
 from onnx_ir import Model, Node
-from onnx_ir.passes.common import IdentityEliminationPass
 
 from qonnx_hub_adapters.qkeras.convolutions import flatten_convolutions, fuse_bias
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter, transpose_node
 from qonnx_hub_ir.graph.permutations import Perm
-from qonnx_hub_ir.graph.queries import Dims, attribute, dims, input_of
+from qonnx_hub_ir.graph.queries import Dims, attribute, dims, input_of, is_standard
 from qonnx_hub_ir.graph.rewriting import bypass, replace_node
 from qonnx_hub_ir.passes import (
     DropUnused,
@@ -18,6 +17,7 @@ from qonnx_hub_ir.passes import (
     FoldWeightLayout,
     InferShapes,
     NameNodes,
+    RemoveIdentity,
     SinkTransposes,
     run_passes,
 )
@@ -44,6 +44,25 @@ def mend_resize(model: Model) -> None:
         names = ("coordinate_transformation_mode", "nearest_mode")
         for name, mode_name in zip(names, modes, strict=True):
             node.attributes[name] = onnx_ir.AttrString(name, mode_name)
+
+
+def mend_transposed_convolutions(model: Model) -> None:
+    """Say by output padding what tf2onnx says by negative pads behind.
+
+    Before -> after: ``ConvTranspose{pads=[0, 0, -1, -1]}`` -> ``{pads=[0, 0, 0, 0],
+    output_padding=[1, 1]}``: where the kernel is smaller than the stride, zeros are added.
+    """
+    for node in model.graph.all_nodes():
+        is_one = is_standard(node, "ConvTranspose")
+        pads = list(attribute(node, "pads", ())) if is_one else []
+        ends = pads[len(pads) // 2 :]
+        if all(end >= 0 for end in ends):
+            continue
+        more = attribute(node, "output_padding", [0] * len(ends))
+        kept = [*pads[: len(ends)], *(max(end, 0) for end in ends)]
+        added = [one + max(-end, 0) for one, end in zip(more, ends, strict=True)]
+        node.attributes["pads"] = onnx_ir.AttrInt64s("pads", kept)
+        node.attributes["output_padding"] = onnx_ir.AttrInt64s("output_padding", added)
 
 
 def separate_results(model: Model) -> None:
@@ -152,7 +171,7 @@ def _are_same(before: Dims, after: Dims) -> bool:
 
 def clean_up(model: Model) -> None:
     """Remove what the way through TensorFlow left behind; values stay bit for bit."""
-    IdentityEliminationPass()(model)
+    run_passes(model, [RemoveIdentity()])
     straighten_reshapes(model)
     restore_transposes(model)
     run_passes(
@@ -174,7 +193,7 @@ def clean_up(model: Model) -> None:
         [
             FoldWeightLayout(),
             FoldConstants(),  # constants that the passes before made
-            IdentityEliminationPass(),
+            RemoveIdentity(),
             DropUnused(),
             NameNodes(),
             InferShapes(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
@@ -151,16 +152,17 @@ def _assembled(keras: ModuleType, generation: int) -> Framework:
 
 
 def _mend_tensorflow() -> None:
-    """Put back two names that TensorFlow 2.16 dropped and qkeras 0.9.0 still calls.
+    """Put back three names that TensorFlow 2.16 dropped and qkeras 0.9.0 still calls.
 
     Without them QConv2DTranspose, QSimpleRNN and QGRU fail in their own ``call``.
     """
     nest = importlib.import_module("tensorflow.python.util.nest")
     array_ops = importlib.import_module("tensorflow.python.ops.array_ops")
-    stack = importlib.import_module("tensorflow").stack
+    tf = importlib.import_module("tensorflow")
     for module, name, value in (
         (nest, "is_sequence", getattr(nest, "is_nested", None)),
-        (array_ops, "stack", stack),
+        (array_ops, "stack", tf.stack),
+        (array_ops, "unstack", tf.unstack),
     ):
         if not hasattr(module, name) and value is not None:
             setattr(module, name, value)
@@ -176,3 +178,11 @@ def internal_sigmoid(qkeras: ModuleType) -> str:
     if current is module.hard_sigmoid:
         return "hard"
     return "smooth" if current is module.smooth_sigmoid else "real"
+
+
+def as_given(model: Any, tensors: Sequence[Any], tf: Any) -> Any:
+    """Return tensors as a model takes them: one, a list, or the dict that it was built on."""
+    shape = getattr(model, "_inputs_struct", None)  # Keras 2 takes lists for dicts
+    if isinstance(shape, Mapping) and len(tf.nest.flatten(shape)) == len(tensors):
+        return tf.nest.pack_sequence_as(shape, list(tensors))
+    return tensors[0] if len(tensors) == 1 else list(tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from qonnx_hub_adapters.qkeras.assembly import assemble
 from qonnx_hub_adapters.qkeras.framework import (
     NEEDED,
     Framework,
+    as_given,
     framework_of,
     internal_sigmoid,
     keras_base,
@@ -104,7 +106,7 @@ class QkerasImporter:
         sites, _ = find_sites(model, internal_sigmoid(framework.qkeras))
         tensors = [framework.tf.constant(value) for value in feeds.values()]
         with preserved(model, sites, framework):
-            result = model(tensors[0] if len(tensors) == 1 else tensors, training=False)
+            result = model(as_given(model, tensors, framework.tf), training=False)
         flat = framework.tf.nest.flatten(result)
         names = output_names(model, len(flat))
         return {
@@ -151,8 +153,12 @@ def input_names(model: Any, count: int) -> list[str]:
 
 
 def output_names(model: Any, count: int) -> list[str]:
-    """Return the names of the model's outputs, one per tensor: those of their layers."""
+    """Return the names of the model's outputs, one per tensor: keys, or those of layers."""
     names = getattr(model, "output_names", None) or []
+    for attribute in ("_outputs_struct", "_nested_outputs"):
+        held = getattr(model, attribute, None)
+        if isinstance(held, Mapping):
+            names = sorted(held)  # flattened, a dict is in the order of its keys
     return _unique([str(name) for name in names], count, "output")
 
 

@@ -275,6 +275,9 @@ def _objects(framework: Framework, options: ImportOptions) -> Objects:
     own = getattr(framework.qkeras, "QDenseBatchnorm", None)
     objects["QDenseBatchnorm"] = dense_batchnorm(framework) if own is None else own
     registered = {f"qkeras>{name}": value for name, value in objects.items()}
+    if framework.generation == 3:
+        # An operation of Keras 3, too; the constraint is written with its package.
+        objects.pop("Clip", None)
     return {**objects, **registered, **options.custom_objects}
 
 

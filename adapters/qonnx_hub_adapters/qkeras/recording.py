@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub_adapters.qkeras.framework import Framework
+from qonnx_hub_adapters.qkeras.framework import Framework, as_given
 from qonnx_hub_adapters.qkeras.patching import QuantizerSlot, replaced
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
@@ -70,7 +70,7 @@ def _run_on_zeros(
     for feeds in _zeros(signature, framework):
         recorded.clear()
         try:
-            model(feeds[0] if len(feeds) == 1 else feeds, training=False)
+            model(as_given(model, feeds, framework.tf), training=False)
         except SourceError:
             raise
         except Exception as failure:  # a layer raises whatever its framework raises

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from qonnx_hub_adapters.dependencies import quiet
-from qonnx_hub_adapters.qkeras.framework import Framework
+from qonnx_hub_adapters.qkeras.framework import Framework, as_given
 from qonnx_hub_adapters.qkeras.patching import (
     FOLDED_ROLES,
     QuantizerSlot,
@@ -86,7 +86,7 @@ def trace(
         marker = _marker(constants, recorded, tf)
         with replaced(sites, marker) as patches, _stateless(framework):
             _still(model, patches, framework)
-            result = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+            result = model(as_given(model, inputs, tf), training=False)
         flat = [tf.identity(one) for one in tf.nest.flatten(result)]
         outputs = len(flat)
         return flat
@@ -117,16 +117,14 @@ def _marker(
 
 @contextlib.contextmanager
 def _stateless(framework: Framework) -> Iterator[None]:
-    """Keep assignments of Keras 3 variables out of the trace."""
-    if framework.generation == 2:
-        yield
-        return
+    """Keep assignments of Keras 3 variables, and compiled functions, out of the trace."""
     config = framework.tf.config
     eager = config.functions_run_eagerly()
-    # Keras 3 wraps grouped convolutions in a compiled function, which cannot be converted.
+    # Keras wraps grouped convolutions in a compiled function, which cannot be converted.
     config.run_functions_eagerly(True)
+    is_3 = framework.generation == 3
     try:
-        with framework.keras.StatelessScope():
+        with framework.keras.StatelessScope() if is_3 else contextlib.nullcontext():
             yield
     finally:
         config.run_functions_eagerly(eager)
@@ -183,6 +181,8 @@ def _convert(function: Any, signature: list[Any], model: Any) -> onnx.ModelProto
     handlers: dict[str, Any] = {
         "CheckNumerics": (_write_marker, []),
         "BiasAdd": (_write_bias_add, []),
+        "Erfc": (_write_erfc, []),
+        "Expm1": (_write_expm1, []),
     }
     try:
         with quiet():
@@ -201,7 +201,19 @@ def _convert(function: Any, signature: list[Any], model: Any) -> onnx.ModelProto
             f"{type(error).__name__}: {str(error).strip()[:600]}"
         ) from error
     result: onnx.ModelProto = proto
+    # TensorFlow has traced the function once, and gives the same trace again.
+    captures = function.get_concrete_function(*signature).graph.captures
+    _set_captured(result.graph, captures)
     return result
+
+
+def _set_captured(graph: onnx.GraphProto, captures: Sequence[tuple[Any, Any]]) -> None:
+    """Turn inputs that stand for tensors from outside of the function into initializers."""
+    held = {inner.name: outer for outer, inner in captures if hasattr(outer, "numpy")}
+    for value in [one for one in graph.input if one.name in held]:
+        array = np.asarray(held[value.name].numpy())
+        graph.initializer.append(numpy_helper.from_array(array, value.name))
+        graph.input.remove(value)
 
 
 def _write_marker(ctx: Any, node: Any, name: str, args: Any) -> None:
@@ -227,3 +239,21 @@ def _write_bias_add(ctx: Any, node: Any, name: str, args: Any) -> None:
     axes = ctx.make_const(f"{name}_axes", np.arange(1, rank - 1, dtype=np.int64))
     aligned = ctx.make_node("Unsqueeze", [node.input[1], axes.output[0]], name=f"{name}_bias")
     ctx.replace_input(node, node.input[1], aligned.output[0], 1)
+
+
+def _write_erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Turn an Erfc into ``1 - Erf``."""
+    del args
+    one = ctx.make_const(f"{name}_one", np.array(1, dtype=np.float32))
+    erf = ctx.make_node("Erf", [node.input[0]], name=f"{name}_erf")
+    node.type = "Sub"
+    ctx.replace_inputs(node, [one.output[0], erf.output[0]])
+
+
+def _write_expm1(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """Turn an Expm1 into ``Exp - 1``."""
+    del args
+    one = ctx.make_const(f"{name}_one", np.array(1, dtype=np.float32))
+    power = ctx.make_node("Exp", [node.input[0]], name=f"{name}_exp")
+    node.type = "Sub"
+    ctx.replace_inputs(node, [power.output[0], one.output[0]])

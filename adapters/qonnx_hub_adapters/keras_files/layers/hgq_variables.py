@@ -82,7 +82,7 @@ def _loss(c: Mapping[str, Any]) -> tuple[tuple[str, bool], ...]:
 def _softmax_variables(c: Mapping[str, Any], loss: bool) -> list[tuple[str, Variables]]:
     own = (("loss_weight", False), ("ebops", False)) if loss else ()
     found = []
-    for table in ("exp", "inv"):
+    for table in ("inv", "exp"):
         parts = []
         for name in ("oq", "iq"):
             if table == "exp" and name == "iq" and not c.get("stable", True):
