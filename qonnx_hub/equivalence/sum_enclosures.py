@@ -96,6 +96,8 @@ class SumEnclosures:
         made: dict[Value, Argument] = {}
         with np.errstate(all="ignore"):
             for node in nodes:
+                if not self.graph.dynamic & {str(value.name) for value in node.outputs}:
+                    continue  # The graph knows its constants.
                 given = [self._argument(v, made, known, feeds) for v in node.inputs]
                 try:
                     made.update(zip(node.outputs, self._outputs(node, given), strict=False))
@@ -198,7 +200,8 @@ class SumEnclosures:
         gain, shift, mean, variance = (np.asarray(p, np.float64) for p in parameters)
         epsilon = float(attribute(node, "epsilon", 1e-5))
         factor, added = batchnorm_affine(gain, shift, mean, variance, epsilon)
-        sizes = [-1, *[1] * (x.low.ndim - 2)] if x.low.ndim > 1 else [-1]
+        behind = 0 if node.domain == dialect.CHANNELS_LAST_DOMAIN else max(x.low.ndim - 2, 0)
+        sizes = [-1, *[1] * behind]
         factor, added, shift, mean = (
             np.asarray(p, np.float64).reshape(sizes) for p in (factor, added, shift, mean)
         )

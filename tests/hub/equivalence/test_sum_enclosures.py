@@ -315,3 +315,52 @@ def test_an_attribute_that_is_written_out_is_no_other_parameter():
     assert changed_parameters(leaky(), leaky(alpha=0.01)) == ()
     (words,) = changed_parameters(leaky(alpha=0.01), leaky(alpha=0.02))
     assert "alpha" in words
+
+
+def test_parameters_that_are_computed_are_constants_too():
+    x, names = sample(5, 6), "g b m v"
+    parameters = {name: np.abs(sample(6)) + FLOAT(0.1) for name in names.split()}
+    nodes = [node("Mul", "g g", "gg"), node("BatchNormalization", "x gg b m v")]
+    found = enclosed(nodes, x, parameters)
+    squared = parameters | {"g": parameters["g"] * parameters["g"]}
+    same = enclosed([node("BatchNormalization", f"x {names}")], x, squared)
+    assert np.array_equal(width(found), width(same))
+
+
+def test_the_larger_of_two_sums_lies_between_their_ends():
+    x, w = sample(1, 1, 4, 9), sample(9, 4)
+    nodes = [node("MatMul", "x w", "m"), node("MaxPool", "m", kernel_shape=[2, 2])]
+    found = enclosed(nodes, x, {"w": w})
+    exact = (x.astype(np.float64) @ w.astype(np.float64))[0, 0]
+    largest = np.max([exact[i : i + 3, j : j + 3] for i in (0, 1) for j in (0, 1)], axis=0)
+    assert np.all((found.low[0, 0] < largest) & (largest < found.high[0, 0]))
+
+
+def test_a_bias_is_one_more_term():
+    x = np.full((1, 1), 1.1, FLOAT)
+    found = enclosed(
+        [node("Gemm", "x w b")],
+        x,
+        {"w": np.full((1, 1), 1.1, FLOAT), "b": np.array([1.7], FLOAT)},
+    )
+    total = float(x[0, 0]) ** 2 + float(FLOAT(1.7))
+    assert width(found).item() >= 2 * 2 * UNIT * total
+    assert width(found).item() <= 2 * 2 * UNIT * total + 2 * np.spacing(FLOAT(total))
+
+
+def test_what_reaches_a_sum_of_whole_numbers_moves_it_all_the_same():
+    # Code 1 or 2 of the inner tie: the sum behind it is exact in itself only.
+    constants = {"w": np.full((3, 1), 0.1, FLOAT), "s": 0.2, "z": 0.0, "b": 4.0}
+    nodes = [node("MatMul", "x w", "m"), quant_node("m", "q"), node("MatMul", "q v")]
+    constants["v"] = np.full((1, 1), 3.0, FLOAT)
+    found = enclosed(nodes, np.ones((1, 3), FLOAT), constants)
+    assert found.low.item() <= 0.6
+    assert found.high.item() >= 1.2
+
+
+def test_a_softmax_of_another_library_is_off_by_its_functions():
+    x = np.zeros((1, 4), FLOAT)
+    found = enclosed([node("Softmax", "x", axis=-1)], x, live=True)
+    terms = 4 + 4 * FUNCTION_ULPS
+    assert width(found).max() == pytest.approx(2 * terms * UNIT / 4, rel=0.1)
+    assert width(enclosed([node("Softmax", "x", axis=-1)], x)).max() == 0
