@@ -47,7 +47,7 @@ def opset_to_write(model: Model, asked: int | None) -> int:
         if not LOWEST <= asked <= newest:
             raise UsageError(
                 f"opset {asked} cannot be written: this version of ONNX knows opsets up to "
-                f"{newest}, and the lowest with quantizers is {LOWEST}"
+                f"{newest}, and the lowest that can be written is {LOWEST}"
             )
         return asked
     source = source_versions(model)

@@ -11,11 +11,16 @@ import onnx
 import onnx_ir
 
 from qonnx_hub.io.model_files import write_model
+from qonnx_hub.passes import run
 from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
 from qonnx_hub_adapters.qkeras.importer import QkerasImporter
 from qonnx_hub_adapters.qonnx.exporter import QonnxExporter
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.passes import ChangeLayout
+from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.passes import ChangeBatch, ChangeLayout
+
+_OPSET = 15
+"""What the old converter wrote without being asked."""
 
 
 def from_keras(
@@ -34,27 +39,30 @@ def from_keras(
     output_path: str | os.PathLike[str] | None = None,
     *,
     custom_objects: Mapping[str, Any] | None = None,
+    batch: int | None = 1,
 ) -> tuple[onnx.ModelProto, None]:
     """Return a Keras model as QONNX, in the shape of ``qonnx.converters.from_keras``.
 
-    The parameters stand in the old order, so that positional calls keep working. Where the old
-    converter dropped a quantizer in silence, this one converts it or raises.
+    The parameters stand in the old order, so that positional calls keep working, and names
+    are the old ones: ``global_in``, ``global_out``, ``Conv_0``, ``Conv_0_out0``. Where the old converter dropped a quantizer in silence, this one converts it or raises.
 
     Args:
         model: A live Keras model, with or without QKeras layers. It is not changed.
         name: Name of the graph.
         input_signature: A TensorSpec (or array) per input: fixes axes the model leaves open.
-        opset: Standard opset; the lowest exact one by default.
-        custom_ops: Refused, as are the other arguments that steered tf2onnx.
-        custom_op_handlers: Refused.
-        custom_rewriter: Refused.
-        inputs_as_nchw: Names of inputs to take channels first.
-        extra_opset: Refused.
-        shape_override: Refused.
-        target: Refused.
-        large_model: Refused.
+        opset: Standard opset, from 9 on; 15 by default, as before.
+        custom_ops: Must be empty, as the other arguments that steered tf2onnx.
+        custom_op_handlers: Must be empty.
+        custom_rewriter: Must be empty.
+        inputs_as_nchw: Names of inputs to take channels first, as Keras calls them.
+        extra_opset: Must be empty.
+        shape_override: Must be empty.
+        target: Must be empty.
+        large_model: Must be false.
         output_path: File to write as well.
         custom_objects: Name -> class of the user's own layers.
+        batch: Samples that the model takes at once where the signature leaves that open;
+            ``None`` leaves it open.
 
     Returns:
         The model, and ``None`` in the place of tf2onnx' external tensor storage.
@@ -63,8 +71,8 @@ def from_keras(
         UsageError: An argument without effect here, or a signature that does not fit.
         SourceError: The model cannot be traced or converted.
         UnsupportedGraphError: Quantizers without an exact form; all of them are listed.
+        NotExactError: The opset cannot say the model; every node is listed.
     """
-    large = large_model or None
     # Arguments that changed how tf2onnx works, and why they are refused.
     for argument, value, why in (
         ("custom_ops", custom_ops, "operators are not tagged with domains of your own"),
@@ -73,21 +81,38 @@ def from_keras(
         ("extra_opset", extra_opset, "the file imports what it uses"),
         ("shape_override", shape_override, "shapes are those of the model"),
         ("target", target, "there are no workarounds for single targets"),
-        ("large_model", large, "weights beyond 2 GiB are written beside the file"),
+        ("large_model", large_model, "weights beyond 2 GiB are written beside the file"),
     ):
-        if value is not None:
+        if value:
             raise UsageError(f"from_keras: '{argument}' is refused: {why}")
-    options = ImportOptions(custom_objects=custom_objects or {})
-    ir = QkerasImporter().load(model, options)
+    ir = QkerasImporter().load(model, ImportOptions(custom_objects=custom_objects or {}))
     _fix_inputs(ir, input_signature)
+    if batch is not None and all(_is_open(value) for value in ir.graph.inputs):
+        ChangeBatch(batch)(ir)
     if inputs_as_nchw:
         ChangeLayout("nchw", inputs=tuple(inputs_as_nchw), outputs=())(ir)
+    run(ir, ["cleanup", "unique_parameters", "sort_by_depth", "give_names:scheme=qonnx"])
     ir.graph.name = name
-    artifact = QonnxExporter().export(ir, ExportOptions(opset=opset))
+    artifact = QonnxExporter().export(ir, ExportOptions(opset=opset or _OPSET))
     proto = onnx_ir.to_proto(artifact.model)
+    _describe_constants(proto)
     if output_path is not None:
-        write_model(artifact.model, Path(output_path))
+        write_model(artifact.model, Path(output_path), message=proto)
     return proto, None
+
+
+def _is_open(value: onnx_ir.Value) -> bool:
+    sizes = dims(value)
+    return bool(sizes) and not isinstance((sizes or (None,))[0], int)
+
+
+def _describe_constants(proto: onnx.ModelProto) -> None:
+    """Write down type and shape of every constant, as the old converter did."""
+    known = {one.name for one in (*proto.graph.value_info, *proto.graph.input)}
+    for held in proto.graph.initializer:
+        if held.name not in known:
+            info = onnx.helper.make_tensor_value_info(held.name, held.data_type, held.dims)
+            proto.graph.value_info.append(info)
 
 
 def _fix_inputs(model: onnx_ir.Model, signature: Sequence[Any] | None) -> None:

@@ -10,9 +10,8 @@ from onnx_ir import Value
 from qonnx_hub_adapters.adapter_options import require_choice
 from qonnx_hub_adapters.protocol import Bound
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.passes.opset.lower_opset import LOWEST
 
-LOWEST_OPSET = LOWEST
+LOWEST_OPSET = 10
 """The first opset with QuantizeLinear."""
 
 OPSET_OF_BLOCKS = 21

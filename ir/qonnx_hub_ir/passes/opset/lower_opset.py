@@ -15,8 +15,8 @@ from qonnx_hub_ir.errors import Gap, NotExactError, UsageError
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes.opset.older_forms import NEUTRAL, RULES, Row, hard_swish
 
-LOWEST = 10
-"""Lowest opset that can be written: the first with QuantizeLinear."""
+LOWEST = 9
+"""Lowest opset that can be written: that of the oldest files in use."""
 
 _VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
 _DOMAINS = dialect.STANDARD_DOMAINS | {dialect.CHANNELS_LAST_DOMAIN}
@@ -27,7 +27,7 @@ class LowerOpset(InPlacePass):
     """Write standard operators in the form that they had at an older opset.
 
     Attributes:
-        opset: The standard opset to reach, from 10 on.
+        opset: The standard opset to reach, from 9 on.
 
     Before -> after (opset 19 -> 13)::
 
@@ -43,7 +43,7 @@ class LowerOpset(InPlacePass):
     Raises:
         NotExactError: Operators, attributes or types that the opset does not know; all of
             them are listed.
-        UsageError: An opset below 10.
+        UsageError: An opset below 9.
     """
 
     opset: int = 13
