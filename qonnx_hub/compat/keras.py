@@ -44,7 +44,8 @@ def from_keras(
     """Return a Keras model as QONNX, in the shape of ``qonnx.converters.from_keras``.
 
     The parameters stand in the old order, so that positional calls keep working, and names
-    are the old ones: ``global_in``, ``global_out``, ``Conv_0``, ``Conv_0_out0``. Where the old converter dropped a quantizer in silence, this one converts it or raises.
+    are the old ones: ``global_in``, ``global_out``, ``Conv_0``, ``Conv_0_out0``. Where the
+    old converter dropped a quantizer in silence, this one converts it or raises.
 
     Args:
         model: A live Keras model, with or without QKeras layers. It is not changed.
