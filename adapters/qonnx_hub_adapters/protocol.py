@@ -245,6 +245,8 @@ class Artifact:
             forms that compute in integers.
         as_written: Whether it says the source's own operators, of which the IR is only near:
             it is compared with the source as it is written.
+        content: The bytes of the file, for forms that are no ONNX files; the model is then
+            what they say.
     """
 
     model: Model
@@ -255,6 +257,7 @@ class Artifact:
     reordered: bool = False
     codes: Mapping[str, CodesOf] = field(default_factory=dict)
     as_written: bool = False
+    content: bytes = b""
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message."""

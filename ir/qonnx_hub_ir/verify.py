@@ -89,6 +89,9 @@ def _check_scope(graph: Graph, outer: frozenset[Value]) -> Iterator[Issue]:
             yield Issue(f"graph output '{value.name}'", "nothing computes it")
 
 
+_BY_TABLE = frozenset({dialect.CHANNELS_LAST_DOMAIN, dialect.TFLITE_DOMAIN})
+
+
 def _check_node(node: Node, model: Model) -> Iterator[Issue]:
     if (node.domain, node.op_type, node.overload) in model.functions:
         return
@@ -106,8 +109,8 @@ def _check_node(node: Node, model: Model) -> Iterator[Issue]:
             yield Issue(label(node), problem)
     elif qonnx_general.is_general(node):
         yield from _check_signature(node, qonnx_general.SIGNATURES[node.op_type])
-    elif operators.is_opaque(node) or node.domain == dialect.CHANNELS_LAST_DOMAIN:
-        return  # nothing is known of the one, and the other is an operator of the table
+    elif operators.is_opaque(node) or node.domain in _BY_TABLE:
+        return  # nothing is known of the one, and the others are operators of the table
     elif node.domain == onnxruntime_operators.DOMAIN:
         yield from _check_signature(node, onnxruntime_operators.OPERATORS[node.op_type])
     else:

@@ -99,6 +99,10 @@ def write_artifact(
     Raises:
         UsageError: The path cannot be written; a folder that others filled.
     """
+    if artifact.content:
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(artifact.content)
+        return
     if not folder:
         write_model(artifact.model, path, external=external, message=message)
         return

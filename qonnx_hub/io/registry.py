@@ -31,6 +31,7 @@ EXPORTERS: Mapping[str, str] = {
     "qcdq": "qonnx_hub_adapters.qcdq.exporter:QcdqExporter",
     "qlinear": "qonnx_hub_adapters.qlinear.exporter:QlinearExporter",
     "hls4ml": "qonnx_hub_adapters.hls4ml.exporter:Hls4mlExporter",
+    "tflite": "qonnx_hub_adapters.tflite.exporter:TfliteExporter",
 }
 
 LINT_TARGETS: Mapping[str, str] = {

@@ -69,6 +69,7 @@ def _written_tensors(call: KernelCall) -> dict[str, Any]:
         "tensor_ranks": [0 if t is None else len(t.shape) for t in tensors],
         "tensor_scales": [0 if g is None else g.scale.size for g in grids],
         "tensor_axes": [0 if g is None else g.axis for g in grids],
+        "tensor_inputs": len(call.inputs),
         "tensor_outputs": len(call.outputs),
     }
     shapes = [n for t in tensors if t is not None for n in t.shape]
@@ -78,13 +79,12 @@ def _written_tensors(call: KernelCall) -> dict[str, Any]:
 
 
 def call_of(
-    op_type: str, inputs: int, attributes: Mapping[str, Any], constants: Sequence[Any] = ()
+    op_type: str, attributes: Mapping[str, Any], constants: Sequence[Any] = ()
 ) -> KernelCall:
     """Return a node as the call of a kernel.
 
     Args:
         op_type: Its operator.
-        inputs: How many inputs it has, those that are left out among them.
         attributes: Name -> value.
         constants: What is known of its inputs.
     """
@@ -106,7 +106,7 @@ def call_of(
         grid = CodeGrid(scale, zero, axis) if count else None
         data = constants[order] if order < len(constants) else None
         found.append(NetTensor("", type_, shape, shape, grid, data))
-    outputs = attributes["tensor_outputs"]
+    inputs, outputs = attributes["tensor_inputs"], attributes["tensor_outputs"]
     made = tuple(t for t in found[inputs : inputs + outputs] if t is not None)
     inner = tuple(t for t in found[inputs + outputs :] if t is not None)
     return KernelCall(op_type, attributes, tuple(found[:inputs]), made, inner)

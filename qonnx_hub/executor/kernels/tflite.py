@@ -12,11 +12,15 @@ from qonnx_hub_ir import dialect
 
 
 def _kernel(spec: KernelSpec) -> Kernel:
-    call = call_of(spec.op_type, len(spec.present), spec.attributes, spec.constants)
+    if "tensor_types" not in spec.attributes:
+        raise spec.unserved("does not say the types of its tensors")
+    call = call_of(spec.op_type, spec.attributes, spec.constants)
     kernel = OPERATORS[spec.op_type].kernel(call)
     if kernel is None:
         raise spec.unserved(f"makes {call.output.type}")
-    return lambda *given: kernel(call, *given)
+    # graphs drop inputs at the end that are left out
+    absent = (None,) * (len(call.inputs) - len(spec.present))
+    return lambda *given: kernel(call, *given, *absent)
 
 
 KERNELS: KernelTable = {(dialect.TFLITE_DOMAIN, name): _kernel for name in OPERATORS}

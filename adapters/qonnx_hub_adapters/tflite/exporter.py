@@ -1,0 +1,119 @@
+"""Writes TFLite: the net that was read, or one made of layers and quantizers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir
+from onnx_ir import Model
+
+from qonnx_hub_adapters.adapter_options import read_own_options
+from qonnx_hub_adapters.protocol import (
+    Artifact,
+    ExportOptions,
+    Feature,
+    Gap,
+    QuantizerRecord,
+    Support,
+)
+from qonnx_hub_adapters.tflite.graph_net import net_of
+from qonnx_hub_adapters.tflite.info import INFO as READ
+from qonnx_hub_adapters.tflite.net import TfliteNet
+from qonnx_hub_adapters.tflite.net_writer import write_net
+from qonnx_hub_adapters.tflite.nodes import net_as_nodes
+from qonnx_hub_adapters.tflite.options import TfliteOptions
+from qonnx_hub_adapters.tflite.origins import origin_of
+from qonnx_hub_adapters.tflite.reader import read_net
+from qonnx_hub_ir import dialect
+from qonnx_hub_ir.describe import describe_quantizer
+from qonnx_hub_ir.errors import NotExactError, SourceError
+from qonnx_hub_ir.graph.queries import every_quantizer, is_weight
+from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
+
+_EXACT = (
+    "the very net that was read: the same codes on the reference kernels and on all others"
+)
+_NEAR = "TFLite rounds the sums of a layer twice, and halves away from zero"
+
+INFO = replace(
+    READ,
+    support={
+        **dict.fromkeys(READ.support, Support.BOUNDED),
+        Feature.UNSIGNED_1_BIT: Support.BOUNDED,
+        # Of activations: weights may have a scale per channel, and be bipolar.
+        Feature.PER_CHANNEL: Support.REFUSED,
+        Feature.BIPOLAR: Support.REFUSED,
+        Feature.BITS_17_TO_32: Support.REFUSED,
+        Feature.ROUNDING_MODES: Support.REFUSED,
+    },
+    options=TfliteOptions,
+)
+
+
+class TfliteExporter:
+    """IR -> TFLite."""
+
+    info = INFO
+
+    def gaps(self, model: Model) -> list[Gap]:
+        """Return what a TFLite file cannot say; all quantizers, where it is only near."""
+        if origin_of(model) is not None:
+            return []
+        _, gaps = _net_of(model)
+        return gaps or _near(model)
+
+    def export(self, model: Model, options: ExportOptions) -> Artifact:
+        """Return the model as a TFLite file. The model given is not changed.
+
+        Raises:
+            NotExactError: It has layers without quantizers, or others that TFLite does not
+                have; near forms where the options do not allow them.
+        """
+        read_own_options(TfliteOptions, self.info.name, options)
+        net = origin_of(model)
+        if net is not None:
+            return replace(_artifact(net), as_written=True, notes=(_EXACT,))
+        made, gaps = _net_of(model)
+        if made is None:
+            raise NotExactError("TFLite cannot say these nodes:", gaps)
+        near = _near(model)
+        if near and not options.allow_lossy:
+            raise NotExactError("TFLite cannot say these nodes exactly:", near)
+        records = tuple(
+            QuantizerRecord(
+                str(node.name),
+                describe_quantizer(dialect.read_quantizer(node)),
+                "codes",
+                exact=is_weight(node),
+                reason="" if is_weight(node) else _NEAR,
+            )
+            for node in every_quantizer(model)
+        )
+        return replace(_artifact(made), quantizers=records, notes=(f"near: {_NEAR}",))
+
+
+def _net_of(model: Model) -> tuple[TfliteNet | None, list[Gap]]:
+    copy = model.clone()
+    run_passes(copy, [LowerChannelsLast(), InferShapes()])
+    return net_of(copy)
+
+
+def _near(model: Model) -> list[Gap]:
+    remedy = "allow near forms (--allow-lossy)"
+    return [
+        Gap(str(node.name), node.op_type, _NEAR, remedy)
+        for node in every_quantizer(model)
+        if not is_weight(node)
+    ]
+
+
+def _artifact(net: TfliteNet) -> Artifact:
+    """Return a file with the model that it is compared by: what is read from its bytes."""
+    content = write_net(net)
+    try:
+        again = read_net(content)
+    except SourceError as error:
+        raise NotExactError(f"the TFLite file would not be read again: {error}", []) from error
+    named = replace(again, input_names=net.input_names, output_names=net.output_names)
+    model = onnx_ir.from_proto(net_as_nodes(named))
+    return Artifact(model, content=content)
