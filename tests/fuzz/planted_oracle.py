@@ -133,13 +133,13 @@ class BatchNormalization(OpRun):
 
 
 class _Folded(OpRun):
-    """BatchNormalization as one gain and one shift: another order of the same operations."""
+    """BatchNormalization as onnxruntime adds and multiplies it without optimizations."""
 
     op_domain = ""
 
     def _run(self, x, gain, shift, mean, variance, epsilon=1e-5, **_):
         a, b, m, v = (_per_channel(p, x.ndim) for p in (gain, shift, mean, variance))
-        factor = a / np.sqrt(v + np.float32(epsilon))
+        factor = np.reciprocal(np.sqrt(v + np.float32(epsilon))) * a
         return ((x * factor + (b - m * factor)).astype(np.float32),)
 
 

@@ -98,9 +98,15 @@ def test_batch_normalization_is_named_and_not_called_exact():
 
 @pytest.mark.parametrize(
     ("change", "exact"),
-    [({}, True), ({"mean": 1}, False), ({"h": 1}, False), ({"v": 4}, False)],
+    [
+        ({}, True),
+        ({"h": 0.25}, True),
+        ({"h": 1 / 3}, False),
+        ({"mean": 1}, False),
+        ({"v": 4}, False),
+    ],
 )
-def test_a_batch_normalization_is_exact_where_it_is_one_product(change, exact):
+def test_a_batch_normalization_is_exact_where_it_is_one_product_and_one_sum(change, exact):
     names = ["m", "g", "h", "mean", "v"]
     behind = [make_node("BatchNormalization", names, ["y"], epsilon=0.0)]
     given = {"g": 0.25, "h": 0, "mean": 0, "v": 1} | change

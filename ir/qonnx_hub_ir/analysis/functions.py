@@ -13,7 +13,7 @@ import numpy as np
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.analysis.grids import whole_numbers
 from qonnx_hub_ir.analysis.integer_sums import largest_magnitude
-from qonnx_hub_ir.analysis.pointwise import scaled_grid
+from qonnx_hub_ir.analysis.pointwise import scaled_grid, shifted_grid
 from qonnx_hub_ir.analysis.rule_context import (
     NodeInfo,
     Rule,
@@ -122,10 +122,11 @@ def _batch_normalization(site: NodeInfo) -> ValueInfo | None:
     found = widened(np.minimum(*corners) + shift, np.maximum(*corners) + shift, margin)
     grid = None if x.grid is None else scaled_grid(site, x.grid, factor)
     if grid is not None:
-        # Whatever the order, this is one product where nothing else is done.
-        is_product = np.all(variance + epsilon == 1) and not np.any(mean) and not np.any(shift)
-        exact = grid.exact and bool(is_product)
-        grid = replace(grid, offset=np.asarray(grid.offset + added), exact=exact)
+        # Whatever the order: one product and one sum, where nothing else is done.
+        if np.all(variance + epsilon == 1) and not np.any(mean):
+            grid = shifted_grid(site, grid, shift)
+        else:
+            grid = replace(grid, offset=np.asarray(grid.offset + added), exact=False)
     return replace(found, grid=grid)
 
 

@@ -92,7 +92,7 @@ def _grid_and_number(a: ValueInfo, b: ValueInfo) -> tuple[Grid, Array] | None:
 def _sum_grid(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> Grid | None:
     moved = _grid_and_number(a, b)
     if moved is not None:
-        return _shifted(site, *moved)
+        return shifted_grid(site, *moved)
     pair = None if a.grid is None or b.grid is None else on_common_scale(a.grid, b.grid)
     if pair is None:
         return None
@@ -105,7 +105,7 @@ def _sum_grid(site: NodeInfo, a: ValueInfo, b: ValueInfo) -> Grid | None:
     return Grid(first.scale, offset, low, high, exact).held_by(site.float_type)
 
 
-def _shifted(site: NodeInfo, grid: Grid, number: Array) -> Grid | None:
+def shifted_grid(site: NodeInfo, grid: Grid, number: Array) -> Grid | None:
     """Return the grid moved by a constant: in integers where it is a multiple of the step."""
     steps = whole_multiples(number, grid.scale)
     if steps is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub.equivalence.proof.bounds import ModelBounds, OutputBound
@@ -26,15 +27,23 @@ from qonnx_hub.equivalence.proof.linear_segments import (
     segment_to,
 )
 from qonnx_hub.equivalence.proof.proof_model import ProofModel, is_single
-from qonnx_hub.equivalence.proof.scalar_equality import compare_functions, largest_distance
+from qonnx_hub.equivalence.proof.scalar_equality import (
+    ScalarComparison,
+    compare_functions,
+    largest_distance,
+)
 from qonnx_hub.equivalence.proof.scalar_functions import ElementLayout, ScalarFunction
+from qonnx_hub.equivalence.proof.step_functions import differs
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.rule_context import numpy_type
 from qonnx_hub_ir.analysis.sum_orders import sum_orders
 from qonnx_hub_ir.analysis.value_info import ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import infer_values
 from qonnx_hub_ir.graph.queries import dims
-from qonnx_hub_ir.quantizers import IntQuant, single_value
+from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
+
+_MOST_POINTS = 1 << 16
+"""Values of a grid on which functions are compared one by one."""
 
 _ONE_STEP = 1 + 2.0**-8
 """Values of up to 16 bits are floats: two neighbours are a step apart up to their rounding."""
@@ -70,6 +79,39 @@ class NearMatching(GraphMatching):
             return number
         near = self._near(node.outputs[0]) or self._one_step_apart(node)
         return number if near is None else self.a.number(near)
+
+    def _is_equal(self, pair: FunctionPair) -> bool:
+        """Return whether functions are equal: on all floats, or on those that reach them."""
+        if super()._is_equal(pair):
+            return True
+        compared, points = self.functions(pair), self._reached(pair)
+        if compared is None or points is None or self._deadline.passed():
+            return False
+        f, g, dtype = compared
+        fed = np.broadcast_to(points.astype(dtype), (f.channels, points.size)).copy()
+        if np.any(differs(f(fed), g(fed))):
+            return False
+        self._outcomes[pair] = ScalarComparison(nan_equal=False)
+        return True
+
+    def _reached(self, pair: FunctionPair) -> Array | None:
+        """Return all numbers that both starts of functions can be, if they are few."""
+        ends = (self._ranges, pair.start), (self._others, pair.source)
+        infos = [known.get(str(value.name)) for known, value in ends]
+        grids = [info.grid for info in infos if info is not None and info.grid is not None]
+        if len(grids) < len(infos) or not all(grid.exact for grid in grids):
+            return None
+        one, other = grids
+        if one.scale.size > 1 or one.offset.size > 1:
+            return None
+        if np.any(one.scale != other.scale) or np.any(one.offset != other.offset):
+            return None
+        low = min(int(grid.low.min()) for grid in grids)
+        high = max(int(grid.high.max()) for grid in grids)
+        if high - low > _MOST_POINTS:
+            return None
+        whole = np.arange(low, high + 1, dtype=np.float64)
+        return np.append(whole * float(one.scale) + float(one.offset), -0.0)
 
     def _near(self, target: Value) -> Value | None:
         """Return a value of the first model that is near one of the second."""

@@ -20,6 +20,7 @@ from qonnx_hub.equivalence.proof.bounds import ModelBounds
 from qonnx_hub.equivalence.proof.certificate import Certificate
 from qonnx_hub.equivalence.proof.counterexamples import find_feeds
 from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS, Deadline
+from qonnx_hub.equivalence.proof.factors import with_factors
 from qonnx_hub.equivalence.proof.graph_matching import GraphMatching, paired
 from qonnx_hub.equivalence.proof.intervals import LOG_ULPS
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
@@ -60,11 +61,23 @@ def prove_models(
     deadline = Deadline(seconds)
     certificate = _certify(first, second, deadline)
     if not certificate.proven and not deadline.passed():
-        certificate = _bounded(certificate, bound_models(first, second, deadline))
+        bounds = bound_models(first, second, deadline)
+        if bounds is None or not bounds.equal:
+            bounds = _with_factors(first.model, second.model, deadline) or bounds
+        certificate = _bounded(certificate, bounds)
     found = certificate.counterexample
     if found is None or not search:
         return certificate
     return replace(certificate, counterexample=replace(found, feeds=find_feeds(a, b)))
+
+
+def _with_factors(a: Model, b: Model, deadline: Deadline) -> ModelBounds | None:
+    """Return what layers are with their factors split off, where that makes all equal."""
+    one, other = with_factors(a), with_factors(b)
+    if deadline.passed() or (one is None and other is None):
+        return None
+    bounds = bound_models(ProofModel(one or a), ProofModel(other or b), deadline)
+    return bounds if bounds is not None and bounds.equal else None
 
 
 def _bounded(certificate: Certificate, bounds: ModelBounds | None) -> Certificate:

@@ -139,7 +139,8 @@ def _confirm(
 
 def _halves(channel: Array, low: Array, high: Array) -> tuple[Array, Array, Array]:
     """Return both halves of intervals of keys."""
-    middle = low + (high - low) // 2
+    # Keys of doubles are so far apart that their difference is no int64.
+    middle = (low >> 1) + (high >> 1) + (low & high & 1)
     ends = np.concatenate([low, middle + 1]), np.concatenate([middle, high])
     return np.concatenate([channel, channel]), *ends
 

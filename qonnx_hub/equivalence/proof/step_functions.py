@@ -170,7 +170,7 @@ def _bisect(
         )
         if not channel.size:
             break
-        middle = low + (high - low) // 2
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)
         at_middle = evaluate(function, channels, channel, middle, dtype)
         channel = np.concatenate([channel, channel])
         low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
