@@ -18,6 +18,10 @@ NEAR = {"float16": 1e-2, "bfloat16": 5e-2, "float32": 2e-5, "float64": 2e-5}
 """What other orders of sums and other libraries of functions change, of the largest number."""
 
 
+LOOSE = {"LRN": 1e-3}
+"""Operators of which an oracle's own error is larger: onnxruntime sums squares of channels as
+the difference of running sums, in float32."""
+
 OFTEN_WRONG = frozenset(
     (
         *("MaxPool", "AveragePool", "LpPool", "ConvTranspose", "LRN", "LpNormalization"),
@@ -95,8 +99,14 @@ def _qonnx(model: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray] | None:
     return [np.asarray(found[value.name]) for value in model.graph.output]
 
 
-def alike(theirs: np.ndarray, ours: np.ndarray) -> bool:
-    """Return whether numbers are those of an oracle, but for the order of sums."""
+def alike(theirs: np.ndarray, ours: np.ndarray, least: float = 0.0) -> bool:
+    """Return whether numbers are those of an oracle, but for the order of sums.
+
+    Args:
+        theirs: The oracle's.
+        ours: Those that are judged.
+        least: How far apart they may be at least, of the largest number.
+    """
     if theirs.dtype != ours.dtype or theirs.shape != ours.shape:
         return False
     if ours.dtype.name not in NEAR:
@@ -109,7 +119,8 @@ def alike(theirs: np.ndarray, ours: np.ndarray) -> bool:
     if not np.array_equal(a[rest], b[rest]):
         return False
     size = max(float(np.max(np.abs(a[finite]), initial=0)), 1e-3)
-    return bool(np.all(np.abs(a[finite] - b[finite]) <= NEAR[ours.dtype.name] * size))
+    near = max(NEAR[ours.dtype.name], least)
+    return bool(np.all(np.abs(a[finite] - b[finite]) <= near * size))
 
 
 def feeds_for(model: onnx.ModelProto, feeds: Feeds) -> Feeds:

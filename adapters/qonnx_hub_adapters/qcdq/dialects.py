@@ -1,7 +1,8 @@
 """Quantizers under the names that other tools give them, in the operators that mean the same.
 
 Sources: the documents of AMD Quark's custom operators and OpenVINO's FakeQuantize-1; the tests
-of Deeploy, with their recorded answers, for RequantShift.
+of Deeploy, with their recorded answers, for RequantShift; the operators that mct_quantizers
+registers with onnxruntime.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding, bits_of_bounds
+from qonnx_hub_ir.semantics import quantize
+
+KEPT = "qonnx_hub.kept"
+"""Metadata of a node: why it is no quantizer of the IR."""
 
 _BYTES = frozenset({DataType.INT8, DataType.UINT8})
 _STORED = _BYTES | {DataType.INT16, DataType.UINT16}
@@ -33,9 +38,29 @@ _RENAMED = {
 """AMD's names of operators that take more types than the standard ones did."""
 
 
+_NOT_INTEGERS = {
+    "BFPQuantizeDequantize": "a block shares an exponent that follows from its data",
+    "MXQuantizeDequantize": "a block shares a scale that follows from its data",
+    **dict.fromkeys(
+        ("ActivationUniformQuantizer", "WeightsUniformQuantizer"),
+        "its limits are moved onto the grid in a precision that differs by runtime",
+    ),
+    **dict.fromkeys(
+        (
+            "ActivationLutPOTQuantizer",
+            "WeightsLUTPOTQuantizer",
+            "WeightsLUTSymmetricQuantizer",
+        ),
+        "its values are those of a table, not the multiples of a scale",
+    ),
+}
+"""Operators of other tools that quantize otherwise than by integers, and how."""
+
+
 def is_foreign_quantizer(domain: str, op_type: str) -> bool:
     """Return whether an operator is a quantizer of another tool that is read here."""
-    return operators.is_opaque_name(domain, op_type) and op_type in _RULES
+    own = op_type in _RULES or op_type in _NOT_INTEGERS
+    return own and operators.is_opaque_name(domain, op_type)
 
 
 def translate(model: Model) -> None:
@@ -44,8 +69,15 @@ def translate(model: Model) -> None:
     One of which something is not known stays, opaque as it is.
     """
     for node in every_node(model, functions=False):
-        if is_foreign_quantizer(node.domain, node.op_type):
+        if not is_foreign_quantizer(node.domain, node.op_type):
+            continue
+        if node.op_type in _RULES:
             _RULES[node.op_type](node)
+        else:
+            reason = _NOT_INTEGERS[node.op_type]
+            node.metadata_props[KEPT] = (
+                f"looks like a quantizer, is none of integers: {reason}"
+            )
 
 
 def _rename(node: Node) -> None:
@@ -141,6 +173,65 @@ def _fake_quantize(node: Node) -> None:
     emit.replace_with(y)
 
 
+def _symmetric(node: Node) -> None:
+    """A symmetric quantizer of mct_quantizers: ``round(clip(x, low, high) / scale) * scale``.
+
+    The threshold is an attribute of activations, an input of weights, perhaps per channel.
+    A constant becomes a quantizer where that gives the same values; what moves is written in
+    steps, which are compared for all values later.
+    """
+    x, bits, signed = node.inputs[0], _number(node, "num_bits"), _number(node, "signed")
+    threshold = _threshold(node)
+    if x is None or bits is None or threshold is None or bits < 1 or bits % 1:
+        return
+    if not np.all(np.isfinite(threshold) & (threshold > 0)):
+        return
+    is_signed = bool(1 if signed is None else signed)
+    scale = (threshold / 2.0 ** (bits - is_signed)).astype(np.float32)
+    low = (-threshold if is_signed else np.zeros_like(threshold)).astype(np.float32)
+    high = (threshold - threshold / 2.0 ** (bits - is_signed)).astype(np.float32)
+    emit, known = Emitter(node), dialect.constant_value(x)
+    if known is not None:
+        size, zero = np.array(bits, np.float32), np.array(0, np.float32)
+        quant = IntQuant(scale, zero, size, is_signed, narrow=False, rounding=Rounding.ROUND)
+        clipped = np.minimum(np.maximum(known, low), high)
+        if np.array_equal(np.rint(clipped / scale) * scale, quantize(known, quant)):
+            emit.replace_with(emit.quantizer(x, quant))
+        return
+    y = x
+    for op_type, label, constant in (
+        ("Max", "low", low),
+        ("Min", "high", high),
+        ("Div", "scale", scale),
+        ("Round", "", None),
+        ("Mul", "scale", scale),
+    ):
+        others = [] if constant is None else [emit.constant(label, constant)]
+        y = emit.add(op_type, [y, *others], x)
+    emit.replace_with(y)
+
+
+def _threshold(node: Node) -> Array | None:
+    """Return a threshold in double, in the shape in which it meets the data."""
+    single = _number(node, "threshold")
+    if single is not None:
+        return np.array(single, dtype=np.float64)
+    known, shape = dialect.constant_value(input_of(node, 1)), dims(node.inputs[0])
+    if known is None or known.dtype.kind not in "fiu":
+        return None
+    values = known.astype(np.float64).reshape(-1)
+    if not _number(node, "per_channel"):
+        return values.reshape(()) if values.size == 1 else None
+    axis = _number(node, "channel_axis")
+    if shape is None or axis is None or not -len(shape) <= axis < len(shape):
+        return None
+    if shape[int(axis)] != values.size:
+        return None
+    sizes = [1] * len(shape)
+    sizes[int(axis)] = values.size
+    return values.reshape(sizes)
+
+
 def _replace(emit: Emitter, y: Value, like: Value) -> None:
     kind = emit.node.outputs[0].dtype or like.dtype or DataType.FLOAT
     emit.replace_with(emit.add("Cast", [y], like, to=int(kind)))
@@ -150,5 +241,7 @@ _RULES: Mapping[str, Callable[[Node], Any]] = {
     **dict.fromkeys(_RENAMED, _rename),
     "FakeQuantize": _fake_quantize,
     "RequantShift": _requantize,
+    **dict.fromkeys(("ActivationPOTQuantizer", "ActivationSymmetricQuantizer"), _symmetric),
+    **dict.fromkeys(("WeightsPOTQuantizer", "WeightsSymmetricQuantizer"), _symmetric),
 }
 """Operator, in whatever domain a tool puts it -> what writes it in others."""

@@ -187,6 +187,48 @@ def match_bipolar(node: Node) -> tuple[Value, BipolarQuant] | None:
     return found[0], BipolarQuant(found[1])
 
 
+def match_sign(node: Node) -> tuple[Value, IntQuant | BipolarQuant] | None:
+    """Return (x, quantizer) of a Sign that a dense layer reads, straight or times a constant.
+
+    Sign has three values: a quantizer of -1, 0 and 1 that rounds away from zero. With another
+    one in front and less than 1 added in between there are two, and zero counts as positive.
+    """
+    x = node.inputs[0] if is_standard(node, "Sign") else None
+    if x is None or x.dtype != onnx_ir.DataType.FLOAT or not _feeds_products(node.outputs[0]):
+        return None
+    before, shift = peeled_constant(x, "Add", 0)
+    inner = _producer(before, "Sign")
+    if inner is not None and np.all((shift > 0) & (shift < 1)):
+        source = inner.inputs[0]
+        if source is not None and source.dtype == onnx_ir.DataType.FLOAT:
+            return source, BipolarQuant(_ONE)
+    bits = np.array(2, dtype=np.float32)
+    return x, IntQuant(_ONE, _ZERO, bits, signed=True, narrow=True, rounding=Rounding.UP)
+
+
+def _feeds_products(value: Value, depth: int = 4) -> bool:
+    """Return whether all that reads a value is dense layers, behind factors and movements."""
+    readers = [node for node, _ in value.uses()]
+    if not readers or value.is_graph_output() or not depth:
+        return False
+    return all(
+        operators.is_product(node)
+        or (
+            (operators.moves_values(node) or _with_constant(node) is not None)
+            and len(node.outputs) == 1
+            and _feeds_products(node.outputs[0], depth - 1)
+        )
+        for node in readers
+    )
+
+
+def _whole_by_type(value: Value) -> bool:
+    """Return whether a value was an integer, of more bits than codes have, and then cast."""
+    node = _producer(value, "Cast")
+    x = None if node is None else node.inputs[0]
+    return x is not None and x.dtype in (onnx_ir.DataType.INT32, onnx_ir.DataType.INT64)
+
+
 def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
     """Return (x, quantizer) of Div(s), Add(z), Clip, rounding, Sub(z), Mul(s).
 
@@ -229,6 +271,8 @@ def _bits_of(codes: Value) -> tuple[Value, tuple[int, bool, bool], Rounding] | N
         low, high = np.maximum(clamp[0], low), np.minimum(clamp[1], high)
         t, clamps = clamp[2], clamps + 1
     found = first or rounding_of(t)
+    if found is None and clamps and _whole_by_type(t):
+        found = Rounding.ROUND, t  # integers stay what they are
     ends = (low, high)
     if found is None or any(end.size != 1 or not is_whole(end) for end in ends):
         return None

@@ -10,16 +10,17 @@ from qonnx_hub_adapters.onnx_border import reading
 from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read_model
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
-from qonnx_hub_adapters.qcdq.dialects import is_foreign_quantizer, translate
+from qonnx_hub_adapters.qcdq.dialects import KEPT, is_foreign_quantizer, translate
 from qonnx_hub_adapters.qcdq.exporter import INFO
 from qonnx_hub_adapters.qcdq.origins import CLIP_KEY, DOMAIN_KEY
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
-from qonnx_hub_adapters.qcdq.rewriter import KEPT, LINEAR_OPERATORS, ChainRewriter, note_kept
+from qonnx_hub_adapters.qcdq.rewriter import LINEAR_OPERATORS, ChainRewriter, note_kept
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import input_of, is_standard
 from qonnx_hub_ir.graph.subgraphs import every_node, nested_graphs
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
+from qonnx_hub_ir.operators.row import Arithmetic
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
 from qonnx_hub_ir.verify import require_valid
 
@@ -32,6 +33,7 @@ _TYPES_OF_19 = frozenset(
 )
 
 _ROUND = operators.names(is_whole=True, elementwise=True, bounds=None)
+_FACTORS = operators.names(arithmetic=Arithmetic.MULTIPLIES)
 _CLAMP = operators.names(clamps=True) - {"Relu"}
 """Operators of which float forms of quantizers are made."""
 
@@ -44,8 +46,9 @@ class QcdqImporter:
     def accepts(self, source: object) -> bool:
         """Return whether the source is ONNX with QuantizeLinear but without quantizers.
 
-        So is one with quantizers of other tools, or with what they write in float operators:
-        something rounds, and something clips.
+        So is one with quantizers of other tools, or with what they write in standard
+        operators: something rounds or divides integers, and something clips; or signs are
+        taken.
 
         A file is parsed for that; its external data is not read.
         """
@@ -61,7 +64,8 @@ class QcdqImporter:
                 found |= domain in dialect.STANDARD_DOMAINS or domain == CONTRIB
             else:
                 found |= is_foreign_quantizer(domain, op_type)
-        return found or bool(standard & _ROUND and standard & _CLAMP)
+        rounds = standard & _ROUND or ("Cast" in standard and standard >= _FACTORS)
+        return found or "Sign" in standard or bool(rounds and standard & _CLAMP)
 
     def load(self, source: object, options: ImportOptions) -> Model:
         """Return the source as a verified IR model.

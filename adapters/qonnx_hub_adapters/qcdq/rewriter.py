@@ -9,7 +9,8 @@ from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.qcdq.chains import Chain, trace
 from qonnx_hub_adapters.qcdq.decodings import Decoding, decode
-from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer
+from qonnx_hub_adapters.qcdq.dialects import KEPT
+from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer, match_sign
 from qonnx_hub_adapters.qcdq.origins import clip_of, remember, remember_another
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.staircases import match_staircase
@@ -18,9 +19,6 @@ from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.queries import is_standard
-
-KEPT = "qonnx_hub.kept"
-"""Metadata key of a QuantizeLinear or DequantizeLinear that stays: why."""
 
 LINEAR_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
@@ -62,7 +60,8 @@ class ChainRewriter:
                 # Left over from a form that ended further down.
                 self.graph.remove(node, safe=True)
                 continue
-            found = match_bipolar(node) or match_integer(node) or match_staircase(node)
+            known = match_bipolar(node) or match_sign(node) or match_integer(node)
+            found = known or match_staircase(node)
             if isinstance(found, str):
                 node.metadata_props[KEPT] = found
             elif found is not None:
