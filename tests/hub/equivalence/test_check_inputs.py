@@ -11,9 +11,14 @@ from qonnx_hub.equivalence.inputs.batches import (
     read_batches,
 )
 from qonnx_hub.equivalence.inputs.boundary import search_boundaries
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.inputs.reach import find_inputs
+from qonnx_hub.equivalence.inputs.sweep import try_magnitudes
 from qonnx_hub.equivalence.inputs.watch import Watcher
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.quantizers import IntQuant
+from tests.support import model_of, quant_node
 
 
 @pytest.fixture
@@ -177,3 +182,30 @@ def test_results_say_sizes_effort_and_bends(nets, surgery):
     assert result.effort == "quick"
     data = result.to_dict()
     assert {"bends", "unchanged", "sizes", "effort"} <= set(data)
+
+
+def test_probes_stand_on_ties_on_both_sides_of_the_limits():
+    one, zero, bits = (np.array(v, dtype=np.float32) for v in (1.0, 0.0, 3.0))
+    found = probe_values(IntQuant(one, zero, bits), (4096,), np.dtype(np.float32))
+    # Codes are -4 to 3.
+    assert {-5.5, -4.5, -3.5, -0.5, 0.5, 2.5, 3.5, 4.5} <= set(found.tolist())
+
+
+def quantized_input():
+    constants = {"s": 1.0, "z": 0.0, "b": 4.0}
+    return qh.load(model_of([quant_node("x", "y")], {"x": ("N", 64)}, ["y"], constants))
+
+
+def test_random_values_go_beyond_the_limits_of_what_reads_them():
+    x = generate_inputs(quantized_input(), 64)["x"]
+    # Limits are -8 and 7; far values stand at four times that.
+    assert np.mean(np.abs(x) > 8.5) > 0.2
+    assert np.max(np.abs(x)) <= 32
+
+
+def test_magnitudes_are_tried_far_beside_every_scale():
+    watcher = Watcher(quantized_input())
+    feeds = {"x": np.zeros((1, 64), dtype=np.float32)}
+    x = np.abs(try_magnitudes(watcher, feeds, ["x"], 240, 0)["x"])
+    assert x.max() > 2.0**10
+    assert np.median(x[0]) < 2.0**-8

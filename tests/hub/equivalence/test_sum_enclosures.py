@@ -78,11 +78,12 @@ def test_every_order_stays_inside():
     assert max(sums) <= found.high[0, 0]
 
 
-# 3 * 5592405 = 2^24 - 1; one more, and float32 rounds.
-@pytest.mark.parametrize(("largest", "exact"), [(5592405.0, True), (5592406.0, False)])
-def test_whole_sums_that_the_type_holds_are_exact(largest, exact):
-    x = np.full((1, 3), largest, dtype=FLOAT)
-    x[0, 1] -= 1 - exact  # an odd number: its last bit is that of one
+@pytest.mark.parametrize(
+    ("total", "exact"), [(2**24 - 1, True), (2**24, True), (2**24 + 1, False)]
+)
+def test_whole_sums_that_the_type_holds_are_exact(total, exact):
+    x = np.array([[5592405, 5592404, total - 11184809]], dtype=FLOAT)
+    assert float(x.astype(np.float64).sum()) == total
     found = enclosed([node("MatMul", "x w")], x, {"w": np.ones((3, 1), FLOAT)})
     assert bool(width(found)[0, 0] == 0) is exact
 
