@@ -251,3 +251,20 @@ def test_bounds_per_layer_are_noted_where_none_is_proven_of_the_outputs():
     result = qh.check(as_products(*given), as_convolutions(*given))
     assert str(result.verdict) != "PROVEN_WITHIN"
     assert any("bounds per layer" in note for note in result.notes)
+
+
+def test_weights_apart_count_with_the_largest_input():
+    # Codes up to 15 of 16: a weight 2^-12 away moves the sum by 240 * 2^-12.
+    def product(weight):
+        held = {
+            "s": FLOAT(16),
+            "z": FLOAT(0),
+            "b": FLOAT(4),
+            "w": np.array([[weight], [2]], FLOAT),
+        }
+        nodes = [quant_node("x", "q", signed=0), make_node("MatMul", ["q", "w"], ["y"])]
+        return read_model(model_of(nodes, {"x": (1, 2)}, ["y"], held))
+
+    bounds = prove_models(product(1.0), product(1.0 + 2.0**-12)).bounds
+    assert not bounds.same_function
+    assert bounds.outputs[0].bound == pytest.approx(240 * 2.0**-12, rel=0.01)
