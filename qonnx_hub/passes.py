@@ -179,6 +179,12 @@ class StepRecord:
     constants: int = 0
 
 
+_OF_THE_HUB: Mapping[str, str] = {
+    "infer_datatypes": "qonnx_hub.transformation.infer_datatypes:InferDatatypes",
+}
+"""Passes that need analyses of the hub: name -> "module:class"."""
+
+
 def locations() -> dict[str, str]:
     """Return name -> "module:class" of every pass, in alphabetical order.
 
@@ -188,6 +194,7 @@ def locations() -> dict[str, str]:
     exported = (getattr(own_passes, name) for name in own_passes.__all__)
     classes = [cls for cls in exported if _is_pass(cls)]
     own = {cls.__module__.rpartition(".")[2]: _location(cls) for cls in classes}
+    own |= _OF_THE_HUB
     found = merged("passes", own, PASS_GROUP)
     for name in PIPELINES:
         if name in found:

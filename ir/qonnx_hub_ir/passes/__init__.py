@@ -29,6 +29,7 @@ from qonnx_hub_ir.passes.layers.resize_conv_to_deconv import ResizeConvToDeconv
 from qonnx_hub_ir.passes.layers.subpixel_to_deconv import SubpixelToDeconv
 from qonnx_hub_ir.passes.layout.change_layout import ChangeLayout
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
+from qonnx_hub_ir.passes.layout.infer_data_layouts import InferDataLayouts
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.layout.quant_avgpool_nhwc import QuantAvgpoolNhwc
 from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
@@ -82,6 +83,7 @@ __all__ = [
     "FoldWeightLayout",
     "GemmToMatmul",
     "GiveNames",
+    "InferDataLayouts",
     "InferShapes",
     "InlineFunctions",
     "InsertIdentity",

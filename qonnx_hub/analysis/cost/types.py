@@ -136,11 +136,24 @@ def tool_types(
     """
     types = dict(given)
     for node in order:
-        known = [types.get(v) or annotated(v) for v in node.inputs if v is not None]
-        result = _tool_type(node, known, initializers)
+        result = tool_type(node, types, initializers)
         for value in node.outputs:
             types[value] = result
     return types
+
+
+def tool_type(
+    node: Node, types: Mapping[Value, Datatype], initializers: Mapping[Value, Array]
+) -> Datatype:
+    """Return what the qonnx tool infers of what a node makes.
+
+    Args:
+        node: The node.
+        types: What is inferred of its inputs; the others have the types that are annotated.
+        initializers: Constants of the graph.
+    """
+    known = [types.get(v) or annotated(v) for v in node.inputs if v is not None]
+    return _tool_type(node, known, initializers)
 
 
 def annotated(value: Value) -> Datatype:
