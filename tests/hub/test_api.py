@@ -64,8 +64,8 @@ def test_what_nobody_reads_is_refused_with_the_known_formats() -> None:
         qh.load([1, 2])
     with pytest.raises(UnknownAdapterError, match=r"no importer reads 'notes\.txt'"):
         qh.load("notes.txt")
-    with pytest.raises(UnknownAdapterError, match="no importer is called 'tflite'"):
-        qh.load(_model(), "tflite")
+    with pytest.raises(UnknownAdapterError, match="no importer is called 'mnn'"):
+        qh.load(_model(), "mnn")
     with pytest.raises(SourceError, match="does not exist"):
         qh.load("missing.onnx")
 

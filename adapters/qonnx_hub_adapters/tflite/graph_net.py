@@ -48,10 +48,17 @@ def net_of(model: Model) -> tuple[TfliteNet | None, list[Gap]]:
             outputs += [(_output(reader, where), str(where.name))]
     except Unsaid as why:
         # whatever reads it fails as well, and would only repeat the first reason
-        if isinstance(where, Node):
-            return None, [gap_of(where, why)]
-        return None, [Gap(str(where.name), "value", str(why), why.remedy)]
+        return None, [_gap(where, why)]
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # shapes and attributes that no rule expects: what is not understood is not said
+        return None, [_gap(where, Unsaid(f"has parts that are not understood ({error})"))]
     return reader.net.net(inputs, outputs), []
+
+
+def _gap(where: Node | Value, why: Unsaid) -> Gap:
+    if isinstance(where, Node):
+        return gap_of(where, why)
+    return Gap(str(where.name), "value", str(why), why.remedy)
 
 
 def _input(reader: GraphReader, value: Value) -> int:

@@ -9,7 +9,6 @@ SUFFIX = ".tflite"
 INFO = AdapterInfo(
     name="tflite",
     summary="TFLite (LiteRT): 8-bit, 16x8, 4-bit nets, code for code on the reference kernels",
-    extra="tflite",
     suffixes=(SUFFIX,),
     support={
         Feature.BITS_2_TO_8: Support.BOUNDED,

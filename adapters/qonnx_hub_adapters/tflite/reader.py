@@ -309,6 +309,10 @@ def _require_product(call: KernelCall, where: str) -> None:
             f"{where}: the reference kernel answers zeros where the right side has a scale "
             "per channel; it is not read"
         )
+    if weights is not None and weights.type == "INT4" and made.type not in ("INT8", "FLOAT32"):
+        raise SourceError(
+            f"{where}: weights of 4 bits go with data of INT8, not of {made.type}"
+        )
     if call.name in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") and made.type == "INT16":
         last = call.inputs[-1] if len(call.inputs) == ROWS[call.name].inputs[1] else None
         if last is not None and last.type == "INT32":
