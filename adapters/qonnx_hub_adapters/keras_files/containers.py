@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 _LARGEST_CONFIG = 1 << 28
 _LARGEST_WEIGHTS = 1 << 33
 """Bytes after decompression: far above any model, far below what fills a machine."""
+
+_SMALL, _MOST_PACKED = 1 << 26, 100
+"""Bytes that may be unpacked from anything, and how often more than packed the others have."""
 
 _WEIGHTS_HINT = "give its weights with --weights w.h5 (weights='w.h5' in Python)"
 
@@ -101,7 +105,7 @@ def _archive(path: Path, weights: str | None) -> KerasFile:
             else:
                 data = _member(archive, "model.weights.h5", _LARGEST_WEIGHTS, path)
                 store = _store(io.BytesIO(data), f"{path}: model.weights.h5")
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, RuntimeError) as error:
         raise SourceError(
             f"'{path}' is no .keras file, or it is cut off: {one_line(error)}"
         ) from error
@@ -116,6 +120,11 @@ def _member(archive: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes
         raise SourceError(f"'{path}' has no {name}: it is no .keras file") from error
     if info.file_size > most:
         raise SourceError(f"'{path}': {name} takes {info.file_size} bytes unpacked")
+    if info.file_size > max(_SMALL, _MOST_PACKED * info.compress_size):
+        raise SourceError(
+            f"'{path}': {name} unpacks from {info.compress_size} to {info.file_size} bytes, "
+            "which no weights do"
+        )
     with archive.open(info) as file:
         return file.read(most)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from onnx_ir import Model
 
+from qonnx_hub_adapters.dependencies import one_line
 from qonnx_hub_adapters.keras_files.containers import open_container
-from qonnx_hub_adapters.keras_files.graph import read_graph
+from qonnx_hub_adapters.keras_files.graph import KerasGraph, read_graph
 from qonnx_hub_adapters.keras_files.kinds import Kind
 from qonnx_hub_adapters.keras_files.network import build
 from qonnx_hub_adapters.onnx_reader import read_model
@@ -27,7 +28,7 @@ from qonnx_hub_adapters.qkeras.model_files import (
     OpenedFile,
     is_keras_file,
 )
-from qonnx_hub_ir.errors import HubError, MissingDependencyError
+from qonnx_hub_ir.errors import HubError, MissingDependencyError, SourceError
 from qonnx_hub_ir.passes import (
     DropUnused,
     FoldConstants,
@@ -123,9 +124,8 @@ class KerasFileImporter:
         if options.allow_code or any(not isinstance(one, Kind) for one in own):
             # Code, or classes of Keras: only Keras can say what they compute.
             return QkerasImporter().load(path, options)
-        file = open_container(path, options.weights)
-        graph = read_graph(file.config, file.generation)
-        model = read_model(build(graph, file.weights, file.generation, _custom(options)))
+        graph, built = _built(path, options)
+        model = read_model(built)
         run_passes(
             model,
             [
@@ -155,6 +155,30 @@ class KerasFileImporter:
         """Return Keras' own answer; ``None`` where it is missing or refuses the file."""
         live = self.prepare(source, ImportOptions()).live()
         return None if live is None else QkerasImporter().run_source(live, feeds)
+
+
+_BROKEN = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError),
+)
+"""What h5py, numpy and plain Python raise over a file that was spoiled."""
+
+
+def _built(path: str, options: ImportOptions) -> tuple[KerasGraph, Model]:
+    """Return the graph of a file, and what it becomes.
+
+    Raises:
+        SourceError: The file is broken.
+    """
+    try:
+        file = open_container(path, options.weights)
+        graph = read_graph(file.config, file.generation)
+        return graph, build(graph, file.weights, file.generation, _custom(options))
+    except HubError:
+        raise
+    except _BROKEN as error:
+        kind = type(error).__name__
+        raise SourceError(f"'{path}' is broken: {kind}: {one_line(error)[:200]}") from error
 
 
 def _custom(options: ImportOptions) -> Any:

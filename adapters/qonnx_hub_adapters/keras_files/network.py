@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir
 from onnx_ir import Graph, Model, Value
 
+from qonnx_hub_adapters.dependencies import one_line
 from qonnx_hub_adapters.keras_files.graph import (
     KerasGraph,
     Layer,
@@ -207,7 +208,11 @@ class _Builder:
         if kwargs.get("training") is True:
             raise scope.fail("is called with training=True: it answers as in training")
         use = Use(layer, weights, args, kwargs)
-        result = kind.writes(scope, use)
+        try:
+            result = kind.writes(scope, use)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {one_line(error)[:200]}"
+            raise scope.fail(f"its settings or weights are broken: {what}") from error
         hand_on(scope, use, _values(args), _values(result))
         scope.close()
         for value in _values(result):

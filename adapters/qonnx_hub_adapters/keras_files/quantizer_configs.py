@@ -167,18 +167,21 @@ def _parsed(spelled: Any) -> tuple[str, dict[str, Any]]:
     try:
         call = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise qk.UnreadableQuantizerError(f"'{text}' is no quantizer: {error}") from error
+        short = f"'{text[:60]}' is no quantizer: {str(error)[:60]}"
+        raise qk.UnreadableQuantizerError(short) from error
     if isinstance(call, ast.Name):
         return call.id, {}
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise qk.UnreadableQuantizerError(f"'{text}' is no quantizer")
+        raise qk.UnreadableQuantizerError(f"'{text[:60]}' is no quantizer")
     name = call.func.id
     order = list(_DEFAULTS.get(name, {}))
     try:
         given = {order[i]: ast.literal_eval(one) for i, one in enumerate(call.args)}
         given |= {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
     except (ValueError, IndexError, TypeError) as error:
-        raise qk.UnreadableQuantizerError(f"'{text}': its arguments are broken") from error
+        raise qk.UnreadableQuantizerError(
+            f"'{text[:60]}': its arguments are broken"
+        ) from error
     return name, given
 
 

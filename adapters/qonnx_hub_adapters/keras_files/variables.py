@@ -18,6 +18,12 @@ from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
 
 _MOST_ELEMENTS = 1 << 31
+_SMALL, _MOST_PACKED = 1 << 26, 1100
+"""Bytes that any array may have; how many one stored byte can hold (deflate: 1032)."""
+
+_WIDTHS = frozenset({"b", "i", "f", "k", "i_decay_speed"})
+_ROLES = frozenset({"iq", "oq", "kq", "bq", "sq", "rkq", "paq", "praq", "rhq"})
+"""Variables of HGQ2's quantizers, and what it calls the quantizers of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,11 @@ def array_of(dataset: Any, where: str) -> Array:
         raise SourceError(f"{where} is no array")
     if dataset.dtype.kind not in "fiub" or dataset.size > _MOST_ELEMENTS:
         raise SourceError(f"{where} holds {dataset.dtype} of shape {dataset.shape}")
+    held = 0 if dataset.is_virtual or dataset.external else dataset.id.get_storage_size()
+    if dataset.nbytes > max(_SMALL, _MOST_PACKED * held):
+        raise SourceError(f"{where} says {dataset.nbytes} bytes, and the file holds {held}")
+    if dataset.is_virtual or dataset.external:
+        raise SourceError(f"{where} lies in another file, which is not read")
     found = np.asarray(dataset[()])
     return found.astype(np.float32) if found.dtype.kind == "f" else found
 
@@ -123,8 +134,24 @@ class LegacyStore:
                     f"'{self._label}' does not fit: layer '{name}' has {len(arrays)} arrays; "
                     f"its class has {layout.count()}"
                 )
+            if arrays:
+                self._check_order(layout, name)
             found[name] = _distributed(layout, arrays)
         return found
+
+    def _check_order(self, layout: Variables, name: str) -> None:
+        """Raise where widths of quantizers would be taken for one another: HGQ2 names them."""
+        paths = _names(self._group[name].attrs, "weight_names")
+        for (place, own), path in zip(_places(layout), paths, strict=True):
+            held = path.split("/")
+            if own not in _WIDTHS or not place or place[-1] not in _ROLES or len(held) < 3:
+                continue
+            if held[-1].partition(":")[0] != own or not held[-3].endswith(f"_{place[-1]}"):
+                raise SourceError(
+                    f"'{self._label}': layer '{name}' has '{path}' where its class has "
+                    f"'{own}' of '{'/'.join(place)}': another version wrote it; save it as "
+                    ".keras, where places have names"
+                )
 
     def _arrays(self, name: str) -> list[Array]:
         group = self._group[name]
@@ -132,7 +159,12 @@ class LegacyStore:
         missing = [path for path in paths if path not in group]
         if missing:
             raise SourceError(f"'{self._label}': layer '{name}' has no array '{missing[0]}'")
-        return [array_of(group[path], f"'{self._label}': '{path}'") for path in paths]
+        places = [f"'{self._label}': '{path}'" for path in paths]
+        found = [group[path] for path in paths]
+        for one, where in zip(found, places, strict=True):
+            if one.file.filename != self._group.file.filename:
+                raise SourceError(f"{where} lies in another file, which is not read")
+        return [array_of(*pair) for pair in zip(found, places, strict=True)]
 
 
 def _names(attributes: Any, name: str) -> list[str]:
@@ -172,10 +204,14 @@ def _thawed(layout: Variables) -> Variables:
     return Variables(layout.own, layout.parts, False, layout.kind, layout.path)
 
 
+def _places(layout: Variables) -> list[_Place]:
+    layout = _thawed(layout)
+    return [*_ordered(layout, True), *_ordered(layout, False)]
+
+
 def _distributed(layout: Variables, arrays: Sequence[Array]) -> LayerWeights:
     # A layer that is frozen as a whole keeps its order.
-    layout = _thawed(layout)
-    places = [*_ordered(layout, True), *_ordered(layout, False)]
+    layout, places = _thawed(layout), _places(layout)
     found = empty(layout)
     for (path, name), values in zip(places, arrays, strict=True):
         target = found
@@ -211,7 +247,10 @@ class TreeStore:
                 f"its class has {len(names)} ({', '.join(names)})"
             )
         for number, name in enumerate(names):
-            found.own[name] = array_of(held[number], f"'{self._label}': {where}/vars/{number}")
+            place = f"'{self._label}': {where}/vars/{number}"
+            if held[number].file.filename != self._group.file.filename:
+                raise SourceError(f"{place} lies in another file, which is not read")
+            found.own[name] = array_of(held[number], place)
         counts: dict[str, int] = {}
         for attribute, part in layout.parts:
             inner = group

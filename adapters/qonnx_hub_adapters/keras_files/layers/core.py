@@ -51,6 +51,8 @@ def _reshape(s: Scope, use: Use) -> Value:
 def to_shape(s: Scope, x: Value, target: Sequence[int]) -> Value:
     """Return a value in another shape behind the batch; -1 is worked out where it can be."""
     sizes, wanted = s.shape(x)[1:], [int(size) for size in target]
+    if wanted.count(-1) > 1:
+        raise s.fail("reshapes to several open sizes")
     if -1 in wanted and None not in sizes:
         known = math.prod(size for size in wanted if size != -1)
         wanted[wanted.index(-1)] = math.prod(int(z) for z in sizes if z is not None) // known

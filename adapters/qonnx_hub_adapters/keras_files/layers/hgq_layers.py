@@ -33,6 +33,7 @@ from qonnx_hub_adapters.keras_files.layers.convolutions import (
     window_of,
 )
 from qonnx_hub_adapters.keras_files.layers.hgq_variables import (
+    SHARED_INPUT,
     STATISTICS,
     attention_variables,
     gamma_beta,
@@ -391,10 +392,9 @@ def _one_projection(s: Scope, use: Use, x: Value, role: str, text: str) -> Value
         equation=text,
         **{f"{n}_conf": c[f"qkvo_{n}_conf"] for n in ("iq", "kq", "bq", "oq")},
     )
-    if "iq" not in inner.weights.parts and c.get("fuse", "none") != "none":
-        # The quantizer of a shared input is stored once, with the key.
-        shared = use.weights.parts["key_dense"].parts
-        inner.weights.parts.update({n: q for n, q in shared.items() if n == "iq"})
+    shared = use.weights.parts.get(SHARED_INPUT)
+    if shared is not None and role != "output" and "iq" not in inner.weights.parts:
+        inner.weights.parts["iq"] = shared
     scope = s.within(role)
     y = quantize(scope, inner, _projection(scope, inner, x), "oq")
     scope.close()

@@ -105,7 +105,7 @@ def recurrent_variables(layer: Layer) -> Variables:
     """Return the variables of a recurrent layer and its cell."""
     c = layer.config
     names = ["kernel", "recurrent_kernel", *(["bias"] if c.get("use_bias", True) else [])]
-    roles = ("sq", "kq", "rkq", "bq", "paq", "praq", "rhq")
+    roles = ("paq", "praq", "sq", "kq", "rkq", "bq", "rhq")
     cell = Variables(tuple((n, True) for n in names), tuple(_parts(c, roles)))
     return Variables(_loss(c), (("cell", cell),))
 
@@ -117,10 +117,16 @@ def attention_variables(layer: Layer) -> Variables:
     has_iq = bool(c.get("enable_iq", True))
     confs = {f"{n}_conf": c[f"qkvo_{n}_conf"] for n in ("iq", "kq", "bq", "oq")}
     parts = _parts({**c, "iq_conf": None}, ())
-    for role in ("query", "key", "value", "output"):
-        # A shared input is quantized once, and stored with the first that has it.
-        stored = {"qkv": ("key", "output"), "kv": ("query", "key", "output")}
-        own_iq = has_iq and role in stored.get(fuse, ("query", "key", "value", "output"))
+    # A shared input is quantized once, by what is stored with the key, in front of it.
+    sharing = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}.get(fuse, ())
+    for role in ("query", "key", "value", "softmax", "output"):
+        if role == "softmax":
+            parts.append(("_softmax", _inner_softmax(c, loss)))
+            continue
+        if role == "key" and sharing and has_iq:
+            shared = quantizer_variables(confs["iq_conf"], "key_dense/iq/quantizer")
+            parts.append((SHARED_INPUT, shared))
+        own_iq = has_iq and role not in sharing
         biased = bool(c.get("use_bias", True)) and role != "key"
         inner = {**confs, "enable_iq": own_iq, "enable_oq": role != "output"}
         if not biased:
@@ -128,14 +134,20 @@ def attention_variables(layer: Layer) -> Variables:
         names = (("kernel", True), *((("bias", True),) if biased else ()))
         held = Variables((*names, *loss), tuple(_parts(inner, ("kq", "bq"))))
         parts.append((f"{role}_dense", held))
-    softmax = {
+    return Variables(loss, tuple(parts))
+
+
+SHARED_INPUT = "shared_iq"
+"""Attribute of the quantizer that several projections share."""
+
+
+def _inner_softmax(c: Mapping[str, Any], loss: tuple[tuple[str, bool], ...]) -> Variables:
+    confs = {
         "stable": c.get("stable_softmax", True),
         **{f"{t}_{n}_conf": c[f"softmax_{t}_{n}_conf"] for t in ("exp", "inv") for n in _IO},
     }
     outer = {"oq_conf": c["softmax_oq_conf"], "enable_oq": True}
-    inner_parts = [*_parts(outer, ()), *_softmax_variables(softmax, bool(loss))]
-    parts.append(("_softmax", Variables(loss, tuple(inner_parts))))
-    return Variables(loss, tuple(parts))
+    return Variables(loss, (*_parts(outer, ()), *_softmax_variables(confs, bool(loss))))
 
 
 def table_variables(layer: Layer) -> Variables:

@@ -38,6 +38,8 @@ class Cell:
         self.recurrent = self._weight(
             "recurrent_kernel", "recurrent_quantizer", of_kernel=True
         )
+        if weights["recurrent_kernel"].shape[0] != self.units:
+            raise s.fail(f"has {self.units} units; its weights have another number")
         self.bias = self._bias()
         if self.kind not in ("LSTM", "GRU", "SimpleRNN"):
             raise s.fail(f"cell '{layer.class_name}' is not known")
