@@ -63,6 +63,7 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
     for function in message.functions:
         yield from _node_issues(function.node, in_function=True)
         yield from _scope_issues(function.node, set(function.input), function.name)
+    yield from _call_issues(message)
     versions = {imported.domain: imported.version for imported in message.opset_import}
     for node in _every_node(message.graph.node):
         # Looked at before the version converter is, which ends the process over it.
@@ -102,6 +103,21 @@ def _every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
                 yield from _every_node(body.node)
+
+
+def _call_issues(message: onnx.ModelProto) -> Iterator[Issue]:
+    """Give the calls of local functions that give or take more than the function does."""
+    sizes = {(f.domain, f.name): (len(f.input), len(f.output)) for f in message.functions}
+    nodes = (*message.graph.node, *(n for f in message.functions for n in f.node))
+    for node in _every_node(nodes) if sizes else ():
+        most = sizes.get((node.domain, node.op_type))
+        if most is None:
+            continue
+        counted = (("inputs", node.input), ("outputs", node.output))
+        for (what, names), limit in zip(counted, most, strict=True):
+            if len(names) > limit:
+                rule = f"calls a function of {limit} {what} with {len(names)}"
+                yield Issue(label_of_message(node), rule)
 
 
 def _scope_issues(

@@ -215,7 +215,7 @@ class SumEnclosures:
         return Enclosure(found.low, found.high, x.known & found.known)
 
     def _pointwise(self, node: Node, given: Sequence[Argument]) -> Enclosure:
-        if self.folded and _is_quantizer(node) and _is_float(given[0]):
+        if self.folded and _is_quantizer(node) and _is_computed_float(given[0]):
             given = [_widened(given[0], 0.0), *given[1:]]
         own = enclose_step(node, lambda *args: self._run(node, args)[0], given)
         if not _is_float(own) or _is_quantizer(node):
@@ -410,6 +410,10 @@ def _added(x: Any, reach: Any) -> Any:
 def _between(low: Array, high: Array, dtype: np.dtype[Any]) -> Enclosure:
     below, above = rounded_outward(low, high, dtype)
     return Enclosure(below, above, np.isfinite(below) & np.isfinite(above))
+
+
+def _is_computed_float(given: Argument) -> bool:
+    return isinstance(given, Enclosure) and _is_float(given)
 
 
 def _widened(given: Argument, beside: float) -> Enclosure:

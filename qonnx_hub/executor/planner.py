@@ -283,6 +283,9 @@ class _Planner:
         initial: list[Any] = [None] * (len(self.slots) + 1)
         needed = {value for job in jobs for value in job.inputs if value is not None}
         needed.update(self.outputs)
+        for value in needed:
+            if value not in self.slots:
+                raise ExecutionError(f"value '{value.name}' is computed nowhere in the graph")
         for value, array in self.constants.items():
             if value in needed or self.keep_all:
                 initial[self.slots[value]] = array

@@ -124,3 +124,10 @@ def test_functions_that_stand_for_millions_of_nodes_are_refused_in_one_line():
     with pytest.raises(SourceError, match=r"stand for \d+ nodes") as caught:
         read_model(calling(functions, "F25"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_results_that_the_caller_does_not_take_need_not_be_named():
+    two = [helper.make_node("Neg", ["a"], ["b"]), helper.make_node("Abs", ["a"], ["c"])]
+    both = function("F", two)
+    both.output.append("c")
+    np.testing.assert_array_equal(run(calling([both])), -X)

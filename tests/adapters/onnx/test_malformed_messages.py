@@ -120,6 +120,12 @@ def _reads_outside(message: onnx.ModelProto) -> None:
     message.graph.node[1].CopyFrom(call)
 
 
+def _called_with_more(message: onnx.ModelProto) -> None:
+    _reads_outside(message)
+    message.functions[0].input.append("w")
+    message.graph.node[1].output.append("more")
+
+
 @pytest.mark.parametrize(
     ("spoil", "place", "reason"),
     [
@@ -140,6 +146,7 @@ def _reads_outside(message: onnx.ModelProto) -> None:
         (_twice, "Softmax 'soft'", "output 'w' is defined twice"),
         (_cycle, "Quant 'y'", "is defined after its use, or the graph has a cycle"),
         (_no_text, "MatMul 'product'", "is no text"),
+        (_called_with_more, "Product 'call'", "calls a function of 1 outputs with 2"),
         (_reads_outside, "MatMul 'inner'", "'w' is defined nowhere in the function 'Product'"),
         (_wide, "graph input 'x'", f"has an axis of {1 << 62} elements"),
     ],

@@ -10,6 +10,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from onnx_ir.passes.common import InlinePass
 
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.passes.names.name_nodes import NameNodes
 from qonnx_hub_ir.passes.opset.raise_opset import OPSET, RaiseOpset
 
@@ -44,6 +45,11 @@ class InlineFunctions(InPlacePass):
             return PassResult(model, modified=False)
         _check_size(model)
         _unify_opsets(model)
+        for node in every_node(model):
+            called = model.functions.get((node.domain, node.op_type, node.overload))
+            if called is not None and len(node.outputs) < len(called.outputs):
+                # Results at the end that the caller does not take; the inliner wants them all.
+                node.resize_outputs(len(called.outputs))
         try:
             InlinePass()(model)
         except ValueError as error:  # what the inliner says of calls that do not fit
