@@ -55,6 +55,12 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
         if imported.version < 1:
             domain = imported.domain or "ai.onnx"
             yield Issue("the file", f"imports '{domain}' in version {imported.version}")
+    last = onnx.defs.onnx_opset_version()
+    for function in message.functions:
+        for imported in function.opset_import:
+            if imported.version > last and imported.domain in ("", "ai.onnx"):
+                rule = f"imports opset {imported.version}, newer than {last}, the last known"
+                yield Issue(f"function '{function.name}'", rule)
     no_text = list(_text_issues(message))
     if no_text:
         yield from no_text

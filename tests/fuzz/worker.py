@@ -7,6 +7,7 @@ what costs is the case, and no case can harm another.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 BYTES = 4 << 30
 """Address space of a child."""
@@ -67,6 +69,14 @@ def warm_up() -> None:
                 kind.load(name)
     with contextlib.suppress(ImportError):
         importlib.import_module("onnxruntime")
+    _remember(importlib.import_module("typer.main"), "get_command")
+    _remember(registry, "entry_points")
+
+
+def _remember(module: ModuleType, name: str) -> None:
+    """Let a function answer again what it answered: a process of a user's asks it once."""
+    if not hasattr(getattr(module, name), "cache_info"):
+        setattr(module, name, functools.cache(getattr(module, name)))
 
 
 class Worker:

@@ -195,3 +195,13 @@ def test_an_input_that_onnxruntime_takes_from_no_array_is_said() -> None:
     )
     notes = qh.convert(model, None, to="qcdq").notes
     assert any("input 'x' holds float8_e5m2, which onnxruntime takes" in n for n in notes)
+
+
+@pytest.mark.parametrize("operator", ["Resize", "Expand", "Tile"])
+def test_sizes_that_are_given_at_run_time_are_small(operator: str) -> None:
+    before = {"Resize": ["", ""]}.get(operator, [])
+    node = helper.make_node(operator, ["x", *before, "sizes"], ["y"], "n")
+    model = model_of([node], {"x": (1, 1, 4, 4), "sizes": (4,)}, ["y"])
+    model.graph.input[1].type.tensor_type.elem_type = TensorProto.INT64
+    given = generate_inputs(qh.load(model))["sizes"]
+    assert 1 <= given.min() <= given.max() <= 4

@@ -56,6 +56,10 @@ class _Affine:
 _CODE_BITS = 16
 """Whole numbers of a type up to this width are codes; wider ones may be indices."""
 
+_SIZES = frozenset({"shape", "sizes", "repeats"})
+"""Roles of inputs that say how large a value becomes, of as many axes as they have numbers."""
+
+_LARGEST_SIZE = 4
 _INDEX = 127
 _COMPUTES = frozenset({"DequantizeLinear", "Cast", "Neg", "Abs"})
 
@@ -233,6 +237,8 @@ def _whole_limits(value: Value) -> tuple[float, float]:
     known = _index_limits(value)
     if known is not None:
         return known
+    if any(operators.input_role(node, index) in _SIZES for node, index in value.uses()):
+        return (1, _LARGEST_SIZE)
     kind = value.dtype
     readers = [node for node, _ in value.uses()]
     if any(node.op_type == "Pad" and value is not node.inputs[0] for node in readers):
