@@ -33,6 +33,7 @@ _HELD = {
     AttributeProto.SPARSE_TENSOR: "sparse_tensor",
     AttributeProto.TYPE_PROTO: "tp",
 }
+_LAST_OPSET = onnx.defs.onnx_opset_version()
 _SHOWN = 40
 """Bytes shown of what is no text."""
 
@@ -51,16 +52,13 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
             f"IR version {message.ir_version} is newer than {onnx.IR_VERSION}, the last known"
         )
         yield Issue("the file", rule)
-    for imported in message.opset_import:
+    for where, imported in _imports(message):
+        domain = imported.domain or "ai.onnx"
+        rule = f"imports '{domain}' in version {imported.version}"
         if imported.version < 1:
-            domain = imported.domain or "ai.onnx"
-            yield Issue("the file", f"imports '{domain}' in version {imported.version}")
-    last = onnx.defs.onnx_opset_version()
-    for function in message.functions:
-        for imported in function.opset_import:
-            if imported.version > last and imported.domain in ("", "ai.onnx"):
-                rule = f"imports opset {imported.version}, newer than {last}, the last known"
-                yield Issue(f"function '{function.name}'", rule)
+            yield Issue(where, rule)
+        elif domain == "ai.onnx" and imported.version > _LAST_OPSET:
+            yield Issue(where, f"{rule}, newer than {_LAST_OPSET}, the last known")
     no_text = list(_text_issues(message))
     if no_text:
         yield from no_text
@@ -80,6 +78,13 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
             rule = type_rule(schema, attribute.name, onnx_ir.AttributeType(attribute.type))
             if rule:
                 yield Issue(label_of_message(node), rule)
+
+
+def _imports(message: onnx.ModelProto) -> Iterator[tuple[str, onnx.OperatorSetIdProto]]:
+    yield from (("the file", imported) for imported in message.opset_import)
+    for function in message.functions:
+        where = f"function '{function.name}'"
+        yield from ((where, imported) for imported in function.opset_import)
 
 
 def _text_issues(message: Message, where: str = "the file") -> Iterator[Issue]:
