@@ -214,6 +214,8 @@ class _Planner:
             if value is not None
             and self.readers.get(value) == 1
             and (producer := value.producer()) is not None
+            # What a body reads from around it is not its own: others may read it as well.
+            and value not in self.given
             and self._makes_fresh(producer)
             and value not in self.constants
         )

@@ -203,3 +203,59 @@ def test_the_shapes_of_two_branches_with_equal_names_stay_apart():
     proto.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axes"))
     joins = [n for n in qh.load(proto).graph.all_nodes() if n.op_type == "Concat"]
     assert sorted(node.outputs[0].shape[1] for node in joins) == [4, 8]
+
+
+SIGNED = np.array([[-2.0, -0.5, 0.5, 2.0]], dtype=np.float32)
+
+
+def sharing(body: onnx.GraphProto, op: str) -> onnx.ModelProto:
+    """Return a net of which a body reads 'n', which is an output as well."""
+    if op == "If":
+        node = helper.make_node("If", ["c"], ["z"], "if", then_branch=body, else_branch=body)
+    else:
+        node = helper.make_node("Loop", ["turns", "", "n"], ["z"], "loop", body=body)
+    nodes = [
+        helper.make_node("Neg", ["x"], ["n"], "neg"),
+        node,
+        helper.make_node("Relu", ["z"], ["y"], "relu"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sharing",
+        [info("x", ["N", 4]), info("c", [], TensorProto.BOOL)],
+        [info("y", ["N", 4]), info("n", ["N", 4])],
+        [numpy_helper.from_array(np.array(3, dtype=np.int64), "turns")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("op", ["Relu", "Identity", "Exp"])
+@pytest.mark.parametrize("on", [False, True])
+def test_a_branch_leaves_what_it_reads_from_around_it(op, on):
+    body = helper.make_graph(
+        [helper.make_node(op, ["n"], ["r"], "inner")], "body", [], [info("r", None)]
+    )
+    found = qh.run(sharing(body, "If"), {"x": SIGNED, "c": np.array(on)})
+    np.testing.assert_array_equal(found["n"], -SIGNED)
+    made = {"Relu": lambda x: x.clip(0), "Identity": lambda x: x, "Exp": np.exp}[op](-SIGNED)
+    np.testing.assert_array_equal(found["y"], made.clip(0))
+
+
+def test_a_loop_reads_the_same_value_from_around_it_in_every_turn():
+    nodes = [
+        helper.make_node("Clip", ["n", "low"], ["r"], "inner"),
+        helper.make_node("Add", ["r", "v"], ["more"], "add"),
+        helper.make_node("Identity", ["go"], ["on"], "go"),
+    ]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [info("i", [], TensorProto.INT64), info("go", [], TensorProto.BOOL), info("v", [])],
+        [info("on", [], TensorProto.BOOL), info("more", None)],
+        [numpy_helper.from_array(np.array(-1, dtype=np.float32), "low")],
+    )
+    body.input[2].type.tensor_type.ClearField("shape")
+    found = qh.run(sharing(body, "Loop"), {"x": SIGNED, "c": np.array(True)})
+    np.testing.assert_array_equal(found["n"], -SIGNED)
+    # Three times what the Clip leaves, on top of what the loop starts with.
+    np.testing.assert_array_equal(found["y"], (-SIGNED + 3 * (-SIGNED).clip(-1)).clip(0))
