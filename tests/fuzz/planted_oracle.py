@@ -97,11 +97,17 @@ class MultiThreshold(OpRun):
 
 
 class QuantizeLinear(OpRun):
-    """QuantizeLinear: the quotient rounded to even, the zero point, the ends of the type."""
+    """QuantizeLinear: the quotient rounded to even, the zero point, the ends of the type.
+
+    Attributes:
+        met_nan: Whether some run met a NaN, of which ONNX leaves open what becomes of it.
+    """
 
     op_domain = ""
+    met_nan = False
 
     def _run(self, x, scale, zero, **_):
+        QuantizeLinear.met_nan |= bool(np.isnan(x).any())
         limits = np.iinfo(zero.dtype)
         scale, zero = _along_channels(scale, x.ndim), _along_channels(zero, x.ndim)
         codes = np.rint(x / scale).astype(np.float64) + zero

@@ -98,6 +98,29 @@ PAIRS = int(os.environ.get("QONNX_HUB_PLANTED_PAIRS", "240"))
 """A night takes thousands."""
 
 
+def test_the_oracle_adds_and_multiplies_a_normalization_as_onnxruntime_does():
+    runtime = pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(2)
+    held = {name: rng.uniform(0.1, 3, 64).astype(np.float32) for name in "gbmv"}
+    nodes = [helper.make_node("BatchNormalization", ["x", *held], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, (8, 64))],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [numpy_helper.from_array(array, name) for name, array in held.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = runtime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {"x": rng.normal(size=(8, 64)).astype(np.float32)}
+    assert np.array_equal(Oracle(model, folded=True)(feeds)[0], session.run(None, feeds)[0])
+
+
 def test_no_planted_fault_is_called_equal():
     tally = run_pairs(PAIRS, seed=PAIRS)
     wrong = [(n, found.pair.kind, what) for n, what, found in tally.bad if what in NEVER]
