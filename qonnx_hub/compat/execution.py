@@ -44,6 +44,11 @@ def execute_onnx(
     found = api.run(piece, feeds, all_tensors=return_full_exec_context)
     if not return_full_exec_context:
         return found
+    for node in piece.graph.node:
+        # It makes a tensor of that name beside its output.
+        marked = [a.s.decode() for a in node.attribute if a.name == "export_debug_name"]
+        if node.op_type == "DebugMarker" and marked and node.output[0] in found:
+            found[marked[0]] = found[node.output[0]]
     constants = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     given = {name: array for name, array in input_dict.items() if name not in found}
     return {**constants, **given, **feeds, **found}

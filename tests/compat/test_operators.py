@@ -83,6 +83,14 @@ def test_a_marker_hands_on_what_it_reads():
     assert np.array_equal(qh.run(proto, {"x": x})["y"], x)
 
 
+def test_a_marker_makes_a_tensor_of_its_name_in_the_full_context():
+    from qonnx_hub.compat import execute_onnx
+
+    x = RNG.normal(size=(1, 3)).astype(np.float32)
+    proto = single("DebugMarker", [1, 3], [1, 3], export_debug_name="d")
+    assert np.array_equal(execute_onnx(proto, {"x": x}, True)["d"], x)
+
+
 def test_a_partition_runs_the_file_that_it_names(tmp_path):
     import onnx
 
