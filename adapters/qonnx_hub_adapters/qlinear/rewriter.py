@@ -141,7 +141,11 @@ class IntegerRewriter:
         if found is None or read_number(found[1]) is not None:
             return
         quant, x = found
-        if x not in self._codes:
+        known = self._codes.get(x)
+        moved = known is not None and bool(origin_of(producer(x)))
+        # A layer that only moved integers had them on the grid behind it, as its file says.
+        ends = single_value(quant.scale), single_value(quant.zero_point)
+        if known is None or (moved and ends != (float(known.scale), known.zero)):
             node = borders.quantize_before(node, quant, x)
             fresh = producer(node.inputs[0])
             assert fresh is not None, "a quantizer was just made"

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 SHAPE = (2, 4, 6)
 _TYPES = {
-    13: ["UINT8", "INT8"],
+    10: ["UINT8", "INT8"],
     21: ["UINT16", "INT16", "UINT4", "INT4"],
     25: ["UINT2", "INT2"],
 }
@@ -27,7 +27,7 @@ _RANGES = {
 class _Graph:
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
-        self.opset = int(self.random.choice([13, 15, 17, 19, 21, 23, 25]))
+        self.opset = int(self.random.choice([10, 11, 12, 13, 15, 17, 19, 21, 23, 25]))
         is_contrib = self.opset < 21 and self.random.random() < 0.3
         self.domain = "com.microsoft" if is_contrib else ""
         types = [
@@ -63,7 +63,8 @@ class _Graph:
         return self.constant(kind, np.where(self.random.random(shape) < 0.5, choice, other))
 
     def parameters(self, kind: str, size: int, axis: int) -> tuple[list[str], dict[str, Any]]:
-        wide = self.random.random() < 0.3
+        # Quantizers of the standard had no axis before opset 13.
+        wide = self.random.random() < 0.3 and (self.opset >= 13 or bool(self.domain))
         shape = (size,) if wide else ()
         both = [self.scales(shape), self.zeros(kind, shape)]
         return both, ({"axis": axis} if wide else {}) | {"domain": self.domain}

@@ -49,6 +49,7 @@ class Random:
 
     rng: np.random.Generator
     dtype: Any
+    opset: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -126,7 +127,7 @@ def average(r: Random, x: Grid) -> Grid:
 
 def largest(r: Random, x: Grid) -> Grid:
     n, channels, height, width = x.shape
-    if min(height, width) < 2:
+    if min(height, width) < 2 or r.opset < 12:  # it took no integers before
         return x
     value = r.node("MaxPool", [x.name], kernel_shape=[2, 2])
     return Grid(value, (n, channels, height - 1, width - 1), x.scale, x.zero)
@@ -189,7 +190,8 @@ ROWS: list[Step] = [matrix, matrix, pair, curve, turned]
 
 def random_file(seed: int) -> onnx.ModelProto:
     rng = np.random.default_rng(seed)
-    r = Random(rng, np.uint8 if rng.random() < 0.6 else np.int8)
+    opset = int(rng.choice([10, 11, 12, 13, 15, 17, 19, 21, 23, 25]))
+    r = Random(rng, np.uint8 if rng.random() < 0.6 else np.int8, opset)
     shape = (2, 3, 5, 6) if rng.random() < 0.6 else (4, 7)
     grid, integers_in = r.grid(0.02, 0.04), rng.random() < 0.3
     kind = CODES[r.dtype] if integers_in else TensorProto.FLOAT
@@ -210,7 +212,6 @@ def random_file(seed: int) -> onnx.ModelProto:
         [make_tensor_value_info(name, out_kind, None) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in r.constants.items()],
     )
-    opset = int(rng.choice([12, 13, 15, 17, 19, 21]))
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=7)
 

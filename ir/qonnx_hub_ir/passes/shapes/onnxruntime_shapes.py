@@ -19,6 +19,9 @@ _FLOAT = int(onnx_ir.DataType.FLOAT)
 _OPSET_OF_AXES = 18
 """The first opset in which ReduceMean takes its axes as an input."""
 
+_OPSET_WITHOUT_BIAS = 11
+"""The first opset in which Gemm needs no bias."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Twin:
@@ -71,10 +74,14 @@ def stand_in(node: Node) -> None:
         for value in operands
     ]
     kept = {name: node.attributes[name].value for name in twin.kept if name in node.attributes}
+    assert isinstance(node.graph, onnx_ir.Graph), "functions are inlined on import"
+    opset = node.graph.opset_imports.get("", _OPSET_OF_AXES)
+    if node.op_type == "QGemm" and opset < _OPSET_WITHOUT_BIAS:
+        nothing = np.zeros(1, dtype=np.float32)
+        inputs.append(dialect.add_initializer(node.graph, f"{stem}_bias", nothing))
     if node.op_type == "QLinearReduceMean":
         axes = list(attribute(node, "axes", ()))
-        assert isinstance(node.graph, onnx_ir.Graph), "functions are inlined on import"
-        if node.graph.opset_imports.get("", _OPSET_OF_AXES) < _OPSET_OF_AXES:
+        if opset < _OPSET_OF_AXES:
             kept["axes"] = axes
         else:
             numbers = np.array(axes, dtype=np.int64)
