@@ -205,3 +205,19 @@ def test_sizes_that_are_given_at_run_time_are_small(operator: str) -> None:
     model.graph.input[1].type.tensor_type.elem_type = TensorProto.INT64
     given = generate_inputs(qh.load(model))["sizes"]
     assert 1 <= given.min() <= given.max() <= 4
+
+
+def test_a_scale_for_each_sample_of_a_file_is_converted() -> None:
+    nodes = [quant_node("x", "q"), quant_node("q", "y", scale="each")]
+    scales = np.array([[0.5], [0.25]], dtype=np.float32)
+    model = model_of(nodes, {"x": (2, 4)}, ["y"], {**QUANT, "each": scales})
+    report = qh.convert(model, None, to="qcdq")
+    assert report.check is not None
+    assert report.check.verdict.name in {"PROVEN", "EQUAL"}
+
+
+def test_fewer_samples_than_the_other_file_takes_are_diagnosed() -> None:
+    nodes = [quant_node("x", "q"), helper.make_node("Relu", ["q"], ["y"], "r")]
+    one = model_of(nodes, {"x": ("N", 4)}, ["y"], QUANT)
+    six = model_of(nodes, {"x": (6, 4)}, ["y"], {**QUANT, "s": 0.5})
+    assert not qh.check(one, six, samples=4)

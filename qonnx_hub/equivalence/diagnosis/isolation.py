@@ -154,6 +154,7 @@ def gather_groups(
         batch: A batch in which it differs.
     """
     unit, is_open = _batch_of(a, b)
+    unit = min(unit, batch.samples)  # files run fewer samples than their own as well
     order = _failing_first(a, b, failing, batch, unit)
     is_record = a.input_names is None or b.input_names is None
     if is_record or not shares_first_axis(batch.feeds):
