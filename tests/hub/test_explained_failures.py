@@ -115,6 +115,8 @@ def test_a_layer_without_outputs_is_converted(operator: str) -> None:
     x = np.ones((2, 4), dtype=np.float32)
     assert qh.run(model, {"x": x})["y"].shape == (2, 0)
     assert qh.convert(model, None, to="qcdq").opset > 0
+    with pytest.raises(HubError, match=f"{operator} '.*': its result has no elements"):
+        qh.convert(model, None, to="hls4ml")
 
 
 def test_hls4ml_names_what_it_refuses_where_a_shape_behind_is_not_known() -> None:

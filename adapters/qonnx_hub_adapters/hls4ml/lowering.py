@@ -208,6 +208,8 @@ def _lowered(context: Context, node: Node) -> Term:
         raise refuse(node, f"hls4ml ends with 'Unsupported operation type: {node.op_type}'")
     if any(value is not None and value.uses() for value in node.outputs[1:]):
         raise refuse(node, "its second result is read; hls4ml knows one result per layer")
+    if 0 in (dims(node.outputs[0]) or ()):
+        raise refuse(node, "its result has no elements; hls4ml has no empty arrays")
     return rule(context, node)
 
 
