@@ -280,6 +280,34 @@ _MOST_STEPS = 512
 
 
 def _lstm(form: FloatForm, operation: Operation, call: KernelCall) -> None:
+    """Write UNIDIRECTIONAL_SEQUENCE_LSTM as LSTM: gates input, output, forget, cell.
+
+    The operator does not clip its cell. Without an input gate it is written step by step.
+    """
+    if not call.has(1):
+        _lstm_by_steps(form, operation, call)
+        return
+    w, order = form.writer, (0, 3, 1, 2)
+    gates = [_gate_parts(form, call, i) for i in order]
+    apart = w.constant(np.array([0], dtype=np.int64), "axes")
+    data = w.emit("Concat", *(gate[0] for gate in gates), axis=0)
+    state = w.emit("Concat", *(w.emit("Transpose", g[1], perm=(1, 0)) for g in gates), axis=0)
+    units = call.tensor(5).shape[1]
+    none = w.constant(np.zeros(4 * units, dtype=np.float32), "bias")
+    bias = w.emit("Concat", *(gate[2] for gate in gates), none, axis=0)
+    x = form.floats(operation.inputs[0])
+    turned = (1, 0, 2)
+    if not call.options.get("time_major"):
+        x = w.emit("Transpose", x, perm=turned)
+    parts = [w.emit("Unsqueeze", part, apart) for part in (data, state, bias)]
+    made = w.emit("LSTM", x, *parts, hidden_size=units)
+    value = w.emit("Squeeze", made, w.constant(np.array([1], dtype=np.int64), "axes"))
+    if not call.options.get("time_major"):
+        value = w.emit("Transpose", value, perm=turned)
+    form.made(operation, value, fused=0)
+
+
+def _lstm_by_steps(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     """Write UNIDIRECTIONAL_SEQUENCE_LSTM step by step; states start at zero."""
     w, is_time_first = form.writer, bool(call.options.get("time_major"))
     axis = 0 if is_time_first else 1
@@ -387,7 +415,7 @@ def float_form(net: TfliteNet, meta: Mapping[str, str] | None = None) -> onnx.Mo
         SourceError: An operation has no float form.
     """
     net = _without_constant_layers(net)
-    is_wide = any(t.type in _SHORT_TYPES for t in net.tensors)
+    is_wide = any(t.type in _SHORT_TYPES and not t.is_variable for t in net.tensors)
     form = FloatForm(start(net, _OPSET_OF_WIDE_CODES if is_wide else _OPSET))
     for operation in net.operations:
         _RULES[operation.name](form, operation, net.call(operation))

@@ -46,7 +46,9 @@ class TfliteImporter:
         """
         net = read_file(_path(source))
         has_codes = any(t.grid is not None for t in net.tensors)
-        meta = {dialect.BOUNDED: _NEAR} if has_codes else {}
+        clips = any(o.options.get("cell_clip") and o.inputs[1] >= 0 for o in net.operations)
+        near = f"{_NEAR}; cells of LSTMs are not clipped" if clips else _NEAR
+        meta = {dialect.BOUNDED: near} if has_codes else {}
         model = read_quantizers(float_form(net, meta))
         remember(model, net)
         return model
