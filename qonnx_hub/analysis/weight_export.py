@@ -24,6 +24,20 @@ _C_TYPES = {1: "int8_t", 2: "int16_t", 4: "int32_t", 8: "int64_t"}
 
 _PER_LINE = 16
 
+_WORDS = (
+    "alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl "
+    "concept const const_cast consteval constexpr constinit continue co_await co_return "
+    "co_yield decltype default delete do double dynamic_cast else enum explicit export extern "
+    "false float for friend goto if inline int long main mutable namespace new noexcept not "
+    "not_eq nullptr operator or or_eq private protected public register reinterpret_cast "
+    "requires restrict return short signed sizeof static static_assert static_cast struct "
+    "switch template this thread_local throw true try typedef typeid typename typeof "
+    "typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq "
+    "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t"
+)
+_RESERVED = frozenset(_WORDS.split())
+"""Words of C and C++ that name nothing else, and types of <stdint.h>."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IntegerWeight:
@@ -126,10 +140,15 @@ def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
 def _header(weights: Sequence[IntegerWeight], stem: str) -> str:
     guard = f"{_identifier(stem).upper()}_H"
     names: list[str] = []
+    taken = set(_RESERVED)
     for weight in weights:
         text = _identifier(weight.name)
         numbered = (f"{text}_{count}" for count in itertools.count(2))
-        names.append(next(n for n in itertools.chain((text,), numbered) if n not in names))
+        name = next(
+            n for n in itertools.chain((text,), numbered) if taken.isdisjoint(_defined(n))
+        )
+        taken.update(_defined(name))
+        names.append(name)
     lines = [
         "/* Integer weights: value = (integer - zero_point) * scale. Arrays are in row-major",
         "   order; scales and zero points of more than one element broadcast to them. */",
@@ -149,8 +168,8 @@ def _array_lines(weight: IntegerWeight, name: str) -> list[str]:
     prefix = "" if integers.dtype.kind == "i" else "u"
     sign = "signed" if weight.signed else "unsigned"
     shape = " x ".join(map(str, integers.shape)) or "scalar"
-    # A comment must not end early, whatever a weight's name is.
-    title = weight.name.replace("*/", "* /")
+    # A comment must not end early, and no line of it go on, whatever a weight's name is.
+    title = re.sub(r"[^\w .:/\[\]-]", "_", weight.name, flags=re.ASCII)
     # The literal 9223372036854775808 does not exist before its minus sign is applied.
     numbers = ["INT64_MIN" if n == -(2**63) else str(n) for n in integers.reshape(-1).tolist()]
     return [
@@ -180,6 +199,11 @@ def _definition(kind: str, name: str, numbers: list[str]) -> list[str]:
     return [f"static const {kind} {name}[{len(numbers)}] = {{", *rows, "};"]
 
 
+def _defined(name: str) -> tuple[str, ...]:
+    """Return every name that the header defines for a weight."""
+    return (name, *(f"{name}_{rest}" for rest in ("BITS", "SIZE", "scale", "zero_point")))
+
+
 def _identifier(name: str) -> str:
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "weight"
-    return f"w_{text}" if text[0].isdigit() else text
+    return f"w_{text}" if text[0].isdigit() or text in _RESERVED else text

@@ -9,6 +9,7 @@ import typer
 
 from qonnx_hub.cli.options import (
     AllowCode,
+    Force,
     From,
     InputShapes,
     Json,
@@ -106,6 +107,7 @@ def command(
     ] = None,
     allow_code: AllowCode = False,
     json: Json = None,
+    force: Force = False,
 ) -> None:
     """Convert a model, check the result against it, and write it.
 

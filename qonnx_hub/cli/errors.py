@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -66,6 +67,39 @@ def message_of(error: BaseException) -> str:
     return f"qonnx-hub: {type(error).__name__}{where}: {what[:500]}{line}\n{_REPORT}"
 
 
+WRITTEN = ("output", "json", "report", "save_failing", "save_golden", "export_ints", "plot")
+"""Parameters of commands that name what is written."""
+
+
+def _keep_what_is_read(options: Mapping[str, Any]) -> None:
+    """Refuse to write over a file that the same command reads.
+
+    Raises:
+        UsageError: Such a file; ``--force``, where a command has it, allows it.
+    """
+    if options.get("force"):
+        return
+    given = [v for k, v in options.items() if k not in WRITTEN]
+    items = [one for v in given for one in (v if isinstance(v, (list, tuple)) else [v])]
+    read = [one for one in items if isinstance(one, (str, os.PathLike)) and _is_file(one)]
+    for target in (options.get(name) for name in WRITTEN):
+        if not isinstance(target, (str, os.PathLike)) or not _is_file(target):
+            continue
+        if any(os.path.samefile(target, one) for one in read):
+            hint = ", or add --force" if "force" in options else ""
+            raise UsageError(
+                f"'{os.fspath(target)}' is read by this command, which would write over it; "
+                f"name another file{hint}"
+            )
+
+
+def _is_file(path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.isfile(path)
+    except (OSError, ValueError):
+        return False
+
+
 def recorded(command: Callable[..., None]) -> Callable[..., None]:
     """Return a command whose errors are written to the place of ``--json`` as well."""
 
@@ -73,6 +107,8 @@ def recorded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **options: Any) -> None:
         from qonnx_hub.cli.options import write_json
 
+        # Not inside: the error is not written over what is read, either.
+        _keep_what_is_read(options)
         try:
             command(*args, **options)
         except HubError as error:

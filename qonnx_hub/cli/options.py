@@ -51,6 +51,9 @@ AllowCode = Annotated[
         "--allow-code", help="Run code that a file holds: Lambda layers, pickles, SavedModel."
     ),
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Write over a file that the command reads.")
+]
 AllowExternal = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
-from qonnx_hub.cli.options import From, Json, Samples, Seed, To, console, write_json
+from qonnx_hub.cli.options import Force, From, Json, Samples, Seed, To, console, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,7 @@ def command(
     samples: Samples = None,
     seed: Seed = 0,
     json: Json = None,
+    force: Force = False,
 ) -> None:
     """Run passes over a model, compare before and after, and write the result."""
     out = console(json)

@@ -15,18 +15,23 @@ from qonnx_hub_ir.errors import UsageError
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an .npz file by name.
+    """Return the arrays of an .npz file by name, or that of an .npy file by the file's.
 
     Raises:
-        UsageError: The file is missing, is no .npz file, or holds nothing.
+        UsageError: The file is missing, is neither, or holds nothing.
     """
     if not path.exists():
         raise UsageError(f"'{path}' does not exist")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {path.stem: found}
+        with found as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise UsageError(f"'{path}' is not an .npz file of plain arrays: {error}") from error
+        raise UsageError(
+            f"'{path}' is not an .npz or .npy file of plain arrays: {error}"
+        ) from error
     if not arrays:
         raise UsageError(f"'{path}' holds no arrays")
     return arrays
@@ -35,8 +40,12 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays by name as an .npz file, whole or not at all.
 
+    Any name will do: ``numpy.savez`` takes some, such as "file", for its own parameters.
+
     Raises:
         UsageError: The path cannot be written to.
     """
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)

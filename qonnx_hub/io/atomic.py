@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,30 +17,46 @@ from qonnx_hub_ir.errors import UsageError
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it takes the place of ``path``.
 
-    An exception inside the block leaves ``path`` as it was and removes the temporary file.
+    Of a link the target is replaced, and a file that is replaced hands on its mode. An
+    exception inside the block leaves ``path`` as it was and removes the temporary file.
 
     Raises:
-        UsageError: The folder does not exist or cannot be written.
+        UsageError: The folder does not exist or cannot be written; the path is no file.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"'{target}' is a folder; name a file to write")
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
-        )
+        target = _file_to_write(path)
+        temporary = _beside(target)
+        temporary.touch(exist_ok=False)
     except OSError as error:
-        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from error
-    os.close(handle)
-    temporary = Path(name)
+        raise _not_written(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
     except OSError as error:
-        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from error
+        raise _not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _file_to_write(path: str | Path) -> Path:
+    """Return the file that a path stands for; what is there must be one."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise UsageError(f"'{path}' is a folder; name a file to write")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"'{path}' is a device or a pipe; name a file to write")
+    return target
+
+
+def _beside(target: Path) -> Path:
+    """Return a path in the folder of another that nothing has yet."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _not_written(path: str | Path, error: OSError) -> UsageError:
+    return UsageError(f"'{path}' cannot be written: {error.strerror}")
 
 
 MARKER = ".qonnx_hub"
@@ -61,20 +78,18 @@ def write_folder(path: str | Path, files: Mapping[str, bytes]) -> None:
     """
     target = Path(os.path.abspath(path))
     kept = _foreign_entries(target, path)
+    fresh = _beside(target)
     try:
-        fresh = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        )
+        fresh.mkdir()
     except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from error
+        raise _not_written(path, error) from error
     try:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
         (fresh / MARKER).write_text("\n".join(sorted(files)) + "\n", encoding="utf-8")
-        fresh.chmod(0o777 & ~_umask())
         _take_place(fresh, target, kept)
     except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror}") from error
+        raise _not_written(path, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -115,12 +130,6 @@ def _take_place(fresh: Path, target: Path, kept: list[str]) -> None:
     for name in kept:
         (old / name).rename(target / name)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def write_text(path: str | Path, text: str) -> None:

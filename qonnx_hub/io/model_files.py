@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 from pathlib import Path
 
 import onnx
 import onnx_ir
+from google.protobuf.message import DecodeError
 from onnx_ir import Model
 
 from qonnx_hub.io.atomic import replacing, write_folder
@@ -31,7 +35,8 @@ def write_model(
 
     Args:
         model: The model.
-        path: The file. Weights that go beside it are in ``path + ".data"``.
+        path: The file. Weights that go beside it are in ``path + ".data"``, or with a number
+            before the suffix while that name is taken.
         external: Put the weights beside the file although they would fit in it.
         message: The model as one message, where it was made before.
 
@@ -45,23 +50,55 @@ def write_model(
             message = onnx_ir.to_proto(model) if message is None else message
             temporary.write_bytes(message.SerializeToString(deterministic=True))
         return
-    data = target.with_name(f"{target.name}.data")
+    target = Path(os.path.realpath(target))
+    old = _data_files(target)
     outside = [t for t in _tensors(model) if isinstance(t, onnx_ir.ExternalTensor)]
-    if data.exists() and any(Path(t.path).resolve() == data.resolve() for t in outside):
-        raise UsageError(
-            f"'{data}' holds weights that the model still reads; name another file"
-        )
+    read = {Path(tensor.path).resolve() for tensor in outside}
+    for data in old:
+        if data.resolve() in read:
+            raise UsageError(
+                f"'{data}' holds weights that the model still reads; name another file"
+            )
     # What is too small to lie outside is read in first: the library would close the files that
     # others may still read from.
     copy = _with_weights_read_in(model, _SMALL)
-    with replacing(target) as temporary:
-        onnx_ir.save(
-            copy,
-            temporary,
-            format="protobuf",
-            external_data=data.name,
-            size_threshold_bytes=_SMALL,
-        )
+    data = _free_data_file(target)
+    try:
+        # Until the graph takes its place, the old one and its weights are what there is.
+        with replacing(target) as temporary:
+            onnx_ir.save(
+                copy,
+                temporary,
+                format="protobuf",
+                external_data=data.name,
+                size_threshold_bytes=_SMALL,
+            )
+    except BaseException:
+        data.unlink(missing_ok=True)
+        raise
+    for one in old:
+        one.unlink(missing_ok=True)
+
+
+def _free_data_file(target: Path) -> Path:
+    """Return the first of ``NAME.data``, ``NAME.1.data`` ... that is not there."""
+    names = (f"{target.name}{f'.{k}' if k else ''}.data" for k in itertools.count())
+    return next(p for p in map(target.with_name, names) if not os.path.lexists(p))
+
+
+def _data_files(target: Path) -> list[Path]:
+    """Return the files of weights that an earlier file of this place reads and nothing else.
+
+    Those are the ones named after it.
+    """
+    try:
+        old = onnx.load(target, load_external_data=False)
+    except (OSError, DecodeError):
+        return []
+    entries = (entry for tensor in old.graph.initializer for entry in tensor.external_data)
+    names = {entry.value for entry in entries if entry.key == "location"}
+    own = re.compile(re.escape(target.name) + r"(\.\d+)?\.data")
+    return [target.with_name(name) for name in sorted(names) if own.fullmatch(name)]
 
 
 def fits_one_message(model: Model) -> bool:

@@ -37,7 +37,7 @@ what hls4ml answers, by the names and in the shapes of the source's outputs; in 
 they are not named; the inputs of model.onnx are written beside TRACE.
 """
 
-import json, os, sys
+import json, os, sys, zipfile
 
 asked = [word for word in ("--predict", "--trace") if word in sys.argv]
 files = [os.path.abspath(path) for path in sys.argv[1:] if not path.startswith("--")]
@@ -81,6 +81,14 @@ def predict(x):
     return answers
 
 
+def save(path, arrays):
+    """Write arrays by any name: np.savez takes some for its own parameters."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
 def record(model, inputs, path):
     """Write what every layer computes, and the inputs beside it.
 
@@ -94,8 +102,8 @@ def record(model, inputs, path):
     if not any(entry.get("Skip") for entry in config["HLSConfig"]["LayerName"].values()):
         for port in report["outputs"]:
             layers[port["name"]] = results[port["result"]].reshape(len(xs[0]), -1)
-    np.savez(path, **layers)
-    np.savez(os.path.join(os.path.dirname(path), "trace_inputs.npz"), **feeds)
+    save(path, layers)
+    save(os.path.join(os.path.dirname(path), "trace_inputs.npz"), feeds)
 
 
 config = hls4ml.converters.parse_yaml_config("hls4ml_config.yml")
@@ -110,7 +118,7 @@ else:
 if "--predict" in asked:
     with np.load(files[0]) as given:
         answers = predict(given)
-    np.savez(files[1] if len(files) > 1 else "answers.npz", **answers)
+    save(files[1] if len(files) > 1 else "answers.npz", answers)
 if "--synthesize" in sys.argv:
     model.build()
 '''
