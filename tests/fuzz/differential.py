@@ -42,7 +42,7 @@ from tests.fuzz.planted_graphs import draw_graph
 from tests.fuzz.wide_graphs import Feeds, as_model, draw_wide, entry, numbers, reads
 
 LONGEST = 30
-"""Seconds that one graph may take with all its conversions."""
+"""Seconds of processor time that one graph may take with all its conversions."""
 
 KINDS = ("wrong", "crash", "hang", "refused", "disputed")
 
@@ -349,23 +349,23 @@ def run_graphs(
         every: Of one in so many graphs the conversions and some passes are tried.
     """
     tally = Tally()
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _late)
+    if hasattr(signal, "SIGPROF"):
+        signal.signal(signal.SIGPROF, _late)
     for number in range(start, start + graphs):
         model, feeds = graph_of(seed, number)
         tally.graphs += 1
         tally.operators.update(node.op_type for node in model.graph.node)
         try:
-            if hasattr(signal, "SIGALRM"):
-                signal.alarm(LONGEST)
+            if hasattr(signal, "SIGPROF"):
+                signal.setitimer(signal.ITIMER_PROF, LONGEST)
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
                 finds = judge(model, feeds, **more_of(number, every))
         except _Late:
             finds = [Find("hang", "", "")]
         finally:
-            if hasattr(signal, "SIGALRM"):
-                signal.alarm(0)
+            if hasattr(signal, "SIGPROF"):
+                signal.setitimer(signal.ITIMER_PROF, 0)
         for find in finds:
             tally.finds.append((number, find))
             tell(number, find)
