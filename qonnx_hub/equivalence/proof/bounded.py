@@ -104,6 +104,7 @@ class NearMatching(GraphMatching):
         one, other = grids
         if one.scale.size > 1 or one.offset.size > 1:
             return None
+        # Arrays of one element may have axes.
         if np.any(one.scale != other.scale) or np.any(one.offset != other.offset):
             return None
         low = min(int(grid.low.min()) for grid in grids)
@@ -111,7 +112,7 @@ class NearMatching(GraphMatching):
         if high - low > _MOST_POINTS:
             return None
         whole = np.arange(low, high + 1, dtype=np.float64)
-        return np.append(whole * float(one.scale) + float(one.offset), -0.0)
+        return np.append(whole * one.scale.item() + one.offset.item(), -0.0)
 
     def _near(self, target: Value) -> Value | None:
         """Return a value of the first model that is near one of the second."""
