@@ -23,6 +23,9 @@ _FOREIGN = re.compile(
 _LABEL = re.compile(r"(\w+) '[^']*'")
 """An operator and a name, which may be one that a pass gave."""
 
+_NUMBERED = re.compile(r"\b([A-Z]\w+) '\1_\d+'")
+"""A node without a name of its own, and what it is called for that."""
+
 _QUOTED = re.compile(r"'([^']+)'")
 _WHOLE_FILE = re.compile(
     r"holds no graph|is cut off|is empty|no output|no importer reads|not an ONNX file"
@@ -108,6 +111,8 @@ def _has_place(told: str, data: bytes, file: str) -> bool:
         return True
     names = names_in(data)
     quoted = {text for text in _QUOTED.findall(told) if file not in text}
+    if _NUMBERED.search(told):
+        return True
     # What a pass makes on the way has the name of what it was made from, and more behind it.
     if any(word in names for word in _LABEL.findall(told)):
         return True
