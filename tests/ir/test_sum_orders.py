@@ -214,7 +214,7 @@ SIDE_DOORS = [
             make_node("Reshape", ["m", "two"], ["b"]),
             make_node("Conv", ["image", "kernel", "b"], ["y"]),
         ],
-        math.inf,
+        0.01,
     ),
     (
         [
@@ -331,3 +331,15 @@ def test_sums_behind_a_difference_are_rounded_anew_in_both_runs():
     found = sum_orders(model, ranges, extra={"m": 1e-9}, own=False)
     # Two runs of 2000 products, whose magnitudes are 2000 / 3 together.
     assert found.deviations["y"] >= 2 * 2000 * UNIT * 2000 / 3
+
+
+def test_one_range_stands_for_channels_with_scales_of_their_own():
+    weights = RNG.normal(size=(3, 3)).astype(FLOAT)
+    behind = [
+        make_node("Softmax", ["m"], ["p"], axis=-1),
+        make_node("Mul", ["p", "m"], ["h"]),
+        quant_node("h", "y", "scales"),
+    ]
+    scales = np.array([[0.5, 0.25, 1.0]], dtype=FLOAT)
+    found = sum_orders(layer(weights, scale=0.37, behind=behind, scales=scales))
+    assert 0 < found.deviations["y"] < math.inf
