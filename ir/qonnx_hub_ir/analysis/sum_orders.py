@@ -338,8 +338,8 @@ def _meets_threshold(x: ValueInfo, quant: IntQuant, before: float) -> bool:
     beside = [np.asarray(end, dtype=np.float32) for end in (x.low - before, x.high + before)]
     # One range stands for all channels, whose parameters may differ.
     parameters = [np.asarray(p) for p in (quant.scale, quant.zero_point, quant.bits)]
-    ends = np.broadcast_arrays(*beside, *parameters)[:2]
-    lowest, highest = (quantize(end, quant) for end in ends)
+    spread = np.broadcast_arrays(*beside, *parameters)[:2]
+    lowest, highest = (quantize(end, quant) for end in spread)
     if np.array_equal(lowest, highest):
         return False
     grid, halves = x.grid, quant.rounding in _AT_HALVES
