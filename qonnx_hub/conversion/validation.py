@@ -165,20 +165,17 @@ def check_artifact(
                 "of the converter"
             )
         reason = "each near quantizer stays within what its exporter predicts"
+        verdict = Verdict.WITHIN
         if any(not one.exact and one.bound is None for one in artifact.quantizers):
             reason = "near, and no bound is known: what differs was measured on these inputs"
+            verdict = Verdict.UNDECIDED
+        if result.verdict not in {Verdict.DIFFERENT, Verdict.UNDECIDED}:
+            return result
         said = f"{reason}: {kept.measured}" if kept.measured else reason
-        return _within(result, said)
+        return replace(result, verdict=verdict, reason=said)
     if result.verdict is not Verdict.DIFFERENT:
         return result
     raise ConversionError(
         f"the {to} form of {label} computes other values: "
         f"{result.summary()}; nothing was written. This is a defect of the converter"
     )
-
-
-def _within(result: CheckResult, reason: str) -> CheckResult:
-    """Return a result that is right by what its form promises, not by its values alone."""
-    if result.verdict not in {Verdict.DIFFERENT, Verdict.UNDECIDED}:
-        return result
-    return replace(result, verdict=Verdict.WITHIN, reason=reason)

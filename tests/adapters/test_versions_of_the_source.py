@@ -157,7 +157,7 @@ def test_an_opset_that_lacks_an_operator_names_the_node(tmp_path):
         written(source(18, extra="Mish"), tmp_path, "qcdq", opset=13)
 
 
-@pytest.mark.parametrize("opset", [9, 99])
+@pytest.mark.parametrize("opset", [8, 99])
 def test_an_opset_that_cannot_be_written_is_refused_in_one_line(tmp_path, opset):
     with pytest.raises(UsageError, match=f"opset {opset}") as refused:
         written(source(13), tmp_path, "qcdq", opset=opset)
