@@ -51,6 +51,8 @@ class CheckOptions:
         allowance: Why the tolerance is what it is, where no user gave it.
         folded: Why parameters need not be the same on both sides, where a change that rounds
             was made on purpose; empty where none was.
+        samples_only: Compare what samples give, and ask no layer directly: the same graphs
+            were compared elsewhere.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -76,3 +78,4 @@ class CheckOptions:
     allow_code: bool = False
     allowance: str = ""
     folded: str = ""
+    samples_only: bool = False
