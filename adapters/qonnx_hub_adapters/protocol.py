@@ -247,6 +247,8 @@ class Artifact:
             it is compared with the source as it is written.
         content: The bytes of the file, for forms that are no ONNX files; the model is then
             what they say.
+        is_bounded: Whether near quantizers are all that is near, and outputs beyond what they
+            promise are a defect. Otherwise what differs is measured and decides nothing.
     """
 
     model: Model
@@ -258,6 +260,7 @@ class Artifact:
     codes: Mapping[str, CodesOf] = field(default_factory=dict)
     as_written: bool = False
     content: bytes = b""
+    is_bounded: bool = True
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message."""

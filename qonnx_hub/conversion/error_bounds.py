@@ -174,7 +174,7 @@ def observe_bounds(
         for ours, theirs in ends
         if str(ours.name) not in pairs and str(theirs.name) not in paired
     }
-    if any(not record.exact and record.bound is None for record in artifact.quantizers):
+    if not artifact.is_bounded:
         floats = {}  # what promises nothing may move them by any number of steps
     file = GraphSlice(written, paired, [*paired, *floats], keep_shapes=True)
     reference = Session(model)

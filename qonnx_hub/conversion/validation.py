@@ -166,7 +166,7 @@ def check_artifact(
             )
         reason = "each near quantizer stays within what its exporter predicts"
         verdict = Verdict.WITHIN
-        if any(not one.exact and one.bound is None for one in artifact.quantizers):
+        if not artifact.is_bounded:
             reason = "near, and no bound is known: what differs was measured on these inputs"
             verdict = Verdict.UNDECIDED
         if result.verdict not in {Verdict.DIFFERENT, Verdict.UNDECIDED}:

@@ -29,8 +29,10 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with found as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        # What numpy takes for pickled data is told as such, with advice to trust it.
+        why = "" if isinstance(error, ValueError) else f": {error}"
         raise UsageError(
-            f"'{path}' is not an .npz or .npy file of plain arrays: {error}"
+            f"'{path}' is not an .npz or .npy file of plain arrays{why}"
         ) from error
     if not arrays:
         raise UsageError(f"'{path}' holds no arrays")

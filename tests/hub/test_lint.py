@@ -230,7 +230,9 @@ def test_a_model_that_hls4ml_takes_has_no_errors() -> None:
         ),
         (
             [INPUT, WEIGHT, _matmul("q", "wq", "y")],
-            *((1, 3, 8), "MatMul", "channels on axis 1"),
+            (1, 1, 2, 3, 8),
+            "MatMul",
+            "number of dims",
         ),
         ([INPUT, helper.make_node("Relu", ["q"], ["y"])], (4, 8), "input", "one sample"),
     ],

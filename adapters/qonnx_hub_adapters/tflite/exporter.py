@@ -89,7 +89,8 @@ class TfliteExporter:
             )
             for node in every_quantizer(model)
         )
-        return replace(_artifact(made), quantizers=records, notes=(f"near: {_NEAR}",))
+        said = (f"near: {_NEAR}",) if near else ()
+        return replace(_artifact(made), quantizers=records, notes=said, is_bounded=not near)
 
 
 def _net_of(model: Model) -> tuple[TfliteNet | None, list[Gap]]:

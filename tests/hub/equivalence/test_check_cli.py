@@ -113,7 +113,7 @@ def test_a_proof_is_printed(files):
         (["a.onnx", "x.npz"], 2, "inputs that they were recorded with"),
         (["a.onnx", "x.npz", "--inputs", "x.npz"], 2, "nothing would be compared"),
         (["a.onnx", "same.onnx", "--inputs", "nowhere.npz"], 2, "does not exist"),
-        (["a.onnx", "same.onnx", "--inputs", "a.onnx"], 2, "is not an .npz file"),
+        (["a.onnx", "same.onnx", "--inputs", "a.onnx"], 2, "is not an .npz or .npy file"),
         (["a.onnx", "same.onnx", "--inputs", "flat.npz"], 2, "'x' has shape"),
         (["a.onnx", "same.onnx", "--inputs", "empty.npz"], 2, "'x' is empty"),
         (["a.onnx", "same.onnx", "--inputs", "nan.npz"], 2, "'x' holds NaN"),
