@@ -177,13 +177,15 @@ def read_bytes(node: Node) -> IntQuant | None:
 
 
 def read_output(node: Node) -> tuple[IntQuant, Value] | None:
-    """Return the quantizer of 8 bits whose codes a QuantizeLinear gives, and its input.
+    """Return the known quantizer of 8 bits whose codes a QuantizeLinear gives, and its input.
 
     Behind ``Div(x, s)`` and ``Add(z)`` one of scale 1 rounds the sum: a quantizer of ``x``.
     """
     quant, x = read_bytes(node), node.inputs[0]
     if quant is None or x is None:
         return None
+    if quant.scale is None or quant.zero_point is None:
+        return None  # computed at run time
     if single_value(quant.scale) == 1 and single_value(quant.zero_point) == 0:
         quotient, zero = peeled_constant(x, "Add", 0)
         inner, scale = peeled_constant(quotient, "Div", 1)

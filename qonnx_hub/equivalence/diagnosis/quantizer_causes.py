@@ -129,6 +129,8 @@ def explanation_of(layer: str, reason: Reason, seen: Seen | None) -> Explanation
     if seen is None or not seen.differs().any():
         return Explanation(layer, reason.cause, reason.words)
     where = tuple(int(i) for i in np.argwhere(seen.differs())[0])
+    if {one.dtype.kind for one in (seen.x, seen.a, seen.b)} & set("OSUc"):
+        return Explanation(layer, reason.cause, reason.words, where)
     operand = None if seen.x is seen.a else float(seen.x[where])
     values = (float(seen.a[where]), float(seen.b[where]))
     return Explanation(layer, reason.cause, reason.words, where, operand, values)

@@ -16,7 +16,9 @@ from qonnx_hub.equivalence.diagnosis.named_differences import (
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     Cause,
     Explanation,
+    Reason,
     Seen,
+    explanation_of,
     match_formula,
 )
 from qonnx_hub.equivalence.reports.causes import grouped, layers_in_words
@@ -129,3 +131,9 @@ def test_equal_causes_are_told_once():
     assert (first.words, len(layers), second.layer, one) == (words, 9, "act", ["act"])
     assert layers_in_words(layers) == "9 layers ('bn0', 'bn1', 'bn2' and 6 more)"
     assert layers_in_words(layers[:3]) == "'bn0', 'bn1', 'bn2'"
+
+
+def test_texts_that_differ_are_explained_without_numbers():
+    a, b = np.array(["one", "two"], dtype=object), np.array(["one", "three"], dtype=object)
+    found = explanation_of("joined", Reason(Cause.LAYOUT, "other texts"), Seen(a, a, b))
+    assert (found.where, found.operand, found.values) == ((1,), None, None)
