@@ -243,6 +243,10 @@ def _smallest(values: Array) -> Array:
     return np.ascontiguousarray(values)
 
 
+_MOST_SCALES = 8
+"""Floats that are looked at for sizes: one for each axis."""
+
+
 def _infer(node: Node) -> None:
     """Give the outputs of a node their types and shapes, by ONNX's own inference."""
     proto = onnx.NodeProto(op_type=node.op_type)
@@ -257,7 +261,8 @@ def _infer(node: Node) -> None:
         sizes = dims(value)
         types[name] = helper.make_tensor_type_proto(int(value.dtype), sizes)
         known = dialect.constant_value(value)
-        if known is not None and known.dtype.kind == "i":
+        # Integers are shapes, axes and pads; few floats may be the scales of a Resize.
+        if known is not None and (known.dtype.kind == "i" or known.size <= _MOST_SCALES):
             data[name] = numpy_helper.from_array(known, name)
     proto.output.extend(f"o{number}" for number in range(len(node.outputs)))
     for attr in node.attributes.values():
