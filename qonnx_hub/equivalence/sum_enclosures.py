@@ -165,7 +165,8 @@ class SumEnclosures:
         ends = [tuple(_wide(end) for end in _ends(one)) for one in given]
         middle = [_middle(low, high) for low, high in ends]
         reach = [None if low is None else (high - low) / 2 for low, high in ends]
-        size = [None if x is None else np.abs(x) for x in middle]
+        # Axes are no terms: the magnitude of -1 is another one.
+        size = [x if x is None or x.dtype.kind != "f" else np.abs(x) for x in middle]
         centre = self._wide_run(node, middle)
         terms = self._terms(node, given, centre)
         total = self._wide_run(node, size, magnitude=True)
@@ -404,7 +405,7 @@ def _middle(low: Any, high: Any) -> Any:
 
 
 def _added(x: Any, reach: Any) -> Any:
-    return None if x is None else x + reach
+    return x if x is None or x.dtype.kind != "f" else x + reach
 
 
 def _between(low: Array, high: Array, dtype: np.dtype[Any]) -> Enclosure:

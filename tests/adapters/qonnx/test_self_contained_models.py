@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 import qonnx_hub as qh
+from qonnx_hub_ir.annotations import DATATYPE, annotations_of
 from tests.adapters.qonnx.kit import (
     Array,
     on_executor,
@@ -45,11 +46,14 @@ EXPORTS = corpus("qonnx", "yes", "NO")
 
 
 def feeds_of(source: Path) -> dict[str, Array]:
-    rng = np.random.default_rng(0)
-    return {
-        str(value.name): rng.uniform(-1, 1, list(value.shape or ())).astype(np.float32)
-        for value in qh.load(source).graph.inputs
-    }
+    rng, feeds = np.random.default_rng(0), {}
+    for value in qh.load(source).graph.inputs:
+        # What is said to hold integers is rounded to them in the qonnx package.
+        scale = 255 if annotations_of(value).get(DATATYPE) == "UINT8" else 0
+        x = rng.uniform(-1, 1, list(value.shape or ()))
+        x = np.rint(np.abs(x) * scale) if scale else x
+        feeds[str(value.name)] = x.astype(np.float32)
+    return feeds
 
 
 def assert_near(answer: Array, expected: Array, step: float = 0.0) -> None:

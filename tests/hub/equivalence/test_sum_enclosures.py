@@ -115,6 +115,19 @@ def test_a_mean_is_off_by_its_sum_and_its_division():
     assert 2 * bound <= width(found).item() <= 2 * bound + 4 * np.spacing(FLOAT(1))
 
 
+@pytest.mark.parametrize("axes", [(-1, -2), (2, 3), (-1,), (1,)])
+def test_a_mean_runs_over_its_own_axes_however_they_are_counted(axes):
+    x = sample(1, 3, 4, 4)
+    given = {"axes": np.array(axes, dtype=np.int64)}
+    found = enclosed([node("ReduceMean", "x axes", keepdims=1)], x, given)
+    count = np.prod([x.shape[axis] for axis in axes])
+    total = np.abs(x).astype(np.float64).sum(axis=axes, keepdims=True) / count
+    assert found.low.shape == total.shape
+    assert np.all(width(found) >= 2 * count * UNIT * total)
+    rounded = 4 * np.spacing(np.abs(found.high))
+    assert np.all(width(found) <= 2 * (count + 3) * UNIT * total + rounded)
+
+
 def test_batch_normalization_is_enclosed_in_both_of_its_formulas():
     x, names = sample(5, 6, 3), "g b m v"
     parameters = {name: np.abs(sample(6)) + FLOAT(0.1) for name in names.split()}
