@@ -343,3 +343,18 @@ def test_one_range_stands_for_channels_with_scales_of_their_own():
     scales = np.array([[0.5, 0.25, 1.0]], dtype=FLOAT)
     found = sum_orders(layer(weights, scale=0.37, behind=behind, scales=scales))
     assert 0 < found.deviations["y"] < math.inf
+
+
+@pytest.mark.parametrize("rounding", ["ROUND", "FLOOR", "CEIL", "UP", "DOWN", "HALF_UP"])
+@pytest.mark.parametrize("zero", [-2.0, 0.0, 1.0])
+def test_a_difference_of_many_steps_meets_thresholds_that_are_not_the_nearest(rounding, zero):
+    nodes = [
+        quant_node("x", "q", "six", "none", "eight", signed=1),
+        quant_node("q", "y", "s", "z", "two", signed=1, rounding_mode=rounding),
+    ]
+    numbers = {"six": 6.0, "none": 0.0, "eight": 8.0, "s": 0.125, "z": zero, "two": 2.0}
+    model = read_model(model_of(nodes, {"x": (1, 2)}, ["y"], numbers))
+    found = sum_orders(model, {}, extra={"q": 6.0}, own=False)
+    # Codes of 0 and of 6, which is clamped: 1 is the largest.
+    codes = [np.clip(round(value / 0.125) + zero, -2, 1) for value in (0.0, 6.0)]
+    assert found.deviations["y"] >= (codes[1] - codes[0]) * 0.125

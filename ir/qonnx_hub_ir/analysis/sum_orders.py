@@ -354,9 +354,11 @@ def _meets_threshold(x: ValueInfo, quant: IntQuant, before: float) -> bool:
     )
     t = points / float(scale) + float(zero) + (0.5 if halves else 0.0)
     ends = integer_bounds(_top(quant.bits), signed=quant.signed, narrow=quant.narrow)
-    # The lowest code begins nowhere, and none follows the last one.
-    exists = (np.rint(t) > ends[0]) & (np.rint(t) <= ends[1])
-    distance = np.where(exists, np.abs(t - np.rint(t)) * float(scale), math.inf)
+    # The nearest threshold that there is: the first and the last may be far from a point that
+    # is clamped. Modes that round up leave a code at its whole number, others reach it there.
+    first = ends[0] + (1 if halves else 0)
+    nearest = np.clip(np.rint(t), first, ends[1])
+    distance = np.abs(t - nearest) * float(scale)
     # The quantizer's own division and addition round.
     rounding = 4 * FLOAT32_UNIT * (np.abs(points) + abs(float(zero * scale)))
     return bool(np.any(distance <= before + rounding))
