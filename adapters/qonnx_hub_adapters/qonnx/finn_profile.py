@@ -257,8 +257,10 @@ def _mend_activation(node: Node) -> None:
 
 
 def _double(node: Node) -> None:
-    """Write the sum of a value and itself as a product, which is the same number."""
+    """Write the sum of a float and itself as a product, which is the same number."""
     if not is_standard(node, "Add") or node.inputs[0] is not node.inputs[1]:
+        return
+    if node.outputs[0].dtype is not onnx_ir.DataType.FLOAT:
         return
     emit = Emitter(node)
     two = emit.constant("two", np.float32(2))

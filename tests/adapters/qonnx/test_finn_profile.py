@@ -177,6 +177,16 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
         ),
         # Names of both are lost where qonnx cleans up.
         ([helper.make_node("Concat", ["x", "x"], ["y"], "both", axis=1)], "both", "x twice"),
+        # Integers have no product with 2.0.
+        (
+            [
+                helper.make_node("Cast", ["x"], ["i"], "i", to=onnx.TensorProto.INT32),
+                helper.make_node("Add", ["i", "i"], ["d"], "whole"),
+                helper.make_node("Cast", ["d"], ["y"], "y", to=onnx.TensorProto.FLOAT),
+            ],
+            "whole",
+            "i twice",
+        ),
         (
             [
                 helper.make_node("Unsqueeze", ["x", "axes"], ["u"], "u"),
