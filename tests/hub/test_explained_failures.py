@@ -130,16 +130,21 @@ def test_hls4ml_names_what_it_refuses_where_a_shape_behind_is_not_known() -> Non
         qh.convert(model, None, to="hls4ml")
 
 
-@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4, TensorProto.BOOL])
-def test_inputs_of_few_bits_are_generated_as_whole_numbers_of_their_range(kind: int) -> None:
+def cast_from(kind: int) -> onnx.ModelProto:
+    """Return a model that makes float32 of another type."""
     x = helper.make_tensor_value_info("x", kind, [2, 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 8])
     cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
-    model = helper.make_model(
+    return helper.make_model(
         helper.make_graph([cast], "g", [x], [y]),
         opset_imports=[helper.make_opsetid("", 21)],
         ir_version=10,
     )
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4, TensorProto.BOOL])
+def test_inputs_of_few_bits_are_generated_as_whole_numbers_of_their_range(kind: int) -> None:
+    model = cast_from(kind)
     lowest, highest = {"INT4": (-8, 7), "UINT4": (0, 15), "BOOL": (0, 1)}[
         TensorProto.DataType.Name(kind)
     ]
@@ -187,14 +192,7 @@ def test_outputs_without_samples_are_left_out_where_a_file_is_run_piece_by_piece
 
 def test_an_input_that_onnxruntime_takes_from_no_array_is_said() -> None:
     pytest.importorskip("onnxruntime")
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT8E5M2, [2, 8])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 8])
-    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
-    model = helper.make_model(
-        helper.make_graph([cast], "g", [x], [y]),
-        opset_imports=[helper.make_opsetid("", 21)],
-        ir_version=10,
-    )
+    model = cast_from(TensorProto.FLOAT8E5M2)
     notes = qh.convert(model, None, to="qcdq").notes
     assert any("input 'x' holds float8_e5m2, which onnxruntime takes" in n for n in notes)
 
