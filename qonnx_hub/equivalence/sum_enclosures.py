@@ -147,7 +147,10 @@ class SumEnclosures:
             return [self._softmax(node, given[0])]
         if all(_is_point(one) for one in given):
             return [_point(x) for x in self._run(node, [_ends(a)[0] for a in given])]
-        if _keeps_order(node) and all(_is_known(one) for one in given):
+        # What lies between two indices is not between what they select.
+        places = operators.setting_inputs(node)
+        fixed = all(_is_point(one) for k, one in enumerate(given) if k in places)
+        if fixed and _keeps_order(node) and all(_is_known(one) for one in given):
             lows, highs = (
                 self._run(node, [_ends(one)[end] for one in given]) for end in (0, 1)
             )

@@ -183,6 +183,22 @@ def test_opsets_that_no_reader_needs_are_not_written():
         LowerOpset(8)(found)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "axis", "wanted"),
+    [("Unsqueeze", -1, 2), ("Squeeze", -1, 1), ("ReduceSum", -2, 0)],
+)
+def test_negative_axes_are_counted_from_the_front(op_type, axis, wanted):
+    # Of a value of two axes; opset 10 knows no negative ones.
+    found = proto(
+        [helper.make_node(op_type, ["x", "a"], ["y"], name="node")],
+        [info("x", [3, 1])],
+        [info("y", None)],
+        {"a": i64([axis])},
+        {"": 18},
+    )
+    assert attributes(node_of(lowered(found, 10), op_type))["axes"] == (wanted,)
+
+
 def test_bodies_are_lowered_as_well():
     branch = helper.make_graph(
         [helper.make_node("ReduceMean", ["x", "a"], ["r"], name="inner")],

@@ -231,12 +231,36 @@ SIDE_DOORS = [
         math.inf,
     ),
 ]
+SIDE_DOORS += [
+    # Places of the largest: near a tie, any other.
+    (
+        [
+            make_node("TopK", ["m", "one"], ["values", "i"]),
+            make_node("Cast", ["i"], ["y"], to=1),
+        ],
+        math.inf,
+    ),
+    # Mean and variance of its own data.
+    (
+        [
+            make_node("Unsqueeze", ["m", "two"], ["b"]),
+            make_node(
+                "BatchNormalization",
+                ["b", "g", "g", "g", "g"],
+                ["y", "mean", "var"],
+                training_mode=1,
+            ),
+        ],
+        math.inf,
+    ),
+]
 SIDE_INPUTS = {"x": (1, 2), "u": (1, 2), "v": (2, 2), "image": (1, 2, 3, 3)}
 SIDE_ARRAYS = {
     "k": np.eye(2, dtype=FLOAT),
     "kernel": np.ones((2, 2, 1, 1), FLOAT),
     "g": np.ones(2, FLOAT),
     "two": np.array([2], np.int64),
+    "one": np.array([1], np.int64),
 }
 
 

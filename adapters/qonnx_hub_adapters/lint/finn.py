@@ -198,7 +198,15 @@ def _square_window(pool: Node) -> int:
     kernel = list(attribute(pool, "kernel_shape", ()))
     strides = list(attribute(pool, "strides", (1, 1)))
     square = len(kernel) == 2 and kernel[0] == kernel[1] and strides == kernel
-    return kernel[0] ** 2 if square and not any(attribute(pool, "pads", (0,))) else 0
+    padded = any(attribute(pool, "pads", (0,))) or attribute(
+        pool, "auto_pad", "NOTSET"
+    ) not in (
+        "NOTSET",
+        "VALID",
+    )
+    spread = any(d != 1 for d in attribute(pool, "dilations", ()))
+    plain = square and not padded and not spread and not attribute(pool, "ceil_mode", 0)
+    return kernel[0] ** 2 if plain else 0
 
 
 def _truncates_sums(quant: Trunc, pool: Node) -> bool:

@@ -18,6 +18,7 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.queries import (
     array,
     is_constant,
+    is_standard,
     is_weight,
     known,
     producer,
@@ -207,9 +208,9 @@ def other_rounding(node: Node, *modes: Rounding) -> str:
 
 
 def follows(node: Node, op_type: str) -> bool:
-    """Return whether a node's first input is made by such an operator."""
+    """Return whether a node's first input is made by such a standard operator."""
     before = producer(node.inputs[0])
-    return before is not None and before.op_type == op_type
+    return before is not None and is_standard(before, op_type)
 
 
 def has_several_widths(node: Node) -> bool:

@@ -66,11 +66,7 @@ def prepare(model: Model, most_bits: int = finn.MOST_BITS) -> list[str]:
     """
     notes: list[str] = []
     run_passes(model, [LowerChannelsLast(), FoldWeightLayout(), SinkTransposes()])
-    try:
-        if ChangeBatch(1)(model).modified:
-            notes.append("the batch is 1")
-    except PassError as error:
-        notes.append(f"the batch stays as it is: {error}")
+    notes.extend(_fix_batch(model))
     notes.extend(_fold_biases(model))
     plain = [str(node.name) for node in model.graph if _is_gemm_without_bias(node)]
     if plain:
@@ -274,7 +270,7 @@ def _is_gemm_without_bias(node: Node) -> bool:
 def _own_function(node: Node) -> None:
     """Give a quantizer a Relu or Selu of its own where others read the one in front."""
     before = producer(node.inputs[0])
-    if before is None or before.op_type not in finn.DELETED or is_weight(node):
+    if before is None or not is_standard(before, *finn.DELETED) or is_weight(node):
         return
     out = before.outputs[0]
     if len(out.uses()) + out.is_graph_output() < 2:

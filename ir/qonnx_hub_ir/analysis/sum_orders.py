@@ -296,7 +296,9 @@ def _carried(
         return _through_quantizer(state, site, value, info, before)
     # Another index picks another element, however near the two were before rounding.
     picks = any(state.of(site, index) for index in operators.setting_inputs(node))
-    rule = None if picks else _rule(site)
+    places = value is not node.outputs[0] and operators.selects_by_order(node)
+    # Places of what is selected: near a tie, any other.
+    rule = None if picks or places else _rule(site)
     made = math.inf if rule is None else rule(state, site, before)
     # What follows is rounded in both runs, to a few units in the last place.
     reach = _top(info.magnitude)
@@ -401,6 +403,8 @@ def _quotient(state: _Walk, site: NodeInfo, before: float) -> float:
 
 def _batch_norm(state: _Walk, site: NodeInfo, before: float) -> float:
     gain, variance = site.array(1), site.array(4)
+    if site.attr("training_mode", 0):
+        return math.inf  # mean and variance of its own data
     if gain is None or variance is None or any(state.of(site, index) for index in (2, 3)):
         return math.inf
     spread = variance.astype(np.float64) + float(site.attr("epsilon", 1e-5))

@@ -13,6 +13,7 @@ import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub_adapters.lint import finn
 from qonnx_hub_adapters.lint.rules import find
+from qonnx_hub_adapters.qonnx import finn_profile
 from qonnx_hub_ir.errors import NotExactError, UsageError
 from tests.support import DOMAIN, model_of, needs_shared, quant_node, shared_models
 
@@ -294,6 +295,33 @@ def test_a_trunc_that_drops_low_bits_of_pooled_sums_is_written(tmp_path) -> None
 def test_other_truncs_behind_a_pool_are_refused(model, tmp_path) -> None:
     with pytest.raises(NotExactError, match="no Trunc of the sums"):
         qh.convert(model, tmp_path / "finn.onnx", profile="finn")
+
+
+@pytest.mark.parametrize(
+    "change", [{"ceil_mode": 1}, {"dilations": [2, 2]}, {"auto_pad": "SAME_UPPER"}], ids=str
+)
+def test_pools_with_windows_of_other_sizes_give_no_sums(change, tmp_path) -> None:
+    model = _pool_trunc(6.0, 4.0)
+    model.opset_import[0].version = 19
+    pool = next(node for node in model.graph.node if node.op_type == "AveragePool")
+    pool.attribute.extend(helper.make_attribute(*one) for one in change.items())
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 5
+    with pytest.raises(NotExactError, match="no Trunc of the sums"):
+        qh.convert(model, tmp_path / "finn.onnx", profile="finn")
+
+
+def test_a_foreign_relu_is_left_alone() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], "r", domain="mine"),
+        quant_node("r", "y", "s", "z", "b"),
+        quant_node("r", "t", "one", "z", "b"),
+    ]
+    model = model_of(nodes, {"x": (1, 8)}, ["y", "t"], CONSTANTS)
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    loaded = qh.load(model)
+    finn_profile.prepare(loaded)
+    assert [n.domain for n in loaded.graph if n.op_type == "Relu"] == ["mine"]
 
 
 def test_more_bits_are_written_for_a_conversion_that_is_told_of_them(tmp_path) -> None:

@@ -128,6 +128,20 @@ def test_a_mean_runs_over_its_own_axes_however_they_are_counted(axes):
     assert np.all(width(found) <= 2 * (count + 3) * UNIT * total + rounded)
 
 
+def test_what_lies_between_two_indices_is_not_between_what_they_select():
+    x = sample(1, 4)
+    nodes = [
+        node("MatMul", "x w", "m"),
+        node("Cast", "m", "i", to=7),
+        node("Gather", "table i"),
+    ]
+    table = np.array([5, 0, 100, 0, 7], dtype=FLOAT)
+    # A sum that another order takes across a whole number.
+    given = {"w": np.full((4, 1), FLOAT(1 / x.sum(dtype=np.float64))), "table": table}
+    with pytest.raises(UnboundedError):
+        enclosed(nodes, x, given)
+
+
 def test_batch_normalization_is_enclosed_in_both_of_its_formulas():
     x, names = sample(5, 6, 3), "g b m v"
     parameters = {name: np.abs(sample(6)) + FLOAT(0.1) for name in names.split()}

@@ -22,8 +22,18 @@ def aligned(s: Scope, values: Sequence[Value]) -> list[Value]:
     ]
 
 
+_CHOOSING = ("Max", "Min", "Mul")
+"""Merges of Keras 3 that take what is not masked, where a mask differs."""
+
+
 def _fold(op_type: str) -> Writes:
     def write(s: Scope, use: Use) -> Value:
+        if (
+            op_type in _CHOOSING
+            and s.net.generation == 3
+            and any(x in s.net.masks for x in use.x)
+        ):
+            raise s.fail("merges by a mask: Keras 3 leaves out what is masked on one side")
         values = aligned(s, use.x)
         y = values[0]
         for value in values[1:]:

@@ -80,7 +80,10 @@ def _input_to_attribute(name: str) -> Rule:
             if len(node.inputs) > 1:
                 node.resize_inputs(1)
             if values is not None and values.size:
-                _set_integers(node, name, values.reshape(-1))
+                # Negative axes came with opset 11.
+                rank = None if name == "split" else rank_of(node.inputs[0])
+                rank = rank and rank + (values.size if node.op_type == "Unsqueeze" else 0)
+                _set_integers(node, name, (values % rank if rank else values).reshape(-1))
             node.attributes.pop("noop_with_empty_axes", None)
 
         return edit
