@@ -66,6 +66,8 @@ def made(
     out = net.tensor(str(waiting.node.outputs[0].name), type_, shape, grid)
     if name in _ACTIVATED:
         options["fused_activation_function"] = waiting.activation
+    elif waiting.activation and not name.startswith("RELU"):
+        raise Unsaid("has an activation behind it", "put a quantizer between")
     net.operate(name, inputs, (out,), **options)
     if is_unsigned:
         out = net.requantized(out, target.type, target.grid)
@@ -99,7 +101,10 @@ def _weights(
         raise Unsaid("has weights that are no quantized constants", "quantize the weights")
     codes, scale = order(found.codes), found.scale
     low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
-    if scale.size > 1 and codes.shape[axis] != scale.size:
+    spread = order(np.broadcast_to(found.grid, found.codes.shape))
+    by_channel = [-1 if i == axis else 1 for i in range(codes.ndim)]
+    fits = scale.size == 1 or codes.shape[axis] == scale.size
+    if not fits or np.any(spread != scale.reshape(by_channel)):
         raise Unsaid("has weights whose scales are not one per output channel")
     if low < -128 or high > 127:
         if scale.size > 1 or high - low > 255:
@@ -141,6 +146,8 @@ def _bias(
     numbers = None if value is None else reader.floats(value)
     if value is not None and numbers is None:
         raise Unsaid("has a bias that is computed")
+    if numbers is not None and numbers.size > 1 and numbers.shape[-1] != numbers.size:
+        raise Unsaid("adds a constant that is not one per output channel")
     total = (
         np.zeros(channels)
         if numbers is None
@@ -365,7 +372,10 @@ def _average(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     if node.op_type == "GlobalAveragePool":
         return _mean_of(reader, waiting, target, tensor, (1, 2), keeps=True, is_first=True)
     size = tuple(given["kernel_shape"])
-    if given.get("count_include_pad", 0) and any(given.get("pads", ())):
+    if set(given.get("dilations", (1,))) != {1}:
+        raise Unsaid("has dilations")
+    same = str(given.get("auto_pad", "")).startswith("SAME")
+    if given.get("count_include_pad", 0) and (same or any(given.get("pads", ()))):
         raise Unsaid("counts what lies outside", "pad the input instead")
     place = window(reader, node, tensor, size)
     if place.tensor != tensor:
@@ -452,8 +462,8 @@ def _concat(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
 
 def _resize(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     node, given = waiting.node, attributes_of(waiting.node)
-    if given.get("mode", "nearest") != "linear":
-        raise Unsaid("resizes by another mode than linear")
+    if waiting.activation or given.get("mode", "nearest") != "linear":
+        raise Unsaid("resizes by another mode than linear, or has an activation behind it")
     modes = {"align_corners": (1, 0), "half_pixel": (0, 1), "asymmetric": (0, 0)}
     mode = given.get("coordinate_transformation_mode", "half_pixel")
     if mode not in modes:

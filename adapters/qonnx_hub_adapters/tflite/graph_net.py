@@ -120,7 +120,15 @@ def _read(reader: GraphReader, node: Node) -> None:
         _quantizer(reader, node, _linear_target(node))
         return
     if is_standard(node, "DequantizeLinear"):
-        reader.held[node.outputs[0]] = reader.find(first)
+        held, grid = reader.find(first), _linear_grid(node)
+        is_unsigned = (
+            first is not None and first.dtype is not None and first.dtype.name == "UINT8"
+        )
+        read = CodeGrid(grid.scale, grid.zero - (128 if is_unsigned else 0))
+        own = reader.net.tensors[held.tensor].grid
+        if own is None or not own.same(read):
+            raise Unsaid("reads codes on another grid than the one they lie on")
+        reader.held[node.outputs[0]] = held
         return
     if node.domain not in dialect.STANDARD_DOMAINS:
         raise Unsaid("is no standard operator")
@@ -154,7 +162,7 @@ def _layer(reader: GraphReader, node: Node) -> None:
     out = node.outputs[0]
     if LAYERS[node.op_type] is LAYERS["Relu"]:
         kind = _activation(node)
-        if before is not None and not before.activation:
+        if before is not None and not before.activation and not _pads(before):
             reader.waiting[out] = replace(before, activation=kind)
             return
         reader.waiting[out] = Waiting(node, activation=kind)
@@ -165,6 +173,10 @@ def _layer(reader: GraphReader, node: Node) -> None:
     reader.waiting[out] = Waiting(node)
 
 
+def _pads(before: Waiting) -> bool:
+    return any(move.op_type == "Pad" for move in before.moves)
+
+
 def _with_bias(reader: GraphReader, node: Node) -> Waiting | None:
     """Return a product with a constant added to it; ``None`` for other sums."""
     for value, other in (node.inputs, node.inputs[::-1]):
@@ -173,6 +185,11 @@ def _with_bias(reader: GraphReader, node: Node) -> Waiting | None:
         if before is None or added is None or before.activation or before.moves:
             continue
         if before.bias is not None:
+            continue
+        rank = len(reader.shape(before.node.outputs[0]))
+        axis = 1 if operators.is_convolution(before.node) else rank - 1
+        place = axis - rank + added.ndim
+        if added.size > 1 and not (place >= 0 and added.shape[place] == added.size):
             continue
         if operators.of(before.node).product is not None:
             return replace(before, bias=added)
@@ -186,6 +203,8 @@ def _activation(node: Node) -> int:
     for index in (1, 2):
         value = input_of(node, index)
         number = None if value is None else dialect.constant_value(value)
+        if value is not None and number is None:
+            raise Unsaid("clips to an end that is computed")
         ends.append(None if number is None else float(number.reshape(-1)[0]))
     found = _ENDS.get((ends[0], ends[1])) if ends[0] is not None else None
     if found is None:

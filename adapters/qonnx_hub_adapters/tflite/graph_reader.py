@@ -87,6 +87,7 @@ class ConstantCodes:
     codes: Array
     scale: Array
     bits: int
+    grid: Array
 
 
 @dataclass(slots=True)
@@ -179,14 +180,14 @@ class GraphReader:
         scale = np.asarray(quant.scale, dtype=np.float32)
         codes = quantize_to_integers(tensor, quant).astype(np.int64)
         if isinstance(quant, BipolarQuant):
-            return ConstantCodes(codes, scale.reshape(-1), 2)
+            return ConstantCodes(codes, scale.reshape(-1), 2, scale)
         if quant.zero_point is None or quant.bits is None:
             return None
         zero = np.asarray(quant.zero_point, dtype=np.float64)
         if not np.array_equal(zero, np.rint(zero)):
             return None
         return ConstantCodes(
-            codes - zero.astype(np.int64), scale.reshape(-1), int(np.max(quant.bits))
+            codes - zero.astype(np.int64), scale.reshape(-1), int(np.max(quant.bits)), scale
         )
 
     def _moved_constant(self, node: Node) -> ConstantCodes | None:
@@ -202,7 +203,7 @@ class GraphReader:
             codes = codes.transpose(None if perm is None else list(perm.as_ints()))
         else:
             codes = codes.reshape(self.shape(node.outputs[0]))
-        return ConstantCodes(codes, inner.scale, inner.bits)
+        return ConstantCodes(codes, inner.scale, inner.bits, inner.scale.reshape(()))
 
     def floats(self, value: Value | None) -> Array | None:
         """Return constants as float64, quantized or not; ``None`` for other values."""

@@ -296,6 +296,8 @@ def require_call(call: KernelCall, operation: Operation) -> None:
             raise SourceError(f"{where}: the reference kernels do not take {made.type}")
         if made.grid.scale.size > 1:
             raise SourceError(f"{where}: activations with a scale per channel are not read")
+    if call.options.get("batch_dims") or (call.name == "CONCATENATION" and number):
+        raise SourceError(f"{where}: batch_dims and a fused activation are not read here")
     _require_product(call, where)
 
 

@@ -154,6 +154,8 @@ def merge_models(
                 f"the models import versions {a.opset_imports[name]} and {version} of domain "
                 f"'{name}'; raise the older one first"
             )
+    if shared := sorted(".".join(key[:2]) for key in a.functions.keys() & b.functions.keys()):
+        raise PassError(f"both models define {', '.join(shared)}; inline functions first")
     for key, function in b.functions.items():
         a.functions.setdefault(key, function)
     fed, fed_by = {entry for _, entry in pairs}, {out for out, _ in pairs}
@@ -180,6 +182,8 @@ def _pairs(a: Model, b: Model, connect: Mapping[str, str] | None) -> list[tuple[
             f"nothing to connect: {', '.join(unknown) or 'no names are equal'}; outputs of "
             f"the first model: {', '.join(outputs)}; inputs of the second: {', '.join(inputs)}"
         )
+    if len(set(connect.values())) < len(connect):
+        raise PassError("several outputs of the first model are connected to one input")
     pairs = [(outputs[out], inputs[name]) for out, name in connect.items()]
     for out, entry in pairs:
         if not _fits(out, entry):

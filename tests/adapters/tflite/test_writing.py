@@ -16,6 +16,7 @@ from qonnx_hub_adapters.tflite.container_writer import write_container
 from qonnx_hub_adapters.tflite.reader import read_file
 from qonnx_hub_ir.errors import NotExactError
 from tests.adapters.tflite.shared_files import path_of, recorded
+from tests.support import model_of, quant_node
 
 TRIPS = ("tflm_simple_add_int8", "made_mlp2_int8", "made_arith1_int8", "op_softmax_int8_11")
 
@@ -129,3 +130,52 @@ def test_qdq_and_back_gives_the_same_codes(name: str, tmp_path: Path):
     made = qh.run(str(out), {n: x[0] for n, x in zip(inputs, given, strict=True)})
     for value, codes in zip(made.values(), expected, strict=True):
         np.testing.assert_array_equal(value, codes[0])
+
+
+def layered(nodes, held, x=(1, 4, 4, 4)):
+    """Return a net of quantizers of one byte around some nodes, from x to y."""
+    held = {"s": 0.1, "z": 0.0, "b": 8.0, **held}
+    first = quant_node("x", "q", "s", "z", "b")
+    last = quant_node("r", "y", "s", "z", "b")
+    return qh.load(model_of([first, *nodes, last], {"x": x}, ["y"], held))
+
+
+WEIGHT = np.ones((4, 4, 1, 1), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "held"),
+    [
+        # A row is added along the width, not to the channels.
+        (
+            [
+                quant_node("w", "v", "s", "z", "b"),
+                helper.make_node("Conv", ["q", "v"], ["c"]),
+                helper.make_node("Add", ["c", "row"], ["r"]),
+            ],
+            {"w": WEIGHT, "row": np.arange(4, dtype=np.float32)},
+        ),
+        # Scales along the axis of inputs.
+        (
+            [
+                quant_node("w", "v", "by_input", "z", "b"),
+                helper.make_node("Conv", ["q", "v"], ["r"]),
+            ],
+            {"w": WEIGHT, "by_input": np.arange(1, 5, dtype=np.float32).reshape(1, 4, 1, 1)},
+        ),
+        # Windows that reach over elements.
+        (
+            [
+                helper.make_node(
+                    "AveragePool", ["q"], ["r"], kernel_shape=[2, 2], dilations=[2, 2]
+                )
+            ],
+            {},
+        ),
+    ],
+    ids=["row", "axis", "dilations"],
+)
+def test_what_tflite_says_otherwise_is_refused(nodes, held, tmp_path):
+    with pytest.raises(NotExactError):
+        qh.convert(layered(nodes, held), tmp_path / "n.tflite", to="tflite", allow_lossy=True)
+    assert not list(tmp_path.iterdir())

@@ -22,17 +22,16 @@ def aligned(s: Scope, values: Sequence[Value]) -> list[Value]:
     ]
 
 
-_CHOOSING = ("Max", "Min", "Mul")
-"""Merges of Keras 3 that take what is not masked, where a mask differs."""
+def _fold(op_type: str, *, chooses: bool = False) -> Writes:
+    """Return what merges values one after the other.
 
+    Args:
+        op_type: The operator.
+        chooses: Whether Keras 3 leaves out what a mask hides on one side.
+    """
 
-def _fold(op_type: str) -> Writes:
     def write(s: Scope, use: Use) -> Value:
-        if (
-            op_type in _CHOOSING
-            and s.net.generation == 3
-            and any(x in s.net.masks for x in use.x)
-        ):
+        if chooses and s.net.generation == 3 and any(x in s.net.masks for x in use.x):
             raise s.fail("merges by a mask: Keras 3 leaves out what is masked on one side")
         values = aligned(s, use.x)
         y = values[0]
@@ -81,9 +80,9 @@ def _normalized(s: Scope, x: Value, axis: int) -> Value:
 _MERGES: Mapping[str, Callable[[Scope, Use], Value]] = {
     "Add": _fold("Add"),
     "Subtract": _fold("Sub"),
-    "Multiply": _fold("Mul"),
-    "Maximum": _fold("Max"),
-    "Minimum": _fold("Min"),
+    "Multiply": _fold("Mul", chooses=True),
+    "Maximum": _fold("Max", chooses=True),
+    "Minimum": _fold("Min", chooses=True),
     "Average": _average,
     "Concatenate": _concatenate,
     "Dot": _dot,

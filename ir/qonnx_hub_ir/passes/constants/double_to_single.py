@@ -36,7 +36,7 @@ class DoubleToSingle(InPlacePass):
         held = [v for v in _constants(model) if v.const_value.dtype == DataType.DOUBLE]  # type: ignore[union-attr]
         for value in held:
             array = np.asarray(dialect.constant_value(value), dtype=np.float32)
-            value.const_value = onnx_ir.Tensor(np.ascontiguousarray(array), name=value.name)
+            value.const_value = onnx_ir.Tensor(np.asarray(array, order="C"), name=value.name)
             value.type = TensorType(DataType.FLOAT)
         for value in doubles:
             value.type = TensorType(DataType.FLOAT)

@@ -99,6 +99,14 @@ def _repeats(node: Node) -> int | None:
     factor = tall // h
     if factor < 2 or (tall, wide) != (h * factor, w * factor):  # type: ignore[operator]
         return None
+    sized = node.op_type == "Resize" and input_of(node, 3) is not None
+    if not sized:
+        # Sizes are rounded down: the scales themselves decide which pixel is taken.
+        place = 2 if len(node.inputs) > 2 else 1
+        scales = dialect.constant_value(input_of(node, place))
+        given = attribute(node, "scales", None) if scales is None else scales
+        if given is None or not set(np.ravel(given).tolist()) <= {1, factor}:
+            return None
     return factor if _takes_the_pixel_before(node) else None
 
 
