@@ -104,20 +104,53 @@ def test_each_reader_gets_constants_of_its_own():
     assert quantizer.inputs[1] is not product.inputs[1]
 
 
-def test_doubles_become_singles():
+WEIGHT = RNG.normal(size=(3, 2))
+
+
+def doubles(weight=WEIGHT):
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
-    weight = RNG.normal(size=(3, 2))
-    proto = model(
-        nodes,
-        [info("x", [2, 3], TensorProto.DOUBLE)],
-        [info("y", [2, 2], TensorProto.DOUBLE)],
-        [constant("w", weight, np.float64)],
-    )
-    after = done(proto, "double_to_single")
+    ends = [info("x", [2, 3], TensorProto.DOUBLE)], [info("y", [2, 2], TensorProto.DOUBLE)]
+    return model(nodes, *ends, [constant("w", weight, np.float64)])
+
+
+def test_doubles_become_singles():
+    after = done(doubles(), "double_to_single:signature=true")
     assert {v.dtype for node in after.graph for v in (*node.inputs, *node.outputs)} == {
         onnx_ir.DataType.FLOAT
     }
-    np.testing.assert_allclose(first(after, X), X @ weight.astype(np.float32), rtol=1e-6)
+    np.testing.assert_allclose(first(after, X), X @ WEIGHT.astype(np.float32), rtol=1e-6)
+
+
+def test_inputs_and_outputs_stay_doubles_where_nobody_asks():
+    after = done(doubles(), "double_to_single")
+    assert operators(after) == ["Cast", "MatMul", "Cast"]
+    ends = (*after.graph.inputs, *after.graph.outputs)
+    assert [(v.name, v.dtype) for v in ends] == [
+        ("x", onnx_ir.DataType.DOUBLE),
+        ("y", onnx_ir.DataType.DOUBLE),
+    ]
+    found = first(after, X.astype(np.float64))
+    assert np.array_equal(found, (X @ WEIGHT.astype(np.float32)).astype(np.float64))
+    assert not qh.transform(after, ["double_to_single"], check=False).modified
+
+
+def test_a_double_that_no_single_holds_is_refused_or_clipped():
+    huge = WEIGHT.copy()
+    huge[0, 0] = -1e200
+    with pytest.raises(PassError, match=r"'w' holds -1e\+200"):
+        done(doubles(huge), "double_to_single")
+    after = done(doubles(huge), "double_to_single:clip=true")
+    held = after.graph.initializers["w"].const_value.numpy()
+    assert held[0, 0] == np.finfo(np.float32).min
+    assert np.array_equal(held[1:], WEIGHT[1:].astype(np.float32))
+
+
+def test_what_rounding_doubles_promises_is_what_was_asked_for():
+    effects = [
+        qh.passes.make(step).effect.value
+        for step in ("double_to_single", "double_to_single:signature=true")
+    ]
+    assert effects == ["rounding", "values"]
 
 
 def test_inner_values_become_outputs():
@@ -296,6 +329,27 @@ def test_a_resize_that_takes_other_pixels_stays(mode):
     assert "Resize" in operators(done(proto, "resize_conv_to_deconv"))
 
 
+@pytest.mark.parametrize("scale", [2.3, 2.5, 1.5, 0.5])
+def test_an_image_that_is_resized_by_a_fraction_stays(scale):
+    proto = resized(3, 1, [1] * 4, 0.25, NEAREST[0])
+    held = next(one for one in proto.graph.initializer if one.name == "sc")
+    held.CopyFrom(constant("sc", [1, 1, scale, scale]))
+    x = RNG.normal(size=(1, 2, 4, 5)).astype(np.float32)
+    after = same(proto, "resize_conv_to_deconv", x)
+    assert operators(after) == ["Resize", "Quant", "Conv"]
+
+
+@pytest.mark.parametrize("sizes", [[9, 11], [8, 15], [4, 10]])
+def test_an_image_that_is_resized_to_other_sizes_stays(sizes):
+    proto = resized(3, 1, [1] * 4, 0.25, NEAREST[0])
+    del proto.graph.node[0].input[2:]
+    proto.graph.node[0].input.extend(["", "to"])
+    proto.graph.initializer.append(constant("to", [1, 2, *sizes], np.int64))
+    x = RNG.normal(size=(1, 2, 4, 5)).astype(np.float32)
+    after = same(proto, "resize_conv_to_deconv", x)
+    assert operators(after) == ["Resize", "Quant", "Conv"]
+
+
 def test_pools_of_integers_turn_channels_last():
     attributes = {"stride": 2, "kernel": 2, "ibits": 4, "obits": 4, "signed": 0}
     node = helper.make_node(
@@ -338,6 +392,72 @@ def test_what_a_fourth_axis_means_to_an_operator_must_be_known():
     nodes = [helper.make_node("Softmax", ["x"], ["y"], name="S")]
     proto = model(nodes, [info("x", [1, 3, 8])], [info("y", None)], [])
     with pytest.raises(PassError, match="Softmax 'S'"):
+        done(proto, "change_3d_to_4d")
+
+
+def fed(found, feeds):
+    return list(qh.run(found, feeds).values())[0]
+
+
+@pytest.mark.parametrize("shape", [[3, 8], [8], [1, 3, 1], [], [3, 1]])
+def test_an_input_of_fewer_axes_stays_aligned(shape):
+    nodes = [helper.make_node("Add", ["x", "b"], ["y"], name="A")]
+    proto = model(nodes, [info("x", [1, 3, 8]), info("b", shape)], [info("y", None)], [])
+    after = done(proto, "change_3d_to_4d")
+    x = RNG.normal(size=(1, 3, 8)).astype(np.float32)
+    b = RNG.normal(size=shape).astype(np.float32)
+    wide = {value.name: list(value.shape) for value in after.graph.inputs}
+    got = fed(after, {"x": x.reshape(wide["x"]), "b": b.reshape(wide["b"])})
+    assert np.array_equal(got, (x + b)[..., np.newaxis])
+
+
+def test_a_transpose_that_names_no_order_turns_the_old_axes():
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="R"),
+        helper.make_node("Transpose", ["r"], ["y"], name="T"),
+    ]
+    proto = model(nodes, [info("x", [1, 3, 8])], [info("y", None)], [])
+    same(proto, "change_3d_to_4d", RNG.normal(size=(1, 3, 8)).astype(np.float32))
+
+
+def test_codes_keep_the_axis_of_their_scales():
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="Q", axis=-2),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="D", axis=-2),
+    ]
+    held = [constant("s", [0.5, 0.25, 1]), constant("z", [0, 1, 2], np.int8)]
+    proto = model(nodes, [info("x", [1, 3, 8])], [info("y", None)], held)
+    same(proto, "change_3d_to_4d", RNG.normal(size=(1, 3, 8)).astype(np.float32))
+
+
+def test_signals_without_written_shapes_become_images():
+    bare = qh.load(signal())
+    for node in bare.graph:
+        for value in node.outputs:
+            value.shape = None
+    x = RNG.normal(size=(1, 3, 8)).astype(np.float32)
+    want = first(qh.load(signal()), x)
+    qh.passes.run(bare, ["change_3d_to_4d"])
+    assert first(bare, x[..., np.newaxis]).shape == (*want.shape, 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [("NCW", "NCHW"), ("NWC", None)])
+def test_a_layout_grows_where_the_new_one_has_a_name(before, after):
+    proto = signal()
+    note(proto, "c", finn_datatype="INT9", tensor_layout=str(list(before)))
+    held = notes(onnx_ir.to_proto(done(proto, "change_3d_to_4d")))["c"]
+    assert held.pop("finn_datatype") == "INT9"
+    assert held == ({} if after is None else {"tensor_layout": str(list(after))})
+
+
+def test_a_branch_that_reads_a_signal_is_refused():
+    body = helper.make_graph(
+        [helper.make_node("Add", ["x", "c"], ["a"], name="A")], "b", [], [info("a", None)]
+    )
+    node = helper.make_node("If", ["t"], ["y"], name="I", then_branch=body, else_branch=body)
+    ends = [info("x", [1, 3, 8]), info("t", [], TensorProto.BOOL)]
+    proto = model([node], ends, [info("y", None)], [constant("c", np.ones((3, 8)))])
+    with pytest.raises(PassError, match="If 'I'"):
         done(proto, "change_3d_to_4d")
 
 

@@ -149,3 +149,64 @@ def other(shape=(2, 3), opset=19, output="out", given="given"):
 def test_models_that_do_not_fit_are_refused(second, connect, reason):
     with pytest.raises(PassError, match=reason):
         merge_models(chain(), second, connect)
+
+
+def returning(given="given", opset=19):
+    """A model that returns its input beside what it computes."""
+    nodes = [helper.make_node("Neg", [given], ["out"])]
+    ends = [info("out", [2, 3]), info(given, [2, 3])]
+    return loaded(proto(nodes, [info(given, [2, 3])], ends, {}, {"": opset}))
+
+
+@pytest.mark.parametrize("given", ["given", "y"])
+def test_a_second_model_that_returns_its_input_returns_it_under_its_name(given):
+    merged = merge_models(chain(), returning(given))
+    assert verify(merged) == []
+    assert names(merged.graph.outputs) == ["out", given]
+    found, wanted = qh.run(merged, X), qh.run(chain(), X)["y"]
+    assert np.array_equal(found[given], wanted)
+    assert np.array_equal(found["out"], -wanted)
+
+
+def test_a_first_model_that_returns_its_input_hands_it_on():
+    merged = merge_models(returning("x"), chain(), {"x": "x"})
+    assert verify(merged) == []
+    assert names(merged.graph.outputs) == ["out", "y"]
+    found = qh.run(merged, X)
+    assert np.array_equal(found["out"], -X["x"])
+    assert np.array_equal(found["y"], qh.run(chain(), X)["y"])
+
+
+def test_what_goes_straight_through_both_models_keeps_its_last_name():
+    second = returning()
+    second.graph.outputs[0].name = "negated"
+    merged = merge_models(returning("x"), second, {"x": "given"})
+    assert verify(merged) == []
+    found = qh.run(merged, X)
+    assert list(found) == ["out", "negated", "given"]
+    assert np.array_equal(found["given"], X["x"])
+    assert np.array_equal(found["negated"], -X["x"])
+
+
+def test_two_outputs_are_not_connected_to_one_input():
+    first = loaded(
+        proto([relu("x", "p"), relu("x", "q")], outputs=[info("p", [2, 3]), info("q", [2, 3])])
+    )
+    with pytest.raises(PassError, match="several outputs of the first model"):
+        merge_models(first, other(), {"p": "given", "q": "given"})
+
+
+def test_two_models_that_define_one_function_are_not_merged():
+    def with_function(x: str, y: str):
+        node = helper.make_node("Twice", [x], [y], domain="my")
+        made = proto([node], [info(x, [2, 3])], [info(y, [2, 3])], {}, {"": 19, "my": 1})
+        body = [helper.make_node("Add", ["a", "a"], ["b"])]
+        made.functions.append(
+            helper.make_function(
+                "my", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 19)]
+            )
+        )
+        return onnx_ir.from_proto(made)
+
+    with pytest.raises(PassError, match=r"both models define my\.Twice"):
+        merge_models(with_function("x", "p"), with_function("p", "y"))

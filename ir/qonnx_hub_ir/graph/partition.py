@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from onnx_ir import Model, Value
+import onnx_ir
+from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.errors import PassError
@@ -205,18 +206,17 @@ def _fits(out: Value, entry: Value) -> bool:
 
 def _move(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:
     """Move everything of ``b`` behind ``a``."""
-    fed = {entry for _, entry in pairs}
+    fed = dict((entry, out) for out, entry in pairs)
     rest = [value for value in b.graph.inputs if value not in fed]
     outputs = list(b.graph.outputs)
-    for _, entry in pairs:
+    called = {entry: str(entry.name) for entry in fed}
+    for entry in fed:
         entry.name = None
-    _free_names(a, b, {*rest, *outputs})
-    for out, entry in pairs:
-        entry.replace_all_uses_with(out, replace_graph_outputs=entry.is_graph_output())
-    outputs = [next((o for o, e in pairs if e is v), v) for v in outputs]
-    fed_by = {out for out, _ in pairs}
-    initializers, nodes = list(b.graph.initializers.values()), list(b.graph)
+    _free_names(a, b, {*rest, *(value for value in outputs if value not in fed)})
     b.graph.outputs.clear()
+    for entry, out in fed.items():
+        entry.replace_all_uses_with(out)
+    initializers, nodes = list(b.graph.initializers.values()), list(b.graph)
     b.graph.inputs.clear()
     b.graph.initializers.clear()
     b.graph.remove(nodes)
@@ -224,8 +224,22 @@ def _move(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:
         a.graph.register_initializer(value)
     a.graph.extend(nodes)
     a.graph.inputs.extend(rest)
-    kept = [value for value in a.graph.outputs if value not in fed_by]
-    a.graph.outputs[:] = [*kept, *outputs]
+    kept = [value for value in a.graph.outputs if value not in fed.values()]
+    passed = {v: _under(a.graph, fed[v], called[v]) for v in outputs if v in fed}
+    a.graph.outputs[:] = [*kept, *(passed.get(value, value) for value in outputs)]
+
+
+def _under(graph: Graph, value: Value, name: str) -> Value:
+    """Return a value under the name that it has as an output; through an Identity if need be."""
+    if value.name == name:
+        return value
+    label = free_name(f"{name}_identity", node_names(graph))
+    node = onnx_ir.node("Identity", [value], name=label)
+    made = node.outputs[0]
+    made.name, made.type, made.shape = name, value.type, value.shape
+    carry(value, made)
+    graph.append(node)
+    return made
 
 
 def _free_names(a: Model, b: Model, signature: set[Value]) -> None:

@@ -1,19 +1,23 @@
-"""Constants of double precision in single precision."""
+"""Double precision in single precision."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir
-from onnx_ir import DataType, Model, TensorType, Value
+from onnx_ir import DataType, Graph, Model, TensorType, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.names import free_name, node_names, value_names
 from qonnx_hub_ir.graph.subgraphs import every_graph, every_value
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True)
@@ -21,42 +25,136 @@ class DoubleToSingle(InPlacePass):
     """Round float64 constants to float32, and compute in float32 what reads them.
 
     Before -> after: ``w[float64]; Cast(w, to=float)`` -> ``w[float32]; Cast(w, to=float)``.
-    Inputs of the model in float64 become float32 too, and casts to float64 casts to float32.
-    Does not fire without float64.
+    Casts to float64 become casts to float32. Inputs and outputs of the model keep their
+    types: a Cast stands behind an input and in front of an output of float64. Does not fire
+    without float64.
+
+    Attributes:
+        signature: Make inputs and outputs float32 as well, instead of casting there.
+        clip: Take the largest float32 for a constant beyond it, instead of refusing it.
 
     Raises:
-        PassError: Types contradict each other afterwards: a node needs float64.
+        PassError: A constant that float32 cannot hold; or types contradict each other
+            afterwards: a node needs float64.
     """
 
-    effect = Effect.ROUNDING
+    signature: bool = False
+    clip: bool = False
+
+    @property
+    def effect(self) -> Effect:
+        """ROUNDING, or what was asked for."""
+        return Effect.VALUES if self.signature or self.clip else Effect.ROUNDING
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
+        held = [value for value in _constants(model) if _dtype(value) == DataType.DOUBLE]
+        singles = [self._rounded(value) for value in held]
+        ends: list[Value] = [] if self.signature else _keep_types(model.graph)
         doubles = [v for v in every_value(model) if v.dtype == DataType.DOUBLE]
-        held = [v for v in _constants(model) if v.const_value.dtype == DataType.DOUBLE]  # type: ignore[union-attr]
-        for value in held:
-            array = np.asarray(dialect.constant_value(value), dtype=np.float32)
-            value.const_value = onnx_ir.Tensor(np.asarray(array, order="C"), name=value.name)
+        inner = [value for value in doubles if value not in ends]
+        for value, array in zip(held, singles, strict=True):
+            value.const_value = onnx_ir.Tensor(array, name=value.name)
             value.type = TensorType(DataType.FLOAT)
-        for value in doubles:
+        for value in inner:
             value.type = TensorType(DataType.FLOAT)
-        for node in model.graph.all_nodes():
-            target = node.attributes.get("to")
-            if (
-                node.op_type == "Cast"
-                and target is not None
-                and target.value == DataType.DOUBLE
-            ):
-                node.attributes["to"] = onnx_ir.AttrInt64("to", int(DataType.FLOAT))
-        if held or doubles:
+        _cast_to_single(model, ends)
+        if held or inner:
             _require_types(model)
-        return PassResult(model, modified=bool(held or doubles))
+        return PassResult(model, modified=bool(held or inner))
+
+    def _rounded(self, value: Value) -> Array:
+        array = np.asarray(dialect.constant_value(value), dtype=np.float64)
+        most = np.finfo(np.float32).max
+        with np.errstate(over="ignore"):
+            single = np.asarray(array, dtype=np.float32, order="C")
+        lost = np.isinf(single) & np.isfinite(array)
+        if not np.any(lost):
+            return single
+        if not self.clip:
+            raise PassError(
+                f"constant '{value.name}' holds {array[lost].flat[0]:g}, which float32 cannot "
+                "hold; clip=true takes the largest float32 instead"
+            )
+        return np.where(lost, np.copysign(most, array).astype(np.float32), single)
 
 
-def _constants(model: Model) -> list[Value]:
+def _dtype(value: Value) -> DataType | None:
+    return None if value.const_value is None else value.const_value.dtype
+
+
+def _constants(model: Model) -> Iterable[Value]:
     graphs = every_graph(model, functions=False)
-    values = (value for graph in graphs for value in graph.initializers.values())
-    return [value for value in values if value.const_value is not None]
+    return (value for graph in graphs for value in graph.initializers.values())
+
+
+def _keep_types(graph: Graph) -> list[Value]:
+    """Put Casts at inputs and outputs of float64; return these inputs and outputs."""
+    return [*_cast_inputs(graph), *_cast_outputs(graph)]
+
+
+def _cast_inputs(graph: Graph) -> list[Value]:
+    found = [v for v in graph.inputs if v.dtype == DataType.DOUBLE and v.uses()]
+    for value in found:
+        uses = list(value.uses())
+        if all(_casts(use.node, DataType.FLOAT) for use in uses):
+            continue
+        name = free_name(f"{value.name}_single", value_names(graph))
+        made = _cast(graph, value, DataType.FLOAT, name)
+        graph.insert_before(graph[0], _node(made))
+        for use in uses:
+            use.node.replace_input_with(use.idx, made)
+    # An input that nothing computes with is what it was.
+    return [v for v in graph.inputs if v.dtype == DataType.DOUBLE]
+
+
+def _cast_outputs(graph: Graph) -> list[Value]:
+    found: list[Value] = []
+    for value in dict.fromkeys(graph.outputs):
+        if value.dtype != DataType.DOUBLE or value.is_graph_input():
+            continue
+        maker = value.producer()
+        if maker is not None and _casts(maker, DataType.DOUBLE) and not value.uses():
+            found.append(value)
+            continue
+        name = str(value.name)
+        value.name = free_name(f"{name}_single", value_names(graph))
+        made = _cast(graph, value, DataType.DOUBLE, name)
+        carry(value, made)
+        graph.append(_node(made))
+        graph.outputs[:] = [made if one is value else one for one in graph.outputs]
+        found.append(made)
+    return found
+
+
+def _casts(node: onnx_ir.Node, to: DataType) -> bool:
+    target = node.attributes.get("to")
+    return (
+        node.domain == ""
+        and node.op_type == "Cast"
+        and target is not None
+        and target.value == to
+    )
+
+
+def _cast(graph: Graph, value: Value, to: DataType, name: str) -> Value:
+    """Return the output of a new Cast of a value, not inserted."""
+    label = free_name(f"{name}_cast", node_names(graph))
+    made = onnx_ir.node("Cast", [value], {"to": int(to)}, name=label).outputs[0]
+    made.name, made.type, made.shape = name, TensorType(to), value.shape
+    return made
+
+
+def _node(value: Value) -> onnx_ir.Node:
+    node = value.producer()
+    assert node is not None, "made by a Cast"
+    return node
+
+
+def _cast_to_single(model: Model, ends: list[Value]) -> None:
+    for node in model.graph.all_nodes():
+        if _casts(node, DataType.DOUBLE) and node.outputs[0] not in ends:
+            node.attributes["to"] = onnx_ir.AttrInt64("to", int(DataType.FLOAT))
 
 
 def _require_types(model: Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,15 @@ import onnx_ir
 from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.annotations import layout_of, set_layout
+from qonnx_hub_ir import operators
+from qonnx_hub_ir.annotations import forget_shape, layout_of, set_layout
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
+from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import is_constant_tree
-from qonnx_hub_ir.graph.permutations import perm_of
 from qonnx_hub_ir.graph.queries import attribute, dims, rank_of
 from qonnx_hub_ir.graph.rearrange import Rearranger
+from qonnx_hub_ir.graph.subgraphs import read_values
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
@@ -31,12 +33,15 @@ class Change3dTo4d(InPlacePass):
         y = MaxPool{3}(Conv{3}(x[N, C, H], w[O, C, 3]))
         y = MaxPool{3, 1}(Conv{3, 1}(x[N, C, H, 1], w[O, C, 3, 1]))
 
-    Inputs and outputs of the model as well. Fires only where every value that depends on an
-    input has three axes, or is made of one with four by then; the same numbers come out.
+    Inputs and outputs of the model as well; the same numbers come out. What has fewer axes
+    and meets such a value gets an axis of length 1 in front of the operator: it stays aligned
+    with what it was aligned with. A layout that is annotated becomes NCHW, or goes. Does not
+    fire without an input of three axes.
 
     Raises:
-        PassError: An operator on three axes of which it is not known what becomes of it; the
-            message names the node. The model is left as it was.
+        PassError: An operator on three axes of which it is not known what becomes of it, or
+            shapes that are not known; the message names the node. The model is left as it
+            was.
     """
 
     effect = Effect.SIGNATURE
@@ -51,31 +56,40 @@ class Change3dTo4d(InPlacePass):
 
 
 def _change(model: Model) -> None:
-    graph, rearranger = model.graph, Rearranger(model.graph)
-    wide = {value for value in graph.inputs if rank_of(value) == 3}
+    InferShapes()(model)
+    rearranger = Rearranger(model.graph)
+    wide = {value for value in model.graph.inputs if rank_of(value) == 3}
     for value in wide:
-        value.shape = onnx_ir.Shape([*(dims(value) or ()), 1])
-        if (axes := layout_of(value)) is not None:
-            set_layout(value, [*axes, "W"])
-    for node in list(graph):
-        if not any(value in wide for value in node.inputs):
+        _widen(value)
+    for node in list(model.graph):
+        if wide.isdisjoint(read_values(node)):
             continue
         rule = _rule(node)
         if rule is None:
             raise PassError(
                 f"{node.op_type} '{node.name}': what it does to a fourth axis is not known"
             )
-        rule(node, rearranger)
+        rule(node, rearranger, wide)
         for value in node.outputs:
+            if rank_of(value) is None:
+                raise PassError(f"{node.op_type} '{node.name}': its shape is not known")
             if rank_of(value) == 3:
+                _widen(value)
                 wide.add(value)
-    for node in graph:
-        for value in node.outputs:
-            value.shape = None
     InferShapes()(model)
 
 
-_Rule = Callable[[Node, Rearranger], None]
+def _widen(value: Value) -> None:
+    """Give a value a fourth axis, and a layout only where its name is known."""
+    value.shape = onnx_ir.Shape([*(dims(value) or ()), 1])
+    if (axes := layout_of(value)) is None:
+        return
+    forget_shape(value)
+    if axes[:2] == ["N", "C"] and len(axes) == 3:
+        set_layout(value, ["N", "C", "H", "W"])
+
+
+_Rule = Callable[[Node, Rearranger, AbstractSet[Value]], None]
 
 
 def _rule(node: Node) -> _Rule | None:
@@ -86,35 +100,41 @@ def _rule(node: Node) -> _Rule | None:
         return _window
     if operators.is_average_pool(node):
         return _keep if operators.is_global_pool(node) else _window
-    if operators.is_elementwise(node) and all(_is_floating(value) for value in node.inputs):
-        return _elementwise
-    return None
+    return _elementwise if operators.is_elementwise(node) else None
 
 
-def _is_floating(value: Value | None) -> bool:
-    return value is None or value.dtype is None or value.dtype.is_floating_point()
-
-
-def _keep(node: Node, rearranger: Rearranger) -> None:
+def _keep(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
     """Change nothing: channels are on the second axis, all others are alike."""
 
 
-def _elementwise(node: Node, rearranger: Rearranger) -> None:
-    """Align constants with the axes that they were aligned with."""
+def _elementwise(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
+    """Align what has fewer axes with the axes that it was aligned with."""
     for index, value in enumerate(node.inputs):
-        if value is None or not is_constant_tree(value):
-            continue
         rank = rank_of(value)
-        if rank:
-            grown = rearranger(value, _grown, "fourth axis", node, rank)
-            node.replace_input_with(index, grown)
+        if value is None or value in wide or rank == 0:
+            continue
+        if rank is None or rank > 3:
+            raise PassError(f"{node.op_type} '{node.name}': '{value.name}' has {rank} axes")
+        _grow(node, index, value, rank, rearranger)
+
+
+def _grow(node: Node, index: int, value: Value, rank: int, rearranger: Rearranger) -> None:
+    """Give a value that is not wide an axis of length 1 behind its last one."""
+    if is_constant_tree(value):
+        node.replace_input_with(index, rearranger(value, _grown, "fourth axis", node, rank))
+        return
+    emit = Emitter(node)
+    grown = emit.add("Unsqueeze", [value, emit.integers(f"axis_{index}", [-1])])
+    grown.type = value.type
+    grown.shape = onnx_ir.Shape([*(dims(value) or ()), 1])
+    node.replace_input_with(index, grown)
 
 
 def _grown(array: Array) -> Array:
     return np.expand_dims(array, -1)
 
 
-def _window(node: Node, rearranger: Rearranger) -> None:
+def _window(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
     lists = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_shape": 1}
     for name, neutral in lists.items():
         if name in node.attributes:
@@ -134,26 +154,34 @@ def _window(node: Node, rearranger: Rearranger) -> None:
         node.replace_input_with(1, rearranger(weight, _grown, "fourth axis", node, 3))
 
 
-def _transpose(node: Node, rearranger: Rearranger) -> None:
-    perm = perm_of(node)
-    assert perm is not None, "its rank is known"
+def _transpose(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
+    perm = attribute(node, "perm", (2, 1, 0))
     node.attributes["perm"] = onnx_ir.AttrInt64s("perm", [*perm, 3])
 
 
-def _concat(node: Node, rearranger: Rearranger) -> None:
+def _concat(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
     axis = int(attribute(node, "axis", 0))
     node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis % 3)
     for index, value in enumerate(node.inputs):
-        if value is not None and is_constant_tree(value):
-            node.replace_input_with(index, rearranger(value, _grown, "fourth axis", node, 3))
+        if value is not None and value not in wide:
+            _grow(node, index, value, 3, rearranger)
 
 
-def _flatten(node: Node, rearranger: Rearranger) -> None:
+def _flatten(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
     axis = int(attribute(node, "axis", 1))
     node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis + 3 if axis < 0 else axis)
 
 
-def _batch_norm(node: Node, rearranger: Rearranger) -> None:
+def _linear(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
+    """Say the axis of the scales from the front."""
+    scale = rank_of(node.inputs[1])
+    if scale is None or scale > 1:
+        raise PassError(f"{node.op_type} '{node.name}': its scales are blocks of a tensor")
+    axis = int(attribute(node, "axis", 1))
+    node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis % 3)
+
+
+def _batch_norm(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
     """Change nothing: its parameters are vectors along the channels."""
 
 
@@ -162,5 +190,6 @@ _RULES: Mapping[tuple[str, str], _Rule] = {
     ("", "Concat"): _concat,
     ("", "BatchNormalization"): _batch_norm,
     ("", "Flatten"): _flatten,
-    (dialect.DOMAIN, "Quant"): _elementwise,
+    ("", "QuantizeLinear"): _linear,
+    ("", "DequantizeLinear"): _linear,
 }
