@@ -396,7 +396,7 @@ def test_what_a_fourth_axis_means_to_an_operator_must_be_known():
 
 
 def fed(found, feeds):
-    return list(qh.run(found, feeds).values())[0]
+    return next(iter(qh.run(found, feeds).values()))
 
 
 @pytest.mark.parametrize("shape", [[3, 8], [8], [1, 3, 1], [], [3, 1]])

@@ -206,7 +206,7 @@ def _fits(out: Value, entry: Value) -> bool:
 
 def _move(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:
     """Move everything of ``b`` behind ``a``."""
-    fed = dict((entry, out) for out, entry in pairs)
+    fed = {entry: out for out, entry in pairs}
     rest = [value for value in b.graph.inputs if value not in fed]
     outputs = list(b.graph.outputs)
     called = {entry: str(entry.name) for entry in fed}
@@ -230,7 +230,7 @@ def _move(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:
 
 
 def _under(graph: Graph, value: Value, name: str) -> Value:
-    """Return a value under the name that it has as an output; through an Identity if need be."""
+    """Return a value under the name of an output, through an Identity if it has another."""
     if value.name == name:
         return value
     label = free_name(f"{name}_identity", node_names(graph))
