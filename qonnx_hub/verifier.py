@@ -33,25 +33,10 @@ Array = np.ndarray[Any, Any]
 Place = tuple[int, ...]
 File = str | Path
 Box = tuple[Array, Array, Array]  # Lowest, highest, and where these are known to hold.
-QUANTIZERS = {"Quant", "BipolarQuant", "FloatQuant", "Trunc", "MultiThreshold"}
 DOMAINS = {"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general", "hawq2qonnx",
            "qonnx", "qonnx.custom_op", ""}
 SPELLED = {"ai.onnx": "", "IntQuant": "Quant"}
-CHANNELS_LAST, LINEAR = "qonnx.custom_op.channels_last", {"QuantizeLinear", "DequantizeLinear"}
-RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-NEUTRAL = {"Mul": (1, True), "Div": (1, False), "Add": (0, True), "Sub": (0, False)}
-WRAPS = {"Abs", "Neg", "Pow", "Add", "Sub", "Mul", "Div"}  # Where inputs are integers.
-COMMUTES = {"Add", "Mul", "Max", "Min", "And", "Or", "Equal", "Sum", "Mean"}
-RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
-RANDOM |= {"Bernoulli", "Multinomial", "Dropout"}  # See ``rewritten`` for inference.
-# Attributes of old opsets that are inputs now, in order.
-AS_INPUTS = {"Clip": ["min", "max"], "Pad": ["pads", "value"], "Split": ["split"],
-             "Slice": ["starts", "ends", "axes"], "Squeeze": ["axes"], "Unsqueeze": ["axes"],
-             **{f"Reduce{kind}": ["axes"] for kind in ("Sum", "Mean", "Max", "Min")}}
-NO_EFFECT = {("BatchNormalization", n) for n in ("momentum", "spatial", "consumed_inputs")}
-NO_EFFECT |= {("Conv", "kernel_shape"), ("ConvTranspose", "kernel_shape")}
-CHANGED = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11, "PRelu": 7,
-           "OneHot": 11, "ConvTranspose": 11, "GroupNormalization": 21}
+CHANNELS_LAST = "qonnx.custom_op.channels_last"
 SAYS_NOTHING = {"broadcast": 0, "pads": 0, "strides": 1, "dilations": 1, "auto_pad": "NOTSET"}
 CODES = {int(getattr(TensorProto, f"INT{n}")): (-(2**n) // 2, 2**n // 2 - 1)
          for n in (4, 8, 16, 32, 64)}
@@ -62,7 +47,6 @@ class RejectedError(Exception):
 # A node; inputs that are left out are "", attributes are complete, ``stored`` as in the file.
 Step = namedtuple("Step", "op domain inputs outputs attributes stored place", defaults=[0])
 def require(condition: object, reason: str) -> None:
-    """Raise RejectedError unless the condition holds."""
     if not condition:
         raise RejectedError(reason)
 ROUNDING: dict[str, Callable[[Array], Any]] = {
@@ -112,10 +96,11 @@ def trunc(node: Step, x: Array, scale: Array, zero: Array, *rest: Array) -> Any:
     codes = rounded(np.clip(whole / shift, *code_range(node, np.float64(rest[2]), kind)))
     return (codes - z / shift) * wide
 def count(node: Step, x: Array, thresholds: Array) -> Any:
-    counts = np.searchsorted(np.sort(thresholds), x, side="right")
+    counts = np.searchsorted(np.sort(thresholds), x, side="right") * ~np.isnan(x)
     scale, bias = node.attributes.get("out_scale", 1.0), node.attributes.get("out_bias", 0.0)
-    counted = np.where(np.isnan(x), 0, counts).astype(x.dtype)
-    return x.dtype.type(scale) * counted + x.dtype.type(bias)
+    return x.dtype.type(scale) * counts.astype(x.dtype) + x.dtype.type(bias)
+def bipolar(node: Step, x: Array, scale: Array) -> Any:
+    return np.where(x >= 0, x.dtype.type(scale), -x.dtype.type(scale))
 def quantize_linear(node: Step, x: Array, scale: Array, zero: Array | None = None) -> Array:
     require(x.dtype == scale.dtype and not node.attributes.get("precision"), "mixed precision")
     t, kind = x / np.asarray(scale), node.attributes["codes"]
@@ -140,30 +125,50 @@ def cast(node: Step, x: Array) -> Any:
         return whole.astype(np.int64)
     require(target in FLOATS or target == TensorProto.BOOL, f"a Cast to type {target}")
     return x.astype(helper.tensor_dtype_to_np_dtype(target))
-UFUNCS = "Abs:abs Neg:negative Sign:sign Round:rint Floor:floor Ceil:ceil Log:log Pow:power"
-UFUNCS += " Add:add Sub:subtract Mul:multiply Div:divide Less:less Greater:greater Not:invert"
-UFUNCS += " LessOrEqual:less_equal GreaterOrEqual:greater_equal Equal:equal Where:where"
-UFUNCS += " And:bitwise_and Or:bitwise_or Identity:asarray"
-FORMULAS: dict[str, Callable[..., Any]] = {
-    "Quant": quant, "FloatQuant": float_quant, "Trunc": trunc, "MultiThreshold": count,
-    "BipolarQuant": lambda node, x, s: np.where(x >= 0, x.dtype.type(s), -x.dtype.type(s)),
-    "QuantizeLinear": quantize_linear, "DequantizeLinear": dequantize_linear, "Cast": cast,
-    "Clip": lambda node, x, *ends: np.clip(x, *(*ends, None, None)[:2]),
-    "Relu": lambda node, x: np.maximum(x, x.dtype.type(0)),
-    "Max": lambda node, *given: np.maximum.reduce(np.broadcast_arrays(*given)),
-    "Min": lambda node, *given: np.minimum.reduce(np.broadcast_arrays(*given)),
-    **{op: lambda node, *given, name=name: getattr(np, name)(*given)
-       for op, name in (pair.split(":") for pair in UFUNCS.split())}}
+# An operator "rises" in each input (a product where ``enclose`` says so, a "scaled" one where
+# scales are positive); it "wraps" where inputs are integers; it is "random" but where Dropout
+# infers, or "counted": the number of outputs says what they are. Old opsets have ``inputs`` as
+# attributes; ``silent`` ones have no effect; ``since`` is the opset of the last new meaning.
+Rule = namedtuple("Rule", "traits formula inputs silent since", defaults=["", "", (), (), 0])
+# A formula is a function of the node and its inputs, or has a name in numpy that stands here.
+OPERATORS = {op: row._replace(formula=name or row.formula) for names, row in {
+    "Quant": Rule("quant scaled", quant), "Trunc": Rule("quant scaled", trunc),
+    "FloatQuant": Rule("quant scaled", float_quant), "Cast": Rule("rises", cast),
+    "BipolarQuant": Rule("quant rises", bipolar), "MultiThreshold": Rule("quant rises", count),
+    "QuantizeLinear": Rule("linear scaled", quantize_linear),
+    "DequantizeLinear": Rule("linear scaled", dequantize_linear),
+    "Add:add": Rule("sum rises wraps commutes"), "Sub:subtract": Rule("sum rises wraps"),
+    "Mul:multiply": Rule("product rises wraps commutes"), "Neg:negative": Rule("rises wraps"),
+    "Div:divide": Rule("product rises wraps"), "Abs:abs Pow:power": Rule("wraps"),
+    "Sign:sign Round:rint Floor:floor Ceil:ceil Not:invert Identity:asarray Less:less "
+    "LessOrEqual:less_equal Greater:greater GreaterOrEqual:greater_equal": Rule("rises"),
+    "And:bitwise_and Or:bitwise_or": Rule("rises commutes"), "Equal:equal": Rule("commutes"),
+    "Log:log Where:where": Rule(), "Sum Mean": Rule("commutes"), "Expand": Rule("expand"),
+    "Relu": Rule("rises", lambda _, x: np.maximum(x, x.dtype.type(0))),
+    "Clip": Rule("rises clips", lambda _, x, a=None, b=None: np.clip(x, a, b), ["min", "max"]),
+    "Max": Rule("rises commutes", lambda _, *x: np.maximum.reduce(np.broadcast_arrays(*x))),
+    "Min": Rule("rises commutes", lambda _, *x: np.minimum.reduce(np.broadcast_arrays(*x))),
+    "Bernoulli Multinomial Dropout RandomNormal RandomNormalLike RandomUniform "
+    "RandomUniformLike": Rule("random"), "Reshape Flatten": Rule("reshape"),
+    "Squeeze Unsqueeze": Rule("reshape", inputs=["axes"]), "PRelu": Rule(since=7),
+    "Pad": Rule(inputs=["pads", "value"]), "Slice": Rule(inputs=["starts", "ends", "axes"]),
+    "ReduceSum ReduceMean ReduceMax ReduceMin": Rule(inputs=["axes"]),
+    "Split": Rule("counted", inputs=["split"]), "Conv": Rule(silent=["kernel_shape"]),
+    "BatchNormalization": Rule("counted", silent=["momentum", "spatial", "consumed_inputs"]),
+    "ConvTranspose": Rule(silent=["kernel_shape"], since=11), "Resize OneHot": Rule(since=11),
+    "Softmax LogSoftmax Hardmax": Rule(since=13), "GroupNormalization": Rule(since=21),
+}.items() for op, _, name in (words.partition(":") for words in names.split())}
+def rule(op: str, domain: str = "") -> Rule:  # A random operator is one in every domain.
+    known = OPERATORS.get(op, Rule())
+    return known if domain in {"", "quantizers"} or "random" in known.traits else Rule()
+def has(node: Step, *traits: str) -> bool:
+    return not {*traits}.isdisjoint(rule(node.op, node.domain).traits.split())
 def computed(node: Step, given: Sequence[Any]) -> Array:
     """Return what a formula makes of numbers; it does not know how integers wrap."""
     whole = given[0].dtype.kind in "iu"
-    require(not whole or node.op not in WRAPS | QUANTIZERS, f"{node.op} of integers")
-    return np.asarray(FORMULAS[node.op](node, *given))
-KEEP_ORDER = {"Add", "Sub", "Neg", "Min", "Max", "Relu", "Clip", "Round", "Floor", "Ceil"}
-KEEP_ORDER |= {"Sign", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not"}
-KEEP_ORDER |= {"Identity", "Cast", "Mul", "Div", "MultiThreshold", "BipolarQuant"}
-# In each input by itself: rounding to nearest does. Mul and Div: see ``enclose``.
-NEED_POSITIVE_SCALE = {"Quant", "FloatQuant", "Trunc", "QuantizeLinear", "DequantizeLinear"}
+    require(not whole or not has(node, "wraps", "quant"), f"{node.op} of integers")
+    call = OPERATORS[node.op].formula
+    return np.asarray(call(node, *given) if callable(call) else getattr(np, call)(*given))
 class Parameter(namedtuple("Parameter", "grid rows")):
     """A constant input: which of its rows holds at each place of the data."""
     def at(self, place: Place) -> Array:
@@ -174,12 +179,11 @@ def aligned(step: Step, array: Array, rank: int) -> Parameter:
     rows, counts = array.reshape(-1), step.op == "MultiThreshold"
     shape, axis = [1] * rank, step.attributes.get("axis", 1)
     if counts:
-        layout = str(step.attributes.get("data_layout", ""))
-        layout = layout or {2: "NC", 3: "NWC", 4: "NCHW"}.get(rank, "")
+        layout = step.attributes.get("data_layout") or ("NWC" if rank == 3 else "NC")
         rows, axis = array, layout.index("C") if "C" in layout else 1
-    if len(rows) == 1 and (array.ndim == 0 or step.op in QUANTIZERS | LINEAR | {"Clip"}):
+    if len(rows) == 1 and (array.ndim == 0 or has(step, "quant", "linear", "clips")):
         return Parameter(np.zeros((), dtype=np.int64), rows)
-    if counts or step.op in LINEAR:
+    if counts or has(step, "linear"):
         blocked = array.ndim != 1 or step.attributes.get("block_size", 0)
         require(counts or not blocked, "parameters in blocks")
         shape[axis] = len(rows)
@@ -188,14 +192,13 @@ def aligned(step: Step, array: Array, rank: int) -> Parameter:
         shape = [1] * (rank - array.ndim) + list(array.shape)
     return Parameter(np.arange(len(rows), dtype=np.int64).reshape(shape), rows)
 def keeps_order(node: Step, given: Sequence[Any]) -> bool:
-    """Return whether the node is monotone in each of its inputs."""
-    if node.op in NEED_POSITIVE_SCALE:
+    if has(node, "scaled"):
         fixed = [float(p) for p in given[1:] if isinstance(p, np.ndarray)]
         rises = bool(np.all(np.isfinite(fixed)) and fixed[0] > 0)
         if node.op == "FloatQuant":
             return rises and fixed[2] >= 0 and 1 - fixed[3] - fixed[2] >= -100
         return rises and (node.op != "Trunc" or len(fixed) == 4 or fixed[3] > 0)
-    return node.op in KEEP_ORDER and node.attributes.get("to") != TensorProto.BOOL
+    return has(node, "rises") and node.attributes.get("to") != TensorProto.BOOL
 def differ(a: Any, b: Any) -> Any:
     return (a != b) & ~((a != a) & (b != b))
 def enclose(node: Step, given: Sequence[Any]) -> Box:
@@ -224,7 +227,7 @@ def enclose(node: Step, given: Sequence[Any]) -> Box:
         low, high = low - np.abs(low) * LOG_ERROR, high + np.abs(high) * LOG_ERROR
     elif not keeps_order(node, given):
         known = point
-    if node.op in {"Mul", "Div"}:
+    if has(node, "product"):
         zero = [(lo <= 0) & (hi >= 0) for lo, hi in zip(least, most, strict=True)]
         huge = [np.isinf(lo) | np.isinf(hi) for lo, hi in zip(least, most, strict=True)]
         bad = (zero[0] & huge[1]) | (zero[1] & huge[0])
@@ -248,9 +251,8 @@ def digest(path: File) -> str:
     outside = any(t.external_data for t in onnx.load_from_string(data).graph.initializer)
     return hashlib.sha256(data + whole.SerializeToString() * outside).hexdigest()
 def as_node(step: Step) -> onnx.NodeProto:
-    node = helper.make_node(step.op, step.inputs, step.outputs, domain=step.domain)
-    node.attribute.extend(step.stored)
-    return node
+    return onnx.NodeProto(op_type=step.op, domain=step.domain, input=step.inputs,
+                          output=step.outputs, attribute=step.stored)
 class Side:
     """One file: nodes in order, constants, shapes, and what makes each value."""
     def __init__(self, path: File) -> None:
@@ -265,18 +267,17 @@ class Side:
         self.outputs, self.maker = [v.name for v in graph.output], dict[str, Step]()
         steps = itertools.chain(*(self.without_last(self.read(node)) for node in graph.node))
         self.steps = [step._replace(place=place) for place, step in enumerate(steps)]
-        names = [n for step in self.steps for n in step.outputs if n]
-        names += [*self.constants, *self.inputs]
-        require(len({*names}) == len(names), "a name for two values")
+        ids = [*self.constants, *self.inputs, *(n for s in self.steps for n in s.outputs if n)]
+        require(len({*ids}) == len(ids), "a name for two values")
         self.infer(graph)
         for step in self.steps:
             self.maker.update((name, step) for name in step.outputs)
             self.fold(step)
     def read(self, node: onnx.NodeProto) -> Step:
         domain, op = SPELLED.get(node.domain, node.domain), node.op_type
-        if domain in DOMAINS and SPELLED.get(op, op) in QUANTIZERS:
+        if domain in DOMAINS and "quant" in rule(SPELLED.get(op, op)).traits:
             domain, op = "quantizers", SPELLED.get(op, op)
-        domain = "" if op in LINEAR and domain == "com.microsoft" else domain
+        domain = "" if "linear" in rule(op).traits and domain == "com.microsoft" else domain
         has = domain in {"", CHANNELS_LAST} and defs.has(op, self.opsets.get("", 1), "")
         schema = defs.get_schema(op, self.opsets.get("", 1), "").attributes if has else {}
         unsaid = {name: plain(helper.get_attribute_value(a.default_value))
@@ -284,7 +285,7 @@ class Side:
         said = {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
         # Bounds that an old Clip does not say are finite.
         values, inputs = unsaid | said if op == "Clip" else said, list(node.input)
-        for index, name in enumerate(AS_INPUTS.get(op, ()) if not domain else ()):
+        for index, name in enumerate(rule(op, domain).inputs):
             if name in values:
                 inputs += [""] * (index + 2 - len(inputs))
                 inputs[index + 1] = f"{node.output[0]} attribute {name}"
@@ -344,14 +345,14 @@ class Side:
         part = step.attributes.get("start") or "end" in step.attributes
         made = [np.array(sizes, dtype=np.int64)] if sizes and not part else []
         known = {"", *self.constants}.issuperset(step.inputs)
-        if known and step.op not in {*RANDOM, *CHANGED}:
+        if known and not (has(step, "random") or rule(step.op).since):
             made = self.compute(step, [self.constants.get(name) for name in step.inputs])
         for name, array in zip(step.outputs, made, strict=False):
             self.constants[name], self.shapes[name] = array, array.shape
     def compute(self, step: Step, given: list[Any]) -> list[Array]:
         """Return the outputs of a step on constants; nothing where that is not known."""
         blocked = step.attributes.get("block_size")
-        if step.domain == "quantizers" or (step.op in LINEAR and not blocked):
+        if step.domain == "quantizers" or (has(step, "linear") and not blocked):
             x = given[0] if given[0].dtype.kind == "f" else given[0].astype(np.int64)
             fed = [None if a is None else aligned(step, a, x.ndim) for a in given[1:]]
             numbers = (p and p.rows[p.grid] for p in fed)
@@ -405,18 +406,18 @@ class Numbers:
         owner, inputs = self.sides[side], [self.number(side, name) for name in step.inputs]
         if not step.domain and (found := self.rewritten(owner, step, inputs)):
             return found
-        if step.op in RANDOM:
+        if has(step, "random"):
             return self.key("random", side, step.place)
         self.operators.add(step.op)
         def silent(name: str, value: Any) -> bool:
             same = type(value) is tuple and len({*value}) == 1
             said = SAYS_NOTHING.get(name, ...) in ([value, value[0]] if same else [value])
-            return not step.domain and (said or (step.op, name) in NO_EFFECT)
+            return not step.domain and (said or name in rule(step.op).silent)
         said = [item for item in step.attributes.items() if not silent(*item)]
-        tells = step.domain or step.op in {"BatchNormalization", "Split"}
-        since, made = owner.opsets.get(step.domain, 1), len(step.outputs) if tells else 0
-        since = since if step.domain else since >= CHANGED.get(step.op, 0)
-        ordered = sorted(inputs) if step.op in COMMUTES and len(inputs) == 2 else inputs
+        made = len(step.outputs) if step.domain or has(step, "counted") else 0
+        since = owner.opsets.get(step.domain, 1)
+        since = since if step.domain else since >= rule(step.op).since
+        ordered = sorted(inputs) if has(step, "commutes") and len(inputs) == 2 else inputs
         # Stored zeros have a sign where something is divided by them.
         by = owner.constants.get(step.inputs[1] if step.op == "Div" else "", np.ones(()))
         spoken = (*sorted(said, key=repr), content(np.signbit(by) & (by == 0)))
@@ -431,21 +432,21 @@ class Numbers:
         op, x = step.op, step.inputs[0] if step.inputs else ""
         shape = owner.static(step.outputs[0])
         same_type = op == "Cast" and owner.types.get(x) == step.attributes["to"]
-        keeps = op in RESHAPES | {"Expand"} and shape is not None and shape == owner.static(x)
+        keeps = has(step, "reshape", "expand") and shape == owner.static(x) is not None
         training = len(inputs) > 2 and np.any(owner.constants.get(step.inputs[2], True))
         infers = op == "Dropout" and step.attributes.get("is_test", 1) and not training
         if infers or op == "Identity" or same_type or keeps:
             return inputs[0]
-        if op in RESHAPES and shape is not None:
+        if has(step, "reshape") and shape is not None:
             inner = self.keys[inputs[0]]
             return self.key("shaped", shape, inner[2] if inner[0] == "shaped" else inputs[0])
         if op == "Transpose" and x in owner.shapes:
             backwards = tuple(range(len(owner.shapes[x])))[::-1]
             return self.moved(inputs[0], step.attributes.get("perm", backwards))
-        return self.arithmetic(owner, step, inputs) if op in NEUTRAL else 0
+        return self.arithmetic(owner, step, inputs) if has(step, "sum", "product") else 0
     def arithmetic(self, owner: Side, step: Step, inputs: list[int]) -> int:
         """Return the number of a sum, product, ... with a neutral operand; else 0."""
-        number, either = NEUTRAL[step.op]
+        number, either = int(has(step, "product")), has(step, "commutes")
         for index in (1, 0):
             stored, other = owner.constants.get(step.inputs[index]), step.inputs[1 - index]
             sizes = owner.shapes.get(other, ())
@@ -471,9 +472,9 @@ class Piece:
                 continue
             require(name in side.maker, f"'{target}' does not depend on '{source}' alone")
             step = side.maker[name]
-            known = step.domain in {"", "quantizers"} and step.op in FORMULAS
+            known = step.domain in {"", "quantizers"} and rule(step.op).formula
             require(known and step.outputs == [name], f"{step.op} is not known by element")
-            fixed = step.op not in QUANTIZERS | LINEAR or side.constants.keys() >= {
+            fixed = not has(step, "quant", "linear") or side.constants.keys() >= {
                 n for n in step.inputs[1:] if n}
             require(fixed, f"{step.op} whose parameters are data")
             if step.place not in found:
@@ -492,9 +493,8 @@ class Piece:
     def run(self, place: Place, x: Any) -> Any:
         values, apply = {self.source: x, "": None}, enclose if type(x) is tuple else computed
         for step in self.steps:
-            own = [self.parameters.get((step.place, i)) for i in range(len(step.inputs))]
-            pairs = zip(own, step.inputs, strict=True)
-            given = [values[name] if p is None else p.at(place) for p, name in pairs]
+            given = [p.at(place) if (p := self.parameters.get((step.place, i))) else values[n]
+                     for i, n in enumerate(step.inputs)]
             values[step.outputs[0]] = apply(step, given)
         return values[self.target]
 def values_of(keys: Array, kind: Any) -> Array:
@@ -583,9 +583,9 @@ def derive(certificate: Mapping[str, Any], path_a: File, path_b: File) -> dict[s
         for side in "ab":
             numbers.walk(side)
     require(not numbers.claims, f"claims about what is not there: {[*numbers.claims]}")
-    for one, other, *rule in (*certificate["values"], *certificate["outputs"]):
+    for one, other, *how in (*certificate["values"], *certificate["outputs"]):
         equal = numbers.number("a", one) == numbers.number("b", other)
-        require(set(rule) <= RULES and equal, f"'{other}' is not shown to equal '{one}'")
+        require(set(how) <= RULES and equal, f"'{other}' is not shown to equal '{one}'")
     return {"operators": numbers.operators, "nan": numbers.nan, "left out": left}
 def main(certificate: File, path_a: File, path_b: File) -> int:
     """Verify the files named; return 0 if the certificate holds, 1 if not."""

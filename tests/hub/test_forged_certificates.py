@@ -128,6 +128,11 @@ def own_version(version):
     return model
 
 
+def named_add(*inputs):
+    """An operator of a domain of its own that is called Add and may be anything."""
+    return net(make_node("Add", [*inputs], ["y"], domain="own"), held={"k": FLOAT(2)})
+
+
 def with_numbers(**held):
     """Return a net whose further outputs are stored numbers."""
     model = net(make_node("Neg", ["x"], ["y"]), held=held)
@@ -145,6 +150,10 @@ PAIRS = {
     "an index out of range, and the last one": (one_hot(9), one_hot(11)),
     "infinity, and minus infinity": (divided_by(0.0), divided_by(-0.0)),
     "two versions of a domain": (own_version(1), own_version(2)),
+    "an operator of another domain, and one with its inputs swapped": (
+        named_add("x", "k"),
+        named_add("k", "x"),
+    ),
     "one output of an unknown operator, and two": (
         own(),
         net(make_node("Op", ["x"], ["y", "z"], domain="own")),
