@@ -40,6 +40,9 @@ _SHOWN = 40
 _LARGEST_SIZE = 1 << 48
 """Elements of a tensor above which a size is a slip, and no memory holds it."""
 
+_LARGEST_AXIS = (1 << 31) - 1
+"""ONNX's inference of shapes cuts an axis to 32 bits, and ends the process over the rest."""
+
 
 def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
     """Give what is malformed in a message: payloads, types, sizes, attributes, names.
@@ -224,6 +227,8 @@ def _attribute_issues(
     field = _HELD.get(attribute.type)
     if field is not None and not attribute.HasField(field):
         yield Issue(where, f"attribute '{name}' holds nothing of its type")
+    elif name == "axis" and abs(attribute.i) > _LARGEST_AXIS:
+        yield Issue(where, f"attribute 'axis' is {attribute.i}; no tensor has so many")
     for tensor in (attribute.t, *attribute.tensors) if attribute.type in _TENSORS else ():
         if tensor is not attribute.t or attribute.HasField("t"):
             yield from _tensor_issues(tensor, f"{where}: tensor of attribute '{name}'")

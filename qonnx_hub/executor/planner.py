@@ -191,6 +191,10 @@ class _Planner:
                 return factory(self._spec(node)), []
             except Unserved:
                 pass
+            except (TypeError, ValueError):
+                if node.domain in dialect.STANDARD_DOMAINS:
+                    raise
+                # No document says what its attributes are: another runtime says what is wrong.
         self.by_reference.add(node)
         if node.domain in dialect.STANDARD_DOMAINS and not operators.is_opaque(node):
             return build_fallback(node, self.imports)

@@ -20,15 +20,18 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from qonnx_hub.executor import control_flow, planner
+from qonnx_hub.executor.plan import execute
 from tests.fuzz.oracles import (
     LOOSE,
     OFTEN_WRONG,
@@ -172,9 +175,31 @@ def _agree(theirs: Answers, ours: Answers, least: float = 0.0) -> bool:
 
 
 def _meets_nan(model: onnx.ModelProto, feeds: Feeds) -> bool:
-    """Return whether some value is no number: what quantizers make of it, forms leave open."""
-    found = _run(model, feeds, all_tensors=True).values()
-    return any(a.dtype.kind == "f" and bool(np.isnan(a).any()) for a in found)
+    """Return whether some value is no number: what quantizers make of it, forms leave open.
+
+    Values in bodies count: their plans keep all of them while this looks.
+    """
+    seen: list[bool] = []
+
+    class Keeping(planner._Planner):
+        def __init__(self, graph: Any, imports: Any, keep_all: bool, outer: Any = ()) -> None:
+            super().__init__(graph, imports, True, outer)
+
+    def watched(plan: Any, given: Any) -> Answers:
+        found = execute(plan, given)
+        seen.append(_has_nan(found.values()))
+        return found
+
+    with (
+        mock.patch.object(planner, "_Planner", Keeping),
+        mock.patch.object(control_flow, "execute", watched),
+    ):
+        found = _run(model, feeds, all_tensors=True)
+    return any(seen) or _has_nan(found.values())
+
+
+def _has_nan(arrays: Iterable[np.ndarray]) -> bool:
+    return any(a.dtype.kind == "f" and bool(np.isnan(a).any()) for a in arrays)
 
 
 def _of_node(
@@ -203,9 +228,7 @@ def _of_node(
         return None
     alone = set(verdicts) == {"onnx.reference"} and operators_in([node]) & OFTEN_WRONG
     # QuantizeLinear leaves open what becomes of what is no number.
-    opened = is_qdq(node) and any(
-        a.dtype.kind == "f" and bool(np.isnan(a).any()) for a in ours.values()
-    )
+    opened = is_qdq(node) and _has_nan(ours.values())
     kind = "disputed" if any(verdicts.values()) or alone or opened else "wrong"
     against = ", ".join(n for n, same in verdicts.items() if not same)
     return Find(kind, stage, node.op_type, f"not as {against}")

@@ -99,6 +99,41 @@ def test_a_traceback_is_a_crash_and_an_error_of_one_line_a_refusal(monkeypatch) 
         assert (find.kind, find.stage) == (kind, "run")
 
 
+def test_a_nan_is_seen_that_only_a_body_knows() -> None:
+    def model(start: float) -> onnx.ModelProto:
+        value = helper.make_tensor_value_info
+        nodes = [
+            helper.make_node("Sqrt", ["x"], ["root"]),
+            helper.make_node("IsNaN", ["root"], ["flag"]),
+            helper.make_node("Cast", ["flag"], ["inner"], to=TensorProto.FLOAT),
+        ]
+        graphs = [
+            helper.make_graph(
+                [*nodes, helper.make_node("Mul", ["inner", "nil"], [f"out{k}"])],
+                f"branch{k}",
+                [],
+                [value(f"out{k}", TensorProto.FLOAT, [2])],
+            )
+            for k in range(2)
+        ]
+        branches = dict(zip(("then_branch", "else_branch"), graphs, strict=True))
+        graph = helper.make_graph(
+            [helper.make_node("If", ["yes"], ["y"], **branches)],
+            "g",
+            [value("x", TensorProto.FLOAT, [2])],
+            [value("y", TensorProto.FLOAT, [2])],
+            [
+                numpy_helper.from_array(np.array(True), "yes"),
+                numpy_helper.from_array(np.float32(start), "nil"),
+            ],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+
+    negative, positive = ({"x": np.full(2, v, dtype=np.float32)} for v in (-1, 1))
+    assert differential._meets_nan(model(0), negative)
+    assert not differential._meets_nan(model(0), positive)
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "same"),
     [

@@ -461,3 +461,27 @@ def test_the_import_pipeline_makes_a_file_of_old_days_canonical():
     assert found.graph[0].inputs[1].const_value.numpy().tolist() == 1.0
     assert shape_of(found, "y") == [1, "N", 3]
     assert not run_passes(found, IMPORT_PIPELINE)
+
+
+def test_branches_that_name_their_values_alike_are_inferred() -> None:
+    def branch(number: int) -> onnx.GraphProto:
+        nodes = [
+            helper.make_node("Shape", ["x"], ["sizes"]),
+            helper.make_node("Cast", ["sizes"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["floats"], [f"y{number}"], keepdims=0),
+        ]
+        made = helper.make_tensor_value_info(f"y{number}", TensorProto.FLOAT, None)
+        return helper.make_graph(nodes, f"branch{number}", [], [made])
+
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch(0), else_branch=branch(1))
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [info("c", TensorProto.BOOL, []), info("x", TensorProto.FLOAT, [2, 3])],
+        [info("y", TensorProto.FLOAT, None)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+    model = onnx_ir.from_proto(proto)
+    InferShapes()(model)
+    assert model.graph.outputs[0].shape == onnx_ir.Shape([])

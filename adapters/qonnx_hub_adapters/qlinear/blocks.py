@@ -172,7 +172,7 @@ def restore_blocks(model: Model) -> None:
 
     The size of its blocks is remembered; that its numbers fit into them is read.
     """
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         name, *numbers = node.metadata_props.get(ORIGIN, "").split(" ")
         if name != NBITS or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
             continue

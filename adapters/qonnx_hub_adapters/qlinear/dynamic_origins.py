@@ -33,7 +33,7 @@ class ScaledSums:
 
 def restore_dynamic(model: Model) -> None:
     """Write every unchanged product of run-time scales as the operator it was read from."""
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         name = node.metadata_props.get(ORIGIN)
         if name not in _INPUTS:
             continue

@@ -104,7 +104,7 @@ class QlinearExporter:
         join_outputs(copy)
         steps = activation_steps(copy)
         opset = opset_to_write(copy, options.opset)
-        read = {origin for node in copy.graph if (origin := origin_of(node))}
+        read = {origin for node in copy.graph.all_nodes() if (origin := origin_of(node))}
         contrib = own.dialect == "ort" or (own.dialect == "source" and bool(read - STANDARD))
         if contrib:
             restore_dynamic(copy)
@@ -112,7 +112,7 @@ class QlinearExporter:
         form = choose_form(steps, opset, contrib=contrib, keeps_types=bool(read))
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()
-        if any(node.domain == CONTRIB for node in copy.graph):
+        if any(node.domain == CONTRIB for node in copy.graph.all_nodes()):
             copy.opset_imports[CONTRIB] = 1
         # Where a float layer reads DequantizeLinear, onnxruntime's default options round its
         # bias: weights of such layers are floats, unless narrow integers are asked for.

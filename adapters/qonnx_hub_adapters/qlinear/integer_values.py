@@ -241,12 +241,13 @@ def join_outputs(model: Model) -> None:
     Integers that go to a DequantizeLinear and elsewhere are both in a model that was read.
     """
     joined = False
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         found = read_output(node) if is_standard(node, "QuantizeLinear") else None
         if found is None:
             continue
         quant, x = found
-        beside = (other for other in readers(x) if dialect.is_quantizer(other))
+        near = (other for other in readers(x) if other.graph is node.graph)
+        beside = (other for other in near if dialect.is_quantizer(other))
         same = next((one for one in beside if dialect.read_quantizer(one) == quant), None)
         if same is not None and same.inputs[0] is x:
             quantize_before(node, quant, x, same.outputs[0])
@@ -282,7 +283,7 @@ def steps_of(quant: IntQuant | BipolarQuant) -> Steps | str:
 def activation_steps(model: Model) -> list[Steps]:
     """Return what the activation quantizers of a model make that have 8 bits or less."""
     found: list[Steps | str] = []
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if not node.inputs or dialect.constant_tensor(node.inputs[0]) is not None:
             continue
         if dialect.is_quantizer(node):

@@ -1,8 +1,8 @@
 """Quantized regions of a graph become integers; what cannot stays float, with a reason.
 
-One walk in topological order gives every value that lies on an 8-bit grid its integers. A
-second step puts DequantizeLinear where floats still need such a value, and integer sums in
-place of those products whose float values are needed.
+One walk in topological order, bodies where the nodes that hold them stand, gives every value
+that lies on an 8-bit grid its integers. A second step puts DequantizeLinear where floats still
+need such a value, and integer sums in place of those products whose float values are needed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx_ir
-from onnx_ir import Model, Node, Value
+from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.protocol import Bound, QuantizerRecord
 from qonnx_hub_adapters.qlinear import integer_values as borders
@@ -47,6 +47,7 @@ from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import is_read, is_standard, only_reader, producer, readers
 from qonnx_hub_ir.graph.rewriting import replace_node, replace_value
+from qonnx_hub_ir.graph.subgraphs import bodies, read_values
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import DropUnused
 from qonnx_hub_ir.quantizers import single_value
@@ -70,6 +71,8 @@ class IntegerRewriter:
         self._layers: dict[Node, LayerRecord] = {}
         self._records: dict[str, QuantizerRecord] = {}
         self._rounded: dict[Value, bool] = {}
+        self._floats: list[tuple[Node, Value]] = []
+        self._owners = {body: n for n in model.graph.all_nodes() for body in bodies(n)}
         self._moved: dict[tuple[object, ...], Codes] = {}
         self._predicted: dict[Node, Bound | None] = {}
         self.bounds: dict[str, Bound] = {}
@@ -79,7 +82,7 @@ class IntegerRewriter:
 
     def run(self) -> tuple[list[LayerRecord], dict[str, QuantizerRecord]]:
         """Rewrite the graph; return its layers in order and records by quantizer name."""
-        for node in list(self._model.graph):
+        for node in list(self._model.graph.all_nodes()):
             if dialect.is_quantizer(node):
                 if read_number(node.inputs[0]) is None:
                     self._quantizer(node)
@@ -96,6 +99,7 @@ class IntegerRewriter:
                 self._integers_in(node)
             else:
                 self._move(node)
+        self._bound_floats()
         self._leave_integers()
         DropUnused()(self._model)
         self._emit_products()
@@ -115,7 +119,7 @@ class IntegerRewriter:
         read = ((c.value, c.zero, float(c.scale)) if c else None for c in sources)
         settings = sorted(map(str, node.attributes.values()))
         given = (v for v in node.inputs if v not in self._codes)
-        key = (node.op_type, *read, *given, *settings)
+        key = (node.graph, node.op_type, *read, *given, *settings)
         made = self._moved.get(key) or move(Emitter(node), node, sources)
         if made is not None:
             self._codes[node.outputs[0]] = self._moved[key] = made
@@ -185,8 +189,7 @@ class IntegerRewriter:
         if not isinstance(steps, str):
             target = borders.target_in(self._form.of(steps.quant), steps)
         if target is None:
-            if self._is_rounded(x):
-                self.bounds[node.name or ""] = Bound(steps=LARGEST_STEP)
+            self._floats.append((node, x))
             return
         emit = Emitter(node)
         source, chain = trace_epilogue(x, lambda v: v in self._codes or v in self._products)
@@ -202,6 +205,7 @@ class IntegerRewriter:
             encoding = "Q" if made.is_full else "Q + Clip"
             bound = self._bound_behind(x, source)
             self._records[node.name or ""] = _record_of(node, encoding, bound)
+            self._floats.append((node, x))
         self._codes[node.outputs[0]] = made
         self.integers.setdefault(made.value, (str(node.outputs[0].name), made))
 
@@ -250,13 +254,40 @@ class IntegerRewriter:
         if value is None or value in self._codes:
             return False
         if value not in self._rounded:
-            node, product = value.producer(), self._products.get(value)
+            product = self._products.get(value)
             self._rounded[value] = (
-                not product.is_exact
-                if product is not None
-                else node is not None and any(self._is_rounded(v) for v in node.inputs)
+                self._reads_rounded(value) if product is None else not product.is_exact
             )
         return self._rounded[value]
+
+    def _reads_rounded(self, value: Value) -> bool:
+        """Return whether what makes a value reads rounded ones, or its bodies make some.
+
+        What enters a body may be what the body made before.
+        """
+        graph = value.graph
+        enters = isinstance(graph, Graph) and value in graph.inputs
+        node = self._owners.get(graph) if graph and enters else value.producer()
+        if node is None:
+            return False
+        inner = (v for body in bodies(node) for n in body.all_nodes() for v in n.outputs)
+        sums = (self._products[value] for value in inner if value in self._products)
+        outside = read_values(node)
+        return any(not one.is_exact for one in sums) or any(map(self._is_rounded, outside))
+
+    def _bound_floats(self) -> None:
+        """Look again at quantizers of floats: in a loop, what rounds may come behind them."""
+        self._rounded.clear()
+        for node, x in self._floats:
+            name = node.name or ""
+            record = self._records.get(name)
+            if not self._is_rounded(x):
+                continue
+            if record is None:
+                self.bounds[name] = Bound(steps=LARGEST_STEP)
+            elif record.bound is None:
+                bound = Bound(steps=LARGEST_STEP)
+                self._records[name] = _record_of(node, record.encoding, bound)
 
     def _bound_behind(self, x: Value, source: Value) -> Bound | None:
         """Return what is promised of a quantizer of floats; ``None`` where it is exact.

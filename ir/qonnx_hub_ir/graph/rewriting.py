@@ -81,10 +81,10 @@ def replace_node(
     """Put a value in the place of a node's first output, and remove the node.
 
     As :func:`replace_value`; where the node makes a graph output that the value cannot become,
-    an Identity of the node's name makes it.
+    an Identity of the node's name makes it. No body returns a value of a graph around it.
     """
     old, graph = node.outputs[0], node.graph
-    if old.is_graph_output() and not can_be_output(new):
+    if old.is_graph_output() and not (can_be_output(new) and new.graph is graph):
         copy = onnx_ir.node("Identity", [new], name=node.name)
         node.prepend(copy)
         new = copy.outputs[0]

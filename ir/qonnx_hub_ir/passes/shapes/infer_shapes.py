@@ -29,6 +29,9 @@ _INT64 = onnx.TensorProto.INT64
 _LONG = 1 << 20
 """Elements of one axis that are not looked at one by one."""
 
+_SAME_NAMES = "already exists"
+"""With values, the binding takes equal names in two branches for one, and refuses it."""
+
 _NO_SIZE = 1 << 48
 """From here on a number means "to the end", or is a slip."""
 
@@ -85,7 +88,12 @@ def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         plain = infer(skeleton)
         if _has_long_list(plain.graph):
             return plain
-    return infer(skeleton, data_prop=True)
+    try:
+        return infer(skeleton, data_prop=True)
+    except Exception as error:  # the binding raises whatever C++ raises
+        if _SAME_NAMES not in str(error):
+            raise
+    return infer(skeleton)
 
 
 def _names_long_axis(graph: onnx.GraphProto) -> bool:
