@@ -13,13 +13,15 @@ from google.protobuf.message import DecodeError
 from onnx_ir import Model
 
 from qonnx_hub_adapters.external_data import settle_external_data
+from qonnx_hub_adapters.fused_operators import expand_fused, is_fused_operator
 from qonnx_hub_adapters.onnx_border import reading
 from qonnx_hub_adapters.onnx_messages import message_issues
 from qonnx_hub_adapters.sparse_tensors import without_sparse
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import InvalidModelError, SourceError
 from qonnx_hub_ir.facts import facts_of
-from qonnx_hub_ir.graph.subgraphs import every_node
+from qonnx_hub_ir.graph.names import separate_names
+from qonnx_hub_ir.graph.subgraphs import every_node, every_value
 from qonnx_hub_ir.passes import (
     IMPORT_PIPELINE,
     InlineFunctions,
@@ -119,13 +121,18 @@ def read_model(
         if keep_versions:
             remember_versions(model)
         OpenAxes()(model)
-        if prepare is not None or model.functions:
+        fused = any(is_fused_operator(n.domain, n.op_type) for n in every_node(model))
+        if prepare is not None or model.functions or fused:
             NormalizeDialect()(model)  # drops functions that define quantizers
         InlineFunctions()(model)
+        if fused:
+            expand_fused(model)
         if prepare is not None:
             _require_order(model, name)  # copies of a graph are made in its order
             NormalizeDialect()(model)
+            own = set(every_value(model))
             prepare(model)
+            separate_names(model, own)
         _require_order(model, name)
         run_passes(model, IMPORT_PIPELINE)
         require_valid(model, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from onnx_ir import Graph, Model, Value
 
@@ -37,3 +37,23 @@ def rename_values(model: Model, names: Sequence[tuple[Value, str]]) -> None:
         value.name = free_name(f"unnamed_{count}", taken)
     for value, name in names:
         value.name = name
+
+
+def separate_names(model: Model, keep: Collection[Value]) -> None:
+    """Give values whose name somebody else has a name of their own.
+
+    A name that is made of a node's can be one that the file has already.
+
+    Args:
+        model: Changed in place.
+        keep: Values that keep their names, as inputs and outputs of the model do.
+    """
+    fixed = {*keep, *model.graph.inputs, *model.graph.outputs}
+    values = dict.fromkeys(every_value(model))
+    taken = {str(value.name) for value in values if value in fixed and value.name}
+    for value in values:
+        if value in fixed or not value.name:
+            continue
+        free = free_name(value.name, taken)
+        if free != value.name:
+            value.name = free

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import qonnx_hub as qh
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_adapters.qcdq.origins import KEY
 from qonnx_hub_ir import dialect
 from tests.adapters.qcdq.random_pairs import feeds, random_pairs
@@ -361,6 +362,7 @@ def test_a_random_graph_is_written_as_it_is_and_comes_back_from_qonnx(
     source = random_pairs(seed)
     assert_kept(source, tmp_path)
     back = converted(converted(source, "qonnx", tmp_path), "qcdq", tmp_path)
+    assert qh.check(source, back, level="proof").verdict is Verdict.PROVEN
     wanted = [row for row in said(source) if "quantize" in row[1].lower()]
     assert [row for row in said(back) if "quantize" in row[1].lower()] == wanted
     for feed in feeds(seed):

@@ -17,6 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node, make_tensor_value_info
 
+import qonnx_hub as qh
+from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter
@@ -258,6 +260,7 @@ def test_a_file_of_integer_operators_comes_back_as_it_was(seed: int) -> None:
     written = onnx_ir.to_proto(export(model).model)
     assert counted(written) == counted(proto)
     assert opset_of(written) == opset_of(proto)
+    assert qh.check(proto, written, level="proof").verdict is Verdict.PROVEN
     for feed in range(2):
         x = inputs_of(proto, feed)
         np.testing.assert_array_equal(answers(written, x), answers(proto, x))
@@ -301,6 +304,7 @@ def test_a_qdq_file_comes_back_from_integer_operators(seed: int) -> None:
         return  # nothing was multiplied
     back = QlinearImporter().load(first, ImportOptions())
     second = onnx_ir.to_proto(export(back).model)
+    assert qh.check(first, second, level="proof").verdict is Verdict.PROVEN
     if opset_of(proto) < 21:  # from there on signed integers are written as unsigned ones
         assert counted(second) == counted(first)
         # The scale before a product whose sums alone are scaled may not be in the file.
