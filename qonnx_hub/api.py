@@ -273,7 +273,9 @@ def check(
         lsb: Steps of each output's own quantizer allowed, likewise.
         level: "output" compares outputs; "layer" also inner values matched by source layer,
             to find the first that differs, and why; "proof" tries to prove the graphs equal.
-        backend: Where ``b`` runs: "numpy", "ort" (the graph as written) or "ort-optimized".
+        backend: Where ``b`` runs: "numpy", "ort" (the graph as written) or "ort-optimized";
+            "tflite", "tflite:opt" or "tflite:xnn" run the TFLite file among the two on
+            ai-edge-litert's reference kernels, its optimized ones or XNNPACK.
         mapping: Tensor or layer of ``a`` -> tensor of ``b``, where names do not tell.
         labels: The right class of every sample: counts accuracy and changed predictions.
         score: Count changed predictions without labels.

@@ -243,8 +243,8 @@ class Artifact:
             other side.
         codes: Output of a quantizer in the source -> the value that holds its integers, for
             forms that compute in integers.
-        as_written: Whether it says the source's own operators, of which the IR is only near:
-            it is compared with the source as it is written.
+        original: The source in its own operators, where that is what was written and the IR is
+            only near: it is compared with this.
         content: The bytes of the file, for forms that are no ONNX files; the model is then
             what they say.
         is_bounded: Whether near quantizers are all that is near, and outputs beyond what they
@@ -258,7 +258,7 @@ class Artifact:
     compared: Model | None = None
     reordered: bool = False
     codes: Mapping[str, CodesOf] = field(default_factory=dict)
-    as_written: bool = False
+    original: Model | None = None
     content: bytes = b""
     is_bounded: bool = True
 

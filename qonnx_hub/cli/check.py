@@ -76,7 +76,13 @@ def command(
         list[str] | None,
         typer.Option(metavar="[NAME:]V", help="Relative difference allowed."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="Where B runs: numpy or ort.")] = "numpy",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Where B runs: numpy or ort; tflite[:ref|opt|xnn]: the .tflite side, in "
+            "ai-edge-litert."
+        ),
+    ] = "numpy",
     ort_opt: Annotated[
         str,
         typer.Option(help="Optimizations of onnxruntime: off (as written), all or both."),

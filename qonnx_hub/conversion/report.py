@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx_ir import Model
 
+from qonnx_hub.conversion.litert_check import KernelAnswer
 from qonnx_hub.equivalence.reports.report import CheckResult, plain
 from qonnx_hub.equivalence.verdicts import ORDER, Verdict
 from qonnx_hub_adapters.protocol import QuantizerRecord
@@ -30,6 +31,8 @@ class ConversionReport:
         ort_executor: The file on onnxruntime against the source on the executor, where ``ort``
             is not that; ``None`` otherwise.
         own: What was read against the live model's own answer; ``None`` for files.
+        tflite_kernels: Where a side is a TFLite file and ai-edge-litert is installed: how that
+            file on its kernels compares to the other side.
         model: The converted model.
     """
 
@@ -43,6 +46,7 @@ class ConversionReport:
     ort: CheckResult | None = None
     own: CheckResult | None = None
     ort_executor: CheckResult | None = None
+    tflite_kernels: tuple[KernelAnswer, ...] = ()
     model: Model | None = field(default=None, compare=False, repr=False)
 
     def __bool__(self) -> bool:
@@ -80,6 +84,7 @@ class ConversionReport:
                 "source_itself": self.own,
                 "onnxruntime": self.ort,
                 "onnxruntime_executor": self.ort_executor,
+                "tflite_kernels": self.tflite_kernels,
                 "verdict": self.verdict,
             }
         )

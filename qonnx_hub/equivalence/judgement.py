@@ -32,7 +32,8 @@ from qonnx_hub.equivalence.noise import (
     is_noise_of_outputs,
 )
 from qonnx_hub.equivalence.options import CheckOptions
-from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, SourceRunner
+from qonnx_hub_adapters.protocol import ReadsAsWritten
 from qonnx_hub_ir import operators
 
 
@@ -202,6 +203,11 @@ def _explain(
         return Diagnosis(), ["the cause is not looked for: the reference has no graph"]
     notes: list[str] = []
     stands_in = a.input_names is None or not a.inner_names()
+    if isinstance(a, SourceRunner) and isinstance(a.importer, ReadsAsWritten):
+        return Diagnosis(), [
+            f"{a.label} runs its own kernels, of which its IR is only near: the first layer "
+            "that differs is not looked for"
+        ]
     if stands_in:
         # The executor stands in for a side that shows its outputs only.
         stand_in = ExecutorRunner(a.model, f"the IR of {a.label}")

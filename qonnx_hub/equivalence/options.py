@@ -41,7 +41,9 @@ class CheckOptions:
         workers: Processes to spread the batches over.
         executor: Spreads the batches instead.
         progress: Called after each batch.
-        backend: Where the second side runs: "numpy", "ort" or "ort-optimized".
+        backend: Where the second side runs: "numpy", "ort" or "ort-optimized"; "tflite",
+            "tflite:opt" or "tflite:xnn" run the TFLite file among the two on ai-edge-litert's
+            reference kernels, its optimized ones or XNNPACK.
         args: Sample inputs, for live models that must be traced.
         strict: Allow nothing that the order of float32 sums explains.
         ignore_outputs: Outputs of either side that need no counterpart, and are not compared.

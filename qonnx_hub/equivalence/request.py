@@ -55,13 +55,18 @@ from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays
 from qonnx_hub.io.python_sources import resolve
+from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_adapters.protocol import Feeds, Importer, ImportOptions
+from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource
 from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.errors import UsageError
 
 BACKENDS: Mapping[str, str] = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
 """Backend -> how onnxruntime optimizes."""
+
+TFLITE_BACKENDS: Mapping[str, str] = {"tflite": "ref"} | {f"tflite:{k}": k for k in KERNELS}
+"""Backend -> kernels of ai-edge-litert, on which the side runs that is a TFLite file."""
 
 
 def _make_side(source: Any, backend: str, options: ImportOptions, label: str) -> Runner:
@@ -70,7 +75,7 @@ def _make_side(source: Any, backend: str, options: ImportOptions, label: str) ->
     Args:
         source: A golden folder, recorded tensors (path of an .npz file, or a mapping of
             arrays), an IR model, or whatever an importer reads.
-        backend: "numpy", "ort" or "ort-optimized".
+        backend: "numpy", "ort", "ort-optimized", or one of :data:`TFLITE_BACKENDS`.
         options: How the source is read: sample inputs for a live model.
         label: How reports call it.
 
@@ -78,9 +83,11 @@ def _make_side(source: Any, backend: str, options: ImportOptions, label: str) ->
         UsageError: An unknown backend, or one that does not run such sources.
         HubError: The source cannot be read.
     """
-    if backend != "numpy" and backend not in BACKENDS:
-        known = ", ".join(("numpy", *BACKENDS))
+    if backend != "numpy" and backend not in {*BACKENDS, *TFLITE_BACKENDS}:
+        known = ", ".join(("numpy", *BACKENDS, *TFLITE_BACKENDS))
         raise UsageError(f"unknown backend '{backend}'; there are: {known}")
+    if backend in TFLITE_BACKENDS:
+        return _on_litert(source, TFLITE_BACKENDS[backend], label)
     if is_golden(source):
         return Golden(source)
     # Once: a callable may build another model at every call.
@@ -110,6 +117,30 @@ def _make_side(source: Any, backend: str, options: ImportOptions, label: str) ->
     return SourceRunner(importer, source, model, run_label(importer, source, label))
 
 
+def _on_litert(source: Any, kernels: str, label: str) -> Runner:
+    """Return a TFLite file as a side that runs on kernels of ai-edge-litert."""
+    require("ai_edge_litert", needed_by="the backend 'tflite'", extra="litert")
+    importer = LitertSource(kernels)
+    model = importer.load(source, ImportOptions())
+    return SourceRunner(importer, source, model, run_label(importer, source, label))
+
+
+def _backends(first: Any, second: Any, backend: str) -> tuple[str, str]:
+    """Return where either side runs: the second one; for TFLite, that which is such a file.
+
+    Raises:
+        UsageError: Neither is a TFLite file.
+    """
+    if backend not in TFLITE_BACKENDS:
+        return "numpy", backend
+    importer = LitertSource(TFLITE_BACKENDS[backend])
+    if importer.accepts(second):
+        return "numpy", backend
+    if importer.accepts(first):
+        return backend, "numpy"
+    raise UsageError(f"backend '{backend}' runs TFLite files only, and neither side is one")
+
+
 def _read(source: Any, options: ImportOptions) -> tuple[Importer, Any, Model]:
     """Return who reads a source, the source with its sample, and the IR model read of it."""
     importer, source = registry.open_source(source, None, options)
@@ -132,8 +163,13 @@ def check_request(
         HubError: A source cannot be read, or a side fails.
     """
     reading = ImportOptions(args=options.args, allow_code=options.allow_code)
-    a = _make_side(first, "numpy", reading, labels[0])
-    b = _make_side(second, options.backend, reading, labels[1])
+    backends = _backends(first, second, options.backend)
+    a = _make_side(first, backends[0], reading, labels[0])
+    b = _make_side(second, backends[1], reading, labels[1])
+    if options.backend in TFLITE_BACKENDS:
+        if options.level == "proof":
+            raise UsageError("nothing is proven of an interpreter: it is sampled")
+        options = dataclasses.replace(options, proof_seconds=0)
     if options.level not in LEVELS:
         raise UsageError(f"unknown level '{options.level}'; there are: {', '.join(LEVELS)}")
     if isinstance(b, Golden):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import onnx_ir
-from onnx_ir import Model
+from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.protocol import (
@@ -27,7 +28,7 @@ from qonnx_hub_adapters.tflite.reader import read_net
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError, SourceError
-from qonnx_hub_ir.graph.queries import every_quantizer, is_weight
+from qonnx_hub_ir.graph.queries import every_quantizer, is_standard, is_weight
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
 _EXACT = (
@@ -72,7 +73,8 @@ class TfliteExporter:
         read_own_options(TfliteOptions, self.info.name, options)
         net = origin_of(model)
         if net is not None:
-            return replace(_artifact(net), as_written=True, notes=(_EXACT,))
+            original = onnx_ir.from_proto(net_as_nodes(net))
+            return replace(_artifact(net), original=original, notes=(_EXACT,))
         made, gaps = _net_of(model)
         if made is None:
             raise NotExactError("TFLite cannot say these nodes:", gaps)
@@ -89,6 +91,10 @@ class TfliteExporter:
             )
             for node in every_quantizer(model)
         )
+        records += tuple(
+            QuantizerRecord(str(node.name), node.op_type, "codes", exact=False, reason=_NEAR)
+            for node in _linear_quantizers(model)
+        )
         said = (f"near: {_NEAR}",) if near else ()
         return replace(_artifact(made), quantizers=records, notes=said, is_bounded=not near)
 
@@ -103,9 +109,18 @@ def _near(model: Model) -> list[Gap]:
     remedy = "allow near forms (--allow-lossy)"
     return [
         Gap(str(node.name), node.op_type, _NEAR, remedy)
-        for node in every_quantizer(model)
+        for node in (*every_quantizer(model), *_linear_quantizers(model))
         if not is_weight(node)
     ]
+
+
+def _linear_quantizers(model: Model) -> Iterator[Node]:
+    """Yield the standard quantizers of values that are computed: those of integer outputs."""
+    return (
+        node
+        for node in model.graph.all_nodes()
+        if is_standard(node, "QuantizeLinear") and not is_weight(node)
+    )
 
 
 def _artifact(net: TfliteNet) -> Artifact:

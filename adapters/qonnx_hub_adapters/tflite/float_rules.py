@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from qonnx_hub_adapters.tflite.copied_codes import COPY, copy_codes, with_copied_codes
 from qonnx_hub_adapters.tflite.float_form import FloatForm
 from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, StandardGraph, start
 from qonnx_hub_adapters.tflite.kernels.pools import axes_of
@@ -414,10 +415,13 @@ def float_form(net: TfliteNet, meta: Mapping[str, str] | None = None) -> onnx.Mo
     Raises:
         SourceError: An operation has no float form.
     """
-    net = _without_constant_layers(net)
+    net = with_copied_codes(_without_constant_layers(net))
     is_wide = any(t.type in _SHORT_TYPES and not t.is_variable for t in net.tensors)
     form = FloatForm(start(net, _OPSET_OF_WIDE_CODES if is_wide else _OPSET))
     for operation in net.operations:
+        if operation.name == COPY:
+            copy_codes(form, operation)
+            continue
         _RULES[operation.name](form, operation, net.call(operation))
     return form.writer.finish(form.output, dict(meta or {}))
 

@@ -11,9 +11,11 @@ from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.importer import read_quantizers
 from qonnx_hub_adapters.tflite.float_rules import float_form
 from qonnx_hub_adapters.tflite.info import INFO, SUFFIX
-from qonnx_hub_adapters.tflite.interpreter import run_net
+from qonnx_hub_adapters.tflite.interpreter import run_samples
+from qonnx_hub_adapters.tflite.net import TfliteNet
+from qonnx_hub_adapters.tflite.net_writer import write_net
 from qonnx_hub_adapters.tflite.nodes import net_as_nodes
-from qonnx_hub_adapters.tflite.origins import remember
+from qonnx_hub_adapters.tflite.origins import origin_of, remember
 from qonnx_hub_adapters.tflite.reader import read_file
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
@@ -31,7 +33,12 @@ class TfliteImporter:
     info = INFO
 
     def accepts(self, source: object) -> bool:
-        """Return whether the source is a file that is called ``.tflite``."""
+        """Return whether the source is a file called ``.tflite``, or a model just read of one.
+
+        Such a model stands for its file as long as nothing in it was changed.
+        """
+        if isinstance(source, Model):
+            return origin_of(source) is not None
         return isinstance(source, (str, Path)) and Path(source).suffix.lower() == SUFFIX
 
     def load(self, source: object, options: ImportOptions) -> Model:
@@ -44,7 +51,11 @@ class TfliteImporter:
             SourceError: It cannot be read, is damaged, or holds operators that are not read.
             InvalidModelError: It breaks rules of the IR; all of them are listed.
         """
-        net = read_file(_path(source))
+        net = _net(source)
+        if isinstance(source, Model):
+            copy = source.clone()
+            remember(copy, net)
+            return copy
         has_codes = any(t.grid is not None for t in net.tensors)
         clips = any(o.options.get("cell_clip") and o.inputs[1] >= 0 for o in net.operations)
         near = f"{_NEAR}; cells of LSTMs are not clipped" if clips else _NEAR
@@ -59,20 +70,34 @@ class TfliteImporter:
         Raises:
             SourceError: As :meth:`load`.
         """
-        return onnx_ir.from_proto(net_as_nodes(read_file(_path(source))))
+        return onnx_ir.from_proto(net_as_nodes(_net(source)))
 
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the codes that the reference kernels give."""
-        net = read_file(_path(source))
-        values = run_net(net, feeds)
-        return {n: values[i] for i, n in zip(net.outputs, net.output_names, strict=True)}
+        return run_samples(_net(source), feeds)
 
     def runtime(self, source: object) -> str:
         """Return what answers for a file."""
         return "on TFLite's reference kernels"
 
 
-def _path(source: object) -> Path:
+def _net(source: object) -> TfliteNet:
+    if isinstance(source, Model) and (net := origin_of(source)) is not None:
+        return net
     if not isinstance(source, (str, Path)):
         raise SourceError(f"a {type(source).__name__} is no TFLite file; give its path")
-    return Path(source)
+    return read_file(source)
+
+
+def bytes_of(source: object) -> bytes:
+    """Return the bytes of a file, or of the net that a model was read of, written anew.
+
+    Raises:
+        SourceError: It cannot be read, or is neither.
+    """
+    if isinstance(source, (str, Path)):
+        try:
+            return Path(source).read_bytes()
+        except OSError as error:
+            raise SourceError(f"'{source}' cannot be read: {error.strerror}") from error
+    return write_net(_net(source))

@@ -7,6 +7,7 @@ from onnx_ir import Model
 
 from qonnx_hub_adapters.protocol import Artifact, ExportOptions
 from qonnx_hub_adapters.tflite.integer_rules import OPSET, integer_form
+from qonnx_hub_adapters.tflite.nodes import net_as_nodes
 from qonnx_hub_adapters.tflite.origins import origin_of
 from qonnx_hub_ir.errors import NotExactError, UsageError
 from qonnx_hub_ir.passes import NameNodes, RaiseOpset
@@ -43,4 +44,5 @@ def integer_artifact(model: Model, options: ExportOptions) -> Artifact:
     NameNodes()(written)
     if wanted > OPSET:
         RaiseOpset(wanted)(written)
-    return Artifact(written, notes=(_EXACT,), as_written=True)
+    original = onnx_ir.from_proto(net_as_nodes(net))
+    return Artifact(written, notes=(_EXACT,), original=original)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,3 +50,38 @@ def run_net(net: TfliteNet, feeds: Mapping[str, Array]) -> dict[int, Array]:
         results = made if isinstance(made, tuple) else (made,)
         values |= dict(zip(operation.outputs, results, strict=True))
     return values
+
+
+def run_samples(net: TfliteNet, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the outputs by name for samples behind each other, one file batch at a time.
+
+    Args:
+        net: The net.
+        feeds: Name of an input -> its numbers, for any number of the file's own batch.
+
+    Raises:
+        ExecutionError: As in :func:`run_net`.
+    """
+    runs = [run_net(net, part) for part in parts_of_runs(net, feeds)]
+    named = zip(net.outputs, net.output_names, strict=True)
+    return {name: joined([run[i] for run in runs]) for i, name in named}
+
+
+def parts_of_runs(net: TfliteNet, feeds: Mapping[str, Array]) -> Iterator[Mapping[str, Array]]:
+    """Yield the feeds of each run: samples one file batch at a time, where all share it."""
+    shapes = [net.tensors[i].shape for i in net.inputs]
+    units = {shape[0] if shape else 0 for shape in shapes}
+    counts = {np.shape(feeds[n])[0] if np.ndim(feeds[n]) else 0 for n in net.input_names}
+    unit, count = min(units, default=0), min(counts, default=0)
+    if len(units) > 1 or len(counts) > 1 or unit < 1 or count <= unit or count % unit:
+        yield feeds
+        return
+    for start in range(0, count, unit):
+        yield {name: x[start : start + unit] for name, x in feeds.items()}
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """Return the outputs of runs behind each other."""
+    if len(parts) == 1 or not parts[0].ndim:
+        return parts[0]
+    return np.concatenate(parts)

@@ -23,6 +23,8 @@ _VERSIONS: Mapping[str, tuple[int, int, int]] = {
     "RESHAPE": (1, 1, 1),
     "HARD_SWISH": (1, 1, 1),
     "PRELU": (1, 1, 1),
+    "SQUEEZE": (1, 1, 1),
+    "EXPAND_DIMS": (1, 1, 1),
     "MUL": (2, 4, 2),
     "TRANSPOSE": (2, 4, 2),
     "RESIZE_BILINEAR": (3, 4, 3),

@@ -35,7 +35,8 @@ class TfliteOperator:
         on_floats: The kernel on floats; ``None`` where it only takes codes.
         version: The newest version that is known.
         types: Types of codes that the reference kernels take.
-        same_grid: Whether inputs and output must be on one grid.
+        copies: Types whose codes it copies or compares without a look at their grids.
+        one_grid: Types of which the reference kernel takes all on one grid only.
     """
 
     name: str
@@ -45,7 +46,8 @@ class TfliteOperator:
     on_floats: TfliteKernel | None
     version: int
     types: tuple[str, ...] = _WIDE
-    same_grid: bool = False
+    copies: tuple[str, ...] = ()
+    one_grid: tuple[str, ...] = ()
 
     def kernel(self, call: KernelCall) -> TfliteKernel | None:
         """Return the kernel for a call; ``None`` where its types have none."""
@@ -70,7 +72,7 @@ def _row(
 def _moves(
     name: str, options: str, inputs: tuple[int, int], kernel: Any, version: int, **k: Any
 ) -> TfliteOperator:
-    return TfliteOperator(name, options, inputs, kernel, kernel, version, same_grid=True, **k)
+    return TfliteOperator(name, options, inputs, kernel, kernel, version, copies=_WIDE, **k)
 
 
 _ROWS = (
@@ -112,7 +114,7 @@ _ROWS = (
         pointwise.larger,
         pointwise.larger,
         4,
-        same_grid=True,
+        copies=_WIDE,
     ),
     _row(
         "MINIMUM",
@@ -121,7 +123,7 @@ _ROWS = (
         pointwise.larger,
         pointwise.larger,
         4,
-        same_grid=True,
+        copies=_WIDE,
     ),
     _row("QUANTIZE", "Quantize", (1, 1), pointwise.quantize, None, 4),
     _row("DEQUANTIZE", "Dequantize", (1, 1), None, pointwise.dequantize, 6),
@@ -143,16 +145,30 @@ _ROWS = (
         pools.average_pool,
         floats.average_pool,
         3,
-        same_grid=True,
+        copies=_WIDE,
     ),
-    _row("MAX_POOL_2D", "Pool2D", (1, 1), pools.max_pool, pools.max_pool, 3, same_grid=True),
+    _row("MAX_POOL_2D", "Pool2D", (1, 1), pools.max_pool, pools.max_pool, 3, copies=_WIDE),
     _row("MEAN", "Reducer", (2, 2), pools.mean, floats.mean, 3),
     _row("SUM", "Reducer", (2, 2), pools.mean, floats.mean, 2),
     _row(
-        "REDUCE_MAX", "Reducer", (2, 2), pools.reduce_max, pools.reduce_max, 3, same_grid=True
+        "REDUCE_MAX",
+        "Reducer",
+        (2, 2),
+        pools.reduce_max,
+        pools.reduce_max,
+        3,
+        copies=_WIDE,
+        one_grid=_WIDE,
     ),
     _row(
-        "REDUCE_MIN", "Reducer", (2, 2), pools.reduce_max, pools.reduce_max, 3, same_grid=True
+        "REDUCE_MIN",
+        "Reducer",
+        (2, 2),
+        pools.reduce_max,
+        pools.reduce_max,
+        3,
+        copies=_WIDE,
+        one_grid=_WIDE,
     ),
     _row(
         "RESIZE_BILINEAR",
@@ -161,7 +177,7 @@ _ROWS = (
         pools.resize_bilinear,
         pools.resize_bilinear,
         4,
-        same_grid=True,
+        copies=_WIDE,
     ),
     _row(
         "RESIZE_NEAREST_NEIGHBOR",
@@ -170,7 +186,7 @@ _ROWS = (
         pools.resize_nearest,
         pools.resize_nearest,
         4,
-        same_grid=True,
+        copies=_WIDE,
     ),
     _row(
         "UNIDIRECTIONAL_SEQUENCE_LSTM",
@@ -188,19 +204,21 @@ _ROWS = (
         movement.concatenation,
         movement.concatenation,
         4,
+        copies=("INT8", "INT16"),
+        one_grid=("INT8",),
     ),
     _moves("PAD", "Pad", (2, 2), movement.pad, 4),
     _moves("PADV2", "PadV2", (3, 3), movement.pad, 4),
-    _moves("MIRROR_PAD", "MirrorPad", (2, 2), movement.mirror_pad, 3),
+    _moves("MIRROR_PAD", "MirrorPad", (2, 2), movement.mirror_pad, 3, one_grid=_WIDE),
     _moves("TRANSPOSE", "Transpose", (2, 2), movement.transpose, 7),
     _moves("RESHAPE", "Reshape", (1, 2), movement.reshape, 2),
     _moves("SQUEEZE", "Squeeze", (1, 1), movement.squeeze, 2),
-    _moves("EXPAND_DIMS", "ExpandDims", (2, 2), movement.expand_dims, 1),
+    _moves("EXPAND_DIMS", "ExpandDims", (2, 2), movement.expand_dims, 1, one_grid=_WIDE),
     _moves("SPLIT", "Split", (2, 2), movement.split, 4),
     _moves("SPLIT_V", "SplitV", (3, 3), movement.split_v, 2),
     _moves("SLICE", "Slice", (3, 3), movement.cut, 6),
     _moves("STRIDED_SLICE", "StridedSlice", (4, 4), movement.strided_slice, 8),
-    _moves("PACK", "Pack", (1, 1000), movement.pack, 4),
+    _moves("PACK", "Pack", (1, 1000), movement.pack, 4, one_grid=_WIDE),
     _moves("UNPACK", "Unpack", (1, 1), movement.unpack, 4),
     _moves("GATHER", "Gather", (2, 2), movement.gather, 7),
     _row("SHAPE", "Shape", (1, 1), movement.shape_of, None, 1, types=("INT32", "INT64")),

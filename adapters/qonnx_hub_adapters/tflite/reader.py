@@ -296,9 +296,22 @@ def require_call(call: KernelCall, operation: Operation) -> None:
             raise SourceError(f"{where}: the reference kernels do not take {made.type}")
         if made.grid.scale.size > 1:
             raise SourceError(f"{where}: activations with a scale per channel are not read")
+        if made.type in row.one_grid:
+            _require_one_grid(call, where)
     if call.options.get("batch_dims") or (call.name == "CONCATENATION" and number):
         raise SourceError(f"{where}: batch_dims and a fused activation are not read here")
     _require_product(call, where)
+
+
+def _require_one_grid(call: KernelCall, where: str) -> None:
+    own = call.output.grid
+    for tensor in (*call.inputs, *call.outputs):
+        grid = None if tensor is None or tensor.type != call.output.type else tensor.grid
+        if grid is not None and own is not None and not own.same(grid):
+            raise SourceError(
+                f"{where}: '{'' if tensor is None else tensor.name}' lies on another grid, "
+                "which the reference kernels refuse"
+            )
 
 
 def _require_product(call: KernelCall, where: str) -> None:
@@ -310,6 +323,12 @@ def _require_product(call: KernelCall, where: str) -> None:
         raise SourceError(
             f"{where}: the reference kernel answers zeros where the right side has a scale "
             "per channel; it is not read"
+        )
+    types = {t.type for t in call.inputs if t is not None}
+    if call.name == "BATCH_MATMUL" and made.type == "FLOAT32" and types != {"FLOAT32"}:
+        raise SourceError(
+            f"{where}: floats times {', '.join(sorted(types - {'FLOAT32'}))} quantize the "
+            "floats while they run; it is not read"
         )
     if weights is not None and weights.type == "INT4" and made.type not in ("INT8", "FLOAT32"):
         raise SourceError(
