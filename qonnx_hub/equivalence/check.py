@@ -266,7 +266,9 @@ def _run_as_proven(a: Runner, b: Runner) -> bool:
 
 
 def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
-    """Return why equal samples are not enough, where no proof makes them so."""
+    """Return why samples are not enough, where no proof makes them so."""
+    if judged.unseen:
+        return Doubts((judged.unseen,))
     if known.is_proven or run.options.samples_only or (judged.wrong and not judged.allowance):
         return Doubts()
     found = Doubts()
@@ -328,8 +330,6 @@ def _without_numbers(pairs: Pairs, found: BatchResult) -> tuple[str, ...]:
 
 
 def _tolerance_words(options: CheckOptions) -> str:
-    if options.allowance:
-        return options.allowance
     own = options.tolerance
     numbers = {"atol": own.atol, "rtol": own.rtol, "lsb": own.lsb}
     given = [f"{name} {value:g}" for name, value in numbers.items() if value]

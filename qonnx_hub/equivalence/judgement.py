@@ -48,6 +48,7 @@ class Judgement:
         origin: What all differences come from, as far as it is known.
         allowance: Why they are within bounds all the same; empty where they are not.
         left_out: What cannot be compared.
+        unseen: What was not looked at, in words, so that differences may be more than noise.
         failing: The smallest input that shows a difference of outputs.
         notes: What stands in the way of any of these.
     """
@@ -58,6 +59,7 @@ class Judgement:
     origin: DifferenceOrigin | None = None
     allowance: str = ""
     left_out: tuple[str, ...] = ()
+    unseen: str = ""
     failing: FailingInput | None = None
     notes: tuple[str, ...] = ()
 
@@ -105,20 +107,28 @@ def judge(run: Comparison) -> Judgement:
         origin = _origin_of_outputs(run, wrong)
     if origin is DifferenceOrigin.NOISE and run.is_refuted and not run.options.folded:
         origin = DifferenceOrigin.FAULT
-    left = ""
+    unseen = ""
     if origin is DifferenceOrigin.NOISE:
-        found, left = _is_beyond_noise(run)
+        found, unseen = _is_beyond_noise(run)
         notes += [f"no noise: {words}" for words in found]
         origin = DifferenceOrigin.FAULT if found else origin
     notes += [f"no noise: no order of sums is bounded behind {x}" for x in diagnosis.unbounded]
-    allowance = _allowance(run, wrong, origin, left)
+    allowance = _allowance(run, wrong, origin)
     left_out = _undecidable(run, wrong) if origin is DifferenceOrigin.ZERO_SIGN else ()
     failing = None
     if wrong and not allowance and not left_out and run.a.input_names is not None:
         first = run.batch(tallies[wrong[0]].first_batch)
         failing = find_failing_input(run.a, run.b, wrong[0], first)
     return Judgement(
-        differing, wrong, diagnosis, origin, allowance, left_out, failing, tuple(notes)
+        differing,
+        wrong,
+        diagnosis,
+        origin,
+        allowance,
+        left_out,
+        unseen if allowance else "",
+        failing,
+        tuple(notes),
     )
 
 
@@ -128,7 +138,7 @@ def differing_pairs(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
 
 
 def _is_beyond_noise(run: Comparison) -> tuple[list[str], str]:
-    """Return what speaks against noise, in words, and on how many samples layers were seen."""
+    """Return what speaks against noise, in words, and what was not looked at."""
     folded = bool(run.options.folded)
     changed = () if folded else changed_parameters(run.a.model, run.b.model)
     graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
@@ -138,19 +148,22 @@ def _is_beyond_noise(run: Comparison) -> tuple[list[str], str]:
     if run.options.level == "output":
         pairs = _with_layers(run, run.a).all_pairs
     search = find_layer_beyond_sums(run.a, run.b, pairs, run.source, folded=folded)
-    words = f" (not looked at on {search.left} samples)" if search.left else ""
+    words = ""
+    if search.left:
+        words = (
+            f"layers were looked at on {search.seen} samples that differ, and not on "
+            f"{search.left} others: give fewer inputs at once"
+        )
     return [search.beyond] if search.beyond else [], words
 
 
-def _allowance(
-    run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin | None, left: str
-) -> str:
+def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin | None) -> str:
     """Return why differences are within bounds; empty where they are not."""
     if run.options.strict:
         return ""
     folded = f"; {run.options.folded}{FOLD_ALLOWANCE}" if run.options.folded else ""
     if origin is DifferenceOrigin.NOISE:
-        return f"{ALLOWANCE}{left}{folded}"
+        return f"{ALLOWANCE}{folded}"
     if not wrong:
         return ""
     graphs = all(isinstance(side, ExecutorRunner) for side in (run.a, run.b))

@@ -7,14 +7,14 @@ is never noise, however small the difference is.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.comparison.batched import ComparisonSpec, compare_all
-from qonnx_hub.equivalence.comparison.compare import Tolerance, aligned, differs
+from qonnx_hub.equivalence.comparison.compare import aligned, differs
 from qonnx_hub.equivalence.comparison.matching import Pair
 from qonnx_hub.equivalence.diagnosis.isolation import (
     SampleGroup,
@@ -32,17 +32,16 @@ from qonnx_hub.equivalence.inputs.batches import (
     cut_feeds,
     file_batch,
     read_batches,
-    run_length,
     shares_first_axis,
 )
 from qonnx_hub.equivalence.layerwise import differs_by_ties_only
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.intervals import Enclosure
 from qonnx_hub.equivalence.runners.sides import (
-    ExecutorRunner,
     Runner,
     SourceRunner,
     for_side,
+    same_library,
 )
 from qonnx_hub.equivalence.sum_enclosures import (
     FOLD_ROUNDINGS,
@@ -52,7 +51,6 @@ from qonnx_hub.equivalence.sum_enclosures import (
     unexplained,
 )
 from qonnx_hub_adapters.protocol import Feeds, ReadsAsWritten
-from qonnx_hub_ir.analysis.float_error import REORDERED, reordering_error
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
@@ -62,7 +60,7 @@ fall to either side."""
 
 MOST_RUNS = 256
 """Runs with a difference whose layers are looked at one by one, besides those with the largest
-difference of each output."""
+difference of each output. With more than that, nothing is said to be noise."""
 
 ALLOWANCE = (
     "another order of float32 sums explains it: every layer, given equal inputs, stays within "
@@ -80,20 +78,6 @@ FOLD_ALLOWANCE = (
     f"; up to {FOLD_ROUNDINGS} roundings of each folded parameter are added to the bounds"
 )
 """What stands behind the reason where parameters were folded."""
-
-
-def noise_of_outputs(side: ExecutorRunner, feeds: Feeds) -> Tolerance:
-    """Return :func:`summation_noise` of what a side answers to inputs."""
-    parts: Iterable[Feeds] = [feeds]
-    if shares_first_axis(feeds):
-        # Run by run: outputs of some models cannot be put together.
-        parts = cut_feeds(feeds, run_length(side.model, file_batch(side.model)))
-    return summation_noise([x for part in parts for x in side.outputs(part).values()])
-
-
-def summation_noise(outputs: Iterable[Array]) -> Tolerance:
-    """Return what another order of summation explains, with one step on a rounding tie."""
-    return Tolerance(atol=reordering_error(outputs), rtol=REORDERED, lsb=1)
 
 
 def changed_parameters(a: Model | None, b: Model | None) -> tuple[str, ...]:
@@ -123,10 +107,12 @@ class OrderSearch:
 
     Attributes:
         beyond: Where one was seen, in words; empty where every layer stays within its bounds.
-        left: Samples that were not looked at, since so many differ.
+        seen: Samples that were looked at.
+        left: Samples that differ and were not looked at, since so many do.
     """
 
     beyond: str = ""
+    seen: int = 0
     left: int = 0
 
 
@@ -145,16 +131,17 @@ def find_layer_beyond_sums(
     assert a.model is not None
     assert b.model is not None
     sides = SlicedGraph(a.model), SlicedGraph(b.model, b)
-    bounds = [SumEnclosures(side, folded=folded) for side in sides]
-    runs = left = 0
+    live = not same_library(a, b)
+    bounds = [SumEnclosures(side, live=live, folded=folded) for side in sides]
+    runs = seen = left = 0
     for part in _runs(source, a.model, b.model):
-        if runs >= MOST_RUNS:
-            left += part.samples
-            continue
         group = make_group(a, b, pairs, part)
         if not any(_differ(group.a.get(p.a), group.b.get(p.b)) for p in pairs):
             continue
-        runs += 1
+        if runs >= MOST_RUNS:
+            left += part.samples
+            continue
+        runs, seen = runs + 1, seen + part.samples
         isolated = isolate(sides[1], pairs, group) or {}
         for pair in pairs:
             layer = _cut_layer(sides, pairs, pair, group, isolated.get(pair.b))
@@ -170,7 +157,7 @@ def find_layer_beyond_sums(
                 return OrderSearch(
                     f"no order of its sums explains layer '{pair.source}' at {where}"
                 )
-    return OrderSearch(left=left)
+    return OrderSearch(seen=seen, left=left)
 
 
 def _differ(ours: Array | None, theirs: Array | None) -> bool:
@@ -325,8 +312,3 @@ def live_batches(model: Model | None, feeds: Feeds) -> Iterator[Feeds]:
     """Give the feeds in parts of the file's own size."""
     size = None if model is None else fixed_batch(model)
     return cut_feeds(feeds, size or max(count_samples(feeds), 1))
-
-
-def is_share_of_ties(beyond: int, count: int) -> bool:
-    """Return whether so many values out of bounds are no more than lie on rounding ties."""
-    return beyond <= FLIPPED_SHARE * count

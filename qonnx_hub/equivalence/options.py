@@ -50,7 +50,6 @@ class CheckOptions:
         proof_seconds: How long a proof may be looked for before samples are run; 0 looks for
             none.
         allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
-        allowance: Why the tolerance is what it is, where no user gave it.
         folded: Why parameters need not be the same on both sides, where a change that rounds
             was made on purpose; empty where none was.
         samples_only: Compare what samples give, and ask no layer directly: the same graphs
@@ -78,6 +77,5 @@ class CheckOptions:
     ignore_outputs: tuple[str, ...] = ()
     proof_seconds: float = PROOF_SECONDS
     allow_code: bool = False
-    allowance: str = ""
     folded: str = ""
     samples_only: bool = False

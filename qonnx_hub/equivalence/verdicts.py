@@ -80,7 +80,7 @@ def decide(found: Evidence) -> tuple[Verdict, str]:
     if seen is Verdict.WITHIN:
         return Verdict.WITHIN, found.allowance
     if found.doubts:
-        return Verdict.UNDECIDED, f"no sample shows a difference, but {_listed(found.doubts)}"
+        return Verdict.UNDECIDED, f"no sample shows a fault, but {_listed(found.doubts)}"
     return Verdict.EQUAL, found.backing
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import helper
 from onnx_ir import Model
@@ -31,7 +32,14 @@ from qonnx_hub_ir.errors import (
     PassError,
     UsageError,
 )
-from qonnx_hub_ir.passes import DropUnused, NameNodes, QuantizeFixedPoint, RemoveIdentity
+from qonnx_hub_ir.passes import (
+    ChangeLayout,
+    DropUnused,
+    NameNodes,
+    QuantizeFixedPoint,
+    RemoveIdentity,
+)
+from qonnx_hub_ir.passes.layout.change_layout import transpose_input, transpose_output
 from qonnx_hub_ir.quantizers import Array
 from tests.support import model_of, quant_node
 
@@ -364,6 +372,45 @@ def test_another_layout_is_compared_pixel_by_pixel() -> None:
     assert report.check is not None
     assert report.check.outputs[0].count > 0
     assert report.check.verdict in ("EQUAL", "WITHIN")
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-6])
+def test_no_tolerance_hides_a_parameter_behind_another_layout(apart: float) -> None:
+    @dataclass(frozen=True)
+    class Turns(InPlacePass):
+        effect: ClassVar[Effect] = Effect.SIGNATURE
+
+        def call(self, model: Model) -> PassResult:
+            ChangeLayout("nhwc")(model)
+            stored = model.graph.initializers["s"]
+            scale = np.float32(0.25 * (1 + apart))
+            stored.const_value = onnx_ir.tensor(np.asarray(scale), name="s")
+            return PassResult(model, modified=True)
+
+    nodes = [
+        helper.make_node("Mul", ["x", "s"], ["t"], "scale"),
+        helper.make_node("MaxPool", ["t"], ["y"], "pool", kernel_shape=[2, 2]),
+    ]
+    source = model_of(nodes, {"x": (1, 3, 6, 5)}, ["y"], {"s": 0.25})
+    if not apart:
+        assert qh.transform(source, [Turns()]).check.verdict in ("PROVEN", "EQUAL")
+        return
+    with pytest.raises(ConversionError, match="changed what"):
+        qh.transform(source, [Turns()])
+
+
+def test_layouts_that_are_changed_there_and_back_leave_each_value_a_name() -> None:
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], "conv")
+    weight = np.ones((4, 3, 3, 3), dtype=np.float32)
+    model = qh.load(model_of([conv], {"x": (1, 3, 6, 5)}, ["y"], {"w": weight}))
+    value = model.graph.inputs[0]
+    for perm in ((0, 2, 3, 1), (0, 3, 1, 2)):
+        transpose_input(model, value, perm)
+        transpose_output(model, model.graph.outputs[0], perm)
+    names = [v.name for node in model.graph for v in node.outputs]
+    assert len(set(names)) == len(names) == 5
+    x = np.random.default_rng(0).normal(size=(1, 3, 6, 5)).astype(np.float32)
+    assert qh.run(model, {"x": x})["y"].shape == (1, 4, 4, 3)
 
 
 def test_other_shapes_are_not_compared_and_that_is_said() -> None:

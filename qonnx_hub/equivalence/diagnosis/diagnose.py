@@ -53,7 +53,7 @@ from qonnx_hub.equivalence.diagnosis.unobserved import known_quantizer
 from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
-from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
+from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner, same_library
 from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of
@@ -157,7 +157,8 @@ class _Examiner:
         self.faulty = self.noisy = False
         self.unbounded: list[str] = []
         graphs = (self.a,) if self.b is None else (self.a, self.b)
-        self._bounds = [SumEnclosures(graph, folded=folded) for graph in graphs]
+        live = not same_library(a, b)
+        self._bounds = [SumEnclosures(graph, live=live, folded=folded) for graph in graphs]
         steps = facts_of(a.model).steps
         for pair in pairs if self.is_isolated else ():
             for number in range(1 if pair.constant else len(self.groups)):

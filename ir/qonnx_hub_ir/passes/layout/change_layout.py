@@ -12,6 +12,7 @@ from qonnx_hub_ir.annotations import carry, permute_layout
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import transpose_node
+from qonnx_hub_ir.graph.names import free_name, value_names
 from qonnx_hub_ir.graph.permutations import Perm, inverse, permuted, to_first, to_last
 from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
 from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
@@ -64,7 +65,7 @@ class ChangeLayout(InPlacePass):
         for value in inputs:
             transpose_input(model, value, wanted)
         for value in outputs:
-            _transpose_output(model, value, wanted)
+            transpose_output(model, value, wanted)
         for step in (SinkTransposes(), FoldWeightLayout(), DropUnused(), InferShapes()):
             step(model)
         return PassResult(model, modified=bool(inputs or outputs))
@@ -93,7 +94,8 @@ def transpose_input(model: Model, value: Value, perm: Perm) -> None:
     """
     usages = [(usage.node, usage.idx) for usage in value.uses()]
     node = transpose_node(value, inverse(perm), f"{value.name}_layout")
-    node.outputs[0].name, node.outputs[0].shape = f"{value.name}_turned", value.shape
+    node.outputs[0].name = free_name(f"{value.name}_turned", value_names(model.graph))
+    node.outputs[0].shape = value.shape
     value.shape = permuted(value.shape, perm)
     carry(value, node.outputs[0])
     permute_layout(value, perm)
@@ -106,7 +108,14 @@ def transpose_input(model: Model, value: Value, perm: Perm) -> None:
         user.replace_input_with(index, node.outputs[0])
 
 
-def _transpose_output(model: Model, value: Value, perm: Perm) -> None:
+def transpose_output(model: Model, value: Value, perm: Perm) -> None:
+    """Let an output hold its axes in another order.
+
+    Args:
+        model: The model, changed in place.
+        value: One of its outputs.
+        perm: New axis -> axis of today.
+    """
     graph, name = model.graph, value.name
     node = transpose_node(value, perm, f"{name}_layout")
     fresh = node.outputs[0]
@@ -114,6 +123,6 @@ def _transpose_output(model: Model, value: Value, perm: Perm) -> None:
     fresh.metadata_props.update(value.metadata_props)
     graph.append(node)
     if not value.is_graph_input():
-        value.name = f"{name}_before"
+        value.name = free_name(f"{name}_before", value_names(graph))
     fresh.name = name
     graph.outputs[:] = [fresh if output is value else output for output in graph.outputs]

@@ -1,18 +1,14 @@
-"""Runs a model in the layout of another one, which it is compared with."""
+"""A model in the layout of another one, which it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from onnx_ir import Model, Value
 
-from qonnx_hub.equivalence.inputs.batches import SampleBatch
-from qonnx_hub.equivalence.runners.sides import ExecutorRunner
-from qonnx_hub_ir.graph.permutations import Perm, identity, to_first, to_last
+from qonnx_hub_ir.graph.permutations import Perm, identity, inverse, to_first, to_last
 from qonnx_hub_ir.graph.queries import dims
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.passes.layout.change_layout import transpose_input, transpose_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +29,16 @@ class LayoutPermutation:
         return bool(self.inputs or self.outputs)
 
 
-@dataclass(slots=True)
-class TransposingRunner(ExecutorRunner):
-    """A model on the executor whose inputs and outputs are transposed on the way.
-
-    Attributes:
-        layout: Permutations of inputs and outputs.
-    """
-
-    layout: LayoutPermutation
-
-    def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
-        """Return the named values for a batch."""
-        feeds = _transposed(batch.feeds, self.layout.inputs)
-        found = ExecutorRunner.answer(
-            self, SampleBatch(batch.index, batch.start, feeds), names
-        )
-        return _transposed(found, self.layout.outputs)
-
-
-def _transposed(arrays: Mapping[str, Array], perms: Mapping[str, Perm]) -> dict[str, Array]:
-    return {
-        name: np.transpose(array, perms[name]) if name in perms else array
-        for name, array in arrays.items()
-    }
+def in_layout_of_first(model: Model, layout: LayoutPermutation) -> Model:
+    """Return a copy of the other model that takes and gives what the first does."""
+    turned = model.clone()
+    for value in list(turned.graph.inputs):
+        if (perm := layout.inputs.get(str(value.name))) is not None:
+            transpose_input(turned, value, inverse(perm))
+    for value in list(turned.graph.outputs):
+        if (perm := layout.outputs.get(str(value.name))) is not None:
+            transpose_output(turned, value, perm)
+    return turned
 
 
 def match_layouts(before: Model, after: Model) -> LayoutPermutation | None:
