@@ -166,9 +166,11 @@ def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin 
         return f"{ALLOWANCE}{folded}"
     if not wrong:
         return ""
-    graphs = all(isinstance(side, ExecutorRunner) for side in (run.a, run.b))
-    if folded and graphs:
-        is_noise = is_noise_of_outputs(run.a, run.b, wrong, run.source, folded=True)
+    graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
+    alike = origin is not DifferenceOrigin.FAULT and not run.is_refuted
+    if graphs and (folded or (alike and not changed_parameters(run.a.model, run.b.model))):
+        # Layers that agree when few samples run may add in another order when many do.
+        is_noise = is_noise_of_outputs(run.a, run.b, wrong, run.source, folded=bool(folded))
         return f"{OUTPUT_ALLOWANCE}{folded}" if is_noise else ""
     if origin is not None:
         return ""

@@ -205,8 +205,8 @@ def is_noise_of_outputs(
 ) -> bool:
     """Return whether the order of sums explains how outputs differ, carried through graphs.
 
-    What one side computes must lie in what the other side's graph can make of the sample; for
-    two graphs with folded parameters, what both can make must meet.
+    What one side computes must lie in what the other side's graph can make of the sample; of
+    two graphs, each side's values lie in what its own can make, and what both can make meets.
 
     Args:
         a: A side.
@@ -217,10 +217,9 @@ def is_noise_of_outputs(
     """
     graphs = [None if isinstance(side, SourceRunner) else side.model for side in (a, b)]
     models = [model for model in graphs if model is not None]
+    live = not folded and not same_library(a, b)
     bounds = [
-        None
-        if graph is None
-        else SumEnclosures(SlicedGraph(graph), live=not folded, folded=folded)
+        None if graph is None else SumEnclosures(SlicedGraph(graph), live=live, folded=folded)
         for graph in graphs
     ]
     names = [pair.a for pair in outputs], [pair.b for pair in outputs]
@@ -265,8 +264,10 @@ def explains(found: Sequence[Enclosure | None], ours: Array, theirs: Array) -> b
     """
     a, b = found
     if a is not None and b is not None:
-        fitted = aligned(ours, theirs)
-        return fitted is not None and not unexplained(a, b, ours, fitted).any()
+        fitted, own = aligned(ours, theirs), aligned(b.low, theirs)
+        if fitted is None or own is None or unexplained(a, b, ours, fitted).any():
+            return False
+        return bool(holds_all(a, ours).all() and holds_all(b, own).all())
     one, other = (a, theirs) if a is not None else (b, ours)
     assert one is not None
     fitted = aligned(one.low, other)

@@ -138,6 +138,9 @@ class SlicedGraph:
             self._constants.update(self.run(names, {}, {}) or {})
         if name not in self._constants:
             self._constants.update(self.run([name], {}, {}) or {})
+        if name not in self._constants and self._runner is not None:
+            # A runtime need not give out what depends on no input.
+            self._constants.update(SlicedGraph(self.model).run([name], {}, {}) or {})
         return self._constants.get(name)
 
 
