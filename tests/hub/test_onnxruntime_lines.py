@@ -10,7 +10,7 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub.conversion.onnxruntime_check import check_on_onnxruntime
 from qonnx_hub_adapters.protocol import Artifact
-from tests.support import model_of
+from tests.support import model_of, quant_node
 
 pytest.importorskip("onnxruntime")
 
@@ -51,3 +51,31 @@ def test_a_scale_that_differs_by_one_float_is_no_noise(split):
     # Outputs are apart by less than 1e-6 of their size.
     found = lines(net(np.nextafter(np.float32(0.25), np.float32(1)), split=split))
     assert [str(one.verdict) for one in (found.first, found.executor)] == ["DIFFERENT"] * 2
+
+
+def test_parameters_that_are_inputs_with_a_default_are_known():
+    made = net(split=True)
+    source = net()
+    for stored in source.graph.initializer:
+        entry = helper.make_tensor_value_info(stored.name, stored.data_type, list(stored.dims))
+        source.graph.input.append(entry)
+    found = check_on_onnxruntime(
+        source, qh.load(source), Artifact(onnx_ir.from_proto(made)), made, SAMPLES
+    )
+    assert str(found.first.verdict) == "WITHIN"
+
+
+def test_layers_that_agree_on_few_samples_are_judged_on_all():
+    # Integer weights are folded in one side's file only, and sums of many rows differ.
+    source = model_of(
+        [
+            quant_node("w", "q", scale="s"),
+            helper.make_node("Transpose", ["q"], ["t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["x", "t"], ["y"], "fc"),
+        ],
+        {"x": ("N", 64)},
+        ["y"],
+        {"w": WEIGHTS.T.copy(), "s": np.float32(0.037), "z": 0.0, "b": 4.0},
+    )
+    report = qh.convert(source, None, to="qcdq")
+    assert str(report.ort.verdict) in ("EQUAL", "WITHIN")

@@ -183,6 +183,9 @@ class OrtRunner:
             self.graph = onnx_ir.from_proto(source)
             with contextlib.suppress(ValueError):  # a cycle is onnxruntime's to refuse
                 self.graph.graph.sort()  # runtimes take nodes in any order, copies do not
+            inputs, stored = self.graph.graph.inputs, self.graph.graph.initializers
+            # What is stored as well has a default, and nobody gives it another value.
+            inputs[:] = [value for value in inputs if str(value.name) not in stored]
         return self.graph
 
     @property
