@@ -180,9 +180,11 @@ class StepRecord:
 
 
 _OF_THE_HUB: Mapping[str, str] = {
+    "create_partitions": "qonnx_hub.transformation.create_partitions:CreatePartitions",
+    "extend_partitions": "qonnx_hub.transformation.extend_partitions:ExtendPartitions",
     "infer_datatypes": "qonnx_hub.transformation.infer_datatypes:InferDatatypes",
 }
-"""Passes that need analyses of the hub: name -> "module:class"."""
+"""Passes that need analyses or files of the hub: name -> "module:class"."""
 
 
 def locations() -> dict[str, str]:

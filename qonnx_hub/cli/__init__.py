@@ -24,6 +24,7 @@ from qonnx_hub.cli import (
     lint,
     merge,
     run,
+    split,
     transform,
     verify,
     view,
@@ -59,6 +60,7 @@ for module in (
     diff,
     merge,
     extract,
+    split,
     view,
     formats,
 ):

@@ -21,7 +21,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub_adapters.onnx_reader import read_model
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.parts import is_partition
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.operators.foreign import foreign_operators
 
@@ -48,7 +48,7 @@ def foreign_kernel(
     known = foreign_operators().get((node.domain, node.op_type))
     if known is not None:
         return known.kernel(attributes)
-    if _is_partition(node):
+    if is_partition(node):
         return _partition(node, plan_of)
     registry = sys.modules.get(_REGISTRY)
     if registry is None or not registry.is_custom_op(node.domain, node.op_type):
@@ -58,14 +58,10 @@ def foreign_kernel(
 
 def is_foreign(node: Node) -> bool:
     """Return whether somebody outside of this project has a node's operator."""
-    if (node.domain, node.op_type) in foreign_operators() or _is_partition(node):
+    if (node.domain, node.op_type) in foreign_operators() or is_partition(node):
         return True
     registry = sys.modules.get(_REGISTRY)
     return registry is not None and registry.is_custom_op(node.domain, node.op_type)
-
-
-def _is_partition(node: Node) -> bool:
-    return (node.domain, node.op_type) == (dialect.DOMAIN, "GenericPartition")
 
 
 def _partition(node: Node, plan_of: Callable[[Model], Plan]) -> Kernel:

@@ -149,6 +149,23 @@ def merge_models(
     """
     a, b = first.clone(), second.clone()
     pairs = _pairs(a, b, connect)
+    take_imports(a, b)
+    fed, fed_by = {entry for _, entry in pairs}, {out for out, _ in pairs}
+    ours = [*a.graph.inputs, *(v for v in a.graph.outputs if v not in fed_by)]
+    theirs = [*(v for v in b.graph.inputs if v not in fed), *b.graph.outputs]
+    both = sorted({str(v.name) for v in ours} & {str(v.name) for v in theirs})
+    if both:
+        raise PassError(f"both models have inputs or outputs called {', '.join(both)}")
+    _move(a, b, pairs)
+    return a
+
+
+def take_imports(a: Model, b: Model) -> None:
+    """Give a model the opset imports and functions of one that becomes part of it.
+
+    Raises:
+        PassError: They import other versions of a domain, or define one function.
+    """
     for name, version in b.opset_imports.items():
         if a.opset_imports.setdefault(name, version) != version:
             raise PassError(
@@ -159,14 +176,6 @@ def merge_models(
         raise PassError(f"both models define {', '.join(shared)}; inline functions first")
     for key, function in b.functions.items():
         a.functions.setdefault(key, function)
-    fed, fed_by = {entry for _, entry in pairs}, {out for out, _ in pairs}
-    ours = [*a.graph.inputs, *(v for v in a.graph.outputs if v not in fed_by)]
-    theirs = [*(v for v in b.graph.inputs if v not in fed), *b.graph.outputs]
-    both = sorted({str(v.name) for v in ours} & {str(v.name) for v in theirs})
-    if both:
-        raise PassError(f"both models have inputs or outputs called {', '.join(both)}")
-    _move(a, b, pairs)
-    return a
 
 
 def _pairs(a: Model, b: Model, connect: Mapping[str, str] | None) -> list[tuple[Value, Value]]:
@@ -212,7 +221,7 @@ def _move(a: Model, b: Model, pairs: list[tuple[Value, Value]]) -> None:
     called = {entry: str(entry.name) for entry in fed}
     for entry in fed:
         entry.name = None
-    _free_names(a, b, {*rest, *(value for value in outputs if value not in fed)})
+    free_names(a, b, {*rest, *(value for value in outputs if value not in fed)})
     b.graph.outputs.clear()
     for entry, out in fed.items():
         entry.replace_all_uses_with(out)
@@ -242,8 +251,8 @@ def _under(graph: Graph, value: Value, name: str) -> Value:
     return made
 
 
-def _free_names(a: Model, b: Model, signature: set[Value]) -> None:
-    """Give the values and nodes of ``b`` names that ``a`` does not have."""
+def free_names(a: Model, b: Model, signature: set[Value]) -> None:
+    """Give the values and nodes of ``b`` names that ``a`` does not have, but to some."""
     reserved = {str(value.name) for value in signature}
     taken = value_names(a.graph) | reserved
     for value in every_value(a, functions=False):

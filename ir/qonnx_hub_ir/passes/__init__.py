@@ -10,6 +10,7 @@ from onnx_ir.passes import InPlacePass
 from qonnx_hub_ir.passes.channels.prune_channels import PruneChannels
 from qonnx_hub_ir.passes.cleanup.drop_unused import DropUnused
 from qonnx_hub_ir.passes.cleanup.fold_constants import FoldConstants
+from qonnx_hub_ir.passes.cleanup.merge_equal import MergeEqual
 from qonnx_hub_ir.passes.cleanup.normalize import NormalizeDialect
 from qonnx_hub_ir.passes.cleanup.remove_identity import RemoveIdentity
 from qonnx_hub_ir.passes.constants.div_to_mul import DivToMul
@@ -25,6 +26,7 @@ from qonnx_hub_ir.passes.layers.fold_batchnorm import FoldBatchnorm
 from qonnx_hub_ir.passes.layers.gemm_to_matmul import GemmToMatmul
 from qonnx_hub_ir.passes.layers.lower_conv_to_matmul import LowerConvToMatmul
 from qonnx_hub_ir.passes.layers.matmul_to_gemm import MatmulToGemm
+from qonnx_hub_ir.passes.layers.rebalance_im2col import RebalanceIm2col
 from qonnx_hub_ir.passes.layers.resize_conv_to_deconv import ResizeConvToDeconv
 from qonnx_hub_ir.passes.layers.subpixel_to_deconv import SubpixelToDeconv
 from qonnx_hub_ir.passes.layout.change_layout import ChangeLayout
@@ -35,6 +37,7 @@ from qonnx_hub_ir.passes.layout.quant_avgpool_nhwc import QuantAvgpoolNhwc
 from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.layout.to_channels_first import ToChannelsFirst
 from qonnx_hub_ir.passes.layout.to_channels_last import ToChannelsLast
+from qonnx_hub_ir.passes.names.annotate_datatype import AnnotateDatatype
 from qonnx_hub_ir.passes.names.expose import Expose
 from qonnx_hub_ir.passes.names.give_names import GiveNames
 from qonnx_hub_ir.passes.names.name_nodes import NameNodes
@@ -66,6 +69,7 @@ from qonnx_hub_ir.passes.shapes.set_input_shape import SetInputShape
 
 __all__ = [
     "IMPORT_PIPELINE",
+    "AnnotateDatatype",
     "BipolarToXnor",
     "Change3dTo4d",
     "ChangeBatch",
@@ -94,6 +98,7 @@ __all__ = [
     "LowerOpset",
     "LowerThresholds",
     "MatmulToGemm",
+    "MergeEqual",
     "MultithresholdToQuant",
     "NameNodes",
     "NormalizeDialect",
@@ -105,6 +110,7 @@ __all__ = [
     "QuantizeFixedPoint",
     "QuantizeGraph",
     "RaiseOpset",
+    "RebalanceIm2col",
     "RemoveIdentity",
     "RemoveRedundantQuant",
     "RenameTensors",

@@ -1,0 +1,36 @@
+"""``qonnx-hub split``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qonnx_hub.cli.options import From, Source
+
+
+def command(
+    source: Source,
+    first: Annotated[str, typer.Argument(help="File of the part before.", metavar="FIRST")],
+    second: Annotated[str, typer.Argument(help="File of the part behind.", metavar="SECOND")],
+    at: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TENSOR",
+            help="A tensor to cut at; repeat for all that together separate the parts.",
+        ),
+    ],
+    from_: From = None,
+) -> None:
+    """Write the part of a model before some tensors, and the part behind them."""
+    from qonnx_hub import api
+    from qonnx_hub.passes import split_model
+    from qonnx_hub_ir.errors import UsageError
+
+    if first == second:
+        raise UsageError(f"both parts would be written to '{first}'")
+    parts = split_model(api.load(source, from_), at)
+    for part, path in zip(parts, (first, second), strict=True):
+        api.save(part, path)
+    sizes = [len(list(part.graph)) for part in parts]
+    typer.echo(f"{source} -> {first}: {sizes[0]} nodes, {second}: {sizes[1]} nodes")
