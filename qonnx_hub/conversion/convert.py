@@ -47,10 +47,7 @@ def convert_source(
     told = (dialect.NOTE, dialect.BOUNDED)
     notes = [model.metadata_props[key] for key in told if key in model.metadata_props]
     if marked := restore_order(model):
-        notes.append(
-            f"{marked} quantizers are marked as near: converted in the order of their source, "
-            "which rounds before it adds the zero point; the file's own readers add it before"
-        )
+        notes.append(_order_in_words(marked))
     samples, seed = options.samples, options.seed
     feeds = feeds_for_check(model, samples, seed, notes) if options.check else None
     own_result = None if feeds is None else check_source(importer, source, model, feeds, label)
@@ -74,6 +71,8 @@ def convert_source(
             if own_result is not None
             else run_label(importer, source, label)
         )
+        if marked:
+            read = f"{read} in the order of its source"
         told_by = artifact.original or model
         if artifact.original is not None:
             read = f"{label} on TFLite's reference kernels"
@@ -99,6 +98,20 @@ def convert_source(
         own=own_result,
         tflite_kernels=litert.kernels,
         model=artifact.model,
+    )
+
+
+_MOST_NAMES = 3
+
+
+def _order_in_words(marked: list[str]) -> str:
+    """Return what a conversion of marked quantizers compares, and what it does not."""
+    named = ", ".join(f"'{name}'" for name in marked[:_MOST_NAMES])
+    more = f" and {len(marked) - _MOST_NAMES} more" if len(marked) > _MOST_NAMES else ""
+    return (
+        f"{len(marked)} quantizers are marked as near: {named}{more}. Source order restored: "
+        "they round before they add the zero point, and so they were compared; readers of the "
+        "file as it stands add it before, which at ties gives another value ('check' shows it)"
     )
 
 

@@ -94,6 +94,11 @@ def _input(index: int, value: Value, known: Array | None, fed: Mapping[int, Arra
     return Value(name=name, type=onnx_ir.TensorType(value.dtype or dtype), shape=rank)
 
 
+_ACCURACY = "accuracy_level"
+"""Attribute of products with blocked weights: how far a runtime may round what it multiplies.
+Here they are products of floats, which is what they are read as and what their bound says."""
+
+
 def _session(
     node: Node,
     imports: Mapping[str, int],
@@ -106,7 +111,8 @@ def _session(
         for index, value in enumerate(node.inputs)
     ]
     count = len(node.outputs)
-    twin = Node(node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=count)
+    attributes = [one for one in node.attributes.values() if one.name != _ACCURACY]
+    twin = Node(node.domain, node.op_type, inputs, attributes, num_outputs=count)
     for index, (value, own) in enumerate(zip(twin.outputs, node.outputs, strict=True)):
         value.name, value.type = (f"o{index}" if own.name else ""), own.type
     connected = [value for value in inputs if value is not None]

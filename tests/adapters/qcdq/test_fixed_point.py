@@ -13,6 +13,9 @@ from onnx import TensorProto, helper
 
 import qonnx_hub as qh
 from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub.executor.batch_axis import batcher_of
+from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.qcdq.origins import KEY
 from qonnx_hub_ir import dialect
 from tests.adapters.qcdq.random_pairs import feeds, random_pairs
@@ -368,3 +371,15 @@ def test_a_random_graph_is_written_as_it_is_and_comes_back_from_qonnx(
     for feed in feeds(seed):
         for ours, theirs in zip(answers(back, feed), answers(source, feed), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_samples_stay_apart_behind_quantizers_of_onnxruntime() -> None:
+    tensors = [tensor("s", "FLOAT", 0.3), tensor("z", "INT16", 7)]
+    flat = node("Flatten", "y", "flat")
+    file = file_of([*pair(domain="com.microsoft"), flat], tensors, 13, "flat")
+    model = read_model(file)
+    x = np.random.default_rng(0).normal(0, 2, (10, 4, 6)).astype(np.float32)
+    whole = Session(model).run({"x": x})["flat"]
+    parts = [Session(model).run({"x": x[at : at + 2]})["flat"] for at in range(0, 10, 2)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    assert batcher_of(model).wide_model is not None

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_node, make_tensor_value_info
 
+import qonnx_hub as qh
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import ExportOptions, ImportOptions
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
@@ -252,3 +253,13 @@ def test_a_lookup_in_a_blocked_table(kind: str, zero: bool) -> None:
     qcdq = QcdqExporter().export(model, ExportOptions()).model
     np.testing.assert_array_equal(Session(model).run({"i": i})["y"], expected)
     np.testing.assert_array_equal(answers(onnx_ir.to_proto(qcdq), i=i), expected)
+
+
+def test_a_product_that_may_round_its_input_is_compared_as_a_product_of_floats() -> None:
+    pytest.importorskip("onnxruntime")
+    source = nbits(8, bias=True, columns=2 * BLOCK, accuracy_level=4)
+    report = qh.convert(source, None, to="qlinear")
+    assert report.check is not None
+    assert report.check.verdict == "EQUAL"
+    (node,) = report.model.graph
+    assert node.attributes["accuracy_level"].as_int() == 4

@@ -75,7 +75,13 @@ def test_a_conversion_of_the_near_form_goes_back_to_the_order_of_the_source_and_
 ) -> None:
     qh.convert(source(), tmp_path / "near.onnx", to="qonnx", allow_lossy=True)
     report = qh.convert(tmp_path / "near.onnx", tmp_path / "back.onnx", to="qcdq")
-    assert any("marked as near" in note for note in report.notes)
+    (note,) = [note for note in report.notes if "marked as near" in note]
+    (marked,) = [node.name for node in onnx.load(tmp_path / "near.onnx").graph.node]
+    assert f"marked as near: '{marked}'. Source order restored" in note
+    assert report.check is not None
+    assert report.check.a.endswith("near.onnx in the order of its source")
+    as_it_stands = qh.check(tmp_path / "near.onnx", tmp_path / "back.onnx")
+    assert as_it_stands.verdict == "DIFFERENT"
     back = onnx.load(tmp_path / "back.onnx")
     assert [node.op_type for node in back.graph.node] == ["QuantizeLinear", "DequantizeLinear"]
     found = qh.check(source(), tmp_path / "back.onnx", level="proof", samples=16)

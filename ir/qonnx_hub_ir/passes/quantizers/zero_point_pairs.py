@@ -119,17 +119,17 @@ def use_order_of_qonnx(model: Model) -> None:
             node.metadata_props[dialect.NEAR] = "its source adds the zero point after rounding"
 
 
-def restore_order(model: Model) -> int:
+def restore_order(model: Model) -> list[str]:
     """Let marked quantizers add their zero points after rounding, as their source did.
 
     Args:
         model: Changed in place.
 
     Returns:
-        How many were changed. A mark on anything but a quantizer that adds a zero point before
-        rounding means nothing.
+        The names of those that were changed. A mark on anything but a quantizer that adds a
+        zero point before rounding means nothing.
     """
-    count = 0
+    changed: list[str] = []
     for node in every_quantizer(model):
         quant = dialect.read_quantizer(node)
         marked = node.metadata_props.pop(dialect.NEAR, None) is not None
@@ -137,9 +137,10 @@ def restore_order(model: Model) -> int:
             continue
         zero = quant.zero_point
         if zero is not None and np.any(zero) and is_whole(zero):
-            count += not quant.zero_point_after_rounding
+            if not quant.zero_point_after_rounding:
+                changed.append(str(node.name))
             node.attributes[dialect.ORDER] = onnx_ir.AttrInt64(dialect.ORDER, 1)
-    return count
+    return changed
 
 
 @dataclass(frozen=True)

@@ -116,4 +116,18 @@ def _twin_of(node: Node) -> _Twin | None:
     if node.op_type == "QLinearWhere":
         # What is chosen from broadcasts with the condition, as in a sum of all three.
         return _Twin("Sum", (0, 1, 4), 1)
+    if node.op_type in _TYPE_OF_RESULT and _has_whole_bytes(input_of(node, 2)):
+        return _Twin("Identity", (0,), _TYPE_OF_RESULT[node.op_type])
     return _TWINS.get(node.op_type)
+
+
+_TYPE_OF_RESULT = {"QuantizeLinear": 2, "DequantizeLinear": 1}
+"""Quantizer -> which of its inputs has the type of its result."""
+
+
+def _has_whole_bytes(zero: Value | None) -> bool:
+    """Return whether a zero point has a type that every opset casts."""
+    return zero is not None and zero.dtype is not None and zero.dtype.bitwidth >= _BYTE
+
+
+_BYTE = 8
