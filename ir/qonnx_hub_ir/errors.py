@@ -207,6 +207,12 @@ _NOISE = re.compile(
     r"(\[ONNXRuntimeError\] : \d+ : \w+ : |\[\w+Error\]|\S+\.(cc|cpp|h|py):\d+:? ?(In|\w+:)?"
     r"|/onnxruntime_src/\S+|^Error:)\s*"
 )
+_RUNNING = re.compile(r"while running (\w+) node\. Name:'([^']*)' Status Message: (.*)")
+"""How onnxruntime says which node fails."""
+
+_ENFORCED = re.compile(r"^.* was false\.\s*")
+"""The condition in C++ that it holds up, before its own words."""
+
 _KINDS = {
     MemoryError: "a size in it is larger than the memory",
     UnicodeError: "a text in it is no UTF-8",
@@ -230,13 +236,15 @@ def words_of(error: BaseException) -> str:
     for kind, words in _KINDS.items():
         if isinstance(error, kind):
             return words
-    text = " ".join(str(error).split())
+    place, text = "", " ".join(str(error).split())
+    if running := _RUNNING.search(text):
+        place, text = f"{running[1]} '{running[2]}': ", _ENFORCED.sub("", running[3])
     text = _NOISE.sub("", _ASSERTION.sub("", text)).replace(" $", " ").strip()
     if isinstance(error, HubError):
         return text
     if not text or _INTERNAL.search(text) or isinstance(error, (KeyError, AssertionError)):
-        return _DOES_NOT_FIT
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+        return f"{place}{_DOES_NOT_FIT}"
+    return place + (text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
 
 
 def failure(node: str, args: Sequence[Any], error: Exception) -> str:

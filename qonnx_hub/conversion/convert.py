@@ -11,12 +11,24 @@ from qonnx_hub.conversion.litert_check import LitertAnswers, check_on_litert
 from qonnx_hub.conversion.onnxruntime_check import OrtAnswers, check_on_onnxruntime
 from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
-from qonnx_hub.conversion.validation import check_artifact, check_source, feeds_for_check
+from qonnx_hub.conversion.validation import (
+    check_around,
+    check_artifact,
+    check_source,
+    feeds_for_check,
+    nodes_not_run,
+)
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import run_label
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
-from qonnx_hub.io.model_files import has_external_data, in_one_message, write_artifact
+from qonnx_hub.io.model_files import (
+    fits_one_message,
+    has_external_data,
+    in_one_message,
+    write_artifact,
+)
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions
 from qonnx_hub_ir import dialect
@@ -63,6 +75,8 @@ def convert_source(
         notes = [note for note in notes if note != model.metadata_props.get(dialect.BOUNDED)]
     result, ort, message = None, OrtAnswers(), None
     litert = LitertAnswers()
+    if feeds is None and options.check:
+        result = _compared_around(model, artifact, label, options, notes)
     if feeds is not None:
         compared = in_one_message(artifact.compared or artifact.model)
         # Compared with its own answer, what was read stands for the source.
@@ -113,6 +127,20 @@ def _order_in_words(marked: list[str]) -> str:
         "they round before they add the zero point, and so they were compared; readers of the "
         "file as it stands add it before, which at ties gives another value ('check' shows it)"
     )
+
+
+def _compared_around(
+    model: Model, artifact: Artifact, label: str, options: ConvertOptions, notes: list[str]
+) -> CheckResult | None:
+    """Return how what was made compares around nodes that nothing runs."""
+    if not (fits_one_message(model) and nodes_not_run(model)):
+        return None
+    message = in_one_message(artifact.compared or artifact.model)
+    asked = options.samples, options.seed
+    with explained(model, label):
+        result, problem = check_around(model, artifact, message, asked, label, options.to)
+    notes.extend([problem] if problem else [])
+    return result
 
 
 def _export(model: Model, exporter: Exporter, options: ConvertOptions) -> Artifact:

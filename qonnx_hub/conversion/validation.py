@@ -17,6 +17,7 @@ from qonnx_hub.equivalence.noise import (
     FLIPPED_SHARE,
     live_batches,
 )
+from qonnx_hub.equivalence.opaque_nodes import CutSides, cut_opaque_nodes
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (
@@ -49,8 +50,9 @@ def feeds_for_check(
 ) -> dict[str, Array] | None:
     """Return inputs for the checks; ``None``, and a note, where they cannot be run.
 
-    That is where the model leaves sizes open, has nodes that nothing here can run, or holds
-    more than one message does: checking it would read all of it into memory.
+    That is where the model leaves sizes open, or holds more than one message does: checking
+    it would read all of it into memory. A model with nodes that nothing here runs has none
+    either; what is around them is compared by :func:`check_around`.
     """
     if not fits_one_message(model):
         notes.append(
@@ -58,16 +60,22 @@ def feeds_for_check(
             "compares the files, where there is memory for both"
         )
         return None
-    unknown = [label(node) for node in every_node(model) if not runs_somewhere(node)]
-    if unknown:
-        rest = f" and {len(unknown) - 3} others" if len(unknown) > 3 else ""
-        notes.append(f"not compared: nothing here runs {', '.join(unknown[:3])}{rest}")
+    if nodes_not_run(model):
         return None
     try:
-        feeds = generate_inputs(model, samples, seed)
+        return _inputs_of(model, samples, seed)
     except UsageError as error:
         notes.append(f"not checked: {error}")
         return None
+
+
+def nodes_not_run(model: Model) -> list[str]:
+    """Return the nodes that nothing here runs."""
+    return [label(node) for node in every_node(model) if not runs_somewhere(node)]
+
+
+def _inputs_of(model: Model, samples: int | None, seed: int) -> dict[str, Array]:
+    feeds = generate_inputs(model, samples, seed)
     shapes = [shape for value in model.graph.inputs if (shape := dims(value))]
     declared = {shape[0] for shape in shapes if isinstance(shape[0], int)}
     if len(declared) > 1 or not shares_first_axis(feeds):
@@ -149,15 +157,65 @@ def check_artifact(
             only the order of operations is another, beyond what that explains; or from what
             the exporter predicted.
     """
+    return _judge(CutSides(*_sides(model, message, label, to)), artifact, feeds, label, to)
+
+
+def check_around(
+    model: Model,
+    artifact: Artifact,
+    message: onnx.ModelProto,
+    asked: tuple[int | None, int],
+    label: str,
+    to: str,
+) -> tuple[CheckResult | None, str]:
+    """Return how what was made compares around nodes that nothing runs; it is never equal.
+
+    Args:
+        model: The source.
+        artifact: What was made of it.
+        message: What is compared, as it will be written.
+        asked: How many samples, and their seed.
+        label: How reports call the source.
+        to: Name of the form.
+
+    Returns:
+        ``None`` and why, where it cannot be told what stands in the place of such a node.
+
+    Raises:
+        ConversionError: As :func:`check_artifact`.
+    """
+    cut = cut_opaque_nodes(*_sides(model, message, label, to))
+    if not cut.not_run or cut.a.model is None:
+        unknown = nodes_not_run(model)
+        rest = f" and {len(unknown) - 3} others" if len(unknown) > 3 else ""
+        return None, f"not compared: nothing here runs {', '.join(unknown[:3])}{rest}"
+    try:
+        feeds = _inputs_of(cut.a.model, *asked)
+    except UsageError as error:
+        return None, f"not checked: {error}"
+    return _judge(cut, artifact, feeds, label, to), ""
+
+
+def _sides(
+    model: Model, message: onnx.ModelProto, label: str, to: str
+) -> tuple[ExecutorRunner, ExecutorRunner]:
     # Read as it stands, node by node: an importer would turn encodings into quantizers.
-    written = read_model(message)
-    source, file = ExecutorRunner(model, label), ExecutorRunner(written, f"{to} file")
+    return ExecutorRunner(model, label), ExecutorRunner(read_model(message), f"{to} file")
+
+
+def _judge(
+    sides: CutSides, artifact: Artifact, feeds: Feeds, label: str, to: str
+) -> CheckResult:
+    source, file = sides.a, sides.b
+    assert source.model is not None, "the executor runs graphs"
+    assert file.model is not None, "the executor runs graphs"
     folded = "the form computes in integers" if artifact.codes else ""
     if artifact.reordered:
         folded = "the form adds and multiplies in another order"
-    result = check_runners(source, file, feeds, CheckOptions(folded=folded))
+    result = check_runners(source, file, feeds, CheckOptions(folded=folded), sides.left_out)
+    result = sides.judged(result)
     if not all(record.exact for record in artifact.quantizers):
-        kept = observe_bounds(model, artifact, written, feeds)
+        kept = observe_bounds(source.model, artifact, file.model, feeds)
         if kept.broken:
             raise ConversionError(
                 f"the {to} form of {label} is further from its source than its exporter "
@@ -172,6 +230,8 @@ def check_artifact(
         if result.verdict not in {Verdict.DIFFERENT, Verdict.UNDECIDED}:
             return result
         said = f"{reason}: {kept.measured}" if kept.measured else reason
+        if sides.not_run:
+            verdict, said = Verdict.INCOMPLETE, f"not run: {', '.join(sides.not_run)}; {said}"
         return replace(result, verdict=verdict, reason=said)
     if result.verdict is not Verdict.DIFFERENT:
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from onnx_ir import Model
@@ -81,15 +81,20 @@ class Preparation:
 
 
 def check_runners(
-    a: Runner, b: Runner, feeds: Mapping[str, Array], options: CheckOptions
+    a: Runner,
+    b: Runner,
+    feeds: Mapping[str, Array],
+    options: CheckOptions,
+    left_out: Sequence[str] = (),
 ) -> CheckResult:
     """Return how ``b`` compares to ``a`` on generated inputs; see :func:`check_sides`.
 
-    Where a proof is looked for and leaves something, the inputs are steered further.
+    Where a proof is looked for and leaves something, the inputs are steered further. What was
+    left out of both sides before is said, and nothing is called equal by the rest.
     """
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(a.model or b.model, unit)
-    known = Preparation(match_sides(a, b, options))
+    known = Preparation(match_sides(a, b, options, left_out))
     if options.proof_seconds:
         proof = look_for_proof(a, b, known.pairs.outputs, options.proof_seconds)
         known = replace(known, certificate=proof)
@@ -128,7 +133,9 @@ def check_until_decided(
     return check_sides(a, b, ChainedInputs((source, shown)), options, known)
 
 
-def match_sides(a: Runner, b: Runner, options: CheckOptions) -> Pairs:
+def match_sides(
+    a: Runner, b: Runner, options: CheckOptions, left_out: Sequence[str] = ()
+) -> Pairs:
     """Return what is compared with what; what two runs of one side would not agree on is not.
 
     Raises:
@@ -138,10 +145,11 @@ def match_sides(a: Runner, b: Runner, options: CheckOptions) -> Pairs:
     pairs = match_tensors(
         a, b, layers=layers, mapping=options.mapping, ignored=options.ignore_outputs
     )
+    pairs = replace(pairs, left_out=(*pairs.left_out, *left_out))
     random = {**_random_values(a.model), **_random_values(b.model)}
     if not random:
         return pairs
-    left_out = tuple(
+    of_random = tuple(
         f"output '{p.a}' depends on the random operator '{node}': two runs differ"
         for p in pairs.outputs
         if (node := random.get(p.a) or random.get(p.b))
@@ -151,7 +159,7 @@ def match_sides(a: Runner, b: Runner, options: CheckOptions) -> Pairs:
         pairs,
         outputs=tuple(p for p in pairs.outputs if p not in apart),
         layers=tuple(p for p in pairs.layers if p not in apart),
-        left_out=(*pairs.left_out, *left_out),
+        left_out=(*pairs.left_out, *of_random),
     )
 
 

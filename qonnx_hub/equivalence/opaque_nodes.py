@@ -16,7 +16,6 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub.equivalence.comparison.matching import Pairs
 from qonnx_hub.equivalence.graph_slices import reroute, source_layer
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
@@ -41,14 +40,14 @@ class CutSides:
     b: Runner
     not_run: tuple[str, ...] = ()
 
-    def with_left_out(self, pairs: Pairs) -> Pairs:
-        """Return what is compared, with what is not."""
-        words = tuple(
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What is not compared, a sentence for each node."""
+        return tuple(
             f"{name} was not run, nothing here runs it: what it reads is compared, and what "
             "follows from equal values in its place"
             for name in self.not_run
         )
-        return replace(pairs, left_out=(*pairs.left_out, *words))
 
     def judged(self, result: CheckResult) -> CheckResult:
         """Return a result that says on what it rests, where something was cut out."""

@@ -190,7 +190,7 @@ def _check(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
     _require_inputs(a, b, options)
     cut = CutSides(a, b) if options.inputs is not None else cut_opaque_nodes(a, b)
     a, b = cut.a, cut.b
-    pairs = cut.with_left_out(match_sides(a, b, options))
+    pairs = match_sides(a, b, options, cut.left_out)
     certificate = look_for_proof(a, b, pairs.outputs, options.proof_seconds)
     known = Preparation(
         pairs, certificate, given=options.inputs is not None or isinstance(a, Golden)

@@ -2,12 +2,15 @@
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
 import qonnx_hub as qh
+from qonnx_hub.cli import app
 from qonnx_hub.equivalence.verdicts import Verdict
-from qonnx_hub_ir.errors import UnsupportedGraphError
+from qonnx_hub_ir.errors import ConversionError, UnsupportedGraphError
 from tests.fuzz.planted_equalities import renamed
 from tests.ir.test_opaque import around
 from tests.support import DOMAIN, model_of, quant_node
@@ -34,13 +37,16 @@ def on_onnxruntime(model, feeds):
 
 
 @pytest.mark.parametrize("to", ["qonnx", "qcdq", "qlinear"])
-def test_a_node_that_nothing_can_run_is_written_as_it_was_and_said_to_be_unchecked(
+def test_a_node_that_nothing_can_run_is_written_as_it_was_and_said_to_be_not_compared(
     to, tmp_path
 ):
     source, made = tmp_path / "a.onnx", tmp_path / "b.onnx"
     onnx.save(around("MyOp", "com.example"), source)
     report = qh.convert(source, made, to=to)
-    assert any("nothing here runs MyOp 'foreign'" in note for note in report.notes)
+    assert report.verdict is Verdict.INCOMPLETE
+    assert "MyOp 'foreign' was not run" in report.conclusion()
+    assert {output.verdict for output in report.check.outputs} == {Verdict.EQUAL}
+    assert not report
     assert any("1 com.example::MyOp" in note for note in report.notes)
     (node,) = [n for n in onnx.load(made).graph.node if n.op_type == "MyOp"]
     assert node.domain == "com.example"
@@ -128,6 +134,43 @@ def test_a_difference_before_or_behind_a_node_that_nothing_runs_is_seen(position
     assert result.verdict is Verdict.DIFFERENT
     assert "in the place of MyOp 'foreign'" in result.reason
     assert [o.name for o in result.outputs if o.verdict is Verdict.DIFFERENT] == [output]
+
+
+def test_a_conversion_that_changes_what_a_node_that_nothing_runs_reads_is_refused(monkeypatch):
+    from qonnx_hub.conversion import convert
+
+    right = convert._export
+
+    def spoiled(model, exporter, options):
+        made = right(model, exporter, options)
+        quant = next(n for n in made.model.graph if n.op_type == "DequantizeLinear")
+        scale = quant.inputs[1]
+        scale.const_value = onnx_ir.tensor(scale.const_value.numpy() * 2)
+        return made
+
+    monkeypatch.setattr(convert, "_export", spoiled)
+    with pytest.raises(ConversionError, match="computes other values"):
+        qh.convert(foreign(), None, to="qcdq")
+
+
+def test_a_conversion_is_not_compared_where_nothing_tells_such_nodes_apart(monkeypatch):
+    from qonnx_hub.equivalence import opaque_nodes
+
+    monkeypatch.setattr(opaque_nodes, "_cut", lambda *_: False)
+    report = qh.convert(foreign(), None, to="qcdq")
+    assert report.verdict is None
+    assert any("nothing here runs MyOp 'foreign'" in note for note in report.notes)
+
+
+def test_the_command_line_says_that_what_no_one_ran_is_not_compared(tmp_path):
+    source = tmp_path / "a.onnx"
+    onnx.save(foreign(), source)
+    words = ["convert", str(source), "-o", str(tmp_path / "b.onnx"), "--to", "qcdq"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "INCOMPLETE" in done.output
+    assert "MyOp 'foreign'" in done.output
+    assert (tmp_path / "b.onnx").exists()
 
 
 def test_a_conversion_around_a_node_that_nothing_runs_can_be_checked(tmp_path):

@@ -100,3 +100,18 @@ def test_the_reasons_of_an_error_are_those_of_what_it_was_raised_from() -> None:
     outer = SourceError("outer")
     outer.__cause__ = UnsupportedGraphError("inner", [Gap("n", "Relu", "why")])
     assert [str(reason) for reason in reasons_of(outer)] == ["Relu 'n': why"]
+
+
+def test_a_failure_of_onnxruntime_names_the_node_and_drops_its_source_code() -> None:
+    told = (
+        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running "
+        "DequantizeLinear node. Name:'weights' Status Message: /onnxruntime_src/a/b.cc:584 "
+        "onnxruntime::common::Status f() const [with T = float] zero_point == nullptr || "
+        "zp == T{0} was false. float8 takes no zero point"
+    )
+    assert (
+        errors.words_of(RuntimeError(told))
+        == "DequantizeLinear 'weights': float8 takes no zero point"
+    )
+    silent = "while running Add node. Name:'sum' Status Message: std::bad_alloc"
+    assert errors.words_of(RuntimeError(silent)).startswith("Add 'sum': ")
