@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -203,8 +204,26 @@ def _node_issues(nodes: Iterable[onnx.NodeProto], *, in_function: bool) -> Itera
         where = label_of_message(node)
         if not node.op_type:
             yield Issue(where, "has no operator")
+        if node.op_type == "Einsum" and not node.domain:
+            yield from _equation_issues(node, where)
         for attribute in node.attribute:
             yield from _attribute_issues(attribute, where, in_function=in_function)
+
+
+def _equation_issues(node: onnx.NodeProto, where: str) -> Iterator[Issue]:
+    """Give an equation that is none: ONNX's inference of shapes never ends on some of them."""
+    for attribute in node.attribute:
+        text = attribute.s.decode("utf-8", "backslashreplace")
+        known = attribute.name != "equation" or attribute.ref_attr_name
+        if not known and not _EQUATION.fullmatch(text.replace(" ", "")):
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+            yield Issue(
+                where, f"attribute 'equation' is '{shown}', which is no sum of products"
+            )
+
+
+_TERM = r"[A-Za-z]*(\.\.\.)?[A-Za-z]*"
+_EQUATION = re.compile(rf"{_TERM}(,{_TERM})*(->{_TERM})?")
 
 
 def _attribute_issues(

@@ -13,6 +13,12 @@ from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.graph.subgraphs import bodies, captured_values
 
+MOST_TURNS = 100_000
+"""Turns of a Loop that its condition alone ends."""
+
+LARGEST_COUNT = 10_000_000
+"""Turns that a Loop may count to; more stands for "as long as the condition holds"."""
+
 PlanMaker = Callable[[Graph, Sequence[Value]], Plan]
 """Makes the plan of a subgraph that reads the given values of the graphs around it."""
 
@@ -72,8 +78,10 @@ def _loop(node: Node, plans: list[Plan], names: list[str]) -> Kernel:
         limit = None if trip_count is None else int(trip_count.reshape(-1)[0])
         going = True if condition is None else bool(np.all(condition))
         rows: list[list[Array]] = [[] for _ in nothing]
-        count = 0
+        count, endless = 0, limit is None or limit > LARGEST_COUNT
         while going and (limit is None or count < limit):
+            if endless and count == MOST_TURNS:
+                raise ValueError(f"its condition still holds after {count:,} turns")
             own = [np.array(count, dtype=np.int64), np.array(going, dtype=np.bool_), *state]
             results = _run(body, {**dict(zip(inputs, own, strict=True)), **outer})
             going = bool(np.all(results[0]))

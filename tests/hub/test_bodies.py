@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qonnx_hub as qh
+from qonnx_hub_ir.errors import ExecutionError
 from tests.support import DOMAIN, quant_node
 
 runtime = pytest.importorskip("onnxruntime")
@@ -259,3 +260,39 @@ def test_a_loop_reads_the_same_value_from_around_it_in_every_turn():
     np.testing.assert_array_equal(found["n"], -SIGNED)
     # Three times what the Clip leaves, on top of what the loop starts with.
     np.testing.assert_array_equal(found["y"], (-SIGNED + 3 * (-SIGNED).clip(-1)).clip(0))
+
+
+@pytest.mark.parametrize("count", [None, (1 << 63) - 1])
+def test_a_loop_whose_condition_never_ends_it_is_named(count: int | None, monkeypatch) -> None:
+    from qonnx_hub.executor import control_flow
+
+    monkeypatch.setattr(control_flow, "MOST_TURNS", 50)
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Identity", ["going"], ["on"]),
+        helper.make_node("Neg", ["state"], ["next"]),
+    ]
+    ends = [value("turn", TensorProto.INT64, []), value("going", TensorProto.BOOL, [])]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [*ends, value("state", TensorProto.FLOAT, [2])],
+        [value("on", TensorProto.BOOL, []), value("next", TensorProto.FLOAT, [2])],
+    )
+    constants = [numpy_helper.from_array(np.array(True), "yes")]
+    if count is not None:
+        constants.append(numpy_helper.from_array(np.array(count, dtype=np.int64), "count"))
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "Loop", ["count" if count else "", "yes", "x"], ["y"], "endless", body=body
+            )
+        ],
+        "g",
+        [value("x", TensorProto.FLOAT, [2])],
+        [value("y", TensorProto.FLOAT, [2])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)])
+    with pytest.raises(ExecutionError, match=r"Loop 'endless'.*still holds after 50 turns"):
+        qh.run(model, {"x": np.zeros(2, dtype=np.float32)})
