@@ -76,7 +76,8 @@ def convert_source(
     result, ort, message = None, OrtAnswers(), None
     litert = LitertAnswers()
     if feeds is None and options.check:
-        result = _compared_around(model, artifact, label, options, notes)
+        told_by = artifact.original or model
+        result = _compared_around(told_by, artifact, label, options, notes)
     if feeds is not None:
         compared = in_one_message(artifact.compared or artifact.model)
         # Compared with its own answer, what was read stands for the source.
