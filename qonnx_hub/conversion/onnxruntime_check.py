@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 from onnx_ir import Model
 
+from qonnx_hub.conversion.validation import folding_of
 from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.inputs.batches import SampleBatch, take_samples
 from qonnx_hub.equivalence.options import CheckOptions
@@ -90,7 +91,9 @@ def check_on_onnxruntime(
     if problem := refused_feed(feeds):
         return OrtAnswers(notes=(f"not run on onnxruntime: {problem}",))
     own = ExecutorRunner(model, "the source on the executor")
-    options = CheckOptions(level="output", proof_seconds=0, samples_only=True)
+    options = CheckOptions(
+        level="output", proof_seconds=0, samples_only=True, folded=folding_of(artifact)
+    )
     problem = "" if original is None else _problem_of(original, feeds)
     first: Runner = own if original is None or problem else original
     try:

@@ -134,6 +134,13 @@ def _first_layer(importer: Importer, source: Any, model: Model, feeds: Feeds) ->
     return ""
 
 
+def folding_of(artifact: Artifact) -> str:
+    """Return why what a form stores need not be what its source does; empty where it must."""
+    if artifact.reordered:
+        return "the form adds and multiplies in another order"
+    return "the form computes in integers" if artifact.codes else ""
+
+
 def check_artifact(
     model: Model,
     artifact: Artifact,
@@ -209,10 +216,8 @@ def _judge(
     source, file = sides.a, sides.b
     assert source.model is not None, "the executor runs graphs"
     assert file.model is not None, "the executor runs graphs"
-    folded = "the form computes in integers" if artifact.codes else ""
-    if artifact.reordered:
-        folded = "the form adds and multiplies in another order"
-    result = check_runners(source, file, feeds, CheckOptions(folded=folded), sides.left_out)
+    options = CheckOptions(folded=folding_of(artifact))
+    result = check_runners(source, file, feeds, options, sides.left_out)
     result = sides.judged(result)
     if not all(record.exact for record in artifact.quantizers):
         kept = observe_bounds(source.model, artifact, file.model, feeds)

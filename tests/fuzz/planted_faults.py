@@ -27,6 +27,7 @@ from tests.fuzz.planted_oracle import (
     QuantizeLinear,
     differing_rows,
     differs_in_all,
+    differs_without_rounding,
     sides_of,
     telling_input,
 )
@@ -130,18 +131,26 @@ def _shows(pair: Pair, feeds: Feeds) -> bool | None:
     if any(name not in feeds for a, _ in sides for name in a.shapes):
         return False
     shown = any(bool(differs_in_all([side], feeds).any()) for side in sides)
+    if not shown and _executor_differs(pair, feeds):
+        # Of one float in a parameter, one order of sums shows what another rounds away: then
+        # arithmetic that hardly rounds has to show it.
+        shown = differs_without_rounding(pair.first, pair.second, feeds)
     return None if QuantizeLinear.met_nan and not shown else shown
 
 
 def confirmed(found: Judged) -> bool:
     """Return whether the project's executor shows the oracle's difference as well."""
+    assert found.telling is not None
+    return _executor_differs(found.pair, found.telling)
+
+
+def _executor_differs(pair: Pair, feeds: Feeds) -> bool:
     import qonnx_hub as qh
 
-    assert found.telling is not None
     answers = []
-    for model in (found.pair.first, found.pair.second):
+    for model in (pair.first, pair.second):
         names = {i.name for i in model.graph.input}
-        answers.append(list(qh.run(model, {n: found.telling[n] for n in names}).values()))
+        answers.append(list(qh.run(model, {n: feeds[n] for n in names}).values()))
     return bool(differing_rows(*answers).any())
 
 
