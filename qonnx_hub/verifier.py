@@ -541,7 +541,6 @@ def confirm(pieces: Sequence[Piece], place: Place, row: Mapping[str, Any], where
             at = f"'{piece.target}' is not so at {ends[0][np.argmax(wrong)]!r}"
             require(not np.any(wrong), f"{where}: {at}")
             still |= ~known
-        require(not np.any(still & (low == high)), f"{where}: a value that is not computed")
         low, high, levels = low[still], high[still], np.tile(levels[still], 2)
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
         low, high = np.append(low, middle + 1), np.append(middle, high)

@@ -312,7 +312,7 @@ def differs_in_all(sides: list[tuple[Oracle, Oracle]], feeds: Feeds) -> np.ndarr
 def differs_without_rounding(
     first: onnx.ModelProto, second: onnx.ModelProto, feeds: Feeds
 ) -> bool:
-    """Return whether outputs differ by more than float64 rounds, whatever the order of sums."""
+    """Return whether outputs differ by more than orders of sums explain in float64."""
     wide = {n: x.astype(np.float64) for n, x in feeds.items()}
     a, b = Oracle(first, wide=True), Oracle(second, wide=True)
     answers = [side({n: wide[n] for n in side.shapes}) for side in (a, b)]

@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Node
 
+from qonnx_hub.equivalence.comparison.compare import differs
 from qonnx_hub.executor.kernels.spec import Kernel
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import attribute
@@ -47,6 +48,10 @@ class Enclosure:
     def is_point(self) -> Array:
         """Return where the value is known to the bit."""
         return np.asarray(self.known & same_bits(self.low, self.high))
+
+    def is_constant(self) -> Array:
+        """Return where the value can be one number only; zeros have no sign."""
+        return np.asarray(self.known & ~differs(self.low, self.high))
 
 
 Argument = Enclosure | Array | None

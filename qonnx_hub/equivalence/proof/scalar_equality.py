@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub.equivalence.proof.deadline import Deadline
-from qonnx_hub.equivalence.proof.intervals import Enclosure
 from qonnx_hub.equivalence.proof.scalar_functions import ScalarFunction
 from qonnx_hub.equivalence.proof.step_functions import (
     Mismatch,
@@ -170,7 +169,7 @@ def _levels(
     ends = (values_of(low, dtype), values_of(high, dtype))
     back, rows = packed(f.channels, channel, ends)
     first, second = f.enclose(*rows), g.enclose(*rows)
-    decided = (_is_constant(first) & _is_constant(second))[back]
+    decided = (first.is_constant() & second.is_constant())[back]
     return np.asarray(decided), first.low[back], second.low[back]
 
 
@@ -213,7 +212,3 @@ def largest_distance(
             return None
         channel, low, high = _halves(channel[open_], low[open_], high[open_])
     return largest
-
-
-def _is_constant(enclosure: Enclosure) -> Array:
-    return np.asarray(enclosure.known & ~differs(enclosure.low, enclosure.high))

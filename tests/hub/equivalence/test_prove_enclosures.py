@@ -390,3 +390,18 @@ def test_no_value_leaves_the_enclosure_of_a_quantizer(form, ends, mode):
         Enclosure(*(part[0] for part in (found.low, found.high, found.known))),
         region(inside[np.newaxis])[0],
     )
+
+
+def test_a_logarithm_is_enclosed_by_sixteen_units_in_the_last_place_at_both_ends():
+    box = Enclosure(FLOAT([1.5]), FLOAT([2.5]), np.ones(1, dtype=np.bool_))
+    log = onnx_ir.node("Log", [onnx_ir.Value(name="x")])
+    found = enclose_step(log, np.log, [box])
+    low, high = (int(keys_of(np.log(FLOAT(end)).reshape(1))[0]) for end in (1.5, 2.5))
+    assert low - int(keys_of(found.low)[0]) == 16
+    assert int(keys_of(found.high)[0]) - high == 16
+
+
+def test_a_value_whose_ends_are_one_is_still_open_where_these_do_not_hold():
+    ends = FLOAT([1.0, 1.0, 1.0]), FLOAT([1.0, 1.0, 2.0])
+    found = Enclosure(*ends, np.array([True, False, True])).is_constant()
+    assert found.tolist() == [True, False, False]

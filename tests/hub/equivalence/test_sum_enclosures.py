@@ -392,3 +392,16 @@ def test_a_softmax_of_another_library_is_off_by_its_functions():
     terms = 4 + 4 * FUNCTION_ULPS
     assert width(found).max() == pytest.approx(2 * terms * UNIT / 4, rel=0.1)
     assert width(enclosed([node("Softmax", "x", axis=-1)], x)).max() == 0
+
+
+def test_a_sum_rounds_what_reaches_it_although_its_middle_is_whole():
+    # 2^25 + 2^25 is exact, but floats beside them may be what is added.
+    x = np.array([[2.0**24 - 1, 2.0**24 - 1, 2.0]], dtype=FLOAT)
+    first = node("MatMul", "x w", "h")
+    stored = {"w": np.ones((3, 2), FLOAT), "v": np.ones((2, 1), FLOAT)}
+    inner = enclosed([first], x, stored, output="h")
+    assert np.all((inner.low + inner.high) / 2 == 2.0**25)
+    found = enclosed([first, node("MatMul", "h v")], x, stored)
+    reach = float((inner.high - inner.low).sum()) / 2
+    assert found.high[0, 0] >= 2.0**26 + reach + 2 * UNIT * 2.0**26
+    assert found.low[0, 0] <= 2.0**26 - reach - 2 * UNIT * 2.0**26
