@@ -540,3 +540,33 @@ def test_the_command_line_writes_no_certificate_of_what_differs(tmp_path):
     place = tmp_path / "certificate.json"
     done = CliRunner().invoke(app, ["certify", str(a), str(b), "-o", str(place)])
     assert (done.exit_code, place.exists()) == (1, False)
+
+
+def with_unknown(mode="a", name=""):
+    nodes = [
+        quant_node("x", "q"),
+        make_node("Fancy", ["q", "k"], ["u"], name, domain="com.example", mode=mode),
+        quant_node("u", "y"),
+    ]
+    held = {"s": FLOAT(0.25), "z": FLOAT(0), "b": FLOAT(4), "k": FLOAT([0.0, 1.0])}
+    return model_of(nodes, {"x": (1, 2)}, ["y"], held, domains=(DOMAIN, "com.example"))
+
+
+def test_an_unknown_operator_is_certified_as_a_function_and_named(tmp_path):
+    a, b = saved(with_unknown(), tmp_path), saved(with_unknown(name="n"), tmp_path, "b.onnx")
+    target = tmp_path / "certificate.json"
+    run = CliRunner()
+    made = run.invoke(app, ["certify", str(a), str(b), "-o", str(target)])
+    assert made.exit_code == 0, made.output
+    assert "taken for granted: Fancy" in made.output
+    held = json.loads(target.read_text())
+    assert "Fancy" in held["assumptions"]["operators"]
+    assert run.invoke(app, ["verify", str(target), str(a), str(b)]).exit_code == 0
+    # What is assumed has to be said, and an attribute is part of the function.
+    with pytest.raises(RejectedError, match="not among the assumptions: Fancy"):
+        verify(held | {"assumptions": held["assumptions"] | {"operators": ["Quant"]}}, a, b)
+    other = saved(with_unknown("b"), tmp_path, "c.onnx")
+    assert run.invoke(app, ["certify", str(a), str(other)]).exit_code == 1
+    forged = held | {"files": {"a": digest(a), "b": digest(other)}}
+    with pytest.raises(RejectedError, match="not shown to equal"):
+        verify(forged, a, other)
