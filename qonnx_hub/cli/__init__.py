@@ -31,7 +31,7 @@ from qonnx_hub.cli import (
     zoo,
 )
 from qonnx_hub.cli.errors import exit_code, message_of, recorded
-from qonnx_hub.cli.options import AllowExternal
+from qonnx_hub.cli.options import AllowExternal, Operators
 
 EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
 something; 2 wrong usage, or a path that cannot be read or written; 3 input unreadable or
@@ -90,8 +90,14 @@ def _options(
         False, "--traceback", help="Of an error, show where in the program it came up."
     ),
     allow_external: AllowExternal = None,
+    operators: Operators = None,
 ) -> None:
     """Take the options that stand before a verb."""
+    for package in operators or ():
+        # Imported here: it loads ONNX, and what the user names.
+        from qonnx_hub.executor.foreign import import_operators
+
+        import_operators(package)
 
 
 def _without_folders(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -62,6 +62,13 @@ AllowExternal = Annotated[
         help="Let ONNX files read weights below a folder that is not theirs; for any verb.",
     ),
 ]
+Operators = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE",
+        help="Import a module whose operators shall run: qonnx, finn.custom_op.general, ...",
+    ),
+]
 InputTypes = Annotated[
     list[str] | None,
     typer.Option(

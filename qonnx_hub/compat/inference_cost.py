@@ -73,7 +73,8 @@ def _sums(layers: Iterable[LayerCost]) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     for layer in layers:
         counts[f"op_mac_{layer.input_type}_{layer.weight_type}"] += layer.macs
-        if layer.weights:
+        # The qonnx package writes down the zero weights of two activations multiplied.
+        if layer.weights or layer.op == "MatMul":
             counts[f"mem_w_{layer.weight_type}"] += layer.weights
         counts[f"mem_o_{layer.output_type}"] += layer.activations
     sums: dict[str, Any] = {key: float(count) for key, count in counts.items()}

@@ -6,7 +6,9 @@ registers an operator there has imported it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
 import sys
 import threading
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub_adapters.onnx_reader import read_model
+from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.parts import is_partition
 from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.operators.foreign import foreign_operators
@@ -29,6 +32,22 @@ _REGISTRY = "qonnx.custom_op.registry"
 
 _LOCK = threading.RLock()
 """Classes of the qonnx package change their own node, and others' state, while they run."""
+
+
+def import_operators(module: str) -> None:
+    """Import a module that brings operators, and the qonnx package's registry if it is there.
+
+    Classes of the registry run from then on; "qonnx" names the package itself.
+
+    Raises:
+        UsageError: The module cannot be imported.
+    """
+    try:
+        importlib.import_module(_REGISTRY if module == "qonnx" else module)
+    except ImportError as error:
+        raise UsageError(f"--operators: '{module}' cannot be imported: {error}") from error
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_REGISTRY)
 
 
 def foreign_kernel(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -92,8 +95,6 @@ def test_a_marker_makes_a_tensor_of_its_name_in_the_full_context():
 
 
 def test_a_partition_runs_the_file_that_it_names(tmp_path):
-    import onnx
-
     inner = single("DebugMarker", [1, 3], [1, 3], export_debug_name="d")
     onnx.save(inner, tmp_path / "inner.onnx")
     proto = single("GenericPartition", [1, 3], [1, 3], model=str(tmp_path / "inner.onnx"))
@@ -200,3 +201,66 @@ def test_a_class_of_the_registry_of_the_qonnx_package_runs():
     for _ in range(2):
         assert qh.run(proto, {"x": x})["y"].tolist() == [[3, -6, 9, 12]]
     assert x.tolist() == [[1, -2, 3, 4]]
+
+
+def test_the_version_that_a_file_imports_chooses_the_class():
+    base = pytest.importorskip("qonnx.custom_op.base").CustomOp
+    from qonnx.custom_op.registry import add_op_to_domain
+
+    def times(name, factor):
+        def execute(self, context, graph):
+            node = self.onnx_node
+            context[node.output[0]] = factor * context[node.input[0]]
+
+        held = {
+            "get_nodeattr_types": lambda self: {},
+            "make_shape_compatible_op": lambda self, model: None,
+            "infer_node_datatype": lambda self, model: None,
+            "verify_node": lambda self: [],
+            "execute_node": execute,
+        }
+        return type(name, (base,), held)
+
+    add_op_to_domain("versions.ops", times("Scaled", 2))
+    add_op_to_domain("versions.ops", times("Scaled_v3", 5))
+    x = np.ones((1, 4), dtype=np.float32)
+    for version, factor in ((1, 2), (2, 2), (3, 5), (4, 5)):
+        proto = single("Scaled", [1, 4], [1, 4], domain="versions.ops")
+        for one in proto.opset_import:
+            if one.domain == "versions.ops":
+                one.version = version
+        assert np.array_equal(qh.run(proto, {"x": x})["y"], factor * x)
+
+
+def test_the_command_line_runs_operators_of_a_module_that_is_named(tmp_path):
+    pytest.importorskip("qonnx.custom_op.base")
+    (tmp_path / "shop.py").write_text(
+        "from qonnx.custom_op.base import CustomOp\n"
+        "class Twice(CustomOp):\n"
+        "    def get_nodeattr_types(self): return {}\n"
+        "    def make_shape_compatible_op(self, model): pass\n"
+        "    def infer_node_datatype(self, model): pass\n"
+        "    def verify_node(self): return []\n"
+        "    def execute_node(self, context, graph):\n"
+        "        node = self.onnx_node\n"
+        "        context[node.output[0]] = 2 * context[node.input[0]]\n"
+    )
+    onnx.save(single("Twice", [1, 4], [1, 4], domain="shop"), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.ones((1, 4), dtype=np.float32))
+    folders = os.pathsep.join([str(tmp_path), *sys.path])
+    call = [sys.executable, "-m", "qonnx_hub"]
+    verb = ["run", "m.onnx", "--inputs", "x.npz", "--output", "y.npz"]
+    for options, code in (
+        ([], 3),
+        (["--operators", "nobody"], 2),
+        (["--operators", "shop"], 0),
+    ):
+        done = subprocess.run(
+            [*call, *options, *verb],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": folders},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+    assert np.load(tmp_path / "y.npz")["y"].tolist() == [[2, 2, 2, 2]]

@@ -180,6 +180,18 @@ def test_cost_counts_as_the_qonnx_package(tmp_path):
         assert inference_cost(str(path), discount_sparsity=sparse, cost_breakdown=True) == want
 
 
+def test_activations_multiplied_by_one_another_cost_as_in_the_qonnx_package(tmp_path):
+    theirs = pytest.importorskip("qonnx.util.inference_cost").inference_cost
+    from qonnx_hub.compat.inference_cost import inference_cost
+
+    nodes = [helper.make_node("MatMul", ["x", "v"], ["y"], name="MatMul_0")]
+    ends = [info("x", [2, 3, 4]), info("v", [2, 4, 3])]
+    path = tmp_path / "m.onnx"
+    onnx.save(model(nodes, ends, [info("y", [2, 3, 3])], []), path)
+    want = theirs(str(path), cost_breakdown=True)
+    assert inference_cost(str(path), cost_breakdown=True) == want
+
+
 def stuck(tmp_path, capsys, *flags: str):
     assert tool("range-analysis")([mlp(tmp_path), *flags]) == 0
     return ast.literal_eval(capsys.readouterr().out)
