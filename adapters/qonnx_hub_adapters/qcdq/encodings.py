@@ -21,7 +21,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     Encoding,
     EncodingRequest,
 )
-from qonnx_hub_adapters.qcdq.origins import OLD_KEY, origin_of
+from qonnx_hub_adapters.qcdq.origins import KEY, OLD_KEY, origin_of
 from qonnx_hub_adapters.qcdq.weights import encode_weight
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import dims, input_of, is_standard
@@ -99,6 +99,8 @@ def _linear(node: Node, quant: Quantizer, request: EncodingRequest) -> Encoding 
         dtype = linear.float8_of(quant) if _is_float32(x) else None
         if dtype is None:
             return "has a format that is no ONNX type"
+        if not quant.saturation and KEY not in node.metadata_props:
+            return "overflows, which onnxruntime does otherwise beside the largest value"
         write = partial(linear.write_float8, quant=quant, dtype=dtype)
         return Encoding("Q + DQ", write, OPSET_OF_FLOAT8)
     if isinstance(quant, Trunc):

@@ -307,7 +307,7 @@ def static_shape(value: Value | None) -> tuple[int, ...] | None:
 def float8_of(quant: FloatQuant) -> onnx_ir.DataType | None:
     """Return the float8 type of ONNX that a quantizer rounds to, if there is one."""
     scale, *numbers = (single_value(value) for value in dialect.parameters(quant))
-    if scale is None or quant.rounding is not Rounding.ROUND or not quant.saturation:
+    if scale is None or quant.rounding is not Rounding.ROUND:
         return None
     for name, kind in MINIFLOATS.items():
         format_ = [single_value(value) for value in dialect.parameters(kind)[1:]]
@@ -323,5 +323,6 @@ def write_float8(emit: Emitter, quant: FloatQuant, dtype: onnx_ir.DataType) -> V
         emit.constant("scale", scale),
         emit.constant("zero_point", np.zeros((), dtype=dtype.numpy())),
     ]
-    codes = emit.add("QuantizeLinear", [emit.node.inputs[0], *inputs], saturate=1)
+    saturate = int(quant.saturation)
+    codes = emit.add("QuantizeLinear", [emit.node.inputs[0], *inputs], saturate=saturate)
     return emit.add("DequantizeLinear", [codes, *inputs])

@@ -383,3 +383,28 @@ def test_samples_stay_apart_behind_quantizers_of_onnxruntime() -> None:
     parts = [Session(model).run({"x": x[at : at + 2]})["flat"] for at in range(0, 10, 2)]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
     assert batcher_of(model).wide_model is not None
+
+
+@pytest.mark.parametrize(
+    "kind", ["FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"]
+)
+@pytest.mark.parametrize("saturate", [0, 1])
+def test_small_floats_keep_whether_they_saturate(
+    kind: str, saturate: int, tmp_path: Path
+) -> None:
+    nodes = [
+        node("QuantizeLinear", "x s z", "q", saturate=saturate),
+        node("DequantizeLinear", "q s z", "y"),
+    ]
+    zero = helper.make_tensor("z", getattr(TensorProto, kind), [], [0.0])
+    source = file_of(nodes, [tensor("s", "FLOAT", 0.5), zero], 19)
+    back = converted(source, "qcdq", tmp_path)
+    assert [one.op_type for one in back.graph.node] == ["QuantizeLinear", "DequantizeLinear"]
+    (kept,) = [a.i for a in back.graph.node[0].attribute if a.name == "saturate"]
+    assert kept == saturate
+    random = np.random.default_rng(3)
+    size = 10.0 ** random.uniform(-6, 6, (2, 4, 6))
+    for sign in (1, -1):
+        feed = {"x": (sign * size).astype(np.float32)}
+        for ours, theirs in zip(answers(back, feed), answers(source, feed), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
