@@ -34,6 +34,10 @@ saturate. As in float32, what lies this near to a tie is rounded to it: products
 that stand for short fractions would else fall beside ties on which float32 meets them."""
 
 
+WHOLE_BITS = 48
+"""Bits of the type in which numbers are made whole, which no number may exceed."""
+
+
 @dataclass(frozen=True, slots=True)
 class FixedType:
     """A fixed-point type: ``width`` bits, of which ``integer`` before the point.

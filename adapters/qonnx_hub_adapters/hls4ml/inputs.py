@@ -9,6 +9,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.hls4ml.fixed_point import (
+    WHOLE_BITS,
     FixedGrid,
     FixedType,
     exponent,
@@ -49,7 +50,7 @@ def input_type(value: Value, name: str, options: Hls4mlOptions) -> FixedType:
         return _type_for(*options.ranges[name], None)
     kinds = {type_of_quantizer(usage.node) for usage in value.uses()}
     only = kinds.pop() if len(kinds) == 1 else None
-    if only is not None:
+    if only is not None and only.width != WHOLE_BITS:
         return only
     needed = _needed(value)
     return DEFAULT if needed is None else _type_for(*needed.ends(), needed.lsb - _FINER)
@@ -96,6 +97,8 @@ def _needed_by(node: Node) -> FixedGrid | None:
         kind = type_of_quantizer(node)
         if kind is None:
             return FixedGrid(number(-1.0), number(1.0), -8)
+        if kind.width == WHOLE_BITS:
+            return None  # it makes numbers whole: nothing saturates
         grid, step = kind.grid(), 2.0 ** kind.lsb()
         return replace(grid, low=grid.low - step, high=grid.high + step)
     behind = _needed(node.outputs[0])

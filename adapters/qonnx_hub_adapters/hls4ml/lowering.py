@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub_adapters.hls4ml import data_movement, pointwise, pooling, products
+from qonnx_hub_adapters.hls4ml import (
+    channel_widths,
+    data_movement,
+    pointwise,
+    pooling,
+    products,
+)
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
 from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
@@ -46,14 +52,15 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         operators.names(lambda row: row.pool in (Pool.MAX, Pool.AVERAGE)), pooling.lower_pool
     ),
+    **dict.fromkeys(channel_widths.WHOLE, channel_widths.lower_whole),
     "BatchNormalization": pointwise.lower_normalization,
     "Concat": data_movement.lower_concat,
     "Conv": products.lower_conv,
     "Gemm": products.lower_gemm,
     "LeakyRelu": pointwise.lower_leaky_relu,
     "MatMul": products.lower_matmul,
-    "Max": pointwise.lower_merge,
-    "Min": pointwise.lower_merge,
+    "Max": pointwise.lower_extreme,
+    "Min": pointwise.lower_extreme,
     "Neg": pointwise.lower_negation,
     "Pad": data_movement.lower_pad,
     "ReduceMean": pooling.lower_reduce_mean,

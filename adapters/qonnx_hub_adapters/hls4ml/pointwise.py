@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Node, Value
 
+from qonnx_hub_adapters.hls4ml.channel_widths import lower_bounds, lower_channel_widths
 from qonnx_hub_adapters.hls4ml.context import Context, channel_values
 from qonnx_hub_adapters.hls4ml.pending_affine import (
     AffineStep,
@@ -102,7 +103,9 @@ def _rounding(node: Node, quant: IntQuant) -> Rounding:
 
 def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -> Term:
     bits = single_value(quant.bits)
-    if bits is None or bits != int(bits):
+    if bits is None:
+        return lower_channel_widths(context, node, quant, _rounding(node, quant))
+    if bits != int(bits):
         raise refuse(node, "a fractional bit width, which hls4ml rounds up silently")
     if quant.narrow and not quant.signed:
         raise refuse(
@@ -268,6 +271,13 @@ def lower_arithmetic(context: Context, node: Node) -> Term:
     for step in steps[node.op_type]:
         term = _continued(context, term, step)
     return term
+
+
+def lower_extreme(context: Context, node: Node) -> Term:
+    """Return the term of Max or Min, of two activations or with a constant."""
+    known = [context.constant(node, index) is not None for index in range(len(node.inputs))]
+    single = sum(known) == 1 and len(known) == 2
+    return lower_bounds(context, node) if single else lower_merge(context, node)
 
 
 def lower_merge(context: Context, node: Node) -> Term:

@@ -15,6 +15,7 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.fixed_point import (
     BEFORE_QUANTIZER,
+    WHOLE_BITS,
     FixedGrid,
     FixedType,
     lowest_bit,
@@ -23,6 +24,7 @@ from qonnx_hub_adapters.hls4ml.fixed_point import (
 )
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_ir import operators
+from qonnx_hub_ir.errors import Gap, NotExactError
 from qonnx_hub_ir.graph.queries import input_of
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
@@ -110,6 +112,11 @@ def _of_quantizer(node: Node, given: list[FixedGrid]) -> FixedGrid:
     if kind is None:
         return FixedGrid(number(-1.0), number(1.0), 0, bits=True)
     target, step = kind.grid(), 2.0 ** kind.lsb()
+    if kind.width == WHOLE_BITS and given[0].magnitude() >= WHOLE_BITS:
+        gap = Gap(
+            str(node.name), node.op_type, f"makes numbers of over {WHOLE_BITS} bits whole"
+        )
+        raise NotExactError("hls4ml cannot compute these nodes exactly:", [gap])
     rounding = np.floor if kind.rounding == "TRN" else np.rint
     low, high = (
         np.clip(rounding(end / step) * step, target.low, target.high)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from onnx_ir import Value
 
-from qonnx_hub_adapters.keras_files.scope import Scope
+from qonnx_hub_adapters.keras_files.scope import PlainForm, Scope
 from qonnx_hub_adapters.keras_files.variables import LayerWeights, Variables
 from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding, signed_bits
 
@@ -213,7 +213,8 @@ def quantized(s: Scope, x: Value, q: FixedBits | None) -> Value:
     if q.overflow in ("SAT", "SAT_SYM"):
         y = _saturated(s, y, q)
     elif q.overflow == "WRAP":
-        y = _wrapped(s, y, q)
+        read, y = y, _wrapped(s, y, q)
+        s.net.plain_forms.append(_without_wrapping(s, q, read, y))
     elif q.overflow == "WRAP_SM":
         y = _reflected(s, y, q)
     else:
@@ -302,6 +303,23 @@ def _wrapped(s: Scope, x: Value, q: FixedBits) -> Value:
     if np.any(offset):
         y = s.op("Sub", y, offset.astype(np.float32))
     return _saturated(s, y, dataclasses.replace(q, rounding="RND_CONV", overflow="SAT"))
+
+
+def _without_wrapping(s: Scope, q: FixedBits, read: Value, made: Value) -> PlainForm:
+    """Return what a quantizer is between values that it does not wrap."""
+    saturating = dataclasses.replace(q, overflow="SAT")
+
+    def holds(low: Array, high: Array) -> bool:
+        step, top = np.exp2(-q.f), np.exp2(q.whole)
+        # In float32, as the values are rounded; rounding keeps order.
+        first, last = (_ROUND[q.rounding](_f32(end) / step) * step for end in (low, high))
+        inside = (first >= -q.k * top) & (last <= top - step)
+        return bool(np.all(inside | q.pruned))
+
+    def write(scope: Scope, x: Value) -> Value:
+        return _saturated(scope, x, saturating)
+
+    return PlainForm(s, read, made, holds, write)
 
 
 def _reflected(s: Scope, x: Value, q: FixedBits) -> Value:

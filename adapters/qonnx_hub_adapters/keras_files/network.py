@@ -19,6 +19,7 @@ from qonnx_hub_adapters.keras_files.graph import (
 )
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use, kind_of
 from qonnx_hub_adapters.keras_files.masks import hand_on
+from qonnx_hub_adapters.keras_files.plain_forms import write_plain_forms
 from qonnx_hub_adapters.keras_files.scope import OPSET, Net
 from qonnx_hub_adapters.keras_files.variables import LayerWeights, Store, Variables, snake
 from qonnx_hub_ir import dialect
@@ -68,6 +69,7 @@ def build(keras: KerasGraph, store: Store, generation: int, custom: Custom) -> M
     model = Model(graph, ir_version=9)
     model.opset_imports[""] = OPSET
     model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    write_plain_forms(builder.net, model)
     return model
 
 

@@ -29,6 +29,25 @@ OPSET = 19
 Operand = Value | Array | float | int | None
 
 
+@dataclass(frozen=True, slots=True)
+class PlainForm:
+    """What may be written instead of a value, where ranges allow it.
+
+    Attributes:
+        scope: What writes it.
+        read: What it is computed from.
+        made: The value that is written without knowing ranges.
+        holds: Whether the plain form is the same between a lowest and a highest value.
+        write: Writes it, given a scope and what it reads.
+    """
+
+    scope: Scope
+    read: Value
+    made: Value
+    holds: Callable[[Array, Array], bool]
+    write: Callable[[Scope, Value], Value]
+
+
 @dataclass(slots=True)
 class Net:
     """A graph that is being written.
@@ -39,12 +58,14 @@ class Net:
         masks: Value -> which of its steps count, as Keras 2 hands on without a word.
         write: Writes a layer inside another: layer, weights, arguments, those by name, and
             what its name begins with.
+        plain_forms: What may be said more plainly once ranges are known, in order.
     """
 
     graph: Graph
     generation: int
     masks: dict[Value, Value] = field(default_factory=dict)
     write: Callable[..., Any] = field(default=lambda *args: None)
+    plain_forms: list[PlainForm] = field(default_factory=list)
     _weights: dict[tuple[str, str], Value] = field(default_factory=dict)
 
     def scope(self, name: str, call: int = 0) -> Scope:
@@ -75,6 +96,10 @@ class Scope:
     def close(self) -> None:
         """Take the mark out; the nodes stay."""
         self.net.graph.remove(self._mark)
+
+    def reopen(self) -> None:
+        """Go on writing, at the end of the graph."""
+        self.net.graph.append(self._mark)
 
     def fail(self, reason: str) -> SourceError:
         """Return the error that the layer cannot be converted."""

@@ -146,7 +146,9 @@ class LegacyStore:
             held = path.split("/")
             if own not in _WIDTHS or not place or place[-1] not in _ROLES or len(held) < 3:
                 continue
-            if held[-1].partition(":")[0] != own or not held[-3].endswith(f"_{place[-1]}"):
+            if held[-1].partition(":")[0] != own or not f"_{held[-3]}".endswith(
+                f"_{place[-1]}"
+            ):
                 raise SourceError(
                     f"'{self._label}': layer '{name}' has '{path}' where its class has "
                     f"'{own}' of '{'/'.join(place)}': another version wrote it; save it as "

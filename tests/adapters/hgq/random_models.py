@@ -74,7 +74,7 @@ class Draw:
 
     def sequence(self, x: Any) -> Any:
         n, act = int(self.rng.integers(2, 5)), self.pick(None, "relu")
-        kind = self.pick("conv", "conv", "einsum", "pool", "bn", "sum", "mha")
+        kind = self.pick("conv", "conv", "einsum", "pool", "bn", "sum", "mha", "rnn", "rnn")
         if kind == "conv":
             window = self.pick({"strides": 2}, {"dilation_rate": 2}, {})
             given = {"padding": self.pick("valid", "same"), "activation": act}
@@ -95,8 +95,28 @@ class Draw:
         if kind == "sum":
             layer = self.pick(hgq.QSum, hgq.QMeanPow2)
             return layer(axes=self.pick(1, 2), **self.around(3, weights=False))(x)
+        if kind == "rnn":
+            return self.recurrent(n)(x)
         self.exact = False
         return hgq.QMultiHeadAttention(2, 3, fuse=self.pick("none", "qkv"))(x, x)
+
+    def recurrent(self, units: int) -> Any:
+        """Draw a recurrent layer, whose state is on a coarse grid at every step."""
+        state = QuantizerConfig("kif", "datalane", overflow_mode="SAT", i0=2, f0=3)
+        given: dict[str, Any] = {
+            "iq_conf": self.conf("datalane", 2),
+            "sq_conf": state,
+            "kq_conf": self.conf("weight"),
+            "rkq_conf": self.conf("weight"),
+            "bq_conf": self.conf("bias"),
+            "use_bias": self.pick(True, False),
+            "return_sequences": self.pick(True, False),
+            "go_backwards": self.pick(True, False),
+            "enable_ebops": self.pick(True, False),
+        }
+        if self.pick(True, False):
+            return hgq.QSimpleRNN(units, enable_sq=self.pick(True, False), **given)
+        return hgq.QGRU(units, reset_after=self.pick(True, False), **given)
 
     def image(self, x: Any) -> Any:
         n, act = int(self.rng.integers(2, 5)), self.pick(None, "relu")

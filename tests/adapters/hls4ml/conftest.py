@@ -13,7 +13,7 @@ HAS_HLS4ML = is_installed("hls4ml") and shutil.which("g++") is not None
 # These need hls4ml itself, and a compiler.
 BOUND = {
     *("test_acceptance.py", "test_compiled_constructs.py", "test_parsed_config.py"),
-    *("test_traces.py", "test_static_quantization.py"),
+    *("test_traces.py", "test_static_quantization.py", "test_hgq_files.py"),
 }
 FRAMEWORK_WARNINGS = [
     r"ignore::UserWarning",

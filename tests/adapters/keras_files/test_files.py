@@ -255,3 +255,25 @@ def test_outputs_of_keras_3_count_the_own_construction_of_a_nested_model(tmp_pat
     np.testing.assert_array_equal(first, np.maximum(X, 0))
     np.testing.assert_array_equal(between, -2 * np.maximum(X, 0))
     np.testing.assert_array_equal(second, np.zeros_like(X))
+
+
+def merged_with_a_mask(kind, tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 4, 2], dtype="float32"),
+        node("Masking", "mask", [call(tensor("x"))], mask_value=0.0, trainable=True),
+        node(kind, "merged", [call([tensor("x"), tensor("mask")])], trainable=True),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["merged", 0, 0]])
+    return str(write_h5(tmp_path / "net.h5", config, {}, "3.15.0"))
+
+
+@pytest.mark.parametrize("kind", ["Maximum", "Minimum", "Multiply"])
+def test_merges_of_keras_3_that_choose_by_a_mask_are_refused(tmp_path, kind):
+    with pytest.raises(SourceError, match="layer 'merged': merges by a mask"):
+        qh.load(merged_with_a_mask(kind, tmp_path))
+
+
+def test_a_sum_of_keras_3_behind_a_mask_is_no_choice(tmp_path):
+    x = np.float32([[[1, 2], [0, 0], [3, 0], [0, 4]]])
+    (found,) = qh.run(qh.load(merged_with_a_mask("Add", tmp_path)), {"x": x}).values()
+    np.testing.assert_array_equal(found, 2 * x)

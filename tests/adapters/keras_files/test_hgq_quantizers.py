@@ -12,8 +12,10 @@ from onnx_ir import Graph, Model
 
 import qonnx_hub as qh
 from qonnx_hub_adapters.keras_files.hgq import FixedBits, applied, quantized
+from qonnx_hub_adapters.keras_files.plain_forms import write_plain_forms
 from qonnx_hub_adapters.keras_files.scope import OPSET, Net
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.passes import DropUnused
 
 RANDOM = np.random.default_rng(3)
 MODES = ["RND", "TRN", "RND_CONV", "TRN_ZERO", "RND_ZERO", "RND_MIN_INF", "RND_INF"]
@@ -72,6 +74,41 @@ def on_executor(q: FixedBits, x: np.ndarray) -> np.ndarray:
     model.opset_imports[""] = OPSET
     model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
     return qh.run(model, {"x": x})["y"]
+
+
+def behind_a_range(i: int, mode: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the operators of WRAP behind values from -4 to 3.75, the answer and the input."""
+    graph = Graph([], [], nodes=[], opset_imports={}, name="g")
+    net, kind = Net(graph, 3), onnx_ir.TensorType(onnx_ir.DataType.FLOAT)
+    value = onnx_ir.Value(name="x", type=kind, shape=onnx_ir.Shape(["n", 1]))
+    graph.inputs.append(value)
+    first, scope = net.scope("first"), net.scope("second")
+    y = quantized(first, value, bits("RND", "SAT", 1, 2, 2))
+    y = quantized(scope, y, bits(mode, "WRAP", 1, i, 1))
+    first.close()
+    scope.close()
+    y.name = "y"
+    graph.outputs.append(y)
+    graph.sort()
+    model = Model(graph, ir_version=9)
+    model.opset_imports[""] = OPSET
+    model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
+    write_plain_forms(net, model)
+    DropUnused()(model)
+    x = np.arange(-100, 100, dtype=np.float32)[:, None] / 16
+    return [node.op_type for node in model.graph], qh.run(model, {"x": x})["y"], x
+
+
+RANGES = [(3, "RND", False), (2, "TRN", False), (2, "RND", True), (1, "TRN", True)]
+
+
+@pytest.mark.parametrize(("i", "mode", "wraps"), RANGES)
+def test_wrapping_is_a_plain_quantizer_where_nothing_overflows(i, mode, wraps):
+    operators, found, x = behind_a_range(i, mode)
+    assert ("Floor" in operators) is wraps
+    before = [by_definition(float(v), 1, 2, 2, "RND", "SAT") for v in x[:, 0]]
+    wanted = [by_definition(v, 1, i, 1, mode, "WRAP") for v in before]
+    np.testing.assert_array_equal(found[:, 0], np.float32(wanted))
 
 
 def values() -> np.ndarray:

@@ -105,7 +105,10 @@ def recurrent_variables(layer: Layer) -> Variables:
     """Return the variables of a recurrent layer and its cell."""
     c = layer.config
     names = ["kernel", "recurrent_kernel", *(["bias"] if c.get("use_bias", True) else [])]
+    # In the order in which each cell makes them.
     roles = ("paq", "praq", "sq", "kq", "rkq", "bq", "rhq")
+    if layer.class_name == "QSimpleRNN":
+        roles = ("sq", "kq", "rkq", "bq", "paq")
     cell = Variables(tuple((n, True) for n in names), tuple(_parts(c, roles)))
     return Variables(_loss(c), (("cell", cell),))
 
