@@ -277,3 +277,20 @@ def test_a_sum_of_keras_3_behind_a_mask_is_no_choice(tmp_path):
     x = np.float32([[[1, 2], [0, 0], [3, 0], [0, 4]]])
     (found,) = qh.run(qh.load(merged_with_a_mask("Add", tmp_path)), {"x": x}).values()
     np.testing.assert_array_equal(found, 2 * x)
+
+
+def test_functions_that_tensorflow_names_after_its_first_generation_are_known(tmp_path):
+    def made(function, name, given, **arguments):
+        calls = [[given, 0, 0, arguments]]
+        return node("TFOpLambda", name, calls, function=function, trainable=True)
+
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 1, 3], dtype="float32"),
+        made("compat.v1.transpose", "turned", "x", perm=[0, 2, 1]),
+        made("compat.v1.pad", "padded", "turned", paddings=[[0, 0], [1, 0], [0, 0]]),
+        made("compat.v1.squeeze", "row", "padded", axis=2),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["row", 0, 0]])
+    path = write_h5(tmp_path / "net.h5", config, {})
+    (found,) = qh.run(qh.load(str(path)), {"x": X[:, None, :]}).values()
+    np.testing.assert_array_equal(found, np.pad(X, [[0, 0], [1, 0]]))

@@ -106,7 +106,7 @@ def recurrent_variables(layer: Layer) -> Variables:
     c = layer.config
     names = ["kernel", "recurrent_kernel", *(["bias"] if c.get("use_bias", True) else [])]
     # In the order in which each cell makes them.
-    roles = ("paq", "praq", "sq", "kq", "rkq", "bq", "rhq")
+    roles: tuple[str, ...] = ("paq", "praq", "sq", "kq", "rkq", "bq", "rhq")
     if layer.class_name == "QSimpleRNN":
         roles = ("sq", "kq", "rkq", "bq", "paq")
     cell = Variables(tuple((n, True) for n in names), tuple(_parts(c, roles)))

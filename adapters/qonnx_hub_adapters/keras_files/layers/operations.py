@@ -411,8 +411,12 @@ _TENSORFLOW: Mapping[str, str] = {
         "concat": "Concatenate", "stack": "Stack", "split": "Split", "reshape": "Reshape",
         "transpose": "Transpose", "expand_dims": "ExpandDims", "squeeze": "Squeeze",
         "clip_by_value": "Clip", "where": "Where", "cast": "Cast", "tile": "Tile",
-        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum"
-    ,
+        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum",
+        "nn.bias_add": "Add",
+    # What TensorFlow's second generation calls inside, and what a file then names.
+    **{f"compat.v1.{name}": target for name, target in {
+        "transpose": "Transpose", "squeeze": "Squeeze", "pad": "Pad",
+    }.items()},
 }  # fmt: skip
 """Function of TensorFlow -> operation of Keras 3."""
 
