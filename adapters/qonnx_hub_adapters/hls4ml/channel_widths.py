@@ -5,7 +5,6 @@ hls4ml's types hold for a whole tensor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,16 +15,9 @@ from qonnx_hub_adapters.hls4ml.fixed_point import WHOLE_BITS
 from qonnx_hub_adapters.hls4ml.pending_affine import Term, add, divide, multiply
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
 from qonnx_hub_adapters.hls4ml.weights import integer_quantizer
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import producer
 from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
-
-WHOLE: Mapping[str, Rounding] = {
-    "Ceil": Rounding.FLOOR,
-    "Floor": Rounding.FLOOR,
-    "Round": Rounding.ROUND,
-}
-"""Operator -> how a quantizer of step 1 rounds for it, Ceil with the sign turned."""
 
 
 def lower_whole(context: Context, node: Node) -> Term:
@@ -35,7 +27,8 @@ def lower_whole(context: Context, node: Node) -> Term:
         term = context.settle(term) if term.relu else term
         term = term.then(multiply(sign))
     settled = context.settle(term, for_quantizer=True)
-    quant = integer_quantizer(WHOLE_BITS, rounding=WHOLE[node.op_type])
+    rounding = Rounding.ROUND if node.op_type == "Round" else Rounding.FLOOR
+    quant = integer_quantizer(WHOLE_BITS, rounding=rounding)
     made = replace(settled, value=context.builder.quantize(settled.value, quant))
     return made if sign > 0 else made.then(multiply(sign))
 
@@ -127,7 +120,7 @@ def lower_bounds(context: Context, node: Node) -> Term:
 
 def _is_on_a_grid(node: Node, position: int) -> bool:
     maker = producer(node.inputs[position])
-    while maker is not None and maker.op_type in ("Max", "Min", "Relu"):
+    while maker is not None and operators.clamps(maker):
         maker = next(
             (made for value in maker.inputs if (made := producer(value)) is not None), None
         )

@@ -52,7 +52,10 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
         operators.names(lambda row: row.pool in (Pool.MAX, Pool.AVERAGE)), pooling.lower_pool
     ),
-    **dict.fromkeys(channel_widths.WHOLE, channel_widths.lower_whole),
+    **dict.fromkeys(
+        operators.names(lambda row: row.is_whole and row.elementwise and not row.bounds),
+        channel_widths.lower_whole,
+    ),
     "BatchNormalization": pointwise.lower_normalization,
     "Concat": data_movement.lower_concat,
     "Conv": products.lower_conv,

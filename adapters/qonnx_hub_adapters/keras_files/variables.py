@@ -243,6 +243,9 @@ class TreeStore:
         found = empty(layout)
         names = [n for n, t in layout.own if t] + [n for n, t in layout.own if not t]
         held = {} if group is None else _numbered(group, "vars")
+        # qkeras-v3's folded layers store their counter under its name, without a number.
+        by_name = set() if group is None or "vars" not in group else set(group["vars"])
+        names = [name for name in names if name not in by_name]
         if len(held) < len(names):
             raise SourceError(
                 f"'{self._label}' does not fit: {where or 'model'} has {len(held)} arrays; "

@@ -294,3 +294,28 @@ def test_functions_that_tensorflow_names_after_its_first_generation_are_known(tm
     path = write_h5(tmp_path / "net.h5", config, {})
     (found,) = qh.run(qh.load(str(path)), {"x": X[:, None, :]}).values()
     np.testing.assert_array_equal(found, np.pad(X, [[0, 0], [1, 0]]))
+
+
+WHOLE = np.int32([[3, 0, -2], [1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "wanted"),
+    [
+        ("NotEqual", 0.0, WHOLE != 0),
+        ("NotEqual", 0, WHOLE != 0),
+        ("Multiply", 0.5, WHOLE.astype(np.float32) / 2),
+        ("Multiply", 2, 2 * WHOLE),
+        ("TrueDivide", 2, WHOLE.astype(np.float32) / 2),
+    ],
+)
+def test_operations_of_keras_3_promote_whole_numbers(tmp_path, kind, number, wanted):
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 3], dtype="int32"),
+        node(kind, "y", [call(tensor("x"), number)]),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
+    path = write_h5(tmp_path / "net.h5", config, {}, "3.15.0")
+    (found,) = qh.run(qh.load(str(path)), {"x": WHOLE}).values()
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype

@@ -63,9 +63,39 @@ Writes = Callable[[Scope, Arguments], Value]
 
 def _binary(op_type: str) -> Writes:
     def write(s: Scope, a: Arguments) -> Value:
-        return s.op(op_type, a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2"))
+        return s.op(op_type, *_of_one_type(s, a, op_type))
 
     return write
+
+
+def _of_one_type(s: Scope, a: Arguments, op_type: str) -> tuple[Value, Value]:
+    """Return two operands of one type, as Keras promotes whole numbers and truth values.
+
+    A whole number takes the type that it meets; otherwise, and where one divides, floats win.
+    """
+    plain = a.plain(0, "x", "x1"), a.plain(1, "y", "x2")
+    operands = [a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2")]
+    types = [value.dtype for value in operands]
+    if None in types or (types[0] == types[1] and op_type != "Div"):
+        return operands[0], operands[1]
+    for number, one in enumerate(plain):
+        other = types[1 - number]
+        if isinstance(one, int) and op_type != "Div" and other is not None:
+            operands[number] = s.op("Cast", operands[number], to=int(other))
+            return operands[0], operands[1]
+    left, right = (
+        value
+        if value.dtype is None or value.dtype.is_floating_point()
+        else s.op("Cast", value, to=_FLOAT)
+        for value in operands
+    )
+    return left, right
+
+
+def _any(s: Scope, a: Arguments) -> Value:
+    """Return whether anything holds, by the largest of 0 and 1."""
+    a.args[0] = s.op("Cast", a.tensor(0, "x"), to=_FLOAT)
+    return s.op("Greater", _reduction("ReduceMax")(s, a), 0.5)
 
 
 def _unary(op_type: str) -> Writes:
@@ -74,7 +104,7 @@ def _unary(op_type: str) -> Writes:
 
 def _comparison(op_type: str, negated: bool = False) -> Writes:
     def write(s: Scope, a: Arguments) -> Value:
-        y = s.op(op_type, a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2"))
+        y = s.op(op_type, *_of_one_type(s, a, op_type))
         return s.op("Not", y) if negated else y
 
     return write
@@ -348,7 +378,7 @@ _KERAS_3: Mapping[str, Writes] = {
     "Min": _reduction("ReduceMin"),
     "Amin": _reduction("ReduceMin"),
     "Prod": _reduction("ReduceProd"),
-    "Any": _reduction("ReduceMax"),
+    "Any": _any,
     "Relu": _relu,
     "Relu6": _function("relu6"),
     "Sigmoid": _function("sigmoid"),

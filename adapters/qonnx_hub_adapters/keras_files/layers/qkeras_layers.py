@@ -285,10 +285,8 @@ def _held_by(*names: str) -> Any:
 def _held_by_folded(name: str) -> Any:
     def holds(layer: Layer) -> Variables:
         names = with_bias(layer, name).own
-        # qkeras-v3 counts outside of the weights, but for depthwise layers.
-        is_weight = layer.generation == 2 or name == "depthwise_kernel"
-        counted = (("iteration", False),) if is_weight else ()
-        return Variables((*names, *counted), (("batchnorm", batchnorm_variables(layer)),))
+        counted = ("iteration", False)
+        return Variables((*names, counted), (("batchnorm", batchnorm_variables(layer)),))
 
     return holds
 
