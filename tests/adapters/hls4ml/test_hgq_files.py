@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import qonnx_hub as qh
 from tests.adapters.hls4ml.harness import build, export, predict
 
 FILES = Path(__file__).parent / "hgq2"
@@ -18,8 +19,9 @@ FILES = Path(__file__).parent / "hgq2"
 
 @pytest.mark.parametrize("name", ["channels", "wraps"])
 def test_hls4ml_answers_as_hgq2_did(tmp_path, name):
-    source = FILES / f"{name}.keras"
+    source = str(FILES / f"{name}.keras")
     recorded = np.load(FILES / f"{name}.npz")
-    folder = export(str(source), tmp_path / "out")
-    (found,) = predict(build(folder), folder, {"x": recorded["x"]})
+    folder = export(source, tmp_path / "out")
+    feeds = {qh.load(source).graph.inputs[0].name: recorded["x"]}
+    (found,) = predict(build(folder), folder, feeds)
     np.testing.assert_array_equal(found, recorded["y"].reshape(found.shape))
