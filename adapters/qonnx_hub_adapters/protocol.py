@@ -18,6 +18,7 @@ __all__ = [
     "AdapterInfo",
     "Artifact",
     "Bound",
+    "BoundsLayers",
     "CodesOf",
     "ExportOptions",
     "Exporter",
@@ -26,6 +27,9 @@ __all__ = [
     "Gap",
     "ImportOptions",
     "Importer",
+    "LayerDistance",
+    "LayerDistances",
+    "NearForm",
     "Outputs",
     "Prepares",
     "QuantizerRecord",
@@ -189,6 +193,85 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerDistance:
+    """How far a float layer may be from the kernel that it stands for, on equal codes.
+
+    Attributes:
+        layer: What it makes.
+        operator: Its operator, as the source calls it.
+        steps: The largest difference, in steps, proven; ``None`` where no bound is known.
+        share: The share of its sums, or codes, that differ; ``None`` where not counted.
+    """
+
+    layer: str
+    operator: str
+    steps: int | None
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDistances:
+    """The layers of a model that are not exact.
+
+    Attributes:
+        layers: In order; layers that are exact are not among them.
+        outputs: By how many steps the outputs of the whole may differ, proven; ``None`` where
+            layers stand behind layers that differ, or have no bound.
+    """
+
+    layers: tuple[LayerDistance, ...] = ()
+    outputs: int | None = None
+
+    @property
+    def unknown(self) -> tuple[LayerDistance, ...]:
+        """Layers without a bound."""
+        return tuple(one for one in self.layers if one.steps is None)
+
+    @property
+    def steps(self) -> int | None:
+        """The largest difference of a layer; ``None`` where one has no bound."""
+        known = [one.steps for one in self.layers if one.steps is not None]
+        return None if self.unknown else max(known, default=0)
+
+    def words(self) -> str:
+        """Return in a sentence what is known of the layers."""
+        if self.unknown:
+            names = ", ".join(map(_layer_words, self.unknown[:3]))
+            more = len(self.unknown) - 3
+            return f"no bound is known of {names}" + (f" and {more} more" if more > 0 else "")
+        if not self.layers:
+            return "every layer gives equal codes"
+        worst = max(self.layers, key=lambda one: one.share or 0.0)
+        told = f"every layer gives equal codes but {len(self.layers)}, proven within "
+        told += f"{self.steps} step{'s' if self.steps != 1 else ''} on equal codes"
+        if worst.share:
+            told += f"; of their sums {worst.share:.2g} differ at most ({_layer_words(worst)})"
+        return told
+
+
+_LONGEST_NAME = 60
+
+
+def _layer_words(one: LayerDistance) -> str:
+    name = one.layer
+    cut = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return f"{one.operator} '{cut}'"
+
+
+@dataclass(frozen=True, slots=True)
+class NearForm:
+    """What a form that is near says, as float layers, and how near it is to these.
+
+    Attributes:
+        model: Float layers and quantizers: the source's own, but for what was rounded.
+        distances: How far the form's own layers are from them.
+    """
+
+    model: Model
+    distances: LayerDistances
+
+
+@dataclass(frozen=True, slots=True)
 class CodesOf:
     """The value of a file that holds the integers of a quantizer.
 
@@ -247,8 +330,7 @@ class Artifact:
             only near: it is compared with this.
         content: The bytes of the file, for forms that are no ONNX files; the model is then
             what they say.
-        is_bounded: Whether near quantizers are all that is near, and outputs beyond what they
-            promise are a defect. Otherwise what differs is measured and decides nothing.
+        near: For forms whose layers round otherwise than float layers: how far they are apart.
     """
 
     model: Model
@@ -260,7 +342,7 @@ class Artifact:
     codes: Mapping[str, CodesOf] = field(default_factory=dict)
     original: Model | None = None
     content: bytes = b""
-    is_bounded: bool = True
+    near: NearForm | None = None
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message."""
@@ -320,6 +402,14 @@ class NamesRuntime(Protocol):
 
     def runtime(self, source: object) -> str:
         """Return what answers, such as "in Keras 2", or that it is only read, and why."""
+
+
+@runtime_checkable
+class BoundsLayers(Protocol):
+    """An importer that knows how far its IR is from a source, layer by layer."""
+
+    def layer_distances(self, source: object) -> LayerDistances:
+        """Return the layers that are not exact, and by how much."""
 
 
 @runtime_checkable

@@ -174,8 +174,6 @@ def observe_bounds(
         for ours, theirs in ends
         if str(ours.name) not in pairs and str(theirs.name) not in paired
     }
-    if not artifact.is_bounded:
-        floats = {}  # what promises nothing may move them by any number of steps
     file = GraphSlice(written, paired, [*paired, *floats], keep_shapes=True)
     reference = Session(model)
     spread = any(pair.bound.share is not None for pair in pairs.values())

@@ -22,6 +22,7 @@ from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.runners.sides import (
     ExecutorRunner,
+    Runner,
     SourceRunner,
     run_label,
 )
@@ -32,8 +33,11 @@ from qonnx_hub.io.model_files import fits_one_message, weight_bytes
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import (
     Artifact,
+    BoundsLayers,
     Feeds,
     Importer,
+    LayerDistances,
+    NearForm,
     ShowsLayers,
 )
 from qonnx_hub_ir import dialect
@@ -101,6 +105,8 @@ def check_source(
         feeds,
         CheckOptions(level="output", proof_seconds=0),
     )
+    if isinstance(importer, BoundsLayers) and dialect.BOUNDED in model.metadata_props:
+        return _judged_by_layers(result, importer.layer_distances(source), label)
     if result.verdict is not Verdict.DIFFERENT:
         return result
     if dialect.BOUNDED in model.metadata_props:
@@ -113,6 +119,64 @@ def check_source(
         f"{result.summary()}{where}; nothing was written. This is a defect of the "
         f"importer, or the model does not compute the same every time"
     )
+
+
+def _judged_by_layers(
+    result: CheckResult, distances: LayerDistances, label: str
+) -> CheckResult:
+    """Return a comparison of kernels with float layers as what is proven of them allows.
+
+    Raises:
+        ConversionError: Outputs differ further than their layers may.
+    """
+    if not distances.layers and result.verdict is not Verdict.DIFFERENT:
+        return result
+    limit, measured = distances.outputs, _largest_code_difference(result)
+    if limit is not None and measured > limit:
+        raise ConversionError(
+            f"{label} differs by {measured:g} steps from its float layers, which differ by "
+            f"{limit} at most: {result.summary()}; nothing was written. This is a defect of "
+            "the converter"
+        )
+    words = distances.words()
+    if distances.unknown:
+        reason = f"{words}: what differs at the outputs was measured on these inputs"
+        return replace(result, verdict=Verdict.UNDECIDED, reason=reason)
+    if limit is not None:
+        reason = f"{words}; outputs within {limit} step{'s' if limit != 1 else ''} of the grid"
+        return replace(result, verdict=Verdict.PROVEN_WITHIN, reason=reason)
+    reason = f"{words}; at the outputs of the whole, what differs was measured"
+    return replace(result, verdict=Verdict.WITHIN, reason=reason)
+
+
+def _judged_as_near(
+    result: CheckResult, near: NearForm, source: Runner, feeds: Feeds
+) -> CheckResult:
+    """Return how a near form compares: its float layers to the source, its own to these.
+
+    Raises:
+        ConversionError: Outputs differ further than their layers may.
+    """
+    floats = ExecutorRunner(near.model, "the file's float layers")
+    whole = check_runners(source, floats, feeds, CheckOptions())
+    if whole.verdict is Verdict.PROVEN:
+        return _judged_by_layers(result, near.distances, source.label)
+    if whole.verdict.holds and not near.distances.unknown:
+        reason = (
+            f"its float layers are {whole.verdict} ({whole.reason}); "
+            f"{near.distances.words()}; at the outputs, what differs was measured"
+        )
+        return replace(result, verdict=Verdict.WITHIN, reason=reason)
+    reason = (
+        f"near: its float layers are {whole.verdict} from the source, {whole.summary()}; "
+        f"{near.distances.words()}; what differs was measured on these inputs"
+    )
+    return replace(result, verdict=Verdict.UNDECIDED, reason=reason)
+
+
+def _largest_code_difference(result: CheckResult) -> float:
+    """Return the largest difference of outputs that are whole numbers."""
+    return max((x.max_abs for x in result.outputs if x.max_abs % 1 == 0), default=0.0)
 
 
 def _first_layer(importer: Importer, source: Any, model: Model, feeds: Feeds) -> str:
@@ -219,6 +283,8 @@ def _judge(
     options = CheckOptions(folded=folding_of(artifact))
     result = check_runners(source, file, feeds, options, sides.left_out)
     result = sides.judged(result)
+    if artifact.near is not None:
+        return _judged_as_near(result, artifact.near, source, feeds)
     if not all(record.exact for record in artifact.quantizers):
         kept = observe_bounds(source.model, artifact, file.model, feeds)
         if kept.broken:
@@ -229,9 +295,6 @@ def _judge(
             )
         reason = "each near quantizer stays within what its exporter predicts"
         verdict = Verdict.WITHIN
-        if not artifact.is_bounded:
-            reason = "near, and no bound is known: what differs was measured on these inputs"
-            verdict = Verdict.UNDECIDED
         if result.verdict not in {Verdict.DIFFERENT, Verdict.UNDECIDED}:
             return result
         said = f"{reason}: {kept.measured}" if kept.measured else reason

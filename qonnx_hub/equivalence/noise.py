@@ -51,6 +51,7 @@ from qonnx_hub.equivalence.sum_enclosures import (
     unexplained,
 )
 from qonnx_hub_adapters.protocol import Feeds, ReadsAsWritten
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
@@ -285,7 +286,8 @@ def is_noise_of_live_model(
     live, other = (a, b) if isinstance(a, SourceRunner) else (b, a)
     if not isinstance(live, SourceRunner) or changed_parameters(live.model, other.model):
         return False
-    if isinstance(live.importer, ReadsAsWritten):
+    is_near = dialect.BOUNDED in live.model.metadata_props
+    if is_near and isinstance(live.importer, ReadsAsWritten):
         return False  # its graph is near by itself: no order of sums is what lies between
     is_graph = other.model is not None and not isinstance(other, SourceRunner)
     if is_graph and is_noise_of_outputs(a, b, what.pairs.outputs, source):

@@ -14,9 +14,12 @@ from qonnx_hub_adapters.protocol import (
     ExportOptions,
     Feature,
     Gap,
+    NearForm,
     QuantizerRecord,
     Support,
 )
+from qonnx_hub_adapters.tflite.distances import distances_of
+from qonnx_hub_adapters.tflite.float_rules import float_form
 from qonnx_hub_adapters.tflite.graph_net import net_of
 from qonnx_hub_adapters.tflite.info import INFO as READ
 from qonnx_hub_adapters.tflite.net import TfliteNet
@@ -96,7 +99,9 @@ class TfliteExporter:
             for node in _linear_quantizers(model)
         )
         said = (f"near: {_NEAR}",) if near else ()
-        return replace(_artifact(made), quantizers=records, notes=said, is_bounded=not near)
+        written = _artifact(made)
+        form = _near_form(written.content, made) if near else None
+        return replace(written, quantizers=records, notes=said, near=form)
 
 
 def _net_of(model: Model) -> tuple[TfliteNet | None, list[Gap]]:
@@ -121,6 +126,16 @@ def _linear_quantizers(model: Model) -> Iterator[Node]:
         for node in model.graph.all_nodes()
         if is_standard(node, "QuantizeLinear") and not is_weight(node)
     )
+
+
+def _near_form(content: bytes, net: TfliteNet) -> NearForm:
+    """Return the float layers of what was written, and how near it is to them."""
+    again = read_net(content)
+    named = replace(again, input_names=net.input_names, output_names=net.output_names)
+    # Tensors have names of the source's values, and hold codes, or other layouts of them.
+    apart = tuple(replace(t, name=f"{t.name}/tflite") for t in named.tensors)
+    model = onnx_ir.from_proto(float_form(replace(named, tensors=apart)))
+    return NearForm(model, distances_of(named))
 
 
 def _artifact(net: TfliteNet) -> Artifact:

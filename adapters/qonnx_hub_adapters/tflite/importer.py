@@ -7,8 +7,9 @@ from pathlib import Path
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
+from qonnx_hub_adapters.protocol import Feeds, ImportOptions, LayerDistances, Outputs
 from qonnx_hub_adapters.qcdq.importer import read_quantizers
+from qonnx_hub_adapters.tflite.distances import distances_of
 from qonnx_hub_adapters.tflite.float_rules import float_form
 from qonnx_hub_adapters.tflite.info import INFO, SUFFIX
 from qonnx_hub_adapters.tflite.interpreter import run_samples
@@ -75,6 +76,10 @@ class TfliteImporter:
     def run_source(self, source: object, feeds: Feeds) -> Outputs | None:
         """Return the codes that the reference kernels give."""
         return run_samples(_net(source), feeds)
+
+    def layer_distances(self, source: object) -> LayerDistances:
+        """Return how far float layers are from the reference kernels, layer by layer."""
+        return distances_of(_net(source))
 
     def runtime(self, source: object) -> str:
         """Return what answers for a file."""

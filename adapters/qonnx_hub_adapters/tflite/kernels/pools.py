@@ -67,7 +67,7 @@ def reduce_max(call: KernelCall, x: Array, axes: Array) -> Array:
 
 def resize_bilinear(call: KernelCall, x: Array, size: Array) -> Array:
     """Return RESIZE_BILINEAR: weights of 10 bits; uint8 in single precision."""
-    lines = [_line(call, x.shape[i + 1], int(size[i])) for i in (0, 1)]
+    lines = [line_of(call, x.shape[i + 1], int(size[i])) for i in (0, 1)]
     if x.dtype == np.uint8 or x.dtype.kind == "f":
         return _resize_floats(call, x, size)
     (y0, y1, fy), (x0, x1, fx) = lines
@@ -82,7 +82,7 @@ def resize_bilinear(call: KernelCall, x: Array, size: Array) -> Array:
     return np.asarray((np.sign(total) * size_of).astype(x.dtype))
 
 
-def _line(call: KernelCall, given: int, made: int) -> tuple[Array, Array, Array]:
+def line_of(call: KernelCall, given: int, made: int) -> tuple[Array, Array, Array]:
     """Return lower index, upper index and the fraction above the lower one, in 10 bits."""
     centred = bool(call.options.get("half_pixel_centers"))
     if call.options.get("align_corners") and made > 1:
