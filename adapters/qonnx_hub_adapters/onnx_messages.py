@@ -76,6 +76,8 @@ def message_issues(message: onnx.ModelProto) -> Iterator[Issue]:
     for node in _every_node(message.graph.node):
         # Looked at before the version converter is, which ends the process over it.
         schema = _schema(node.domain, node.op_type, versions.get(node.domain, 0))
+        if schema is not None:
+            yield from _left_out(node, schema)
         for attribute in node.attribute:
             if schema is None or attribute.type not in AttributeProto.AttributeType.values():
                 continue
@@ -208,6 +210,17 @@ def _node_issues(nodes: Iterable[onnx.NodeProto], *, in_function: bool) -> Itera
             yield from _equation_issues(node, where)
         for attribute in node.attribute:
             yield from _attribute_issues(attribute, where, in_function=in_function)
+
+
+def _left_out(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> Iterator[Issue]:
+    """Give inputs that are left out and cannot be: onnxruntime ends the process over some."""
+    for index, name in enumerate(node.input):
+        if name or not schema.inputs:
+            continue
+        formal = schema.inputs[min(index, len(schema.inputs) - 1)]
+        if formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+            words = f"required input {index} ('{formal.name}') is left out"
+            yield Issue(label_of_message(node), words)
 
 
 def _equation_issues(node: onnx.NodeProto, where: str) -> Iterator[Issue]:

@@ -115,7 +115,7 @@ def read_model(
     """
     name = describe(source)
     with reading(name) as border:
-        model = border.model = _parse(source)
+        model = border.model = parse(source)
         file = Path(source) if isinstance(source, (str, Path)) else None
         settle_external_data(model, name, file)
         if keep_versions:
@@ -163,7 +163,12 @@ def _require_order(model: Model, name: str) -> None:
         raise SourceError(f"these inputs are defined nowhere: {', '.join(undefined)}")
 
 
-def _parse(source: object) -> Model:
+def parse(source: object) -> Model:
+    """Return an ONNX source as it lies, no pass run: sparse tensors alone became dense.
+
+    Raises:
+        SourceError: It is missing, empty, cut off, or no ONNX file.
+    """
     if isinstance(source, Model):
         return source.clone()
     if isinstance(source, onnx.ModelProto):

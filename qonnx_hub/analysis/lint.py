@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import onnx
-import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub.analysis.fused_layers import FusedLayer, fused_layers
@@ -18,7 +17,7 @@ from qonnx_hub.io.registry import lint_targets
 from qonnx_hub_adapters.dependencies import is_installed, one_line
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
-from qonnx_hub_adapters.onnx_reader import is_onnx
+from qonnx_hub_adapters.onnx_reader import is_onnx, parse
 from qonnx_hub_ir.errors import HubError, SourceError, UsageError
 
 
@@ -90,10 +89,8 @@ def lint_model(
     table: LintTarget = registry.load(target)
     written = model
     # An ONNX source is also looked at as it lies, without any of our passes.
-    if isinstance(source, onnx.ModelProto):
-        written = onnx_ir.from_proto(source)
-    elif isinstance(source, str) and is_onnx(source):
-        written = onnx_ir.load(source)
+    if isinstance(source, onnx.ModelProto) or (isinstance(source, str) and is_onnx(source)):
+        written = parse(source)
     with explained(model, name):
         found = [*find(table.file_rules, written), *find(table.rules, model)]
     if target == "ort":

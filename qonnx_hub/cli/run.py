@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +44,24 @@ def command(
     feeds = fit_names(read_arrays(inputs), names)
     session = Session(model, backend=backend, threads=threads)
     results = session.run(feeds, all_tensors=all_tensors, batch=batch)
-    write_arrays(output, results)
-    for name, array in results.items():
+    arrays = dict(_arrays_of(results))
+    write_arrays(output, arrays)
+    for name, array in arrays.items():
         typer.echo(visible(f"{name}: {array.dtype.name}{list(array.shape)}"))
+
+
+def _arrays_of(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give outputs by name, those of a sequence with their number behind it.
+
+    Raises:
+        UsageError: An output is an optional value that is empty.
+    """
+    from qonnx_hub_ir.errors import UsageError
+
+    for name, value in results.items():
+        if value is None:
+            raise UsageError(f"output '{name}' is an optional value, and it is empty")
+        if isinstance(value, list):
+            yield from _arrays_of({f"{name}.{k}": part for k, part in enumerate(value)})
+        else:
+            yield name, value

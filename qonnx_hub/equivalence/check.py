@@ -98,7 +98,8 @@ def check_runners(
     if options.proof_seconds:
         proof = look_for_proof(a, b, known.pairs.outputs, options.proof_seconds)
         known = replace(known, certificate=proof)
-    apart = shares_first_axis(feeds)
+    # Without inputs there is one run, and nothing to cut.
+    apart = bool(feeds) and shares_first_axis(feeds)
     source: InputSource = OneRun(feeds, GENERATED)
     if apart:
         source = GivenInputs(feeds, length, GENERATED)

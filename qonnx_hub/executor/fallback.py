@@ -40,6 +40,9 @@ def build_fallback(node: Node, opset_imports: dict[str, int]) -> tuple[Kernel, l
     """
     if node.op_type in _REFUSED:
         raise NoFallbackError(_REFUSED[node.op_type])
+    if node.op_type == "Optional":
+        # The reference wraps it in a list, which its own OptionalGetElement then gives out.
+        return (lambda value=None: value), []
     captured = captured_values(node)
     outer = [str(value.name) for value in captured]
     proto = onnx_ir.to_proto(node)

@@ -123,7 +123,7 @@ class _Planner:
                 raise UnsupportedGraphError(f"initializer '{name}' has no data")
             if not value.is_graph_input():
                 self._add(value)
-                self.constants[value] = value.const_value.numpy()
+                self.constants[value] = _array_of(value.const_value)
         for node in self.graph:
             self._plan_node(node)
         if self.gaps:
@@ -342,6 +342,15 @@ class _Planner:
             if value not in kept:
                 by_step.setdefault(index, []).append(value)
         return by_step
+
+
+def _array_of(tensor: onnx_ir.TensorProtocol) -> Array:
+    """Return a constant as an array; text as text, as inputs have it, not as its bytes."""
+    array = tensor.numpy()
+    if tensor.dtype != onnx_ir.DataType.STRING:
+        return array
+    texts = [t.decode() if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
+    return np.array(texts, dtype=object).reshape(array.shape)
 
 
 def free_kernel(

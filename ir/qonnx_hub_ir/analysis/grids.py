@@ -170,6 +170,8 @@ def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
     Returns:
         float64, or ``None`` where the scales have no common one that is worth having.
     """
+    if not bool(np.all(np.isfinite(scales))):
+        return None
     kept = tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(scales.ndim))
     first = scales[kept]
     if bool(np.all(scales == first)):

@@ -111,6 +111,9 @@ class InputGenerator:
         _require_ranges(ranges, {str(v.name) for v in model.graph.inputs})
         sizes = sizes_to_run(model)[0] if sizes is None else sizes
         self._values = {str(v.name): v for v in model.graph.inputs}
+        for name, value in self._values.items():
+            if value.dtype == DataType.STRING:
+                raise UsageError(f"input '{name}' holds text, of which none is generated")
         self._seed = seed
         # Sizes that the file leaves open count as one.
         self._work = elements_per_sample(model) * math.prod(sizes.values())

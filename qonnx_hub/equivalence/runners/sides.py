@@ -24,6 +24,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.external_data import whole_message
 from qonnx_hub_adapters.protocol import Feeds, Importer, NamesRuntime
+from qonnx_hub_adapters.sparse_tensors import without_sparse
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError, UsageError, words_of
 from qonnx_hub_ir.facts import facts_of, fixed_batch
 from qonnx_hub_ir.quantizers import Array
@@ -180,7 +181,7 @@ class OrtRunner:
             source = self.source
             if not isinstance(source, onnx.ModelProto):
                 source = whole_message(source)
-            self.graph = onnx_ir.from_proto(source)
+            self.graph = onnx_ir.from_proto(without_sparse(source))
             with contextlib.suppress(ValueError):  # a cycle is onnxruntime's to refuse
                 self.graph.graph.sort()  # runtimes take nodes in any order, copies do not
             inputs, stored = self.graph.graph.inputs, self.graph.graph.initializers
