@@ -18,8 +18,10 @@ from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_
 from qonnx_hub.equivalence.inputs.batches import (
     GivenInputs,
     InputSource,
+    OneRun,
     SampleBatch,
     read_batches,
+    shares_first_axis,
 )
 from qonnx_hub.equivalence.noise import (
     ALLOWANCE,
@@ -237,7 +239,9 @@ def _explain(
         a = stand_in
     if stands_in or run.options.level == "output":
         inner = _with_layers(run, a)
-        feeds = GivenInputs(batch.feeds, batch.samples)
+        feeds: InputSource = OneRun(batch.feeds)
+        if batch.feeds and shares_first_axis(batch.feeds):
+            feeds = GivenInputs(batch.feeds, batch.samples)
         again = compare_all(a, run.b, inner, feeds, CheckOptions())
         pairs = inner.all_pairs
         differing = differing_pairs(pairs, again)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import qonnx_hub as qh
 from qonnx_hub.cli import app
+from qonnx_hub.equivalence.verdicts import Verdict
 
 HEAD = '<ir_version: 9, opset_import: ["" : 20]>'
 X = np.array([[1.5, -2.0], [0.25, 3.0]], dtype=np.float32)
@@ -89,3 +90,14 @@ def test_a_sparse_file_is_looked_at_and_converted(tmp_path: Path) -> None:
     qh.convert(source, tmp_path / "y.onnx", to="qcdq")
     expected = X @ np.array([[0, 2], [0, 0]], dtype=np.float32)
     np.testing.assert_array_equal(qh.run(tmp_path / "y.onnx", {"x": X})["y"], expected)
+
+
+def test_outputs_that_differ_on_inputs_that_are_not_all_samples_are_explained() -> None:
+    text = (
+        "g (float[2,3] x, float[4,3] m) => (float[2,4] y) "
+        "{ t = Transpose(m) p = MatMul(x, t) y = Mul(p, k) }"
+    )
+    first, second = (parsed(text, k=np.float32(k)) for k in (1, 2))
+    feeds = {"x": np.ones((2, 3), dtype=np.float32), "m": np.ones((4, 3), dtype=np.float32)}
+    result = qh.check(first, second, inputs=feeds, level="output")
+    assert result.verdict is Verdict.DIFFERENT
