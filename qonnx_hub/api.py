@@ -321,13 +321,18 @@ def check(
 
 
 def inspect(
-    model: Any, *, ranges: bool = False, inputs: Mapping[str, InputRange] | None = None
+    model: Any,
+    *,
+    ranges: bool = False,
+    weights: bool = False,
+    inputs: Mapping[str, InputRange] | None = None,
 ) -> Inspection:
     """Return what is quantized in a model, tensor by tensor, with totals.
 
     Args:
         model: As in :func:`load`; an IR model is used as it is.
         ranges: Infer the range of every tensor and the accumulators of all layers as well.
+        weights: Compute the integers of all weights as well.
         inputs: Input name -> (lowest, highest), or its type, such as "UINT8", for the ranges.
 
     Raises:
@@ -335,7 +340,7 @@ def inspect(
     """
     from qonnx_hub.analysis.inspection import inspect_model
 
-    return inspect_model(_as_model(model), ranges=ranges, inputs=inputs)
+    return inspect_model(_as_model(model), ranges=ranges, weights=weights, inputs=inputs)
 
 
 def lint(

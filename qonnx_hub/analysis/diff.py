@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model, Node, Value
 
-from qonnx_hub.equivalence.reports.report import plain
 from qonnx_hub.executor.explained import explained
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.describe import describe_number
@@ -82,8 +83,8 @@ class WeightChange:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+@dataclass(frozen=True, slots=True, repr=False)
+class Difference(Report):
     """The differences between two models.
 
     Attributes:
@@ -112,6 +113,39 @@ class Difference:
         """Return the differences as plain data, fit for JSON."""
         data: dict[str, Any] = plain({"different": bool(self), **asdict(self)})
         return data
+
+    def summary(self) -> str:
+        """Return whether anything differs, and how many nodes were matched, in one line."""
+        placed = f", {self.by_position} of them by place" if self.by_position else ""
+        verdict = "different" if self else "no difference"
+        return f"{verdict}; {self.matched} nodes matched{placed}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per change, weights last."""
+        weights = ({"kind": "weight", **plain(one)} for one in self.weights)
+        return [*map(plain, self.changes), *weights]
+
+    def parts(self) -> Iterator[Part]:
+        """Give the changes by kind, the weights, notes, and whether anything differs."""
+        for kind, title in (
+            ("input", "inputs"),
+            ("output", "outputs"),
+            ("missing", f"only in {self.a}"),
+            ("added", f"only in {self.b}"),
+            ("quantizer", "quantizers"),
+            ("operator", "operators"),
+            ("attribute", "attributes"),
+            ("wiring", "wiring"),
+        ):
+            changes = [change for change in self.changes if change.kind == kind]
+            if changes:
+                yield f"{title}:"
+                yield from (f"  {change}" for change in changes)
+        if self.weights:
+            yield "weights:"
+            yield from (f"  {weight}" for weight in self.weights)
+        yield from (f"note: {note}" for note in self.notes)
+        yield self.summary()
 
 
 def find_differences(a: Model, b: Model, name_a: str = "a", name_b: str = "b") -> Difference:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub.analysis.codes import Coded, coded_values, stored_type
-from qonnx_hub.analysis.weight_export import stored_codes
-from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub.analysis.weight_export import IntegerWeight, integer_weights, stored_codes
+from qonnx_hub.equivalence.reports.text import accumulator_table
 from qonnx_hub.executor.explained import explained
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
+from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.qcdq.importer import kept_reasons
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import InputRange, ValueInfo
@@ -100,8 +103,8 @@ class TensorRange:
     fixed_point: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+@dataclass(frozen=True, slots=True, repr=False)
+class Inspection(Report):
     """What is quantized in a model.
 
     Attributes:
@@ -117,6 +120,7 @@ class Inspection:
         accumulators: What the layers' sums can hold; likewise.
         notes: What nothing is known of; and per node why what is, or looks like, a quantizer
             is read as none.
+        weights: The integers of all weights; empty unless asked for.
     """
 
     inputs: dict[str, str]
@@ -130,15 +134,127 @@ class Inspection:
     ranges: tuple[TensorRange, ...] = ()
     accumulators: tuple[AccumulatorRange, ...] = ()
     notes: tuple[str, ...] = ()
+    weights: tuple[IntegerWeight, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the inspection as plain data, fit for JSON."""
-        data: dict[str, Any] = plain(asdict(self))
+        """Return the inspection as plain data, fit for JSON; of weights, what is counted."""
+        weights = [_counted(weight) for weight in self.weights]
+        data: dict[str, Any] = plain(
+            {f.name: getattr(self, f.name) for f in fields(self)} | {"weights": weights}
+        )
         return data
+
+    def summary(self) -> str:
+        """Return the totals in one line."""
+        weights = sum(tensor.kind == "weight" for tensor in self.tensors)
+        return (
+            f"{len(self.tensors)} quantizers ({weights} on weights); "
+            f"{self.parameters} parameters, {self.float_weights} of them float; "
+            f"quantized weights need {self.weight_bits} bits"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per quantized tensor."""
+        return [plain(tensor) for tensor in self.tensors]
+
+    def parts(self) -> Iterator[Part]:
+        """Give the quantized tensors, the signature, totals, notes, and what was asked for."""
+        yield _tensor_table(self.tensors)
+        signature = [f"{name} {kind}" for name, kind in self.inputs.items()]
+        results = [f"{name} {kind}" for name, kind in self.outputs.items()]
+        yield f"inputs: {', '.join(signature)}; outputs: {', '.join(results)}"
+        counts = ", ".join(f"{count} {name}" for name, count in self.operators.items())
+        yield f"opset {self.opset}: {counts}"
+        yield self.summary()
+        yield from (f"note: {note}" for note in self.notes[:_MOST_NOTES])
+        if len(self.notes) > _MOST_NOTES:
+            yield f"note: and {len(self.notes) - _MOST_NOTES} more; --json holds all"
+        if self.ranges:
+            yield ""
+            yield _range_table(self.ranges)
+        if self.accumulators:
+            yield ""
+            yield accumulator_table(asdict(layer) for layer in self.accumulators)
+        if self.weights:
+            yield ""
+            yield _weight_table(self.weights)
+
+
+_MOST_NOTES = 20
+
+
+def _tensor_table(tensors: Sequence[QuantizedTensor]) -> Table:
+    columns = (
+        *("tensor", "kind", "shape", "bits", "signed", "narrow", "scale", "zero point"),
+        *("rounding", "integers", "range"),
+    )
+    rows = [
+        (
+            *(t.name, t.kind, "x".join(map(str, t.shape)), t.bits),
+            *(_flag(t.signed), _flag(t.narrow), t.scale, t.zero_point or "-"),
+            t.rounding or "-",
+            "-" if t.distinct is None else str(t.distinct),
+            "-" if t.lowest is None else f"{t.lowest}..{t.highest}",
+        )
+        for t in tensors
+    ]
+    return Table(columns, rows)
+
+
+def _flag(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
+
+
+def _range_table(ranges: Sequence[TensorRange]) -> Table:
+    columns = ("tensor", "type", "values", "integers", "scale", "offset", "per", "exact")
+    rows = [
+        (
+            *(one.name, one.datatype or "-", f"{one.low:.6g}..{one.high:.6g}"),
+            "-" if one.integer_low is None else f"{one.integer_low}..{one.integer_high}",
+            *(one.scale or "-", one.offset or "-"),
+            "-" if one.axis is None else f"axis {one.axis}",
+            one.fixed_point or ("yes" if one.exact else "no"),
+        )
+        for one in ranges
+    ]
+    return Table(columns, rows)
+
+
+def _weight_table(weights: Sequence[IntegerWeight]) -> Table:
+    columns = ("weight", "shape", "bits", "signed", "integers", "range", "zeros", "scale")
+    rows = [
+        (
+            *(data["name"], "x".join(map(str, data["shape"])), str(data["bits"])),
+            *(_flag(data["signed"]), str(data["distinct"])),
+            *(f"{data['lowest']}..{data['highest']}", str(data["zeros"]), data["scale"]),
+        )
+        for data in map(_counted, weights)
+    ]
+    return Table(columns, rows)
+
+
+def _counted(weight: IntegerWeight) -> dict[str, Any]:
+    used = np.unique(weight.integers)
+    return {
+        "name": weight.name,
+        "shape": list(weight.integers.shape),
+        "bits": weight.bits,
+        "signed": weight.signed,
+        "distinct": int(used.size),
+        "lowest": int(used[0]) if used.size else None,
+        "highest": int(used[-1]) if used.size else None,
+        "zeros": weight.zeros,
+        "scale": describe_number(weight.scale),
+        "zero_point": describe_number(weight.zero_point),
+    }
 
 
 def inspect_model(
-    model: Model, *, ranges: bool = False, inputs: Mapping[str, InputRange] | None = None
+    model: Model,
+    *,
+    ranges: bool = False,
+    weights: bool = False,
+    inputs: Mapping[str, InputRange] | None = None,
 ) -> Inspection:
     """Return what is quantized in an IR model.
 
@@ -148,6 +264,7 @@ def inspect_model(
     Args:
         model: The model.
         ranges: Infer what every tensor can hold as well.
+        weights: Compute the integers of all weights as well.
         inputs: Input name -> its ends, or its type; inputs that are not named can be anything.
 
     Raises:
@@ -176,6 +293,7 @@ def inspect_model(
         ),
         accumulators=tuple(sums.summary() for _, _, sums in known if sums is not None),
         notes=tuple(_notes(model)),
+        weights=tuple(integer_weights(model)) if weights else (),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from qonnx_hub.equivalence.runners.sides import ORT_OPTIMIZED, OrtRunner
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.io.registry import lint_targets
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
+from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.dependencies import is_installed, one_line
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
@@ -21,8 +24,8 @@ from qonnx_hub_adapters.onnx_reader import is_onnx, parse
 from qonnx_hub_ir.errors import HubError, SourceError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class LintReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class LintReport(Report):
     """What a target would make of a model.
 
     Attributes:
@@ -55,9 +58,35 @@ class LintReport:
             data["fused"] = [asdict(layer) for layer in self.fused]
         return data
 
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+    def summary(self) -> str:
+        """Return the verdict in one line."""
+        errors, notes = len(self.errors), len(self.findings) - len(self.errors)
+        verdict = f"{errors} errors" if errors else "takes it as it is"
+        return f"{self.source}: {self.target}: {verdict}{f', {notes} notes' if notes else ''}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per finding: severity, node, reason, effect, remedy."""
+        return [plain(one) for one in self.findings]
+
+    def parts(self) -> Iterator[Part]:
+        """Give the findings, what onnxruntime runs in integers, and the verdict."""
+        if self.findings:
+            cells = [
+                (
+                    *(one.severity.value, f"{one.op} {one.node}".strip()),
+                    *(one.reason, one.effect, one.remedy),
+                )
+                for one in self.findings
+            ]
+            yield Table(("", "node", "what", "effect", "remedy"), cells)
+        if self.fused:
+            layers = [
+                (one.node, one.op, one.runs_as or "floats", one.reason) for one in self.fused
+            ]
+            yield Table(("node", "operator", "runs as", "why"), layers)
+            whole = sum(1 for one in self.fused if one.runs_as)
+            yield f"{whole} of {len(layers)} nodes run in integers"
+        yield self.summary()
 
 
 def lint_model(

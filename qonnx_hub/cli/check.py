@@ -123,7 +123,6 @@ def command(
     from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.equivalence.comparison.compare import make_tolerance
     from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
-    from qonnx_hub.equivalence.reports.text import describe_result
     from qonnx_hub.equivalence.request import check_request
 
     bounds = {"atol": atol, "rtol": rtol, "lsb": lsb}
@@ -156,8 +155,7 @@ def command(
         with _progress() as progress:
             asked = replace(options, backend=chosen, progress=progress)
             results[name] = check_request(reference, b, (a, b), asked)
-        for item in describe_result(results[name]):
-            out.print(item)
+        results[name].show(out)
     worst = min(results.values(), key=bool)
     _write(results, worst, json, report, save_failing)
     if not worst:

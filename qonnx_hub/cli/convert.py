@@ -23,10 +23,7 @@ from qonnx_hub.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from qonnx_hub.conversion.options import ConvertOptions
-    from qonnx_hub.conversion.report import ConversionReport
 
 
 STORED = ("int8", "int4", "int2", "float")
@@ -148,7 +145,7 @@ def command(
         _convert_many(sources, output, jobs or 1, options, json)
         return
     report = convert_source(sources[0], output, sources[0], options)
-    _show(report, console(json))
+    report.show(console(json))
     write_json(report.to_dict(), json)
     if report.verdict is not None and not report:
         raise typer.Exit(DIFFERENT)
@@ -168,35 +165,3 @@ def _convert_many(
     worst = max(outcome.exit_code for outcome in outcomes)
     if worst:
         raise typer.Exit(worst)
-
-
-def _show(report: ConversionReport, out: Console) -> None:
-    from qonnx_hub.equivalence.reports.text import table
-
-    if report.quantizers:
-        rows = [
-            (
-                one.node,
-                one.quantizer,
-                one.encoding,
-                "yes" if one.exact else f"no: {one.reason}",
-            )
-            for one in report.quantizers
-        ]
-        out.print(table(("quantizer", "what", "encoding", "exact"), rows))
-    out.print(report.summary())
-    for note in report.notes:
-        out.print(f"note: {note}")
-    if report.own is not None:
-        out.print(f"the source:  {report.own.sides()}: {report.own.summary()}")
-    if report.check is not None:
-        agree = report.check.first_divergence is None
-        out.print(f"executor:    {report.check.sides()}: {report.check.summary()}")
-        out.print(
-            f"             {report.check.layers} inner values compared"
-            f"{', none differs' if agree and report.check.layers else ''}"
-        )
-    for result in (report.ort, report.ort_executor):
-        if result is not None:
-            out.print(f"onnxruntime: {result.sides()}: {result.summary()}")
-    out.print(report.conclusion())

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from qonnx_hub.cli.options import From, Json, console, write_json
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from qonnx_hub.analysis.diff import Difference
 
 
 def command(
@@ -24,34 +19,7 @@ def command(
     from qonnx_hub import api
 
     found = api.diff(a, b, from_)
-    _print(console(json), found)
+    found.show(console(json))
     write_json(found.to_dict(), json)
     if found:
         raise typer.Exit(1)
-
-
-def _print(out: Console, found: Difference) -> None:
-    for kind, title in (
-        ("input", "inputs"),
-        ("output", "outputs"),
-        ("missing", f"only in {found.a}"),
-        ("added", f"only in {found.b}"),
-        ("quantizer", "quantizers"),
-        ("operator", "operators"),
-        ("attribute", "attributes"),
-        ("wiring", "wiring"),
-    ):
-        changes = [change for change in found.changes if change.kind == kind]
-        if changes:
-            out.print(f"{title}:")
-            for change in changes:
-                out.print(f"  {change}")
-    if found.weights:
-        out.print("weights:")
-        for weight in found.weights:
-            out.print(f"  {weight}")
-    for note in found.notes:
-        out.print(f"note: {note}")
-    placed = f", {found.by_position} of them by place" if found.by_position else ""
-    verdict = "different" if found else "no difference"
-    out.print(f"{verdict}; {found.matched} nodes matched{placed}")

@@ -9,7 +9,7 @@ from qonnx_hub.cli.options import Json, console, write_json
 
 def command(json: Json = None) -> None:
     """Show the formats that can be read and written, and what each can express."""
-    from qonnx_hub.equivalence.reports.text import table
+    from qonnx_hub.reporting.tables import Table
 
     rows = _rows()
     out = console(json)
@@ -18,7 +18,7 @@ def command(json: Json = None) -> None:
         (row["name"], *("yes" if row[flag] else "no" for flag in flags), row["summary"])
         for row in rows
     ]
-    out.print(table(("format", *flags, "what"), cells))
+    out.print(Table(("format", *flags, "what"), cells))
     writers = [row for row in rows if row["support"]]
     features = list(dict.fromkeys(name for row in writers for name in row["support"]))
     matrix = [
@@ -26,7 +26,7 @@ def command(json: Json = None) -> None:
         for feature in features
     ]
     out.print()
-    out.print(table(("how exactly", *(row["name"] for row in writers)), matrix))
+    out.print(Table(("how exactly", *(row["name"] for row in writers)), matrix))
     write_json(rows, json)
 
 

@@ -45,29 +45,9 @@ def command(
 ) -> None:
     """List what a tool would refuse or compute wrongly, and what to do about it."""
     from qonnx_hub import api
-    from qonnx_hub.equivalence.reports.text import table
 
     report = api.lint(source, target, from_, fused=fused)
-    out = console(json)
-    if report.findings:
-        rows = [
-            (
-                *(one.severity.value, f"{one.op} {one.node}".strip()),
-                *(one.reason, one.effect, one.remedy),
-            )
-            for one in report.findings
-        ]
-        out.print(table(("", "node", "what", "effect", "remedy"), rows))
-    if report.fused:
-        layers = [
-            (one.node, one.op, one.runs_as or "floats", one.reason) for one in report.fused
-        ]
-        out.print(table(("node", "operator", "runs as", "why"), layers))
-        whole = sum(1 for one in report.fused if one.runs_as)
-        out.print(f"{whole} of {len(layers)} nodes run in integers")
-    errors, notes = len(report.errors), len(report.findings) - len(report.errors)
-    verdict = f"{errors} errors" if errors else "takes it as it is"
-    out.print(f"{report.source}: {target}: {verdict}{f', {notes} notes' if notes else ''}")
+    report.show(console(json))
     write_json(report.to_dict(), json)
-    if errors:
+    if not report:
         raise typer.Exit(1)

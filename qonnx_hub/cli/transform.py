@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -63,7 +63,6 @@ def command(
         raise typer.BadParameter(f"{missing} is needed; --list shows the passes")
     from qonnx_hub import api
     from qonnx_hub.cli.errors import DIFFERENT
-    from qonnx_hub.equivalence.reports.text import score_in_words
     from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
     model = api.load(source, from_)
@@ -79,34 +78,10 @@ def command(
         labels=right,
     )
     report = transform_model(model, passes, output, source, options)
-    asked = {text.partition(":")[0].strip() for text in passes}
-    for step in report.steps:
-        # Of a pipeline, only what changed something is worth a line.
-        if step.modified or step.name in asked:
-            out.print(_step_words(step))
-    for note in report.notes:
-        out.print(f"note: {note}")
-    if report.check is not None:
-        out.print(f"executor: {report.check.summary()}")
-        if report.check.score is not None:
-            out.print(score_in_words(report.check.score))
-    if report.path is not None:
-        out.print(f"{report.source} -> {report.path}: {report.format}")
-    out.print(report.conclusion())
+    report.show(out)
     write_json(report.to_dict(), json)
     if report.check is not None and not report.check and not report.intended:
         raise typer.Exit(DIFFERENT)
-
-
-def _step_words(step: Any) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in step.options.items())
-    name = f"{step.name}:{options}" if options else step.name
-    if not step.modified:
-        return f"{name}: nothing to do"
-    changes = [f"{count:+d} {operator}" for operator, count in step.operators.items()]
-    if step.constants:
-        changes.append(f"{step.constants:+d} constants")
-    return f"{name}: {', '.join(changes) or 'changed, no node more or fewer'}"
 
 
 def _list(out: Console, json: str | None) -> None:

@@ -36,7 +36,7 @@ def list_models(
 ) -> None:
     """List published models, or show some of them in full."""
     from qonnx_hub import zoo
-    from qonnx_hub.equivalence.reports.text import table
+    from qonnx_hub.reporting.tables import Table
 
     found = [zoo.find(name) for name in names] if names else list(zoo.entries())
     out = console(json)
@@ -53,7 +53,7 @@ def list_models(
             )
             for one in found
         ]
-        out.print(table((*columns, "accuracy", "hash"), rows))
+        out.print(Table((*columns, "accuracy", "hash"), rows))
     write_json([entry.to_dict() for entry in found], json)
 
 
@@ -134,7 +134,7 @@ def check(
 
 
 def _print_checks(out: Console, found: list[ZooCheck]) -> None:
-    from qonnx_hub.equivalence.reports.text import table
+    from qonnx_hub.reporting.tables import Table
 
     rows = []
     files = {True: "as published", False: "NOT the published file", None: "no hash recorded"}
@@ -145,4 +145,4 @@ def _print_checks(out: Console, found: list[ZooCheck]) -> None:
             outputs = f"{verdict}: {one.different} of {one.values} differ"
             largest = f"{one.largest:g}"
         rows.append((one.name, files[one.published], outputs, largest))
-    out.print(table(("name", "file", "outputs", "largest difference"), rows))
+    out.print(Table(("name", "file", "outputs", "largest difference"), rows))

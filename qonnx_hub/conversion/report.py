@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from onnx_ir import Model
 
 from qonnx_hub.conversion.litert_check import KernelAnswer
-from qonnx_hub.equivalence.reports.report import CheckResult, plain
+from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.verdicts import ORDER, Verdict
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
+from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.protocol import QuantizerRecord
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class ConversionReport(Report):
     """What a conversion did.
 
     Attributes:
@@ -90,14 +93,47 @@ class ConversionReport:
         )
         return data
 
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def summary(self) -> str:
+    def written(self) -> str:
         """Return what was written, in one line."""
         exact = sum(record.exact for record in self.quantizers)
         return (
             f"{self.source} -> {self.path}: {self.format}, opset {self.opset}, "
             f"{exact} of {len(self.quantizers)} quantizers exact"
         )
+
+    def summary(self) -> str:
+        """Return what was written, and the verdict, in one line."""
+        return f"{self.written()}; {self.conclusion()}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per quantizer: node, what it does, encoding, whether exact."""
+        return [plain(record) for record in self.quantizers]
+
+    def parts(self) -> Iterator[Part]:
+        """Give the quantizers, what was written, notes, every comparison, the verdict."""
+        if self.quantizers:
+            cells = [
+                (
+                    one.node,
+                    one.quantizer,
+                    one.encoding,
+                    "yes" if one.exact else f"no: {one.reason}",
+                )
+                for one in self.quantizers
+            ]
+            yield Table(("quantizer", "what", "encoding", "exact"), cells)
+        yield self.written()
+        yield from (f"note: {note}" for note in self.notes)
+        if self.own is not None:
+            yield f"the source:  {self.own.sides()}: {self.own.summary()}"
+        if self.check is not None:
+            agree = self.check.first_divergence is None
+            yield f"executor:    {self.check.sides()}: {self.check.summary()}"
+            yield (
+                f"             {self.check.layers} inner values compared"
+                f"{', none differs' if agree and self.check.layers else ''}"
+            )
+        for result in (self.ort, self.ort_executor):
+            if result is not None:
+                yield f"onnxruntime: {result.sides()}: {result.summary()}"
+        yield self.conclusion()

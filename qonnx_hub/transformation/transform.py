@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,16 @@ from qonnx_hub.conversion.validation import feeds_for_check
 from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.inputs.batches import file_batch
 from qonnx_hub.equivalence.options import CheckOptions
-from qonnx_hub.equivalence.reports.report import CheckResult, plain
+from qonnx_hub.equivalence.reports.report import CheckResult
+from qonnx_hub.equivalence.reports.text import score_in_words
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import has_external_data, write_model
 from qonnx_hub.passes import Step, StepRecord, run
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.transformation.layouts import in_layout_of_first, match_layouts
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import ExportOptions
@@ -31,8 +33,8 @@ from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
 
-@dataclass(frozen=True, slots=True)
-class TransformReport:
+@dataclass(frozen=True, slots=True, repr=False)
+class TransformReport(Report):
     """What passes did to a model.
 
     Attributes:
@@ -43,6 +45,7 @@ class TransformReport:
         notes: Sentences that a user should read.
         check: The result against the model before; ``None`` where not compared.
         model: The transformed model.
+        asked: Names of the passes and pipelines that were asked for.
     """
 
     source: str
@@ -52,6 +55,7 @@ class TransformReport:
     notes: tuple[str, ...] = ()
     check: CheckResult | None = None
     model: Model = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
+    asked: tuple[str, ...] = ()
 
     def conclusion(self) -> str:
         """Return the verdict and what it rests on, in one line; no verdict if not compared."""
@@ -84,9 +88,41 @@ class TransformReport:
         )
         return data
 
-    def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+    def summary(self) -> str:
+        """Return how many passes changed something, and the verdict, in one line."""
+        changed = sum(step.modified for step in self.steps)
+        found = f"{self.source} -> {self.path}: {self.format}, "
+        return f"{found}{changed} of {len(self.steps)} passes changed it; {self.conclusion()}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per pass: its options, what changed, seconds."""
+        return [plain(step) for step in self.steps]
+
+    def parts(self) -> Iterator[Part]:
+        """Give every pass that was asked for or changed something, notes and the verdict."""
+        for step in self.steps:
+            # Of a pipeline, only what changed something is worth a line.
+            if step.modified or step.name in self.asked:
+                yield _step_in_words(step)
+        yield from (f"note: {note}" for note in self.notes)
+        if self.check is not None:
+            yield f"executor: {self.check.summary()}"
+            if self.check.score is not None:
+                yield score_in_words(self.check.score)
+        if self.path is not None:
+            yield f"{self.source} -> {self.path}: {self.format}"
+        yield self.conclusion()
+
+
+def _step_in_words(step: StepRecord) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in step.options.items())
+    name = f"{step.name}:{options}" if options else step.name
+    if not step.modified:
+        return f"{name}: nothing to do"
+    changes = [f"{count:+d} {operator}" for operator, count in step.operators.items()]
+    if step.constants:
+        changes.append(f"{step.constants:+d} constants")
+    return f"{name}: {', '.join(changes) or 'changed, no node more or fewer'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +196,7 @@ def transform_model(
         notes=tuple(notes),
         check=compared,
         model=result,
+        asked=tuple(step.partition(":")[0].strip() for step in steps if isinstance(step, str)),
     )
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qonnx_hub.equivalence.reports import text
+from qonnx_hub.reporting import tables
 
 COLUMNS = ("name", "what", "count")
 
@@ -35,6 +35,6 @@ def by_rich(rows: list[tuple[str, ...]]) -> Table:
 )
 def test_a_long_table_is_what_rich_prints(width, what):
     rows = [(f"node_{k}", what, str(7 * k)) for k in range(300)]
-    assert printed(text.table(COLUMNS, rows, numbers=1), width) == printed(
+    assert printed(tables.Table(COLUMNS, rows, numbers=1), width) == printed(
         by_rich(rows), width
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from qonnx_hub.analysis.cost.types import (
     unscaled,
 )
 from qonnx_hub.executor.explained import explained
+from qonnx_hub.reporting.report import Part, Report
+from qonnx_hub.reporting.tables import Table
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.analysis.value_ranges import prepared, walk
@@ -67,8 +69,8 @@ class LayerCost:
     output_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+@dataclass(frozen=True, slots=True, repr=False)
+class Cost(Report):
     """Cost of one inference of a model, by one convention.
 
     Attributes:
@@ -106,6 +108,57 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """Return the cost as plain data, fit for JSON."""
         return asdict(self)
+
+    def summary(self) -> str:
+        """Return the totals in one line."""
+        return (
+            f"{self.source}: {self.macs:,} MACs, {self.bops:,} BOPs, {self.weight_bits:,} "
+            f"weight bits, {self.activation_bits:,} activation bits (convention "
+            f"{self.convention})"
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per layer."""
+        return [asdict(layer) for layer in self.layers]
+
+    def parts(self) -> Iterator[Part]:
+        """Give the layers with their total, the convention, the buckets by type, and notes."""
+        columns = ("layer", "operator", "input", "weights", "output", *COUNTS)
+        cells = [
+            (
+                *(one.name, one.op, one.input_type, one.weight_type, one.output_type),
+                *counts_of(one),
+            )
+            for one in self.layers
+        ]
+        cells.append(("total", "", "", "", "", *counts_of(self)))
+        yield Table(columns, cells, numbers=len(COUNTS))
+        yield ""
+        what = "nonzero weights only" if self.sparsity else "all weights"
+        yield f"convention {self.convention}, {what}"
+        if self.convention == "paper":
+            yield "MACs and weights are those of the largest datatype bucket"
+        for title, buckets in (
+            ("MACs", self.mac_buckets),
+            ("weights", self.weight_buckets),
+            ("activations", self.activation_buckets),
+        ):
+            found = ", ".join(f"{name}: {count:,}" for name, count in buckets.items())
+            yield f"{title} by datatype: {found or 'none'}"
+        yield from (f"note: {note}" for note in self.notes)
+
+
+COUNTS = ("MACs", "BOPs", "weights", "bits", "activations", "bits")
+"""Columns of :func:`counts_of`."""
+
+
+def counts_of(cost: Cost | LayerCost) -> list[str]:
+    """Return the counts of a layer or of a model, as text."""
+    numbers = (
+        *(cost.macs, cost.bops, cost.weights, cost.weight_bits),
+        *(cost.activations, cost.activation_bits),
+    )
+    return [f"{number:,}" for number in numbers]
 
 
 @dataclass(frozen=True, slots=True)

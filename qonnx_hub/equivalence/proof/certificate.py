@@ -10,7 +10,7 @@ from typing import Any
 from qonnx_hub.equivalence.proof.bounds import ModelBounds
 from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS
 from qonnx_hub.equivalence.proof.step_functions import Mismatch
-from qonnx_hub.equivalence.reports.report import plain
+from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub_ir.quantizers import Array
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,11 @@ from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
 from qonnx_hub.equivalence.inputs.coverage import BendCoverage, Coverage
 from qonnx_hub.equivalence.reports.html import render_page
-from qonnx_hub.equivalence.reports.text import render_text
+from qonnx_hub.equivalence.reports.text import describe_result
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.io.atomic import write_text
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
 
 _PACKAGES = ("qonnx-hub", "numpy", "onnx", "onnx-ir", "onnxruntime")
 
@@ -82,8 +82,8 @@ class QuantizerRow:
     weight: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckResult(Report):
     """Whether two models agree, with the numbers. True where the verdict holds.
 
     Attributes:
@@ -172,17 +172,22 @@ class CheckResult:
         data = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
         return {**data, "required_tolerance": plain(self.required_tolerance())}
 
-    def to_json(self) -> str:
-        """Return the result as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def to_html(self, path: str | Path) -> None:
         """Write the result as one page that needs nothing beside it."""
         write_text(path, render_page(self))
 
-    def table(self, width: int = 100) -> str:
-        """Return the result as text tables, without colours."""
-        return render_text(self, width)
+    def parts(self) -> Iterator[Part]:
+        """Give the outputs, the layers from the first difference on, causes and verdict."""
+        yield from describe_result(self)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per inner value compared, then one per output."""
+        layers = [
+            {"what": "layer", "source": row.source, "constant": row.constant}
+            | row.comparison.to_dict()
+            for row in self.layer_rows
+        ]
+        return layers + [{"what": "output", **one.to_dict()} for one in self.outputs]
 
     def sides(self) -> str:
         """Return what ran on either side."""
@@ -207,24 +212,3 @@ def describe_environment() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def plain(value: Any) -> Any:
-    """Return data that strict JSON can hold: records are dicts, numbers beyond it strings."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, Enum):
-        return value.value
-    if hasattr(value, "to_dict"):
-        return plain(value.to_dict())
-    if is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
-        return str(value)
-    return value

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from qonnx_hub.equivalence.reports.causes import grouped, layers_in_words
 from qonnx_hub.equivalence.reports.columns import (
@@ -14,14 +13,14 @@ from qonnx_hub.equivalence.reports.columns import (
     output_cells,
 )
 from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub.reporting.tables import Table
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.segment import Segment
     from rich.text import Text
 
     from qonnx_hub.equivalence.comparison.batched import Score
     from qonnx_hub.equivalence.reports.report import CheckResult
+    from qonnx_hub.reporting.report import Part
 
 _MOST_LAYERS = 12
 _MOST_NOTES = 12
@@ -36,17 +35,6 @@ _STYLES = {
 }
 
 
-def render_text(result: CheckResult, width: int = 100) -> str:
-    """Return the result as plain text of that width."""
-    from qonnx_hub.io.terminal import ReportConsole
-
-    stream = io.StringIO()
-    console = ReportConsole(file=stream, width=width, color_system=None)
-    for item in describe_result(result):
-        console.print(item)
-    return stream.getvalue()
-
-
 def score_in_words(score: Score) -> str:
     """Return how many predictions changed, and the accuracy of both sides."""
     text = f"predictions: {score.changed} of {score.samples} changed"
@@ -56,7 +44,7 @@ def score_in_words(score: Score) -> str:
     return text
 
 
-def describe_result(result: CheckResult) -> Iterator[RenderableType]:
+def describe_result(result: CheckResult) -> Iterator[Part]:
     """Give what a terminal shows of a result, tables first, the verdict last."""
     from rich.text import Text
 
@@ -65,13 +53,13 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     outputs: list[list[str | Text]] = [[*output_cells(output)] for output in result.outputs]
     for cells, output in zip(outputs, result.outputs, strict=True):
         cells[1] = Text(str(output.verdict), _STYLES[output.verdict])
-    yield table(OUTPUT_COLUMNS, outputs)
+    yield Table(OUTPUT_COLUMNS, outputs)
     differing = [k for k, row in enumerate(result.layer_rows) if row.comparison.differing]
     if differing:
         start = max(differing[0] - 1, 0)
         rows = result.layer_rows[start : start + _MOST_LAYERS]
         yield ""
-        yield table(LAYER_COLUMNS, map(layer_cells, rows))
+        yield Table(LAYER_COLUMNS, map(layer_cells, rows))
         if len(rows) < len(result.layer_rows):
             yield (
                 f"{len(rows)} of {len(result.layer_rows)} layers; all with --report or --json"
@@ -98,82 +86,14 @@ def describe_result(result: CheckResult) -> Iterator[RenderableType]:
     yield Text(visible(result.summary()), _STYLES[result.verdict])
 
 
-_LONG = 200
-"""Rows from which on a table that fits the terminal is printed without rich's layout."""
-
-
-class _TextTable:
-    """A table without lines, as rich prints it, but in one piece where it is long and fits.
-
-    Laying out thousands of cells one by one takes rich longer than many a conversion.
-    """
-
-    def __init__(
-        self, columns: Sequence[str], rows: list[Sequence[str | Text]], numbers: int
-    ) -> None:
-        self._columns = columns
-        self._rows = rows
-        self._texts = len(columns) - numbers
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.table import Table
-
-        # Styles, line breaks and wide characters are rich's to lay out.
-        plain = [[cell for cell in cells if _is_plain(cell)] for cells in self._rows]
-        complete = all(len(cells) == len(self._columns) for cells in plain)
-        if complete and len(plain) >= _LONG:
-            whole = [self._columns, *plain]
-            widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
-            if sum(widths) + 2 * len(widths) - 2 <= options.max_width:
-                yield from self._lines(whole, widths)
-                return
-        found = Table(*self._columns[: self._texts], box=None, pad_edge=False)
-        for title in self._columns[self._texts :]:
-            found.add_column(title, justify="right")
-        for row in self._rows:
-            found.add_row(*row)
-        yield found
-
-    def _lines(self, whole: list[Sequence[str]], widths: Sequence[int]) -> Iterator[Segment]:
-        from rich.segment import Segment
-        from rich.style import Style
-
-        def line(cells: Sequence[str]) -> str:
-            padded = (
-                cell.ljust(width) if k < self._texts else cell.rjust(width)
-                for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
-            )
-            return "  ".join(padded) + "\n"
-
-        yield Segment(line(whole[0]), Style(bold=True))
-        yield Segment("".join(map(line, whole[1:])))
-
-
-def _is_plain(cell: str | Text) -> TypeGuard[str]:
-    return isinstance(cell, str) and cell.isascii() and cell.isprintable()
-
-
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: int = 0
-) -> RenderableType:
-    """Return a table without lines.
-
-    Args:
-        columns: Titles.
-        rows: Cells.
-        numbers: How many columns, the last ones, are aligned to the right.
-    """
-    return _TextTable(columns, list(rows), numbers)
-
-
-def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Return what the layers' sums can hold, as a table.
 
     Args:
         rows: Fields of :class:`~qonnx_hub_ir.analysis.AccumulatorRange`.
     """
     columns = ("accumulator", "input", "weights", "sums", "bits", "partial", "float32 exact")
-    return table(
+    return Table(
         columns,
         (
             (
