@@ -17,7 +17,7 @@ from qonnx_hub._version import __version__
 
 if TYPE_CHECKING:
     import qonnx_hub_ir as ir
-    from qonnx_hub import passes, zoo
+    from qonnx_hub import passes, testing, zoo
     from qonnx_hub.api import (
         check,
         convert,
@@ -31,11 +31,50 @@ if TYPE_CHECKING:
         transform,
     )
     from qonnx_hub.executor.session import Session
+    from qonnx_hub_ir.errors import (
+        AdapterConflictError,
+        ConversionError,
+        ExecutionError,
+        HubError,
+        InvalidExportError,
+        InvalidModelError,
+        MissingDependencyError,
+        NotExactError,
+        NotProvenError,
+        PassError,
+        SourceError,
+        TooManyLevelsError,
+        UnknownAdapterError,
+        UnknownNameError,
+        UnsupportedGraphError,
+        UsageError,
+    )
 
-_MODULES = {"ir": "qonnx_hub_ir", "passes": "qonnx_hub.passes", "zoo": "qonnx_hub.zoo"}
+_MODULES = {
+    "ir": "qonnx_hub_ir",
+    "passes": "qonnx_hub.passes",
+    "testing": "qonnx_hub.testing",
+    "zoo": "qonnx_hub.zoo",
+}
 
 __all__ = [
+    "AdapterConflictError",
+    "ConversionError",
+    "ExecutionError",
+    "HubError",
+    "InvalidExportError",
+    "InvalidModelError",
+    "MissingDependencyError",
+    "NotExactError",
+    "NotProvenError",
+    "PassError",
     "Session",
+    "SourceError",
+    "TooManyLevelsError",
+    "UnknownAdapterError",
+    "UnknownNameError",
+    "UnsupportedGraphError",
+    "UsageError",
     "__version__",
     "check",
     "convert",
@@ -48,6 +87,7 @@ __all__ = [
     "passes",
     "run",
     "save",
+    "testing",
     "transform",
     "zoo",
 ]
@@ -59,6 +99,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'qonnx_hub' has no attribute '{name}'")
     if name in _MODULES:
         value: Any = importlib.import_module(_MODULES[name])
+    elif name.endswith("Error"):
+        value = getattr(importlib.import_module("qonnx_hub_ir.errors"), name)
     else:
         home = "executor.session" if name == "Session" else "api"
         value = getattr(importlib.import_module(f"qonnx_hub.{home}"), name)

@@ -29,6 +29,15 @@ from qonnx_hub_adapters.protocol import (
     export_options,
     import_options,
 )
+from qonnx_hub_ir.choices import (
+    Convention,
+    Dialect,
+    Effort,
+    EncodingName,
+    ImageLayout,
+    Level,
+    StoredWeights,
+)
 from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.quantizers import Array
 
@@ -119,10 +128,10 @@ def convert(
     seed: int = 0,
     opset: int | None = None,
     allow_lossy: bool = False,
-    encoding: str = "auto",
-    stored_weights: str = "int8",
-    dialect: str = "source",
-    layout: str = "keep",
+    encoding: EncodingName = "auto",
+    stored_weights: StoredWeights = "int8",
+    dialect: Dialect = "source",
+    layout: ImageLayout = "keep",
     profile: str = "",
     self_contained: bool = False,
     target_options: Mapping[str, Any] | None = None,
@@ -180,15 +189,14 @@ def convert(
     return convert_source(source, path, _label(source), options)
 
 
-def run(
-    model: Any, feeds: Mapping[str, Any], *, all_tensors: bool = False
-) -> dict[str, Array]:
+def run(model: Any, feeds: Any, *, all_tensors: bool = False) -> dict[str, Array]:
     """Return a model's outputs on the numpy executor, by name, in the graph's order.
 
     Args:
         model: As in :func:`load`; an IR model is used as it is, and a file of integer
             operators runs in integers, as it is written.
-        feeds: Input name -> array.
+        feeds: Input name -> array; an array alone, for a model with one input; or the path of
+            an .npz or .npy file of them.
         all_tensors: Return every value of the graph instead.
 
     Raises:
@@ -226,17 +234,17 @@ def load_to_run(source: Any, from_: str | None = None) -> Model:
 def check(
     a: Any,
     b: Any,
-    inputs: Mapping[str, Array] | None = None,
+    inputs: Any = None,
     *,
     samples: int | None = None,
     seed: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     boundary: bool = True,
-    effort: str = "normal",
+    effort: Effort = "normal",
     atol: float | Mapping[str, float] = 0.0,
     rtol: float | Mapping[str, float] = 0.0,
     lsb: float | Mapping[str, float] | None = None,
-    level: str = "layer",
+    level: Level = "layer",
     backend: str = "numpy",
     mapping: Mapping[str, str] | None = None,
     labels: Array | None = None,
@@ -259,8 +267,9 @@ def check(
             its adapter can run it), recorded tensors (path of an .npz file, or name -> array),
             or a folder that ``save_golden`` wrote, which brings its inputs along.
         b: The other side, likewise.
-        inputs: Input name -> array, by the names of ``a``; generated otherwise: random values,
-            and values on and beside every tie and limit of the first quantizers.
+        inputs: Input name -> array, by the names of ``a``; an array alone, for one input; or
+            the path of an .npz or .npy file. Generated otherwise: random values, and values
+            on and beside every tie and limit of the first quantizers.
         samples: Samples to generate.
         seed: Seed of the generated values.
         ranges: Input name -> (lowest, highest) value to generate.
@@ -367,7 +376,7 @@ def lint(
 
 def cost(
     model: Any,
-    convention: str = "true",
+    convention: Convention = "true",
     *,
     sparsity: bool = False,
     input_types: Mapping[str, str] | None = None,

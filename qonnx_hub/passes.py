@@ -29,6 +29,7 @@ import qonnx_hub_ir.passes as own_passes
 from qonnx_hub.io.registry import merged
 from qonnx_hub.transformation.pass_options import build, option_names
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.choices import not_among
 from qonnx_hub_ir.effects import Effect, effect_of
 from qonnx_hub_ir.errors import (
     AdapterConflictError,
@@ -228,10 +229,8 @@ def get(name: str) -> type[InPlacePass]:
     """
     known = locations()
     if name not in known:
-        pipelines = ", ".join(PIPELINES)
-        raise UsageError(
-            f"no pass is called '{name}'; passes: {', '.join(known)}; pipelines: {pipelines}"
-        )
+        names = [*known, *(f"{name} (pipeline)" for name in PIPELINES)]
+        raise UsageError(not_among(f"no pass is called '{name}'", name, names))
     module, _, attribute = known[name].partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

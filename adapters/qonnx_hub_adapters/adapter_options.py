@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ def read_own_options(kind: type[T], adapter: str, options: ImportOptions | Expor
 
 
 def refuse_unknown_options(
-    adapter: str, options: ImportOptions | ExportOptions, known: list[str]
+    adapter: str, options: ImportOptions | ExportOptions, known: Collection[str]
 ) -> None:
     """Refuse options that would have no effect.
 
@@ -42,13 +43,3 @@ def refuse_unknown_options(
             f"{what} '{adapter}' has no option {', '.join(unknown)}; "
             f"it has {', '.join(sorted(known)) or 'none'}"
         )
-
-
-def require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that an option cannot have.
-
-    Raises:
-        UsageError: The value is none of the choices.
-    """
-    if value not in choices:
-        raise UsageError(f"unknown {option} '{value}'; there are: {', '.join(choices)}")

@@ -21,6 +21,7 @@ from qonnx_hub_ir.errors import (
     PassError,
     SourceError,
     UnknownAdapterError,
+    UnknownNameError,
     UnsupportedGraphError,
     UsageError,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "SourceError",
     "Trunc",
     "UnknownAdapterError",
+    "UnknownNameError",
     "UnsupportedGraphError",
     "UsageError",
     "Value",

@@ -3,7 +3,8 @@
 ::
 
     HubError
-    ├── UnknownAdapterError        no adapter of that name, or none that accepts the source
+    ├── UnknownAdapterError        no adapter accepts the source
+    │   └── UnknownNameError       no adapter has that name (also a UsageError)
     ├── AdapterConflictError       two adapters claim one name
     ├── MissingDependencyError     a framework is not installed (also an ImportError)
     ├── SourceError                something cannot be read (file, layer, reason)
@@ -109,7 +110,7 @@ class HubError(Exception):
 
 
 class UnknownAdapterError(HubError):
-    """No adapter has that name, or none accepts the source."""
+    """No adapter accepts the source."""
 
 
 class AdapterConflictError(HubError):
@@ -126,6 +127,10 @@ class SourceError(HubError):
 
 class UsageError(HubError):
     """The call itself is wrong: an unknown name, a shape that does not fit, an option."""
+
+
+class UnknownNameError(UnknownAdapterError, UsageError):
+    """No adapter has that name."""
 
 
 class UnsupportedGraphError(HubError):

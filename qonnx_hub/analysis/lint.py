@@ -21,6 +21,7 @@ from qonnx_hub_adapters.dependencies import is_installed, one_line
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx, parse
+from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import HubError, SourceError, UsageError
 
 
@@ -112,9 +113,7 @@ def lint_model(
             f"fused layers are those of onnxruntime: target 'ort', not '{target}'"
         )
     registry = lint_targets()
-    if target not in registry.names():
-        known = ", ".join(registry.names())
-        raise UsageError(f"nothing is known of '{target}'; there are: {known}")
+    require_choice("target", target, registry.names())
     table: LintTarget = registry.load(target)
     written = model
     # An ONNX source is also looked at as it lies, without any of our passes.

@@ -31,6 +31,7 @@ from qonnx_hub.cli import (
     zoo,
 )
 from qonnx_hub.cli.errors import exit_code, message_of, recorded
+from qonnx_hub.cli.examples import epilog
 from qonnx_hub.cli.options import AllowExternal, Operators
 
 EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
@@ -38,14 +39,17 @@ something; 2 wrong usage, or a path that cannot be read or written; 3 input unre
 unsupported; 4 not exact and not allowed; 5 a framework is not installed; 70 a defect of this
 program; 130 interrupted; 141 the reader of the output went away."""
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""How help is asked for, of every verb."""
+
 app = typer.Typer(
     name="qonnx-hub",
     help="Convert quantized neural networks between forms, run them, check that they agree.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings=HELP,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 for module in (
     convert,
@@ -64,7 +68,9 @@ for module in (
     view,
     formats,
 ):
-    app.command(name=module.__name__.rpartition(".")[2])(recorded(module.command))
+    verb = module.__name__.rpartition(".")[2]
+    offer = app.command(name=verb, epilog=epilog(verb), context_settings=HELP)
+    offer(recorded(module.command))
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(compat.app, name="compat")
 

@@ -23,6 +23,7 @@ from qonnx_hub.cli.options import (
     sample_inputs,
     write_json,
 )
+from qonnx_hub_ir.choices import Effort, Level, OrtOptimizations
 
 if TYPE_CHECKING:
     from qonnx_hub.equivalence.options import CheckOptions
@@ -58,11 +59,10 @@ def command(
         ),
     ] = True,
     effort: Annotated[
-        str,
-        typer.Option(help="Search for inputs that reach: quick, normal or thorough."),
+        Effort, typer.Option(help="How much is searched for inputs that reach.")
     ] = "normal",
     level: Annotated[
-        str, typer.Option(help="output, layer (first difference and cause) or proof.")
+        Level, typer.Option(help="Outputs; also layers, to name the first and why; or proof.")
     ] = "layer",
     lsb: Annotated[
         list[str] | None,
@@ -84,8 +84,8 @@ def command(
         ),
     ] = "numpy",
     ort_opt: Annotated[
-        str,
-        typer.Option(help="Optimizations of onnxruntime: off (as written), all or both."),
+        OrtOptimizations,
+        typer.Option(help="Optimizations of onnxruntime; off runs the graph as written."),
     ] = "off",
     mapping: Annotated[
         Path | None,
@@ -193,8 +193,6 @@ def _reference(a: str, b: str, options: CheckOptions) -> tuple[Any, list[str]]:
 
 
 def _backends(backend: str, ort_opt: str) -> dict[str, str]:
-    if ort_opt not in {*_ORT_BACKENDS, "both"}:
-        _usage(f"unknown --ort-opt '{ort_opt}'; there are: off, all, both")
     if backend != "ort":
         if ort_opt != "off":
             _usage("--ort-opt needs --backend ort")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -21,13 +21,10 @@ from qonnx_hub.cli.options import (
     sample_inputs,
     write_json,
 )
+from qonnx_hub_ir.choices import Dialect, EncodingName, ImageLayout, StoredWeights
 
 if TYPE_CHECKING:
     from qonnx_hub.conversion.options import ConvertOptions
-
-
-STORED = ("int8", "int4", "int2", "float")
-"""How weights can be stored as integers, or not."""
 
 
 def command(
@@ -38,13 +35,14 @@ def command(
         ),
     ],
     output: Annotated[
-        str,
+        str | None,
         typer.Option(
             *("--output", "-o", "--output-file"),
             metavar="PATH",
             help="File to write; the folder to write into, for several models.",
+            show_default="the last of two arguments",
         ),
-    ],
+    ] = None,
     to: To = "qonnx",
     from_: From = None,
     opset: Annotated[
@@ -54,8 +52,8 @@ def command(
         bool, typer.Option("--allow-lossy", help="Write near forms where none is exact.")
     ] = False,
     encoding: Annotated[
-        str,
-        typer.Option(help="For qcdq: auto, qcdq (integer Clip), qdq (none) or float."),
+        EncodingName,
+        typer.Option(help="For qcdq: with Clip, qdq without, in floats, or all integers."),
     ] = "auto",
     weights: Annotated[
         str | None,
@@ -65,13 +63,12 @@ def command(
         ),
     ] = None,
     stored_weights: Annotated[
-        str, typer.Option(help="For qcdq: narrowest stored integers: int8, int4, int2, float.")
+        StoredWeights, typer.Option(help="For qcdq: the narrowest stored integers.")
     ] = "int8",
     dialect: Annotated[
-        str,
+        Dialect,
         typer.Option(
-            help="For qlinear: onnx (standard operators), ort (its own too), or source (its "
-            "own where the source has some)."
+            help="For qlinear: standard operators, onnxruntime's own too, or as the source."
         ),
     ] = "source",
     input_shape: InputShapes = None,
@@ -79,9 +76,7 @@ def command(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An option that only one adapter has."),
     ] = None,
-    layout: Annotated[
-        str, typer.Option(help="Of image inputs and outputs: keep, nchw or nhwc.")
-    ] = "keep",
+    layout: Annotated[ImageLayout, typer.Option(help="Of image inputs and outputs.")] = "keep",
     profile: Annotated[
         str, typer.Option(help="Whose rules the file shall keep, for qonnx: finn.")
     ] = "",
@@ -111,8 +106,10 @@ def command(
     With several models, or --jobs, each is reported in one line; a model that fails does not
     stop the others, and the exit code is the highest.
     """
-    if weights in STORED and not Path(weights).exists():
-        stored_weights, weights = weights, None
+    if weights in get_args(StoredWeights) and not os.path.exists(str(weights)):
+        stored_weights, weights = cast("StoredWeights", weights), None
+    if output is None:
+        sources, output = _last_is_written(sources, force)
     from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.conversion.convert import convert_source
     from qonnx_hub.conversion.options import ConvertOptions
@@ -149,6 +146,21 @@ def command(
     write_json(report.to_dict(), json)
     if report.verdict is not None and not report:
         raise typer.Exit(DIFFERENT)
+
+
+def _last_is_written(given: list[str], force: bool) -> tuple[list[str], str]:
+    """Return IN and OUT of two arguments; OUT must be new, since a model may be meant."""
+    from qonnx_hub_ir.errors import UsageError
+
+    if len(given) != 2:
+        raise UsageError("no place to write is named: add -o PATH, or give exactly IN and OUT")
+    path = given[1]
+    if os.path.lexists(path) and not force:
+        raise UsageError(
+            f"'{path}' exists; without -o, the second of two arguments is written: name it "
+            "with -o, or add --force"
+        )
+    return given[:1], path
 
 
 def _convert_many(

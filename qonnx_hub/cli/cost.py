@@ -17,6 +17,7 @@ from qonnx_hub.cli.options import (
     read_shapes,
     write_json,
 )
+from qonnx_hub_ir.choices import Convention
 
 
 def command(
@@ -26,10 +27,9 @@ def command(
     ],
     from_: From = None,
     convention: Annotated[
-        str,
+        Convention,
         typer.Option(
-            help="true (exact datatypes), qonnx (as the qonnx tool counts) or paper (as the "
-            "published table of the model zoo)."
+            help="Exact datatypes, as the qonnx tool counts, or as the model zoo's table."
         ),
     ] = "true",
     sparsity: Annotated[

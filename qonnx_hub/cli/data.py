@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import fit_names
-
 Inputs = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
 ]
@@ -42,9 +40,9 @@ def read_feeds(
         raise UsageError("--labels needs --data or --inputs")
     right = None if labels is None else _read_array(labels)
     if inputs is not None:
-        from qonnx_hub.io.arrays import read_arrays
+        from qonnx_hub.io.arrays import read_feeds as read_arrays
 
-        return fit_names(read_arrays(inputs), names), right
+        return read_arrays(inputs, names), right
     if data is None:
         return None, right
     if len(names) > 1:

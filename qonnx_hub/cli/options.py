@@ -105,19 +105,6 @@ def write_json(data: Any, target: str | None) -> None:
     write_text(target, text + "\n")
 
 
-def fit_names(arrays: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Return the arrays under the model's input names.
-
-    Names that fit are taken as they are, and arrays without an input of their name are left
-    out; a single array fits a single input whatever its name.
-    """
-    if all(name in arrays for name in names):
-        return {name: arrays[name] for name in names}
-    if len(names) == 1 and len(arrays) == 1:
-        return {names[0]: next(iter(arrays.values()))}
-    return arrays
-
-
 def read_shapes(texts: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the shapes that texts such as "1,3,32,32" say.
 

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Source, fit_names
+from qonnx_hub.cli.options import From, Source
+from qonnx_hub_ir.choices import Backend
 
 
 def command(
     source: Source,
     inputs: Annotated[
-        Path, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
+        Path, typer.Option(metavar="PATH", help="Inputs: .npz by input name, or .npy of one.")
     ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="PATH", help="Outputs to write, as .npz.")
@@ -24,7 +25,7 @@ def command(
         int | None, typer.Option(min=1, help="Samples at once.", show_default="all")
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="Where to run: numpy, or ort (onnxruntime).")
+        Backend, typer.Option(help="Where to run; ort is onnxruntime.")
     ] = "numpy",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads.", show_default="the backend's choice")
@@ -36,13 +37,12 @@ def command(
     """Run a model on given inputs."""
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
-    from qonnx_hub.io.arrays import read_arrays, write_arrays
+    from qonnx_hub.io.arrays import read_feeds, write_arrays
     from qonnx_hub.io.terminal import visible
 
     model = api.load_to_run(source, from_)
-    names = [str(v.name) for v in model.graph.inputs]
-    feeds = fit_names(read_arrays(inputs), names)
     session = Session(model, backend=backend, threads=threads)
+    feeds = read_feeds(inputs, session.input_names)
     results = session.run(feeds, all_tensors=all_tensors, batch=batch)
     arrays = dict(_arrays_of(results))
     write_arrays(output, arrays)

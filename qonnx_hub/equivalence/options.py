@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub_ir.choices import Level
 from qonnx_hub_ir.quantizers import Array
 
 Progress = Callable[[int, int], None]
@@ -17,7 +18,7 @@ Progress = Callable[[int, int], None]
 PROOF_SECONDS = 10.0
 """How long a proof is looked for where nobody says otherwise."""
 
-LEVELS = ("output", "layer", "proof")
+LEVELS: tuple[str, ...] = get_args(Level)
 
 
 @dataclass(frozen=True, slots=True)

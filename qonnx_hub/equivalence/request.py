@@ -53,13 +53,14 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
-from qonnx_hub.io.arrays import read_arrays
+from qonnx_hub.io.arrays import read_arrays, read_feeds
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_adapters.protocol import Feeds, Importer, ImportOptions
 from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource
 from qonnx_hub_ir.analysis import accumulators
+from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import UsageError
 
 BACKENDS: Mapping[str, str] = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
@@ -163,6 +164,7 @@ def check_request(
         HubError: A source cannot be read, or a side fails.
     """
     reading = ImportOptions(args=options.args, allow_code=options.allow_code)
+    require_choice("level", options.level, LEVELS)
     backends = _backends(first, second, options.backend)
     a = _make_side(first, backends[0], reading, labels[0])
     b = _make_side(second, backends[1], reading, labels[1])
@@ -170,8 +172,6 @@ def check_request(
         if options.level == "proof":
             raise UsageError("nothing is proven of an interpreter: it is sampled")
         options = dataclasses.replace(options, proof_seconds=0)
-    if options.level not in LEVELS:
-        raise UsageError(f"unknown level '{options.level}'; there are: {', '.join(LEVELS)}")
     if isinstance(b, Golden):
         raise UsageError(f"{b.label} is a reference: name it first")
     if not options.mapping:
@@ -239,8 +239,10 @@ def _inputs(
     unit = max(file_batch(a.model), file_batch(b.model))
     length = run_length(model, unit)
     if options.inputs is not None:
-        arrays = {str(name): np.asarray(x) for name, x in options.inputs.items()}
         side = b if a.input_names is None else a
+        names = [] if model is None else [str(value.name) for value in model.graph.inputs]
+        feeds = read_feeds(options.inputs, side.input_names or names)
+        arrays = {str(name): np.asarray(x) for name, x in feeds.items()}
         given = given_inputs(renamed(arrays, side), model, length)
         return given, _reached(model, given, side, known)
     assert model is not None, "records have no graph, and come with their inputs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from onnx_ir import Model
@@ -17,14 +17,16 @@ from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub.executor.planner import make_plan
 from qonnx_hub.executor.threads import default_threads, parallel_map, use_threads
 from qonnx_hub.executor.tiles import cut_feeds, join_runs, pieces_of, unequal_samples
+from qonnx_hub.io.arrays import read_feeds
 from qonnx_hub_ir import operators
+from qonnx_hub_ir.choices import Backend, require_choice
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import dims
 
 if TYPE_CHECKING:
     from qonnx_hub.executor.onnxruntime.backend import OrtRuns
 
-BACKENDS = ("numpy", "ort")
+BACKENDS: tuple[str, ...] = get_args(Backend)
 """Where a session can run."""
 
 _NOT_APART = (
@@ -42,7 +44,7 @@ class Session:
 
     def __init__(
         self,
-        model: Model,
+        model: Any,
         *,
         backend: str = "numpy",
         threads: int | None = None,
@@ -51,8 +53,8 @@ class Session:
         """Prepare the model.
 
         Args:
-            model: A verified IR model, as :func:`qonnx_hub.load` returns it. It must not be
-                changed while the session is used.
+            model: A source as :func:`qonnx_hub.run` takes it, or a verified IR model, which
+                must not be changed while the session is used.
             backend: "numpy", or "ort": onnxruntime, on the form of the model that it computes
                 fastest. Sums may be rounded in another order there.
             threads: How many threads compute; as many as numpy's matrix library uses by
@@ -67,12 +69,15 @@ class Session:
                 graph does not have.
             MissingDependencyError: The backend is not installed.
         """
-        if backend not in BACKENDS:
-            known = ", ".join(BACKENDS)
-            raise UsageError(f"unknown backend '{backend}'; there are: {known}")
+        require_choice("backend", backend, BACKENDS)
         if threads is not None and threads < 1:
             raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
-        self._model = model
+        if not isinstance(model, Model):
+            # Imported here because the verbs import this module.
+            from qonnx_hub.api import load_to_run
+
+            model = load_to_run(model)
+        self._model: Model = model
         self._threads = threads
         self._batcher = batcher_of(model) if outputs is None else Batcher(model, outputs)
         self._ort: OrtRuns | None = None
@@ -115,15 +120,16 @@ class Session:
         return self._wide_plans[keep_all]
 
     def run(
-        self, feeds: Mapping[str, Any], *, all_tensors: bool = False, batch: int | None = None
+        self, feeds: Any, *, all_tensors: bool = False, batch: int | None = None
     ) -> dict[str, Array]:
         """Return the outputs, by name, in the graph's order.
 
         Args:
-            feeds: Input name -> array of the input's dtype. The first axis may be another than
-                the file says: the samples are then computed together where the graph keeps
-                them apart; otherwise batch by batch of the file, of which there must be whole
-                ones.
+            feeds: Input name -> array of the input's dtype; an array alone, for a model with
+                one input; or the path of an .npz or .npy file of them. The first axis may be
+                another than the file says: the samples are then computed together where the
+                graph keeps them apart; otherwise batch by batch of the file, of which there
+                must be whole ones.
             all_tensors: Return every value of the graph instead, by name.
             batch: Samples to compute at once; by default as many as the processor's cache
                 holds, several such pieces side by side.
@@ -132,6 +138,8 @@ class Session:
             UsageError: Names, dtypes or shapes that do not fit the model.
             ExecutionError: A node fails; the message names it and its inputs.
         """
+        if not isinstance(feeds, Mapping):
+            feeds = read_feeds(feeds, self.input_names)
         if self._ort is not None:
             return self._run_on_ort(self._ort, feeds, all_tensors, batch)
         if (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,42 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         ) from error
     if not arrays:
         raise UsageError(f"'{path}' holds no arrays")
+    return arrays
+
+
+def read_feeds(given: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return inputs by name, however they are given.
+
+    Args:
+        given: Input name -> array; an array alone, for a model with one input; or the path of
+            an .npz or .npy file.
+        names: The model's inputs, where they are known.
+
+    Raises:
+        UsageError: A single array for several inputs, or a file that holds no arrays.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        given = read_arrays(Path(given))
+    if isinstance(given, Mapping):
+        return fit_names(dict(given), names)
+    if len(names) > 1:
+        raise UsageError(
+            f"one array is given for {len(names)} inputs; give each by its name: "
+            f"{', '.join(names)}"
+        )
+    return {names[0] if names else "data": np.asanyarray(given)}
+
+
+def fit_names(arrays: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the arrays under the model's input names.
+
+    Names that fit are taken as they are, and arrays without an input of their name are left
+    out; a single array fits a single input whatever its name.
+    """
+    if all(name in arrays for name in names):
+        return {name: arrays[name] for name in names}
+    if len(names) == 1 and len(arrays) == 1:
+        return {names[0]: next(iter(arrays.values()))}
     return arrays
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from qonnx_hub.io.python_sources import resolve
+from qonnx_hub_adapters.adapter_options import refuse_unknown_options
 from qonnx_hub_adapters.protocol import Exporter, Importer, ImportOptions, Prepares
-from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError
+from qonnx_hub_ir.choices import not_among
+from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError, UnknownNameError
 
 IMPORTERS: Mapping[str, str] = {
     "tflite": "qonnx_hub_adapters.tflite.importer:TfliteImporter",
@@ -42,6 +44,16 @@ LINT_TARGETS: Mapping[str, str] = {
 }
 """Name -> table of rules, a ``LintTarget``."""
 
+HINTS: Mapping[str, str] = {
+    "finn": "FINN reads QONNX: --to qonnx --profile finn.",
+    "onnx": "for standard operators: --to qcdq.",
+    "qdq": "Q/DQ pairs without Clip: --to qcdq --encoding qdq.",
+    "qoperator": "operators on integers: --to qlinear.",
+    "vivado": "the project for it: --to hls4ml.",
+    "vitis": "the project for it: --to hls4ml.",
+}
+"""Name that people try for a form -> what to write instead."""
+
 IMPORTER_GROUP = "qonnx_hub.importers"
 EXPORTER_GROUP = "qonnx_hub.exporters"
 LINT_GROUP = "qonnx_hub.lint"
@@ -67,7 +79,7 @@ class Registry:
         """Return a new adapter of that name.
 
         Raises:
-            UnknownAdapterError: There is none.
+            UnknownNameError: There is none.
         """
         return self.load(name)()
 
@@ -75,12 +87,12 @@ class Registry:
         """Return what is registered under that name.
 
         Raises:
-            UnknownAdapterError: There is none.
+            UnknownNameError: There is none.
         """
         location = self.locations.get(name)
         if location is None:
-            known = ", ".join(self.locations)
-            raise UnknownAdapterError(f"no {self.kind} is called '{name}'; there are: {known}")
+            words = f"no {self.kind} is called '{name}'"
+            raise UnknownNameError(not_among(words, name, self.locations, HINTS))
         module, _, attribute = location.partition(":")
         return getattr(importlib.import_module(module), attribute)
 
@@ -153,10 +165,12 @@ def open_source(source: Any, name: str | None, options: ImportOptions) -> tuple[
 
     Raises:
         UnknownAdapterError: As :func:`find_importer`.
+        UsageError: Options that this importer does not have.
         SourceError: Something beside the source is missing, or does not fit.
     """
     source = resolve(str(source) if isinstance(source, Path) else source)
     importer = find_importer(source, name)
+    refuse_unknown_options(importer.info.name, options, importer.info.option_names)
     if isinstance(importer, Prepares):
         source = importer.prepare(source, options)
     return importer, source

@@ -20,13 +20,14 @@ from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
+from qonnx_hub.io.arrays import read_feeds
 from qonnx_hub.io.model_files import has_external_data, write_model
 from qonnx_hub.passes import Step, StepRecord, run
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.transformation.layouts import in_layout_of_first, match_layouts
 from qonnx_hub_adapters.features import require_declared
-from qonnx_hub_adapters.protocol import ExportOptions
+from qonnx_hub_adapters.protocol import ExportOptions, Feeds
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.passes import InferShapes
@@ -231,7 +232,11 @@ def _compare(
     samples = None if wanted.samples is None else math.ceil(wanted.samples / unit) * unit
     if samples is None and unit > file_batch(before):
         samples = unit
-    feeds = wanted.inputs or feeds_for_check(before, samples, wanted.seed, notes)
+    if wanted.inputs is not None:
+        inputs = [str(value.name) for value in before.graph.inputs]
+        feeds: Feeds | None = read_feeds(wanted.inputs, inputs)
+    else:
+        feeds = feeds_for_check(before, samples, wanted.seed, notes)
     if feeds is None:
         return None
     made = in_layout_of_first(after, layout) if layout.moves else after

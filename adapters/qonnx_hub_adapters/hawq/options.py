@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qonnx_hub_adapters.adapter_options import require_choice
 from qonnx_hub_adapters.torch_common.framework import EXACT, MODES
+from qonnx_hub_ir.choices import require_choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx_ir import Model
 
-from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.onnx_reader import describe
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
@@ -40,6 +40,7 @@ from qonnx_hub_adapters.torch_common.modules import (
 )
 from qonnx_hub_adapters.torch_common.weights import with_weights
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import SourceError, UsageError
 from qonnx_hub_ir.quantizers import Array
 

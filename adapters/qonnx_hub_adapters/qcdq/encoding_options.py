@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from onnx_ir import Value
 
-from qonnx_hub_adapters.adapter_options import require_choice
 from qonnx_hub_adapters.protocol import Bound
+from qonnx_hub_ir.choices import EncodingName, StoredWeights, require_choice
 from qonnx_hub_ir.graph.builder import Emitter
 
 LOWEST_OPSET = 10
@@ -20,8 +21,8 @@ OPSET_OF_BLOCKS = 21
 OPSET_OF_FLOAT8 = 19
 """The first opset whose QuantizeLinear and DequantizeLinear take float8 types."""
 
-ENCODINGS = ("auto", "qcdq", "qdq", "float", "integer")
-WEIGHTS = ("int8", "int4", "int2", "float")
+ENCODINGS: tuple[str, ...] = get_args(EncodingName)
+WEIGHTS: tuple[str, ...] = get_args(StoredWeights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from onnx_ir import Model, Value
 
-from qonnx_hub_adapters.adapter_options import read_own_options, require_choice
+from qonnx_hub_adapters.adapter_options import read_own_options
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.onnx_reader import SUFFIXES
 from qonnx_hub_adapters.onnx_writer import opset_to_write
@@ -36,11 +37,12 @@ from qonnx_hub_adapters.qlinear.origins import origin_of
 from qonnx_hub_adapters.qlinear.report import bound_in_words, describe_layers
 from qonnx_hub_adapters.qlinear.rewriter import IntegerRewriter
 from qonnx_hub_ir import dialect, operators
+from qonnx_hub_ir.choices import Dialect, require_choice
 from qonnx_hub_ir.graph.queries import every_quantizer, is_standard
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
-DIALECTS = ("source", "onnx", "ort")
+DIALECTS: tuple[str, ...] = get_args(Dialect)
 
 
 @dataclass(frozen=True, slots=True)

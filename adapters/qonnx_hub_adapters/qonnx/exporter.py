@@ -21,8 +21,9 @@ from qonnx_hub_adapters.qonnx.importer import INFO
 from qonnx_hub_adapters.qonnx.options import QonnxOptions
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.image_layout import LAST, layout_read
+from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.describe import describe_quantizer
-from qonnx_hub_ir.errors import NotExactError, UsageError
+from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.permutations import to_last
 from qonnx_hub_ir.graph.queries import every_quantizer, rank_of
 from qonnx_hub_ir.lowering import function_bodies
@@ -43,6 +44,9 @@ _FIRST_IR_WITH_FUNCTIONS = 8
 
 PROFILES = ("finn",)
 """Readers of QONNX with rules of their own."""
+
+PROFILE_HINTS = {"hls4ml": "that is a form: --to hls4ml."}
+"""Name that people try for a profile -> what to write instead."""
 
 
 class QonnxExporter:
@@ -112,9 +116,7 @@ def _in_profile(
         UsageError: There is no such profile.
         NotExactError: With everything that the reader would refuse or compute wrongly.
     """
-    if own.profile not in PROFILES:
-        known = ", ".join(PROFILES)
-        raise UsageError(f"there is no profile '{own.profile}'; known: {known}")
+    require_choice("profile", own.profile, PROFILES, PROFILE_HINTS)
     copy = model.clone()
     images = [v for v in copy.graph.inputs if rank_of(v) == 4 and layout_read(v) == LAST]
     turned = tuple(str(value.name) for value in images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import onnx_ir
 from onnx_ir import Model, Value
@@ -27,6 +27,7 @@ from qonnx_hub.reporting.tables import Table
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import IntegerType, ValueInfo, parse_type
 from qonnx_hub_ir.analysis.value_ranges import prepared, walk
+from qonnx_hub_ir.choices import Convention, require_choice
 from qonnx_hub_ir.errors import PassError, UsageError
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_value
@@ -35,7 +36,7 @@ from qonnx_hub_ir.passes import InferShapes
 _QUANTIZES_ITS_DATA = frozenset({"DynamicQuantizeMatMul"})
 """Operators that make unsigned 8-bit integers of their floats themselves."""
 
-CONVENTIONS = ("true", "qonnx", "paper")
+CONVENTIONS: tuple[str, ...] = get_args(Convention)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,7 @@ def count_cost(model: Model, options: CostOptions, source: str = "the model") ->
         UsageError: An unknown convention, input or type; a shape that does not fit its input.
         UnsupportedGraphError: Sizes that are not known; every place is listed.
     """
-    if options.convention not in CONVENTIONS:
-        there = ", ".join(CONVENTIONS)
-        raise UsageError(f"unknown convention '{options.convention}'; there are: {there}")
+    require_choice("convention", options.convention, CONVENTIONS)
     with explained(model, source):
         model = prepared(_with_shapes(model, options.input_shapes))
         given = _input_types(model, options.input_types)

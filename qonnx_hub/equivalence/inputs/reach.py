@@ -22,7 +22,7 @@ from qonnx_hub.equivalence.inputs.meter import CoverageMeter
 from qonnx_hub.equivalence.inputs.sweep import MAGNITUDES, sweep_magnitudes
 from qonnx_hub.equivalence.inputs.watch import Watcher
 from qonnx_hub_adapters.protocol import Feeds
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.quantizers import Array
 
 _SWEEP_SHARE = 16
@@ -60,10 +60,8 @@ def search_bounds(effort: str) -> SearchBounds:
     Raises:
         UsageError: No such effort.
     """
-    bounds = _BOUNDS.get(effort)
-    if bounds is None:
-        raise UsageError(f"unknown effort '{effort}'; there are: {', '.join(_BOUNDS)}")
-    return bounds
+    require_choice("effort", effort, _BOUNDS)
+    return _BOUNDS[effort]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from onnx_ir import Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.analysis.image_layout import layout_made, layout_read
 from qonnx_hub_ir.annotations import carry, permute_layout
+from qonnx_hub_ir.choices import ImageLayout
 from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.builder import transpose_node
@@ -19,7 +21,7 @@ from qonnx_hub_ir.passes.layout.fold_weight_layout import FoldWeightLayout
 from qonnx_hub_ir.passes.layout.sink_transposes import SinkTransposes
 from qonnx_hub_ir.passes.shapes.infer_shapes import InferShapes
 
-LAYOUTS = ("keep", "nchw", "nhwc")
+LAYOUTS: tuple[str, ...] = get_args(ImageLayout)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""An example or two of every verb: shown below its help, and run by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "convert": (
+        "qonnx-hub convert model.onnx -o model_qcdq.onnx --to qcdq",
+        "qonnx-hub convert model.onnx project --to hls4ml",
+        "qonnx-hub convert model.onnx -o for_finn.onnx --profile finn",
+    ),
+    "transform": (
+        "qonnx-hub transform model.onnx -o clean.onnx -p cleanup",
+        "qonnx-hub transform model.onnx -o batch8.onnx -p change_batch:batch=8",
+    ),
+    "check": (
+        "qonnx-hub check model.onnx model_qcdq.onnx",
+        "qonnx-hub check model.onnx model_qcdq.onnx --level proof --report page.html",
+    ),
+    "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
+    "verify": ("qonnx-hub verify certificate.json model.onnx model_qcdq.onnx",),
+    "run": ("qonnx-hub run model.onnx --inputs inputs.npz -o outputs.npz",),
+    "inspect": (
+        "qonnx-hub inspect model.onnx --ranges",
+        "qonnx-hub inspect model.onnx --export-ints weights.h",
+    ),
+    "lint": ("qonnx-hub lint model_qcdq.onnx --target ort",),
+    "cost": ("qonnx-hub cost model.onnx model_qcdq.onnx",),
+    "diff": ("qonnx-hub diff model.onnx model_qcdq.onnx",),
+    "merge": ("qonnx-hub merge first.onnx second.onnx -o both.onnx",),
+    "extract": ("qonnx-hub extract model.onnx -o head.onnx --to TENSOR",),
+    "view": ("qonnx-hub view model.onnx",),
+    "formats": ("qonnx-hub formats --json formats.json",),
+}
+"""Verb -> commands."""
+
+
+def epilog(verb: str) -> str:
+    """Return the examples as the help of a verb shows them, one to a line."""
+    # An empty line keeps rich from joining two.
+    return "\n\n".join(("Examples:", *EXAMPLES.get(verb, ())))
