@@ -187,7 +187,8 @@ class CheckResult(Report):
             | row.comparison.to_dict()
             for row in self.layer_rows
         ]
-        return layers + [{"what": "output", **one.to_dict()} for one in self.outputs]
+        outputs = [{"what": "output", **one.to_dict()} for one in self.outputs]
+        return [plain(row) for row in (*layers, *outputs)]
 
     def sides(self) -> str:
         """Return what ran on either side."""
