@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -73,10 +74,8 @@ class Session:
         if threads is not None and threads < 1:
             raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
         if not isinstance(model, Model):
-            # Imported here because the verbs import this module.
-            from qonnx_hub.api import load_to_run
-
-            model = load_to_run(model)
+            # By its name, because the verbs are built on this module.
+            model = importlib.import_module("qonnx_hub.api").load_to_run(model)
         self._model: Model = model
         self._threads = threads
         self._batcher = batcher_of(model) if outputs is None else Batcher(model, outputs)
