@@ -29,15 +29,7 @@ from qonnx_hub_adapters.protocol import (
     export_options,
     import_options,
 )
-from qonnx_hub_ir.choices import (
-    Convention,
-    Dialect,
-    Effort,
-    EncodingName,
-    ImageLayout,
-    Level,
-    StoredWeights,
-)
+from qonnx_hub_ir import choices
 from qonnx_hub_ir.errors import ConversionError
 from qonnx_hub_ir.quantizers import Array
 
@@ -128,10 +120,10 @@ def convert(
     seed: int = 0,
     opset: int | None = None,
     allow_lossy: bool = False,
-    encoding: EncodingName = "auto",
-    stored_weights: StoredWeights = "int8",
-    dialect: Dialect = "source",
-    layout: ImageLayout = "keep",
+    encoding: choices.EncodingName = "auto",
+    stored_weights: choices.StoredWeights = "int8",
+    dialect: choices.Dialect = "source",
+    layout: choices.ImageLayout = "keep",
     profile: str = "",
     self_contained: bool = False,
     target_options: Mapping[str, Any] | None = None,
@@ -240,11 +232,11 @@ def check(
     seed: int = 0,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     boundary: bool = True,
-    effort: Effort = "normal",
+    effort: choices.Effort = "normal",
     atol: float | Mapping[str, float] = 0.0,
     rtol: float | Mapping[str, float] = 0.0,
     lsb: float | Mapping[str, float] | None = None,
-    level: Level = "layer",
+    level: choices.Level = "layer",
     backend: str = "numpy",
     mapping: Mapping[str, str] | None = None,
     labels: Array | None = None,
@@ -376,7 +368,7 @@ def lint(
 
 def cost(
     model: Any,
-    convention: Convention = "true",
+    convention: choices.Convention = "true",
     *,
     sparsity: bool = False,
     input_types: Mapping[str, str] | None = None,

@@ -22,8 +22,26 @@ DOCUMENTED = {
     "passes",
     "run",
     "save",
+    "testing",
     "transform",
     "zoo",
+    # The errors, so that one import is enough to catch them.
+    "AdapterConflictError",
+    "ConversionError",
+    "ExecutionError",
+    "HubError",
+    "InvalidExportError",
+    "InvalidModelError",
+    "MissingDependencyError",
+    "NotExactError",
+    "NotProvenError",
+    "PassError",
+    "SourceError",
+    "TooManyLevelsError",
+    "UnknownAdapterError",
+    "UnknownNameError",
+    "UnsupportedGraphError",
+    "UsageError",
 }
 
 
