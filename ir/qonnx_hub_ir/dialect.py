@@ -71,8 +71,6 @@ THRESHOLD_ATTRIBUTES: Mapping[str, float | str] = {
 }
 """Its attributes, with their defaults; ``out_dtype`` must be given."""
 
-CHANNELS_LAST_OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool", "BatchNormalization"})
-
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 DEFAULTS: Mapping[str, Mapping[str, int | str]] = {

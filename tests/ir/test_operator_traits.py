@@ -33,6 +33,16 @@ def test_elementwise_operators_treat_every_place_alike(row):
 
 
 @pytest.mark.parametrize(
+    "row", [row for row in EVALUATED if row.in_numpy is not None], ids=name_of
+)
+def test_numpy_has_the_function_that_a_row_names(row):
+    data = vectors(row)
+    with np.errstate(invalid="ignore"):
+        computed = row.in_numpy(*data)
+        np.testing.assert_array_equal(computed, Case(row, data).run())
+
+
+@pytest.mark.parametrize(
     "row",
     # Of Mean, the reference broadcasts to the shape of the first operand only.
     [

@@ -26,6 +26,7 @@ from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import Gap, NotExactError
 from qonnx_hub_ir.graph.queries import input_of
+from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 Grids = Mapping[Value, FixedGrid]
@@ -46,14 +47,6 @@ def grids_of(model: Model, inputs: Mapping[str, FixedType]) -> dict[Value, Fixed
         given = [grids[value] for value in node.inputs if value is not None and value in grids]
         grids[node.outputs[0]] = _RULES[node.op_type](node, given)
     return grids
-
-
-MERGED = frozenset({"BatchNormalization", "Div"})
-"""Operators that hls4ml takes for batch normalizations: it merges them into the layer before,
-and with a sign function after them."""
-
-TABLES = ("Sigmoid", "Softplus", "Softsign", "Tanh")
-"""Functions that hls4ml reads from a table."""
 
 
 def folded_norm(node: Node) -> tuple[Array, Array]:
@@ -167,20 +160,17 @@ def _window_terms(node: Node, grid: FixedGrid, terms: int) -> FixedGrid:
     return grid.mapped(lambda ends: ends[None, :])
 
 
-_OPERATIONS: Mapping[str, Callable[[Array, Array], Array]] = {
-    "Add": np.add,
-    "Max": np.maximum,
-    "Min": np.minimum,
-    "Mul": np.multiply,
-    "Sub": np.subtract,
-}
-"""Operators of two values, monotone in each -> what they compute."""
+_OF_TWO = operators.names(
+    lambda row: row.in_numpy, family=Family.ARITHMETIC, order_is_exact=True
+)
+"""Operators of two values, monotone in each."""
 
 
 def _of_two(node: Node, given: list[FixedGrid]) -> FixedGrid:
     a, b = given[0], given[-1]
-    operation = _OPERATIONS[node.op_type]
-    corners = [operation(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+    function = operators.of(node).in_numpy
+    assert function is not None
+    corners = [function(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
     ends = np.minimum.reduce(corners), np.maximum.reduce(corners)
     if operators.multiplies(node):
         return FixedGrid(*ends, a.lsb + b.lsb).limited()
@@ -204,12 +194,12 @@ def _of_table(node: Node, given: list[FixedGrid]) -> FixedGrid:
 
 
 _RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_OPERATIONS, _of_two),
-    **dict.fromkeys(MERGED, _of_norm),
-    **dict.fromkeys(TABLES, _of_table),
+    **dict.fromkeys(_OF_TWO, _of_two),
+    "BatchNormalization": _of_norm,
     "BipolarQuant": _of_quantizer,
     "Concat": lambda node, given: given[0].hull(given[-1]),
     "Conv": _of_product,
+    "Div": _of_norm,
     "LeakyRelu": _of_leaky_relu,
     "MatMul": _of_product,
     "MaxPool": lambda node, given: given[0],
@@ -217,6 +207,17 @@ _RULES: Mapping[str, Rule] = {
     "Quant": _of_quantizer,
     "Relu": lambda node, given: given[0].mapped(lambda ends: np.maximum(ends, 0.0)),
     "Reshape": _of_move,
+    "Sigmoid": _of_table,
     "Softmax": _of_table,
+    "Softplus": _of_table,
+    "Softsign": _of_table,
+    "Tanh": _of_table,
     "Transpose": _of_move,
 }
+
+MERGED = frozenset(name for name, rule in _RULES.items() if rule is _of_norm)
+"""Operators that hls4ml takes for batch normalizations: it merges them into the layer before,
+and with a sign function after them."""
+
+TABLES = frozenset(n for n, rule in _RULES.items() if rule is _of_table) - {"Softmax"}
+"""Functions of one number that hls4ml reads from a table."""

@@ -47,6 +47,7 @@ from qonnx_hub_ir.graph.queries import (
     attribute,
     input_of,
     is_constant,
+    is_standard,
     is_weight,
     producer,
     rank_of,
@@ -60,28 +61,22 @@ EXPORT = "export with --to qonnx --profile finn, which does this"
 MOST_BITS = 8
 """Activation bits up to which FINN makes thresholds."""
 
-WEIGHT_READERS = frozenset(
-    {"MatMul", "Conv", "Add", "Sub", "Mul", "Div", "Gather", "ConvTranspose", "Gemm"}
+FINN = operators.read_lists(
+    """
+    weights: Add Conv ConvTranspose Div Gather Gemm MatMul Mul Sub
+    deleted: Relu Selu
+    layers: AveragePool BatchNormalization Concat Constant Dropout Flatten GlobalAveragePool
+        Identity Im2Col MaxPool MultiThreshold Pad Relu Reshape Resize Selu Shape Split Squeeze
+        TopK Transpose Unsqueeze Upsample
+    """
 )
-"""Operators through which FINN carries an integer weight."""
-
-DELETED = ("Relu", "Selu")
-"""Activations that FINN makes one with the quantizer behind, and deletes."""
-
-_LAYERS = frozenset(
-    {
-        *("AveragePool", "BatchNormalization", "Concat", "Constant", "Dropout", "Flatten"),
-        *("GlobalAveragePool", "Identity", "Im2Col", "MaxPool", "MultiThreshold", "Pad"),
-        *("Relu", "Reshape", "Resize", "Selu", "Shape", "Split", "Squeeze", "TopK"),
-        *("Transpose", "Unsqueeze", "Upsample"),
-    }
-)
-"""Further operators that have a layer in FINN, or are moved out of the way."""
+"""What FINN carries integer weights through; activations that it makes one with the quantizer
+behind, and deletes; further operators that have a layer, or are moved out of the way."""
 
 
 def _takes(node: Node) -> bool:
     """Return whether FINN's conversion knows a node, or quantizers' rules do."""
-    return dialect.is_quantizer(node) or node.op_type in WEIGHT_READERS | _LAYERS
+    return dialect.is_quantizer(node) or node.op_type in FINN["weights"] | FINN["layers"]
 
 
 def _batch(value: Value) -> Answer:
@@ -124,7 +119,7 @@ def _pads_zero_point(node: Node) -> bool:
     if before is not None and dialect.is_quantizer(before):
         return _has_zero_point(before)
     steps = []
-    while before is not None and before.op_type in ("Mul", "Sub"):
+    while before is not None and is_standard(before, "Mul", "Sub"):
         steps.append(before.op_type)
         before = producer(before.inputs[0])
     return before is not None and dialect.is_thresholds(before) and "Sub" in steps
@@ -165,7 +160,7 @@ def _foreign_readers(node: Node) -> list[str]:
     for reader in readers(node.outputs[0]):
         behind = readers(reader.outputs[0]) if reader.op_type == "Transpose" else []
         ends = behind or [reader]
-        if not all(end.op_type in WEIGHT_READERS for end in ends):
+        if not all(end.op_type in FINN["weights"] for end in ends):
             found.append(reader.op_type)
     return found
 
@@ -234,7 +229,7 @@ def _truncates_sums(quant: Trunc, pool: Node) -> bool:
 def _shares_relu(node: Node) -> bool:
     """Return whether a quantizer reads a Relu or Selu that something else reads too."""
     before = producer(node.inputs[0])
-    if before is None or before.op_type not in DELETED or before.domain:
+    if before is None or before.op_type not in FINN["deleted"] or before.domain:
         return False
     out = before.outputs[0]
     return out.is_graph_output() or len(out.uses()) > 1
@@ -370,7 +365,9 @@ TARGET = LintTarget(
         ),
         LintRule(
             *(_WRONG, ACTIVATIONS),
-            lambda n: n.op_type == "BipolarQuant" and any(follows(n, one) for one in DELETED),
+            lambda n: (
+                n.op_type == "BipolarQuant" and any(follows(n, one) for one in FINN["deleted"])
+            ),
             "is bipolar behind a Relu or Selu",
             "FINN makes 0 and 1 of it, not -1 and +1",
             "drop the function in front, or use an unsigned quantizer",
@@ -400,7 +397,7 @@ TARGET = LintTarget(
         ),
         LintRule(
             *(_REFUSED, WEIGHTS, _foreign_readers, "is a weight read by {}"),
-            f"weights are folded into {', '.join(sorted(WEIGHT_READERS))} only",
+            f"weights are folded into {', '.join(sorted(FINN['weights']))} only",
             "put the quantizer directly before the product",
         ),
         LintRule(

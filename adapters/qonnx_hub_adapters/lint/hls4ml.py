@@ -57,15 +57,14 @@ from qonnx_hub_ir.quantizers import BipolarQuant, Rounding, is_power_of_two
 EXPORT = "export with --to hls4ml, which does this"
 _NEVER = "hls4ml has no layer for it; take it out of the model"
 
-ACCEPTED = frozenset(
-    {
-        *("Add", "Average", "AveragePool", "BatchNormalization", "BipolarQuant", "Concat"),
-        *("Conv", "Div", "Dropout", "Elu", "Flatten", "GlobalAveragePool", "GlobalMaxPool"),
-        *("Identity", "IntQuant", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul"),
-        *("PRelu", "Pad", "Quant", "Relu", "Reshape", "Resize", "Selu", "Sigmoid", "Softmax"),
-        *("Softplus", "Softsign", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Transpose"),
-    }
-)
+ACCEPTED = operators.read_lists(
+    """
+    accepted: Add Average AveragePool BatchNormalization BipolarQuant Concat Conv Div Dropout
+        Elu Flatten GlobalAveragePool GlobalMaxPool Identity IntQuant LeakyRelu MatMul Max
+        MaxPool Min Mul PRelu Pad Quant Relu Reshape Resize Selu Sigmoid Softmax Softplus
+        Softsign Sub Sum Tanh ThresholdedRelu Transpose
+    """
+)["accepted"]
 """Operators that hls4ml's ONNX frontend knows; it looks at the name only."""
 
 

@@ -314,8 +314,8 @@ def _decode_hybrid(
     t, low, high, rounding = _rounded_codes(
         _input_of(node), chain.low - shift, chain.high - shift
     )
-    t, added = peeled_constant(t, "Add", 0)
-    x, divisor = peeled_constant(t, "Div", 1)
+    t, added = peeled_constant(t, "Add")
+    x, divisor = peeled_constant(t, "Div")
     if not same_values(added, zero) or not same_values(divisor, scale):
         raise NoMatchError("QuantizeLinear with scale 1 follows other steps than it undoes")
     found = bits_of_bounds(low, high)

@@ -56,15 +56,17 @@ def _with_constant(node: Node) -> tuple[Value, Array] | None:
     return None
 
 
-def peeled_constant(value: Value, op_type: str, neutral: float) -> tuple[Value, Array]:
+def peeled_constant(value: Value, op_type: str) -> tuple[Value, Array]:
     """Return what an operator takes and its constant, or the value itself and a neutral one.
 
     Args:
         value: Perhaps the output of ``op_type``.
         op_type: Add, Sub, Mul or Div; of Sub and Div the constant is the second operand.
-        neutral: The constant that changes nothing.
     """
-    node, nothing = _producer(value, op_type), (value, np.array(neutral, dtype=np.float32))
+    arithmetic = operators.find("", op_type).arithmetic
+    assert arithmetic is not None
+    node, neutral = _producer(value, op_type), np.array(arithmetic.neutral, dtype=np.float32)
+    nothing = value, neutral
     if node is None:
         return nothing
     if operators.is_commutative(node):
@@ -121,7 +123,7 @@ def _rounding_by_sign(node: Node) -> tuple[Rounding, Value] | None:
             continue
         if _is_abs_of(inner, t):
             return Rounding.UP if up else Rounding.DOWN, t
-        shifted, half = peeled_constant(inner, "Sub" if up else "Add", 0)
+        shifted, half = peeled_constant(inner, "Sub" if up else "Add")
         if np.all(half == 0.5) and _is_abs_of(shifted, t):
             return Rounding.HALF_DOWN if up else Rounding.HALF_UP, t
     return None
@@ -196,7 +198,7 @@ def match_sign(node: Node) -> tuple[Value, IntQuant | BipolarQuant] | None:
     x = node.inputs[0] if is_standard(node, "Sign") else None
     if x is None or x.dtype != onnx_ir.DataType.FLOAT or not _feeds_products(node.outputs[0]):
         return None
-    before, shift = peeled_constant(x, "Add", 0)
+    before, shift = peeled_constant(x, "Add")
     inner = _producer(before, "Sign")
     if inner is not None and np.all((shift > 0) & (shift < 1)):
         source = inner.inputs[0]
@@ -236,14 +238,14 @@ def match_integer(node: Node) -> tuple[Value, IntQuant] | None:
     in either order; one signed bit has Where instead of both. Where what is in front does not
     fit what is behind, Clip and rounding alone are a quantizer of scale 1.
     """
-    codes, scale = peeled_constant(node.outputs[0], "Mul", 1)
-    codes, zero = peeled_constant(codes, "Sub", 0)
+    codes, scale = peeled_constant(node.outputs[0], "Mul")
+    codes, zero = peeled_constant(codes, "Sub")
     bits = _bits_of(codes)
     if bits is None:
         return None
     rounded, (width, signed, narrow), rounding = bits
-    t, added = peeled_constant(rounded, "Add", 0)
-    x, divisor = peeled_constant(t, "Div", 1)
+    t, added = peeled_constant(rounded, "Add")
+    x, divisor = peeled_constant(t, "Div")
     if not same_values(scale, divisor) or not same_values(zero, added):
         if codes is not node.outputs[0]:
             return None

@@ -14,13 +14,14 @@ from qonnx_hub_adapters.qcdq.float_forms import match_bipolar, match_integer, ma
 from qonnx_hub_adapters.qcdq.origins import clip_of, remember, remember_another
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.staircases import match_staircase
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.graph.builder import Emitter, copy_node
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.queries import is_standard
+from qonnx_hub_ir.operators import Family
 
-LINEAR_OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+LINEAR_OPERATORS = operators.names(family=Family.QUANTIZER)
 
 Limits = Mapping[str, tuple[int, int]]
 """Name of a DequantizeLinear's output -> lowest and highest code of the constants it takes."""

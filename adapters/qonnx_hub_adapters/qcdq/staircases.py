@@ -35,7 +35,6 @@ MOST_STAIRS = 1 << 20
 """Stairs of all channels together that are compared."""
 
 _ROUNDS = {op_type: mode for mode, op_type in PLAIN_ROUNDINGS.items()}
-_NEUTRAL = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}
 _FACTORS = operators.names(arithmetic=Arithmetic.MULTIPLIES)
 _SMALLEST_FORM = 2
 
@@ -143,19 +142,18 @@ def _step_of(value: Value) -> tuple[_Step, Value] | None:
     clamp = clamp_of(value)
     if clamp is not None:
         return _Step("Clip", clamp[:2]), clamp[2]
-    if not is_standard(node, *_NEUTRAL):
+    if not operators.is_affine(node):
         return None
-    x, constant = peeled_constant(value, node.op_type, _NEUTRAL[node.op_type])
+    x, constant = peeled_constant(value, node.op_type)
     return None if x is value else (_Step(node.op_type, (constant,)), x)
 
 
 def _apply(op_type: str, x: Array, constants: list[Array]) -> Array:
     if op_type == "Clip":
         return np.minimum(np.maximum(x, constants[0]), constants[1])
-    if op_type in _NEUTRAL:
-        function = {"Mul": np.multiply, "Div": np.divide, "Add": np.add, "Sub": np.subtract}
-        return np.asarray(function[op_type](x, constants[0]), dtype=np.float32)
-    return {"Round": np.rint, "Floor": np.floor, "Ceil": np.ceil}[op_type](x)
+    function = operators.find("", op_type).in_numpy
+    assert function is not None
+    return np.asarray(function(x, *constants), dtype=np.float32)
 
 
 def _candidates(chain: _Chain, place: int) -> Iterator[IntQuant]:

@@ -95,7 +95,7 @@ def _moving_input(node: Node) -> Value | None:
     if is_move(node) or node.op_type in _READERS:
         return node.inputs[0]
     moving = [value for value in node.inputs if read_number(value) is None]
-    return moving[0] if node.op_type in ARITHMETIC and len(moving) == 1 else None
+    return moving[0] if operators.is_affine(node) and len(moving) == 1 else None
 
 
 def read_chain(chain: list[Node], layout: ChannelLayout) -> list[EpilogueStep] | str:
@@ -138,15 +138,6 @@ def _moved(layout: ChannelLayout, node: Node) -> ChannelLayout:
     return ChannelLayout(0 if shape is None else len(shape), -1, layout.channels)
 
 
-ARITHMETIC: Mapping[str, Any] = {
-    "Add": np.add,
-    "Div": np.divide,
-    "Mul": np.multiply,
-    "Sub": np.subtract,
-}
-"""Operators of two values, as numpy computes them."""
-
-
 def read_step(node: Node, layout: ChannelLayout) -> EpilogueStep | str:
     """Return what an operator computes, or why it cannot be followed."""
     where = f"{node.op_type} '{node.name}'"
@@ -160,7 +151,8 @@ def read_step(node: Node, layout: ChannelLayout) -> EpilogueStep | str:
     number, first = given[0], known[0] is not None
     if not np.all(np.isfinite(number)) or (node.op_type == "Div" and np.any(number == 0)):
         return f"{where} has a constant that is not finite, or divides by zero"
-    function = ARITHMETIC[node.op_type]
+    function = operators.of(node).in_numpy
+    assert function is not None
     if not first:
         return EpilogueStep(node, lambda t: function(t, number.astype(t.dtype)))
     if node.op_type == "Div":

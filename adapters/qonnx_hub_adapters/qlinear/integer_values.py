@@ -187,8 +187,8 @@ def read_output(node: Node) -> tuple[IntQuant, Value] | None:
     if quant.scale is None or quant.zero_point is None:
         return None  # computed at run time
     if single_value(quant.scale) == 1 and single_value(quant.zero_point) == 0:
-        quotient, zero = peeled_constant(x, "Add", 0)
-        inner, scale = peeled_constant(quotient, "Div", 1)
+        quotient, zero = peeled_constant(x, "Add")
+        inner, scale = peeled_constant(quotient, "Div")
         known = zero.size == scale.size == 1 and is_whole(zero) and scale.dtype == np.float32
         if inner is not quotient and known and scale > 0 and np.isfinite(scale):
             own = replace(quant, scale=scale, zero_point=zero, zero_point_after_rounding=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx_ir import Node, Value
 
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 
 WINDOW = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -86,7 +87,9 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 """Operator -> its layout."""
 
-SUMS = frozenset({"ConvInteger", "MatMulInteger"})
+SUMS = operators.names(
+    lambda row: row.product and row.product.is_integer and not row.product.scales
+)
 """Origins whose results are the sums themselves."""
 
 STANDARD = SUMS | {name for name, layout in LAYOUTS.items() if not layout.domain}

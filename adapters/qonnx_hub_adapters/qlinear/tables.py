@@ -14,18 +14,22 @@ import onnx_ir
 from onnx_ir import Node, Value
 
 from qonnx_hub_adapters.qlinear.epilogue import (
-    ARITHMETIC,
     ChannelLayout,
     EpilogueStep,
     apply_steps,
     read_chain,
 )
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Target, contrib, integer
+from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.operators import Family
 from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
-PAIRS: dict[str, Any] = {name: f for name, f in ARITHMETIC.items() if name != "Div"}
-PAIRS |= {"Max": np.maximum, "Min": np.minimum}
+PAIRS: dict[str, Any] = {
+    row.name: row.in_numpy
+    for row in operators.where(lambda row: row.in_numpy, order_is_exact=True)
+    if row.family is Family.ARITHMETIC and row.name != "Div"
+}
 """Operators of two values that a table can hold."""
 
 

@@ -270,7 +270,7 @@ def _is_gemm_without_bias(node: Node) -> bool:
 def _own_function(node: Node) -> None:
     """Give a quantizer a Relu or Selu of its own where others read the one in front."""
     before = producer(node.inputs[0])
-    if before is None or not is_standard(before, *finn.DELETED) or is_weight(node):
+    if before is None or not is_standard(before, *finn.FINN["deleted"]) or is_weight(node):
         return
     out = before.outputs[0]
     if len(out.uses()) + out.is_graph_output() < 2:

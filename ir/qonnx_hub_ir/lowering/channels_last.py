@@ -9,7 +9,7 @@ import onnx.defs
 import onnx_ir
 from onnx_ir import Attr, Function, Graph, Model, Node
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import attribute, by_operator, dims, rank_of
@@ -63,7 +63,7 @@ def texts_for(model: Model) -> list[str]:
 
 def text_like(function: Function) -> str | None:
     """Return the function of this operator with that signature; ``None`` if there is none."""
-    if function.name not in dialect.CHANNELS_LAST_OPERATORS:
+    if function.name not in operators.names(domain=dialect.CHANNELS_LAST_DOMAIN):
         return None
     known = onnx.defs.get_schema(function.name).attributes
     if any(name not in known for name in function.attributes):

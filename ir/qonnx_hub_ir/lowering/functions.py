@@ -18,7 +18,7 @@ import onnx.parser
 import onnx_ir
 from onnx_ir import Function, Model, Node, Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap
 from qonnx_hub_ir.graph.queries import by_operator, every_quantizer, rank_of
 from qonnx_hub_ir.lowering import channels_last
@@ -47,7 +47,7 @@ def function_gaps(model: Model) -> list[Gap]:
             gaps.append(Gap(nodes[0].name or "", op_type, why))
     for node in model.graph.all_nodes():
         if node.domain == dialect.CHANNELS_LAST_DOMAIN:
-            known = node.op_type in dialect.CHANNELS_LAST_OPERATORS
+            known = operators.is_known(operators.of(node))
         else:
             known = node.domain in _KNOWN_EVERYWHERE or dialect.is_quantizer(node)
             known = known or node.op_identifier() in model.functions or needs_runtime(node)

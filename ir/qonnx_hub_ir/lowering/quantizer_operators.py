@@ -5,7 +5,6 @@ The steps are those of :mod:`qonnx_hub_ir.lowering.quantizer_steps`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,7 +12,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Value
 
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.lowering.quantizer_steps import (
     HALF_FLOATS,
@@ -35,18 +34,6 @@ class Known:
 
 
 Operand: TypeAlias = Value | Known
-
-_WORKED_OUT: Mapping[str, Callable[..., Any]] = {
-    "Add": np.add,
-    "Div": np.divide,
-    "IsInf": np.isinf,
-    "Min": np.minimum,
-    "Mul": np.multiply,
-    "Neg": np.negative,
-    "Pow": np.power,
-    "Sub": np.subtract,
-    "Where": np.where,
-}
 
 
 class NodeWriter(StepWriter[Operand]):
@@ -125,8 +112,10 @@ class NodeWriter(StepWriter[Operand]):
         arrays = [operand.values for operand in operands if isinstance(operand, Known)]
         if len(arrays) < len(operands):
             return self.add(name, op_type, *operands)
+        function = operators.find("", op_type).in_numpy
+        assert function is not None, "quantizers are written with numpy's operators"
         with np.errstate(all="ignore"):
-            return Known(label or name, np.asarray(_WORKED_OUT[op_type](*arrays)))
+            return Known(label or name, np.asarray(function(*arrays)))
 
     def placed(self, *values: Operand) -> tuple[Operand, ...]:
         """Put constants into the graph."""

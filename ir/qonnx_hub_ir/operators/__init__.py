@@ -43,6 +43,7 @@ from qonnx_hub_ir.operators.table import is_opaque as is_opaque
 from qonnx_hub_ir.operators.table import is_opaque_name as is_opaque_name
 from qonnx_hub_ir.operators.table import names as names
 from qonnx_hub_ir.operators.table import of as of
+from qonnx_hub_ir.operators.table import read_lists as read_lists
 from qonnx_hub_ir.operators.table import where as where
 from qonnx_hub_ir.quantizers import Array
 

@@ -79,6 +79,7 @@ def _logic(names: str, inputs: str = "left right", **traits: Any) -> list[Operat
 OPERATORS: tuple[Operator, ...] = (
     _binary(
         *("Add", _FRESH),
+        in_numpy=np.add,
         monotone=_on_floats(RISING),
         order_is_exact=True,
         commutative=True,
@@ -86,12 +87,14 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _binary(
         *("Sub", _FRESH),
+        in_numpy=np.subtract,
         monotone=_on_floats(RISING, FALLING),
         order_is_exact=True,
         arithmetic=Arithmetic.ADDS,
     ),
     _binary(
         *("Mul", _FRESH),
+        in_numpy=np.multiply,
         monotone=lambda node: (_sign_of(node, 1), _sign_of(node, 0)),
         order_is_exact=True,
         commutative=True,
@@ -99,13 +102,14 @@ OPERATORS: tuple[Operator, ...] = (
     ),
     _binary(
         *("Div", _FRESH),
+        in_numpy=np.divide,
         monotone=lambda node: (_sign_of(node, 1), UNORDERED),
         order_is_exact=True,
         arithmetic=Arithmetic.MULTIPLIES,
         # By a constant, the sign of a zero decides about signs of zeros only.
         tells_zeros_apart=lambda node: constant(node, 1) is None,
     ),
-    _binary("Pow", _FRESH, tells_zeros_apart=True),
+    _binary("Pow", _FRESH, in_numpy=np.power, tells_zeros_apart=True),
     row("", Family.ARITHMETIC, "Mod", "left right", **_BROADCAST),
     row(
         *("", Family.ARITHMETIC, "PRelu", "data +slope"),
@@ -124,14 +128,18 @@ OPERATORS: tuple[Operator, ...] = (
         commutative=lambda node: len(node.inputs) <= 2,
         changed=(8,),
     ),
-    *rows(
-        *("", Family.ARITHMETIC, "Max Min", "data*"),
-        **{**_FRESH, **_COMMUTES},
-        monotone=(RISING,),
-        order_is_exact=True,
-        selects_by_order=True,
-        clamps=True,
-        changed=(8,),
+    *(
+        row(
+            *("", Family.ARITHMETIC, name, "data*"),
+            **{**_FRESH, **_COMMUTES},
+            in_numpy=function,
+            monotone=(RISING,),
+            order_is_exact=True,
+            selects_by_order=True,
+            clamps=True,
+            changed=(8,),
+        )
+        for name, function in (("Max", np.maximum), ("Min", np.minimum))
     ),
     row(
         *("", Family.COMPARISON, "Equal", "left right"),
@@ -144,10 +152,19 @@ OPERATORS: tuple[Operator, ...] = (
     _comparison("GreaterOrEqual", RISING, FALLING),
     _comparison("Less", FALLING, RISING, changed=(7,)),
     _comparison("LessOrEqual", FALLING, RISING),
-    *rows("", Family.COMPARISON, "IsInf IsNaN", "data", **_BROADCAST, piecewise_constant=True),
+    *(
+        row(
+            *("", Family.COMPARISON, name, "data"),
+            **_BROADCAST,
+            in_numpy=function,
+            piecewise_constant=True,
+        )
+        for name, function in (("IsInf", np.isinf), ("IsNaN", np.isnan))
+    ),
     row(
         *("", Family.LOGIC, "Where", "-condition left right"),
         **_FRESH,
+        in_numpy=np.where,
         moves=Moves.SELECTS | Moves.REPEATS,
         monotone=(UNORDERED, RISING, RISING),
         order_is_exact=True,

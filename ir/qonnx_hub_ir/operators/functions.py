@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir
 from onnx_ir import Node
 
@@ -80,10 +81,13 @@ OPERATORS: tuple[Operator, ...] = (
         buffer=Buffer.MAY_VIEW,
         changed=(7, 12),
     ),
-    _function("Abs", **_FRESH, keeps_step=True, slope=1.0, idempotent=True),
+    _function(
+        *("Abs",), **_FRESH, in_numpy=np.abs, keeps_step=True, slope=1.0, idempotent=True
+    ),
     _function(
         *("Neg",),
         **_FRESH,
+        in_numpy=np.negative,
         monotone=_if(holds_floats, FALLING),
         order_is_exact=True,
         keeps_step=True,
@@ -100,8 +104,8 @@ OPERATORS: tuple[Operator, ...] = (
     _function("Clip", "data +lowest +highest", **_FRESH, **_EXACT, clamps=True),
     _function("Sign", **_WHOLE, bounds=_SIGNED, idempotent=True),
     *(
-        _function(name, **_FRESH, **_WHOLE, idempotent=True)
-        for name in ("Ceil", "Floor", "Round")
+        _function(name, **_FRESH, **_WHOLE, in_numpy=function, idempotent=True)
+        for name, function in (("Ceil", np.ceil), ("Floor", np.floor), ("Round", np.rint))
     ),
     _function("Sqrt", **_FRESH, **_EXACT, bounds=_POSITIVE),
     _function("Exp", **_FRESH, monotone=(RISING,), bounds=_POSITIVE),

@@ -88,6 +88,11 @@ class Arithmetic(enum.Enum):
     ADDS = "offset"
     MULTIPLIES = "factor"
 
+    @property
+    def neutral(self) -> int:
+        """The constant operand that changes nothing."""
+        return int(self is Arithmetic.MULTIPLIES)
+
 
 class Pool(enum.Enum):
     """What becomes of the elements under a window."""
@@ -185,6 +190,8 @@ class Operator:
         commutative: Its two operands may change places.
         associative: Its operands may be combined in any order, bit by bit the same.
         arithmetic: Which of the four binary operations it is.
+        in_numpy: numpy's function of the same inputs, exact on floats (of Max and Min: on
+            two); ``None`` where there is none, or attributes decide.
         idempotent: It has one input, no attributes, and done twice it does nothing more.
         is_whole: Its results are whole numbers.
         piecewise_constant: Its results change at isolated inputs only.
@@ -234,6 +241,7 @@ class Operator:
     commutative: Trait = False
     associative: bool = False
     arithmetic: Arithmetic | None = None
+    in_numpy: Callable[..., Any] | None = None
     idempotent: bool = False
     is_whole: bool = False
     piecewise_constant: Trait = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -128,6 +129,18 @@ def assign(
         traits: Field of :class:`Operator` -> the value that it must have.
     """
     return {(row.domain, row.name): rule for row in where(test, domain=domain, **traits)}
+
+
+def read_lists(text: str) -> Mapping[str, frozenset[str]]:
+    """Return names by the word before them, as in ``"sums: Add Conv free: Relu"``.
+
+    This is how tables of other tools are written, about whose operators ours is not asked.
+    """
+    parts = re.split(r"(\w+):", text)[1:]
+    return {
+        head: frozenset(names.split())
+        for head, names in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def always_moves(operator: Operator) -> bool:

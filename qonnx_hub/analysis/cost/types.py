@@ -53,30 +53,24 @@ class Datatype:
 
 FLOAT32 = Datatype("FLOAT32", 32)
 
-_TOOL_MOVES = frozenset(
-    {
-        *("Clip", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
-        *("GlobalMaxPool", "Identity", "MaxPool", "Pad", "Reshape", "ScatterElements"),
-        *("ScatterND", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    }
+_TOOL = operators.read_lists(
+    """
+    moves: Clip Concat Expand Flatten Gather GatherElements GatherND GlobalMaxPool Identity
+        MaxPool Pad Reshape ScatterElements ScatterND Slice Squeeze Tile Transpose Unsqueeze
+    sums: Add Conv Gemm MatMul Mul Sub
+    counted: Conv Gemm MatMul Upsample
+    free: Add AveragePool BatchNormalization Clip Concat DequantizeLinear Div Elu Flatten
+        Identity MaxPool Mul Pad Quant QuantizeLinear Relu Reshape Selu Sigmoid Sub Transpose
+        Trunc
+    """
 )
-_TOOL_SUMS = frozenset({"Add", "Conv", "Gemm", "MatMul", "Mul", "Sub"})
-"""What the qonnx tool takes for movements and for sums: its table, not that of operators."""
-
-_TOOL_COUNTED = frozenset({"Conv", "Gemm", "MatMul", "Upsample"})
-_TOOL_FREE = frozenset(
-    {
-        *("Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "DequantizeLinear"),
-        *("Div", "Elu", "Flatten", "Identity", "MaxPool", "Mul", "Pad", "Quant"),
-        *("QuantizeLinear", "Relu", "Reshape", "Selu", "Sigmoid", "Sub", "Transpose", "Trunc"),
-    }
-)
-"""What the qonnx tool counts, and what it takes for free; it lists the rest."""
+"""What the qonnx tool takes for movements and sums; what it counts, and takes for free; it
+lists the rest. Its table, not that of operators."""
 
 
 def counted_by_tool(node: Node) -> bool:
     """Return whether the qonnx tool knows what a node costs, be it nothing."""
-    return node.op_type in _TOOL_COUNTED or node.op_type in _TOOL_FREE
+    return node.op_type in _TOOL["counted"] | _TOOL["free"]
 
 
 def of_integer(found: IntegerType) -> Datatype:
@@ -179,7 +173,7 @@ def _tool_type(
         return FLOAT32 if rule is None else rule(node, constants)
     if node.op_type == "Sign":
         return Datatype("BIPOLAR", 1)
-    if node.op_type in _TOOL_SUMS:
+    if node.op_type in _TOOL["sums"]:
         names = [datatype.name for datatype in known]
         if any("FLOAT" in name for name in names):
             return FLOAT32
@@ -188,7 +182,7 @@ def _tool_type(
         signed = node.op_type == "Sub" or any(not name.startswith("UINT") for name in names)
         return Datatype("INT32" if signed else "UINT32", 32)
     is_nearest = operators.resizes(node) and attribute(node, "mode", "nearest") == "nearest"
-    if node.op_type in _TOOL_MOVES or is_nearest:
+    if node.op_type in _TOOL["moves"] or is_nearest:
         return known[0] if known else FLOAT32
     if node.op_type == "QuantizeLinear":
         return _element_type(node.outputs[0], "INT")

@@ -19,9 +19,6 @@ from qonnx_hub_ir.graph.permutations import identity, perm_of
 from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of
 from qonnx_hub_ir.quantizers import Array
 
-_NEUTRAL = {"Mul": (1, True), "Div": (1, False), "Add": (0, True), "Sub": (0, False)}
-"""Operator -> the number that changes nothing, and whether it may stand on either side."""
-
 
 def kept_input(model: ProofModel, node: Node) -> Value | None:
     """Return the input that the node returns as it is, but for signs of zeros.
@@ -35,8 +32,9 @@ def kept_input(model: ProofModel, node: Node) -> Value | None:
     """
     if node.domain not in dialect.STANDARD_DOMAINS or not node.inputs:
         return None
-    if node.op_type in _NEUTRAL:
-        return _without_effect(model, node)
+    arithmetic = operators.of(node).arithmetic
+    if arithmetic is not None:
+        return _without_effect(model, node, arithmetic.neutral)
     x = node.inputs[0]
     kept = {
         "Transpose": lambda: _is_identity_permutation(node),
@@ -47,14 +45,13 @@ def kept_input(model: ProofModel, node: Node) -> Value | None:
     return x if kept is not None and kept() else None
 
 
-def _without_effect(model: ProofModel, node: Node) -> Value | None:
-    number, either = _NEUTRAL[node.op_type]
-    for index in (1, 0) if either else (1,):
+def _without_effect(model: ProofModel, node: Node, neutral: int) -> Value | None:
+    for index in (1, 0) if operators.is_commutative(node) else (1,):
         value, other = node.inputs[index], node.inputs[1 - index]
         known = None if value is None else model.constants.get(value)
         if known is None or other is None or known.dtype.kind not in "fiu":
             continue
-        if np.all(known == number) and fits_into(known.shape, dims(other)):
+        if np.all(known == neutral) and fits_into(known.shape, dims(other)):
             return other
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -98,19 +98,26 @@ def _normalized(
     s: Scope, use: Use, x: Value, axes: list[int], epsilon: float, shape: Any = None
 ) -> Value:
     """Return a value less its mean, over its deviation, times gamma, plus beta."""
-    rank = s.rank(x)
+    y = _over_deviation(s, x, axes, epsilon)
+    sizes = [1] * s.rank(x)
+    for a in axes:
+        sizes[a] = s.known(x, a)
+    return _scaled(s, use, y, lambda values: values.reshape(shape or sizes))
+
+
+def _over_deviation(s: Scope, x: Value, axes: list[int], epsilon: float) -> Value:
     at = s.integers(axes, "axes")
     centred = s.op("Sub", x, s.op("ReduceMean", x, at, keepdims=1))
     variance = s.op("ReduceMean", s.op("Mul", centred, centred), at, keepdims=1)
-    deviation = s.op("Sqrt", s.op("Add", variance, epsilon))
-    y = s.op("Div", centred, deviation)
-    sizes = [1] * rank
-    for a in axes:
-        sizes[a] = s.known(x, a)
-    for name, op_type in (("gamma", "Mul"), ("beta", "Add")):
+    return s.op("Div", centred, s.op("Sqrt", s.op("Add", variance, epsilon)))
+
+
+def _scaled(s: Scope, use: Use, y: Value, laid: Callable[[Array], Array]) -> Value:
+    """Return a value times gamma, plus beta, where the layer has them."""
+    for name, op_type in {"gamma": "Mul", "beta": "Add"}.items():
         values = use.weights.get(name)
         if values is not None:
-            y = s.op(op_type, y, s.weight(name, values.reshape(shape or sizes)))
+            y = s.op(op_type, y, s.weight(name, laid(values)))
     return y
 
 
@@ -126,16 +133,9 @@ def _groupnorm(s: Scope, use: Use) -> Value:
     split = [*sizes[:axis], groups, channels // groups, *sizes[axis + 1 :]]
     x = s.reshape(use.x, [-1 if i == 0 else n for i, n in enumerate(split)])
     axes = [a for a in range(1, rank + 1) if a != axis]
-    at = s.integers(axes, "axes")
-    centred = s.op("Sub", x, s.op("ReduceMean", x, at, keepdims=1))
-    variance = s.op("ReduceMean", s.op("Mul", centred, centred), at, keepdims=1)
-    root = s.op("Sqrt", s.op("Add", variance, float(use.config.get("epsilon", 1e-3))))
-    y = s.reshape(s.op("Div", centred, root), [-1, *sizes[1:]])
-    for name, op_type in (("gamma", "Mul"), ("beta", "Add")):
-        values = use.weights.get(name)
-        if values is not None:
-            y = s.op(op_type, y, s.weight(name, along(values, axis, rank)))
-    return y
+    y = _over_deviation(s, x, axes, float(use.config.get("epsilon", 1e-3)))
+    y = s.reshape(y, [-1, *sizes[1:]])
+    return _scaled(s, use, y, lambda values: along(values, axis, rank))
 
 
 def _unitnorm(s: Scope, use: Use) -> Value:

@@ -84,7 +84,7 @@ def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
 
 def _is_ours(domain: str, op_type: str) -> bool:
     if domain == dialect.CHANNELS_LAST_DOMAIN:
-        return op_type in dialect.CHANNELS_LAST_OPERATORS
+        return operators.is_known(operators.find(domain, op_type))
     return domain == dialect.DOMAIN and op_type in dialect.QUANTIZERS
 
 

@@ -26,13 +26,14 @@ from qonnx_hub_ir.passes.layout.relayout import (
 
 _LAST = dialect.CHANNELS_LAST_DOMAIN
 _GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+_BECOME_LAST = {*operators.names(domain=_LAST), *_GLOBAL_POOLS}
 
 
 def becomes_last(node: Node) -> bool:
     """Return whether a standard operator has a channels-last form."""
     if node.domain != "" or any(value.name for value in node.outputs[1:]):
         return False
-    if node.op_type not in {*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS}:
+    if node.op_type not in _BECOME_LAST:
         return False
     rank = spatial_rank(node)
     return not attribute(node, "training_mode", 0) and rank is not None and rank > 2
@@ -157,15 +158,14 @@ def convert_to_last(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
         inputs: Whether graph inputs change their layout too.
         outputs: Whether graph outputs do.
     """
-    keys = [("", name) for name in (*dialect.CHANNELS_LAST_OPERATORS, *_GLOBAL_POOLS)]
+    keys = [("", name) for name in _BECOME_LAST]
     rules = {**RULES, **dict.fromkeys(keys, _make_channels_last)}
     return _convert(model, to_last, _REQUIRED_LAST, rules, inputs, outputs)
 
 
 def convert_to_first(model: Model, *, inputs: bool, outputs: bool) -> Relayout:
     """Make every channels-last operator a standard one; see :func:`convert_to_last`."""
-    keys = [(_LAST, name) for name in dialect.CHANNELS_LAST_OPERATORS]
-    rules = {**RULES, **dict.fromkeys(keys, _make_channels_first)}
+    rules = {**RULES, **operators.assign(_make_channels_first, domain=_LAST)}
     return _convert(model, to_first, _REQUIRED_FIRST, rules, inputs, outputs)
 
 

@@ -387,7 +387,7 @@ RULES: Mapping[str, tuple[Row, ...]] = {
         (23, _type_of_scale("output_dtype"), ("output_dtype",)),
         (13, _one_scale, ("axis",)),
     ),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), ((13, _last_axis, ()),)),
+    **dict.fromkeys(operators.names(family=Family.SOFTMAX), ((13, _last_axis, ()),)),
     **dict.fromkeys(("Concat", "Flatten", "ArgMax", "ArgMin"), ((11, _positive_axes, ()),)),
     "RoiAlign": ((16, _region, ("coordinate_transformation_mode",)),),
     "GridSample": ((20, _grid_sample, ()),),
