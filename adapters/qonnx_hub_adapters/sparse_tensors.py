@@ -71,17 +71,17 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
     indices = numpy_helper.to_array(sparse.indices).astype(np.int64)
     flat = np.zeros(math.prod(shape), dtype=values.dtype)
     positions = _positions(indices, shape)
-    if positions is None or positions.shape != values.shape or not _inside(positions, flat):
+    if (
+        positions is None
+        or positions.shape != values.shape
+        or not bool(np.all(positions >= 0) and np.all(positions < flat.size))
+    ):
         raise SourceError(
             f"sparse tensor '{name}': indices of shape {list(indices.shape)} do not place "
             f"{values.size} values in a tensor of shape {list(shape)}"
         )
     flat[positions] = values
     return numpy_helper.from_array(flat.reshape(shape), name)
-
-
-def _inside(positions: Array, flat: Array) -> bool:
-    return bool(np.all(positions >= 0) and np.all(positions < flat.size))
 
 
 def _positions(indices: Array, shape: tuple[int, ...]) -> Array | None:

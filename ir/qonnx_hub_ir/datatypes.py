@@ -81,7 +81,10 @@ def parse_datatype(text: str, where: str) -> TensorDatatype:
         return _FEW[upper]
     plain, numbered = _NAME.fullmatch(upper), _PARAMETERS.fullmatch(upper)
     if plain is not None:
-        return _integer(int(plain["bits"]), signed=plain["kind"] == "INT")
+        bits = int(plain["bits"])
+        signed = plain["kind"] == "INT"
+        name, high = f"{'INT' if signed else 'UINT'}{bits}", 2 ** (bits - signed) - 1
+        return TensorDatatype(name, bits, signed, -(2 ** (bits - 1)) if signed else 0, high, 1)
     if numbered is not None:
         numbers = [int(part) for part in numbered["numbers"].split(",") if part]
         if len(numbers) in _COUNTS[numbered["kind"]]:
@@ -90,11 +93,6 @@ def parse_datatype(text: str, where: str) -> TensorDatatype:
         f"{where}: '{text}' is no type; there are INT1 to INT{WIDEST}, UINT1 to UINT{WIDEST}, "
         "BIPOLAR, BINARY, TERNARY, FIXED<w,i>, SCALEDINT<n>, FLOAT<e,m,b>, FLOAT16 and FLOAT32"
     )
-
-
-def _integer(bits: int, *, signed: bool) -> TensorDatatype:
-    name, high = f"{'INT' if signed else 'UINT'}{bits}", 2 ** (bits - signed) - 1
-    return TensorDatatype(name, bits, signed, -(2 ** (bits - 1)) if signed else 0, high, 1)
 
 
 def _with_parameters(kind: str, numbers: list[int], text: str, where: str) -> TensorDatatype:

@@ -64,7 +64,7 @@ def range_analysis(
     known = infer_values(model, {str(v.name): _given(v, irange) for v in model.graph.inputs})
     ranges = _ranges(model, known)
     ranges = {name: ends for name, ends in ranges.items() if key_filter in name}
-    found: Any = {name: _plain(ends) for name, ends in ranges.items()}
+    found: Any = {name: (low.tolist(), high.tolist()) for name, (low, high) in ranges.items()}
     if report_mode != "range":
         inputs = {str(value.name) for value in model.graph.inputs}
         found = stuck_channels({n: ends for n, ends in ranges.items() if n not in inputs})
@@ -123,10 +123,6 @@ def _per_channel(info: ValueInfo, value: Value) -> tuple[Array, Array] | None:
         return low.min(), high.max()
     count = longest.size
     return np.broadcast_to(low.reshape(-1), count), np.broadcast_to(high.reshape(-1), count)
-
-
-def _plain(ends: tuple[Array, Array]) -> tuple[Any, Any]:
-    return ends[0].tolist(), ends[1].tolist()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

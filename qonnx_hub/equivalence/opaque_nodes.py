@@ -80,7 +80,8 @@ def cut_opaque_nodes(a: Runner, b: Runner) -> CutSides:
     if all(map(runs_somewhere, (*every_node(a.model), *every_node(b.model)))):
         return whole
     models = [side.model.clone() for side in (a, b)]
-    pairs = list(_paired(*(list(_opaque(model)) for model in models)))
+    opaque = [[node for node in model.graph if not runs_somewhere(node)] for model in models]
+    pairs = list(_paired(*opaque))
     if any(one is None or other is None for one, other in pairs):
         return whole
     matched = [(one, other) for one, other in pairs if one is not None and other is not None]
@@ -101,10 +102,6 @@ def cut_opaque_nodes(a: Runner, b: Runner) -> CutSides:
         ExecutorRunner(model, side.label) for model, side in zip(models, (a, b), strict=True)
     )
     return CutSides(first, second, tuple(names))
-
-
-def _opaque(model: Model) -> Iterator[Node]:
-    return (node for node in model.graph if not runs_somewhere(node))
 
 
 def _kind(node: Node) -> tuple[str, str]:

@@ -53,18 +53,14 @@ def reason_not_to_run(model: Model) -> str:
 
 def _failure(model: Model, size: int) -> str:
     try:
-        Session(model).run(_zeros(model, size))
+        feeds = {}
+        for value in model.graph.inputs:
+            sizes = [d if isinstance(d, int) else size for d in dims(value) or ()]
+            dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+            feeds[str(value.name)] = np.zeros(sizes, dtype=dtype)
+        Session(model).run(feeds)
     except ExecutionError as error:
         return str(error)
     except Exception:  # something else is in the way: nothing is known of the nodes
         return ""
     return ""
-
-
-def _zeros(model: Model, size: int) -> dict[str, np.ndarray]:
-    feeds = {}
-    for value in model.graph.inputs:
-        sizes = [d if isinstance(d, int) else size for d in dims(value) or ()]
-        dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-        feeds[str(value.name)] = np.zeros(sizes, dtype=dtype)
-    return feeds

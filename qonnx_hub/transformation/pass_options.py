@@ -137,13 +137,6 @@ def _is_union(origin: Any) -> bool:
     return origin is typing.Union or origin is types.UnionType
 
 
-def _is_array(hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    # From Python 3.12 on, numpy's alias for arrays is no type itself.
-    named = getattr(origin, "__value__", None)
-    return np.ndarray in (hint, origin, typing.get_origin(named))
-
-
 def _is_mapping(origin: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
@@ -239,7 +232,10 @@ def _single(value: Any, hint: Any, where: str) -> Any:
     args = typing.get_args(hint)
     if _is_union(typing.get_origin(hint)):
         return _first_that_fits(_single, value, args, where, is_none=value is None)
-    if _is_array(hint):
+    origin = typing.get_origin(hint)
+    # From Python 3.12 on, numpy's alias for arrays is no type itself.
+    named = getattr(origin, "__value__", None)
+    if np.ndarray in (hint, origin, typing.get_origin(named)):
         return np.asarray(value)
     if _is_sequence(typing.get_origin(hint)):
         items = value if isinstance(value, (list, tuple)) else [value]

@@ -111,11 +111,6 @@ def _product(node: Node, grid: FixedGrid, grids: Grids) -> Types:
     }
 
 
-def _leaky(node: Node, grid: FixedGrid, grids: Grids) -> Types:
-    alpha = np.asarray(node.attributes["alpha"].value, dtype=np.float32)
-    return {"param": constant_type(alpha), "result": grid.result_type()}
-
-
 def _softmax(node: Node, options: Hls4mlOptions) -> dict[str, Any]:
     """Return the entry of a Softmax; tuned tables are indexed by their types' highest bits.
 
@@ -148,7 +143,10 @@ _RULES: Mapping[str, Callable[[Node, FixedGrid, Grids], Types]] = {
     **dict.fromkeys(MERGED, _norm),
     **dict.fromkeys(TABLES, lambda node, grid, grids: {"table": grid.type()}),
     "Conv": _product,
-    "LeakyRelu": _leaky,
+    "LeakyRelu": lambda node, grid, grids: {
+        "param": constant_type(np.asarray(node.attributes["alpha"].value, dtype=np.float32)),
+        "result": grid.result_type(),
+    },
     "MatMul": _product,
     "MaxPool": lambda node, grid, grids: {"accum": grid.type()},
     "Quant": lambda node, grid, grids: {"result": type_of_quantizer(node)},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from onnx_ir import Model
 
@@ -173,13 +172,11 @@ def _built(path: str, options: ImportOptions) -> tuple[KerasGraph, Model]:
     try:
         file = open_container(path, options.weights)
         graph = read_graph(file.config, file.generation)
-        return graph, build(graph, file.weights, file.generation, _custom(options))
+        given = options.custom_objects.items()
+        kinds = {name: kind for name, kind in given if isinstance(kind, Kind)}
+        return graph, build(graph, file.weights, file.generation, kinds)
     except HubError:
         raise
     except _BROKEN as error:
         kind = type(error).__name__
         raise SourceError(f"'{path}' is broken: {kind}: {one_line(error)[:200]}") from error
-
-
-def _custom(options: ImportOptions) -> Any:
-    return {name: one for name, one in options.custom_objects.items() if isinstance(one, Kind)}

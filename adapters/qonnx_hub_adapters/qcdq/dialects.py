@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx_ir import DataType, Model, Node, Value
+from onnx_ir import DataType, Model, Node
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
@@ -139,7 +139,8 @@ def _requantize(node: Node) -> None:
     one, zero = np.array(1, np.float32), np.array(0, np.float32)
     size = np.array(bits[0], np.float32)
     quant = IntQuant(one, zero, size, bits[1], bits[2], Rounding.FLOOR)
-    _replace(emit, emit.quantizer(y, quant), x)
+    kind = emit.node.outputs[0].dtype or x.dtype or DataType.FLOAT
+    emit.replace_with(emit.add("Cast", [emit.quantizer(y, quant)], x, to=int(kind)))
 
 
 def _fake_quantize(node: Node) -> None:
@@ -230,11 +231,6 @@ def _threshold(node: Node) -> Array | None:
     sizes = [1] * len(shape)
     sizes[int(axis)] = values.size
     return values.reshape(sizes)
-
-
-def _replace(emit: Emitter, y: Value, like: Value) -> None:
-    kind = emit.node.outputs[0].dtype or like.dtype or DataType.FLOAT
-    emit.replace_with(emit.add("Cast", [y], like, to=int(kind)))
 
 
 _RULES: Mapping[str, Callable[[Node], Any]] = {

@@ -8,7 +8,7 @@ and codes are the quantizer's, and a note that does not fit them is not followed
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -179,7 +179,10 @@ def restore(value: Value, origin: Origin, taken: set[str]) -> None:
         if name not in taken:
             taken.update(_add_another(target, name, {(n, k) for n, k in readers}))
     if origin.domain:
-        for node in (source, target, *_twins(target)):
+        codes = target.inputs[0]
+        twins = [] if codes is None else codes.consumers()
+        linear = [n for n in twins if is_standard(n, "DequantizeLinear") and n is not target]
+        for node in (source, target, *linear):
             if node is not None:
                 to_domain(node, origin.domain)
 
@@ -196,12 +199,6 @@ def _producer(node: Node, op_type: str) -> Node | None:
     value = node.inputs[0]
     maker = None if value is None else value.producer()
     return maker if maker is not None and is_standard(maker, op_type) else None
-
-
-def _twins(target: Node) -> Iterable[Node]:
-    codes = target.inputs[0]
-    readers = () if codes is None else codes.consumers()
-    return [n for n in readers if is_standard(n, "DequantizeLinear") and n is not target]
 
 
 def _add_another(target: Node, name: str, readers: set[tuple[str, int]]) -> list[str]:

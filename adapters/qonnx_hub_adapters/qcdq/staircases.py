@@ -104,7 +104,13 @@ def match_staircase(node: Node) -> tuple[Value, IntQuant] | str | None:
     candidates = list(_candidates(chain, place))
     for quant in candidates:
         if _is_equal(chain, quant):
-            return chain.x, _shaped(quant, chain.shape())
+            scale, zero = (
+                np.reshape(np.asarray(p), chain.shape())
+                for p in (quant.scale, quant.zero_point)
+            )
+            if np.all(scale == scale.flat[0]):
+                scale, zero = scale.flat[0].reshape(()), zero.flat[0].reshape(())
+            return chain.x, dataclasses.replace(quant, scale=scale, zero_point=zero)
     if is_offset:
         return None  # a bias, as far as is known
     if not any(step.op_type == "Clip" for step in chain.steps):
@@ -203,11 +209,3 @@ def _is_equal(chain: _Chain, quant: IntQuant) -> bool:
     points = np.concatenate([-infinite, infinite, begin, before], axis=1)
     with np.errstate(all="ignore"):
         return bool(np.array_equal(chain.compute(points), quantize(points, quant)))
-
-
-def _shaped(quant: IntQuant, shape: tuple[int, ...]) -> IntQuant:
-    """Return the quantizer with parameters in the shape of the constants; one is a scalar."""
-    scale, zero = (np.reshape(np.asarray(p), shape) for p in (quant.scale, quant.zero_point))
-    if np.all(scale == scale.flat[0]):
-        scale, zero = scale.flat[0].reshape(()), zero.flat[0].reshape(())
-    return dataclasses.replace(quant, scale=scale, zero_point=zero)

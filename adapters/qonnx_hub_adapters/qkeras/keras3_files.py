@@ -121,7 +121,9 @@ def _set_weights(model: Any, file: Any, path: Path) -> None:
     """Fill the layers from ``layers/<class name>[_<count>]/vars/<index>``."""
     counts: dict[str, int] = {}
     for layer in model.layers:
-        stem = _snake_case(type(layer).__name__)
+        # As Keras 3 spells a class in files of weights.
+        split = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+        stem = re.sub(r"([a-z])([A-Z])", r"\1_\2", split).lower()
         count = counts.get(stem, 0)
         counts[stem] = count + 1
         group = file.get(f"layers/{stem}_{count}" if count else f"layers/{stem}")
@@ -138,9 +140,3 @@ def _set_weights(model: Any, file: Any, path: Path) -> None:
                 f"the file holds {len(values)} for it"
             )
         layer.set_weights(values)
-
-
-def _snake_case(name: str) -> str:
-    """Return a class name as Keras 3 spells it in weights files."""
-    split = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", split).lower()

@@ -181,8 +181,8 @@ def _convert(function: Any, signature: list[Any], model: Any) -> onnx.ModelProto
     handlers: dict[str, Any] = {
         "CheckNumerics": (_write_marker, []),
         "BiasAdd": (_write_bias_add, []),
-        "Erfc": (_write_erfc, []),
-        "Expm1": (_write_expm1, []),
+        "Erfc": (_write_with_one("Erf", "erf", one_first=True), []),
+        "Expm1": (_write_with_one("Exp", "exp", one_first=False), []),
     }
     try:
         with quiet():
@@ -241,19 +241,14 @@ def _write_bias_add(ctx: Any, node: Any, name: str, args: Any) -> None:
     ctx.replace_input(node, node.input[1], aligned.output[0], 1)
 
 
-def _write_erfc(ctx: Any, node: Any, name: str, args: Any) -> None:
-    """Turn an Erfc into ``1 - Erf``."""
-    del args
-    one = ctx.make_const(f"{name}_one", np.array(1, dtype=np.float32))
-    erf = ctx.make_node("Erf", [node.input[0]], name=f"{name}_erf")
-    node.type = "Sub"
-    ctx.replace_inputs(node, [one.output[0], erf.output[0]])
+def _write_with_one(op_type: str, label: str, *, one_first: bool) -> Callable[..., None]:
+    """Return what turns an Erfc into ``1 - Erf``, an Expm1 into ``Exp - 1``."""
 
+    def write(ctx: Any, node: Any, name: str, args: Any) -> None:
+        del args
+        one = ctx.make_const(f"{name}_one", np.array(1, dtype=np.float32)).output[0]
+        inner = ctx.make_node(op_type, [node.input[0]], name=f"{name}_{label}").output[0]
+        node.type = "Sub"
+        ctx.replace_inputs(node, [one, inner] if one_first else [inner, one])
 
-def _write_expm1(ctx: Any, node: Any, name: str, args: Any) -> None:
-    """Turn an Expm1 into ``Exp - 1``."""
-    del args
-    one = ctx.make_const(f"{name}_one", np.array(1, dtype=np.float32))
-    power = ctx.make_node("Exp", [node.input[0]], name=f"{name}_exp")
-    node.type = "Sub"
-    ctx.replace_inputs(node, [power.output[0], one.output[0]])
+    return write

@@ -86,7 +86,9 @@ class IntegerRewriter:
             if dialect.is_quantizer(node):
                 if read_number(node.inputs[0]) is None:
                     self._quantizer(node)
-            elif operators.is_integer_product(node) or _is_contrib_product(node):
+            elif operators.is_integer_product(node) or (
+                node.domain == CONTRIB and operators.of(node).product is not None
+            ):
                 kept = LayerRecord(node.name or "", node.op_type, Result.INTEGER, node.op_type)
                 self._layers[node] = kept
             elif node.domain != "" or not node.inputs or self._sums_as_they_were(node):
@@ -414,10 +416,6 @@ class IntegerRewriter:
             if is_standard(reader, "Cast")
             and reader.attributes["to"].as_int() == int(onnx_ir.DataType.INT32)
         ]
-
-
-def _is_contrib_product(node: Node) -> bool:
-    return node.domain == CONTRIB and operators.of(node).product is not None
 
 
 def _share_in(bound: Bound | None) -> float:

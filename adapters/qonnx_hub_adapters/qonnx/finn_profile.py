@@ -68,7 +68,11 @@ def prepare(model: Model, most_bits: int = finn.MOST_BITS) -> list[str]:
     run_passes(model, [LowerChannelsLast(), FoldWeightLayout(), SinkTransposes()])
     notes.extend(_fix_batch(model))
     notes.extend(_fold_biases(model))
-    plain = [str(node.name) for node in model.graph if _is_gemm_without_bias(node)]
+    plain = [
+        str(node.name)
+        for node in model.graph
+        if is_standard(node, "Gemm") and input_of(node, 2) is None
+    ]
     if plain:
         GemmToMatmul(only=tuple(plain))(model)
     for node in model.graph:
@@ -261,10 +265,6 @@ def _double(node: Node) -> None:
     emit = Emitter(node)
     two = emit.constant("two", np.float32(2))
     emit.replace_with(emit.add("Mul", [node.inputs[0], two], node.outputs[0]))
-
-
-def _is_gemm_without_bias(node: Node) -> bool:
-    return is_standard(node, "Gemm") and input_of(node, 2) is None
 
 
 def _own_function(node: Node) -> None:

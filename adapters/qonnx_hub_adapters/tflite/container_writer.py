@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,12 @@ def _below(out: bytearray, field: TableField, value: Any, values: Table) -> int:
     if len(field.kind) == 1 and field.kind != "s":
         raw = np.asarray(value, dtype=bool if field.kind == "?" else f"<{field.kind}")
         return _numbers(out, raw.tobytes(), raw.size, max(raw.itemsize, 4))
-    return _several(out, field, value)
+    at = _numbers(out, b"\0" * (4 * len(value)), len(value), 4)
+    for index, item in enumerate(value):
+        below = _string(out, item) if field.kind == "s" else _table(out, field.kind, item)
+        place = at + 4 + 4 * index
+        struct.pack_into("<I", out, place, below - place)
+    return at
 
 
 def _string(out: bytearray, text: str) -> int:
@@ -106,13 +110,4 @@ def _numbers(out: bytearray, raw: bytes, count: int, to: int) -> int:
     _pad(out, to, 4)
     at = len(out)
     out.extend(struct.pack("<I", count) + raw)
-    return at
-
-
-def _several(out: bytearray, field: TableField, items: Sequence[Any]) -> int:
-    at = _numbers(out, b"\0" * (4 * len(items)), len(items), 4)
-    for index, item in enumerate(items):
-        below = _string(out, item) if field.kind == "s" else _table(out, field.kind, item)
-        place = at + 4 + 4 * index
-        struct.pack_into("<I", out, place, below - place)
     return at

@@ -175,11 +175,6 @@ def _unary(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     form.made(operation, form.writer.emit(_UNARY[call.name], x, **extra), layout)
 
 
-def _prelu(form: FloatForm, operation: Operation, call: KernelCall) -> None:
-    x, slope = (form.floats(i) for i in operation.inputs)
-    form.made(operation, form.writer.emit("PRelu", x, slope))
-
-
 def _softmax(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     x, beta = form.floats(operation.inputs[0]), float(call.options.get("beta", 1.0))
     if beta != 1.0:
@@ -365,11 +360,6 @@ def _pack(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     form.made(operation, form.writer.emit("Concat", *parts, axis=call.options["axis"]))
 
 
-def _shape(form: FloatForm, operation: Operation, call: KernelCall) -> None:
-    numbers = np.array(call.tensor(0).shape, dtype=call.output.dtype)
-    form.writer.put(operation.outputs[0], "codes", form.writer.constant(numbers, "shape"))
-
-
 _RULES: Mapping[str, Rule] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
@@ -380,7 +370,9 @@ _RULES: Mapping[str, Rule] = {
     "QUANTIZE": _quantize,
     "DEQUANTIZE": _dequantize,
     **dict.fromkeys((*_UNARY, *_ALONE), _unary),
-    "PRELU": _prelu,
+    "PRELU": lambda form, operation, call: form.made(
+        operation, form.writer.emit("PRelu", *map(form.floats, operation.inputs))
+    ),
     "SOFTMAX": _softmax,
     "AVERAGE_POOL_2D": _pool,
     "MAX_POOL_2D": _pool,
@@ -401,7 +393,11 @@ _RULES: Mapping[str, Rule] = {
     "RESIZE_NEAREST_NEIGHBOR": _moved(nearest_rows),
     "RESIZE_BILINEAR": _resize,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
-    "SHAPE": _shape,
+    "SHAPE": lambda form, operation, call: form.writer.put(
+        operation.outputs[0],
+        "codes",
+        form.writer.constant(np.array(call.tensor(0).shape, dtype=call.output.dtype), "shape"),
+    ),
 }
 
 

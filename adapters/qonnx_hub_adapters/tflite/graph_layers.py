@@ -22,7 +22,7 @@ from qonnx_hub_adapters.tflite.kernels.fixed_point import round_away
 from qonnx_hub_adapters.tflite.kernels.windows import padding
 from qonnx_hub_adapters.tflite.net import SAME, VALID, CodeGrid, NetTensor
 from qonnx_hub_adapters.tflite.net_builder import Held, one_grid
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import input_of
 from qonnx_hub_ir.quantizers import Array
 
@@ -279,8 +279,7 @@ def _product(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     return Held(made(reader, waiting, target, "BATCH_MATMUL", sides, shape))
 
 
-_PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL"}
-_LARGER = {"Max": "MAXIMUM", "Min": "MINIMUM"}
+_PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Max": "MAXIMUM", "Min": "MINIMUM"}
 
 
 def _sides(reader: GraphReader, node: Node) -> tuple[list[int], bool]:
@@ -294,21 +293,15 @@ def _sides(reader: GraphReader, node: Node) -> tuple[list[int], bool]:
 
 def _pair(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     node = waiting.node
+    if len(node.inputs) != 2:
+        raise Unsaid(f"has {len(node.inputs)} sides, and two are said")
     sides, is_first = _sides(reader, node)
+    if operators.selects_by_order(node):
+        sides = [reader.net.requantized(side, target.type, target.grid) for side in sides]
     for side in sides:
         require_type(reader, side, target)
     shape = _last_shape(reader, node) if is_first else reader.shape(node.outputs[0])
     return Held(made(reader, waiting, target, _PAIRS[node.op_type], sides, shape), is_first)
-
-
-def _larger(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
-    node = waiting.node
-    if len(node.inputs) != 2:
-        raise Unsaid(f"has {len(node.inputs)} sides, and two are said")
-    sides, is_first = _sides(reader, node)
-    sides = [reader.net.requantized(side, target.type, target.grid) for side in sides]
-    shape = _last_shape(reader, node) if is_first else reader.shape(node.outputs[0])
-    return Held(made(reader, waiting, target, _LARGER[node.op_type], sides, shape), is_first)
 
 
 _FIXED: Mapping[tuple[str, str], CodeGrid] = {
@@ -486,7 +479,6 @@ LAYERS: Mapping[str, Layer] = {
     "Gemm": _dense,
     "MatMul": _dense,
     **dict.fromkeys(_PAIRS, _pair),
-    **dict.fromkeys(_LARGER, _larger),
     **dict.fromkeys(_CURVES, _curve),
     "PRelu": _prelu,
     "AveragePool": _average,

@@ -162,7 +162,11 @@ def _layer(reader: GraphReader, node: Node) -> None:
     out = node.outputs[0]
     if LAYERS[node.op_type] is LAYERS["Relu"]:
         kind = _activation(node)
-        if before is not None and not before.activation and not _pads(before):
+        if (
+            before is not None
+            and not before.activation
+            and not any(move.op_type == "Pad" for move in before.moves)
+        ):
             reader.waiting[out] = replace(before, activation=kind)
             return
         reader.waiting[out] = Waiting(node, activation=kind)
@@ -171,10 +175,6 @@ def _layer(reader: GraphReader, node: Node) -> None:
         reader.waiting[out] = joined
         return
     reader.waiting[out] = Waiting(node)
-
-
-def _pads(before: Waiting) -> bool:
-    return any(move.op_type == "Pad" for move in before.moves)
 
 
 def _with_bias(reader: GraphReader, node: Node) -> Waiting | None:

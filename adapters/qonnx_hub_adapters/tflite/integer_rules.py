@@ -133,7 +133,13 @@ def _fully_connected(form: IntegerForm, operation: Operation, call: KernelCall) 
     zero = _zero(form, call.tensor(0))
     sums = form.graph.emit("MatMulInteger", x, weights, zero, weight_zero)
     value = _biased(form, call, sums, (1, -1))
-    levels = _scaled_double(form, value, real_products(call))
+    # int64 sums times real factors, rounded once, halves away from zero.
+    product = form.graph.emit(
+        "Mul",
+        form.cast(value, TensorProto.DOUBLE),
+        form.graph.constant(real_products(call), "factor"),
+    )
+    levels = form.cast(round_away(form, product, np.float64), TensorProto.INT64)
     if call.options.get("keep_num_dims") or len(call.output.shape) != 2:
         levels = form.graph.emit("Reshape", levels, form.whole(call.output.shape))
     form.finish(operation, call, levels)
@@ -145,14 +151,6 @@ def real_products(call: KernelCall) -> Array:
     scales = np.ones(1) if grid is None else grid.scale.astype(np.float64)
     product = np.float64(call.tensor(0).scale) * scales / np.float64(call.output.scale)
     return np.asarray(product if scales.size > 1 else product[0], dtype=np.float64)
-
-
-def _scaled_double(form: IntegerForm, value: str, real: Array) -> str:
-    """Return int64 sums times real factors, rounded once, halves away from zero."""
-    product = form.graph.emit(
-        "Mul", form.cast(value, TensorProto.DOUBLE), form.graph.constant(real, "factor")
-    )
-    return form.cast(round_away(form, product, np.float64), TensorProto.INT64)
 
 
 def round_away(form: IntegerForm, value: str, dtype: type) -> str:
@@ -253,10 +251,6 @@ def _prelu(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
     form.finish(operation, call, form.graph.emit("Where", negative, below, above))
 
 
-def _softmax(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
-    form.made(operation, write_softmax(form, operation, call))
-
-
 def _average_pool(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
     size = (call.options["filter_height"], call.options["filter_width"])
     channels, dtype = call.tensor(0).shape[3], call.tensor(0).dtype
@@ -267,7 +261,11 @@ def _average_pool(form: IntegerForm, operation: Operation, call: KernelCall) -> 
         "ConvInteger", x, ones, none, none, group=channels, **window_of(call, size)
     )
     total = form.cast(sums, TensorProto.INT64)
-    count = _cells(call, size)
+    plane = np.ones((1, *call.tensor(0).shape[1:3], 1), dtype=np.int64)
+    stride = (call.options["stride_h"], call.options["stride_w"])
+    seen = windows(plane, size, stride, (1, 1), call.options["padding"], 0)
+    # How many cells each window holds, [1, 1, rows, columns].
+    count = np.asarray(seen.sum(axis=(3, 4)).transpose(0, 3, 1, 2))
     half = count // 2
     nudged = form.graph.emit("Add", total, form.chosen(total, half, -half))
     value = form.graph.emit("Div", nudged, form.whole(count))
@@ -275,23 +273,12 @@ def _average_pool(form: IntegerForm, operation: Operation, call: KernelCall) -> 
     form.finish(operation, call, form.minus(value, call.output.zero), FIRST)
 
 
-def _cells(call: KernelCall, size: tuple[int, int]) -> Array:
-    """Return how many cells each window holds, [1, 1, rows, columns]."""
-    plane = np.ones((1, *call.tensor(0).shape[1:3], 1), dtype=np.int64)
-    stride = (call.options["stride_h"], call.options["stride_w"])
-    seen = windows(plane, size, stride, (1, 1), call.options["padding"], 0)
-    return np.asarray(seen.sum(axis=(3, 4)).transpose(0, 3, 1, 2))
-
-
 def _max_pool(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
     size = (call.options["filter_height"], call.options["filter_width"])
     x = form.graph.codes(operation.inputs[0], FIRST)
     value = form.graph.emit("MaxPool", x, **window_of(call, size))
-    form.finish(operation, call, _as_levels(form, call, value), FIRST)
-
-
-def _as_levels(form: IntegerForm, call: KernelCall, value: str) -> str:
-    return form.minus(form.cast(value, TensorProto.INT64), call.output.zero)
+    levels = form.minus(form.cast(value, TensorProto.INT64), call.output.zero)
+    form.finish(operation, call, levels, FIRST)
 
 
 def _mean(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
@@ -324,7 +311,9 @@ def _concat(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
     parts = []
     for index, tensor in enumerate(operation.inputs):
         value, record = form.graph.codes(tensor, layout), call.tensor(index)
-        if call.output.type == "UINT8" and not _same_grid(record, call.output):
+        if call.output.type == "UINT8" and not (
+            record.scale == call.output.scale and record.zero == call.output.zero
+        ):
             table = OPERATORS["CONCATENATION"].on_codes
             one = KernelCall(call.name, {"axis": 0}, (record,), call.outputs)
             codes = codes_of_type("UINT8")
@@ -332,10 +321,6 @@ def _concat(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
         parts.append(value)
     along = (0, 2, 3, 1)[axis] if layout == FIRST else axis
     form.made(operation, form.graph.emit("Concat", *parts, axis=along), layout)
-
-
-def _same_grid(a: NetTensor, b: NetTensor) -> bool:
-    return a.scale == b.scale and a.zero == b.zero
 
 
 def _moved(
@@ -356,11 +341,6 @@ def _pad(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
     value = form.graph.constant(np.array(fill, dtype=call.output.dtype))
     pads = form.whole(np.concatenate([wide[:, 0], wide[:, 1]]))
     form.made(operation, form.graph.emit("Pad", x, pads, value))
-
-
-def _mirror_pad(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
-    x = form.graph.codes(operation.inputs[0])
-    form.made(operation, moves.mirrored(form.graph, x, call))
 
 
 def _pack(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
@@ -388,7 +368,9 @@ _RULES: Mapping[str, Rule] = {
     ),
     "DEQUANTIZE": _dequantize,
     "PRELU": _prelu,
-    "SOFTMAX": _softmax,
+    "SOFTMAX": lambda form, operation, call: form.made(
+        operation, write_softmax(form, operation, call)
+    ),
     "AVERAGE_POOL_2D": _average_pool,
     "MAX_POOL_2D": _max_pool,
     "MEAN": _mean,
@@ -397,7 +379,9 @@ _RULES: Mapping[str, Rule] = {
     "CONCATENATION": _concat,
     "PAD": _pad,
     "PADV2": _pad,
-    "MIRROR_PAD": _mirror_pad,
+    "MIRROR_PAD": lambda form, operation, call: form.made(
+        operation, moves.mirrored(form.graph, form.graph.codes(operation.inputs[0]), call)
+    ),
     "TRANSPOSE": _moved(moves.transposed),
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _moved(moves.reshaped)),
     "SPLIT": _moved(moves.parts_of, 1),

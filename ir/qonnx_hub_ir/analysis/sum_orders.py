@@ -219,7 +219,9 @@ def _summands(site: NodeInfo) -> tuple[int, float]:
         added = beta * _top(site.info(2).magnitude) if site.has(2) else 0.0
         products = alpha * count * _top(left.magnitude) * _top(right.magnitude)
         return count + 3, products + added
-    if _adds_many(node):
+    row = operators.of(node)
+    is_sum = row.family is Family.ARITHMETIC and row.inputs.is_variadic
+    if is_sum and not row.selects_by_order and len(node.inputs) > 2:
         return len(node.inputs) + 1, sum(
             _top(site.info(index).magnitude) for index in range(len(node.inputs))
         )
@@ -229,13 +231,6 @@ def _summands(site: NodeInfo) -> tuple[int, float]:
     return (
         (1, math.inf) if count is None else (count + 2, count * _top(site.info(0).magnitude))
     )
-
-
-def _adds_many(node: Node) -> bool:
-    """Return whether a node adds more than two operands (Sum, Mean)."""
-    row = operators.of(node)
-    is_sum = row.family is Family.ARITHMETIC and row.inputs.is_variadic
-    return is_sum and not row.selects_by_order and len(node.inputs) > 2
 
 
 def _factors(site: NodeInfo) -> tuple[float, float]:
@@ -411,19 +406,11 @@ def _batch_norm(state: _Walk, site: NodeInfo, before: float) -> float:
     return before * float(np.max(np.abs(gain.astype(np.float64)) / np.sqrt(spread)))
 
 
-def _sum_of_all(state: _Walk, site: NodeInfo, before: float) -> float:
-    return sum(state.of(site, index) for index in range(len(site.node.inputs)))
-
-
 def _summed_elements(state: _Walk, site: NodeInfo, before: float) -> float:
     if site.node.op_type != "ReduceSum":
         return before
     count = _elements_per_sum(site)
     return math.inf if count is None else count * before
-
-
-def _leaky(state: _Walk, site: NodeInfo, before: float) -> float:
-    return before * max(1.0, abs(float(site.attr("alpha", 0.01))))
 
 
 def _rule(site: NodeInfo) -> Carrier | None:
@@ -437,13 +424,17 @@ def _rule(site: NodeInfo) -> Carrier | None:
     if operators.sums_elements(node):
         return _summed_elements
     if operators.adds(node) or node.op_type == "Sum":
-        return _sum_of_all
+        return lambda state, site, before: sum(
+            state.of(site, index) for index in range(len(site.node.inputs))
+        )
     return _SINGLE.get(node.op_type) if node.domain in dialect.STANDARD_DOMAINS else None
 
 
 _SINGLE: Mapping[str, Carrier] = {
     "BatchNormalization": _batch_norm,
     "Div": _quotient,
-    "LeakyRelu": _leaky,
+    "LeakyRelu": lambda state, site, before: (
+        before * max(1.0, abs(float(site.attr("alpha", 0.01))))
+    ),
     "Mul": _product,
 }

@@ -154,7 +154,10 @@ def write_steps(w: StepWriter[T], variant: Variant) -> T:
             return _integer_rounded_first(w)
         return _integer(w, two_levels=variant.two_levels)
     if variant.op_type == "BipolarQuant":
-        return _bipolar(w)
+        zero = w.number("zero", 0, "nil")
+        (scale,) = w.placed(w.parameter("scale", "s"))
+        positive = w.add("positive", "GreaterOrEqual", w.x, zero)
+        return w.add("t_y", "Where", positive, scale, w.add("low", "Neg", scale))
     if variant.op_type == "Trunc":
         return _truncation_v1(w) if variant.version == 1 else _truncation_v2(w)
     return _minifloat(w, overflows=variant.overflows)
@@ -171,14 +174,6 @@ def _unscaled(w: StepWriter[T], codes: T, scale: T, zero: T) -> T:
     if not w.holds(zero, 0):
         codes = w.add("centred", "Sub", codes, zero)
     return codes if w.holds(scale, 1) else w.add("t_y", "Mul", codes, scale)
-
-
-def _bipolar(w: StepWriter[T]) -> T:
-    """Plus or minus the scale by the sign of ``x``; zero counts as plus."""
-    zero = w.number("zero", 0, "nil")
-    (scale,) = w.placed(w.parameter("scale", "s"))
-    positive = w.add("positive", "GreaterOrEqual", w.x, zero)
-    return w.add("t_y", "Where", positive, scale, w.add("low", "Neg", scale))
 
 
 def _sign(w: StepWriter[T], t: T) -> T:

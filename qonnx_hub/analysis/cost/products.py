@@ -107,7 +107,10 @@ def _count(
     assert right is not None, "the model is valid"
     data, stored = (left, right) if left.name in dynamic else (right, left)
     if _has_unknown_rows(node):
-        return _count_row(node, left, right, infos)
+        # One row of data with a matrix of weights.
+        known = [size for size in dims(right) or () if isinstance(size, int)]
+        columns = known[(weight_axes(node) or (-1, -2))[0]]
+        return _products(node, left, right, math.prod(known), columns, infos)
     outputs = math.prod(sizes.of(node.outputs[0], node))
     shape = sizes.of(right, node)
     if product.slides:
@@ -154,15 +157,6 @@ def _has_unknown_rows(node: Node) -> bool:
     sizes = dims(node.inputs[1])
     whole = sizes is not None and len(sizes) == 2 and element_count(sizes) is not None
     return operators.is_matrix_product(node) and dims(node.inputs[0]) is None and whole
-
-
-def _count_row(
-    node: Node, left: Value, right: Value, infos: Mapping[Value, ValueInfo]
-) -> LayerProducts:
-    """Return the products of one row of data with a matrix of weights."""
-    sizes = [size for size in dims(right) or () if isinstance(size, int)]
-    axes = weight_axes(node) or (-1, -2)
-    return _products(node, left, right, math.prod(sizes), sizes[axes[0]], infos)
 
 
 def notes_on(model: Model) -> list[str]:

@@ -322,11 +322,6 @@ def _thresholds_of(node: Node, affine: _Affine) -> Array:
     return _with_neighbours(exact)
 
 
-def _jumps(node: Node) -> bool:
-    is_own = dialect.is_quantizer(node) or dialect.is_thresholds(node)
-    return is_own or node.op_type == "QuantizeLinear"
-
-
 def _reaches(value: Value) -> list[float]:
     """Return the magnitudes up to which values of an input are drawn, in turn.
 
@@ -391,7 +386,8 @@ def _with_neighbours(values: Array) -> Array:
 
 def _first_quantizers(value: Value, affine: _Affine) -> Iterable[tuple[Node, _Affine]]:
     for node, index in value.uses():
-        if index == 0 and _jumps(node):
+        jumps = dialect.is_quantizer(node) or dialect.is_thresholds(node)
+        if index == 0 and (jumps or node.op_type == "QuantizeLinear"):
             yield node, affine
         elif operators.moves_axes(node) and index == 0:
             yield from _first_quantizers(node.outputs[0], affine)

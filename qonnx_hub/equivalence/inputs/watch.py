@@ -123,7 +123,9 @@ _WHOLE_NUMBERS = IntQuant(np.float32(1), np.float32(0), np.float32(_BANDS))
 def _quantizer(
     node: Node, value: Value, quant: IntQuant | BipolarQuant, *, counted: bool = True
 ) -> WatchedSteps | None:
-    if _differs_by_sample(value, quant):
+    rank = None if value.shape is None else len(value.shape)
+    shapes = [np.shape(p) for p in dialect.parameters(quant) if p is not None]
+    if any(len(shape) == rank and shape[0] > 1 for shape in shapes if shape):
         return None
     gap, low, high, width = 2, -1, 1, 1
     if isinstance(quant, IntQuant) and not is_bipolar(quant):
@@ -142,13 +144,6 @@ def _quantizer(
         sizes=_sizes(quant, high - low),
         counted=counted,
     )
-
-
-def _differs_by_sample(value: Value, quant: IntQuant | BipolarQuant) -> bool:
-    """Return whether a parameter has an axis of its own for the samples of a value."""
-    rank = None if value.shape is None else len(value.shape)
-    shapes = [np.shape(p) for p in dialect.parameters(quant) if p is not None]
-    return any(len(shape) == rank and shape[0] > 1 for shape in shapes if shape)
 
 
 def _sizes(quant: IntQuant | BipolarQuant, codes: int) -> Array:

@@ -55,11 +55,6 @@ def _relu(spec: KernelSpec) -> Kernel:
     return kernel
 
 
-def _prelu(x: Array, slope: Array) -> Array:
-    y = np.where(x < 0, widened(x) * widened(slope), x)
-    return y.astype(x.dtype, copy=False)
-
-
 def _exp_minus_one(x: Array) -> Any:
     """Return exp(x) - 1 where x is negative, else 0: no overflow from what is not used."""
     return np.expm1(np.minimum(x, scalar_like(0.0, x)))
@@ -170,7 +165,11 @@ FUNCTIONS: Mapping[str, tuple[Function, Mapping[str, float]]] = {
 KERNELS: KernelTable = {
     **{("", op): function(compute, **numbers) for op, (compute, numbers) in FUNCTIONS.items()},
     ("", "Gelu"): served(_gelu, "approximate"),
-    ("", "PRelu"): stateless(_prelu),
+    ("", "PRelu"): stateless(
+        lambda x, slope: np.where(x < 0, widened(x) * widened(slope), x).astype(
+            x.dtype, copy=False
+        )
+    ),
     ("", "Relu"): served(_relu),
     ("", "Tanh"): unary(np.tanh),
 }

@@ -42,17 +42,13 @@ def activate(s: Scope, x: Value, spelled: Any, *, in_q_layer: bool = False) -> V
         except UnreadableQuantizerError as error:
             raise s.fail(f"its activation: {error}") from error
     if in_q_layer and name in FUNCTIONS:
-        return _of_qkeras(s, x, name)
+        slope = 0.5 if name.startswith("hard") else 0.1875
+        y = s.op("Clip", s.op("Add", s.op("Mul", x, slope), 0.5), 0.0, 1.0)
+        return s.op("Sub", s.op("Mul", y, 2.0), 1.0) if name.endswith("tanh") else y
     write = FUNCTIONS_OF_KERAS.get(name)
     if write is None:
         raise s.fail(f"activation '{name}' is not known")
     return write(s, x)
-
-
-def _of_qkeras(s: Scope, x: Value, name: str) -> Value:
-    slope = 0.5 if name.startswith("hard") else 0.1875
-    y = s.op("Clip", s.op("Add", s.op("Mul", x, slope), 0.5), 0.0, 1.0)
-    return s.op("Sub", s.op("Mul", y, 2.0), 1.0) if name.endswith("tanh") else y
 
 
 def _hard_sigmoid(s: Scope, x: Value) -> Value:
@@ -71,10 +67,6 @@ def gelu(s: Scope, x: Value, *, approximate: bool = False) -> Value:
     else:
         curve = s.op("Erf", s.op("Div", x, math.sqrt(2)))
     return s.op("Mul", half, s.op("Add", curve, 1.0))
-
-
-def _sparse_sigmoid(s: Scope, x: Value) -> Value:
-    return s.op("Clip", s.op("Mul", s.op("Add", x, 1.0), 0.5), 0.0, 1.0)
 
 
 def _sparse_plus(s: Scope, x: Value) -> Value:
@@ -135,7 +127,9 @@ FUNCTIONS_OF_KERAS: Mapping[str, Callable[[Scope, Value], Value]] = {
     "soft_shrink": lambda s, x: s.op("Shrink", x, lambd=0.5, bias=0.5),
     "glu": _glu,
     "sparse_plus": _sparse_plus,
-    "sparse_sigmoid": _sparse_sigmoid,
+    "sparse_sigmoid": lambda s, x: s.op(
+        "Clip", s.op("Mul", s.op("Add", x, 1.0), 0.5), 0.0, 1.0
+    ),
     "sparsemax": _sparsemax,
     "squareplus": lambda s, x: s.op(
         "Div", s.op("Add", x, s.op("Sqrt", s.op("Add", s.op("Mul", x, x), 4.0))), 2.0
@@ -179,20 +173,6 @@ def _relu(s: Scope, use: Use) -> Value:
     )
 
 
-def _leaky(s: Scope, use: Use) -> Value:
-    slope = use.config.get("negative_slope", use.config.get("alpha", 0.3))
-    return s.op("LeakyRelu", use.x, alpha=float(np.asarray(slope)))
-
-
-def _elu(s: Scope, use: Use) -> Value:
-    return s.op("Elu", use.x, alpha=float(use.config.get("alpha", 1.0)))
-
-
-def _thresholded(s: Scope, use: Use) -> Value:
-    above = s.op("Greater", use.x, float(use.config["theta"]))
-    return s.op("Mul", use.x, s.op("Cast", above, to=1))
-
-
 def _prelu(s: Scope, use: Use) -> Value:
     slope = s.weight("alpha", use.weights["alpha"])
     below = s.op("Mul", slope, s.op("Relu", s.op("Neg", use.x)))
@@ -210,21 +190,31 @@ def _softmax(s: Scope, use: Use) -> Value:
     return s.op("Softmax", use.x, axis=int(axis))
 
 
-def _activation(s: Scope, use: Use) -> Value:
-    return activate(s, use.x, use.config.get("activation"))
-
-
-def _q_activation(s: Scope, use: Use) -> Value:
-    return activate(s, use.x, use.config.get("activation"), in_q_layer=True)
-
-
 KINDS: Mapping[str, Kind] = {
-    "keras>Activation": Kind(_activation),
-    "qkeras>QActivation": Kind(_q_activation),
+    "keras>Activation": Kind(lambda s, use: activate(s, use.x, use.config.get("activation"))),
+    "qkeras>QActivation": Kind(
+        lambda s, use: activate(s, use.x, use.config.get("activation"), in_q_layer=True)
+    ),
     "keras>ReLU": Kind(_relu),
-    "keras>LeakyReLU": Kind(_leaky),
-    "keras>ELU": Kind(_elu),
-    "keras>ThresholdedReLU": Kind(_thresholded),
+    "keras>LeakyReLU": Kind(
+        lambda s, use: s.op(
+            "LeakyRelu",
+            use.x,
+            alpha=float(
+                np.asarray(use.config.get("negative_slope", use.config.get("alpha", 0.3)))
+            ),
+        )
+    ),
+    "keras>ELU": Kind(
+        lambda s, use: s.op("Elu", use.x, alpha=float(use.config.get("alpha", 1.0)))
+    ),
+    "keras>ThresholdedReLU": Kind(
+        lambda s, use: s.op(
+            "Mul",
+            use.x,
+            s.op("Cast", s.op("Greater", use.x, float(use.config["theta"])), to=1),
+        )
+    ),
     "keras>PReLU": Kind(_prelu, lambda layer: variables("alpha")),
     "keras>Softmax": Kind(_softmax),
 }

@@ -171,12 +171,10 @@ def _attention_variables(prefix: str) -> Any:
     return holds
 
 
-def _einsum_variables(layer: Layer) -> Variables:
-    return dense_variables(layer.config.get("bias_axes") is not None)
-
-
 KINDS: Mapping[str, Kind] = {
-    "keras>EinsumDense": Kind(einsum_dense, _einsum_variables),
+    "keras>EinsumDense": Kind(
+        einsum_dense, lambda layer: dense_variables(layer.config.get("bias_axes") is not None)
+    ),
     "keras>MultiHeadAttention": Kind(_multi_head, _attention_variables("")),
     "keras>GroupQueryAttention": Kind(_grouped, _attention_variables("_")),
     "keras>GroupedQueryAttention": Kind(_grouped, _attention_variables("_")),

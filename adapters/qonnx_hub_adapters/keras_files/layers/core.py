@@ -29,10 +29,6 @@ def _dense(s: Scope, use: Use) -> Value:
     return activate(s, y, use.config.get("activation"))
 
 
-def _same(s: Scope, use: Use) -> Any:
-    return use.x
-
-
 def _flatten(s: Scope, use: Use) -> Value:
     x, sizes = use.x, s.shape(use.x)
     if use.config.get("data_format") == "channels_first" and len(sizes) > 2:
@@ -44,10 +40,6 @@ def _flatten(s: Scope, use: Use) -> Value:
     return s.reshape(x, [0 if sizes[0] is None else sizes[0], -1 if None in inner else total])
 
 
-def _reshape(s: Scope, use: Use) -> Value:
-    return to_shape(s, use.x, use.config["target_shape"])
-
-
 def to_shape(s: Scope, x: Value, target: Sequence[int]) -> Value:
     """Return a value in another shape behind the batch; -1 is worked out where it can be."""
     sizes, wanted = s.shape(x)[1:], [int(size) for size in target]
@@ -57,15 +49,6 @@ def to_shape(s: Scope, x: Value, target: Sequence[int]) -> Value:
         known = math.prod(size for size in wanted if size != -1)
         wanted[wanted.index(-1)] = math.prod(int(z) for z in sizes if z is not None) // known
     return s.reshape(x, [-1 if -1 not in wanted else 0, *wanted])
-
-
-def _permute(s: Scope, use: Use) -> Value:
-    return s.transpose(use.x, [0, *(int(axis) for axis in use.config["dims"])])
-
-
-def _repeat(s: Scope, use: Use) -> Value:
-    x = s.op("Unsqueeze", use.x, s.integers([1]))
-    return s.op("Tile", x, s.integers([1, int(use.config["n"]), 1]))
 
 
 def pairs(value: Any, count: int) -> list[tuple[int, int]]:
@@ -166,13 +149,6 @@ def _masking(s: Scope, use: Use) -> Value:
     return y
 
 
-def _rescaling(s: Scope, use: Use) -> Value:
-    scale = np.asarray(use.config["scale"], dtype=np.float32)
-    y = s.op("Mul", use.x, scale)
-    offset = np.asarray(use.config.get("offset", 0.0), dtype=np.float32)
-    return s.op("Add", y, offset)
-
-
 _DENSE = Kind(_dense, lambda layer: with_bias(layer, "kernel"))
 _IDENTITIES = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianNoise"),
@@ -181,15 +157,29 @@ _IDENTITIES = (
 
 KINDS: Mapping[str, Kind] = {
     "keras>Dense": _DENSE,
-    **{f"keras>{name}": Kind(_same) for name in _IDENTITIES},
+    **{f"keras>{name}": Kind(lambda s, use: use.x) for name in _IDENTITIES},
     "keras>Flatten": Kind(_flatten),
-    "keras>Reshape": Kind(_reshape),
-    "keras>Permute": Kind(_permute),
-    "keras>RepeatVector": Kind(_repeat),
+    "keras>Reshape": Kind(lambda s, use: to_shape(s, use.x, use.config["target_shape"])),
+    "keras>Permute": Kind(
+        lambda s, use: s.transpose(use.x, [0, *(int(axis) for axis in use.config["dims"])])
+    ),
+    "keras>RepeatVector": Kind(
+        lambda s, use: s.op(
+            "Tile",
+            s.op("Unsqueeze", use.x, s.integers([1])),
+            s.integers([1, int(use.config["n"]), 1]),
+        )
+    ),
     **{f"keras>ZeroPadding{n}D": Kind(_zero_padding) for n in (1, 2, 3)},
     **{f"keras>Cropping{n}D": Kind(_cropping) for n in (1, 2, 3)},
     **{f"keras>UpSampling{n}D": Kind(_up_sampling) for n in (1, 2, 3)},
     "keras>Embedding": Kind(_embedding, lambda layer: variables("embeddings")),
     "keras>Masking": Kind(_masking),
-    "keras>Rescaling": Kind(_rescaling),
+    "keras>Rescaling": Kind(
+        lambda s, use: s.op(
+            "Add",
+            s.op("Mul", use.x, np.asarray(use.config["scale"], dtype=np.float32)),
+            np.asarray(use.config.get("offset", 0.0), dtype=np.float32),
+        )
+    ),
 }

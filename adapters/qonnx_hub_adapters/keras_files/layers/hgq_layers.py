@@ -55,10 +55,6 @@ _EPSILON = 1e-7
 """Keras' epsilon."""
 
 
-def _as_it_is(values: Array) -> Array:
-    return values
-
-
 def quantize(s: Scope, use: Use, x: Value, name: str) -> Value:
     """Return a value behind a quantizer of a layer ("iq", "oq" ...), if there is one."""
     spelled = use.config.get(f"{name}_conf")
@@ -68,7 +64,12 @@ def quantize(s: Scope, use: Use, x: Value, name: str) -> Value:
 
 
 def constant(
-    s: Scope, use: Use, role: str, values: Array, name: str, layout: Any = _as_it_is
+    s: Scope,
+    use: Use,
+    role: str,
+    values: Array,
+    name: str,
+    layout: Any = lambda values: values,
 ) -> Value:
     """Return a stored weight behind its quantizer."""
     spelled = use.config.get(f"{name}_conf")
@@ -147,10 +148,6 @@ def _conv(s: Scope, use: Use) -> Value:
     return _finish(s, use, convolved(s, x, weight, _bias(s, use), window, groups))
 
 
-def _einsum_dense(s: Scope, use: Use) -> Value:
-    return _finish(s, use, _projection(s, use, use.x))
-
-
 def _projection(s: Scope, use: Use, x: Value) -> Value:
     x = quantize(s, use, x, "iq")
     kernel = constant(s, use, "kernel", use.weights["kernel"], "kq")
@@ -178,11 +175,6 @@ def _einsum_batchnorm(s: Scope, use: Use) -> Value:
     weight = constant(s, use, "kernel", kernel.astype(np.float32), "kq")
     y = equation(s, x, weight, str(use.config["equation"]))
     return _finish(s, use, s.op("Add", y, constant(s, use, "bias", bias, "bq")))
-
-
-def _quantizer(s: Scope, use: Use) -> Value:
-    spelled = use.config["config"]
-    return quantized(s, use.x, read_bits(s, spelled, use.weights.parts["quantizer"]))
 
 
 def _behind_inputs(name: str) -> Writes:
@@ -231,17 +223,6 @@ def _sum(s: Scope, use: Use) -> Value:
     keep = int(bool(use.config.get("keepdims", False)))
     y = s.op("ReduceSum", x, s.integers(axes, "axes"), keepdims=keep)
     return quantize(s, use, y if scale == 1 else s.op("Mul", y, float(scale)), "oq")
-
-
-def _einsum(s: Scope, use: Use) -> Value:
-    y = s.op("Einsum", *_each(s, use), equation=str(use.config["equation"]))
-    return quantize(s, use, y, "oq")
-
-
-def _table(s: Scope, use: Use) -> Value:
-    x = quantize(s, use, use.x, "iq")
-    y = activate(s, x, use.config.get("activation"))
-    return quantize(s, use, y, "oq")
 
 
 def _softmax(s: Scope, use: Use) -> Value:
@@ -356,7 +337,7 @@ def _attention(s: Scope, use: Use) -> Value:
     key = given[2] if given[2] is not None else use.kwargs.get("key")
     key = value if key is None else key
     q, k, v = (
-        _head(s, use, x, role)
+        s.transpose(_one_projection(s, use, x, role, "btf,fhk->bthk"), [0, 2, 1, 3])
         for x, role in ((query, "query"), (key, "key"), (value, "value"))
     )
     scale = 1.0 / math.sqrt(float(c["key_dim"]))
@@ -377,11 +358,6 @@ def _attention(s: Scope, use: Use) -> Value:
 
 
 _IO = ("iq", "oq")
-
-
-def _head(s: Scope, use: Use, x: Value, role: str) -> Value:
-    y = _one_projection(s, use, x, role, "btf,fhk->bthk")
-    return s.transpose(y, [0, 2, 1, 3])
 
 
 def _one_projection(s: Scope, use: Use, x: Value, role: str, text: str) -> Value:
@@ -464,7 +440,10 @@ _POOLS = [
 KINDS: Mapping[str, Kind] = {
     "hgq>QDense": Kind(_dense, holding(kernel_and_bias, "kq", "bq")),
     **{f"hgq>QConv{n}D": Kind(_conv, holding(kernel_and_bias, "kq", "bq")) for n in (1, 2, 3)},
-    "hgq>QEinsumDense": Kind(_einsum_dense, holding(kernel_and_bias, "kq", "bq")),
+    "hgq>QEinsumDense": Kind(
+        lambda s, use: _finish(s, use, _projection(s, use, use.x)),
+        holding(kernel_and_bias, "kq", "bq"),
+    ),
     "hgq>QBatchNormDense": Kind(
         _batchnorm_dense, holding(normalized, "kq", "bq", fixed=STATISTICS)
     ),
@@ -475,7 +454,9 @@ KINDS: Mapping[str, Kind] = {
         _batchnorm, holding(gamma_beta, "kq", "bq", fixed=STATISTICS)
     ),
     "hgq>Quantizer": Kind(
-        _quantizer,
+        lambda s, use: quantized(
+            s, use.x, read_bits(s, use.config["config"], use.weights.parts["quantizer"])
+        ),
         lambda layer: Variables(
             (), (("quantizer", quantizer_variables(layer.config["config"], "quantizer")),)
         ),
@@ -484,8 +465,21 @@ KINDS: Mapping[str, Kind] = {
     "hgq>QAveragePow2": Kind(_average, _PLAIN),
     "hgq>QSum": Kind(_sum, _PLAIN),
     "hgq>QMeanPow2": Kind(_sum, _PLAIN),
-    "hgq>QEinsum": Kind(_einsum, _PLAIN),
-    "hgq>QUnaryFunctionLUT": Kind(_table, _PLAIN),
+    "hgq>QEinsum": Kind(
+        lambda s, use: quantize(
+            s, use, s.op("Einsum", *_each(s, use), equation=str(use.config["equation"])), "oq"
+        ),
+        _PLAIN,
+    ),
+    "hgq>QUnaryFunctionLUT": Kind(
+        lambda s, use: quantize(
+            s,
+            use,
+            activate(s, quantize(s, use, use.x, "iq"), use.config.get("activation")),
+            "oq",
+        ),
+        _PLAIN,
+    ),
     "hgq>QSoftmax": Kind(_softmax, softmax_variables_of),
     "hgq>QGRU": Kind(_recurrent, recurrent_variables),
     "hgq>QSimpleRNN": Kind(_recurrent, recurrent_variables),

@@ -42,15 +42,6 @@ def _fold(op_type: str, *, chooses: bool = False) -> Writes:
     return write
 
 
-def _average(s: Scope, use: Use) -> Value:
-    return s.op("Div", _fold("Add")(s, use), float(len(use.x)))
-
-
-def _concatenate(s: Scope, use: Use) -> Value:
-    axis = int(use.config.get("axis", -1))
-    return s.op("Concat", *use.x, axis=axis)
-
-
 def _dot(s: Scope, use: Use) -> Value:
     """Return the product along one axis of each, which is moved to where MatMul has it."""
     a, b = use.x
@@ -83,8 +74,8 @@ _MERGES: Mapping[str, Callable[[Scope, Use], Value]] = {
     "Multiply": _fold("Mul", chooses=True),
     "Maximum": _fold("Max", chooses=True),
     "Minimum": _fold("Min", chooses=True),
-    "Average": _average,
-    "Concatenate": _concatenate,
+    "Average": lambda s, use: s.op("Div", _fold("Add")(s, use), float(len(use.x))),
+    "Concatenate": lambda s, use: s.op("Concat", *use.x, axis=int(use.config.get("axis", -1))),
     "Dot": _dot,
 }
 

@@ -156,12 +156,6 @@ def _rmsnorm(s: Scope, use: Use) -> Value:
     return s.op("Mul", s.op("Div", use.x, root), s.weight("scale", scale))
 
 
-def _adapted(layer: Layer) -> Variables:
-    if layer.config.get("mean") is not None:
-        return Variables()
-    return variables(fixed=("mean", "variance", "count"))
-
-
 def _normalization(s: Scope, use: Use) -> Value:
     rank, axis = s.rank(use.x), use.config.get("axis", -1)
     axes = [] if axis is None else [axis] if isinstance(axis, int) else list(axis)
@@ -188,5 +182,12 @@ KINDS: Mapping[str, Kind] = {
     "keras>GroupNormalization": Kind(_groupnorm, _layernorm_variables),
     "keras>UnitNormalization": Kind(_unitnorm),
     "keras>RMSNormalization": Kind(_rmsnorm, lambda layer: variables("scale")),
-    "keras>Normalization": Kind(_normalization, _adapted),
+    "keras>Normalization": Kind(
+        _normalization,
+        lambda layer: (
+            variables(fixed=("mean", "variance", "count"))
+            if layer.config.get("mean") is None
+            else Variables()
+        ),
+    ),
 }

@@ -141,16 +141,6 @@ def _softmax(s: Scope, a: Arguments) -> Value:
     return s.op("Softmax", a.tensor(0, "x", "logits"), axis=-1 if axis is None else int(axis))
 
 
-def _leaky(s: Scope, a: Arguments) -> Value:
-    slope = float(a.plain(1, "negative_slope", "alpha", default=0.2))
-    return s.op("LeakyRelu", a.tensor(0, "x", "features"), alpha=slope)
-
-
-def _gelu_of(s: Scope, a: Arguments) -> Value:
-    approximate = bool(a.plain(1, "approximate", default=s.net.generation == 3))
-    return gelu(s, a.tensor(0, "x", "features"), approximate=approximate)
-
-
 def _reshape(s: Scope, a: Arguments) -> Value:
     x, sizes = a.tensor(0, "x", "tensor"), a.plain(1, "newshape", "shape")
     if not all(isinstance(size, int) or size is None for size in sizes):
@@ -260,12 +250,6 @@ def _matmul(s: Scope, a: Arguments) -> Value:
     return s.op("MatMul", x, y)
 
 
-def _where(s: Scope, a: Arguments) -> Value:
-    return s.op(
-        "Where", a.tensor(0, "condition"), a.tensor(1, "x1", "x"), a.tensor(2, "x2", "y")
-    )
-
-
 def _cast(s: Scope, a: Arguments) -> Value:
     kinds = {"float32": 1, "int32": 6, "int64": 7, "bool": 9}
     wanted = str(a.plain(1, "dtype"))
@@ -288,12 +272,6 @@ def _flip(s: Scope, a: Arguments) -> Value:
     )
 
 
-def _tile(s: Scope, a: Arguments) -> Value:
-    return s.op(
-        "Tile", a.tensor(0, "x", "input"), s.integers(a.plain(1, "repeats", "multiples"))
-    )
-
-
 def _pad(s: Scope, a: Arguments) -> Value:
     pads = np.asarray(a.plain(1, "pad_width", "paddings"), dtype=np.int64)
     mode = str(a.plain(2, "mode", default="constant")).lower()
@@ -304,19 +282,9 @@ def _pad(s: Scope, a: Arguments) -> Value:
     return s.op("Pad", a.tensor(0, "x", "tensor"), ends, float(value or 0.0), mode=mode)
 
 
-def _einsum(s: Scope, a: Arguments) -> Value:
-    subscripts = str(a.plain(-1, "subscripts", "equation") or a.args[0])
-    values = [one for one in a.args if isinstance(one, Value)]
-    return s.op("Einsum", *values, equation=subscripts)
-
-
 def _square(s: Scope, a: Arguments) -> Value:
     x = a.tensor(0, "x")
     return s.op("Mul", x, x)
-
-
-def _rsqrt(s: Scope, a: Arguments) -> Value:
-    return s.op("Reciprocal", s.op("Sqrt", a.tensor(0, "x")))
 
 
 def _split(s: Scope, a: Arguments) -> Any:
@@ -370,7 +338,7 @@ _KERAS_3: Mapping[str, Writes] = {
     "Erf": _unary("Erf"),
     "Reciprocal": _unary("Reciprocal"),
     "Square": _square,
-    "Rsqrt": _rsqrt,
+    "Rsqrt": lambda s, a: s.op("Reciprocal", s.op("Sqrt", a.tensor(0, "x"))),
     "Sum": _reduction("ReduceSum"),
     "Mean": _reduction("ReduceMean"),
     "Max": _reduction("ReduceMax"),
@@ -390,11 +358,19 @@ _KERAS_3: Mapping[str, Writes] = {
     "Silu": _function("silu"),
     "Elu": _function("elu"),
     "Selu": _function("selu"),
-    "Gelu": _gelu_of,
+    "Gelu": lambda s, a: gelu(
+        s,
+        a.tensor(0, "x", "features"),
+        approximate=bool(a.plain(1, "approximate", default=s.net.generation == 3)),
+    ),
     "HardSigmoid": _function("hard_sigmoid"),
     "HardSilu": _function("hard_silu"),
     "HardTanh": _function("hard_tanh"),
-    "LeakyRelu": _leaky,
+    "LeakyRelu": lambda s, a: s.op(
+        "LeakyRelu",
+        a.tensor(0, "x", "features"),
+        alpha=float(a.plain(1, "negative_slope", "alpha", default=0.2)),
+    ),
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Concatenate": _concat,
@@ -404,12 +380,20 @@ _KERAS_3: Mapping[str, Writes] = {
     "Squeeze": _squeeze,
     "Clip": _clip,
     "GetItem": _item,
-    "Where": _where,
+    "Where": lambda s, a: s.op(
+        "Where", a.tensor(0, "condition"), a.tensor(1, "x1", "x"), a.tensor(2, "x2", "y")
+    ),
     "Cast": _cast,
     "Flip": _flip,
-    "Tile": _tile,
+    "Tile": lambda s, a: s.op(
+        "Tile", a.tensor(0, "x", "input"), s.integers(a.plain(1, "repeats", "multiples"))
+    ),
     "Pad": _pad,
-    "Einsum": _einsum,
+    "Einsum": lambda s, a: s.op(
+        "Einsum",
+        *[one for one in a.args if isinstance(one, Value)],
+        equation=str(a.plain(-1, "subscripts", "equation") or a.args[0]),
+    ),
 }
 
 _TENSORFLOW: Mapping[str, str] = {
@@ -451,22 +435,19 @@ _TENSORFLOW: Mapping[str, str] = {
 """Function of TensorFlow -> operation of Keras 3."""
 
 
-def _operation(write: Writes) -> Kind:
-    return Kind(lambda s, use: write(s, Arguments(s, use)))
-
-
 def _tf_operation(s: Scope, use: Use) -> Any:
     name = str(use.config.get("function", ""))
     target = _TENSORFLOW.get(name)
     if target is None:
         raise s.fail(f"TFOpLambda: function 'tf.{name}' is not known")
     given = {key: value for key, value in use.kwargs.items() if key != "name"}
-    return _KERAS_3[target](s, Arguments(s, Use(_bare(use), use.weights, use.args, given)))
+    # The names of its configuration are not arguments.
+    bare = dataclasses.replace(use.layer, config={})
+    return _KERAS_3[target](s, Arguments(s, Use(bare, use.weights, use.args, given)))
 
 
-def _bare(use: Use) -> Any:
-    """Return the layer without its configuration, whose names are not arguments."""
-    return dataclasses.replace(use.layer, config={})
+def _operation(write: Writes) -> Kind:
+    return Kind(lambda s, use: write(s, Arguments(s, use)))
 
 
 KINDS: Mapping[str, Kind] = {

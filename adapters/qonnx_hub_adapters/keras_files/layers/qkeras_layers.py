@@ -311,10 +311,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "qkeras>QAveragePooling2D": Kind(_average_pooling),
     "qkeras>QGlobalAveragePooling2D": Kind(_global_average_pooling),
-    "qkeras>QScaleShift": Kind(_scale_shift, lambda layer: _scale_shift_variables(layer)),
+    "qkeras>QScaleShift": Kind(
+        _scale_shift,
+        lambda layer: variables(
+            *["weight", *(["bias"] if layer.config.get("use_bias", True) else [])]
+        ),
+    ),
 }
-
-
-def _scale_shift_variables(layer: Layer) -> Variables:
-    names = ["weight", *(["bias"] if layer.config.get("use_bias", True) else [])]
-    return variables(*names)

@@ -293,11 +293,6 @@ def _time_distributed(s: Scope, use: Use) -> Value:
     return s.reshape(y, [-1, whole[0], *after])
 
 
-def _pruned(s: Scope, use: Use) -> Any:
-    inner = inner_layer(use.layer, use.config["layer"])
-    return s.net.write(inner, use.weights.parts["layer"], use.args, use.kwargs, f"{s.name}/")
-
-
 def cell_variables(layer: Layer) -> Variables:
     """Return the variables of a cell."""
     names = ["kernel", "recurrent_kernel"]
@@ -334,11 +329,6 @@ def _wrapped_variables(layer: Layer) -> Variables:
     return Variables((), (("layer", Variables(part.own, part.parts, part.frozen, "")),))
 
 
-def _pruned_variables(layer: Layer) -> Variables:
-    own = (("mask", False), ("threshold", False), ("pruning_step", False))
-    return Variables(own, _wrapped_variables(layer).parts)
-
-
 def _bidirectional_variables(layer: Layer) -> Variables:
     forward = layer.config["layer"]
     backward = layer.config.get("backward_layer") or forward
@@ -356,5 +346,17 @@ KINDS: Mapping[str, Kind] = {
     "keras>Bidirectional": Kind(_bidirectional, _bidirectional_variables),
     "qkeras>QBidirectional": Kind(_bidirectional, _bidirectional_variables),
     "keras>TimeDistributed": Kind(_time_distributed, _wrapped_variables),
-    "tfmot>PruneLowMagnitude": Kind(_pruned, _pruned_variables),
+    "tfmot>PruneLowMagnitude": Kind(
+        lambda s, use: s.net.write(
+            inner_layer(use.layer, use.config["layer"]),
+            use.weights.parts["layer"],
+            use.args,
+            use.kwargs,
+            f"{s.name}/",
+        ),
+        lambda layer: Variables(
+            (("mask", False), ("threshold", False), ("pruning_step", False)),
+            _wrapped_variables(layer).parts,
+        ),
+    ),
 }

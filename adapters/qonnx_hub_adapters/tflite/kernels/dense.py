@@ -30,7 +30,12 @@ def conv_2d(call: KernelCall, x: Array, weights: Array, bias: Given = None) -> A
 def depthwise_conv_2d(call: KernelCall, x: Array, weights: Array, bias: Given = None) -> Array:
     """Return DEPTHWISE_CONV_2D: weights [1, height, width, C * multiplier]."""
     seen = _seen(call, x, weights.shape[1:3])
-    return _rescaled(call, _per_channel(seen, _centred(call.tensor(1), weights, 3)), bias)
+    weights = _centred(call.tensor(1), weights, 3)
+    _, height, width, outputs = weights.shape
+    multiplier = outputs // seen.shape[5]
+    kernel = weights.reshape(height, width, -1, multiplier)
+    sums = np.einsum("nrchwi,hwim->nrcim", seen, kernel)
+    return _rescaled(call, np.asarray(sums.reshape(*seen.shape[:3], outputs)), bias)
 
 
 def transpose_conv(
@@ -118,15 +123,6 @@ def _grouped(seen: Array, weights: Array) -> Array:
         kernel = weights[group * share : (group + 1) * share].reshape(share, -1)
         parts.append(of_group.reshape(-1, height * width * inputs) @ kernel.T)
     return np.concatenate(parts, axis=-1).reshape(*places, outputs)
-
-
-def _per_channel(seen: Array, weights: Array) -> Array:
-    """Return the sums of a depthwise convolution, [N, rows, columns, C * multiplier]."""
-    _, height, width, outputs = weights.shape
-    multiplier = outputs // seen.shape[5]
-    kernel = weights.reshape(height, width, -1, multiplier)
-    sums = np.einsum("nrchwi,hwim->nrcim", seen, kernel)
-    return np.asarray(sums.reshape(*seen.shape[:3], outputs))
 
 
 def _centred(tensor: NetTensor, codes: Array, axis: int) -> Array:

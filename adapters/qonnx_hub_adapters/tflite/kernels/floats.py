@@ -56,7 +56,9 @@ def dense(call: KernelCall, *given: Array | None) -> Array:
 def _quantized(call: KernelCall, x: Array) -> tuple[Array, Array, Array]:
     """Return data as codes, with scale and zero point per row or sample, as float64."""
     is_layer = call.name == "FULLY_CONNECTED"
-    rows = x.reshape(-1, _first_axis(call)) if is_layer else x.reshape(x.shape[0], -1)
+    rows = (
+        x.reshape(-1, int(call.tensor(1).shape[1])) if is_layer else x.reshape(x.shape[0], -1)
+    )
     grid = call.tensor(1).grid
     is_split = grid is not None and grid.scale.size > 1
     asymmetric = (
@@ -85,10 +87,6 @@ def _quantized(call: KernelCall, x: Array) -> tuple[Array, Array, Array]:
     if is_layer:
         return codes.reshape(rows.shape), wide.astype(np.float32), zero[:, None]
     return codes, wide.astype(np.float32), zero.reshape(shape)
-
-
-def _first_axis(call: KernelCall) -> int:
-    return int(call.tensor(1).shape[1])
 
 
 def _sums(call: KernelCall, x: Array, weights: Array) -> Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from qonnx_hub_adapters.tflite.kernels.fixed_point import (
@@ -30,7 +28,9 @@ _ALONE = {"RELU": RELU, "RELU6": RELU6, "RELU_N1_TO_1": RELU_N1_TO_1}
 def add(call: KernelCall, x: Array, y: Array) -> Array:
     """Return ADD or SUB: both sides on a common finer grid, then the output's."""
     if shifts := power_of_two_shifts(call):
-        return _add_shifted(call, x, y, shifts)
+        a = shift_right(x.astype(np.int64), max(shifts[0], 0))
+        b = shift_right(y.astype(np.int64), max(shifts[1], 0))
+        return finish(call, a - b if call.name == "SUB" else a + b)
     left, right, by, bits = sum_factors(call)
     a = rescale(codes_of(x, call.tensor(0)) << bits, left)
     b = rescale(codes_of(y, call.tensor(1)) << bits, right)
@@ -57,12 +57,6 @@ def power_of_two_shifts(call: KernelCall) -> tuple[int, int] | None:
         return None
     first, second, made = (int(exponent) for _, exponent in parts)
     return made - first, made - second
-
-
-def _add_shifted(call: KernelCall, x: Array, y: Array, shifts: tuple[int, int]) -> Array:
-    a = shift_right(x.astype(np.int64), max(shifts[0], 0))
-    b = shift_right(y.astype(np.int64), max(shifts[1], 0))
-    return finish(call, a - b if call.name == "SUB" else a + b)
 
 
 def multiply(call: KernelCall, x: Array, y: Array) -> Array:
@@ -130,7 +124,8 @@ def leaky_relu(call: KernelCall, x: Array) -> Array:
     slope = np.float32(call.options["alpha"])
     level = codes_of(x, given)
     above = rescale(level, factor(float(np.float32(given.scale / made.scale))))
-    below = rescale(level, _slope_factor(given.scale * slope, made))
+    steeper = abs(float(np.float32(np.float32(given.scale * slope) / made.scale)))
+    below = rescale(level, factor(steeper))
     sign = -1 if slope < 0 else 1
     return finish(call, np.where(level >= 0, above, sign * below) + made.zero)
 
@@ -143,10 +138,6 @@ def prelu(call: KernelCall, x: Array, alpha: Array) -> Array:
     product = level * codes_of(alpha, slope)
     below = rescale(product, factor(float(np.float32(given.scale * slope.scale / made.scale))))
     return finish(call, np.where(level >= 0, above, below) + made.zero)
-
-
-def _slope_factor(scale: Any, made: NetTensor) -> Factor:
-    return factor(abs(float(np.float32(np.float32(scale) / made.scale))))
 
 
 def codes_of(x: Array, tensor: NetTensor) -> Array:

@@ -13,7 +13,7 @@ from qonnx_hub_ir.effects import Effect
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import is_standard
 from qonnx_hub_ir.graph.rewriting import rewrite_nodes
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DivToMul(InPlacePass):
         if known is None or known.dtype.kind != "f" or not np.all(np.isfinite(known)):
             return False
         reciprocal = _reciprocal(known)
-        if reciprocal is None or (self.exact and not _is_power_of_two(known)):
+        if reciprocal is None or (self.exact and not is_power_of_two(np.abs(known))):
             return False
         emit = Emitter(node)
         factor = emit.constant("reciprocal", reciprocal)
@@ -60,8 +60,3 @@ def _reciprocal(known: Array) -> Array | None:
         found = np.asarray(1.0 / known, dtype=known.dtype)
     normal = np.abs(found) >= np.finfo(known.dtype).tiny
     return found if bool(np.all(np.isfinite(found) & normal)) else None
-
-
-def _is_power_of_two(known: Array) -> bool:
-    mantissa, _ = np.frexp(known)
-    return bool(np.all(np.abs(mantissa) == 0.5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,9 +47,16 @@ class DoubleToSingle(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        held = [value for value in _constants(model) if _dtype(value) == DataType.DOUBLE]
+        held = [
+            value
+            for graph in every_graph(model, functions=False)
+            for value in graph.initializers.values()
+            if value.const_value is not None and value.const_value.dtype == DataType.DOUBLE
+        ]
         singles = [self._rounded(value) for value in held]
-        ends: list[Value] = [] if self.signature else _keep_types(model.graph)
+        ends: list[Value] = (
+            [] if self.signature else [*_cast_inputs(model.graph), *_cast_outputs(model.graph)]
+        )
         doubles = [v for v in every_value(model) if v.dtype == DataType.DOUBLE]
         inner = [value for value in doubles if value not in ends]
         for value, array in zip(held, singles, strict=True):
@@ -58,9 +64,14 @@ class DoubleToSingle(InPlacePass):
             value.type = TensorType(DataType.FLOAT)
         for value in inner:
             value.type = TensorType(DataType.FLOAT)
-        _cast_to_single(model, ends)
+        for node in model.graph.all_nodes():
+            if _casts(node, DataType.DOUBLE) and node.outputs[0] not in ends:
+                node.attributes["to"] = onnx_ir.AttrInt64("to", int(DataType.FLOAT))
         if held or inner:
-            _require_types(model)
+            try:
+                InferShapes()(model)
+            except PassError as error:
+                raise PassError(f"the model cannot be computed in float32: {error}") from error
         return PassResult(model, modified=bool(held or inner))
 
     def _rounded(self, value: Value) -> Array:
@@ -77,20 +88,6 @@ class DoubleToSingle(InPlacePass):
                 "hold; clip=true takes the largest float32 instead"
             )
         return np.where(lost, np.copysign(most, array).astype(np.float32), single)
-
-
-def _dtype(value: Value) -> DataType | None:
-    return None if value.const_value is None else value.const_value.dtype
-
-
-def _constants(model: Model) -> Iterable[Value]:
-    graphs = every_graph(model, functions=False)
-    return (value for graph in graphs for value in graph.initializers.values())
-
-
-def _keep_types(graph: Graph) -> list[Value]:
-    """Put Casts at inputs and outputs of float64; return these inputs and outputs."""
-    return [*_cast_inputs(graph), *_cast_outputs(graph)]
 
 
 def _cast_inputs(graph: Graph) -> list[Value]:
@@ -149,16 +146,3 @@ def _node(value: Value) -> onnx_ir.Node:
     node = value.producer()
     assert node is not None, "made by a Cast"
     return node
-
-
-def _cast_to_single(model: Model, ends: list[Value]) -> None:
-    for node in model.graph.all_nodes():
-        if _casts(node, DataType.DOUBLE) and node.outputs[0] not in ends:
-            node.attributes["to"] = onnx_ir.AttrInt64("to", int(DataType.FLOAT))
-
-
-def _require_types(model: Model) -> None:
-    try:
-        InferShapes()(model)
-    except PassError as error:
-        raise PassError(f"the model cannot be computed in float32: {error}") from error

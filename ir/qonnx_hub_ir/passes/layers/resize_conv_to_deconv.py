@@ -14,7 +14,7 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import attribute, dims, input_of, only_reader, producer
 from qonnx_hub_ir.graph.rewriting import rewrite_nodes
 from qonnx_hub_ir.graph.unused import drop_unused
-from qonnx_hub_ir.passes.layers.deconvolutions import PlainConv, image_size, plain_conv
+from qonnx_hub_ir.passes.layers.deconvolutions import image_size, plain_conv
 from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 from qonnx_hub_ir.semantics import quantize
 
@@ -59,11 +59,17 @@ def _rewrite(node: Node) -> bool:
     kernel = _summed(emit, weight, factor)
     if kernel is None:
         return False
+    pads = [plain.kernel[axis % 2] - 1 - pad for axis, pad in enumerate(plain.pads)]
+    taps = [size + factor - 1 for size in plain.kernel]
     made = emit.add(
         "ConvTranspose",
         [resize.inputs[0], kernel, *node.inputs[2:]],
         node.outputs[0],
-        **_window(plain, factor),
+        kernel_shape=taps,
+        strides=[factor, factor],
+        pads=pads,
+        dilations=[1, 1],
+        group=1,
     )
     maker, name, graph = made.producer(), node.name, resize.graph
     emit.replace_with(made)
@@ -72,13 +78,6 @@ def _rewrite(node: Node) -> bool:
     if maker is not None:
         maker.name = name
     return True
-
-
-def _window(plain: PlainConv, factor: int) -> dict[str, object]:
-    pads = [plain.kernel[axis % 2] - 1 - pad for axis, pad in enumerate(plain.pads)]
-    taps = [size + factor - 1 for size in plain.kernel]
-    window = {"kernel_shape": taps, "strides": [factor, factor], "pads": pads}
-    return {**window, "dilations": [1, 1], "group": 1}
 
 
 def _repeats(node: Node) -> int | None:
@@ -135,7 +134,8 @@ def _summed(emit: Emitter, weight: Value, factor: int) -> Value | None:
     if not isinstance(quant, IntQuant) or quant.scale is None or quant.zero_point is None:
         return None
     bits, scale = single_value(quant.bits), np.asarray(quant.scale, dtype=np.float32)
-    if bits is None or np.any(quant.zero_point != 0) or not _is_per_output(scale):
+    per_output = scale.size == 1 or (scale.ndim == 4 and scale.shape[0] == scale.size)
+    if bits is None or np.any(quant.zero_point != 0) or not per_output:
         return None
     turned = scale if scale.size == 1 else scale.reshape(-1, 1, 1, 1).transpose(1, 0, 2, 3)
     wide = bits + int(np.ceil(np.log2(factor * factor)))
@@ -151,10 +151,6 @@ def _summed(emit: Emitter, weight: Value, factor: int) -> Value | None:
     if not np.array_equal(quantize(sums, fresh), sums):
         return None
     return emit.quantizer(emit.constant("kernel", sums), fresh)
-
-
-def _is_per_output(scale: Array) -> bool:
-    return scale.size == 1 or (scale.ndim == 4 and scale.shape[0] == scale.size)
 
 
 def _sums(weight: Array, factor: int) -> Array:

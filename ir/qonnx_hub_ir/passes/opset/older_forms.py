@@ -288,7 +288,8 @@ def _last_axis(node: Node) -> Edit | str:
 
 def _positive_axes(node: Node) -> Edit | str:
     """Axes counted from the front below opset 11."""
-    negative = _negative(node)
+    named = ((name, attribute(node, name, ())) for name in ("axis", "axes"))
+    negative = [name for name, axes in named if np.any(np.asarray(axes, dtype=np.int64) < 0)]
     if not negative:
         return _nothing
     rank = rank_of(node.inputs[0])
@@ -304,11 +305,6 @@ def _positive_axes(node: Node) -> Edit | str:
                 _set_integers(node, name, [axis % rank for axis in value])
 
     return edit
-
-
-def _negative(node: Node) -> list[str]:
-    named = ((name, attribute(node, name, ())) for name in ("axis", "axes"))
-    return [n for n, v in named if (v < 0 if isinstance(v, int) else any(a < 0 for a in v))]
 
 
 def _region(node: Node) -> Edit | str:

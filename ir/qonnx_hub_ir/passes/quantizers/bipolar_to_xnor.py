@@ -50,7 +50,10 @@ def _rewrite(node: Node) -> bool:
         return False
     if not np.all(np.abs(weight) == 1) or weight.shape[0] >= FLOAT32_WHOLE:
         return False
-    _to_bits(threshold, left)
+    threshold.attributes["out_dtype"] = onnx_ir.AttrString("out_dtype", "BINARY")
+    threshold.attributes["out_scale"] = onnx_ir.AttrFloat32("out_scale", 1.0)
+    threshold.attributes["out_bias"] = onnx_ir.AttrFloat32("out_bias", 0.0)
+    annotate(left, {DATATYPE: "BINARY"})
     emit, depth = Emitter(node), weight.shape[0]
     bits = emit.constant("bits", np.asarray((weight + 1) / 2, dtype=np.float32))
     annotate(bits, {DATATYPE: "BINARY"})
@@ -84,10 +87,3 @@ def _says_bipolar(value: Value) -> bool:
     maker = value.producer()
     declared = None if maker is None else attribute(maker, "out_dtype", None)
     return said == "BIPOLAR" or (said is None and declared == "BIPOLAR")
-
-
-def _to_bits(node: Node, made: Value) -> None:
-    node.attributes["out_dtype"] = onnx_ir.AttrString("out_dtype", "BINARY")
-    node.attributes["out_scale"] = onnx_ir.AttrFloat32("out_scale", 1.0)
-    node.attributes["out_bias"] = onnx_ir.AttrFloat32("out_bias", 0.0)
-    annotate(made, {DATATYPE: "BINARY"})

@@ -104,7 +104,7 @@ def _rule(node: Node) -> _Rule | None:
 
 
 def _keep(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
-    """Change nothing: channels are on the second axis, all others are alike."""
+    """Change nothing: channels and parameters along them stay, all other axes are alike."""
 
 
 def _elementwise(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
@@ -181,14 +181,10 @@ def _linear(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> Non
     node.attributes["axis"] = onnx_ir.AttrInt64("axis", axis % 3)
 
 
-def _batch_norm(node: Node, rearranger: Rearranger, wide: AbstractSet[Value]) -> None:
-    """Change nothing: its parameters are vectors along the channels."""
-
-
 _RULES: Mapping[tuple[str, str], _Rule] = {
     ("", "Transpose"): _transpose,
     ("", "Concat"): _concat,
-    ("", "BatchNormalization"): _batch_norm,
+    ("", "BatchNormalization"): _keep,
     ("", "Flatten"): _flatten,
     ("", "QuantizeLinear"): _linear,
     ("", "DequantizeLinear"): _linear,

@@ -12,7 +12,7 @@ import onnx.defs
 import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_ir
-from onnx_ir import Graph, Model, Node, Value
+from onnx_ir import Graph, Model, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
@@ -84,7 +84,15 @@ def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         onnx.shape_inference.infer_shapes, check_type=True, strict_mode=True
     )
     # With values, the binding lists every element of what has one axis: 2^40 of them as well.
-    if _names_long_axis(skeleton.graph):
+    constants = [*skeleton.graph.initializer]
+    constants += [
+        a.t for node in skeleton.graph.node for a in node.attribute if a.HasField("t")
+    ]
+    numbers = (
+        onnx.numpy_helper.to_array(t) for t in constants if t.data_type == _INT64 and t.dims
+    )
+    long = any(np.any((x > _LONG) & (x < _NO_SIZE)) for x in numbers)
+    if long or _has_long_list(skeleton.graph):
         plain = infer(skeleton)
         if _has_long_list(plain.graph):
             return plain
@@ -94,16 +102,6 @@ def _inferred(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         if _SAME_NAMES not in str(error):
             raise
     return infer(skeleton)
-
-
-def _names_long_axis(graph: onnx.GraphProto) -> bool:
-    """Return whether an input, or a number among the constants, may make an axis long."""
-    constants = [*graph.initializer]
-    constants += [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
-    numbers = (
-        onnx.numpy_helper.to_array(t) for t in constants if t.data_type == _INT64 and t.dims
-    )
-    return any(np.any((x > _LONG) & (x < _NO_SIZE)) for x in numbers) or _has_long_list(graph)
 
 
 def _has_long_list(graph: onnx.GraphProto) -> bool:
@@ -210,17 +208,12 @@ def _take_over(graph: Graph, inferred: onnx.GraphProto) -> bool:
             value.shape = _sharper(value.shape, source.shape)
             modified |= before != (value.type, value.shape)
         for name, body in named_bodies(node):
-            twin = _twin_body(inferred, node, name)
+            outputs = [value.name or "" for value in node.outputs]
+            twins = (twin for twin in inferred.node if list(twin.output) == outputs)
+            bodies = (one for twin in twins for one in twin.attribute if one.name == name)
+            twin = next((one.g for one in bodies if one.HasField("g")), None)
             modified |= twin is not None and _take_over(body, twin)
     return modified
-
-
-def _twin_body(inferred: onnx.GraphProto, node: Node, name: str) -> onnx.GraphProto | None:
-    """Return a node's body of that name in the inferred graph; its outputs tell the node."""
-    outputs = [value.name or "" for value in node.outputs]
-    twins = (twin for twin in inferred.node if list(twin.output) == outputs)
-    bodies = (one for twin in twins for one in twin.attribute if one.name == name)
-    return next((one.g for one in bodies if one.HasField("g")), None)
 
 
 def _says_the_same(value: Value, inferred: onnx.TypeProto.Tensor) -> bool:

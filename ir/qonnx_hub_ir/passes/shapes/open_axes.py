@@ -21,15 +21,14 @@ class OpenAxes(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        empty = any(_is_empty_batch(value) for value in model.graph.inputs)
+        empty = any(
+            value.shape is not None and len(value.shape) > 0 and value.shape[0] == 0
+            for value in model.graph.inputs
+        )
         modified = False
         for value in (*every_value(model), *model.graph.outputs):
             modified |= _open(value, empty)
         return PassResult(model, modified=modified)
-
-
-def _is_empty_batch(value: Value) -> bool:
-    return value.shape is not None and len(value.shape) > 0 and value.shape[0] == 0
 
 
 def _open(value: Value, empty: bool) -> bool:
