@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from onnx_ir import AttributeType, Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
+from qonnx_hub_ir.graph.queries import element_count
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.lowering import im2col, onnxruntime_operators, qonnx_general
 from qonnx_hub_ir.lowering.onnxruntime_operators import Signature
@@ -157,7 +157,7 @@ def _scale_problem(node: Node) -> str:
     """Return why a list of scales does not fit the axis that it is for; empty if it does."""
     x, scale, *zero = (_known_shape(value) for value in node.inputs[:3])
     block = node.attributes.get("block_size")
-    sizes = [_count(shape) for shape in (scale, *zero)]
+    sizes = [None if shape is None else element_count(shape) for shape in (scale, *zero)]
     if None not in sizes and len(set(sizes)) > 1:
         return f"{sizes[0]} scales do not fit {sizes[1]} zero points"
     if x is None or scale is None or len(scale) != 1 or scale[0] in (None, 1):
@@ -295,11 +295,6 @@ def _known_shape(value: Value | None) -> tuple[int | None, ...] | None:
     if value is None or value.shape is None:
         return None
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-
-
-def _count(shape: tuple[int | None, ...] | None) -> int | None:
-    sizes = [] if shape is None else [size for size in shape if size is not None]
-    return math.prod(sizes) if shape is not None and len(sizes) == len(shape) else None
 
 
 def _broadcasts(values: Array, shape: tuple[int | None, ...]) -> bool:

@@ -17,7 +17,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub.passes import run
 from qonnx_hub_ir.errors import UsageError
-from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.queries import dims, zeros_of
 from qonnx_hub_ir.passes import ChangeBatch, Expose
 from qonnx_hub_ir.quantizers import Array
 
@@ -107,7 +107,7 @@ def _batches(model: Model, given: Sequence[Array]) -> Iterator[list[Array]]:
     """Yield the arrays of each batch, in the order of the inputs."""
     inputs = list(model.graph.inputs)
     if not given:
-        yield [_zeros(value) for value in inputs]
+        yield [zeros_of(value) for value in inputs]
         return
     if len(given) != len(inputs):
         names = ", ".join(str(value.name) for value in inputs)
@@ -120,12 +120,6 @@ def _batches(model: Model, given: Sequence[Array]) -> Iterator[list[Array]]:
         raise UsageError(f"a batch of {batch} does not divide the samples: {held}")
     for start in range(0, count, batch):
         yield [array[start : start + batch] for array in given]
-
-
-def _zeros(value: Any) -> Array:
-    sizes = dims(value)
-    numbers = [size if isinstance(size, int) else 1 for size in sizes or ()]
-    return np.zeros(numbers, dtype=np.float32 if value.dtype is None else value.dtype.numpy())
 
 
 def _scaled(array: Array, *, centered: bool) -> Array:

@@ -166,7 +166,10 @@ class SumEnclosures:
             raise UnboundedError(label(node))
         dtype = _ends(given[0])[0].dtype
         ends = [tuple(_wide(end) for end in _ends(one)) for one in given]
-        middle = [_middle(low, high) for low, high in ends]
+        middle = [
+            low if low is None or low.dtype.kind != "f" else (low + high) / 2
+            for low, high in ends
+        ]
         reach = [None if low is None else (high - low) / 2 for low, high in ends]
         # Axes are no terms: the magnitude of -1 is another one.
         size = [x if x is None or x.dtype.kind != "f" else np.abs(x) for x in middle]
@@ -219,8 +222,8 @@ class SumEnclosures:
         return Enclosure(found.low, found.high, x.known & found.known)
 
     def _pointwise(self, node: Node, given: Sequence[Argument]) -> Enclosure:
-        if self.folded and _is_quantizer(node) and _is_computed_float(given[0]):
-            given = [_widened(given[0], 0.0), *given[1:]]
+        if self.folded and _is_quantizer(node) and isinstance(given[0], Enclosure):
+            given = [_widened(given[0], 0.0) if _is_float(given[0]) else given[0], *given[1:]]
         own = enclose_step(node, lambda *args: self._run(node, args)[0], given)
         if not _is_float(own) or _is_quantizer(node):
             return _widened(own, 0.0) if self.folded and _is_float(own) else own
@@ -403,10 +406,6 @@ def _wide_argument(given: Argument) -> Argument:
     return _wide(given)
 
 
-def _middle(low: Any, high: Any) -> Any:
-    return low if low is None or low.dtype.kind != "f" else (low + high) / 2
-
-
 def _added(x: Any, reach: Any) -> Any:
     return x if x is None or x.dtype.kind != "f" else x + reach
 
@@ -414,10 +413,6 @@ def _added(x: Any, reach: Any) -> Any:
 def _between(low: Array, high: Array, dtype: np.dtype[Any]) -> Enclosure:
     below, above = rounded_outward(low, high, dtype)
     return Enclosure(below, above, np.isfinite(below) & np.isfinite(above))
-
-
-def _is_computed_float(given: Argument) -> bool:
-    return isinstance(given, Enclosure) and _is_float(given)
 
 
 def _widened(given: Argument, beside: float) -> Enclosure:

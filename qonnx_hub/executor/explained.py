@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError
-from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.queries import zeros_of
 
 _OPEN_SIZES = (1, 2, 3)
 """What open axes are tried with: with one of them, nearly every sound model runs."""
@@ -53,12 +52,7 @@ def reason_not_to_run(model: Model) -> str:
 
 def _failure(model: Model, size: int) -> str:
     try:
-        feeds = {}
-        for value in model.graph.inputs:
-            sizes = [d if isinstance(d, int) else size for d in dims(value) or ()]
-            dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-            feeds[str(value.name)] = np.zeros(sizes, dtype=dtype)
-        Session(model).run(feeds)
+        Session(model).run({str(v.name): zeros_of(v, size) for v in model.graph.inputs})
     except ExecutionError as error:
         return str(error)
     except Exception:  # something else is in the way: nothing is known of the nodes

@@ -18,14 +18,14 @@ import numpy as np
 import onnx
 import onnx_ir
 from onnx import helper
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub.executor.plan import Plan, execute
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.parts import is_partition
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.queries import attribute, zeros_of
 from qonnx_hub_ir.operators.foreign import foreign_operators
 
 _REGISTRY = "qonnx.custom_op.registry"
@@ -109,7 +109,8 @@ def _custom_op(registry: Any, node: Node, version: int) -> Kernel:
             # Some rewrite their node while they run: each call has its own.
             fresh = onnx.NodeProto()
             fresh.CopyFrom(message)
-            context = {str(v.name): _buffer(v) for v in node.outputs}
+            # Some read the shape of what they write: it is that of the file.
+            context = {str(v.name): zeros_of(v) for v in node.outputs}
             given = zip(named, args, strict=True)
             context |= {n: np.array(a, copy=True) for n, a in given if n and a is not None}
             op = registry.getCustomOp(fresh, onnx_opset_version=version)
@@ -118,10 +119,3 @@ def _custom_op(registry: Any, node: Node, version: int) -> Kernel:
         return found[0] if len(found) == 1 else found
 
     return run
-
-
-def _buffer(value: Value) -> Array:
-    """Return zeros of the shape that a file says: some read the shape of what they write."""
-    sizes = [size if isinstance(size, int) else 1 for size in dims(value) or ()]
-    kind = onnx_ir.DataType.FLOAT if value.dtype is None else value.dtype
-    return np.zeros(sizes, dtype=kind.numpy())

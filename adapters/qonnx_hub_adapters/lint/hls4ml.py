@@ -106,11 +106,6 @@ def _is_channels_first(node: Node) -> bool:
     return not operators.is_per_channel(node) or (rank or 0) > 2
 
 
-def _merges_many(node: Node) -> bool:
-    is_merge = node.op_type in ACCEPTED and operators.of(node).inputs.is_variadic
-    return is_merge and len(node.inputs) > 2
-
-
 def _pads_with_number(node: Node) -> bool:
     value = operators.inserted_constant(node)
     return value is not None and bool(value.any())
@@ -159,12 +154,6 @@ def _has_matrix_channels(node: Node) -> bool:
     return matrix and bool(np.any(scale != scale.reshape(-1)[0]))
 
 
-def _is_odd(node: Node) -> bool:
-    """Return whether an activation has one scale that is no power of two."""
-    single = integer_quantizer(node) is not None and scale_of(node).size == 1
-    return single and not is_weight(node) and not is_power_of_two(scale_of(node))
-
-
 def _shares_input(node: Node) -> bool:
     source = node.inputs[0]
     return source is not None and any(one is not node for one in readers(source))
@@ -183,7 +172,16 @@ _POOLS = LintScope(
     ),
 )
 _GLOBAL_POOLS = LintScope("global pools", _data_nodes, operators.is_global_pool)
-_ODD = LintScope("activations whose scale is no power of two", QUANTIZERS.places, _is_odd)
+_ODD = LintScope(
+    "activations whose scale is no power of two",
+    ACTIVATIONS.places,
+    lambda node: (
+        ACTIVATIONS.holds(node)
+        and integer_quantizer(node) is not None
+        and scale_of(node).size == 1
+        and not is_power_of_two(scale_of(node))
+    ),
+)
 _UNKNOWN = "ERROR: Unsupported operation type"
 
 
@@ -231,7 +229,13 @@ TARGET = LintTarget(
             "parsed as channels-last: errors of 0.5 on values of 1",
         ),
         LintRule(
-            *(_REFUSED, _NODES, _merges_many, "merges more than two inputs"),
+            *(_REFUSED, _NODES),
+            lambda n: (
+                n.op_type in ACCEPTED
+                and operators.of(n).inputs.is_variadic
+                and len(n.inputs) > 2
+            ),
+            "merges more than two inputs",
             "Exception: two inputs only",
             _NEVER,
         ),

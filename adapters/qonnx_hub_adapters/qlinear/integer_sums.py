@@ -125,8 +125,11 @@ def _shared_out(site: IntegerNode, unit: Array) -> tuple[Array, Array] | None:
     flat = unit.reshape(-1)
     if own is not None and np.all(scale * own == flat):
         return scale, own
-    factor = _other_factor(flat, scale)
-    if factor is None:
+    factor = (flat.astype(np.float64) / float(scale)).astype(np.float32)
+    below, above = (np.nextafter(factor, np.float32(end)) for end in (0, np.inf))
+    for candidate in (below, above):
+        factor = np.where(scale * factor == flat, factor, candidate)
+    if not np.all(scale * factor == flat):
         return None
     return scale, factor.reshape(()) if factor.size == 1 else factor
 
@@ -152,15 +155,6 @@ def scale_of(value: Value) -> Array | None:
         node = producer(node.inputs[0]) if leaves_on_grid(node) else None
     known = dialect.constant_value(input_of(node, _SCALE_AT[node.op_type])) if node else None
     return known.reshape(()) if known is not None and known.size == 1 else None
-
-
-def _other_factor(unit: Array, scale: Array) -> Array | None:
-    """Return the float32 factor that gives ``unit`` when multiplied by ``scale``, if any."""
-    factor = (unit.astype(np.float64) / float(scale)).astype(np.float32)
-    below, above = (np.nextafter(factor, np.float32(end)) for end in (0, np.inf))
-    for candidate in (below, above):
-        factor = np.where(scale * factor == unit, factor, candidate)
-    return np.asarray(factor, dtype=np.float32) if np.all(scale * factor == unit) else None
 
 
 def matmul_to_float(site: IntegerNode) -> bool:

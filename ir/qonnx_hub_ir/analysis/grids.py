@@ -177,7 +177,10 @@ def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
     if bool(np.all(scales == first)):
         return np.asarray(first, dtype=np.float64)
     smallest = scales.min(axis=axes, keepdims=True)
-    if _is_multiple(scales, smallest):
+    ratio = scales / smallest
+    whole = np.rint(ratio)
+    multiples = (ratio == whole) & (whole * smallest == scales) & (whole <= _LARGEST_RATIO)
+    if np.all(multiples) and product_is_exact(whole, smallest):
         return np.asarray(smallest, dtype=np.float64)
     columns = np.moveaxis(scales, axes, range(len(axes))).reshape(-1, first.size)
     different, places = np.unique(columns, axis=1, return_inverse=True)
@@ -185,15 +188,6 @@ def common_scale_along(scales: Array, axes: tuple[int, ...]) -> Array | None:
     if any(number is None for number in found):
         return None
     return np.array(found, dtype=np.float64)[places.reshape(-1)].reshape(first.shape)
-
-
-def _is_multiple(scale: Array, unit: Array) -> bool:
-    ratio = scale / unit
-    whole = np.rint(ratio)
-    return bool(
-        np.all((ratio == whole) & (whole * unit == scale) & (whole <= _LARGEST_RATIO))
-        and product_is_exact(whole, unit)
-    )
 
 
 def _common_divisor(scales: Array) -> float | None:

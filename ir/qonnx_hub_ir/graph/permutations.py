@@ -67,3 +67,9 @@ def perm_of(node: Node | None) -> Perm | None:
         return tuple(int(axis) for axis in given)
     rank = rank_of(node.inputs[0])
     return None if rank is None else tuple(reversed(range(rank)))
+
+
+def keeps_all_axes(node: Node) -> bool:
+    """Return whether a Transpose leaves every axis in its place."""
+    perm = perm_of(node)
+    return perm is not None and perm == identity(len(perm))

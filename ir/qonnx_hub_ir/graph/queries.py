@@ -67,6 +67,22 @@ def dims(value: Value | None) -> Dims | None:
     return tuple(d.value if isinstance(d, SymbolicDim) else d for d in value.shape)
 
 
+def zeros_of(value: Value, open_size: int = 1) -> Array:
+    """Return zeros of the shape and type that a value states, float32 where it states none.
+
+    Args:
+        value: The value.
+        open_size: The length of axes whose length is not known.
+    """
+    sizes = [size if isinstance(size, int) else open_size for size in dims(value) or ()]
+    return np.zeros(sizes, dtype=np.float32 if value.dtype is None else value.dtype.numpy())
+
+
+def may_be_float(value: Value) -> bool:
+    """Return whether a value holds floats, or nothing says what it holds."""
+    return value.dtype is None or value.dtype.is_floating_point()
+
+
 def element_count(sizes: Dims) -> int | None:
     """Return the product of sizes; ``None`` where one of them is not a number."""
     numbers = [size for size in sizes if isinstance(size, int)]

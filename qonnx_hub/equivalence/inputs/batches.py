@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from onnx_ir import Model, Value
+from onnx_ir import Model
 
 from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.generate import InputGenerator, Ranges
@@ -22,7 +22,7 @@ from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.facts import fixed_batch
-from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.queries import dims, may_be_float
 from qonnx_hub_ir.quantizers import Array
 
 _BATCH_ELEMENTS = 1 << 22
@@ -322,7 +322,7 @@ class GeneratedInputs:
             InputGenerator(model, seed, ranges or {}, sizes) for sizes in self._sizes
         ]
         self.layout, self._batch = layout_of(model), batch_axes(model)
-        self.floats = [str(v.name) for v in model.graph.inputs if _is_drawn(v)]
+        self.floats = [str(v.name) for v in model.graph.inputs if may_be_float(v) and dims(v)]
         self.description = f"{GENERATED}; seed {seed}"
         most = self._generators[0].default_samples()
         if self.layout is InputLayout.RUNS:
@@ -372,11 +372,6 @@ class GeneratedInputs:
         if self.layout is InputLayout.RUNS:
             return generator.run(index)
         return generator.feeds(self._lengths[index], index)
-
-
-def _is_drawn(value: Value) -> bool:
-    is_float = value.dtype is None or value.dtype.is_floating_point()
-    return is_float and value.shape is not None and len(value.shape) > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,14 @@ from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect, operators, thresholds
 from qonnx_hub_ir.errors import ExecutionError
 from qonnx_hub_ir.facts import facts_of, fixed_batch
-from qonnx_hub_ir.graph.queries import attribute, dims, input_of, is_standard, known
+from qonnx_hub_ir.graph.queries import (
+    attribute,
+    dims,
+    input_of,
+    is_standard,
+    known,
+    may_be_float,
+)
 from qonnx_hub_ir.quantizers import (
     Array,
     BipolarQuant,
@@ -100,7 +107,7 @@ def watched_steps(model: Model) -> list[WatchedSteps]:
     found = []
     for node in model.graph:
         value = input_of(node, 0)
-        if value is None or value.name not in dynamic or not _is_float(value):
+        if value is None or value.name not in dynamic or not may_be_float(value):
             continue
         if dialect.is_thresholds(node):
             made = _multi_threshold(node, value)
@@ -111,10 +118,6 @@ def watched_steps(model: Model) -> list[WatchedSteps]:
             made = None if quant is None else _quantizer(node, value, quant)
         found += [made] if made is not None else []
     return sorted(found, key=lambda one: not one.counted)
-
-
-def _is_float(value: Value) -> bool:
-    return value.dtype is None or value.dtype.is_floating_point()
 
 
 _WHOLE_NUMBERS = IntQuant(np.float32(1), np.float32(0), np.float32(_BANDS))

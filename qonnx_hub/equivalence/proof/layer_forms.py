@@ -15,9 +15,8 @@ from onnx_ir import Node, Value
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import channel_shape
-from qonnx_hub_ir.graph.permutations import identity, perm_of
+from qonnx_hub_ir.graph.permutations import keeps_all_axes
 from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of
-from qonnx_hub_ir.quantizers import Array
 
 
 def kept_input(model: ProofModel, node: Node) -> Value | None:
@@ -37,7 +36,7 @@ def kept_input(model: ProofModel, node: Node) -> Value | None:
         return _without_effect(model, node, arithmetic.neutral)
     x = node.inputs[0]
     kept = {
-        "Transpose": lambda: _is_identity_permutation(node),
+        "Transpose": lambda: keeps_all_axes(node),
         "Slice": lambda: _steps_are_one(model, node) and _keeps_sizes(node),
         "Expand": lambda: _keeps_sizes(node),
         "Pad": lambda: _pads_nothing(model, node),
@@ -54,11 +53,6 @@ def _without_effect(model: ProofModel, node: Node, neutral: int) -> Value | None
         if np.all(known == neutral) and fits_into(known.shape, dims(other)):
             return other
     return None
-
-
-def _is_identity_permutation(node: Node) -> bool:
-    perm = perm_of(node)
-    return perm is not None and perm == identity(len(perm))
 
 
 def _keeps_sizes(node: Node) -> bool:
@@ -110,13 +104,9 @@ def _with_bias_behind(model: ProofModel, node: Node) -> int | None:
     )
     if not np.any(bias):
         return product
-    added = _stored(model, bias.reshape(channel_shape(len(rank))))
-    return model.make("Add", product, added)
-
-
-def _stored(model: ProofModel, array: Array) -> int:
-    """Return the number of a constant operand: a single element stands for a scalar."""
-    return model.numbering.of_constant(array.reshape(()) if array.size == 1 else array)
+    # A single element stands for a scalar.
+    shape = () if bias.size == 1 else channel_shape(len(rank))
+    return model.make("Add", product, model.numbering.of_constant(bias.reshape(shape)))
 
 
 def _along_axes(model: ProofModel, node: Node) -> int | None:

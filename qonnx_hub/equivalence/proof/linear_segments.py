@@ -226,16 +226,12 @@ def compare_segments(
             return None
         same &= bool(np.all(apart <= margin))
         total = total + apart * reach
-    error = sum(
-        sum_error(part.terms, float(np.max(_sums(part, s, reach), initial=0.0)), FLOAT32_UNIT)
-        for part, s in ((one, shape), (other, theirs))
-    )
+    error = 0.0
+    for part, sizes in ((one, shape), (other, theirs)):
+        sums = run(part, np.full(sizes, reach, dtype=np.float64), magnitudes=True)
+        error += sum_error(part.terms, float(np.max(sums, initial=0.0)), FLOAT32_UNIT)
     return SegmentDifference(same, float(np.max(total, initial=0.0)) + error)
 
 
 def _flat(part: Segment, x: Array, shape: tuple[int, ...]) -> Array:
     return run(part, x.reshape(shape)).reshape(-1)
-
-
-def _sums(part: Segment, shape: tuple[int, ...], reach: float) -> Array:
-    return run(part, np.full(shape, reach, dtype=np.float64), magnitudes=True)

@@ -22,6 +22,13 @@ _LOWEST_IR_VERSION = 4
 """From here on an initializer need not be a graph input as well."""
 
 
+_OURS = {
+    *((dialect.DOMAIN, name) for name in dialect.QUANTIZERS),
+    *operators.assign(True, domain=dialect.CHANNELS_LAST_DOMAIN),
+}
+"""Operators whose meaning no file may change by a function."""
+
+
 @dataclass(frozen=True)
 class NormalizeDialect(InPlacePass):
     """Translate every alias of the dialect into its canonical spelling.
@@ -50,7 +57,7 @@ class NormalizeDialect(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        ours = [key for key in model.functions if _is_ours(*_canonical(key[0], key[1]))]
+        ours = [key for key in model.functions if _canonical(key[0], key[1]) in _OURS]
         defined = [model.functions.pop(key) for key in ours]
         modified = bool(defined)
         for node in every_node(model):
@@ -80,12 +87,6 @@ def _check_meaning(model: Model, defined: list[onnx_ir.Function]) -> None:
                 "runtimes would run the function, other tools the operator. Remove the "
                 "function if the operator is meant; rename it and its nodes if it is not"
             )
-
-
-def _is_ours(domain: str, op_type: str) -> bool:
-    if domain == dialect.CHANNELS_LAST_DOMAIN:
-        return operators.is_known(operators.find(domain, op_type))
-    return domain == dialect.DOMAIN and op_type in dialect.QUANTIZERS
 
 
 def _canonical(domain: str, op_type: str) -> tuple[str, str]:

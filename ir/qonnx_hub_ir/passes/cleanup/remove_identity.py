@@ -10,7 +10,7 @@ from onnx_ir import Model, Node, Value
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.graph.permutations import identity, perm_of
+from qonnx_hub_ir.graph.permutations import keeps_all_axes
 from qonnx_hub_ir.graph.queries import attribute, dims, fits_into, input_of, is_read
 from qonnx_hub_ir.graph.rewriting import bypass
 from qonnx_hub_ir.graph.subgraphs import every_node
@@ -106,13 +106,12 @@ _RULES: Mapping[str, Callable[[Node], Value | None]] = {
     },
     "Identity": _unchanged_if(_drops_nothing),
     "Dropout": _unchanged_if(_drops_nothing),
-    "Mul": _neutral(1, either=True),
-    "Div": _neutral(1, either=False),
-    "Add": _neutral(0, either=True),
-    "Sub": _neutral(0, either=False),
-    "Transpose": _unchanged_if(
-        lambda node: (perm := perm_of(node)) is not None and perm == identity(len(perm))
-    ),
+    **{
+        row.name: _neutral(row.arithmetic.neutral, either=row.commutative is True)
+        for row in operators.where(lambda row: row.arithmetic)
+        if row.arithmetic is not None
+    },
+    "Transpose": _unchanged_if(keeps_all_axes),
     "Reshape": _unchanged_if(_keeps_shape),
     "Flatten": _unchanged_if(_keeps_shape),
     "Expand": _unchanged_if(_keeps_shape),

@@ -68,18 +68,15 @@ def _rewrite(node: Node) -> bool:
 
 
 def _is_bipolar_threshold(node: Node) -> bool:
+    """Return whether there is one threshold per channel, and the results are -1 and +1."""
+    table = dialect.constant_value(node.inputs[1]) if dialect.is_thresholds(node) else None
     return (
-        dialect.is_thresholds(node)
+        table is not None
+        and table.ndim == 2
+        and table.shape[1] == 1
         and attribute(node, "out_scale", 1.0) == 2.0
         and attribute(node, "out_bias", 0.0) == -1.0
-        and _counts_to_one(node)
     )
-
-
-def _counts_to_one(node: Node) -> bool:
-    """Return whether there is one threshold per channel: the results are -1 and +1."""
-    table = dialect.constant_value(node.inputs[1])
-    return table is not None and table.ndim == 2 and table.shape[1] == 1
 
 
 def _says_bipolar(value: Value) -> bool:
