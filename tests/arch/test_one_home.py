@@ -22,18 +22,21 @@ FOREIGN_TABLES = {
     "qonnx_hub/analysis/cost/types.py",
     "qonnx_hub/verifier.py",  # it trusts no table of this project
 }
-PAIRS = 10
-"""Short lists in all modules outside the home together: quantizers, and pairs of one rule."""
+PAIRS = 4
+"""Short lists in all modules outside the home together: pairs and fours of one rule."""
 
 
 def listed_operators(source: str) -> Iterator[set[str]]:
-    """Yield the operators in every set, list or tuple that holds two or more of them."""
+    """Yield the operators in every set, list, tuple or text that holds two or more of them."""
     for node in ast.walk(ast.parse(source)):
+        texts: list[object] = []
         if isinstance(node, (ast.Set, ast.List, ast.Tuple)):
-            texts = [e.value for e in node.elts if isinstance(e, ast.Constant)]
-            known = [text for text in texts if isinstance(text, str) and text in OPERATORS]
-            if len(known) >= 2 and len(known) >= 0.7 * len(node.elts):
-                yield set(known)
+            texts = [getattr(element, "value", None) for element in node.elts]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts = [*node.value.split()]
+        known = [text for text in texts if isinstance(text, str) and text in OPERATORS]
+        if len(known) >= 2 and len(known) >= 0.7 * len(texts):
+            yield set(known)
 
 
 def runtime_imports(source: str, modules: set[str]) -> set[str]:
@@ -65,6 +68,7 @@ def sources(room_files, repository) -> dict[Path, str]:
 def test_a_list_of_operators_is_recognized():
     found = list(listed_operators('A = frozenset({"Conv", "Gemm"})\nB = ("Conv", "weight")'))
     assert found == [{"Conv", "Gemm"}]
+    assert list(listed_operators('A = "Conv Gemm".split()')) == [{"Conv", "Gemm"}]
 
 
 def test_operators_are_listed_in_their_table_only(sources):

@@ -15,11 +15,9 @@ from qonnx_hub_adapters.keras_files.network import build
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
-    Feature,
     Feeds,
     ImportOptions,
     Outputs,
-    Support,
 )
 from qonnx_hub_adapters.qkeras.importer import QkerasImporter
 from qonnx_hub_adapters.qkeras.model_files import (
@@ -44,16 +42,7 @@ INFO = AdapterInfo(
     name="keras",
     summary="Files of Keras 2 and 3, QKeras and HGQ2 (.h5, .keras, .json), without TensorFlow",
     suffixes=(*SUFFIXES, ".json"),
-    support={
-        Feature.BITS_2_TO_8: Support.EXACT,
-        Feature.BITS_9_TO_16: Support.EXACT,
-        Feature.BITS_17_TO_32: Support.BOUNDED,
-        Feature.UNSIGNED_1_BIT: Support.EXACT,
-        Feature.BIPOLAR: Support.EXACT,
-        Feature.NARROW: Support.EXACT,
-        Feature.PER_CHANNEL: Support.EXACT,
-        Feature.DYNAMIC: Support.REFUSED,
-    },
+    support=QkerasImporter.info.support,
 )
 
 

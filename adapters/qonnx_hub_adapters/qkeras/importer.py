@@ -40,13 +40,14 @@ INFO = AdapterInfo(
     requires=NEEDED,
     suffixes=(*model_files.SUFFIXES, ".json"),
     support={
-        Feature.BITS_2_TO_8: Support.EXACT,
-        Feature.BITS_9_TO_16: Support.EXACT,
+        **dict.fromkeys(
+            (
+                *(Feature.BITS_2_TO_8, Feature.BITS_9_TO_16, Feature.UNSIGNED_1_BIT),
+                *(Feature.BIPOLAR, Feature.NARROW, Feature.PER_CHANNEL),
+            ),
+            Support.EXACT,
+        ),
         Feature.BITS_17_TO_32: Support.BOUNDED,
-        Feature.UNSIGNED_1_BIT: Support.EXACT,
-        Feature.BIPOLAR: Support.EXACT,
-        Feature.NARROW: Support.EXACT,
-        Feature.PER_CHANNEL: Support.EXACT,
         Feature.DYNAMIC: Support.REFUSED,
     },
 )

@@ -150,25 +150,13 @@ _ROWS = (
     _row("MAX_POOL_2D", "Pool2D", (1, 1), pools.max_pool, pools.max_pool, 3, copies=_WIDE),
     _row("MEAN", "Reducer", (2, 2), pools.mean, floats.mean, 3),
     _row("SUM", "Reducer", (2, 2), pools.mean, floats.mean, 2),
-    _row(
-        "REDUCE_MAX",
-        "Reducer",
-        (2, 2),
-        pools.reduce_max,
-        pools.reduce_max,
-        3,
-        copies=_WIDE,
-        one_grid=_WIDE,
-    ),
-    _row(
-        "REDUCE_MIN",
-        "Reducer",
-        (2, 2),
-        pools.reduce_max,
-        pools.reduce_max,
-        3,
-        copies=_WIDE,
-        one_grid=_WIDE,
+    *(
+        _row(
+            *(name, "Reducer", (2, 2), pools.reduce_max, pools.reduce_max, 3),
+            copies=_WIDE,
+            one_grid=_WIDE,
+        )
+        for name in ("REDUCE_MAX", "REDUCE_MIN")
     ),
     _row(
         "RESIZE_BILINEAR",

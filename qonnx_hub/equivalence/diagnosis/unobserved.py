@@ -50,8 +50,8 @@ def find_unobserved(
     """Return how quantizers differ on values that they are asked directly.
 
     Args:
-        a: The reference side.
-        b: The other side.
+        a: The side that is the reference.
+        b: The side that is judged.
         pairs: All pairs, in the order of the reference.
         batch: Any batch: it gives shapes, and what else the slices read.
     """

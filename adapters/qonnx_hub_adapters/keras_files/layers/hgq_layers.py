@@ -46,7 +46,7 @@ from qonnx_hub_adapters.keras_files.layers.hgq_variables import (
     table_variables,
 )
 from qonnx_hub_adapters.keras_files.layers.normalization import along, one_axis
-from qonnx_hub_adapters.keras_files.layers.recurrent import run_cells
+from qonnx_hub_adapters.keras_files.layers.recurrent import bias_row, run_cells
 from qonnx_hub_adapters.keras_files.scope import Scope
 from qonnx_hub_adapters.keras_files.variables import LayerWeights, Variables
 from qonnx_hub_ir.quantizers import Array
@@ -269,14 +269,7 @@ class _HgqCell:
     def inputs(self, x: Value) -> Value:
         s = self.s
         y = s.op("MatMul", quantize(s, self.use, x, "iq"), self.kernel)
-        return y if self.bias is None else s.op("Add", y, self._row(0))
-
-    def _row(self, row: int) -> Value:
-        assert self.bias is not None
-        if self.s.rank(self.bias) == 1:
-            return self.bias
-        index = self.s.value(np.array(row, dtype=np.int64), f"row_{row}")
-        return self.s.op("Gather", self.bias, index, axis=0)
+        return y if self.bias is None else s.op("Add", y, bias_row(s, self.bias, 0))
 
     def _active(self, x: Value, name: str, activation: str) -> Value:
         x = quantize(self.s, self.use, x, name)
@@ -300,7 +293,7 @@ class _HgqCell:
         if after:
             inner = s.op("MatMul", h, self.recurrent)
             if self.bias is not None:
-                inner = s.op("Add", inner, self._row(1))
+                inner = s.op("Add", inner, bias_row(s, self.bias, 1))
             h_zr, h_h = s.ops("Split", [inner, two], 2, axis=-1)
         else:
             h_zr = s.op("MatMul", h, k_zr)

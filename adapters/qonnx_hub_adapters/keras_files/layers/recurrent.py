@@ -20,6 +20,14 @@ from qonnx_hub_adapters.qkeras.quantizers import Description, UnreadableQuantize
 _MOST_STEPS = 2000
 
 
+def bias_row(s: Scope, bias: Value | None, row: int) -> Value:
+    """Return a bias, or the row of those that a GRU has two of."""
+    assert bias is not None
+    if s.rank(bias) == 1:
+        return bias
+    return s.op("Gather", bias, s.value(np.array(row, dtype=np.int64), f"row_{row}"), axis=0)
+
+
 class Cell:
     """One cell of a recurrent layer, with its weights written.
 
@@ -71,15 +79,7 @@ class Cell:
         y = self.s.op("MatMul", x, self.kernel)
         if self.bias is None or (self.kind == "LSTM" and not self.is_q):
             return y
-        return self.s.op("Add", y, self._row(0))
-
-    def _row(self, row: int) -> Value:
-        """Return a bias, or the row of those that a GRU has two of."""
-        assert self.bias is not None
-        if self.s.rank(self.bias) == 1:
-            return self.bias
-        index = self.s.value(np.array(row, dtype=np.int64), f"row_{row}")
-        return self.s.op("Gather", self.bias, index, axis=0)
+        return self.s.op("Add", y, bias_row(self.s, self.bias, 0))
 
     def step(self, x: Value, states: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Return the output and the new states of a step, given :meth:`inputs` of it."""
@@ -112,7 +112,7 @@ class Cell:
         if self.config.get("reset_after", self.s.net.generation == 3 and not self.is_q):
             inner = s.op("MatMul", h, self.recurrent)
             if self.bias is not None:
-                inner = s.op("Add", inner, self._row(1))
+                inner = s.op("Add", inner, bias_row(self.s, self.bias, 1))
             hz, hr, hh = self._parts(inner, 3)
             z = self.active(s.op("Add", xz, hz), "recurrent_activation")
             r = self.active(s.op("Add", xr, hr), "recurrent_activation")
