@@ -78,7 +78,9 @@ def finish(model: Model, opset: int | None = None, needed: int = LOWEST) -> Mode
             value.shape = None  # a shape without a type is not valid ONNX
     message = _inferred(model)
     if _lower(model, target, exactly=opset is not None):
-        message = _inferred(model)
+        # Only the spelling changed: types are missing where more nodes were needed for it.
+        known = all(v.type is not None and v.shape is not None for v in every_value(model))
+        message = without_weights(model) if known else _inferred(model)
     _set_versions(model)
     restore_sizes(model)
     # What is checked has its weights taken out, and their names from the inputs.
