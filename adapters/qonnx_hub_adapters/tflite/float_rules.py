@@ -29,6 +29,7 @@ from qonnx_hub_adapters.tflite.net import (
     RELU,
     RELU6,
     RELU_N1_TO_1,
+    STANDARD,
     KernelCall,
     Operation,
     TfliteNet,
@@ -122,16 +123,6 @@ def _batch_matmul(form: FloatForm, operation: Operation, call: KernelCall) -> No
     form.made(operation, form.writer.emit("MatMul", *sides))
 
 
-_PAIRS = {
-    "ADD": "Add",
-    "SUB": "Sub",
-    "MUL": "Mul",
-    "DIV": "Div",
-    "MAXIMUM": "Max",
-    "MINIMUM": "Min",
-}
-
-
 def _pair(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     layout = form.layout_of(operation)
     if len({len(call.tensor(i).shape) for i in (0, 1)} - {0}) > 1:
@@ -140,7 +131,7 @@ def _pair(form: FloatForm, operation: Operation, call: KernelCall) -> None:
         form.floats(i, layout if len(form.net.tensors[i].shape) == 4 else LAST)
         for i in operation.inputs
     )
-    form.made(operation, form.writer.emit(_PAIRS[call.name], a, b), layout)
+    form.made(operation, form.writer.emit(STANDARD[call.name], a, b), layout)
 
 
 def _quantize(form: FloatForm, operation: Operation, call: KernelCall) -> None:
@@ -155,14 +146,6 @@ def _dequantize(form: FloatForm, operation: Operation, call: KernelCall) -> None
     )
 
 
-_UNARY: Mapping[str, str] = {
-    "LOGISTIC": "Sigmoid",
-    "TANH": "Tanh",
-    "HARD_SWISH": "HardSwish",
-    "LEAKY_RELU": "LeakyRelu",
-}
-
-
 def _unary(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     layout = form.layout_of(operation)
     x = form.floats(operation.inputs[0], layout)
@@ -172,7 +155,7 @@ def _unary(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     extra: dict[str, Any] = (
         {"alpha": float(call.options["alpha"])} if call.name == "LEAKY_RELU" else {}
     )
-    form.made(operation, form.writer.emit(_UNARY[call.name], x, **extra), layout)
+    form.made(operation, form.writer.emit(STANDARD[call.name], x, **extra), layout)
 
 
 def _softmax(form: FloatForm, operation: Operation, call: KernelCall) -> None:
@@ -187,14 +170,6 @@ def _pool(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     x = form.floats(operation.inputs[0], FIRST)
     name = "MaxPool" if call.name == "MAX_POOL_2D" else "AveragePool"
     form.made(operation, form.writer.emit(name, x, **window_of(call, size)), FIRST)
-
-
-_REDUCTIONS = {
-    "MEAN": "ReduceMean",
-    "SUM": "ReduceSum",
-    "REDUCE_MAX": "ReduceMax",
-    "REDUCE_MIN": "ReduceMin",
-}
 
 
 def standard_axes(
@@ -214,7 +189,7 @@ def _reduce(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     layout, along = standard_axes(form.writer, operation, axes, keeps)
     x = form.floats(operation.inputs[0], layout)
     given = form.writer.constant(np.array(along, dtype=np.int64), "axes")
-    value = form.writer.emit(_REDUCTIONS[call.name], x, given, keepdims=int(keeps))
+    value = form.writer.emit(STANDARD[call.name], x, given, keepdims=int(keeps))
     form.made(operation, value, layout if keeps else LAST)
 
 
@@ -366,17 +341,20 @@ _RULES: Mapping[str, Rule] = {
     "TRANSPOSE_CONV": _transpose_conv,
     "FULLY_CONNECTED": _fully_connected,
     "BATCH_MATMUL": _batch_matmul,
-    **dict.fromkeys(_PAIRS, _pair),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"), _pair),
     "QUANTIZE": _quantize,
     "DEQUANTIZE": _dequantize,
-    **dict.fromkeys((*_UNARY, *_ALONE), _unary),
+    **dict.fromkeys(
+        (*("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU"), *_ALONE),
+        _unary,
+    ),
     "PRELU": lambda form, operation, call: form.made(
         operation, form.writer.emit("PRelu", *map(form.floats, operation.inputs))
     ),
     "SOFTMAX": _softmax,
     "AVERAGE_POOL_2D": _pool,
     "MAX_POOL_2D": _pool,
-    **dict.fromkeys(_REDUCTIONS, _reduce),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), _reduce),
     "CONCATENATION": _concat,
     "PAD": _pad,
     "PADV2": _pad,

@@ -20,7 +20,13 @@ from qonnx_hub_adapters.tflite.graph_reader import (
 from qonnx_hub_adapters.tflite.graph_windows import window
 from qonnx_hub_adapters.tflite.kernels.fixed_point import round_away
 from qonnx_hub_adapters.tflite.kernels.windows import padding
-from qonnx_hub_adapters.tflite.net import SAME, VALID, CodeGrid, NetTensor
+from qonnx_hub_adapters.tflite.net import (
+    SAME,
+    STANDARD,
+    VALID,
+    CodeGrid,
+    NetTensor,
+)
 from qonnx_hub_adapters.tflite.net_builder import Held, one_grid
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import input_of
@@ -279,7 +285,7 @@ def _product(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     return Held(made(reader, waiting, target, "BATCH_MATMUL", sides, shape))
 
 
-_PAIRS = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Max": "MAXIMUM", "Min": "MINIMUM"}
+_NAMES = {standard: name for name, standard in STANDARD.items()}
 
 
 def _sides(reader: GraphReader, node: Node) -> tuple[list[int], bool]:
@@ -301,7 +307,7 @@ def _pair(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     for side in sides:
         require_type(reader, side, target)
     shape = _last_shape(reader, node) if is_first else reader.shape(node.outputs[0])
-    return Held(made(reader, waiting, target, _PAIRS[node.op_type], sides, shape), is_first)
+    return Held(made(reader, waiting, target, _NAMES[node.op_type], sides, shape), is_first)
 
 
 _FIXED: Mapping[tuple[str, str], CodeGrid] = {
@@ -314,17 +320,9 @@ _FIXED: Mapping[tuple[str, str], CodeGrid] = {
 }
 """The only grids that these operators make."""
 
-_CURVES = {
-    "Sigmoid": "LOGISTIC",
-    "Tanh": "TANH",
-    "HardSwish": "HARD_SWISH",
-    "Softmax": "SOFTMAX",
-    "LeakyRelu": "LEAKY_RELU",
-}
-
 
 def _curve(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
-    node, name = waiting.node, _CURVES[waiting.node.op_type]
+    node, name = waiting.node, _NAMES[waiting.node.op_type]
     if waiting.activation or waiting.bias is not None:
         raise Unsaid("has an activation behind it", "put a quantizer between")
     given, found = attributes_of(node), reader.find(node.inputs[0])
@@ -478,8 +476,16 @@ LAYERS: Mapping[str, Layer] = {
     "ConvTranspose": _transposed_conv,
     "Gemm": _dense,
     "MatMul": _dense,
-    **dict.fromkeys(_PAIRS, _pair),
-    **dict.fromkeys(_CURVES, _curve),
+    "Add": _pair,
+    "Sub": _pair,
+    "Mul": _pair,
+    "Max": _pair,
+    "Min": _pair,
+    "Sigmoid": _curve,
+    "Tanh": _curve,
+    "HardSwish": _curve,
+    "Softmax": _curve,
+    "LeakyRelu": _curve,
     "PRelu": _prelu,
     "AveragePool": _average,
     "GlobalAveragePool": _average,

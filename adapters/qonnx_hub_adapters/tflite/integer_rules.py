@@ -21,6 +21,7 @@ from qonnx_hub_adapters.tflite.kernels.windows import windows
 from qonnx_hub_adapters.tflite.moves import constant_of
 from qonnx_hub_adapters.tflite.net import (
     CODE_TYPES,
+    STANDARD,
     KernelCall,
     NetTensor,
     Operation,
@@ -203,7 +204,7 @@ def _product(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
 
 
 def _larger(form: IntegerForm, operation: Operation, call: KernelCall) -> None:
-    layout, name = form.layout_of(operation), "Max" if call.name == "MAXIMUM" else "Min"
+    layout, name = form.layout_of(operation), STANDARD[call.name]
     sides = (
         form.cast(form.graph.codes(i, layout), TensorProto.INT32) for i in operation.inputs
     )
@@ -297,7 +298,7 @@ def _reduce_max(form: IntegerForm, operation: Operation, call: KernelCall) -> No
     axes = axes_of(call, constant_of(call, 1), len(call.tensor(0).shape))
     layout, along = standard_axes(form.graph, operation, axes, keeps)
     x = form.cast(form.graph.codes(operation.inputs[0], layout), TensorProto.INT32)
-    name = "ReduceMax" if call.name == "REDUCE_MAX" else "ReduceMin"
+    name = STANDARD[call.name]
     value = form.graph.emit(name, x, axes=list(along), keepdims=int(keeps))
     form.made(
         operation, form.cast(value, PROTO_TYPES[call.output.type]), layout if keeps else LAST

@@ -96,6 +96,25 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """Type -> the numpy type of its numbers; what is not here is not read."""
 
+STANDARD: Mapping[str, str] = {
+    "ADD": "Add",
+    "SUB": "Sub",
+    "MUL": "Mul",
+    "DIV": "Div",
+    "MAXIMUM": "Max",
+    "MINIMUM": "Min",
+    "LOGISTIC": "Sigmoid",
+    "TANH": "Tanh",
+    "HARD_SWISH": "HardSwish",
+    "LEAKY_RELU": "LeakyRelu",
+    "SOFTMAX": "Softmax",
+    "MEAN": "ReduceMean",
+    "SUM": "ReduceSum",
+    "REDUCE_MAX": "ReduceMax",
+    "REDUCE_MIN": "ReduceMin",
+}
+"""Operators of TFLite that are one of ONNX on floats -> its name."""
+
 CODE_TYPES: Mapping[str, tuple[int, int]] = {
     "INT4": (-8, 7),
     "INT8": (-128, 127),
