@@ -41,6 +41,7 @@ LINT_TARGETS: Mapping[str, str] = {
     "finn": "qonnx_hub_adapters.lint.finn:TARGET",
     "qonnx": "qonnx_hub_adapters.lint.qonnx:TARGET",
     "ort": "qonnx_hub_adapters.lint.onnxruntime:TARGET",
+    "tflite": "qonnx_hub_adapters.lint.tflite:TARGET",
 }
 """Name -> table of rules, a ``LintTarget``."""
 

@@ -63,7 +63,7 @@ class TfliteExporter:
         """Return what a TFLite file cannot say; all quantizers, where it is only near."""
         if origin_of(model) is not None:
             return []
-        _, gaps = _net_of(model)
+        _, gaps = net_or_gaps(model)
         return gaps or _near(model)
 
     def export(self, model: Model, options: ExportOptions) -> Artifact:
@@ -78,7 +78,7 @@ class TfliteExporter:
         if net is not None:
             original = onnx_ir.from_proto(net_as_nodes(net))
             return replace(_artifact(net), original=original, notes=(_EXACT,))
-        made, gaps = _net_of(model)
+        made, gaps = net_or_gaps(model)
         if made is None:
             raise NotExactError("TFLite cannot say these nodes:", gaps)
         near = _near(model)
@@ -104,7 +104,8 @@ class TfliteExporter:
         return replace(written, quantizers=records, notes=said, near=form)
 
 
-def _net_of(model: Model) -> tuple[TfliteNet | None, list[Gap]]:
+def net_or_gaps(model: Model) -> tuple[TfliteNet | None, list[Gap]]:
+    """Return a model as a net, or the first thing that cannot be said."""
     copy = model.clone()
     run_passes(copy, [LowerChannelsLast(), InferShapes()])
     return net_of(copy)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, StandardGraph
+from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, PROTO_TYPES, StandardGraph
 from qonnx_hub_adapters.tflite.net import (
     RELU,
     RELU6,
@@ -35,6 +35,11 @@ class FloatForm:
         """Return the value of an output."""
         if self.net.tensors[tensor].type == "FLOAT32":
             return self.floats(tensor)
+        record = self.net.tensors[tensor]
+        held = self.writer.held_value(tensor, "codes", LAST)
+        if held is None and record.data is None:
+            # integers without a scale, which were moved as floats
+            return self.writer.emit("Cast", self.floats(tensor), to=PROTO_TYPES[record.type])
         return self.writer.codes(tensor)
 
     def floats(self, tensor: int, layout: str = LAST) -> str:

@@ -396,7 +396,14 @@ def float_form(net: TfliteNet, meta: Mapping[str, str] | None = None) -> onnx.Mo
         if operation.name == COPY:
             copy_codes(form, operation)
             continue
-        _RULES[operation.name](form, operation, net.call(operation))
+        call = net.call(operation)
+        try:
+            _RULES[operation.name](form, operation, call)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # ranks and settings that no rule expects
+            raise SourceError(
+                f"{call.name} (tensor '{call.output.name}'): cannot be read ({error})"
+            ) from error
     return form.writer.finish(form.output, dict(meta or {}))
 
 

@@ -310,7 +310,7 @@ def _pair(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     return Held(made(reader, waiting, target, _NAMES[node.op_type], sides, shape), is_first)
 
 
-_FIXED: Mapping[tuple[str, str], CodeGrid] = {
+FIXED_GRIDS: Mapping[tuple[str, str], CodeGrid] = {
     ("LOGISTIC", "INT8"): one_grid(1 / 256, -128),
     ("SOFTMAX", "INT8"): one_grid(1 / 256, -128),
     ("TANH", "INT8"): one_grid(1 / 128, 0),
@@ -335,7 +335,7 @@ def _curve(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     elif name == "LEAKY_RELU":
         options = {"alpha": float(given.get("alpha", 0.01))}
     record = require_type(reader, found.tensor, target)
-    fixed = _FIXED.get((name, target.type), target.grid)
+    fixed = FIXED_GRIDS.get((name, target.type), target.grid)
     out = reader.net.tensor(str(node.outputs[0].name), target.type, record.shape, fixed)
     reader.net.operate(name, (found.tensor,), (out,), **options)
     out = reader.net.requantized(out, target.type, target.grid)

@@ -18,7 +18,7 @@ LAST, FIRST = "channels last", "channels first"
 
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
-_PROTO_TYPES = {
+PROTO_TYPES = {
     "FLOAT32": TensorProto.FLOAT,
     "FLOAT16": TensorProto.FLOAT16,
     "FLOAT64": TensorProto.DOUBLE,
@@ -170,4 +170,4 @@ def start(net: TfliteNet, opset: int) -> StandardGraph:
 
 
 def _info(name: str, tensor: NetTensor) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, _PROTO_TYPES[tensor.type], list(tensor.shape))
+    return helper.make_tensor_value_info(name, PROTO_TYPES[tensor.type], list(tensor.shape))

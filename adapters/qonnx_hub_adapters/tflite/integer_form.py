@@ -7,18 +7,13 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, StandardGraph
+from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, PROTO_TYPES, StandardGraph
 from qonnx_hub_adapters.tflite.kernels.fixed_point import Factor
 from qonnx_hub_adapters.tflite.kernels.grids import limits
 from qonnx_hub_adapters.tflite.net import CODE_TYPES, KernelCall, NetTensor, Operation
 from qonnx_hub_ir.quantizers import Array
 
 _INT64 = int(TensorProto.INT64)
-PROTO_TYPES = {
-    "INT8": int(TensorProto.INT8),
-    "UINT8": int(TensorProto.UINT8),
-    "INT32": int(TensorProto.INT32),
-}
 
 
 class IntegerForm:

@@ -10,8 +10,14 @@ from onnx import TensorProto
 
 from qonnx_hub_adapters.tflite import moves
 from qonnx_hub_adapters.tflite.float_rules import standard_axes, window_of
-from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, StandardGraph, start
-from qonnx_hub_adapters.tflite.integer_form import PROTO_TYPES, IntegerForm, codes_of_type
+from qonnx_hub_adapters.tflite.graph_writer import (
+    FIRST,
+    LAST,
+    PROTO_TYPES,
+    StandardGraph,
+    start,
+)
+from qonnx_hub_adapters.tflite.integer_form import IntegerForm, codes_of_type
 from qonnx_hub_adapters.tflite.integer_softmax import write_softmax
 from qonnx_hub_adapters.tflite.kernels.dense import real_factors
 from qonnx_hub_adapters.tflite.kernels.fixed_point import Factor, factor, rescale

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from qonnx_hub_adapters.tflite.integer_form import PROTO_TYPES, IntegerForm
+from qonnx_hub_adapters.tflite.graph_writer import PROTO_TYPES
+from qonnx_hub_adapters.tflite.integer_form import IntegerForm
 from qonnx_hub_adapters.tflite.kernels.fixed_point import shift_right
 from qonnx_hub_adapters.tflite.kernels.functions import exponentials, softmax_factor
 from qonnx_hub_adapters.tflite.net import CODE_TYPES, KernelCall, Operation

@@ -41,7 +41,7 @@ def run_net(net: TfliteNet, feeds: Mapping[str, Array]) -> dict[int, Array]:
         kernel = OPERATORS[operation.name].kernel(call)
         try:
             made = () if kernel is None else kernel(call, *given)
-        except (IndexError, ValueError, TypeError) as error:
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
             shapes = [None if x is None else x.shape for x in given]
             raise ExecutionError(
                 f"operation {index}, {operation.name} (tensor '{call.output.name}'): inputs "

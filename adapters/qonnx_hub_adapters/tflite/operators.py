@@ -147,7 +147,7 @@ _ROWS = (
         3,
         copies=_WIDE,
     ),
-    _row("MAX_POOL_2D", "Pool2D", (1, 1), pools.max_pool, pools.max_pool, 3, copies=_WIDE),
+    _row("MAX_POOL_2D", "Pool2D", (1, 1), pools.max_pool, floats.max_pool, 3, copies=_WIDE),
     _row("MEAN", "Reducer", (2, 2), pools.mean, floats.mean, 3),
     _row("SUM", "Reducer", (2, 2), pools.mean, floats.mean, 2),
     *(

@@ -99,6 +99,7 @@ def _require_known(name: str, record: Table, graph: Table, index: int) -> None:
         return
     made = [int(i) for i in record["outputs"] if 0 <= i < len(graph["tensors"])]
     tensor = graph["tensors"][made[0]]["name"] if made else ""
+    tensor, name = (ascii(text)[1:-1] for text in (tensor, name))
     what = f"custom operator {name[7:]}" if name.startswith("CUSTOM:") else f"operator {name}"
     raise SourceError(f"{what} (tensor '{tensor}', operation {index}) is not read")
 
@@ -115,6 +116,8 @@ def _operation(
     inputs = _indices(record["inputs"], tensors, where, optional=True)
     outputs = _indices(record["outputs"], tensors, where)
     least, most = row.inputs
+    if name != "UNIDIRECTIONAL_SEQUENCE_LSTM" and -1 in inputs[:least]:
+        raise SourceError(f"{where}: input {inputs.index(-1)} is left out")
     if not least <= len(inputs) <= most or not outputs:
         raise SourceError(f"{where}: has {len(inputs)} inputs and {len(outputs)} outputs")
     options = (
@@ -142,7 +145,8 @@ def _indices(
 
 
 def _tensor(record: Table, index: int, buffers: list[Table], data: bytes) -> NetTensor:
-    name = record["name"] or f"tensor_{index}"
+    name = "".join(c if c.isprintable() else "_" for c in record["name"] or "")
+    name = name or f"tensor_{index}"
     where = f"tensor '{name}'"
     number = record["type"]
     type_ = TYPES[number] if 0 <= number < len(TYPES) else str(number)
@@ -155,7 +159,7 @@ def _tensor(record: Table, index: int, buffers: list[Table], data: bytes) -> Net
     shape = tuple(int(n) for n in record["shape"])
     if any(n < 0 for n in shape) or len(shape) > _HIGHEST_RANK:
         raise SourceError(f"{where}: shape {list(shape)}")
-    elements = math.prod(shape)
+    elements = math.prod(max(n, 1) for n in shape)
     if elements > MOST_ELEMENTS:
         raise SourceError(f"{where}: {elements} elements, {MOST_ELEMENTS} are the most")
     signature = tuple(int(n) for n in record["shape_signature"])
@@ -298,9 +302,49 @@ def require_call(call: KernelCall, operation: Operation) -> None:
             raise SourceError(f"{where}: activations with a scale per channel are not read")
         if made.type in row.one_grid:
             _require_one_grid(call, where)
+    _require_grids(call, where)
+    _require_size(call, where)
     if call.options.get("batch_dims") or (call.name == "CONCATENATION" and number):
         raise SourceError(f"{where}: batch_dims and a fused activation are not read here")
     _require_product(call, where)
+
+
+_CODES = ("INT4", "INT8", "UINT8", "INT16")
+
+
+def _require_grids(call: KernelCall, where: str) -> None:
+    """Refuse codes without a scale, where more is done than to copy them."""
+    computes = call.output.type in _CODES and call.output.type not in ROWS[call.name].copies
+    if not computes and call.name != "DEQUANTIZE":
+        return
+    for tensor in (*call.inputs, *call.outputs):
+        if tensor is not None and tensor.type in _CODES and tensor.grid is None:
+            raise SourceError(f"{where}: '{tensor.name}' has no scale")
+        is_float = tensor is not None and tensor.type == "FLOAT32"
+        if computes and is_float and call.name != "QUANTIZE":
+            raise SourceError(f"{where}: makes codes of floats")
+
+
+_SIZED = {"RESIZE_BILINEAR": 1, "RESIZE_NEAREST_NEIGHBOR": 1, "TRANSPOSE_CONV": 0}
+"""Operator -> the input that holds sizes of what it makes."""
+
+
+def _require_size(call: KernelCall, where: str) -> None:
+    """Refuse to make more than fits: sizes are settings, and not those of the output."""
+    index = 1 if "PAD" in call.name else _SIZED.get(call.name)
+    numbers = None if index is None else call.tensor(index).data
+    if numbers is None:
+        return
+    given = call.tensor(2 if call.name == "TRANSPOSE_CONV" else 0).shape
+    sizes = [int(n) for n in numbers.reshape(-1)]
+    if "PAD" in call.name:
+        if min(sizes, default=0) < 0 or len(sizes) != 2 * len(given):
+            raise SourceError(f"{where}: pads {sizes[:16]} of shape {list(given)}")
+        sizes = [n + a + b for n, a, b in zip(given, sizes[::2], sizes[1::2], strict=True)]
+    elif call.name.startswith("RESIZE") and len(given) == 4:
+        sizes = [given[0], *sizes, given[3]]
+    if min(sizes, default=1) < 0 or math.prod(sizes) > MOST_ELEMENTS:
+        raise SourceError(f"{where}: makes shape {sizes[:16]}")
 
 
 def _require_one_grid(call: KernelCall, where: str) -> None:

@@ -76,3 +76,13 @@ def test_floats_times_integers_are_quantized_while_they_run_and_are_not_read():
     net.operate("BATCH_MATMUL", (x, w), (y,))
     with pytest.raises(SourceError, match=r"BATCH_MATMUL .*while they run"):
         read_net(write_net(net.net([(x, "x")], [(y, "y")])))
+
+
+def test_the_largest_float_of_each_window_is_taken():
+    net = NetBuilder()
+    x = net.tensor("x", "FLOAT32", (1, 2, 2, 1))
+    y = net.tensor("y", "FLOAT32", (1, 1, 1, 1))
+    net.operate("MAX_POOL_2D", (x,), (y,), **POOL)
+    made = net.net([(x, "x")], [(y, "y")])
+    values = np.array([-3, -1.5, -2, -7], dtype=np.float32).reshape(1, 2, 2, 1)
+    assert run_net(made, {"x": values})[y].tolist() == [[[[-1.5]]]]

@@ -155,6 +155,15 @@ def average_pool(call: KernelCall, x: Array) -> Array:
     return activated(call, total / count)
 
 
+def max_pool(call: KernelCall, x: Array) -> Array:
+    """Return MAX_POOL_2D of floats."""
+    options = call.options
+    size = (options["filter_height"], options["filter_width"])
+    stride = (options["stride_h"], options["stride_w"])
+    seen = windows(x, size, stride, (1, 1), options["padding"], -np.inf)
+    return activated(call, seen.max(axis=(3, 4)))
+
+
 def mean(call: KernelCall, x: Array, axes: Array) -> Array:
     """Return MEAN or SUM of floats."""
     reduce = np.sum if call.name == "SUM" else np.mean

@@ -41,7 +41,10 @@ def limits(tensor: NetTensor, activation: int = 0) -> tuple[int, int]:
 
 
 def _code(tensor: NetTensor, value: float) -> int:
-    return tensor.zero + int(round_away(np.float32(value) / tensor.scale))
+    # beyond every type of codes, where a scale is next to nothing
+    with np.errstate(over="ignore"):
+        level = np.clip(round_away(np.float32(value) / tensor.scale), -(2.0**40), 2.0**40)
+    return tensor.zero + int(level)
 
 
 def finish(call: KernelCall, codes: Any, activation: int | None = None) -> Array:

@@ -21,8 +21,7 @@ def average_pool(call: KernelCall, x: Array) -> Array:
 
 def max_pool(call: KernelCall, x: Array) -> Array:
     """Return MAX_POOL_2D of codes."""
-    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    return finish(call, _windows(call, x, lowest).max(axis=(3, 4)))
+    return finish(call, _windows(call, x, int(np.iinfo(x.dtype).min)).max(axis=(3, 4)))
 
 
 def _windows(call: KernelCall, x: Array, fill: int | float) -> Array:
