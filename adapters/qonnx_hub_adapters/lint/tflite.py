@@ -28,10 +28,6 @@ from qonnx_hub_ir.graph.queries import is_standard, is_weight, readers
 from qonnx_hub_ir.quantizers import IntQuant
 from qonnx_hub_ir.semantics import quantize_to_integers
 
-_FOLLOWED_BY = ("Relu", "Clip", "Add")
-"""What may stand between a sum and its quantizer: activations, and constants added."""
-
-
 _FIXED_NAMES = {"Sigmoid": "LOGISTIC", "Tanh": "TANH", "Softmax": "SOFTMAX"}
 """Functions whose grid is fixed -> TFLite's name."""
 
@@ -87,7 +83,8 @@ def _has_no_quantizer(node: Node) -> bool:
         for reader in readers(value):
             if dialect.is_quantizer(reader) or is_standard(reader, "QuantizeLinear"):
                 continue
-            if reader.op_type in MOVES or reader.op_type in _FOLLOWED_BY:
+            is_activation = LAYERS.get(reader.op_type) is LAYERS["Relu"]
+            if reader.op_type in MOVES or is_activation or reader.op_type == "Add":
                 behind += reader.outputs
                 continue
             return True
