@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import qonnx_hub_ir as ir
     from qonnx_hub import passes, testing, zoo
     from qonnx_hub.api import (
+        bench,
         check,
         convert,
         cost,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         inspect,
         lint,
         load,
+        routes,
         run,
         save,
         transform,
@@ -76,6 +78,7 @@ __all__ = [
     "UnsupportedGraphError",
     "UsageError",
     "__version__",
+    "bench",
     "check",
     "convert",
     "cost",
@@ -85,6 +88,7 @@ __all__ = [
     "lint",
     "load",
     "passes",
+    "routes",
     "run",
     "save",
     "testing",

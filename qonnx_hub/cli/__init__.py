@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import typer
 
 from qonnx_hub.cli import (
+    bench,
     certify,
     check,
     compat,
@@ -23,6 +24,7 @@ from qonnx_hub.cli import (
     inspect,
     lint,
     merge,
+    routes,
     run,
     split,
     transform,
@@ -62,6 +64,8 @@ for module in (
     lint,
     cost,
     diff,
+    routes,
+    bench,
     merge,
     extract,
     split,

@@ -67,7 +67,16 @@ def message_of(error: BaseException) -> str:
     return f"qonnx-hub: {type(error).__name__}{where}: {what[:500]}{line}\n{_REPORT}"
 
 
-WRITTEN = ("output", "json", "report", "save_failing", "save_golden", "export_ints", "plot")
+WRITTEN = (
+    "output",
+    "save_inputs",
+    "json",
+    "report",
+    "save_failing",
+    "save_golden",
+    "export_ints",
+    "plot",
+)
 """Parameters of commands that name what is written."""
 
 

@@ -20,7 +20,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
     "verify": ("qonnx-hub verify certificate.json model.onnx model_qcdq.onnx",),
-    "run": ("qonnx-hub run model.onnx --inputs inputs.npz -o outputs.npz",),
+    "run": (
+        "qonnx-hub run model.onnx --inputs inputs.npz -o outputs.npz",
+        "qonnx-hub run model.onnx --samples 8 --save-inputs x.npz -o y.npz",
+    ),
     "inspect": (
         "qonnx-hub inspect model.onnx --ranges",
         "qonnx-hub inspect model.onnx --export-ints weights.h",
@@ -30,7 +33,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "diff": ("qonnx-hub diff model.onnx model_qcdq.onnx",),
     "merge": ("qonnx-hub merge first.onnx second.onnx -o both.onnx",),
     "extract": ("qonnx-hub extract model.onnx -o head.onnx --to TENSOR",),
+    "split": ("qonnx-hub split model.onnx first_part.onnx second_part.onnx --at TENSOR",),
     "view": ("qonnx-hub view model.onnx",),
+    "routes": ("qonnx-hub routes model.onnx",),
+    "bench": ("qonnx-hub bench model.onnx --batch 1 --batch 8 --seconds 0.1",),
     "formats": ("qonnx-hub formats --json formats.json",),
 }
 """Verb -> commands."""

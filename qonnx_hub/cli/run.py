@@ -8,18 +8,28 @@ from typing import Annotated, Any
 
 import typer
 
-from qonnx_hub.cli.options import From, Source
+from qonnx_hub.cli.options import From, Samples, Seed, Source
 from qonnx_hub_ir.choices import Backend
 
 
 def command(
     source: Source,
-    inputs: Annotated[
-        Path, typer.Option(metavar="PATH", help="Inputs: .npz by input name, or .npy of one.")
-    ],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="PATH", help="Outputs to write, as .npz.")
     ],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Inputs: .npz by input name, or .npy of one.",
+            show_default="generated",
+        ),
+    ] = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    save_inputs: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Write the inputs as well, as .npz.")
+    ] = None,
     from_: From = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Samples at once.", show_default="all")
@@ -34,7 +44,7 @@ def command(
         bool, typer.Option("--all-tensors", help="Write every value of the graph.")
     ] = False,
 ) -> None:
-    """Run a model on given inputs."""
+    """Run a model, on given or generated inputs."""
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
     from qonnx_hub.io.arrays import read_feeds, write_arrays
@@ -42,9 +52,16 @@ def command(
 
     model = api.load_to_run(source, from_)
     session = Session(model, backend=backend, threads=threads)
-    feeds = read_feeds(inputs, session.input_names)
+    if inputs is None:
+        from qonnx_hub.equivalence.inputs.generate import generate_inputs
+
+        feeds = generate_inputs(model, samples, seed)
+    else:
+        feeds = read_feeds(inputs, session.input_names)
     results = session.run(feeds, all_tensors=all_tensors, batch=batch)
     arrays = dict(_arrays_of(results))
+    if save_inputs is not None:
+        write_arrays(save_inputs, feeds)
     write_arrays(output, arrays)
     for name, array in arrays.items():
         typer.echo(visible(f"{name}: {array.dtype.name}{list(array.shape)}"))

@@ -75,7 +75,7 @@ class Session:
             raise UsageError(f"a session runs on 1 thread or more, not on {threads}")
         if not isinstance(model, Model):
             # By its name, because the verbs are built on this module.
-            model = importlib.import_module("qonnx_hub.api").load_to_run(model)
+            model = importlib.import_module("qonnx_hub.api.reading").load_to_run(model)
         self._model: Model = model
         self._threads = threads
         self._batcher = batcher_of(model) if outputs is None else Batcher(model, outputs)

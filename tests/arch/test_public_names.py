@@ -11,6 +11,7 @@ import qonnx_hub as qh
 DOCUMENTED = {
     "Session",
     "__version__",
+    "bench",
     "check",
     "convert",
     "cost",
@@ -20,6 +21,7 @@ DOCUMENTED = {
     "lint",
     "load",
     "passes",
+    "routes",
     "run",
     "save",
     "testing",

@@ -45,10 +45,12 @@ def reports(model: onnx.ModelProto) -> dict[str, Report]:
         "cost": qh.cost(model),
         "diff": qh.diff(model, model),
         "transform": qh.transform(model, ["cleanup"]),
+        "routes": qh.routes(model, samples=4),
+        "bench": qh.bench(model, batches=(1, 3), backends=["numpy"], seconds=0),
     }
 
 
-VERBS = ("convert", "check", "inspect", "lint", "cost", "diff", "transform")
+VERBS = ("convert", "check", "inspect", "lint", "cost", "diff", "transform", "routes", "bench")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -73,7 +75,7 @@ def test_any_console_shows_names_as_they_are(reports: dict[str, Report], verb: s
     stream = io.StringIO()
     Console(file=stream, width=300).print(reports[verb])
     plain = reports[verb].table(300)
-    assert NAME in plain or verb in {"diff", "transform", "check"}
+    assert NAME in plain or verb in {"diff", "transform", "check", "routes", "bench"}
     assert stream.getvalue().split() == plain.split()
 
 
@@ -151,3 +153,33 @@ def test_one_array_for_two_inputs_is_refused_with_their_names() -> None:
     two = model_of([add], {"p": ("N", 2), "q": ("N", 2)}, ["y"], {})
     with pytest.raises(qh.UsageError, match=r"one array is given for 2 inputs.*p, q"):
         qh.run(two, np.zeros((1, 2), np.float32))
+
+
+def test_routes_try_every_form_and_name_the_command(reports: dict[str, Report]) -> None:
+    by_form = {row["form"]: row for row in reports["routes"].rows()}
+    assert {"qonnx", "qonnx --profile finn", "qcdq", "qlinear", "hls4ml"} <= set(by_form)
+    assert by_form["qcdq"]["outcome"] == "PROVEN"
+    assert (by_form["qcdq"]["exact"], by_form["qcdq"]["quantizers"]) == (2, 2)
+    assert by_form["qcdq"]["command"].endswith("--to qcdq")
+    refused = [row for row in by_form.values() if row["outcome"] == "refused"]
+    assert all(row["why"] and row["size"] is None for row in refused)
+
+
+def test_a_refused_route_does_not_stop_the_others() -> None:
+    # LSTM has no place in hls4ml's projects that are written, nor in FINN.
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(size=(1, 8, 3)).astype(np.float32),
+        "r": rng.normal(size=(1, 8, 2)).astype(np.float32),
+    }
+    lstm = helper.make_node("LSTM", ["x", "w", "r"], ["y"], "lstm", hidden_size=2)
+    rows = qh.routes(model_of([lstm], {"x": (4, 1, 3)}, ["y"], weights), samples=2).rows()
+    outcomes = {row["form"]: row["outcome"] for row in rows}
+    assert outcomes["qonnx --profile finn"] == "refused"
+    assert outcomes["qcdq"] in {"PROVEN", "EQUAL"}
+
+
+def test_a_benchmark_has_a_row_for_each_batch(reports: dict[str, Report]) -> None:
+    rows = reports["bench"].rows()
+    assert [(row["backend"], row["batch"]) for row in rows] == [("numpy", 1), ("numpy", 3)]
+    assert all(row["runs"] >= 3 and row["fastest"] <= row["median"] for row in rows)

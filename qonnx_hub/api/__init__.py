@@ -1,0 +1,28 @@
+"""The verbs, by what they do: read, convert, compare, analyse."""
+
+from qonnx_hub.api.analysing import cost, diff, inspect, lint
+from qonnx_hub.api.comparing import bench, check, run
+from qonnx_hub.api.converting import convert, routes, transform
+from qonnx_hub.api.reading import load, load_to_run, save
+from qonnx_hub.conversion.report import ConversionReport
+from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub_ir.errors import ConversionError
+
+__all__ = [
+    "ConversionError",
+    "ConversionReport",
+    "Verdict",
+    "bench",
+    "check",
+    "convert",
+    "cost",
+    "diff",
+    "inspect",
+    "lint",
+    "load",
+    "load_to_run",
+    "routes",
+    "run",
+    "save",
+    "transform",
+]

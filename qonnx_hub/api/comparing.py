@@ -1,0 +1,181 @@
+"""What runs models: run, check, bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qonnx_hub.api.reading import label_of, load_to_run
+from qonnx_hub.equivalence.comparison.compare import make_tolerance
+from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
+from qonnx_hub.equivalence.reports.report import CheckResult
+from qonnx_hub.equivalence.request import check_request
+from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.dependencies import is_installed
+from qonnx_hub_ir import choices
+from qonnx_hub_ir.quantizers import Array
+
+if TYPE_CHECKING:
+    from qonnx_hub.executor.benchmark import BenchmarkReport
+
+
+def run(model: Any, feeds: Any, *, all_tensors: bool = False) -> dict[str, Array]:
+    """Return a model's outputs on the numpy executor, by name, in the graph's order.
+
+    Args:
+        model: As in :func:`load`; an IR model is used as it is, and a file of integer
+            operators runs in integers, as it is written.
+        feeds: Input name -> array; an array alone, for a model with one input; or the path of
+            an .npz or .npy file of them.
+        all_tensors: Return every value of the graph instead.
+
+    Raises:
+        UsageError: Names, dtypes or shapes that do not fit the model.
+        UnsupportedGraphError: Operators that nothing can run; all of them are listed.
+        ExecutionError: A node fails.
+    """
+    return Session(load_to_run(model)).run(feeds, all_tensors=all_tensors)
+
+
+def check(
+    a: Any,
+    b: Any,
+    inputs: Any = None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    boundary: bool = True,
+    effort: choices.Effort = "normal",
+    atol: float | Mapping[str, float] = 0.0,
+    rtol: float | Mapping[str, float] = 0.0,
+    lsb: float | Mapping[str, float] | None = None,
+    level: choices.Level = "layer",
+    backend: str = "numpy",
+    mapping: Mapping[str, str] | None = None,
+    labels: Array | None = None,
+    score: bool = False,
+    workers: int = 0,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    save_golden: str | Path | None = None,
+    label: str | None = None,
+    args: tuple[Any, ...] = (),
+    strict: bool = False,
+    ignore_outputs: Collection[str] = (),
+    proof_seconds: float = PROOF_SECONDS,
+    allow_code: bool = False,
+) -> CheckResult:
+    """Return whether two models compute the same, with the numbers.
+
+    Args:
+        a: The reference: as in :func:`load` (a live model of a framework answers itself, where
+            its adapter can run it), recorded tensors (path of an .npz file, or name -> array),
+            or a folder that ``save_golden`` wrote, which brings its inputs along.
+        b: The other side, likewise.
+        inputs: Input name -> array, by the names of ``a``; an array alone, for one input; or
+            the path of an .npz or .npy file. Generated otherwise: random values, and values
+            on and beside every tie and limit of the first quantizers.
+        samples: Samples to generate.
+        seed: Seed of the generated values.
+        ranges: Input name -> (lowest, highest) value to generate.
+        boundary: Add generated inputs on both sides of thresholds of inner quantizers.
+        effort: How much is searched for inputs that reach inner thresholds: "quick",
+            "normal" or "thorough".
+        atol: Absolute difference allowed; by tensor name where it is a mapping, in which the
+            name "" stands for all others.
+        rtol: Relative difference allowed, likewise.
+        lsb: Steps of each output's own quantizer allowed, likewise.
+        level: "output" compares outputs; "layer" also inner values matched by source layer,
+            to find the first that differs, and why; "proof" tries to prove the graphs equal.
+        backend: Where ``b`` runs: "numpy", "ort" (the graph as written) or "ort-optimized";
+            "tflite", "tflite:opt" or "tflite:xnn" run the TFLite file among the two on
+            ai-edge-litert's reference kernels, its optimized ones or XNNPACK.
+        mapping: Tensor or layer of ``a`` -> tensor of ``b``, where names do not tell.
+        labels: The right class of every sample: counts accuracy and changed predictions.
+        score: Count changed predictions without labels.
+        workers: Processes to spread the samples over.
+        executor: Spreads the samples instead, such as that of a dask client.
+        progress: Called with (samples done, samples in all).
+        save_golden: Folder for the inputs and answers of ``a``, to check others against later.
+        label: How the report calls ``a``.
+        args: Sample inputs, for live models that must be traced.
+        strict: Allow nothing that another order of float32 sums explains.
+        ignore_outputs: Outputs of either side that need no counterpart.
+        proof_seconds: How long a proof may be looked for before samples are run; 0 for none.
+        allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
+
+    Raises:
+        UsageError: The models cannot be compared.
+        HubError: As in :func:`load` and :func:`run`.
+    """
+    options = CheckOptions(
+        tolerance=make_tolerance(atol, rtol, lsb),
+        level=level,
+        inputs=inputs,
+        samples=samples,
+        seed=seed,
+        ranges=ranges or {},
+        boundary=boundary,
+        effort=effort,
+        mapping=mapping,
+        labels=labels,
+        score=score,
+        golden=save_golden,
+        workers=workers,
+        executor=executor,
+        progress=progress,
+        backend=backend,
+        args=args,
+        allow_code=allow_code,
+        strict=strict,
+        ignore_outputs=tuple(ignore_outputs),
+        proof_seconds=proof_seconds,
+    )
+    return check_request(a, b, (label or label_of(a), label_of(b)), options)
+
+
+def bench(
+    source: Any,
+    *,
+    from_: str | None = None,
+    batches: Sequence[int] = (1, 64),
+    backends: Sequence[str] | None = None,
+    threads: int | None = None,
+    seconds: float = 1.0,
+    seed: int = 0,
+) -> BenchmarkReport:
+    """Return how fast a model runs here, on generated inputs.
+
+    Args:
+        source: As in :func:`run`.
+        from_: Name of the source's format.
+        batches: Samples of a run, each in a row of its own; a frozen batch is rounded up to.
+        backends: "numpy", "ort", or both; by default those that are installed.
+        threads: Threads of each backend; its own choice by default.
+        seconds: How long each row is measured; three runs at least.
+        seed: Seed of the inputs.
+
+    Raises:
+        UsageError: An unknown backend.
+        HubError: As in :func:`load`.
+
+    Example:
+        >>> print(qh.bench("model.onnx", batches=(1, 8)).table())
+    """
+    from qonnx_hub.equivalence.inputs.generate import generate_inputs
+    from qonnx_hub.executor.benchmark import measure
+
+    model = load_to_run(source, from_)
+    installed = ("numpy", "ort") if is_installed("onnxruntime") else ("numpy",)
+    feeds = {batch: generate_inputs(model, batch, seed) for batch in batches}
+    return measure(
+        model,
+        feeds,
+        backends or installed,
+        label_of(source),
+        seconds=seconds,
+        threads=threads,
+    )

@@ -1,0 +1,158 @@
+"""Every form and profile tried on one model: which are exact, and the command for each."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnx_ir import Model
+
+from qonnx_hub.conversion.convert import convert_source
+from qonnx_hub.conversion.options import ConvertOptions
+from qonnx_hub.conversion.report import ConversionReport
+from qonnx_hub.io import registry
+from qonnx_hub.io.model_files import in_one_message
+from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.report import Part, Report
+from qonnx_hub.reporting.tables import Table
+from qonnx_hub_ir.errors import HubError, reasons_of
+
+VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "qonnx": ({}, {"profile": "finn"}, {"self_contained": True}),
+    "qcdq": ({}, {"encoding": "qdq"}),
+}
+"""Form -> the options that it is tried with; every other form is tried as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way out of a model.
+
+    Attributes:
+        form: The form, with its options.
+        outcome: The verdict of the check, or "refused".
+        why: What the verdict rests on, or the first reasons of the refusal.
+        exact: Quantizers that are exact; ``None`` where the route is refused.
+        quantizers: Quantizers in all; likewise.
+        opset: Standard opset of the file; likewise.
+        size: Bytes of the model's file; likewise.
+        command: The command that writes it.
+    """
+
+    form: str
+    outcome: str
+    why: str
+    exact: int | None
+    quantizers: int | None
+    opset: int | None
+    size: int | None
+    command: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RoutesReport(Report):
+    """All ways out of a model.
+
+    Attributes:
+        source: The model.
+        routes: Every form and profile, tried.
+    """
+
+    source: str
+    routes: tuple[Route, ...]
+
+    def summary(self) -> str:
+        """Return how many ways are open, in one line."""
+        refused = sum(route.outcome == "refused" for route in self.routes)
+        return f"{self.source}: {len(self.routes) - refused} of {len(self.routes)} routes open"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per route."""
+        return [plain(route) for route in self.routes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data, fit for JSON."""
+        return {"source": self.source, "routes": self.rows()}
+
+    def parts(self) -> Iterator[Part]:
+        """Give a table of the routes, why each is what it is, and the commands."""
+        columns = ("form", "outcome", "exact quantizers", "opset", "bytes")
+        cells = [
+            (
+                route.form,
+                route.outcome,
+                "-" if route.exact is None else f"{route.exact} of {route.quantizers}",
+                "-" if route.opset is None else str(route.opset),
+                "-" if route.size is None else f"{route.size:,}",
+            )
+            for route in self.routes
+        ]
+        yield Table(columns, cells, numbers=2)
+        yield ""
+        for route in self.routes:
+            yield f"{route.form}: {route.why}"
+            yield f"    {route.command}"
+        yield self.summary()
+
+
+def find_routes(model: Model, label: str, options: ConvertOptions) -> RoutesReport:
+    """Return what becomes of a model in every form that can be written.
+
+    Nothing is written. Every result is checked against the model as ``convert`` does.
+
+    Args:
+        model: An IR model; it is not changed.
+        label: How the report and its commands call it.
+        options: Samples and seed of the checks.
+    """
+    found = []
+    for form in registry.exporters().names():
+        for variant in VARIANTS.get(form, ({},)):
+            asked = replace(options, to=form, **variant)
+            found.append(_try(model, label, asked, variant))
+    return RoutesReport(label, tuple(found))
+
+
+def _try(
+    model: Model, label: str, options: ConvertOptions, variant: Mapping[str, Any]
+) -> Route:
+    words = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in variant.items()
+    ]
+    form = " ".join((options.to, *words))
+    folder = registry.find_exporter(options.to).info.folder
+    suffixes = registry.find_exporter(options.to).info.suffixes
+    target = "project" if folder else f"out{next(iter(suffixes), '')}"
+    command = shlex.join(["qonnx-hub", "convert", label, "-o", target, "--to", options.to])
+    command = " ".join((command, *words))
+    try:
+        report = convert_source(model.clone(), None, label, options)
+    except HubError as error:
+        return Route(form, "refused", _first_reason(error), None, None, None, None, command)
+    return Route(
+        form=form,
+        outcome="not checked" if report.verdict is None else str(report.verdict),
+        why=report.conclusion(),
+        exact=sum(record.exact for record in report.quantizers),
+        quantizers=len(report.quantizers),
+        opset=report.opset,
+        size=_size(report),
+        command=command,
+    )
+
+
+def _first_reason(error: HubError) -> str:
+    """Return the first reason of a refusal, and how many there are."""
+    reasons = [str(reason) for reason in reasons_of(error)]
+    if not reasons:
+        return " ".join(str(error).split())
+    more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+    return f"{reasons[0]}{more}"
+
+
+def _size(report: ConversionReport) -> int:
+    assert report.model is not None
+    return int(in_one_message(report.model).ByteSize())
