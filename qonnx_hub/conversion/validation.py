@@ -11,7 +11,12 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.error_bounds import observe_bounds
 from qonnx_hub.equivalence.check import check_runners
-from qonnx_hub.equivalence.inputs.batches import shares_first_axis
+from qonnx_hub.equivalence.inputs.batches import (
+    MOST_SAMPLES_A_BATCH,
+    batch_length,
+    shares_first_axis,
+    take_samples,
+)
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.noise import (
     FLIPPED_SHARE,
@@ -27,6 +32,7 @@ from qonnx_hub.equivalence.runners.sides import (
     run_label,
 )
 from qonnx_hub.equivalence.verdicts import Verdict
+from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io.model_files import fits_one_message, weight_bytes
@@ -43,6 +49,7 @@ from qonnx_hub_adapters.protocol import (
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.float_error import reordering_error
 from qonnx_hub_ir.errors import ConversionError, UsageError
+from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
@@ -228,7 +235,8 @@ def check_artifact(
             only the order of operations is another, beyond what that explains; or from what
             the exporter predicted.
     """
-    return _judge(CutSides(*_sides(model, message, label, to)), artifact, feeds, label, to)
+    sides = CutSides(*_sides(model, message, label, to))
+    return _judge(*_of_any_batch(sides, feeds), artifact, label, to)
 
 
 def check_around(
@@ -264,7 +272,7 @@ def check_around(
         feeds = _inputs_of(cut.a.model, *asked)
     except UsageError as error:
         return None, f"not checked: {error}"
-    return _judge(cut, artifact, feeds, label, to), ""
+    return _judge(cut, feeds, artifact, label, to), ""
 
 
 def _sides(
@@ -274,8 +282,24 @@ def _sides(
     return ExecutorRunner(model, label), ExecutorRunner(read_model(message), f"{to} file")
 
 
+def _of_any_batch(sides: CutSides, feeds: Feeds) -> tuple[CutSides, Feeds]:
+    """Return both sides for any number of samples, where files ask for very many at once.
+
+    Whole batches of theirs would take minutes and show no more: both keep samples apart.
+    """
+    assert sides.a.model is not None, "the executor runs graphs"
+    assert sides.b.model is not None, "the executor runs graphs"
+    if (fixed_batch(sides.a.model) or 1) <= MOST_SAMPLES_A_BATCH:
+        return sides, feeds
+    a, b = batcher_of(sides.a.model).wide_model, batcher_of(sides.b.model).wide_model
+    if a is None or b is None:
+        return sides, feeds
+    opened = CutSides(ExecutorRunner(a, sides.a.label), ExecutorRunner(b, sides.b.label))
+    return opened, take_samples(feeds, slice(0, batch_length(a)))
+
+
 def _judge(
-    sides: CutSides, artifact: Artifact, feeds: Feeds, label: str, to: str
+    sides: CutSides, feeds: Feeds, artifact: Artifact, label: str, to: str
 ) -> CheckResult:
     source, file = sides.a, sides.b
     assert source.model is not None, "the executor runs graphs"
