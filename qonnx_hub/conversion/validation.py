@@ -11,8 +11,8 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.error_bounds import observe_bounds
 from qonnx_hub.equivalence.check import check_runners
+from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.batches import (
-    MOST_SAMPLES_A_BATCH,
     batch_length,
     shares_first_axis,
     take_samples,
@@ -54,6 +54,9 @@ from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.verify import label
+
+_MOST_ELEMENTS = 1 << 22
+"""Elements of all values of one run in a file's own batch: 16 MiB of float32."""
 
 
 def feeds_for_check(
@@ -289,7 +292,8 @@ def _of_any_batch(sides: CutSides, feeds: Feeds) -> tuple[CutSides, Feeds]:
     """
     assert sides.a.model is not None, "the executor runs graphs"
     assert sides.b.model is not None, "the executor runs graphs"
-    if (fixed_batch(sides.a.model) or 1) <= MOST_SAMPLES_A_BATCH:
+    is_open = fixed_batch(sides.a.model) is None
+    if is_open or elements_per_sample(sides.a.model) <= _MOST_ELEMENTS:
         return sides, feeds
     a, b = batcher_of(sides.a.model).wide_model, batcher_of(sides.b.model).wide_model
     if a is None or b is None:

@@ -28,7 +28,7 @@ from qonnx_hub_ir.quantizers import Array
 _BATCH_ELEMENTS = 1 << 22
 """Elements of all values of a model that one batch may fill: 16 MiB of float32."""
 
-MOST_SAMPLES_A_BATCH = 1024
+_MOST_SAMPLES_A_BATCH = 1024
 
 _SMALL_BATCHES = [1, 2, 3]
 """Batches that are run besides the large ones, where their length is open."""
@@ -123,7 +123,7 @@ def batch_length(model: Model | None, unit: int = 1) -> int:
     if model is None:
         return 64
     per_sample = max(elements_per_sample(model) // unit, 1)
-    fit = int(np.clip(_BATCH_ELEMENTS // per_sample, 1, MOST_SAMPLES_A_BATCH))
+    fit = int(np.clip(_BATCH_ELEMENTS // per_sample, 1, _MOST_SAMPLES_A_BATCH))
     return max(fit // unit, 1) * unit
 
 

@@ -54,13 +54,13 @@ def test_the_near_form_is_one_marked_quantizer_with_the_share_that_was_measured(
 
 def test_a_near_form_of_a_frozen_batch_is_compared_on_few_samples(tmp_path: Path) -> None:
     node = quant_node("x", "y", "s", "z", "b", signed=0, zero_point_after_rounding=1)
-    file = model_of([node], {"x": (100_000, 2)}, ["y"], CONSTANTS)
+    file = model_of([node], {"x": (100_000, 48)}, ["y"], CONSTANTS)
     report = qh.convert(file, tmp_path / "out.onnx", to="qonnx", allow_lossy=True)
     assert report.check is not None
     assert report.check.verdict == "WITHIN"
     assert report.check.samples < 100_000
     shape = onnx.load(tmp_path / "out.onnx").graph.input[0].type.tensor_type.shape
-    assert [dim.dim_value for dim in shape.dim] == [100_000, 2]
+    assert [dim.dim_value for dim in shape.dim] == [100_000, 48]
 
 
 def test_the_exact_form_comes_back_as_the_quantizer_the_near_one_as_what_readers_compute(
