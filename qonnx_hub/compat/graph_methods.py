@@ -11,10 +11,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from qonnx_hub.compat.data_types import datatype_class
 from qonnx_hub.compat.pass_runs import run_pass
+from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_ir.annotations import DATATYPE, LAYOUT, SPARSITY
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.quantizers import Array
@@ -67,7 +76,12 @@ class GraphMethods:
         return analysis_fxn(self, *inside)
 
     def transform(
-        self, transformation: Any, make_deepcopy: bool = True, cleanup: bool = True
+        self,
+        transformation: Any,
+        make_deepcopy: bool = True,
+        cleanup: bool = True,
+        apply_to_subgraphs: bool = False,
+        use_preorder_traversal: bool = True,
     ) -> Any:
         """Return a wrapper of the transformed model.
 
@@ -76,6 +90,8 @@ class GraphMethods:
                 to call it once more.
             make_deepcopy: Transform a copy.
             cleanup: Call :meth:`cleanup` afterwards.
+            apply_to_subgraphs: Transform the bodies of nodes as well, as models of their own.
+            use_preorder_traversal: Do so after the graph around them, not before.
 
         Raises:
             PassError: It does not come to an end.
@@ -83,12 +99,46 @@ class GraphMethods:
         found = copy.deepcopy(self) if make_deepcopy else self
         if found.fix_float64:
             found.model.CopyFrom(run_pass(found.model, "double_to_single"))
-        for _ in range(_ROUNDS):
-            found, changed = transformation.apply(found)
-            if not changed:
-                return found.cleanup() if cleanup else found
-        name = type(transformation).__name__
-        raise PassError(f"{name} changed something {_ROUNDS} times in a row: it does not end")
+        how = (transformation, make_deepcopy, cleanup, True, use_preorder_traversal)
+        if apply_to_subgraphs and not use_preorder_traversal:
+            found.transform_subgraphs(*how)
+        found = _until_unchanged(found, transformation)
+        if cleanup:
+            found.cleanup()
+        if apply_to_subgraphs and use_preorder_traversal:
+            found.transform_subgraphs(*how)
+        return found
+
+    def transform_subgraphs(
+        self,
+        transformation: Any,
+        make_deepcopy: bool = True,
+        cleanup: bool = True,
+        apply_to_subgraphs: bool = False,
+        use_preorder_traversal: bool = True,
+    ) -> None:
+        """Transform the bodies of nodes in place; see :meth:`transform`."""
+        how = (make_deepcopy, cleanup, apply_to_subgraphs, use_preorder_traversal)
+        for node in self.graph.node:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.GRAPH:
+                    inner = self.make_subgraph_modelwrapper(attribute.g)
+                    attribute.g.CopyFrom(inner.transform(transformation, *how).graph)
+
+    def make_subgraph_modelwrapper(self, subgraph: GraphProto) -> Any:
+        """Return a wrapper of a graph, with the domains that this model imports."""
+        imports = list(self.model.opset_import)
+        return type(self)(helper.make_model(subgraph, opset_imports=imports))
+
+    def get_customop_wrapper(self, node: NodeProto, fallback_customop_version: int = 1) -> Any:
+        """Return the qonnx package's object for a node of its domains.
+
+        Raises:
+            MissingDependencyError: That package is not installed.
+        """
+        registry = require("qonnx.custom_op.registry", needed_by="a CustomOp", extra="qonnx")
+        version = self.get_opset_imports().get(node.domain, fallback_customop_version)
+        return registry.getCustomOp(node, onnx_opset_version=version)
 
     def cleanup(self) -> Any:
         """Sort, drop what nobody reads, and give each reader constants of its own."""
@@ -393,3 +443,12 @@ def _is_among(held: Iterable[ValueInfoProto], name: str) -> bool:
 
 def _is_finn(node: NodeProto) -> bool:
     return node.domain.split(".")[0] in ("finn", "qonnx") or node.domain == "onnx.brevitas"
+
+
+def _until_unchanged(found: Any, transformation: Any) -> Any:
+    for _ in range(_ROUNDS):
+        found, changed = transformation.apply(found)
+        if not changed:
+            return found
+    name = type(transformation).__name__
+    raise PassError(f"{name} changed something {_ROUNDS} times in a row: it does not end")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import qonnx_hub as qh
 from qonnx_hub import compat
@@ -12,7 +13,7 @@ from qonnx_hub.compat.data_types import NamedDatatype
 from qonnx_hub.compat.graph_methods import GraphMethods
 from qonnx_hub_ir.datatypes import parse_datatype
 from qonnx_hub_ir.errors import SourceError, UsageError
-from tests.compat.models import annotated
+from tests.compat.models import annotated, constant, info, model
 
 X = np.random.default_rng(1).integers(-8, 8, size=(1, 3, 8, 8)).astype(np.float32)
 
@@ -216,3 +217,47 @@ def test_a_type_of_the_input_bounds_its_range():
     found = qh.inspect(annotated(13), ranges=True, inputs={"x": "FIXED<4,2>"}).ranges
     held = {one.name: (one.low, one.high) for one in found}
     assert held["x"] == (-2.0, 1.75)
+
+
+class ReluToNeg:
+    """A Transformation as users of the qonnx package write them."""
+
+    def apply(self, wrapper):
+        for node in wrapper.graph.node:
+            if node.op_type == "Relu":
+                node.op_type = "Neg"
+        return wrapper, False
+
+
+def branching():
+    def body(op: str):
+        nodes = [
+            helper.make_node("Mul", ["k", "k"], ["m"]),
+            helper.make_node(op, ["m"], ["o"], name=op),
+        ]
+        return helper.make_graph(nodes, op, [], [info("o", [2])], [constant("k", [1, -2])])
+
+    nodes = [
+        helper.make_node(
+            "If", ["c"], ["i"], name="I", then_branch=body("Relu"), else_branch=body("Abs")
+        ),
+        helper.make_node("Relu", ["i"], ["y"], name="R"),
+    ]
+    return model(nodes, [info("c", [], TensorProto.BOOL)], [info("y", [2])], [])
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("kind", ["own", "theirs"])
+def test_bodies_are_transformed_where_that_is_asked_for(kind, inside, first):
+    if kind == "theirs":
+        pytest.importorskip("qonnx")
+    made = (GraphMethods if kind == "own" else compat.ModelWrapper)(branching())
+    done = made.transform(
+        ReluToNeg(), cleanup=False, apply_to_subgraphs=inside, use_preorder_traversal=first
+    )
+    branches = {a.name: [n.op_type for n in a.g.node] for a in done.graph.node[0].attribute}
+    assert branches["then_branch"] == ["Mul", "Neg" if inside else "Relu"]
+    assert branches["else_branch"] == ["Mul", "Abs"]
+    assert done.graph.node[1].op_type == "Neg"
+    assert made.graph.node[1].op_type == "Relu"
