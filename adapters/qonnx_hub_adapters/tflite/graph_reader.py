@@ -150,18 +150,30 @@ class GraphReader:
         return self.net.turned(found.tensor, TO_LAST)
 
     def constant_tensor(self, value: Value) -> int | None:
-        """Return quantized constants as a tensor of 8 bits; ``None`` for other values."""
+        """Return quantized constants as a tensor of codes; ``None`` for other values."""
         found = self.constant_codes(value)
         if found is None or found.scale.size != 1:
             return None
         low, high = int(found.codes.min(initial=0)), int(found.codes.max(initial=0))
         if high - low > 255:
-            return None
+            return self._wide_constant(value, found, low, high)
         # the zero point nearest to none with which all codes fit
         zero = int(np.clip(0, max(-128, -128 - low), min(127, 127 - high)))
         codes, grid = found.codes + zero, one_grid(found.scale, zero)
         return self.net.tensor(
             str(value.name), "INT8", codes.shape, grid, codes.astype(np.int8)
+        )
+
+    def _wide_constant(
+        self, value: Value, found: ConstantCodes, low: int, high: int
+    ) -> int | None:
+        """Return constants of 16 bits, which have no zero point."""
+        least, most = CODE_TYPES["INT16"]
+        if low < least or high > most:
+            return None
+        data = found.codes.astype(np.int16)
+        return self.net.tensor(
+            str(value.name), "INT16", data.shape, one_grid(found.scale), data
         )
 
     def constant_codes(self, value: Value | None) -> ConstantCodes | None:

@@ -337,6 +337,11 @@ def _require_size(call: KernelCall, where: str) -> None:
         return
     given = call.tensor(2 if call.name == "TRANSPOSE_CONV" else 0).shape
     sizes = [int(n) for n in numbers.reshape(-1)]
+    if call.has(2) and call.name == "PADV2" and call.tensor(2).type != call.output.type:
+        raise SourceError(
+            f"{where}: pads {call.output.type} with {call.tensor(2).type}, which the reference "
+            "kernels refuse"
+        )
     if "PAD" in call.name:
         if min(sizes, default=0) < 0 or len(sizes) != 2 * len(given):
             raise SourceError(f"{where}: pads {sizes[:16]} of shape {list(given)}")

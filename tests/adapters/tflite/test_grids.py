@@ -86,3 +86,13 @@ def test_the_largest_float_of_each_window_is_taken():
     made = net.net([(x, "x")], [(y, "y")])
     values = np.array([-3, -1.5, -2, -7], dtype=np.float32).reshape(1, 2, 2, 1)
     assert run_net(made, {"x": values})[y].tolist() == [[[[-1.5]]]]
+
+
+def test_codes_are_padded_with_codes_only():
+    net = NetBuilder()
+    x = net.tensor("x", "INT8", (1, 2), HERE)
+    y = net.tensor("y", "INT8", (1, 4), HERE)
+    pads = net.constant([[0, 0], [1, 1]])
+    net.operate("PADV2", (x, pads, net.constant(0.5, np.float32)), (y,))
+    with pytest.raises(SourceError, match=r"PADV2 .*pads INT8 with FLOAT32"):
+        read_net(write_net(net.net([(x, "x")], [(y, "y")])))
