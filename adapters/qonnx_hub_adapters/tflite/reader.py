@@ -339,8 +339,8 @@ def _require_size(call: KernelCall, where: str) -> None:
     sizes = [int(n) for n in numbers.reshape(-1)]
     if call.has(2) and call.name == "PADV2" and call.tensor(2).type != call.output.type:
         raise SourceError(
-            f"{where}: pads {call.output.type} with {call.tensor(2).type}, which the reference "
-            "kernels refuse"
+            f"{where}: pads {call.output.type} with {call.tensor(2).type}, which the "
+            "reference kernels refuse"
         )
     if "PAD" in call.name:
         if min(sizes, default=0) < 0 or len(sizes) != 2 * len(given):
