@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         save,
         transform,
     )
+    from qonnx_hub.equivalence.build_stages import check_stages
     from qonnx_hub.executor.session import Session
     from qonnx_hub_ir.errors import (
         AdapterConflictError,
@@ -58,6 +59,7 @@ _MODULES = {
     "testing": "qonnx_hub.testing",
     "zoo": "qonnx_hub.zoo",
 }
+_HOMES = {"Session": "executor.session", "check_stages": "equivalence.build_stages"}
 
 __all__ = [
     "AdapterConflictError",
@@ -80,6 +82,7 @@ __all__ = [
     "__version__",
     "bench",
     "check",
+    "check_stages",
     "convert",
     "cost",
     "diff",
@@ -106,7 +109,7 @@ def __getattr__(name: str) -> Any:
     elif name.endswith("Error"):
         value = getattr(importlib.import_module("qonnx_hub_ir.errors"), name)
     else:
-        home = "executor.session" if name == "Session" else "api"
+        home = _HOMES.get(name, "api")
         value = getattr(importlib.import_module(f"qonnx_hub.{home}"), name)
     globals()[name] = value
     return value

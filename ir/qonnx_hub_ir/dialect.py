@@ -159,8 +159,10 @@ def parse_rounding(text: str, where: str) -> Rounding:
     mode = _ROUNDING_ALIASES.get(text.upper())
     if mode is None:
         known = ", ".join(sorted(_ROUNDING_ALIASES))
+        # PQuantML's exporter writes this for the mode that cuts what is behind the point.
+        hint = "; TRUNCATE of PQuantML is DOWN" if text.upper() == "TRUNCATE" else ""
         raise SourceError(
-            f"node '{where}': unknown rounding mode '{text}'; known modes are {known}"
+            f"node '{where}': unknown rounding mode '{text}'; known modes are {known}{hint}"
         )
     return mode
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-import onnx
 from onnx_ir import Model
 
 from qonnx_hub.analysis.fused_layers import FusedLayer, fused_layers
+from qonnx_hub.analysis.type_overflow import find_overflows
 from qonnx_hub.equivalence.runners.sides import ORT_OPTIMIZED, OrtRunner
 from qonnx_hub.executor.explained import explained
+from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import in_one_message
+from qonnx_hub.io.python_sources import resolve
 from qonnx_hub.io.registry import lint_targets
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.dependencies import is_installed, one_line
+from qonnx_hub_adapters.hls4ml.folder import is_folder, read_config
+from qonnx_hub_adapters.hls4ml.project import CONFIG, MODEL
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx, parse
+from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import HubError, SourceError, UsageError
+from qonnx_hub_ir.quantizers import Array
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -35,12 +42,14 @@ class LintReport(Report):
         findings: Everything found, in the order of the graph.
         fused: What onnxruntime runs in integers, where that was asked; empty for a file that
             it does not load.
+        shown: Inputs that show findings about the types of a config, one sample for each.
     """
 
     source: str
     target: str
     findings: tuple[LintFinding, ...]
     fused: tuple[FusedLayer, ...] | None = None
+    shown: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[LintFinding, ...]:
@@ -90,8 +99,57 @@ class LintReport(Report):
         yield self.summary()
 
 
+def lint_source(
+    source: Any,
+    target: str,
+    from_: str | None,
+    name: str,
+    *,
+    fused: bool = False,
+    config: str | Path | None = None,
+) -> LintReport:
+    """Return what a target would make of any source.
+
+    Args:
+        source: As in ``load``; a folder for hls4ml brings its config.
+        target: One of :func:`lint_targets`.
+        from_: Name of the source's format.
+        name: How the report calls it.
+        fused: Ask onnxruntime which layers it runs in integers.
+        config: Path of a config of hls4ml.
+
+    Raises:
+        UsageError: As :func:`lint_model`, or a config for another target than "hls4ml".
+        HubError: The source or the config cannot be read.
+    """
+    if config is not None and target != "hls4ml":
+        raise UsageError(f"a config belongs to the target 'hls4ml', not '{target}'")
+    types = None
+    source = resolve(str(source) if isinstance(source, Path) else source)
+    if target == "hls4ml" and (config is not None or is_folder(source)):
+        types = read_config(Path(config or Path(source) / CONFIG))["HLSConfig"]
+    if is_folder(source):
+        source = str(Path(source) / MODEL)
+    try:
+        importer, source = registry.open_source(source, from_, ImportOptions())
+        model = importer.load(source, ImportOptions())
+    except SourceError:
+        # What a target refuses in the file as it lies may be why it cannot be read.
+        report = lint_file(source, target, name)
+        if report is None:
+            raise
+        return report
+    return lint_model(source, model, target, name, fused=fused, config=types)
+
+
 def lint_model(
-    source: Any, model: Model, target: str, name: str, *, fused: bool = False
+    source: Any,
+    model: Model,
+    target: str,
+    name: str,
+    *,
+    fused: bool = False,
+    config: Mapping[str, Any] | None = None,
 ) -> LintReport:
     """Return what a target would make of a model.
 
@@ -101,6 +159,7 @@ def lint_model(
         target: One of :func:`lint_targets`.
         name: How the report calls it.
         fused: Ask onnxruntime which layers it runs in integers.
+        config: What hls4ml calls HLSConfig, to be held against the ranges of the model.
 
     Raises:
         AdapterConflictError: Two distributions claim one target.
@@ -112,19 +171,44 @@ def lint_model(
         raise UsageError(
             f"fused layers are those of onnxruntime: target 'ort', not '{target}'"
         )
-    registry = lint_targets()
-    require_choice("target", target, registry.names())
-    table: LintTarget = registry.load(target)
-    written = model
+    known_targets = lint_targets()
+    require_choice("target", target, known_targets.names())
+    table: LintTarget = known_targets.load(target)
     # An ONNX source is also looked at as it lies, without any of our passes.
-    if isinstance(source, onnx.ModelProto) or (isinstance(source, str) and is_onnx(source)):
-        written = parse(source)
+    written = _as_it_lies(source) if is_onnx(source) else model
     with explained(model, name):
         found = [*find(table.file_rules, written), *find(table.rules, model)]
     if target == "ort":
         found.extend(_on_onnxruntime(written, found))
     layers = _layers(written, found) if fused else None
-    return LintReport(name, target, tuple(found), layers)
+    shown: dict[str, Array] = {}
+    if config is not None:
+        more, shown = find_overflows(written, config)
+        found.extend(more)
+    return LintReport(name, target, tuple(found), layers, shown)
+
+
+def lint_file(source: Any, target: str, name: str) -> LintReport | None:
+    """Return what a target refuses in a file that cannot be read as IR.
+
+    Args:
+        source: What cannot be loaded.
+        target: One of :func:`lint_targets`.
+        name: How the report calls it.
+
+    Returns:
+        ``None`` where the rules for files as they lie find no error, or it is no ONNX file.
+    """
+    known_targets = lint_targets()
+    if target not in known_targets.names() or not is_onnx(source):
+        return None
+    try:
+        written = _as_it_lies(source)
+    except Exception:  # what cannot even be parsed has no nodes to look at
+        return None
+    table: LintTarget = known_targets.load(target)
+    report = LintReport(name, target, tuple(find(table.file_rules, written)))
+    return report if report.errors else None
 
 
 def lint_rules() -> list[tuple[str, LintRule]]:
@@ -133,9 +217,15 @@ def lint_rules() -> list[tuple[str, LintRule]]:
     Raises:
         AdapterConflictError: Two distributions claim one target.
     """
-    registry = lint_targets()
-    tables: list[tuple[str, LintTarget]] = [(n, registry.load(n)) for n in registry.names()]
+    known_targets = lint_targets()
+    tables: list[tuple[str, LintTarget]] = [
+        (n, known_targets.load(n)) for n in known_targets.names()
+    ]
     return [(n, rule) for n, table in tables for rule in (*table.file_rules, *table.rules)]
+
+
+def _as_it_lies(source: Any) -> Model:
+    return source if isinstance(source, Model) else parse(source)
 
 
 def _on_onnxruntime(written: Model, found: list[LintFinding]) -> list[LintFinding]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qonnx_hub.api.reading import as_model, label_of
-from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_ir import choices
 
 if TYPE_CHECKING:
@@ -42,7 +41,12 @@ def inspect(
 
 
 def lint(
-    model: Any, target: str, from_: str | None = None, *, fused: bool = False
+    model: Any,
+    target: str,
+    from_: str | None = None,
+    *,
+    fused: bool = False,
+    config: str | Path | None = None,
 ) -> LintReport:
     """Return what a tool would refuse or compute wrongly in a model, and what to do about it.
 
@@ -51,16 +55,18 @@ def lint(
         target: Name of the tool, such as "hls4ml" or "finn"; ``lint --list`` shows them all.
         from_: Name of the source's format.
         fused: For the target "ort", ask onnxruntime which layers it runs in integers.
+        config: For the target "hls4ml", a config of hls4ml: types that cannot hold every
+            number are named, with inputs in ``report.shown``. A folder brings its own.
 
     Raises:
-        UsageError: There is no such target, or it is not "ort" where ``fused`` is asked.
+        UsageError: There is no such target, or it is not "ort" where ``fused`` is asked, or
+            not "hls4ml" where a config is given.
         MissingDependencyError: ``fused`` without onnxruntime.
         HubError: As in :func:`load`.
     """
-    from qonnx_hub.analysis.lint import lint_model
+    from qonnx_hub.analysis.lint import lint_source
 
-    source = resolve(str(model) if isinstance(model, Path) else model)
-    return lint_model(source, as_model(source, from_), target, label_of(model), fused=fused)
+    return lint_source(model, target, from_, label_of(model), fused=fused, config=config)
 
 
 def cost(

@@ -67,13 +67,15 @@ def check(
     ignore_outputs: Collection[str] = (),
     proof_seconds: float = PROOF_SECONDS,
     allow_code: bool = False,
+    python: str | None = None,
 ) -> CheckResult:
     """Return whether two models compute the same, with the numbers.
 
     Args:
         a: The reference: as in :func:`load` (a live model of a framework answers itself, where
             its adapter can run it), recorded tensors (path of an .npz file, or name -> array),
-            or a folder that ``save_golden`` wrote, which brings its inputs along.
+            a folder that ``save_golden`` wrote, which brings its inputs along, or a folder
+            that was written for hls4ml, which is compiled and asked.
         b: The other side, likewise.
         inputs: Input name -> array, by the names of ``a``; an array alone, for one input; or
             the path of an .npz or .npy file. Generated otherwise: random values, and values
@@ -106,6 +108,7 @@ def check(
         ignore_outputs: Outputs of either side that need no counterpart.
         proof_seconds: How long a proof may be looked for before samples are run; 0 for none.
         allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
+        python: An interpreter that has hls4ml, for its folders; the running one by default.
 
     Raises:
         UsageError: The models cannot be compared.
@@ -130,6 +133,7 @@ def check(
         backend=backend,
         args=args,
         allow_code=allow_code,
+        python=python,
         strict=strict,
         ignore_outputs=tuple(ignore_outputs),
         proof_seconds=proof_seconds,

@@ -13,6 +13,7 @@ import typer
 
 from qonnx_hub.cli import (
     bench,
+    build,
     certify,
     check,
     compat,
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 for module in (
     convert,
+    build,
     transform,
     check,
     certify,

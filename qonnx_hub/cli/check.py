@@ -16,6 +16,7 @@ from qonnx_hub.cli.options import (
     AllowCode,
     InputShapes,
     Json,
+    Python,
     Samples,
     Seed,
     console,
@@ -36,12 +37,18 @@ def command(
     a: Annotated[
         str,
         typer.Argument(
-            help="The reference: a model, recorded tensors or an hls4ml trace (.npz), or a "
-            "golden folder.",
+            help="The reference: a model, recorded tensors or an hls4ml trace (.npz), a "
+            "golden folder, or a folder for hls4ml, which is compiled.",
             metavar="A",
         ),
     ],
-    b: Annotated[str, typer.Argument(help="The other side, likewise.", metavar="B")],
+    b: Annotated[
+        str,
+        typer.Argument(
+            help="The other side, likewise; or intermediate_models of a build of FINN.",
+            metavar="B",
+        ),
+    ],
     inputs: Inputs = None,
     data: Data = None,
     labels: Labels = None,
@@ -105,6 +112,7 @@ def command(
         ),
     ] = None,
     allow_code: AllowCode = False,
+    python: Python = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes to spread samples over.")] = 0,
     save_golden: Annotated[
         Path | None,
@@ -125,6 +133,9 @@ def command(
     from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
     from qonnx_hub.equivalence.request import check_request
 
+    if _is_build(b):
+        _check_build(a, b, (inputs, data), samples, seed, save_golden, json)
+        return
     bounds = {"atol": atol, "rtol": rtol, "lsb": lsb}
     options = CheckOptions(
         tolerance=make_tolerance(**{k: _tolerance(f"--{k}", v) for k, v in bounds.items()}),
@@ -138,6 +149,7 @@ def command(
         workers=workers,
         golden=save_golden,
         allow_code=allow_code,
+        python=python,
         strict=strict,
         ignore_outputs=tuple(ignore_output or ()),
         proof_seconds=PROOF_SECONDS if proof_seconds is None else proof_seconds,
@@ -159,6 +171,44 @@ def command(
     worst = min(results.values(), key=bool)
     _write(results, worst, json, report, save_failing)
     if not worst:
+        raise typer.Exit(DIFFERENT)
+
+
+def _is_build(path: str) -> bool:
+    from qonnx_hub_adapters.finn.stages import stage_files
+
+    return bool(stage_files(path))
+
+
+def _check_build(
+    source: str,
+    folder: str,
+    given: tuple[Path | None, Path | None],
+    samples: int | None,
+    seed: int,
+    golden: Path | None,
+    json: str | None,
+) -> None:
+    """Compare what a build of FINN kept with its source, stage by stage."""
+    from qonnx_hub import api
+    from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.build_stages import check_stages
+
+    model = api.load(source)
+    names = [str(value.name) for value in model.graph.inputs]
+    feeds, _ = read_feeds(*given, None, names)
+    report = check_stages(
+        model,
+        folder,
+        feeds,
+        samples=samples,
+        seed=seed,
+        save_golden=golden,
+        label=source,
+    )
+    report.show(console(json))
+    write_json(report.to_dict(), json)
+    if not report:
         raise typer.Exit(DIFFERENT)
 
 

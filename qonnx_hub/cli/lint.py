@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +33,17 @@ def command(
         bool,
         typer.Option("--fused", help="With ort: the layers that it runs in integers."),
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="With hls4ml: a config whose types are held against the model's ranges.",
+        ),
+    ] = None,
+    save_failing: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write the inputs that show it as .npz."),
+    ] = None,
     json: Json = None,
     list_: Annotated[
         bool,
@@ -46,8 +58,12 @@ def command(
     """List what a tool would refuse or compute wrongly, and what to do about it."""
     from qonnx_hub import api
 
-    report = api.lint(source, target, from_, fused=fused)
+    report = api.lint(source, target, from_, fused=fused, config=config)
     report.show(console(json))
     write_json(report.to_dict(), json)
+    if save_failing is not None and report.shown:
+        from qonnx_hub.io.arrays import write_arrays
+
+        write_arrays(save_failing, report.shown)
     if not report:
         raise typer.Exit(1)

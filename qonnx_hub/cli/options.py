@@ -51,6 +51,14 @@ AllowCode = Annotated[
         "--allow-code", help="Run code that a file holds: Lambda layers, pickles, SavedModel."
     ),
 ]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="An interpreter that has hls4ml, for folders of hls4ml.",
+        show_default="this one",
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Write over a file that the command reads.")
 ]

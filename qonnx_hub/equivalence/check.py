@@ -236,7 +236,7 @@ def check_sides(
         bound=bound,
         doubts=doubts.words,
         allowance=judged.allowance or options.folded or _tolerance_words(options),
-        backing=_backing(source, known),
+        backing=_backing(source, known, alone=a.model is not None and b.model is not None),
     )
     verdict, reason = decide(evidence)
     diagnosis = judged.diagnosis if options.level != "output" else Diagnosis()
@@ -346,10 +346,11 @@ def _tolerance_words(options: CheckOptions) -> str:
     return f"within the tolerance given ({', '.join(given) or 'none'})"
 
 
-def _backing(source: InputSource, known: Preparation) -> str:
+def _backing(source: InputSource, known: Preparation, *, alone: bool) -> str:
     if known.is_proven:
         return "the graphs are proven equal, the sides as they run are sampled"
-    words = "sampled: outputs, inner values and layers by themselves agree"
+    layers = ", inner values and layers by themselves" if alone else " and inner values"
+    words = f"sampled: outputs{layers} agree"
     if known.given:
         words = f"equal on the {source.samples} inputs given"
     if known.coverage is None or not known.coverage.measured or not known.coverage.reachable:

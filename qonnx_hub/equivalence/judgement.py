@@ -15,6 +15,7 @@ from qonnx_hub.equivalence.comparison.batched import (
 from qonnx_hub.equivalence.comparison.matching import Pair, match_tensors
 from qonnx_hub.equivalence.diagnosis.diagnose import Diagnosis, DifferenceOrigin, diagnose
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput, find_failing_input
+from qonnx_hub.equivalence.diagnosis.overflow import find_overflow
 from qonnx_hub.equivalence.inputs.batches import (
     GivenInputs,
     InputSource,
@@ -250,6 +251,10 @@ def _explain(
         failing = differing[0] if at_first_layer else failing
     folded = bool(run.options.folded)
     found = diagnose(a, run.b, pairs, pairs.index(failing), batch, folded=folded)
+    overflow = find_overflow(a, run.b, failing, batch)
+    if overflow is not None:
+        left = tuple(one for one in found.findings if one.layer != overflow.layer)
+        found = replace(found, findings=(overflow, *left), origin=DifferenceOrigin.FAULT)
     return found, notes
 
 

@@ -37,6 +37,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 from qonnx_hub.equivalence.layerwise import differs_by_ties_only
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.proof.intervals import Enclosure
+from qonnx_hub.equivalence.runners.hls4ml import Hls4mlRunner
 from qonnx_hub.equivalence.runners.sides import (
     Runner,
     SourceRunner,
@@ -284,6 +285,8 @@ def is_noise_of_live_model(
     layers agrees, where it shows them.
     """
     live, other = (a, b) if isinstance(a, SourceRunner) else (b, a)
+    if isinstance(other, Hls4mlRunner):
+        return False  # the live model's own ties say nothing about hardware
     if not isinstance(live, SourceRunner) or changed_parameters(live.model, other.model):
         return False
     is_near = dialect.BOUNDED in live.model.metadata_props

@@ -53,6 +53,7 @@ class CheckOptions:
         allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
         folded: Why parameters need not be the same on both sides, where a change that rounds
             was made on purpose; empty where none was.
+        python: An interpreter that has hls4ml, for folders that it compiles.
         samples_only: Compare what samples give, and ask no layer directly: the same graphs
             were compared elsewhere.
     """
@@ -80,3 +81,4 @@ class CheckOptions:
     allow_code: bool = False
     folded: str = ""
     samples_only: bool = False
+    python: str | None = None

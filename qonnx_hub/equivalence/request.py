@@ -35,6 +35,7 @@ from qonnx_hub.equivalence.opaque_nodes import CutSides, cut_opaque_nodes
 from qonnx_hub.equivalence.options import LEVELS, CheckOptions
 from qonnx_hub.equivalence.proving import look_for_proof
 from qonnx_hub.equivalence.reports.report import CheckResult
+from qonnx_hub.equivalence.runners.hls4ml import Hls4mlRunner
 from qonnx_hub.equivalence.runners.recorded import (
     Golden,
     RecordedRunner,
@@ -56,6 +57,7 @@ from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays, read_feeds
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.dependencies import require
+from qonnx_hub_adapters.hls4ml.folder import is_folder
 from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_adapters.protocol import Feeds, Importer, ImportOptions
 from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource
@@ -70,15 +72,18 @@ TFLITE_BACKENDS: Mapping[str, str] = {"tflite": "ref"} | {f"tflite:{k}": k for k
 """Backend -> kernels of ai-edge-litert, on which the side runs that is a TFLite file."""
 
 
-def _make_side(source: Any, backend: str, options: ImportOptions, label: str) -> Runner:
+def _make_side(
+    source: Any, backend: str, options: ImportOptions, label: str, python: str | None = None
+) -> Runner:
     """Return the side that a source is; its own answer is compared, not what was read of it.
 
     Args:
-        source: A golden folder, recorded tensors (path of an .npz file, or a mapping of
-            arrays), an IR model, or whatever an importer reads.
+        source: A golden folder, a folder for hls4ml, recorded tensors (path of an .npz file,
+            or a mapping of arrays), an IR model, or whatever an importer reads.
         backend: "numpy", "ort", "ort-optimized", or one of :data:`TFLITE_BACKENDS`.
         options: How the source is read: sample inputs for a live model.
         label: How reports call it.
+        python: An interpreter that has hls4ml, for folders that it compiles.
 
     Raises:
         UsageError: An unknown backend, or one that does not run such sources.
@@ -91,6 +96,8 @@ def _make_side(source: Any, backend: str, options: ImportOptions, label: str) ->
         return _on_litert(source, TFLITE_BACKENDS[backend], label)
     if is_golden(source):
         return Golden(source)
+    if is_folder(source):
+        return Hls4mlRunner(source, label, python)
     # Once: a callable may build another model at every call.
     source = resolve(source)
     if isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".npz":
@@ -166,8 +173,8 @@ def check_request(
     reading = ImportOptions(args=options.args, allow_code=options.allow_code)
     require_choice("level", options.level, LEVELS)
     backends = _backends(first, second, options.backend)
-    a = _make_side(first, backends[0], reading, labels[0])
-    b = _make_side(second, backends[1], reading, labels[1])
+    a = _make_side(first, backends[0], reading, labels[0], options.python)
+    b = _make_side(second, backends[1], reading, labels[1], options.python)
     if options.backend in TFLITE_BACKENDS:
         if options.level == "proof":
             raise UsageError("nothing is proven of an interpreter: it is sampled")
@@ -182,8 +189,15 @@ def check_request(
             b = named_like(b, a.model)
     if options.level == "proof" and (a.model is None or b.model is None):
         raise UsageError("a proof needs two graphs; recorded tensors have none")
+    compiled = isinstance(a, Hls4mlRunner) or isinstance(b, Hls4mlRunner)
+    if compiled and options.tolerance == Tolerance() and not options.strict:
+        options = dataclasses.replace(options, tolerance=_OF_SUMS)
     with explained(a.model, a.label), explained(b.model, b.label):
         return _check(a, b, options)
+
+
+_OF_SUMS = Tolerance(atol=1e-5, rtol=1e-5)
+_SUMS = "fixed-point sums are exact where float32 rounds: within 1e-5 counts as the same"
 
 
 def _check(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
@@ -203,14 +217,15 @@ def _check(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
         sums = (dataclasses.asdict(s.summary()) for s in accumulators(a.model))
         result = dataclasses.replace(result, accumulators=tuple(sums))
     records = [side for side in (a, b) if isinstance(side, RecordedRunner)]
-    notes = [note for record in records for note in record.notes]
+    told = [side for side in (a, b) if isinstance(side, (RecordedRunner, Hls4mlRunner))]
+    notes = [note for side in told for note in side.notes]
     strict = options.tolerance == Tolerance()
     if strict and result.first_divergence and any(record.of_hardware for record in records):
         notes.append(
             "fixed-point sums are exact where float32 rounds: --rtol 1e-5 --atol 1e-5 looks "
             "past that, for the first layer that computes other values"
         )
-    notes = [*result.notes, *notes]
+    notes = [*result.notes, *notes, *([_SUMS] if options.tolerance is _OF_SUMS else [])]
     return dataclasses.replace(result, notes=tuple(notes), seed=seed)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.adapter_options import refuse_unknown_options
+from qonnx_hub_adapters.hls4ml.folder import is_folder
+from qonnx_hub_adapters.hls4ml.project import MODEL
 from qonnx_hub_adapters.protocol import Exporter, Importer, ImportOptions, Prepares
 from qonnx_hub_ir.choices import not_among
 from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError, UnknownNameError
@@ -164,12 +166,16 @@ def find_importer(source: object, name: str | None = None) -> Importer:
 def open_source(source: Any, name: str | None, options: ImportOptions) -> tuple[Importer, Any]:
     """Return who reads a source, and the source with all that it needs.
 
+    Of a folder for hls4ml, that is the model in it.
+
     Raises:
         UnknownAdapterError: As :func:`find_importer`.
         UsageError: Options that this importer does not have.
         SourceError: Something beside the source is missing, or does not fit.
     """
     source = resolve(str(source) if isinstance(source, Path) else source)
+    if is_folder(source):
+        source = str(Path(source) / MODEL)
     importer = find_importer(source, name)
     refuse_unknown_options(importer.info.name, options, importer.info.option_names)
     if isinstance(importer, Prepares):

@@ -17,6 +17,7 @@ OPERATORS = {schema.name for schema in onnx.defs.get_all_schemas()} | dialect.QU
 PACKAGES = {"qonnx_hub", "qonnx_hub_adapters", "qonnx_hub_ir"}
 # Tables of other tools, as those tools have them.
 FOREIGN_TABLES = {
+    "adapters/qonnx_hub_adapters/finn/hardware.py",
     "adapters/qonnx_hub_adapters/lint/finn.py",
     "adapters/qonnx_hub_adapters/lint/hls4ml.py",
     "qonnx_hub/analysis/cost/types.py",

@@ -17,7 +17,7 @@ from qonnx_hub_adapters.hls4ml.fixed_point import (
     type_of_quantizer,
 )
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
-from qonnx_hub_adapters.hls4ml.ranges import MERGED, TABLES, folded_norm, grids_of
+from qonnx_hub_adapters.hls4ml.ranges import MERGED, TABLES, folded_norm, grids_of, step_behind
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph.queries import input_of, producer
@@ -76,6 +76,8 @@ def _layer(node: Node, grids: Grids, options: Hls4mlOptions) -> dict[str, Any]:
     types: Types = {} if rule is None else rule(node, grid, grids)
     # What is passed on as bits keeps its type.
     types.setdefault("result", None if grid.bits else grid.type())
+    if (result := types["result"]) is not None:
+        types["result"] = result.reaching(step_behind(node.outputs[0]))
     texts = {name: "auto" if kind is None else str(kind) for name, kind in types.items()}
     entry: dict[str, Any] = {"Precision": texts}
     if operators.is_product(node, any_layout=True):

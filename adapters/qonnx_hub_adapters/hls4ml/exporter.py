@@ -14,6 +14,7 @@ from qonnx_hub_adapters.hls4ml.lowering import Lowered, lower
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
 from qonnx_hub_adapters.hls4ml.pointwise import SHIFTED
 from qonnx_hub_adapters.hls4ml.source_interface import between_source_ports
+from qonnx_hub_adapters.hls4ml.type_proof import prove_types
 from qonnx_hub_adapters.onnx_writer import finish
 from qonnx_hub_adapters.protocol import (
     AdapterInfo,
@@ -77,10 +78,11 @@ class Hls4mlExporter:
             for value, name in zip(written.graph.inputs, lowered.inputs, strict=True)
         }
         hls = hls_config(written, types, own)
-        notes = (*lowered.notes, *_notes(lowered, own, types))
+        proof = prove_types(written, hls)
+        notes = (*lowered.notes, *_notes(lowered, own, types), proof.words())
         compared = between_source_ports(written, lowered.inputs, lowered.outputs)
         InferShapes()(compared)
-        report = project.report(lowered, hls, notes)
+        report = {**project.report(lowered, hls, notes), "types": proof.to_dict()}
         return Artifact(
             written,
             lowered.records,

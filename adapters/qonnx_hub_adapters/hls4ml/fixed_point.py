@@ -65,6 +65,19 @@ class FixedType:
             parts.append(self.saturation)
         return f"{'' if self.signed else 'u'}fixed<{','.join(parts)}>"
 
+    @property
+    def wraps(self) -> bool:
+        """Whether what does not fit loses its highest bits, instead of saturating."""
+        return self.saturation in {"", "WRAP"}
+
+    def reaching(self, lsb: int | None) -> FixedType:
+        """Return a type whose highest bit is no lower than that below a step.
+
+        Rounding to a step reads that bit, and fails where a type ends before it.
+        """
+        more = 0 if lsb is None else max(lsb - self.integer, 0)
+        return replace(self, width=self.width + more, integer=self.integer + more)
+
     def lsb(self) -> int:
         """Return the exponent of the smallest step."""
         return self.integer - self.width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +60,7 @@ def input_type(value: Value, name: str, options: Hls4mlOptions) -> FixedType:
 def parse_type(text: str) -> FixedType:
     """Return a type that a caller wrote in hls4ml's words."""
     signed = not re.match(r"^(ap_|ac_)?u", text)
-    inside = text[text.index("<") + 1 : -1].split(",")
+    inside = [part.strip() for part in text[text.index("<") + 1 : -1].split(",")]
     width = int(inside[0])
     if "int<" in text:
         return FixedType(width, width, signed)
@@ -68,6 +69,23 @@ def parse_type(text: str) -> FixedType:
         signed = "false" not in inside
     rounding, saturation = (*names, "", "")[:2]
     return FixedType(width, int(inside[1]), signed, rounding, saturation)
+
+
+def configured_types(entry: object) -> dict[str, FixedType]:
+    """Return the fixed-point types of a layer's entry in a config, by name.
+
+    What hls4ml is to find ("auto") and what is no fixed-point type is left out.
+    """
+    precision = entry.get("Precision") if isinstance(entry, Mapping) else None
+    named = precision if isinstance(precision, Mapping) else {"result": precision}
+    return {
+        str(name): parse_type(text)
+        for name, text in named.items()
+        if isinstance(text, str) and _TYPE.fullmatch(text)
+    }
+
+
+_TYPE = re.compile(r"(ap_|ac_)?u?(fixed<\d+, *-?\d+(, *\w+)*>|int<\d+>)")
 
 
 def _type_for(low: float, high: float, lsb: int | None) -> FixedType:

@@ -14,6 +14,7 @@ from qonnx_hub_adapters.hls4ml import (
     pointwise,
     pooling,
     products,
+    resizing,
 )
 from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order_by_depth
 from qonnx_hub_adapters.hls4ml.context import Context
@@ -68,6 +69,7 @@ RULES: Mapping[str, Rule] = {
     "Pad": data_movement.lower_pad,
     "ReduceMean": pooling.lower_reduce_mean,
     "Relu": pointwise.lower_relu,
+    "Resize": resizing.lower_resize,
     "Softmax": pointwise.lower_softmax,
     "Transpose": data_movement.lower_transpose,
 }
@@ -212,8 +214,6 @@ def _stream_problem(node: Node) -> str:
 
 def _lowered(context: Context, node: Node) -> Term:
     rule = RULES.get(node.op_type)
-    if node.op_type == "Resize":
-        raise refuse(node, "hls4ml stops at its empty region: truth value of an empty array")
     if rule is None or (node.domain not in dialect.STANDARD_DOMAINS | {dialect.DOMAIN}):
         raise refuse(node, f"hls4ml ends with 'Unsupported operation type: {node.op_type}'")
     if any(value is not None and value.uses() for value in node.outputs[1:]):
@@ -275,6 +275,17 @@ def _ends_in_rows(value: Value) -> bool:
     return bool(value.uses())
 
 
+def _computed(value: Value) -> Value:
+    """Return the value that hls4ml computes, before what it takes for another name of it."""
+    maker = value.producer()
+    read = None if maker is None else maker.inputs[0]
+    if maker is None or read is None:
+        return value
+    # The quantizer of an input is the input's own type.
+    is_type = dialect.is_quantizer(maker) and read.is_graph_input()
+    return _computed(read) if maker.op_type == "Reshape" or is_type else value
+
+
 def _give_outputs(context: Context, source: Model, gaps: list[Gap]) -> dict[str, Term]:
     given: dict[str, Term] = {}
     for output in source.graph.outputs:
@@ -286,8 +297,8 @@ def _give_outputs(context: Context, source: Model, gaps: list[Gap]) -> dict[str,
             gaps.append(Gap(name, "output", "a constant; hls4ml has no layer for it"))
             continue
         settled = context.settle(term)
-        taken = [other.value for other in given.values()]
-        if settled.value.is_graph_input() or settled.value in taken:
+        taken = [_computed(other.value) for other in given.values()]
+        if _computed(settled.value).is_graph_input() or _computed(settled.value) in taken:
             # Every output is the result of a layer of its own.
             gaps.append(Gap(name, "output", "the same as an input or another output"))
             continue

@@ -44,6 +44,8 @@ def _dense(context: Context, node: Node, *, transposed: bool, bias: Array | None
     if context.constant(node, 0) is not None:
         raise refuse(node, "a constant left operand, on which hls4ml ends with an IndexError")
     term = context.data(node)
+    if len(term.shape) == 3 and not term.flat and bias is None:
+        return _pointwise(context, node, term)
     if len(term.shape) != 2:
         raise refuse(
             node,
@@ -67,6 +69,30 @@ def _dense(context: Context, node: Node, *, transposed: bool, bias: Array | None
     if bias is not None:
         steps = (*steps, add(np.broadcast_to(bias, shape[1:])))
     return Term(out, shape, (0, 1), steps)
+
+
+def _pointwise(context: Context, node: Node, term: Term) -> Term:
+    """Return the term of a product along the last axis of three: a convolution of kernel 1.
+
+    hls4ml's MatMul would multiply all elements of the data at once.
+    """
+    found = weights_of(node.inputs[1], 1, bits=False)
+    if found is None:
+        raise refuse(node, _NO_WEIGHTS)
+    if found.stored.ndim != 2:
+        raise refuse(node, f"weights of rank {found.stored.ndim}")
+    if term.bits or not term.is_scaled_alike():
+        term = context.settle(term)
+    term = context.laid_out(term, (0, 1, 2), node)
+    # Outputs, kernel, inputs: as the qonnx package stores weights of channels-last layers.
+    stored = np.ascontiguousarray(found.stored.T[:, None, :])
+    weights, steps = _written(context, stored, found, term)
+    made = Term(term.value, (*term.shape[:2], len(stored)), term.axes)
+    window = ImageWindow((1,), (1,), (0, 0))
+    attributes = {**window.attributes(), "group": 1}
+    domain = dialect.CHANNELS_LAST_DOMAIN
+    out = context.builder.put(made, "Conv", [term.value, weights], attributes, domain=domain)
+    return replace(out, steps=steps)
 
 
 def _written(

@@ -184,6 +184,11 @@ def _port(name: str, term: Term, value: Value, layers: Mapping[str, Any]) -> dic
     }
 
 
+def script() -> bytes:
+    """Return the script that builds a folder."""
+    return _SCRIPT.encode()
+
+
 def files(
     config: Mapping[str, Any], written: Mapping[str, Any], tensors: Sequence[StoredTensor]
 ) -> dict[str, bytes]:
@@ -191,6 +196,6 @@ def files(
     return {
         CONFIG: to_yaml(config).encode(),
         REPORT: (json.dumps(written, indent=2) + "\n").encode(),
-        SCRIPT: _SCRIPT.encode(),
+        SCRIPT: script(),
         TENSORS: to_text(tensors).encode(),
     }

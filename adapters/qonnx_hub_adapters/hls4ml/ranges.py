@@ -90,6 +90,20 @@ def _top_behind(value: Value) -> int | None:
     return max(known)
 
 
+def step_behind(value: Value) -> int | None:
+    """Return the exponent of the largest step that a value is rounded to; ``None`` for none.
+
+    What only moves values may be left out of the hardware: it is looked through.
+    """
+    steps = []
+    for usage in value.uses():
+        kind = type_of_quantizer(usage.node)
+        moves = operators.reshapes(usage.node) or operators.moves_axes(usage.node)
+        step = step_behind(usage.node.outputs[0]) if moves else None
+        steps.append(step if kind is None else kind.lsb())
+    return max((step for step in steps if step is not None), default=None)
+
+
 def _top(reader: Node) -> int | None:
     shifts = reader.op_type == "BatchNormalization" and np.all(folded_norm(reader)[0] == 1)
     if shifts or reader.op_type == "Relu" or operators.reshapes(reader):
@@ -207,6 +221,7 @@ _RULES: Mapping[str, Rule] = {
     "Quant": _of_quantizer,
     "Relu": lambda node, given: given[0].mapped(lambda ends: np.maximum(ends, 0.0)),
     "Reshape": _of_move,
+    "Resize": lambda node, given: given[0],
     "Sigmoid": _of_table,
     "Softmax": _of_table,
     "Softplus": _of_table,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,12 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import GRAPH
-from qonnx_hub_adapters.hls4ml.project import MODEL, TENSORS
+from qonnx_hub_adapters.hls4ml.fixed_point import FixedType
+from qonnx_hub_adapters.hls4ml.inputs import configured_types
+from qonnx_hub_adapters.hls4ml.project import CONFIG, MODEL, TENSORS
 from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
+from qonnx_hub_adapters.hls4ml.yaml_text import from_yaml
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.queries import dims, producer
@@ -47,16 +50,33 @@ _PREFIXED = re.compile(rf"({'|'.join(_PREFIXES)})_(.+)")
 
 
 @dataclass(frozen=True, slots=True)
+class HardwareTypes:
+    """In which types a layer of hardware computes a value.
+
+    Attributes:
+        types: Name of a type, such as "accum" -> the type.
+        factor: What stored values are multiplied by, to be those compared.
+        offset: What is added then.
+    """
+
+    types: Mapping[str, FixedType]
+    factor: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class LayerTrace:
     """A trace under the names of a model.
 
     Attributes:
         arrays: Tensor -> values, the first axis over samples.
         notes: What could not be assigned.
+        types: Tensor -> the types that the config beside the trace gives it.
     """
 
     arrays: Mapping[str, Array]
     notes: tuple[str, ...]
+    types: Mapping[str, HardwareTypes] = field(default_factory=dict)
 
 
 def read_trace(
@@ -72,14 +92,73 @@ def read_trace(
     Raises:
         SourceError: The files beside the arrays cannot be read, or do not fit each other.
     """
+    types = {} if folder is None else _configured(folder / CONFIG)
     if model.graph.name == GRAPH:
-        return _by_tensor(arrays, model.graph)
+        found = _by_tensor(arrays, model.graph)
+        held = types_of_values(types, model.graph, None)
+        return None if found is None else replace(found, types=held)
     beside = None if folder is None else _read_folder(folder)
     if beside is None:
         return None
     written, tensors = beside
     found = _by_tensor(arrays, written.graph)
-    return None if found is None else _by_source(found, tensors, model)
+    if found is None:
+        return None
+    held = types_of_values(types, written.graph, tensors)
+    return replace(_by_source(found, tensors, model), types=held)
+
+
+def _configured(path: Path) -> dict[str, dict[str, FixedType]]:
+    """Return node -> name -> type as a config gives them; none where there is no config."""
+    try:
+        config = from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    entries = (config.get("HLSConfig") or {}).get("LayerName") or {}
+    return {name: configured_types(entry) for name, entry in entries.items()}
+
+
+def read_layers(
+    arrays: Mapping[str, Array], graph: Graph, tensors: Sequence[StoredTensor]
+) -> dict[str, Array]:
+    """Return a trace under the names of the source, as far as it has such values.
+
+    Args:
+        arrays: What hls4ml calls its layers -> values.
+        graph: The graph that was written for hls4ml.
+        tensors: Where the values of the source are found in it.
+    """
+    found = _by_tensor(arrays, graph)
+    held = {} if found is None else found.arrays
+    return {t.source: t.value_of(held[t.name]) for t in tensors if t.name in held}
+
+
+def types_of_values(
+    types: Mapping[str, Mapping[str, FixedType]],
+    graph: Graph,
+    tensors: Sequence[StoredTensor] | None,
+) -> dict[str, HardwareTypes]:
+    """Return in which types values are computed.
+
+    Args:
+        types: What hls4ml calls its layers, or the config its nodes -> name -> type.
+        graph: The graph that was written for hls4ml.
+        tensors: Where the values of the source are found in it; for the names of the graph
+            itself, ``None``. What is scaled channel by channel is left out.
+    """
+    nodes = {str(node.name): node for node in graph}
+    found: dict[str, HardwareTypes] = {}
+    for key, named in types.items():
+        node = node_of_layer(key, nodes)
+        if node is not None and named:
+            found[str(node.outputs[0].name)] = HardwareTypes(named)
+    if tensors is None:
+        return found
+    return {
+        t.source: HardwareTypes(found[t.name].types, t.factor[0], t.offset[0])
+        for t in tensors
+        if t.name in found and len({*t.factor}) == len({*t.offset}) == 1 and not t.relu
+    }
 
 
 def _read_folder(folder: Path) -> tuple[Model, tuple[StoredTensor, ...]] | None:
@@ -98,7 +177,7 @@ def _read_folder(folder: Path) -> tuple[Model, tuple[StoredTensor, ...]] | None:
 def _by_tensor(arrays: Mapping[str, Array], graph: Graph) -> LayerTrace | None:
     values = {str(value.name): value for node in graph for value in node.outputs}
     nodes = {str(node.name): node for node in graph}
-    keys = {key: node for key in arrays if (node := _node_of(key, nodes)) is not None}
+    keys = {key: node for key in arrays if (node := node_of_layer(key, nodes)) is not None}
     if not keys:
         return None
     traced = set(keys.values())
@@ -119,7 +198,7 @@ def _by_tensor(arrays: Mapping[str, Array], graph: Graph) -> LayerTrace | None:
     return LayerTrace(found, tuple(notes))
 
 
-def _node_of(key: str, nodes: Mapping[str, Node]) -> Node | None:
+def node_of_layer(key: str, nodes: Mapping[str, Node]) -> Node | None:
     """Return the node that a layer was made from."""
     if key in nodes:
         return nodes[key]

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub_adapters.lint import pquantml
 from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
     ACTIVATIONS,
@@ -241,6 +242,21 @@ def _read_twice(node: Node) -> list[str]:
     return [str(value.name) for value in dict.fromkeys(data) if data.count(value) > 1]
 
 
+def _adds_input(node: Node) -> bool:
+    """Return whether a node adds an input of the graph to what a quantizer reads next."""
+    if node.op_type != "Add" or node.domain or any(is_constant(v) for v in node.inputs):
+        return False
+    behind = readers(node.outputs[0])
+    while len(behind) == 1 and behind[0].op_type == "Relu":
+        behind = readers(behind[0].outputs[0])
+    reads_input = any(v is not None and v.is_graph_input() for v in node.inputs)
+    return reads_input and len(behind) == 1 and _becomes_thresholds(behind[0])
+
+
+def _becomes_thresholds(node: Node) -> bool:
+    return dialect.is_quantizer(node) or dialect.is_thresholds(node)
+
+
 def _rank_beyond(most: int) -> Callable[[Node], int]:
     """Return a test for the rank of what a node reads."""
 
@@ -293,6 +309,7 @@ TARGET = LintTarget(
             *(_REFUSED, _ALIASES, lambda node: node.op_type, "is called {}"),
             "FINN looks for Quant by name and leaves the node in the graph",
         ),
+        *pquantml.RULES,
     ),
     rules=(
         LintRule(
@@ -436,6 +453,17 @@ TARGET = LintTarget(
             *(_REFUSED, NODES, _read_twice, "reads {} twice"),
             "where qonnx cleans a file up it renames one of the two, and loses the other",
             "compute one of the two by a node of its own",
+        ),
+        LintRule(
+            *(_REFUSED, NODES, _adds_input, "adds an input of the graph, then is quantized"),
+            "AssertionError: Initializer for add weights is not set (Streamline takes what no "
+            "node makes for a constant)",
+            "quantize the input first",
+        ),
+        LintRule(
+            *(_REFUSED, MODEL, lambda model: not len(model.graph), "holds no node"),
+            "IndexError: list index out of range, when the model is run",
+            "what does not depend on the inputs needs no hardware",
         ),
         LintRule(
             *(_REFUSED, NODES, _rank_beyond(4), "reads data of rank {}"),

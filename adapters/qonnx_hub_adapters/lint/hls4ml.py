@@ -12,6 +12,7 @@ import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.lowering import RULES as EXPORTED
+from qonnx_hub_adapters.lint import pquantml
 from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
     ACTIVATIONS,
@@ -192,6 +193,7 @@ def _at(name: str) -> LintScope:
 TARGET = LintTarget(
     "hls4ml 1.3: its ONNX frontend",
     remedy=EXPORT,
+    file_rules=pquantml.RULES,
     rules=(
         LintRule(
             *(_REFUSED, INPUTS),

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx_ir import Model, Node
 
+from qonnx_hub_adapters.lint import pquantml
 from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import (
     INPUTS,
@@ -61,6 +62,7 @@ TARGET = LintTarget(
             "INVALID_GRAPH: Unrecognized attribute: {} for operator MaxPool",
             EXPORT,
         ),
+        *pquantml.RULES,
     ),
     rules=(
         LintRule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnx_ir import Model
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch
 from qonnx_hub.io.arrays import write_arrays
 from qonnx_hub.io.atomic import replacing, write_text
+from qonnx_hub_adapters.hls4ml.traces import HardwareTypes, read_trace
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import SourceError, UsageError
 from qonnx_hub_ir.facts import facts_of
@@ -52,6 +53,7 @@ class RecordedRunner(_Record):
         folder: Where the tensors lie, if they were read from a file.
         notes: What is to be said about the tensors.
         of_hardware: Whether they were computed in fixed-point types.
+        types: Tensor -> the types that hardware computes it in, where they are known.
     """
 
     arrays: Mapping[str, Array]
@@ -60,6 +62,7 @@ class RecordedRunner(_Record):
     folder: Path | None = None
     notes: tuple[str, ...] = ()
     of_hardware: bool = False
+    types: Mapping[str, HardwareTypes] = field(default_factory=dict)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -95,12 +98,12 @@ def named_like(record: RecordedRunner, model: Model | None) -> RecordedRunner:
     Raises:
         SourceError: What a tool's folder says about its names cannot be read.
     """
-    from qonnx_hub_adapters.hls4ml.traces import read_trace
-
     trace = None if model is None else read_trace(record.arrays, model, record.folder)
     if trace is None:
         return record
-    return replace(record, arrays=trace.arrays, notes=trace.notes, of_hardware=True)
+    return replace(
+        record, arrays=trace.arrays, notes=trace.notes, of_hardware=True, types=trace.types
+    )
 
 
 def is_golden(source: object) -> bool:

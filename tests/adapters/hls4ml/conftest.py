@@ -14,6 +14,7 @@ HAS_HLS4ML = is_installed("hls4ml") and shutil.which("g++") is not None
 BOUND = {
     *("test_acceptance.py", "test_compiled_constructs.py", "test_parsed_config.py"),
     *("test_traces.py", "test_static_quantization.py", "test_hgq_files.py"),
+    *("test_folder_as_side.py", "test_random_nets.py"),
 }
 FRAMEWORK_WARNINGS = [
     r"ignore::UserWarning",

@@ -298,6 +298,21 @@ def mean_over_axes(net: Net, x: str) -> str:
     )
 
 
+def resized(net: Net, x: str) -> str:
+    y = net.add("Relu", [_conv(net, x, 3, 2, 3)])
+    scales = net.constant(np.float32([1, 1, 2, 2]))
+    form = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    y = net.add("Resize", [y, "", scales], mode="nearest", **form)
+    return _conv(net, net.quant(y, 5, 2.0**-2), 2, 3, 1)
+
+
+def product_along_the_last_of_three_axes(net: Net, x: str) -> str:
+    scales = net.random.uniform(0.05, 0.3, (1, 4)).astype(np.float32)
+    y = net.add("MatMul", [x, net.weights((6, 4), 4, scales)])
+    y = net.quant(net.add("Relu", [y]), 5, 2.0**-3, signed=0)
+    return net.add("MatMul", [y, net.weights((4, 3), 4, 0.25)])
+
+
 IMAGES: dict[str, tuple[Build, float]] = {
     "average_pool": (_image(average_pool), ROUNDING),
     "depthwise": (_image(depthwise), EXACT),
@@ -314,5 +329,10 @@ IMAGES: dict[str, tuple[Build, float]] = {
     "padded_max_pool_of_unsigned": (_image(padded_max_pool_of_unsigned), EXACT),
     "quantized_bias_per_channel": (_image(quantized_bias_per_channel), EXACT),
     "uneven_padding": (_image(uneven_padding), EXACT),
+    "product_of_rank_three": (
+        _image(product_along_the_last_of_three_axes, (1, 5, 6)),
+        ROUNDING,
+    ),
+    "resized": (_image(resized), EXACT),
 }
 """Name -> model of one small image, and how far hls4ml may be from the executor."""

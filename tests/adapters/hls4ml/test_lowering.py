@@ -170,8 +170,8 @@ REFUSED = {
     ),
     "rows of rows": (
         lambda net: net.add("MatMul", ["x", net.weights((4, 2), 4, 0.5)]),
-        (1, 3, 4),
-        "rank 3: hls4ml multiplies all its elements",
+        (1, 3, 5, 4),
+        "rank 4: hls4ml multiplies all its elements",
     ),
     "constant left operand": (
         lambda net: net.add("MatMul", [net.weights((2, 1), 4, 0.5), "x"]),
@@ -240,8 +240,36 @@ REFUSED = {
             ["x", "", net.constant(np.float32([1, 1, 2, 2]))],
             mode="nearest",
         ),
+        (1, 2, 3, 4),
+        "hls4ml takes height for width",
+    ),
+    "an input's quantizer": (
+        lambda net: net.quant("x", 4, 0.5),
+        (1, 4),
+        "the same as an input",
+    ),
+    "an input in another shape": (
+        lambda net: net.add("Flatten", ["x"]),
+        (1, 2, 3, 4),
+        "the same as an input",
+    ),
+    "resize by a fraction": (
+        lambda net: net.add(
+            "Resize",
+            ["x", "", net.constant(np.float32([1, 1, 1.5, 1.5]))],
+            mode="nearest",
+        ),
+        (1, 2, 4, 4),
+        "one whole factor",
+    ),
+    "interpolation": (
+        lambda net: net.add(
+            "Resize",
+            ["x", "", net.constant(np.float32([1, 1, 2, 2]))],
+            mode="linear",
+        ),
         (1, 2, 3, 3),
-        "empty region",
+        "interpolates",
     ),
     "three joined": (
         lambda net: net.add("Concat", ["x", "x", "x"], axis=1),

@@ -3,7 +3,7 @@
 Usage: finn_batch.py FOLDER; every NAME.onnx there has inputs in NAME.npy, the first axis over
 samples. Prints JSON on the last line, per name: the answers of the qonnx package, and how far
 FINN's are from those with ties taken upward, as MultiThreshold does: after the conversion and
-after Streamline, as shares of values.
+after Streamline, as shares of each sample's values; and how many values that rule changes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def answers(model, inputs):
 
 def apart(found, wanted):
     # What float32 sums in another order may be off by.
-    return float(np.mean(np.abs(found - wanted) > 2e-5 * max(np.abs(wanted).max(), 1e-9)))
+    return np.mean(np.abs(found - wanted) > 2e-5 * max(np.abs(wanted).max(), 1e-9), axis=1)
 
 
 def outcome(path):
@@ -57,8 +57,11 @@ def outcome(path):
     converted = model.transform(ConvertQONNXtoFINN())
     left = sorted({node.op_type for node in converted.graph.node} & QUANTIZERS)
     after = {"convert": converted, "streamline": converted.transform(Streamline())}
-    distances = {step: apart(answers(one, inputs), wanted) for step, one in after.items()}
-    return {"answers": plain.tolist(), "left": left, "apart": distances}
+    distances = {
+        step: apart(answers(one, inputs), wanted).tolist() for step, one in after.items()
+    }
+    counts = {"values": wanted.size, "ties": round(apart(plain, wanted).mean() * wanted.size)}
+    return {"answers": plain.tolist(), "left": left, "apart": distances, **counts}
 
 
 found = {}

@@ -1,8 +1,8 @@
 """FINN's steps on one file, for an interpreter that has finn-plus: nothing else is imported.
 
-Usage: finn_steps.py FILE.onnx INPUTS.npy ANSWERS.npy; prints JSON on the last line: what is
-left after the layers of hardware were inferred, and the share of answers that differ after
-each step.
+Usage: finn_steps.py FILE.onnx INPUTS.npy ANSWERS.npy [FOLDER]; prints JSON on the last line:
+what is left after the layers of hardware were inferred, and the share of answers that differ
+after each step. In the folder, the model after each step is kept as FINN's builder keeps it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,15 @@ def apart(model, inputs, answers):
     return float(np.mean(np.abs(found - wanted) > 2e-5 * np.abs(wanted).max()))
 
 
-def main(file, inputs, answers):
+KEPT = {
+    "converted": "step_qonnx_to_finn",
+    "tidied": "step_tidy_up",
+    "streamlined": "step_streamline",
+    "hardware": "step_convert_to_hw",
+}
+
+
+def main(file, inputs, answers, folder=None):
     inputs, answers = np.load(inputs), np.load(answers)
     steps = {
         "converted": [ConvertQONNXtoFINN()],
@@ -100,6 +108,8 @@ def main(file, inputs, answers):
     for name, step in steps.items():
         for one in step:
             model = model.transform(one)
+        if folder is not None:
+            model.save(f"{folder}/{KEPT[name]}.onnx")
         distances[name] = apart(model, inputs, answers)
     left = collections.Counter(
         n.op_type for n in model.graph.node if not n.domain.startswith("finn")

@@ -14,12 +14,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import NotExactError
 from tests.adapters.qonnx.finn_nets import RandomNet
 from tests.adapters.static_quantization import images, quantized_cnn
+from tests.adapters.ties import meets_tie
 
 pytest.importorskip("onnxruntime")
 
@@ -48,7 +50,9 @@ def through_finn(model, folder: Path) -> dict[str, dict[str, float]]:
     answers = np.stack([next(iter(qh.run(model, {"x": one}).values())) for one in inputs])
     np.save(folder / "x.npy", inputs)
     np.save(folder / "y.npy", answers)
-    call = [PYTHON, STEPS, file, folder / "x.npy", folder / "y.npy"]
+    stages = folder / "intermediate_models"
+    stages.mkdir()
+    call = [PYTHON, STEPS, file, folder / "x.npy", folder / "y.npy", stages]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -62,6 +66,10 @@ def through_finn(model, folder: Path) -> dict[str, dict[str, float]]:
 def test_zero_points_give_equal_answers_after_every_step(tmp_path):
     found = through_finn(qh.load(quantized_cnn(tmp_path)), tmp_path)
     assert set(found["apart"].values()) == {0.0}
+    source = qh.load(tmp_path / "finn.onnx")
+    report = qh.check_stages(source, tmp_path / "intermediate_models")
+    assert report, report
+    assert len(report.stages) == 4
     # What lint says of it: before padded layers the zero points stay as additions.
     assert found["left"]["Add"] > 1
     assert found["left"]["Im2Col"] == 2
@@ -73,6 +81,8 @@ def test_after_symmetrize_every_layer_is_hardware(tmp_path):
     fit = qh.transform(qh.load(quantized_cnn(tmp_path)), ["symmetrize"]).model
     found = through_finn(fit, tmp_path)
     assert set(found["apart"].values()) == {0.0}
+    report = qh.check_stages(fit, tmp_path / "intermediate_models")
+    assert report, report
     assert not {"Sub", "Im2Col", "MatMul", "MultiThreshold", "Conv"} & set(found["left"])
 
 
@@ -88,6 +98,7 @@ def test_random_nets_are_converted_to_the_same_function_or_refused(tmp_path):
         model, file = RandomNet(seed).build(), tmp_path / f"net{seed}.onnx"
         try:
             qh.convert(model, file, profile="finn", check=False)
+            onnx.save(model, tmp_path / f"net{seed}.source")
         except NotExactError as error:
             refused.update({gap.reason for gap in error.gaps})
             continue
@@ -105,11 +116,35 @@ def test_random_nets_are_converted_to_the_same_function_or_refused(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert len(answers) > NETS / 2, refused
-    for name, wanted in answers.items():
-        one = found[name]
-        assert "error" not in one, f"{name}: {one['error']}"
-        assert one["left"] == []
-        assert set(one["apart"].values()) == {0.0}, name
-        # The qonnx package sums in another order: a sum beside a tie may fall to either side.
-        limit = 2e-5 * max(np.abs(wanted).max(), 1e-9)
-        assert np.mean(np.abs(np.array(one["answers"]) - wanted) > limit) <= 0.02, name
+    values = sum(one.get("values", 0) for one in found.values())
+    ties = sum(one.get("ties", 0) for one in found.values())
+    print(f"{NETS} nets: {len(answers)} converted, {ties} of {values} values at ties")
+    print(f"refused: {dict(refused)}")
+    wrong = {name: words for name in answers if (words := _wrong(found[name], answers[name]))}
+    at_ties = {name for name, words in wrong.items() if _is_at_ties(words, tmp_path / name)}
+    print(f"ties fall to the other side after Streamline: {sorted(at_ties)}")
+    assert not {name: words for name, words in wrong.items() if name not in at_ties}
+    assert len(at_ties) <= NETS / 100
+
+
+def _wrong(one, wanted):
+    """Say what is wrong with a net that FINN took; nothing if all is right."""
+    if "error" in one or one["left"]:
+        return one.get("error") or f"left: {one['left']}"
+    if any(map(any, one["apart"].values())):
+        return one["apart"]
+    # The qonnx package sums in another order: a sum beside a tie may fall to either side.
+    limit = 2e-5 * max(np.abs(wanted).max(), 1e-9)
+    share = float(np.mean(np.abs(np.array(one["answers"]) - wanted) > limit))
+    return f"{share:.1%} of the answers are not those of the qonnx package" * bool(
+        share > 0.02
+    )
+
+
+def _is_at_ties(words, path) -> bool:
+    """Return whether every sample that differs meets a tie of a quantizer, or a sign of 0."""
+    if not isinstance(words, dict):
+        return False
+    source, inputs = qh.load(onnx.load(f"{path}.source")), np.load(f"{path}.npy")
+    differs = np.any(list(words.values()), axis=0)
+    return all(meets_tie(source, {"x": one}) for one in inputs[differs])

@@ -1,0 +1,1 @@
+"""FINN's own files: what a build keeps after each of its steps."""
