@@ -27,6 +27,7 @@ from qonnx_hub_adapters.qkeras.framework import (
     keras_base,
     require_installed,
 )
+from qonnx_hub_adapters.qkeras.naming import names_of_ends
 from qonnx_hub_adapters.qkeras.patching import find_layers, find_sites, preserved
 from qonnx_hub_adapters.qkeras.recording import record, signature_of
 from qonnx_hub_adapters.qkeras.tracing import trace
@@ -146,21 +147,26 @@ def _converted(model: Any, options: ImportOptions, framework: Framework) -> Mode
 
 
 def input_names(model: Any, count: int) -> list[str]:
-    """Return the names of the model's inputs, one per tensor."""
+    """Return the names of the model's inputs, one per tensor: keys, or those of layers."""
     names = getattr(model, "input_names", None) or [
-        one.name for one in getattr(model, "inputs", None) or []
+        str(one.name).partition(":")[0] for one in getattr(model, "inputs", None) or []
     ]
-    return _unique([str(name).partition(":")[0] for name in names], count, "input")
+    return _unique(_keys(model, "inputs") or list(map(str, names)), count, "input")
 
 
 def output_names(model: Any, count: int) -> list[str]:
     """Return the names of the model's outputs, one per tensor: keys, or those of layers."""
     names = getattr(model, "output_names", None) or []
-    for attribute in ("_outputs_struct", "_nested_outputs"):
+    return _unique(_keys(model, "outputs") or list(map(str, names)), count, "output")
+
+
+def _keys(model: Any, ends: str) -> list[str]:
+    """Return the keys of a dict of inputs or outputs, one per tensor; else nothing."""
+    for attribute in (f"_{ends}_struct", f"_nested_{ends}"):
         held = getattr(model, attribute, None)
         if isinstance(held, Mapping):
-            names = sorted(held)  # flattened, a dict is in the order of its keys
-    return _unique([str(name) for name in names], count, "output")
+            return names_of_ends(held)
+    return []
 
 
 def _unique(names: list[str], count: int, stem: str) -> list[str]:

@@ -6,7 +6,8 @@ out under other names each time.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
@@ -17,6 +18,25 @@ from qonnx_hub_ir.passes import InferShapes
 
 BATCH = "batch"
 """Name of the open first axis of every input."""
+
+
+def names_of_ends(nested: Mapping[str, Any]) -> list[str]:
+    """Return the names of a dict of inputs or outputs: a key for each tensor, in its order.
+
+    Args:
+        nested: Tensors, or lists of them, by key; Keras flattens a dict by sorted keys.
+
+    Example:
+        >>> names_of_ends({"right": "tensor", "left": ["tensor", "tensor"]})
+        ['left', 'left', 'right']
+    """
+    return [str(key) for key in sorted(nested) for _ in range(_count(nested[key]))]
+
+
+def _count(nested: Any) -> int:
+    if isinstance(nested, (list, tuple)):
+        return sum(_count(one) for one in nested)
+    return sum(_count(one) for one in nested.values()) if isinstance(nested, Mapping) else 1
 
 
 def name_axes(model: Model) -> None:

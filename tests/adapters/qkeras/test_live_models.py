@@ -83,14 +83,24 @@ def test_a_live_model_gives_all_its_outputs(kit, build) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
-def test_inputs_and_outputs_of_a_dict_are_called_after_its_keys(kit) -> None:
-    a, b = (kit.keras.Input((4,), name=name) for name in "ab")
-    ends = {"z": kit.layers.Dense(2)(a), "s": kit.layers.Subtract()([a, b])}
-    model = kit.keras.Model({"b": b, "a": a}, ends)
+@pytest.mark.parametrize("suffix", ["", ".h5", ".keras"])
+def test_inputs_and_outputs_of_a_dict_are_called_after_its_keys(kit, tmp_path, suffix) -> None:
+    first, second = (kit.keras.Input((4,), name=name) for name in ("one", "two"))
+    ends = {"z": kit.layers.Dense(2)(first), "s": kit.layers.Subtract()([first, second])}
+    model = kit.keras.Model({"zed": first, "beta": second}, ends)
+    source = model
+    if suffix:
+        source = tmp_path / f"net{suffix}"
+        model.save(source)
     x, y = np.eye(4, dtype=np.float32), np.full((4, 4), 0.25, dtype=np.float32)
-    found = qh.run(qh.load(model), {"a": x, "b": y})
-    assert list(found) == ["s", "z"]
-    np.testing.assert_array_equal(found["s"], x - y)
+    for reader in ("qkeras", "keras") if suffix else ("qkeras",):
+        ir = qh.load(source, from_=reader)
+        assert [value.name for value in ir.graph.inputs] == ["beta", "zed"]
+        found = qh.run(ir, {"zed": x, "beta": y})
+        assert list(found) == ["s", "z"]
+        np.testing.assert_array_equal(found["s"], x - y)
+    report = qh.check(source, ir)
+    assert report, str(report)
 
 
 @pytest.mark.skipif(GENERATION != 3, reason="operations between layers are of Keras 3")
