@@ -17,6 +17,8 @@ Nested: TypeAlias = Any
 
 MODELS = frozenset({"Functional", "Model", "Sequential"})
 _MOST_LAYERS = 200_000
+SHARED_MARK = "shared_object_id"
+"""What Keras writes into an object's configuration where it meets the object again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Layer:
         calls: Its uses, in order.
         model: The model that it is, for nested ones.
         generation: Of the Keras that wrote it, 2 or 3.
+        is_shared: Whether the file says that another model holds the same object.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Layer:
     calls: tuple[LayerCall, ...]
     model: KerasGraph | None = None
     generation: int = 3
+    is_shared: bool = False
 
     @property
     def class_name(self) -> str:
@@ -199,7 +203,8 @@ def _layer(
         name = model.name if model is not None else config["name"]
     calls = tuple(_calls(one.get("inbound_nodes") or [], offsets))
     plain = config if isinstance(config, Mapping) else {}
-    return Layer(str(name), kind, plain, calls, model, generation)
+    is_shared = one.get(SHARED_MARK) is not None
+    return Layer(str(name), kind, plain, calls, model, generation, is_shared)
 
 
 _OTHERS = {"FixedPointQuantizer": "hgq1", "PruneLowMagnitude": "tfmot"}

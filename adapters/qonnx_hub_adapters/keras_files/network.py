@@ -13,6 +13,7 @@ from qonnx_hub_adapters.keras_files.graph import (
     KerasGraph,
     Layer,
     LayerCall,
+    Nested,
     Reference,
     references,
     replaced,
@@ -21,7 +22,14 @@ from qonnx_hub_adapters.keras_files.kinds import Kind, Use, kind_of
 from qonnx_hub_adapters.keras_files.masks import hand_on
 from qonnx_hub_adapters.keras_files.plain_forms import write_plain_forms
 from qonnx_hub_adapters.keras_files.scope import OPSET, Net
-from qonnx_hub_adapters.keras_files.variables import LayerWeights, Store, Variables, snake
+from qonnx_hub_adapters.keras_files.variables import (
+    Identity,
+    LayerWeights,
+    Store,
+    Variables,
+    snake,
+)
+from qonnx_hub_adapters.qkeras.naming import names_of_ends
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.graph.names import free_name
@@ -108,10 +116,12 @@ def _layout(layer: Layer, custom: Custom, *, nested: bool = False) -> Variables:
     frozen = nested and layer.config.get("trainable") is False
     if layer.model is not None:
         inner = [(one.name, _layout(one, custom, nested=True)) for one in layer.model.layers]
-        return Variables((), tuple(inner), frozen, name)
-    kind = _kind(layer, custom)
-    held = Variables() if kind is None else kind.holds(layer)
-    return Variables(held.own, held.parts, frozen, name)
+        held = Variables((), tuple(inner))
+    else:
+        kind = _kind(layer, custom)
+        held = Variables() if kind is None else kind.holds(layer)
+    identity = Identity((layer.name, layer.kind, layer.config), layer.is_shared)
+    return Variables(held.own, held.parts, frozen, name, identity=identity)
 
 
 class _Builder:
@@ -141,10 +151,14 @@ class _Builder:
             SourceError: A call reads what no other call gives.
         """
         values: dict[Reference, Value] = {}
-        inputs = list(references(keras.inputs))
-        for number, reference in enumerate(inputs):
-            layer = next(one for one in keras.layers if one.name == reference.layer)
-            values[reference] = self._input(layer) if given is None else given[number]
+        taken: set[str] = set()
+        ends = zip(references(keras.inputs), _names(keras.inputs), strict=True)
+        for number, (reference, wanted) in enumerate(ends):
+            if given is None:
+                layer = next(one for one in keras.layers if one.name == reference.layer)
+                values[reference] = self._input(layer, free_name(wanted, taken))
+            else:
+                values[reference] = given[number]
         waiting = [
             (layer, number, call)
             for layer in keras.layers
@@ -222,7 +236,7 @@ class _Builder:
                 value.metadata_props.setdefault(dialect.PROVENANCE, name)
         return result
 
-    def _input(self, layer: Layer) -> Value:
+    def _input(self, layer: Layer, name: str) -> Value:
         c = layer.config
         shape = c.get("batch_shape", c.get("batch_input_shape"))
         if shape is None:
@@ -231,15 +245,15 @@ class _Builder:
                 "and save it again"
             )
         dtype = c.get("dtype", "float32")
-        name = dtype["config"]["name"] if isinstance(dtype, Mapping) else str(dtype)
-        if name not in _TYPES:
-            raise SourceError(f"input '{layer.name}' holds {name}, which is not supported")
-        names = ["batch", *(f"{layer.name}_{axis}" for axis in range(1, len(shape)))]
+        held = dtype["config"]["name"] if isinstance(dtype, Mapping) else str(dtype)
+        if held not in _TYPES:
+            raise SourceError(f"input '{layer.name}' holds {held}, which is not supported")
+        names = ["batch", *(f"{name}_{axis}" for axis in range(1, len(shape)))]
         sizes = [
             n if size is None else int(size) for n, size in zip(names, shape, strict=True)
         ]
-        kind = onnx_ir.TensorType(_TYPES[name])
-        value = Value(name=layer.name, shape=onnx_ir.Shape(sizes), type=kind)
+        kind = onnx_ir.TensorType(_TYPES[held])
+        value = Value(name=name, shape=onnx_ir.Shape(sizes), type=kind)
         self.net.graph.inputs.append(value)
         return value
 
@@ -259,12 +273,16 @@ def _values(nested: Any) -> list[Value]:
     return []
 
 
+def _names(ends: Nested) -> list[str]:
+    """Return the names of inputs or outputs: those of layers, or the keys of a dict."""
+    if isinstance(ends, Mapping):
+        return names_of_ends(ends)
+    return [one.layer for one in references(ends)]
+
+
 def _set_outputs(net: Net, outputs: Any, keras: KerasGraph) -> None:
     """Make values outputs of the graph, called after layers or the keys of a dict."""
-    if isinstance(keras.outputs, Mapping):
-        names = [str(key) for key in sorted(keras.outputs) for _ in _values(outputs[key])]
-    else:
-        names = [one.layer for one in references(keras.outputs)]
+    names = _names(keras.outputs)
     taken = {str(value.name) for value in net.graph.inputs}
     for value, wanted in zip(_values(outputs), names, strict=True):
         name = free_name(wanted, taken)

@@ -7,13 +7,16 @@ called after its class and counted, and a numbered array per variable.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from qonnx_hub_adapters.keras_files.graph import SHARED_MARK
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
 
@@ -27,6 +30,32 @@ _ROLES = frozenset({"iq", "oq", "kq", "bq", "sq", "rkq", "paq", "praq", "rhq"})
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells whether two layers of a file may be one object.
+
+    Attributes:
+        settings: Name, class and configuration.
+        is_shared: Whether the file says that the object is met a second time here.
+    """
+
+    settings: tuple[Any, ...]
+    is_shared: bool = False
+
+    def key(self) -> str:
+        """Return a text that is the same for the places of one object."""
+        return json.dumps(_unmarked(self.settings), sort_keys=True, default=str)
+
+
+def _unmarked(value: Any) -> Any:
+    """Return a configuration without what Keras adds where it meets an object again."""
+    if isinstance(value, Mapping):
+        return {key: _unmarked(one) for key, one in value.items() if key != SHARED_MARK}
+    if isinstance(value, (list, tuple)):
+        return [_unmarked(one) for one in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
 class Variables:
     """What an object holds, in the order of creation.
 
@@ -37,6 +66,7 @@ class Variables:
         frozen: Whether its variables count as not trainable.
         kind: Class of a layer in a container, whose group is called after it; else empty.
         path: Path of its group in the one around it, where it is not the attribute's name.
+        identity: What tells a layer from others.
     """
 
     own: tuple[tuple[str, bool], ...] = ()
@@ -44,6 +74,7 @@ class Variables:
     frozen: bool = False
     kind: str = ""
     path: str = ""
+    identity: Identity | None = None
 
     def count(self) -> int:
         """Return the number of variables in it."""
@@ -110,6 +141,12 @@ def array_of(dataset: Any, where: str) -> Array:
     return found.astype(np.float32) if found.dtype.kind == "f" else found
 
 
+_Path: TypeAlias = tuple[str, ...]
+"""Attributes on the way to an object."""
+_Place: TypeAlias = tuple[_Path, str]
+"""The way to an object, and a variable's name."""
+
+
 class LegacyStore:
     """Lists of arrays per layer: .h5 files, and weights files of Keras 2."""
 
@@ -129,20 +166,24 @@ class LegacyStore:
             )
         for name, layout in layers:
             arrays = self._arrays(name) if name in names else []
-            if len(arrays) != layout.count():
+            twins: dict[_Path, _Path] = {}
+            if len(arrays) < layout.count():
+                # Keras writes an object inside a layer once, wherever else it is held.
+                twins = _twins(layout)
+            if len(arrays) != len(_places(layout, twins)):
                 raise SourceError(
                     f"'{self._label}' does not fit: layer '{name}' has {len(arrays)} arrays; "
                     f"its class has {layout.count()}"
                 )
             if arrays:
-                self._check_order(layout, name)
-            found[name] = _distributed(layout, arrays)
+                self._check_order(_places(layout, twins), name)
+            found[name] = _distributed(layout, arrays, twins)
         return found
 
-    def _check_order(self, layout: Variables, name: str) -> None:
+    def _check_order(self, places: Sequence[_Place], name: str) -> None:
         """Raise where widths of quantizers would be taken for one another: HGQ2 names them."""
         paths = _names(self._group[name].attrs, "weight_names")
-        for (place, own), path in zip(_places(layout), paths, strict=True):
+        for (place, own), path in zip(places, paths, strict=True):
             held = path.split("/")
             if own not in _WIDTHS or not place or place[-1] not in _ROLES or len(held) < 3:
                 continue
@@ -182,10 +223,6 @@ def _names(attributes: Any, name: str) -> list[str]:
     return [p.decode("utf-8") if isinstance(p, bytes) else str(p) for p in parts]
 
 
-_Place = tuple[tuple[str, ...], str]
-"""Attributes on the way to an object, and a variable's name."""
-
-
 def _ordered(
     layout: Variables, trainable: bool, path: tuple[str, ...] = ()
 ) -> Iterator[_Place]:
@@ -203,24 +240,61 @@ def _ordered(
 
 
 def _thawed(layout: Variables) -> Variables:
-    return Variables(layout.own, layout.parts, False, layout.kind, layout.path)
+    return dataclasses.replace(layout, frozen=False)
 
 
-def _places(layout: Variables) -> list[_Place]:
+def _places(layout: Variables, twins: Mapping[_Path, _Path]) -> list[_Place]:
     layout = _thawed(layout)
-    return [*_ordered(layout, True), *_ordered(layout, False)]
+    places = [*_ordered(layout, True), *_ordered(layout, False)]
+    if not twins:
+        return places
+    return [(path, name) for path, name in places if _first(path, twins) == path]
 
 
-def _distributed(layout: Variables, arrays: Sequence[Array]) -> LayerWeights:
+def _first(path: _Path, twins: Mapping[_Path, _Path]) -> _Path:
+    """Return where the object at a path is written: its first place."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in twins:
+            return _first(twins[path[:end]] + path[end:], twins)
+    return path
+
+
+def _twins(layout: Variables) -> dict[_Path, _Path]:
+    """Return, for layers with the settings of an earlier one, the way to that one."""
+    first: dict[str, _Path] = {}
+    found: dict[_Path, _Path] = {}
+
+    def look(one: Variables, path: _Path) -> None:
+        for attribute, part in one.parts:
+            place = (*path, attribute)
+            if part.identity is not None and part.count():
+                earlier = first.setdefault(part.identity.key(), place)
+                if earlier != place:
+                    found[place] = earlier
+                    continue
+            look(part, place)
+
+    look(layout, ())
+    return found
+
+
+def _distributed(
+    layout: Variables, arrays: Sequence[Array], twins: Mapping[_Path, _Path]
+) -> LayerWeights:
     # A layer that is frozen as a whole keeps its order.
-    layout, places = _thawed(layout), _places(layout)
+    layout, places = _thawed(layout), _places(layout, twins)
     found = empty(layout)
     for (path, name), values in zip(places, arrays, strict=True):
-        target = found
-        for attribute in path:
-            target = target.parts[attribute]
-        target.own[name] = values
+        _at(found, path).own[name] = values
+    for path, earlier in twins.items():
+        _at(found, path[:-1]).parts[path[-1]] = _at(found, earlier)
     return found
+
+
+def _at(weights: LayerWeights, path: _Path) -> LayerWeights:
+    for attribute in path:
+        weights = weights.parts[attribute]
+    return weights
 
 
 def empty(layout: Variables) -> LayerWeights:
@@ -233,9 +307,11 @@ class TreeStore:
 
     def __init__(self, group: Any, label: str) -> None:
         self._group, self._label = group, label
+        self._stored: list[tuple[Identity, LayerWeights]] = []
 
     def read(self, layers: Sequence[tuple[str, Variables]]) -> dict[str, LayerWeights]:
         """Return the arrays of the layers; see :class:`Store`."""
+        self._stored = []
         layout = Variables(parts=tuple(layers))
         return self._object(self._group, layout, "").parts
 
@@ -269,8 +345,34 @@ class TreeStore:
                 path = part.path or attribute
             for step in path.split("/"):
                 inner = inner[step] if inner is not None and step in inner else None
-            found.parts[attribute] = self._object(inner, part, f"{where}/{path}".strip("/"))
+            place, twin = f"{where}/{path}".strip("/"), None
+            if inner is None and part.identity is not None and part.count():
+                twin = self._elsewhere(part.identity, place)
+            found.parts[attribute] = twin or self._object(inner, part, place)
+            if twin is None and part.identity is not None:
+                self._stored.append((part.identity, found.parts[attribute]))
         return found
+
+    def _elsewhere(self, identity: Identity, where: str) -> LayerWeights | None:
+        """Return the arrays of a layer that has none here: Keras writes an object once.
+
+        Returns:
+            ``None`` where no layer before has its settings.
+
+        Raises:
+            SourceError: The file does not say which object it is.
+        """
+        key = identity.key()
+        found = [held for one, held in self._stored if one.key() == key]
+        if not found or (len(found) == 1 and identity.is_shared):
+            return found[0] if found else None
+        reason = "nothing says that it is the layer before with the same settings"
+        if identity.is_shared:
+            reason = f"{len(found)} layers before with the same settings may be the object"
+        raise SourceError(
+            f"'{self._label}' does not fit: layer '{identity.settings[0]}' has no arrays at "
+            f"'{where}', and {reason}; save the whole model as .h5, or as .keras"
+        )
 
 
 def _numbered(group: Any, name: str) -> dict[int, Any]:

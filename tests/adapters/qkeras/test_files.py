@@ -236,3 +236,22 @@ def test_a_converted_model_is_written_and_read_back(saved, tmp_path) -> None:
     qh.save(convert(model), tmp_path / "m.onnx")
     back = qh.load(onnx_ir.from_proto(onnx.load(tmp_path / "m.onnx")))
     assert np.array_equal(ask_executor(back, feeds)[0], expected[0])
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_model_inside_two_others_is_read_where_it_was_written(kit, tmp_path, suffix) -> None:
+    def around(name: str, part):
+        start = kit.keras.Input((4,))
+        ends = kit.layers.Dense(4, name=f"after_{name}")(part(start))
+        return kit.keras.Model(start, ends, name=name)
+
+    common = kit.model((4,), kit.layers.Dense(4, name="common"))
+    start = kit.keras.Input((4,), name="x")
+    inside = around("left", common)(start), around("right", common)(start)
+    model = kit.keras.Model(start, kit.layers.Subtract()(list(inside)))
+    model = kit.model((4,), model) if suffix == ".h5" else model
+    model.save(tmp_path / f"net{suffix}")
+    x = np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4)
+    ir = qh.load(tmp_path / f"net{suffix}", from_="keras")
+    (found,) = qh.run(ir, {ir.graph.inputs[0].name: x}).values()
+    np.testing.assert_allclose(found, np.asarray(model(x)), rtol=0, atol=1e-6)
