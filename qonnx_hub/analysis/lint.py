@@ -26,7 +26,6 @@ from qonnx_hub_adapters.hls4ml.project import CONFIG, MODEL
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx, parse
-from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import HubError, SourceError, UsageError
 from qonnx_hub_ir.quantizers import Array
@@ -131,8 +130,7 @@ def lint_source(
     if is_folder(source):
         source = str(Path(source) / MODEL)
     try:
-        importer, source = registry.open_source(source, from_, ImportOptions())
-        model = importer.load(source, ImportOptions())
+        model = registry.read_model(source, from_)
     except SourceError:
         # What a target refuses in the file as it lies may be why it cannot be read.
         report = lint_file(source, target, name)

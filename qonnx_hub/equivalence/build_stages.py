@@ -22,7 +22,7 @@ from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.finn.hardware import moves_values
 from qonnx_hub_adapters.finn.stages import BuildStage, read_stage, stage_files
-from qonnx_hub_adapters.protocol import Feeds, ImportOptions
+from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
@@ -155,8 +155,7 @@ def check_stages(
         UsageError: The folder holds no stages of FINN, or inputs do not fit.
         HubError: The source cannot be read, or fails.
     """
-    importer, opened = registry.open_source(source, None, ImportOptions())
-    model = importer.load(opened, ImportOptions())
+    model = registry.read_model(source)
     named = str(source) if isinstance(source, (str, Path)) else type(source).__name__
     label, golden = label or named, save_golden
     files = stage_files(folder)

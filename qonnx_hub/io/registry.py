@@ -9,6 +9,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from onnx_ir import Model
+
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.adapter_options import refuse_unknown_options
 from qonnx_hub_adapters.hls4ml.folder import is_folder
@@ -181,6 +183,19 @@ def open_source(source: Any, name: str | None, options: ImportOptions) -> tuple[
     if isinstance(importer, Prepares):
         source = importer.prepare(source, options)
     return importer, source
+
+
+def read_model(source: Any, name: str | None = None) -> Model:
+    """Return a source as IR; an IR model is returned as it is.
+
+    Raises:
+        UnknownAdapterError: As :func:`find_importer`.
+        SourceError: It cannot be read.
+    """
+    if isinstance(source, Model):
+        return source
+    importer, source = open_source(source, name, ImportOptions())
+    return importer.load(source, ImportOptions())
 
 
 def find_exporter(name: str) -> Exporter:

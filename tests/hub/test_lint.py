@@ -300,7 +300,7 @@ def test_a_fractional_bit_width_is_no_model_at_all() -> None:
 
 
 def test_an_unknown_target_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="nothing is known of 'vitis'; there are: hls4ml"):
+    with pytest.raises(UsageError, match="unknown target 'vitis'; there are: hls4ml"):
         qh.lint(_model([INPUT, helper.make_node("Relu", ["q"], ["y"])]), "vitis")
 
 
