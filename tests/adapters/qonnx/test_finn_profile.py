@@ -197,6 +197,17 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
             "five",
             "Unknown number of dims",
         ),
+        # Streamline looks for a constant where no node makes an operand.
+        (
+            [
+                quant_node("x", "q", "s", "z", "b"),
+                helper.make_node("Add", ["q", "x"], ["a"], "sum"),
+                helper.make_node("Relu", ["a"], ["r"], "r"),
+                quant_node("r", "y", "s", "z", "b", signed=0),
+            ],
+            "sum",
+            "Initializer for add weights is not set",
+        ),
     ],
 )
 def test_what_cannot_be_rewritten_is_refused(nodes, node, words, tmp_path) -> None:
@@ -207,6 +218,12 @@ def test_what_cannot_be_rewritten_is_refused(nodes, node, words, tmp_path) -> No
         qh.convert(model, path, profile="finn")
     assert any(node in gap.node and words in gap.reason for gap in caught.value.gaps)
     assert not path.exists()
+
+
+def test_a_model_without_nodes_is_refused() -> None:
+    empty = model_of([], {"x": (1, 4)}, ["x"])
+    with pytest.raises(NotExactError, match="holds no node"):
+        qh.convert(empty, None, profile="finn", check=False)
 
 
 @pytest.mark.parametrize("function", ["Relu", "Selu"])
