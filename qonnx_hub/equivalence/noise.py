@@ -23,7 +23,7 @@ from qonnx_hub.equivalence.diagnosis.isolation import (
     make_group,
 )
 from qonnx_hub.equivalence.diagnosis.layer_causes import CutLayer, CutSide, exceeds_sums
-from qonnx_hub.equivalence.graph_slices import nodes_between
+from qonnx_hub.equivalence.graph_slices import elements_per_sample, nodes_between
 from qonnx_hub.equivalence.inputs.batches import (
     GivenInputs,
     InputSource,
@@ -63,6 +63,10 @@ fall to either side."""
 MOST_RUNS = 256
 """Runs with a difference whose layers are looked at one by one, besides those with the largest
 difference of each output. With more than that, nothing is said to be noise."""
+
+_SMALL_RUN, _MOST_SMALL_RUNS = 1 << 14, 4
+"""Elements of all values of a run; of runs that are smaller, up to so many times as many are
+looked at."""
 
 ALLOWANCE = (
     "another order of float32 sums explains it: every layer, given equal inputs, stays within "
@@ -136,11 +140,13 @@ def find_layer_beyond_sums(
     live = not same_library(a, b)
     bounds = [SumEnclosures(side, live=live, folded=folded) for side in sides]
     runs = seen = left = 0
+    small = _SMALL_RUN // elements_per_sample(a.model)
+    most = MOST_RUNS * min(max(small, 1), _MOST_SMALL_RUNS)
     for part in _runs(source, a.model, b.model):
         group = make_group(a, b, pairs, part)
         if not any(_differ(group.a.get(p.a), group.b.get(p.b)) for p in pairs):
             continue
-        if runs >= MOST_RUNS:
+        if runs >= most:
             left += part.samples
             continue
         runs, seen = runs + 1, seen + part.samples

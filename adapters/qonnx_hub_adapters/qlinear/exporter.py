@@ -111,7 +111,9 @@ class QlinearExporter:
         if contrib:
             restore_dynamic(copy)
             restore_blocks(copy)
-        form = choose_form(steps, opset, contrib=contrib, keeps_types=bool(read))
+        form = choose_form(
+            steps, opset, contrib=contrib, keeps_types=bool(read) or _has_types(copy, opset)
+        )
         rewriter = IntegerRewriter(copy, form, allow_lossy=options.allow_lossy)
         layers, records = rewriter.run()
         if any(node.domain == CONTRIB for node in copy.graph.all_nodes()):
@@ -138,6 +140,26 @@ class QlinearExporter:
             if value.name in written
         }
         return replace(rest, quantizers=ordered, notes=notes, codes=codes)
+
+
+def _has_types(model: Model, opset: int) -> bool:
+    """Return whether a file gave every activation quantizer an 8-bit type that may be kept.
+
+    From opset 21 on, onnxruntime changes types around MaxPool and Transpose.
+    """
+    types = [
+        spelling_of(node).integers
+        for node in every_quantizer(model)
+        if dialect.constant_tensor(node.inputs[0]) is None
+    ]
+    moved = opset >= _OPSET_OF_MOVES and any(
+        is_standard(node, "MaxPool", "Transpose") for node in model.graph.all_nodes()
+    )
+    kept = {(8, False)} if moved else {(8, False), (8, True)}
+    return bool(types) and all(one in kept for one in types)
+
+
+_OPSET_OF_MOVES = 21
 
 
 def _mark_tables(model: Model) -> None:

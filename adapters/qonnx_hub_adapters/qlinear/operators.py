@@ -8,33 +8,55 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Value
 
+from qonnx_hub_adapters.qcdq.origins import origin_of
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target, contrib, integer
 from qonnx_hub_adapters.qlinear.products import QuantizedProduct
 from qonnx_hub_adapters.qlinear.staircase import Requantization
+from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.builder import Emitter
-from qonnx_hub_ir.quantizers import Array
+from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 
 
-def stored_form(weights: Array) -> tuple[np.dtype[Any], int] | None:
-    """Return type and zero point of weights in 8 bits: int8 with 0 where it can.
+def stored_form(weights: Array, product: QuantizedProduct) -> tuple[np.dtype[Any], int] | None:
+    """Return type and zero point of weights in 8 bits: the file's own, or int8 with 0.
 
     ``None`` where they span more than 8 bits. Zero is among them, for there is a code for it.
+
+    Args:
+        weights: Levels, those of the product or scaled ones.
+        product: What multiplies by them.
     """
     low, high = int(weights.min(initial=0)), int(weights.max(initial=0))
+    zero = _own_zero(product)
+    if zero is not None and low + zero >= 0 and high + zero <= 255:
+        return np.dtype(np.uint8), zero
     if low >= -128 and high <= 127:
         return np.dtype(np.int8), 0
     return (np.dtype(np.uint8), -low) if high - low <= 255 else None
 
 
+def _own_zero(product: QuantizedProduct) -> int | None:
+    """Return the zero point of weights that the file stores in uint8; ``None`` for others."""
+    known = [node for node in product.quantizers if origin_of(node).integers == _UINT8]
+    if not known or known[0] is not product.quantizers[0] or product.x.form.signed:
+        return None
+    quant = dialect.read_quantizer(known[0])
+    zero = single_value(quant.zero_point) if isinstance(quant, IntQuant) else None
+    return None if zero is None or zero != np.rint(zero) else int(zero)
+
+
+_UINT8 = (8, False)
+
+
 def weight_type(product: QuantizedProduct) -> str:
     """Return the name of the type in which the weights of a product are stored."""
-    form = stored_form(product.weights)
+    form = stored_form(product.weights, product)
     return "8-bit" if form is None else form[0].name
 
 
-def _stored(weights: Array) -> tuple[Array, Array]:
+def _stored(weights: Array, product: QuantizedProduct) -> tuple[Array, Array]:
     """Return weights as codes of 8 bits, and their zero point as a scalar of that type."""
-    form = stored_form(weights)
+    form = stored_form(weights, product)
     assert form is not None, "weights beyond 8 bits are refused before"
     dtype, zero = form
     codes = np.ascontiguousarray((weights.astype(np.int64) + zero).astype(dtype))
@@ -49,7 +71,7 @@ def emit_integer_sums(emit: Emitter, product: QuantizedProduct) -> Value:
         other_zero = integer(emit, "other_zero_point", product.other.zero, form)
         factors = [product.x.value, product.other.value, zero, other_zero]
     else:
-        weights, weight_zero = _stored(product.weights)
+        weights, weight_zero = _stored(product.weights, product)
         weight = emit.constant("weight_integers", weights)
         factors = [product.spread(emit, product.x, zero), weight, zero]
         if weight_zero:
@@ -103,7 +125,7 @@ def refusal(product: QuantizedProduct, found: Requantization, signs: Array, form
         if np.any(signs < 0) or np.any(found.bias):
             return "a product of two activations takes no bias and no other sign"
         return ""
-    stored = stored_form(scaled_weights(product, found, signs))
+    stored = stored_form(scaled_weights(product, found, signs), product)
     if stored is None:
         return "its weights do not fit 8 bits once their signs are changed"
     if stored[0] == np.uint8 and form.signed:
@@ -142,8 +164,10 @@ def emit_requantized(
         ]
     else:
         weights = scaled_weights(product, found, signs)
+        weights, zero_point = _stored(weights, product)
         as_kernels = conv and is_matrix
-        second = _weights(emit, weights.T[..., np.newaxis] if as_kernels else weights, found)
+        weights = weights.T[..., np.newaxis] if as_kernels else weights
+        second = _weights(emit, np.ascontiguousarray(weights), zero_point, found)
     y_scale = emit.constant("y_scale", target.steps.scale)
     y = [y_scale, integer(emit, "y_zero_point", target.zero, form)]
     inputs: list[Value | None] = [product.spread(emit, product.x, zero), scale, zero, *second]
@@ -164,9 +188,8 @@ def emit_requantized(
     return target.clips(emit, codes), name
 
 
-def _weights(emit: Emitter, weights: Array, found: Requantization) -> list[Value]:
+def _weights(emit: Emitter, weights: Array, zero: Array, found: Requantization) -> list[Value]:
     """Return weights that the operator multiplies by, their scale and zero point."""
-    weights, zero = _stored(weights)
     scale = found.scale
     scale = scale[0].reshape(()) if np.all(scale == scale[0]) else scale
     return [

@@ -200,6 +200,8 @@ class IntegerRewriter:
             made: Codes | None = found
         elif source in self._products:
             made = self._requantized(emit, self._products[source], chain, target)
+        elif _pools_floats(chain, target):
+            made = None
         else:
             made = self._looked_up(emit, source, chain, target)
         if made is None:
@@ -312,7 +314,9 @@ class IntegerRewriter:
             reason = "its float values are needed elsewhere too"
             self._note_epilogue(product, reason, rounding)
             return None
-        case = requantize.read_requantizing(product, chain, target)
+        case: requantize.Requantizing | str = "MaxPool takes no integers before opset 12"
+        if not _pools_floats(chain, target):
+            case = requantize.read_requantizing(product, chain, target)
         if isinstance(case, str):
             self._note_epilogue(product, case, rounding)
             return None
@@ -416,6 +420,11 @@ class IntegerRewriter:
             if is_standard(reader, "Cast")
             and reader.attributes["to"].as_int() == int(onnx_ir.DataType.INT32)
         ]
+
+
+def _pools_floats(chain: list[Node], target: Target) -> bool:
+    """Return whether a MaxPool of a chain cannot take the integers behind it instead."""
+    return not target.form.clips and any(is_standard(node, "MaxPool") for node in chain)
 
 
 def _share_in(bound: Bound | None) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from onnx import TensorProto
 from onnx_ir import Model
 
 import qonnx_hub as qh
@@ -146,3 +147,21 @@ def test_nodes_in_any_order_are_compared_on_onnxruntime(tmp_path: Path) -> None:
     proto.graph.node.extend(backwards)
     report = qh.convert(proto, tmp_path / "out.onnx", "qlinear", samples=4)
     assert report.ort
+
+
+@pytest.mark.parametrize(("opset", "in_floats"), [(11, True), (12, False)])
+def test_a_pool_takes_integers_from_opset_12_on(
+    opset: int, in_floats: bool, tmp_path: Path
+) -> None:
+    n = net()
+    n.quant("x", "xq", 0.25, 8)
+    n.weight("w", np.arange(-9, 9).reshape(1, 2, 3, 3), 0.5, 8)
+    n.add("Conv", ["xq", "w"], "acc")
+    n.add("MaxPool", ["acc"], "pooled", kernel_shape=[2, 2])
+    n.quant("pooled", "y", 1.0, 8)
+    source = n.model((1, 2, 6, 6), "y")
+    qh.convert(source, tmp_path / "out.onnx", "qlinear", opset=opset)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "out.onnx")).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    (pool,) = [node for node in graph.node if node.op_type == "MaxPool"]
+    assert (types[pool.input[0]] == TensorProto.FLOAT) is in_floats

@@ -312,3 +312,58 @@ def test_a_qdq_file_comes_back_from_integer_operators(seed: int) -> None:
     for feed in range(2):
         x = inputs_of(proto, feed)
         np.testing.assert_array_equal(answers(second, x), answers(first, x))
+
+
+@pytest.mark.parametrize("kinds", ["UINT8 UINT8", "UINT8 INT8", "INT8 INT8"])
+@pytest.mark.parametrize("opset", [13, 21])
+def test_8_bit_types_of_a_qdq_file_come_back_from_integer_operators(
+    kinds: str, opset: int
+) -> None:
+    rng, (data, weight) = np.random.default_rng(opset), kinds.split()
+    types = {"x": data, "w": weight, "y": data}
+    zeros = {kind: 3 if kind == "UINT8" else 0 for kind in types.values()}
+    codes = {"w": rng.integers(0, 100, (4, 3)), "b": rng.integers(-50, 50, 3)}
+    pairs = {"x": 0.25, "w": 0.125, "y": 0.5, "b": 0.25 * 0.125}
+    tensors = [
+        helper.make_tensor(f"{n}_s", TensorProto.FLOAT, (), [s]) for n, s in pairs.items()
+    ]
+    tensors += [
+        helper.make_tensor(f"{n}_z", getattr(TensorProto, t), (), [zeros[t]])
+        for n, t in types.items()
+    ]
+    tensors.append(helper.make_tensor("b_z", TensorProto.INT32, (), [0]))
+    tensors += [
+        helper.make_tensor(n, getattr(TensorProto, t), codes[n].shape, codes[n].reshape(-1))
+        for n, t in (("w", weight), ("b", "INT32"))
+    ]
+    nodes = [
+        make_node("QuantizeLinear", ["x", "x_s", "x_z"], ["xq"]),
+        make_node("DequantizeLinear", ["xq", "x_s", "x_z"], ["xd"]),
+        make_node("DequantizeLinear", ["w", "w_s", "w_z"], ["wd"]),
+        make_node("DequantizeLinear", ["b", "b_s", "b_z"], ["bd"]),
+        make_node("Gemm", ["xd", "wd", "bd"], ["sums"]),
+        make_node("QuantizeLinear", ["sums", "y_s", "y_z"], ["yq"]),
+        make_node("DequantizeLinear", ["yq", "y_s", "y_z"], ["y"]),
+    ]
+    ends = [
+        make_tensor_value_info(n, TensorProto.FLOAT, (2, k)) for n, k in (("x", 4), ("y", 3))
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    imports = [helper.make_opsetid("", opset)]
+    proto = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    first = onnx_ir.to_proto(export(QcdqImporter().load(proto, ImportOptions())).model)
+    assert "QLinearConv" in counted(first)
+    back = QlinearImporter().load(first, ImportOptions())
+    written = onnx_ir.to_proto(QcdqExporter().export(back, ExportOptions()).model)
+    assert stored_types(written) == stored_types(proto)
+
+
+def stored_types(proto: onnx.ModelProto) -> Counter[str]:
+    """Count the types of zero points of QuantizeLinear and DequantizeLinear."""
+    types = {one.name: one.data_type for one in proto.graph.initializer}
+    kinds = ("QuantizeLinear", "DequantizeLinear")
+    quantizers = [node for node in proto.graph.node if node.op_type in kinds]
+    names = [
+        (node.op_type, types[node.input[2]]) for node in quantizers if len(node.input) > 2
+    ]
+    return Counter(f"{kind} {TensorProto.DataType.Name(t)}" for kind, t in names)
