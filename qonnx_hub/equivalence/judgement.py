@@ -29,12 +29,16 @@ from qonnx_hub.equivalence.noise import (
     FOLD_ALLOWANCE,
     LIVE_ALLOWANCE,
     OUTPUT_ALLOWANCE,
-    changed_parameters,
     find_layer_beyond_sums,
     is_noise_of_live_model,
     is_noise_of_outputs,
 )
 from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.parameters import (
+    FOLDED,
+    ParameterComparison,
+    compare_parameters,
+)
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, SourceRunner
 from qonnx_hub_adapters.protocol import ReadsAsWritten
 from qonnx_hub_ir import operators
@@ -80,6 +84,7 @@ class Comparison:
         found: What it gave.
         is_refuted: Whether a proof saw two functions of one number, or two constants, differ:
             that is no order of sums.
+        parameters: How those of both graphs compare, once values differ.
     """
 
     a: Runner
@@ -89,6 +94,15 @@ class Comparison:
     options: CheckOptions
     found: BatchResult
     is_refuted: bool = False
+    parameters: ParameterComparison = field(default_factory=ParameterComparison)
+
+    @property
+    def folding(self) -> str:
+        """Why parameters need not be the same; empty where they must."""
+        known = self.parameters
+        if self.options.folded or known.changed or known.unmatched or not known.folded:
+            return self.options.folded
+        return FOLDED.format(", ".join(known.folded))
 
     def batch(self, index: int | None) -> SampleBatch:
         """Return one batch of the inputs."""
@@ -102,6 +116,8 @@ def judge(run: Comparison) -> Judgement:
     differing = tuple(differing_pairs(run.spec.all_pairs, run.found))
     if not differing:
         return Judgement()
+    if not run.options.folded:
+        run = replace(run, parameters=compare_parameters(run.a.model, run.b.model))
     wrong = tuple(pair for pair in run.spec.pairs.outputs if pair in differing)
     batch = run.batch(tallies[differing[0]].first_batch)
     diagnosis, notes = _explain(run, differing[0], batch)
@@ -142,36 +158,37 @@ def differing_pairs(pairs: Sequence[Pair], found: BatchResult) -> list[Pair]:
 
 def _is_beyond_noise(run: Comparison) -> tuple[list[str], str]:
     """Return what speaks against noise, in words, and what was not looked at."""
-    folded = bool(run.options.folded)
-    changed = () if folded else changed_parameters(run.a.model, run.b.model)
+    changed = [*run.parameters.changed]
     graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
     if changed or not graphs:
-        return list(changed), ""
+        return [*changed, *run.parameters.unmatched], ""
     pairs = run.spec.all_pairs
     if run.options.level == "output":
         pairs = _with_layers(run, run.a).all_pairs
-    search = find_layer_beyond_sums(run.a, run.b, pairs, run.source, folded=folded)
+    search = find_layer_beyond_sums(run.a, run.b, pairs, run.source, folded=bool(run.folding))
     words = ""
     if search.left:
         words = (
             f"layers were looked at on {search.seen} samples that differ, and not on "
             f"{search.left} others: give fewer inputs at once"
         )
-    return [search.beyond] if search.beyond else [], words
+    found = [search.beyond] if search.beyond else []
+    return [*found, *run.parameters.unmatched], words
 
 
 def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin | None) -> str:
     """Return why differences are within bounds; empty where they are not."""
     if run.options.strict:
         return ""
-    folded = f"; {run.options.folded}{FOLD_ALLOWANCE}" if run.options.folded else ""
+    folded = f"; {run.folding}{FOLD_ALLOWANCE}" if run.folding else ""
     if origin is DifferenceOrigin.NOISE:
         return f"{ALLOWANCE}{folded}"
     if not wrong:
         return ""
     graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
     alike = origin is not DifferenceOrigin.FAULT and not run.is_refuted
-    if graphs and (folded or (alike and not changed_parameters(run.a.model, run.b.model))):
+    known = run.parameters
+    if graphs and (run.options.folded or (alike and not (known.changed or known.unmatched))):
         # Layers that agree when few samples run may add in another order when many do.
         is_noise = is_noise_of_outputs(run.a, run.b, wrong, run.source, folded=bool(folded))
         return f"{OUTPUT_ALLOWANCE}{folded}" if is_noise else ""
@@ -249,7 +266,7 @@ def _explain(
         if not differing:
             return Diagnosis(), notes
         failing = differing[0] if at_first_layer else failing
-    folded = bool(run.options.folded)
+    folded = bool(run.folding)
     found = diagnose(a, run.b, pairs, pairs.index(failing), batch, folded=folded)
     overflow = find_overflow(a, run.b, failing, batch)
     if overflow is not None:

@@ -36,6 +36,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 )
 from qonnx_hub.equivalence.layerwise import differs_by_ties_only
 from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.parameters import compare_parameters
 from qonnx_hub.equivalence.proof.intervals import Enclosure
 from qonnx_hub.equivalence.runners.hls4ml import Hls4mlRunner
 from qonnx_hub.equivalence.runners.sides import (
@@ -84,27 +85,6 @@ FOLD_ALLOWANCE = (
     f"; up to {FOLD_ROUNDINGS} roundings of each folded parameter are added to the bounds"
 )
 """What stands behind the reason where parameters were folded."""
-
-
-def changed_parameters(a: Model | None, b: Model | None) -> tuple[str, ...]:
-    """Return what is stored in both models and differs, in words; none without graphs.
-
-    Compared bit by bit are parameters of quantizers, weights, and numbers among attributes, of
-    nodes that are counterparts.
-    """
-    if a is None or b is None:
-        return ()
-    from qonnx_hub.analysis.diff import find_differences
-
-    found = find_differences(a, b)
-    changes = [
-        change
-        for change in found.changes
-        if change.kind == "quantizer"
-        or (change.kind == "attribute" and "not given" not in (change.before, change.after))
-    ]
-    weights = [w for w in found.weights if np.isfinite(w.largest)]
-    return tuple(map(str, (*changes, *weights)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +273,10 @@ def is_noise_of_live_model(
     live, other = (a, b) if isinstance(a, SourceRunner) else (b, a)
     if isinstance(other, Hls4mlRunner):
         return False  # the live model's own ties say nothing about hardware
-    if not isinstance(live, SourceRunner) or changed_parameters(live.model, other.model):
+    if not isinstance(live, SourceRunner):
+        return False
+    found = compare_parameters(live.model, other.model)
+    if found.changed or found.unmatched:
         return False
     is_near = dialect.BOUNDED in live.model.metadata_props
     if is_near and isinstance(live.importer, ReadsAsWritten):
