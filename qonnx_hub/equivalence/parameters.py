@@ -401,14 +401,10 @@ def _make_equal_codes(a: _Side, one: _Layer, b: _Side, other: _Layer) -> bool:
         sums = np.arange(start, end + 1, dtype=np.float64)
         made = []
         for layer, codes, steps in ((one, first, ends[0]), (other, second, ends[1])):
-            scale = codes.scale[channel if codes.scale.size > 1 else 0]
-            gain = (
-                layer.factor[channel]
-                * (float(scale) * float(codes.unit[channel]))
-                * codes.read
-            )
+            scale = float(codes.scale[channel if codes.scale.size > 1 else 0])
+            gain = layer.factor[channel] * scale * codes.read * int(codes.unit[channel])
             made.append(_run_steps(steps, sums * gain + layer.offset[channel]))
-        if not np.array_equal(*made):
+        if not np.array_equal(made[0], made[1]):
             return False
     return True
 
