@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx_ir import Model
 
@@ -18,10 +17,8 @@ from qonnx_hub.equivalence.inputs.batches import (
     take_samples,
 )
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
-from qonnx_hub.equivalence.noise import (
-    FLIPPED_SHARE,
-    live_batches,
-)
+from qonnx_hub.equivalence.layerwise import first_beyond
+from qonnx_hub.equivalence.noise import live_batches
 from qonnx_hub.equivalence.opaque_nodes import CutSides, cut_opaque_nodes
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
@@ -34,7 +31,6 @@ from qonnx_hub.equivalence.runners.sides import (
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.batch_axis import batcher_of
 from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
-from qonnx_hub.executor.session import Session
 from qonnx_hub.io.model_files import fits_one_message, weight_bytes
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import (
@@ -44,10 +40,8 @@ from qonnx_hub_adapters.protocol import (
     Importer,
     LayerDistances,
     NearForm,
-    ShowsLayers,
 )
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.analysis.float_error import reordering_error
 from qonnx_hub_ir.errors import ConversionError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import dims
@@ -122,7 +116,7 @@ def check_source(
     if dialect.BOUNDED in model.metadata_props:
         reason = f"what was read is near, not exact: {model.metadata_props[dialect.BOUNDED]}"
         return replace(result, verdict=Verdict.WITHIN, reason=reason)
-    layer = _first_layer(importer, source, model, feeds)
+    layer = first_beyond(importer, source, model, live_batches(model, feeds))
     where = f"; the first layer that differs is '{layer}'" if layer else ""
     raise ConversionError(
         f"the imported graph of {label} computes other values than the model: "
@@ -187,25 +181,6 @@ def _judged_as_near(
 def _largest_code_difference(result: CheckResult) -> float:
     """Return the largest difference of outputs that are whole numbers."""
     return max((x.max_abs for x in result.outputs if x.max_abs % 1 == 0), default=0.0)
-
-
-def _first_layer(importer: Importer, source: Any, model: Model, feeds: Feeds) -> str:
-    """Return the first layer whose values differ from the live model's; "" if none shows."""
-    if not isinstance(importer, ShowsLayers):
-        return ""
-    session = Session(model)
-    for batch in live_batches(model, feeds):
-        shown = importer.run_layers(source, batch)
-        computed = session.run(batch, all_tensors=True)
-        for value in (value for node in model.graph for value in node.outputs):
-            layer = value.metadata_props.get(dialect.PROVENANCE, "")
-            ours, own = computed.get(str(value.name)), shown.get(layer)
-            if ours is None or own is None or ours.shape != own.shape:
-                continue
-            beyond = ~(np.abs(ours - own) <= reordering_error([own])) & (ours != own)
-            if np.count_nonzero(beyond) > FLIPPED_SHARE * own.size:
-                return layer
-    return ""
 
 
 def folding_of(artifact: Artifact) -> str:

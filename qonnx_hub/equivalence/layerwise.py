@@ -7,7 +7,7 @@ each layer is compared alone: nothing is passed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from onnx_ir import Model
@@ -45,7 +45,7 @@ def differs_by_ties_only(
             layers = _Layers(model, list(own))
         if not layers.is_complete:
             return False
-        if not layers.agree(batch, own, importer.run_source(source, batch) or {}):
+        if any(layers.beyond(batch, own, importer.run_source(source, batch) or {})):
             return False
     return layers is not None
 
@@ -68,19 +68,48 @@ class _Layers:
             name: nodes_between(model, {*shown} - {name}, name) for name in self._names
         }
 
-    def agree(self, batch: Feeds, own: Feeds, answer: Feeds) -> bool:
-        """Return whether some order of sums gives the other graph's values, layer by layer."""
+    def beyond(self, batch: Feeds, own: Feeds, answer: Feeds) -> Iterator[tuple[str, bool]]:
+        """Give the values that no order of sums is seen to explain, and whether it cannot.
+
+        It is not known where no order is bounded.
+        """
         theirs = {**own, **answer}
         for name in filter(self._nodes.get, self._names):
             known = {key: x for key, x in own.items() if key != name}
             try:
                 found = self._bounds.enclose(self._nodes[name], name, known, batch)
             except UnboundedError:
-                return False
+                yield name, False
+                continue
             fits = found.low.shape == theirs[name].shape
             if not fits or not holds_all(found, theirs[name]).all():
-                return False
-        return True
+                yield name, True
+
+
+def first_beyond(
+    importer: Importer, source: Any, model: Model, batches: Iterable[Feeds]
+) -> str:
+    """Return the first layer that no order of its sums explains, given the live values before.
+
+    Args:
+        importer: Runs the source.
+        source: The live model.
+        model: Its IR.
+        batches: Inputs, as the file takes them.
+
+    Returns:
+        Its name; "" where none is seen, or the importer shows no layers.
+    """
+    if not isinstance(importer, ShowsLayers):
+        return ""
+    for batch in batches:
+        own = _shown(importer, source, model, batch)
+        answer = importer.run_source(source, batch) or {}
+        for name, is_seen in _Layers(model, list(own)).beyond(batch, own, answer):
+            if is_seen:
+                value = facts_of(model).values[name]
+                return str(value.metadata_props.get(dialect.PROVENANCE) or name)
+    return ""
 
 
 def _shown(importer: ShowsLayers, source: Any, model: Model, batch: Feeds) -> dict[str, Array]:

@@ -57,10 +57,6 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.quantizers import Array
 
-FLIPPED_SHARE = 0.01
-"""Share of outputs that may lie beyond the noise: sums on a rounding tie of an inner quantizer
-fall to either side."""
-
 MOST_RUNS = 256
 """Runs with a difference whose layers are looked at one by one, besides those with the largest
 difference of each output. With more than that, nothing is said to be noise."""

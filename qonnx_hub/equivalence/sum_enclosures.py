@@ -24,6 +24,7 @@ from onnx_ir import Attr, Graph, Model, Node, Value
 
 from qonnx_hub.equivalence.comparison.compare import aligned, differs
 from qonnx_hub.equivalence.diagnosis.isolation import SlicedGraph
+from qonnx_hub.equivalence.integer_sums import enclose_integer_product, plain_product
 from qonnx_hub.equivalence.proof.intervals import (
     POINTWISE,
     Argument,
@@ -78,6 +79,7 @@ class SumEnclosures:
         self.folded = folded
         self._imports = dict(graph.model.opset_imports)
         self._sessions: dict[tuple[Node, bool, bool], Session] = {}
+        self._plain: dict[Node, Node] = {}
 
     def enclose(
         self, nodes: Sequence[Node], wanted: str, known: Mapping[str, Array], feeds: Feeds
@@ -136,6 +138,10 @@ class SumEnclosures:
         is_sum = operators.is_product(node, any_layout=True) or operators.sums_elements(node)
         if is_sum and _is_float(given[0]):
             return [self._sum(node, given)]
+        if operators.is_integer_product(node) and all(map(_is_known, given)):
+            plain = self._plain.setdefault(node, plain_product(node))
+            more = FOLD_ROUNDINGS * self.folded
+            return [enclose_integer_product(node, plain, given, self._wide_run, more=more)]
         if node.op_type == "BatchNormalization" and not attribute(node, "training_mode", 0):
             return [self._normalized(node, given)]
         is_standard = node.domain in dialect.STANDARD_DOMAINS

@@ -406,3 +406,69 @@ def test_a_sum_rounds_what_reaches_it_although_its_middle_is_whole():
     reach = float((inner.high - inner.low).sum()) / 2
     assert found.high[0, 0] >= 2.0**26 + reach + 2 * UNIT * 2.0**26
     assert found.low[0, 0] <= 2.0**26 - reach - 2 * UNIT * 2.0**26
+
+
+CAST = helper.make_node("Cast", ["i"], ["y"], name="y", to=1)
+
+
+def codes(*shape):
+    return RNG.integers(-9, 10, size=shape).astype(np.int8)
+
+
+def test_a_sum_of_stored_integers_is_exact():
+    x, w = sample(3, 40), codes(40, 5)
+    nodes = [node("QuantizeLinear", "x s zx", "q"), node("MatMulInteger", "q w zx", "i"), CAST]
+    found = enclosed(nodes, x, {"s": 0.5, "zx": np.array(3, np.uint8), "w": w})
+    whole = (np.clip(np.rint(x / 0.5) + 3, 0, 255) - 3) @ w.astype(np.float64)
+    assert np.array_equal(found.low, whole)
+    assert np.array_equal(found.high, whole)
+
+
+def test_a_code_that_can_flip_moves_an_integer_sum_by_its_weight():
+    # 0.1 * 5 is beside the tie of a quantizer of scale 1, and a sum of five terms.
+    weights, w = np.full((5, 1), 0.1, FLOAT), np.array([[7, -2]], np.int8)
+    nodes = [
+        node("MatMul", "x v", "m"),
+        node("QuantizeLinear", "m s zx", "q"),
+        node("MatMulInteger", "q w zx zw", "i"),
+        CAST,
+    ]
+    constants = {"v": weights, "s": 1.0, "w": w}
+    constants |= {"zx": np.array(3, np.uint8), "zw": np.array(1, np.int8)}
+    found = enclosed(nodes, np.ones((1, 5), FLOAT), constants)
+    assert found.low.tolist() == [[0, -3]]
+    assert found.high.tolist() == [[6, 0]]
+
+
+@pytest.mark.parametrize(("scale", "flips"), [(0.25, False), (0.1, True)])
+def test_the_factor_behind_an_integer_sum_rounds_a_code_only_beside_a_tie(scale, flips):
+    # 5 * 1.0 * scale / 1.0 with a scale of 0.1 is half a code, up to the factor's roundings.
+    byte = {"x_zero": np.uint8, "w_zero": np.int8, "y_zero": np.int8}
+    constants = {name: np.array(0, kind) for name, kind in byte.items()}
+    constants |= {"x_scale": 1.0, "w_scale": scale, "y_scale": 1.0}
+    constants["w"] = np.full((1, 1, 1, 1), 5, np.int8)
+    reads = "q x_scale x_zero w w_scale w_zero y_scale y_zero"
+    nodes = [node("QuantizeLinear", "x x_scale x_zero", "q")]
+    nodes += [node("QLinearConv", reads, "i"), CAST]
+    found = enclosed(nodes, np.ones((1, 1, 1, 1), FLOAT), constants)
+    assert int(found.low.item()) == (0 if flips else 1)
+    assert int(found.high.item()) == 1
+
+
+def test_a_bias_of_an_integer_layer_is_in_its_sum():
+    byte = {"x_zero": np.uint8, "w_zero": np.int8, "y_zero": np.int8}
+    constants = {name: np.array(0, kind) for name, kind in byte.items()}
+    constants |= {"x_scale": 1.0, "w_scale": FLOAT([0.5, 0.25]), "y_scale": 1.0}
+    constants |= {"w": codes(2, 3, 1, 1), "b": np.array([40, -12], np.int32)}
+    reads = "q x_scale x_zero w w_scale w_zero y_scale y_zero b"
+    nodes = [node("QuantizeLinear", "x x_scale x_zero", "q")]
+    nodes += [node("QLinearConv", reads, "i"), CAST]
+    x = np.rint(np.abs(sample(1, 3, 4, 4)) * 5).astype(FLOAT)
+    found = enclosed(nodes, x, constants)
+    total = np.einsum("oc,nchw->nohw", constants["w"][:, :, 0, 0].astype(np.float64), x)
+    factor = np.array([0.5, 0.25], np.float64)[:, None, None]
+    real = (total + constants["b"][:, None, None]) * factor
+    inside = np.abs(real - np.floor(real) - 0.5) > 0.01
+    assert inside.any()
+    assert np.array_equal(found.low[inside], np.rint(real)[inside])
+    assert np.array_equal(found.high[inside], np.rint(real)[inside])
