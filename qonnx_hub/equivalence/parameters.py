@@ -32,9 +32,6 @@ FOLDED = "parameters of {} are folded into others"
 _MOST_SUMS = 1 << 23
 """Whole sums, of all channels, up to which integer layers are compared code by code."""
 
-_FACTORS = frozenset({"Mul", "Div"})
-_OFFSETS = frozenset({"Add", "Sub"})
-
 
 @dataclass(frozen=True, slots=True)
 class ParameterComparison:
@@ -71,10 +68,13 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
         nodes = [
             side.named.get(n) for side, n in zip(sides, (change.a, change.b), strict=True)
         ]
-        known = all(node in explained for node in nodes) or _same_values(sides, nodes)
-        is_written = "not given" not in (change.before, change.after)
-        if change.kind == "quantizer" or (change.kind == "attribute" and is_written):
-            changed += [] if known else [str(change)]
+        is_known = all(node in explained for node in nodes) or _same_values(sides, nodes)
+        is_written = change.kind == "attribute" and "not given" not in {
+            change.before,
+            change.after,
+        }
+        if is_written or (change.kind == "quantizer" and not is_known):
+            changed.append(str(change))
     names = {str(v.name) for node in explained for v in node.inputs if v is not None}
     weights = [w for w in found.weights if np.isfinite(w.largest) and w.name not in names]
     unmatched = tuple(
@@ -246,9 +246,8 @@ def _weights_of(side: _Side, node: Node) -> Array | None:
     weights = side.constant(node.inputs[1])
     if weights is None or weights.dtype.kind != "f" or weights.ndim < 2:
         return None
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or (
-        weights.ndim > 2 and node.op_type != "Conv"
-    ):
+    is_plain = operators.is_matrix_product(node) and weights.ndim == 2
+    if not is_plain and node.op_type != "Conv":
         return None
     return _rows(node, weights).astype(np.float64)
 
@@ -279,7 +278,9 @@ def _width(side: _Side, node: Node, width: int | None = None) -> int | None:
         known = batchnorm_parameters(node)
         return None if known is None or width not in {None, known[0].size} else known[0].size
     own = _operand(side, node)
-    if own is None or (node.op_type in {"Div", "Sub"} and node.inputs[1] not in side.known):
+    if own is None or (
+        not operators.is_commutative(node) and node.inputs[1] not in side.known
+    ):
         return None
     size = max(own.shape, default=1)
     if own.size != size or (width not in {None, size} and size != 1):
@@ -289,7 +290,7 @@ def _width(side: _Side, node: Node, width: int | None = None) -> int | None:
 
 def _operand(side: _Side, node: Node) -> Array | None:
     """Return the one constant of a factor or an offset, in floats."""
-    if node.op_type not in _FACTORS | _OFFSETS or node.domain not in dialect.STANDARD_DOMAINS:
+    if not operators.is_affine(node) or node.domain not in dialect.STANDARD_DOMAINS:
         return None
     known = [x for v in node.inputs if (x := side.constant(v)) is not None]
     return known[0] if len(known) == 1 and known[0].dtype.kind == "f" else None
@@ -342,7 +343,7 @@ def _step(side: _Side, node: Node) -> tuple[str, Array, Array, Array, Array]:
     assert own is not None, "only factors and offsets are steps"
     flat, nothing = own.reshape(-1), np.zeros(1, np.float64)
     wide = flat.astype(np.float64)
-    if node.op_type in _FACTORS:
+    if operators.multiplies(node):
         gain = wide if node.op_type == "Mul" else 1 / wide
         return "" if np.all(gain == 1) else node.op_type, flat, gain, nothing, nothing
     added = wide if node.op_type == "Add" else -wide
@@ -457,7 +458,7 @@ def _moves(side: _Side, node: Node) -> bool:
     own = _operand(side, node)
     if own is None:
         return False
-    if node.op_type in _OFFSETS:
+    if operators.adds(node):
         return bool(np.any(own))
     # Powers of two round nothing: what they change is no noise by itself.
     return bool(np.any(np.abs(np.frexp(own)[0]) != 0.5))

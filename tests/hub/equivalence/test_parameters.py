@@ -149,3 +149,17 @@ def test_a_factor_that_nothing_took_up_is_no_noise(place):
     result = qh.check(plain, other, proof_seconds=0)
     assert result.verdict is Verdict.DIFFERENT, result.reason
     assert any("has no counterpart" in note for note in result.notes), result.notes
+
+
+def test_an_attribute_of_a_layer_is_compared_beside_its_weights():
+    def normed(epsilon):
+        nodes = [node("BatchNormalization", "c g sh m v", epsilon=epsilon)]
+        return qh.load(layer(*nodes, **norm()))
+
+    def grown(alpha):
+        w, nodes = WEIGHTS[:, :6], [node("Gemm", "x w", alpha=alpha)]
+        return qh.load(model_of(nodes, {"x": ("N", 6)}, ["y"], {"w": w}))
+
+    assert not compare_parameters(normed(1e-3), normed(1e-3)).changed
+    assert compare_parameters(normed(1e-3), normed(2e-3)).changed
+    assert compare_parameters(grown(1.0), grown(1.0 + 2.0**-20)).changed
