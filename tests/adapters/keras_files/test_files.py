@@ -296,6 +296,16 @@ def test_functions_that_tensorflow_names_after_its_first_generation_are_known(tm
     np.testing.assert_array_equal(found, np.pad(X, [[0, 0], [1, 0]]))
 
 
+def test_a_running_sum_over_many_elements_is_refused_by_their_number(tmp_path):
+    calls = [[["x", 0, 0, {"axis": 1}]]]
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 65], dtype="float32"),
+        node("TFOpLambda", "y", calls, function="math.cumsum", trainable=True),
+    ]
+    path = write_h5(tmp_path / "n.h5", functional(layers, [["x", 0, 0]], [["y", 0, 0]]), {})
+    refused(path, "layer 'y': sums over 65 elements; 64 are supported")
+
+
 WHOLE = np.int32([[3, 0, -2], [1, 1, 0]])
 
 
@@ -307,6 +317,8 @@ WHOLE = np.int32([[3, 0, -2], [1, 1, 0]])
         ("Multiply", 0.5, WHOLE.astype(np.float32) / 2),
         ("Multiply", 2, 2 * WHOLE),
         ("TrueDivide", 2, WHOLE.astype(np.float32) / 2),
+        ("FloorDivide", -2, np.int32([[-2, 0, 1], [-1, -1, 0]])),
+        ("Mod", -2, np.int32([[-1, 0, 0], [-1, -1, 0]])),
     ],
 )
 def test_operations_of_keras_3_promote_whole_numbers(tmp_path, kind, number, wanted):

@@ -8,93 +8,38 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from onnx_ir import Value
 
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use
+from qonnx_hub_adapters.keras_files.layers import selection
 from qonnx_hub_adapters.keras_files.layers.activations import (
     FUNCTIONS_OF_KERAS,
     gelu,
     relu_layer,
 )
+from qonnx_hub_adapters.keras_files.layers.arguments import (
+    FLOAT,
+    Arguments,
+    Writes,
+    of_one_type,
+)
 from qonnx_hub_adapters.keras_files.scope import Scope
-
-_FLOAT, _INT64 = 1, 7
-
-
-class Arguments:
-    """The arguments of a call, by position and name."""
-
-    def __init__(self, s: Scope, use: Use) -> None:
-        self._s, self.args = s, list(use.args)
-        self.named = {**use.config, **use.kwargs}
-
-    def tensor(self, index: int, *names: str) -> Value:
-        """Return an argument as a value; numbers become constants."""
-        found = self.plain(index, *names)
-        value = self._s.value(found if not isinstance(found, list) else np.asarray(found))
-        if value is None:
-            raise self._s.fail(f"has no argument {names or index}")
-        return value
-
-    def plain(self, index: int, *names: str, default: Any = None) -> Any:
-        """Return an argument as the file has it."""
-        if 0 <= index < len(self.args):
-            return self.args[index]
-        for name in names:
-            if self.named.get(name) is not None:
-                return self.named[name]
-        return default
-
-    def axes(self, s: Scope, x: Value, default: Any = None) -> list[int] | None:
-        """Return the axes that are reduced, ``None`` for all."""
-        axis = self.plain(1, "axis", default=default)
-        if axis is None:
-            return None
-        rank = s.rank(x)
-        return [int(a) % rank for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
-
-
-Writes = Callable[[Scope, Arguments], Value]
 
 
 def _binary(op_type: str) -> Writes:
     def write(s: Scope, a: Arguments) -> Value:
-        return s.op(op_type, *_of_one_type(s, a, op_type))
+        return s.op(op_type, *of_one_type(s, a, op_type))
 
     return write
 
 
-def _of_one_type(s: Scope, a: Arguments, op_type: str) -> tuple[Value, Value]:
-    """Return two operands of one type, as Keras promotes whole numbers and truth values.
-
-    A whole number takes the type that it meets; otherwise, and where one divides, floats win.
-    """
-    plain = a.plain(0, "x", "x1"), a.plain(1, "y", "x2")
-    operands = [a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2")]
-    types = [value.dtype for value in operands]
-    if None in types or (types[0] == types[1] and op_type != "Div"):
-        return operands[0], operands[1]
-    for number, one in enumerate(plain):
-        other = types[1 - number]
-        if isinstance(one, int) and op_type != "Div" and other is not None:
-            operands[number] = s.op("Cast", operands[number], to=int(other))
-            return operands[0], operands[1]
-    left, right = (
-        value
-        if value.dtype is None or value.dtype.is_floating_point()
-        else s.op("Cast", value, to=_FLOAT)
-        for value in operands
-    )
-    return left, right
-
-
 def _any(s: Scope, a: Arguments) -> Value:
     """Return whether anything holds, by the largest of 0 and 1."""
-    a.args[0] = s.op("Cast", a.tensor(0, "x"), to=_FLOAT)
+    a.args[0] = s.op("Cast", a.tensor(0, "x"), to=FLOAT)
     return s.op("Greater", _reduction("ReduceMax")(s, a), 0.5)
 
 
@@ -104,7 +49,7 @@ def _unary(op_type: str) -> Writes:
 
 def _comparison(op_type: str, negated: bool = False) -> Writes:
     def write(s: Scope, a: Arguments) -> Value:
-        y = s.op(op_type, *_of_one_type(s, a, op_type))
+        y = s.op(op_type, *of_one_type(s, a, op_type))
         return s.op("Not", y) if negated else y
 
     return write
@@ -394,7 +339,25 @@ _KERAS_3: Mapping[str, Writes] = {
         *[one for one in a.args if isinstance(one, Value)],
         equation=str(a.plain(-1, "subscripts", "equation") or a.args[0]),
     ),
+    "Take": selection.gather,
+    "Argmax": selection.argument_of("ArgMax"),
+    "Argmin": selection.argument_of("ArgMin"),
+    "Slice": selection.cut,
+    "Unstack": selection.unstack,
+    "Cumsum": selection.running_sum,
+    "BroadcastTo": selection.broadcast_to,
+    "FloorDivide": selection.floor_divide,
+    "Mod": selection.modulo,
 }
+
+_OF_TENSORFLOW: Mapping[str, Writes] = {
+    "math.add_n": selection.sum_of_all,
+    "math.squared_difference": selection.squared_difference,
+    "math.l2_normalize": selection.l2_normalize,
+    "linalg.l2_normalize": selection.l2_normalize,
+    "nn.l2_normalize": selection.l2_normalize,
+}
+"""Functions of TensorFlow that are no operation of Keras 3."""
 
 _TENSORFLOW: Mapping[str, str] = {
     **{f"math.{name}": target for name, target in {
@@ -408,12 +371,14 @@ _TENSORFLOW: Mapping[str, str] = {
         "reduce_prod": "Prod", "equal": "Equal", "not_equal": "NotEqual",
         "greater": "Greater", "greater_equal": "GreaterEqual", "less": "Less",
         "less_equal": "LessEqual", "logical_and": "LogicalAnd", "logical_or": "LogicalOr",
-        "logical_not": "LogicalNot", "softplus": "Softplus",
+        "logical_not": "LogicalNot", "softplus": "Softplus", "argmax": "Argmax",
+        "argmin": "Argmin", "cumsum": "Cumsum", "floordiv": "FloorDivide",
+        "floormod": "Mod", "mod": "Mod",
     }.items()},
     **{f"__operators__.{name}": target for name, target in {
         "add": "Add", "sub": "Subtract", "mul": "Multiply", "truediv": "TrueDivide",
         "pow": "Power", "matmul": "Matmul", "getitem": "GetItem", "neg": "Negative",
-        "abs": "Abs",
+        "abs": "Abs", "floordiv": "FloorDivide", "mod": "Mod",
     }.items()},
     **{f"nn.{name}": target for name, target in {
         "relu": "Relu", "relu6": "Relu6", "sigmoid": "Sigmoid", "tanh": "Tanh",
@@ -426,10 +391,12 @@ _TENSORFLOW: Mapping[str, str] = {
         "transpose": "Transpose", "expand_dims": "ExpandDims", "squeeze": "Squeeze",
         "clip_by_value": "Clip", "where": "Where", "cast": "Cast", "tile": "Tile",
         "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum",
-        "nn.bias_add": "Add",
+        "nn.bias_add": "Add", "gather": "Take", "slice": "Slice", "unstack": "Unstack",
+        "broadcast_to": "BroadcastTo",
     # What TensorFlow's second generation calls inside, and what a file then names.
     **{f"compat.v1.{name}": target for name, target in {
-        "transpose": "Transpose", "squeeze": "Squeeze", "pad": "Pad",
+        "transpose": "Transpose", "squeeze": "Squeeze", "pad": "Pad", "gather": "Take",
+        "floor_div": "FloorDivide",
     }.items()},
 }  # fmt: skip
 """Function of TensorFlow -> operation of Keras 3."""
@@ -437,13 +404,13 @@ _TENSORFLOW: Mapping[str, str] = {
 
 def _tf_operation(s: Scope, use: Use) -> Any:
     name = str(use.config.get("function", ""))
-    target = _TENSORFLOW.get(name)
-    if target is None:
+    write = _OF_TENSORFLOW.get(name) or _KERAS_3.get(_TENSORFLOW.get(name, ""))
+    if write is None:
         raise s.fail(f"TFOpLambda: function 'tf.{name}' is not known")
     given = {key: value for key, value in use.kwargs.items() if key != "name"}
     # The names of its configuration are not arguments.
     bare = dataclasses.replace(use.layer, config={})
-    return _KERAS_3[target](s, Arguments(s, Use(bare, use.weights, use.args, given)))
+    return write(s, Arguments(s, Use(bare, use.weights, use.args, given)))
 
 
 def _operation(write: Writes) -> Kind:
