@@ -65,7 +65,9 @@ def expand_fused(model: Model) -> None:
         for node in waiting:
             made = _RULES[node.op_type](Emitter(node), node)
             if made is not None:
-                _keep_name(made, node)
+                last = made.producer()
+                assert last is not None, "a node was just made"
+                last.name = node.name
                 Emitter(node).replace_with(made)
     names = {node.domain for node in every_node(model)}
     if DOMAIN not in names:
@@ -78,12 +80,6 @@ def _fused(model: Model) -> Iterator[Node]:
         known = is_fused_operator(node.domain, node.op_type)
         if known and (clips or attribute(node, "activation", "") != _CLIP):
             yield node
-
-
-def _keep_name(made: Value, node: Node) -> None:
-    last = made.producer()
-    assert last is not None, "a node was just made"
-    last.name = node.name
 
 
 def _given(node: Node, names: Sequence[str]) -> dict[str, Any]:

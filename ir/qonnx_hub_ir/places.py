@@ -21,12 +21,21 @@ def place_of(error: BaseException) -> str:
     """
     error = first_cause(error)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
-    for name in (_node_name, _value_name):
+    nodes = (Node, onnx.NodeProto)
+    for kinds in (nodes, (Value, onnx.ValueInfoProto, onnx.TensorProto)):
         for frame in frames:
             for held in frame.f_locals.values():
-                if found := name(held):
+                if isinstance(held, kinds) and (found := _called(held)):
                     return found
     return ""
+
+
+def _called(held: Any) -> str:
+    if isinstance(held, Node):
+        return label(held)
+    if isinstance(held, onnx.NodeProto):
+        return label_of_message(held)
+    return f"value '{held.name}'" if held.name else ""
 
 
 def failing_part(message: onnx.ModelProto, work: Callable[[onnx.ModelProto], object]) -> str:
@@ -79,23 +88,9 @@ def _first_failing(count: int, fails: Callable[[int], bool]) -> int | None:
     return high
 
 
-def _node_name(held: Any) -> str:
-    if isinstance(held, Node):
-        return label(held)
-    if isinstance(held, onnx.NodeProto):
-        return label_of_message(held)
-    return ""
-
-
 def label_of_message(node: onnx.NodeProto) -> str:
     """Return how messages call a node: operator and name, or its first output."""
     return f"{node.op_type} '{node.name or next(iter(node.output), '')}'"
-
-
-def _value_name(held: Any) -> str:
-    if isinstance(held, (Value, onnx.ValueInfoProto, onnx.TensorProto)) and held.name:
-        return f"value '{held.name}'"
-    return ""
 
 
 _INFERENCE = re.compile(r"\(op_type:(\w+)(?:, node name: (.*?))?\):")

@@ -54,11 +54,6 @@ def _with_sign(magnitude_of: Callable[[Array], Array]) -> Applier:
     return lambda t, out: np.asarray(np.copysign(magnitude_of(np.abs(t)), t, out=out))
 
 
-def _round_dpu(t: Array, out: Array | None) -> Array:
-    tie_below_zero = (t < 0) & (t - np.floor(t) == t.dtype.type(0.5))
-    return _into(out, np.where(tie_below_zero, np.ceil(t), np.rint(t)))
-
-
 _ROUNDERS: dict[Rounding, Callable[[Array, Array | None], Array]] = {
     Rounding.ROUND: np.rint,
     Rounding.CEIL: np.ceil,
@@ -67,7 +62,11 @@ _ROUNDERS: dict[Rounding, Callable[[Array, Array | None], Array]] = {
     Rounding.UP: _with_sign(np.ceil),
     Rounding.HALF_UP: _with_sign(lambda t: np.floor(t + t.dtype.type(0.5))),
     Rounding.HALF_DOWN: _with_sign(lambda t: np.ceil(t - t.dtype.type(0.5))),
-    Rounding.DPU: _round_dpu,
+    # Ties below zero go up, others to even.
+    Rounding.DPU: lambda t, out: _into(
+        out,
+        np.where((t < 0) & (t - np.floor(t) == t.dtype.type(0.5)), np.ceil(t), np.rint(t)),
+    ),
 }
 
 

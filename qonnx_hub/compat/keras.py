@@ -88,7 +88,9 @@ def from_keras(
             raise UsageError(f"from_keras: '{argument}' is refused: {why}")
     ir = QkerasImporter().load(model, ImportOptions(custom_objects=custom_objects or {}))
     _fix_inputs(ir, input_signature)
-    if batch is not None and all(_is_open(value) for value in ir.graph.inputs):
+    if batch is not None and all(
+        (sizes := dims(value)) and not isinstance(sizes[0], int) for value in ir.graph.inputs
+    ):
         ChangeBatch(batch)(ir)
     if inputs_as_nchw:
         ChangeLayout("nchw", inputs=tuple(inputs_as_nchw), outputs=())(ir)
@@ -100,11 +102,6 @@ def from_keras(
     if output_path is not None:
         write_model(artifact.model, Path(output_path), message=proto)
     return proto, None
-
-
-def _is_open(value: onnx_ir.Value) -> bool:
-    sizes = dims(value)
-    return bool(sizes) and not isinstance((sizes or (None,))[0], int)
 
 
 def _describe_constants(proto: onnx.ModelProto) -> None:

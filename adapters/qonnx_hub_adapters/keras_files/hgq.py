@@ -107,21 +107,19 @@ def read_bits(s: Scope, spelled: Any, weights: LayerWeights) -> FixedBits | None
     if not (np.all(np.abs(i) < 60) and np.all(np.abs(f) < 60)):
         raise s.fail("a quantizer has bit widths that are not finite or beyond 60")
     scaler, affine = conf.get("scaler"), conf.get("affine")
+    if isinstance(scaler, Mapping):
+        scaler = scaler["config"]["value"]
     return FixedBits(
         k=k,
         i=i,
         f=f.astype(np.float32),
         rounding=str(conf["round_mode"]).upper().removeprefix("S_"),
         overflow=str(conf["overflow_mode"]).upper(),
-        scaler=None if scaler is None else np.asarray(_plain(scaler), dtype=np.float32),
+        scaler=None if scaler is None else np.asarray(scaler, dtype=np.float32),
         affine=None if affine is None else (float(affine[0]), float(affine[1])),
         place=str(conf.get("place", "datalane")),
         by_width=kind == "kbi",
     )
-
-
-def _plain(value: Any) -> Any:
-    return value["config"]["value"] if isinstance(value, Mapping) else value
 
 
 _HALF = np.float32(0.5)

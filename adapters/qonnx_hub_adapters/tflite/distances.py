@@ -97,15 +97,11 @@ def _keeps_steps(call: KernelCall) -> bool:
 def _bound_of(call: KernelCall) -> CodeBound:
     made = call.output
     if made.grid is None or made.type not in (*_BYTES, "INT16"):
-        return _floats(call)
+        # Of floats: their sums have an order.
+        copies = bool(OPERATORS[call.name].copies) and call.name not in _INTERPOLATING
+        return _EXACT if call.name == "DEQUANTIZE" or copies else NO_BOUND
     rule = _RULES.get(call.name)
     return NO_BOUND if rule is None else rule(call)
-
-
-def _floats(call: KernelCall) -> CodeBound:
-    """Return the bound of what makes floats: sums of them have an order."""
-    copies = bool(OPERATORS[call.name].copies) and call.name not in _INTERPOLATING
-    return _EXACT if call.name == "DEQUANTIZE" or copies else NO_BOUND
 
 
 def _levels(tensor: NetTensor) -> Array:

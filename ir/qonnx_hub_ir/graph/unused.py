@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_ir import Graph, Model
+from onnx_ir import Model
 from onnx_ir.passes import InPlacePass
 from onnx_ir.passes.common import (
     RemoveUnusedFunctionsPass,
@@ -42,16 +42,12 @@ def drop_unused(model: Model) -> bool:
     modified = False
     for step in steps:
         modified |= step(model).modified
+    # The passes look at the initializers of the main graph only.
     for body in nested_graphs(model.graph)[1:]:
-        modified |= _drop_constants(body)
+        constants = body.initializers
+        unread = [n for n, v in constants.items() if not (v.uses() or v.is_graph_output())]
+        for name in unread:
+            del constants[name]
+        modified |= bool(unread)
     model.opset_imports.setdefault("", 19)
     return modified
-
-
-def _drop_constants(body: Graph) -> bool:
-    """Drop initializers of a body that nobody reads; the passes look at the main graph's."""
-    constants = body.initializers
-    unread = [n for n, v in constants.items() if not (v.uses() or v.is_graph_output())]
-    for name in unread:
-        del constants[name]
-    return bool(unread)

@@ -140,7 +140,9 @@ def _features(watcher: Watcher, feeds: Feeds, samples: int) -> Array | None:
     parts = [np.zeros((samples, 0), dtype=np.bool_)]
     for one in watcher.steps:
         bands = one.bands(one.codes(values[one.source]))
-        parts += [_met(bands, one.total + 1), _placed(_ends(bands, one.total), 3, share)]
+        # 0 at the lowest band, 2 at the highest, 1 between them.
+        ends = np.where(bands <= 0, 0, np.where(bands >= one.total, 2, 1))
+        parts += [_met(bands, one.total + 1), _placed(ends, 3, share)]
     for bend in watcher.bends:
         pieces = bend.pieces(values[bend.source]).reshape(samples, -1) + 1
         count = len(bend.points) + 2
@@ -148,11 +150,6 @@ def _features(watcher: Watcher, feeds: Feeds, samples: int) -> Array | None:
     for name in watcher.judged.values():
         parts.append(_placed(_ranks(values[name].reshape(samples, -1)), _BINS, share))
     return np.concatenate(parts, axis=1)
-
-
-def _ends(bands: Array, last: int) -> Array:
-    """Return 0 at the lowest band, 2 at the highest, 1 between them."""
-    return np.where(bands <= 0, 0, np.where(bands >= last, 2, 1))
 
 
 def _met(places: Array, count: int) -> Array:

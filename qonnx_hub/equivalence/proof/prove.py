@@ -137,6 +137,8 @@ def _certify(a: ProofModel, b: ProofModel, deadline: Deadline) -> Certificate:
     matching = matched(a, b, deadline)
     found = matching.findings
     proven = not any(value in found.supposed for value in b.model.graph.outputs)
+    names = _differ_on_nan(matching) if proven else ""
+    inputs = f"every input on which no NaN reaches {names}" if names else "every input"
     return Certificate(
         proven=proven,
         matched=matching.count_matched(),
@@ -146,13 +148,8 @@ def _certify(a: ProofModel, b: ProofModel, deadline: Deadline) -> Certificate:
         counterexample=found.counterexample,
         late=tuple(found.late),
         seconds=deadline.seconds,
-        inputs=_proven_inputs(matching) if proven else "",
+        inputs=inputs if proven else "",
     )
-
-
-def _proven_inputs(matching: GraphMatching) -> str:
-    names = _differ_on_nan(matching)
-    return f"every input on which no NaN reaches {names}" if names else "every input"
 
 
 def _differ_on_nan(matching: GraphMatching) -> str:

@@ -79,18 +79,14 @@ def _convert(model: Model, version: int, target: int) -> Graph:
     old_operators.settle(raised.graph, copy.graph, version)
     attach_weights(raised.graph, copy)
     _restore(raised, model)
-    _restore_order(raised.graph, model.graph)
-    return raised.graph
-
-
-def _restore_order(raised: Graph, original: Graph) -> None:
-    """Bring initializers into their old order: a file saved twice stays equal."""
-    places = {name: place for place, name in enumerate(original.initializers)}
-    values = list(raised.initializers.values())
+    # Initializers keep their order: a file saved twice stays equal.
+    places = {name: place for place, name in enumerate(model.graph.initializers)}
+    values = list(raised.graph.initializers.values())
     values.sort(key=lambda value: places.get(value.name or "", len(places)))
-    raised.initializers.clear()
+    raised.graph.initializers.clear()
     for value in values:
-        raised.register_initializer(value)
+        raised.graph.register_initializer(value)
+    return raised.graph
 
 
 def _restore(raised: Model, original: Model) -> None:
