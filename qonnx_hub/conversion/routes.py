@@ -11,7 +11,6 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.convert import convert_source
 from qonnx_hub.conversion.options import ConvertOptions
-from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.reporting.plain_data import plain
@@ -132,6 +131,7 @@ def _try(
         report = convert_source(model.clone(), None, label, options)
     except HubError as error:
         return Route(form, "refused", _first_reason(error), None, None, None, None, command)
+    assert report.model is not None
     return Route(
         form=form,
         outcome="not checked" if report.verdict is None else str(report.verdict),
@@ -139,7 +139,7 @@ def _try(
         exact=sum(record.exact for record in report.quantizers),
         quantizers=len(report.quantizers),
         opset=report.opset,
-        size=_size(report),
+        size=int(in_one_message(report.model).ByteSize()),
         command=command,
     )
 
@@ -151,8 +151,3 @@ def _first_reason(error: HubError) -> str:
         return " ".join(str(error).split())
     more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
     return f"{reasons[0]}{more}"
-
-
-def _size(report: ConversionReport) -> int:
-    assert report.model is not None
-    return int(in_one_message(report.model).ByteSize())

@@ -107,11 +107,6 @@ def _is_channels_first(node: Node) -> bool:
     return not operators.is_per_channel(node) or (rank or 0) > 2
 
 
-def _pads_with_number(node: Node) -> bool:
-    value = operators.inserted_constant(node)
-    return value is not None and bool(value.any())
-
-
 def _pads_unsigned(node: Node) -> bool:
     before = producer(node.inputs[0])
     if before is None or not any(attribute(node, "pads", ())):
@@ -248,7 +243,11 @@ TARGET = LintTarget(
             _NEVER,
         ),
         LintRule(
-            *(_REFUSED, _at("Pad"), _pads_with_number, "pads with another number than 0"),
+            *(_REFUSED, _at("Pad")),
+            lambda n: (
+                (value := operators.inserted_constant(n)) is not None and bool(value.any())
+            ),
+            "pads with another number than 0",
             "Exception",
             _NEVER,
         ),

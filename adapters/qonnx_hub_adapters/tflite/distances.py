@@ -95,6 +95,7 @@ def _keeps_steps(call: KernelCall) -> bool:
 
 
 def _bound_of(call: KernelCall) -> CodeBound:
+    """Return a bound on how far what an operator makes lies from the exact result."""
     made = call.output
     if made.grid is None or made.type not in (*_BYTES, "INT16"):
         # Of floats: their sums have an order.

@@ -31,7 +31,11 @@ def write_softmax(form: IntegerForm, operation: Operation, call: KernelCall) -> 
         form.whole([-1]),
         keepdims=1,
     )
-    bits = _bit_length(form, total)
+    # How many bits these positive numbers have; their last axis is 1.
+    reached = form.graph.emit("Less", form.whole(_POWERS - 1), total)
+    bits = form.graph.emit(
+        "ReduceSum", form.cast(reached, TensorProto.INT64), form.whole([-1]), keepdims=1
+    )
     free = graph.emit("Sub", form.whole(32), bits)
     shifted = form.minus(graph.emit("Mul", total, _power(form, free)), 2**31)
     share = _reciprocal(form, shifted)
@@ -51,14 +55,6 @@ def write_softmax(form: IntegerForm, operation: Operation, call: KernelCall) -> 
 
 def _power(form: IntegerForm, exponent: str) -> str:
     return form.graph.emit("Gather", form.graph.constant(_POWERS, "powers"), exponent)
-
-
-def _bit_length(form: IntegerForm, value: str) -> str:
-    """Return how many bits positive numbers have; their last axis is 1."""
-    reached = form.graph.emit("Less", form.whole(_POWERS - 1), value)
-    return form.graph.emit(
-        "ReduceSum", form.cast(reached, TensorProto.INT64), form.whole([-1]), keepdims=1
-    )
 
 
 def _reciprocal(form: IntegerForm, value: str) -> str:

@@ -40,7 +40,14 @@ def write_net(net: TfliteNet) -> bytes:
     }
     return write_container(
         {
-            "operator_codes": [_code(*code) for code in codes],
+            "operator_codes": [
+                {
+                    "deprecated_builtin_code": min(OPERATORS.index(name), _OLD_CODES),
+                    "builtin_code": OPERATORS.index(name),
+                    "version": version,
+                }
+                for name, version in codes
+            ],
             "subgraphs": [graph],
             "description": "made by qonnx-hub",
             "buffers": buffers,
@@ -51,12 +58,6 @@ def write_net(net: TfliteNet) -> bytes:
 
 def _map(names: tuple[str, ...], tensors: tuple[int, ...]) -> list[Table]:
     return [{"name": n, "tensor_index": i} for n, i in zip(names, tensors, strict=True)]
-
-
-def _code(name: str, version: int) -> Table:
-    number = OPERATORS.index(name)
-    old = min(number, _OLD_CODES)
-    return {"deprecated_builtin_code": old, "builtin_code": number, "version": version}
 
 
 def _operator(operation: Operation, code: int) -> Table:

@@ -337,7 +337,12 @@ def write_rounding(w: StepWriter[T], mode: Rounding, t: T, name: str) -> T:
     if mode in PLAIN_ROUNDINGS:
         return w.add(name, PLAIN_ROUNDINGS[mode], t)
     if mode is Rounding.DPU:
-        return _round_dpu(w, t, name)
+        # To nearest: negative ties up, other ties to even.
+        middle, zero = w.placed(w.number("half", 0.5), w.number("zero", 0, "nil"))
+        fraction = w.add("fraction", "Sub", t, w.add("floor", "Floor", t))
+        below = w.add("below", "Less", t, zero)
+        tie = w.add("tie", "And", below, w.add("is_half", "Equal", fraction, middle))
+        return w.add(name, "Where", tie, w.add("up", "Ceil", t), w.add("nearest", "Round", t))
     part = {Rounding.HALF_UP: "half", Rounding.HALF_DOWN: "half_less"}.get(mode)
     half = None if part is None else w.number(part, 0.5, "half")
     size = w.add(f"size_{mode}", "Abs", t)
@@ -347,12 +352,3 @@ def write_rounding(w: StepWriter[T], mode: Rounding, t: T, name: str) -> T:
     up = mode in (Rounding.UP, Rounding.HALF_DOWN)
     size = w.add(f"whole_{mode}", "Ceil" if up else "Floor", size)
     return w.add(name, "Mul", size, w.add(f"sign_{mode}", "Sign", t))
-
-
-def _round_dpu(w: StepWriter[T], t: T, name: str) -> T:
-    """Return ``t`` rounded to nearest: negative ties up, other ties to even."""
-    half, zero = w.placed(w.number("half", 0.5), w.number("zero", 0, "nil"))
-    fraction = w.add("fraction", "Sub", t, w.add("floor", "Floor", t))
-    below, is_half = w.add("below", "Less", t, zero), w.add("is_half", "Equal", fraction, half)
-    tie = w.add("tie", "And", below, is_half)
-    return w.add(name, "Where", tie, w.add("up", "Ceil", t), w.add("nearest", "Round", t))

@@ -79,7 +79,12 @@ def try_magnitudes(
         seed: Seed of the random values.
     """
     rng = np.random.default_rng([seed, rows])
-    low, high = _exponents(watcher)
+    sizes = [np.ones(1, dtype=np.float64), *(one.sizes for one in watcher.steps)]
+    met = np.concatenate([*sizes, *(np.abs(bend.points) for bend in watcher.bends)])
+    orders = np.log2(met[np.isfinite(met) & (met > 0)])
+    # The binary orders of the smallest and the largest magnitude to try.
+    low = max(float(orders.min()) - _SPREAD, -_FARTHEST)
+    high = min(float(orders.max()) + _SPREAD, _FARTHEST)
     exponents = np.linspace(low, high, MAGNITUDES)[np.arange(rows) % MAGNITUDES]
     found = {}
     for position, (name, x) in enumerate(feeds.items()):
@@ -93,16 +98,6 @@ def try_magnitudes(
             drawn = _draw(rng, own, x.shape[1:], (low, high))
             found[name] = drawn.astype(x.dtype)
     return found
-
-
-def _exponents(watcher: Watcher) -> tuple[float, float]:
-    """Return the binary orders of the smallest and the largest magnitude to try."""
-    sizes = [np.ones(1, dtype=np.float64), *(one.sizes for one in watcher.steps)]
-    sizes += [np.abs(bend.points) for bend in watcher.bends]
-    met = np.concatenate(sizes)
-    orders = np.log2(met[np.isfinite(met) & (met > 0)])
-    low, high = float(orders.min()) - _SPREAD, float(orders.max()) + _SPREAD
-    return max(low, -_FARTHEST), min(high, _FARTHEST)
 
 
 def _draw(

@@ -157,7 +157,13 @@ def _split(spec: KernelSpec) -> Kernel:
         elif split is not None:
             lengths = as_axes(split)
         else:
-            lengths = _even_parts(size, parts, spec.num_outputs)
+            if parts is None and size % spec.num_outputs:
+                raise ValueError(
+                    f"{size} elements do not split evenly into {spec.num_outputs} outputs"
+                )
+            count = spec.num_outputs if parts is None else parts
+            length = -(-size // count)
+            lengths = (*((length,) * (count - 1)), size - length * (count - 1))
         if len(lengths) != spec.num_outputs or sum(lengths) != size or min(lengths) < 0:
             raise ValueError(
                 f"{size} elements do not split into {lengths} for {spec.num_outputs} outputs"
@@ -167,15 +173,6 @@ def _split(spec: KernelSpec) -> Kernel:
         return pieces if len(pieces) > 1 else pieces[0]
 
     return kernel
-
-
-def _even_parts(size: int, parts: int | None, outputs: int) -> Shape:
-    """Return equal lengths; only where ``num_outputs`` is given may the last be smaller."""
-    if parts is None and size % outputs:
-        raise ValueError(f"{size} elements do not split evenly into {outputs} outputs")
-    count = outputs if parts is None else parts
-    length = -(-size // count)
-    return (*((length,) * (count - 1)), size - length * (count - 1))
 
 
 def _expand(spec: KernelSpec) -> Kernel:
