@@ -129,21 +129,20 @@ def _place(nodes: list[onnx.NodeProto], wanted: onnx.NodeProto) -> int:
 
 def _feeds(proto: onnx.ModelProto, given: Mapping[str, Array]) -> dict[str, Array]:
     """Return an array for every input: what is given, else zeros."""
+    import numpy as np
+
     held = {one.name for one in proto.graph.initializer}
     feeds: dict[str, Array] = {}
     for value in proto.graph.input:
         if value.name in given:
             feeds[value.name] = given[value.name]
         elif value.name not in held:
-            feeds[value.name] = _zeros(value)
+            tensor = value.type.tensor_type
+            sizes = [size.dim_value for size in tensor.shape.dim]
+            if not tensor.HasField("shape") or not all(sizes):
+                raise UsageError(
+                    f"execute_onnx: input '{value.name}' has an open shape: give it"
+                )
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            feeds[value.name] = np.zeros(sizes, dtype=dtype)
     return feeds
-
-
-def _zeros(value: onnx.ValueInfoProto) -> Array:
-    import numpy as np
-
-    tensor = value.type.tensor_type
-    sizes = [size.dim_value for size in tensor.shape.dim]
-    if not tensor.HasField("shape") or not all(sizes):
-        raise UsageError(f"execute_onnx: input '{value.name}' has an open shape: give it")
-    return np.zeros(sizes, dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))

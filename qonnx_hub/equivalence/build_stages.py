@@ -187,7 +187,9 @@ class _Reference:
     def __init__(self, source: ExecutorRunner, feeds: Feeds) -> None:
         self.source = source
         self.feeds = feeds
-        self.at_ties = _at_ties(source.model, feeds)
+        session = Session(source.model)
+        found = [any(_meets_tie(source.model, session, part)) for part in cut_feeds(feeds, 1)]
+        self.at_ties = np.array(found, dtype=bool)
         self.outputs = list(source.outputs(feeds).values())
         upward = ExecutorRunner(_ties_upward(source.model), source.label)
         self.upward = list(upward.outputs(feeds).values())
@@ -292,13 +294,6 @@ def _apart(wanted: Array, found: Array, places: bool) -> Array:
     if x.shape != y.shape:
         return np.ones((len(x), max(x.shape[1], 1)), dtype=bool)
     return np.asarray(~(np.abs(x - y) <= noise))
-
-
-def _at_ties(model: Model, feeds: Feeds) -> Array:
-    """Return in which samples a quantizer of the source reads a tie, or the sign of zero."""
-    session = Session(model)
-    found = [any(_meets_tie(model, session, part)) for part in cut_feeds(feeds, 1)]
-    return np.array(found, dtype=bool)
 
 
 def _ties_upward(model: Model) -> Model:

@@ -102,10 +102,6 @@ def _same(layer: _Writer) -> None:
             layer.nodes[-1].name = f"{layer.node.name}_{index}"
 
 
-def _thresholding(layer: _Writer) -> None:
-    layer.reach(layer.node.input[0], layer.node.input[1], layer.node.output[0])
-
-
 def _finish_product(layer: _Writer, found: str) -> None:
     [output] = layer.node.output
     if layer.get("noActivation", 0):
@@ -253,7 +249,9 @@ _RULES: Mapping[str, Callable[[_Writer], None]] = {
     "StreamingDataWidthConverter": _same,
     "StreamingFIFO": _same,
     "StreamingSplit": _split,
-    "Thresholding": _thresholding,
+    "Thresholding": lambda layer: layer.reach(
+        layer.node.input[0], layer.node.input[1], layer.node.output[0]
+    ),
     "VVAU": _vector_vector,
 }
 """Layer -> what it computes."""
@@ -301,13 +299,12 @@ def in_known_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[s
     nodes: list[NodeProto] = []
     left = []
     for node in graph.node:
-        rule = _RULES.get(_plain(node.op_type))
         if not is_hardware(node):
             nodes.append(node)
             continue
         writer = _Writer(node, arrays, shapes, makers)
         try:
-            (rule or _unknown)(writer)
+            _RULES[_plain(node.op_type)](writer)
         except (KeyError, ValueError, IndexError):
             # An attribute or a shape is missing: what it computes is not known.
             left.append(f"{node.op_type} '{node.name}'")
@@ -323,10 +320,6 @@ def in_known_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[s
     if _GENERAL not in known:
         done.opset_import.append(helper.make_opsetid(_GENERAL, 1))
     return done, tuple(left)
-
-
-def _unknown(layer: _Writer) -> None:
-    raise KeyError(layer.node.op_type)
 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

@@ -132,7 +132,11 @@ def simulate(folder: Hls4mlFolder, python: str | None = None) -> Simulation:
         raise
     finally:
         log.close()
-    return Simulation(folder, told["version"], _types(told), tuple(told["skipped"]), process)
+    found: dict[str, dict[str, FixedType]] = {}
+    for layer, named in told["types"].items():
+        known = {name: parse_type(text) for name, text in named.items() if "fixed<" in text}
+        found[layer] = known
+    return Simulation(folder, told["version"], found, tuple(told["skipped"]), process)
 
 
 def build(
@@ -188,14 +192,6 @@ def _missing(what: str) -> str:
         f"{what}; hls4ml is installed with: pip install 'qonnx-hub[hls4ml]', and --python "
         "names another interpreter that has it"
     )
-
-
-def _types(told: Mapping[str, Any]) -> dict[str, dict[str, FixedType]]:
-    found: dict[str, dict[str, FixedType]] = {}
-    for layer, named in told["types"].items():
-        known = {name: parse_type(text) for name, text in named.items() if "fixed<" in text}
-        found[layer] = known
-    return found
 
 
 def _ask(process: subprocess.Popen[str], words: str) -> dict[str, Any]:

@@ -250,11 +250,11 @@ def _adds_input(node: Node) -> bool:
     while len(behind) == 1 and behind[0].op_type == "Relu":
         behind = readers(behind[0].outputs[0])
     reads_input = any(v is not None and v.is_graph_input() for v in node.inputs)
-    return reads_input and len(behind) == 1 and _becomes_thresholds(behind[0])
-
-
-def _becomes_thresholds(node: Node) -> bool:
-    return dialect.is_quantizer(node) or dialect.is_thresholds(node)
+    return (
+        reads_input
+        and len(behind) == 1
+        and (dialect.is_quantizer(behind[0]) or dialect.is_thresholds(behind[0]))
+    )
 
 
 def _rank_beyond(most: int) -> Callable[[Node], int]:

@@ -13,6 +13,7 @@ from onnx_ir import Model, Node
 from qonnx_hub_adapters.lint.finding import Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintScope, anywhere
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.queries import attribute
 
 _PARTS = ("_scale", "_zero_point", "_bit_width")
 _AGAIN = "read the trained model itself, or ask the network's author"
@@ -36,13 +37,12 @@ def _first(model: Model) -> Iterator[Node]:
     yield from list(_theirs(model))[:1]
 
 
-def _mode(node: Node) -> str:
-    given = node.attributes.get(dialect.ROUNDING)
-    return "" if given is None else str(given.value)
-
-
 def _with(mode: str) -> LintScope:
-    return LintScope(f"Quant of PQuantML, {mode}", _theirs, lambda node: _mode(node) == mode)
+    return LintScope(
+        f"Quant of PQuantML, {mode}",
+        _theirs,
+        lambda node: str(attribute(node, dialect.ROUNDING, "")) == mode,
+    )
 
 
 RULES: tuple[LintRule, ...] = (
