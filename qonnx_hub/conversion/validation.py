@@ -135,7 +135,9 @@ def _judged_by_layers(
     """
     if not distances.layers and result.verdict is not Verdict.DIFFERENT:
         return result
-    limit, measured = distances.outputs, _largest_code_difference(result)
+    # Of outputs that are whole numbers.
+    limit, sizes = distances.outputs, [x.max_abs for x in result.outputs]
+    measured = max((size for size in sizes if size % 1 == 0), default=0.0)
     if limit is not None and measured > limit:
         raise ConversionError(
             f"{label} differs by {measured:g} steps from its float layers, which differ by "
@@ -176,11 +178,6 @@ def _judged_as_near(
         f"{near.distances.words()}; what differs was measured on these inputs"
     )
     return replace(result, verdict=Verdict.UNDECIDED, reason=reason)
-
-
-def _largest_code_difference(result: CheckResult) -> float:
-    """Return the largest difference of outputs that are whole numbers."""
-    return max((x.max_abs for x in result.outputs if x.max_abs % 1 == 0), default=0.0)
 
 
 def folding_of(artifact: Artifact) -> str:

@@ -134,11 +134,6 @@ def _pair(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     form.made(operation, form.writer.emit(STANDARD[call.name], a, b), layout)
 
 
-def _quantize(form: FloatForm, operation: Operation, call: KernelCall) -> None:
-    layout = form.layout_of(operation)
-    form.made(operation, form.floats(operation.inputs[0], layout), layout)
-
-
 def _dequantize(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     layout = form.layout_of(operation)
     form.writer.put(
@@ -342,7 +337,11 @@ _RULES: Mapping[str, Rule] = {
     "FULLY_CONNECTED": _fully_connected,
     "BATCH_MATMUL": _batch_matmul,
     **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM"), _pair),
-    "QUANTIZE": _quantize,
+    "QUANTIZE": lambda form, operation, call: form.made(
+        operation,
+        form.floats(operation.inputs[0], form.layout_of(operation)),
+        form.layout_of(operation),
+    ),
     "DEQUANTIZE": _dequantize,
     **dict.fromkeys(
         (*("LOGISTIC", "TANH", "HARD_SWISH", "LEAKY_RELU"), *_ALONE),
