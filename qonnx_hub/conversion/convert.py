@@ -17,6 +17,7 @@ from qonnx_hub.conversion.validation import (
     check_source,
     feeds_for_check,
     nodes_not_run,
+    why_not_compared,
 )
 from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.reports.report import CheckResult
@@ -32,6 +33,7 @@ from qonnx_hub.io.model_files import (
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import ExecutionError
 from qonnx_hub_ir.passes import ChangeLayout
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import restore_order
 
@@ -91,10 +93,17 @@ def convert_source(
         told_by = artifact.original or model
         if artifact.original is not None:
             read = f"{label} on TFLite's reference kernels"
-        with explained(model, label):
-            result = check_artifact(told_by, artifact, compared, feeds, read, options.to)
-            ort = check_on_onnxruntime(source, told_by, artifact, compared, feeds)
-            litert = check_on_litert(source, told_by, artifact, compared, feeds)
+        try:
+            with explained(model, label):
+                result = check_artifact(told_by, artifact, compared, feeds, read, options.to)
+                ort = check_on_onnxruntime(source, told_by, artifact, compared, feeds)
+                litert = check_on_litert(source, told_by, artifact, compared, feeds)
+        except ExecutionError:
+            why = why_not_compared(told_by, feeds)
+            if own_result is not None or not why:
+                raise
+            result = None
+            notes.append(why)
         notes.extend((*ort.notes, *litert.notes))
         message = compared if artifact.compared is None else None
     if path is not None:

@@ -23,9 +23,10 @@ from qonnx_hub.equivalence.runners.sides import (
     Runner,
 )
 from qonnx_hub.executor.onnxruntime.backend import refused_feed
+from qonnx_hub.executor.onnxruntime.nodes import first_refused
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.external_data import whole_message
-from qonnx_hub_adapters.onnx_reader import is_onnx
+from qonnx_hub_adapters.onnx_reader import describe, is_onnx
 from qonnx_hub_adapters.protocol import Artifact, Feeds
 from qonnx_hub_ir.errors import ExecutionError, HubError, SourceError
 from qonnx_hub_ir.facts import fixed_batch
@@ -86,7 +87,10 @@ def check_on_onnxruntime(
     except SourceError as error:
         reason = _shared_reason(source, model, str(error), loads=original is not None)
         if not reason:
-            raise
+            told = first_refused(made)
+            alone = f"{file.label}: onnxruntime does not load it: {told}"
+            words = alone if told else f"{error} (no node of it is refused alone)"
+            raise SourceError(f"{describe(source)}: {words}") from error
         return OrtAnswers(notes=(f"not run on onnxruntime: {reason}",))
     if problem := refused_feed(feeds):
         return OrtAnswers(notes=(f"not run on onnxruntime: {problem}",))

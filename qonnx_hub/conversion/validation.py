@@ -30,7 +30,9 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.batch_axis import batcher_of
+from qonnx_hub.executor.explained import reason_not_to_run
 from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
+from qonnx_hub.executor.session import Session
 from qonnx_hub.io.model_files import fits_one_message, weight_bytes
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import (
@@ -42,7 +44,7 @@ from qonnx_hub_adapters.protocol import (
     NearForm,
 )
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.errors import ConversionError, UsageError
+from qonnx_hub_ir.errors import ConversionError, ExecutionError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
@@ -75,6 +77,28 @@ def feeds_for_check(
     except UsageError as error:
         notes.append(f"not checked: {error}")
         return None
+
+
+def why_not_compared(model: Model, feeds: Feeds) -> str:
+    """Return the note that generated inputs do not run in a model that others may run in.
+
+    Indices, sizes and texts have values that a graph takes, and generated ones may be others.
+    Empty where the inputs run, or where nothing says that others do.
+
+    Args:
+        model: What the inputs are for.
+        feeds: The inputs, by name.
+    """
+    try:
+        Session(model).run(feeds)
+    except ExecutionError as error:
+        kinds = {values.dtype.kind for values in feeds.values()}
+        if kinds - {"f", "V"} or not reason_not_to_run(model):
+            return (
+                f"not compared: generated inputs do not run in the source: {error}; "
+                "'check --inputs' compares the files on given ones"
+            )
+    return ""
 
 
 def nodes_not_run(model: Model) -> list[str]:

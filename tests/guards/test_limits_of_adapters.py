@@ -11,6 +11,7 @@ from onnx import helper
 from onnx_ir import Node
 
 import qonnx_hub as qh
+from qonnx_hub_adapters.hls4ml.exporter import Hls4mlExporter
 from qonnx_hub_adapters.hls4ml.fixed_point import type_between
 from qonnx_hub_adapters.hls4ml.pending_affine import normalize
 from qonnx_hub_adapters.hls4ml.ranges import folded_norm
@@ -151,3 +152,14 @@ def test_the_types_of_a_normalization_are_of_the_factor_that_hls4ml_computes() -
     factor, offset = folded_norm(batchnorm())
     assert factor.reshape(-1).tolist() == [float(np.float32(1.7320509))]
     assert offset.reshape(-1).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("scale", "is_refused"), [(5e-39, False), (4.2e-45, True)])
+def test_a_scale_whose_inverse_is_infinite_is_refused_by_node_and_value(
+    scale: float, is_refused: bool
+) -> None:
+    nodes = [quant_node("x", "y")]
+    constants = {"s": scale, "z": 0.0, "b": 4.0}
+    model = qh.load(model_of(nodes, {"x": (1, 4)}, ["y"], constants))
+    told = [str(gap) for gap in Hls4mlExporter().gaps(model)]
+    assert any("it divides by 4.2039e-45" in one for one in told) == is_refused

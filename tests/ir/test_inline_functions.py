@@ -131,3 +131,19 @@ def test_results_that_the_caller_does_not_take_need_not_be_named():
     both = function("F", two)
     both.output.append("c")
     np.testing.assert_array_equal(run(calling([both])), -X)
+
+
+def test_a_node_without_a_name_is_called_after_the_call_the_function_and_its_operator():
+    inner = function("G", [helper.make_node("Relu", ["a"], ["b"])])
+    outer = function(
+        "F",
+        [
+            helper.make_node("G", ["a"], ["r"], domain=OWN),
+            helper.make_node("Neg", ["r"], ["n"]),
+            helper.make_node("Abs", ["n"], ["b"], "/own/name"),
+        ],
+    )
+    model = read_model(calling([inner, outer]))
+    names = [node.name for node in model.graph]
+    assert names == ["call/G/Relu", "call/F/Neg", "/own/name"]
+    assert not any("called_from" in key for node in model.graph for key in node.metadata_props)

@@ -141,10 +141,9 @@ class Builder:
         return self._norm(value, shape, (*fused(steps), _ZERO, _ONE, 0.0))
 
     def _norm(self, value: Value, shape: Sequence[int], norm: Norm) -> Value:
-        parameters = [
-            self.constant(np.broadcast_to(p.astype(np.float32), (shape[-1],)).copy())
-            for p in norm[:4]
-        ]
+        with np.errstate(over="ignore"):  # what is infinite is refused by node behind
+            singles = [p.astype(np.float32) for p in norm[:4]]
+        parameters = [self.constant(np.broadcast_to(p, (shape[-1],)).copy()) for p in singles]
         domain = dialect.CHANNELS_LAST_DOMAIN if len(shape) > 2 else ""
         attributes = {"epsilon": norm[4], "momentum": 0.9}
         return self.add(

@@ -20,7 +20,7 @@ from qonnx_hub_adapters.hls4ml.builder import Builder, give_cleanup_names, order
 from qonnx_hub_adapters.hls4ml.context import Context
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.pending_affine import Term
-from qonnx_hub_adapters.hls4ml.ranges import TABLES
+from qonnx_hub_adapters.hls4ml.ranges import MERGED, TABLES, folded_norm
 from qonnx_hub_adapters.hls4ml.refusals import RefusedError, refuse
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, stored_tensors
 from qonnx_hub_adapters.hls4ml.weights import constant_of
@@ -191,7 +191,23 @@ def _gaps_of_constants(model: Model) -> list[Gap]:
         if value.const_value is not None and not np.all(np.isfinite(value.const_value.numpy()))
     ]
     readers = {usage.node: None for value in bad for usage in value.uses()}
-    return [Gap(str(node.name), node.op_type, reason) for node in readers]
+    norms = [n for n in model.graph if n.op_type in MERGED and n not in readers]
+    told = [(node, reason) for node in readers]
+    told += [(node, problem) for node in norms if (problem := _norm_problem(node))]
+    return [Gap(str(node.name), node.op_type, why) for node, why in told]
+
+
+def _norm_problem(node: Node) -> str:
+    """Return why factor or offset of a normalization are not finite; empty where they are."""
+    with np.errstate(all="ignore"):
+        if all(np.all(np.isfinite(numbers)) for numbers in folded_norm(node)):
+            return ""
+    if node.op_type == "Div":
+        divisor = constant_of(node.inputs[1])
+        assert divisor is not None, "folded above"
+        least = float(divisor.flat[np.argmin(np.abs(divisor))])
+        return f"it divides by {least:g}, whose inverse no float32 number holds"
+    return "its scale over the root of its variance is not finite, or its offset is not"
 
 
 def _stream_problem(node: Node) -> str:

@@ -29,8 +29,9 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
 from qonnx_hub_ir.errors import NotExactError
 from qonnx_hub_ir.graph.builder import Emitter
+from qonnx_hub_ir.graph.constants import is_constant_tree
 from qonnx_hub_ir.graph.names import node_names
-from qonnx_hub_ir.graph.queries import every_quantizer
+from qonnx_hub_ir.graph.queries import every_quantizer, input_of, producer
 from qonnx_hub_ir.lowering.threshold_steps import threshold_problem
 from qonnx_hub_ir.passes import LowerChannelsLast, LowerThresholds
 
@@ -41,6 +42,9 @@ INFO = AdapterInfo(
     support=dict.fromkeys((*QONNX_FEATURES, Feature.ZERO_POINT_AFTER_ROUNDING), Support.EXACT),
     options=QcdqOptions,
 )
+
+_OPSET_OF_ROUND = 11
+"""The first opset with Round, which onnxruntime adds where it rounds a bias by itself."""
 
 _GIVE_SHAPES = "give the model's inputs fixed shapes, and thresholds as constants per channel"
 
@@ -108,7 +112,9 @@ def _choose_all(
         if gaps:
             raise NotExactError("QCDQ cannot say these nodes exactly:", gaps)
         chosen = [(node, choice) for node, choice in choices if isinstance(choice, Encoding)]
-        needed = max((encoding.opset for _, encoding in chosen), default=opset)
+        layers = [node for node in model.graph.all_nodes() if _has_rounded_bias(node)]
+        rounds = _OPSET_OF_ROUND if layers else opset
+        needed = max((rounds, *(encoding.opset for _, encoding in chosen)))
         if needed <= opset:
             return chosen, opset
         if options.opset is not None:
@@ -117,10 +123,26 @@ def _choose_all(
                 for node, e in chosen
                 if e.opset > options.opset
             ]
-            raise NotExactError(
-                f"opset {options.opset} is too low for these quantizers:", too_new
-            )
+            why = f"onnxruntime rounds its bias, which needs opset {_OPSET_OF_ROUND}"
+            if options.opset < rounds:
+                too_new += [Gap(node.name or "", node.op_type, why) for node in layers]
+            raise NotExactError(f"opset {options.opset} is too low for these nodes:", too_new)
         opset = needed
+
+
+def _has_rounded_bias(node: Node) -> bool:
+    """Return whether onnxruntime's default options round a layer's bias as they load it.
+
+    They do where DequantizeLinear makes the weights: that of the file, or that of a quantizer
+    of what is no constant. Other weights are stored as floats.
+    """
+    at = operators.bias_input(node)
+    weights, bias = input_of(node, 1), None if at is None else input_of(node, at)
+    maker = producer(weights)
+    if maker is None or not is_constant_tree(bias):
+        return False
+    is_computed = dialect.is_quantizer(maker) and not is_constant_tree(weights)
+    return is_computed or operators.dequantizes(maker)
 
 
 def _foreign(model: Model) -> list[Gap]:

@@ -6,16 +6,21 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir
-from onnx_ir import Node, Value
+from onnx_ir import Model, Node, Value
 
 from qonnx_hub.executor.fallback import NoFallbackError
 from qonnx_hub.executor.foreign import is_foreign
+from qonnx_hub.executor.kernels import kernel_table
 from qonnx_hub.executor.kernels.spec import Array, Kernel
 from qonnx_hub_adapters.dependencies import is_installed, require
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.errors import words_of
+from qonnx_hub_ir.graph.queries import rank_of
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.operators import is_opaque_name
+from qonnx_hub_ir.verify import label
 
 _IR_VERSION = 10
 """One that every onnxruntime reads which has these operators."""
@@ -61,10 +66,54 @@ def build_on_onnxruntime(
 
 
 def runs_somewhere(node: Node) -> bool:
-    """Return whether a node is not opaque, or another distribution has its operator."""
-    if not is_opaque_name(node.domain, node.op_type) or is_foreign(node):
+    """Return whether the executor has a kernel, or the reference or another distribution.
+
+    The training operators of ONNX's preview have documents, and neither.
+    """
+    if is_opaque_name(node.domain, node.op_type):
+        if is_foreign(node):
+            return True
+    elif node.domain in dialect.STANDARD_DOMAINS or _has_kernel(node):
         return True
     return is_installed("onnxruntime") and _knows(node)
+
+
+def _has_kernel(node: Node) -> bool:
+    return (node.domain, node.op_type) in kernel_table()
+
+
+def first_refused(model: Model) -> str:
+    """Return the first node that onnxruntime refuses alone, and why; empty where none is.
+
+    Nodes with bodies, calls of functions, and what reads a value of unknown rank are passed
+    over.
+
+    Args:
+        model: A model that onnxruntime does not load.
+    """
+    for node in model.graph:
+        constants = [_constant(value) for value in node.inputs]
+        fed = {
+            index: np.zeros((1,) * rank, dtype=np.float32)
+            for index, value in enumerate(node.inputs)
+            if value is not None and (rank := rank_of(value)) is not None
+        }
+        known = all(
+            value is None or (index in fed and value.dtype is not None)
+            for index, value in enumerate(node.inputs)
+        )
+        if bodies(node) or not known or not _knows(node):
+            continue
+        try:
+            _session(node, model.opset_imports, constants, fed)
+        except Exception as error:  # the binding raises its own exception types
+            return f"{label(node)}: {words_of(error)}"
+    return ""
+
+
+def _constant(value: Value | None) -> Array | None:
+    held = None if value is None else dialect.constant_tensor(value)
+    return None if held is None else held.numpy()
 
 
 def _knows(node: Node) -> bool:

@@ -21,6 +21,12 @@ twice would never end."""
 _IR_VERSION = 10
 """One that knows functions, for bodies on their own."""
 
+_CALLER = "qonnx_hub.called_from"
+"""Metadata of nodes while they are inlined: the name of the call."""
+
+_NAMELESS = "//"
+"""Starts the names that nodes without one have while they are inlined."""
+
 _Key = tuple[str, str, str]
 
 
@@ -30,9 +36,10 @@ class InlineFunctions(InPlacePass):
 
     Attribute references take the value that the caller gives, or the function's default. A
     model whose functions import other standard opsets is raised, functions and all, to one
-    that holds for everything.
+    that holds for everything. Nodes without names are called after the call, the function and
+    their operator.
 
-    Before -> after: ``my::Twice(x)`` -> ``Add(x, x)``.
+    Before -> after: ``my::Twice(x)`` named ``call`` -> ``Add(x, x)`` named ``call/Twice/Add``.
 
     Raises:
         SourceError: Functions call each other in a circle, become too many nodes, cannot be
@@ -50,12 +57,36 @@ class InlineFunctions(InPlacePass):
             if called is not None and len(node.outputs) < len(called.outputs):
                 # Results at the end that the caller does not take; the inliner wants them all.
                 node.resize_outputs(len(called.outputs))
+        _name_bodies(model)
         try:
             InlinePass()(model)
         except ValueError as error:  # what the inliner says of calls that do not fit
             raise SourceError(f"a local function cannot be inlined: {error}") from error
         model.functions.clear()  # what is left is called by nobody
+        _name_after_calls(model)
         return PassResult(model, modified=True)
+
+
+def _name_bodies(model: Model) -> None:
+    """Name the nodes of functions that have no name, and say at every call what it is called.
+
+    The inliner gives what it puts in the place of a call the metadata of the call.
+    """
+    for function in model.functions.values():
+        for node in function.all_nodes():
+            node.name = node.name or f"{_NAMELESS}{function.name}/{node.op_type}"
+    for node in every_node(model, functions=False):
+        if node.name and node.op_identifier() in model.functions:
+            node.metadata_props[_CALLER] = node.name
+
+
+def _name_after_calls(model: Model) -> None:
+    """Put the names of calls before those that :func:`_name_bodies` gave."""
+    for node in every_node(model):
+        caller = node.metadata_props.pop(_CALLER, "")
+        if node.name and node.name.startswith(_NAMELESS):
+            inner = node.name.removeprefix(_NAMELESS)
+            node.name = f"{caller}/{inner}" if caller else inner
 
 
 def _words(key: _Key) -> str:
