@@ -104,6 +104,7 @@ class AdapterInfo:
         support: Feature -> support; what is not listed is UNKNOWN.
         folder: For a form that is a folder, the name of the model in it; else empty.
         options: The dataclass of the options that only this adapter has, if there are any.
+        weights: For an importer, whether it takes weights from a file of their own.
     """
 
     name: str
@@ -114,6 +115,7 @@ class AdapterInfo:
     support: Mapping[Feature, Support] = field(default_factory=dict)
     folder: str = ""
     options: type[Any] | None = None
+    weights: bool = False
 
     @property
     def option_names(self) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ def check(
     ignore_outputs: Collection[str] = (),
     proof_seconds: float = PROOF_SECONDS,
     allow_code: bool = False,
+    weights: str | None = None,
     python: str | None = None,
 ) -> CheckResult:
     """Return whether two models compute the same, with the numbers.
@@ -108,6 +109,7 @@ def check(
         ignore_outputs: Outputs of either side that need no counterpart.
         proof_seconds: How long a proof may be looked for before samples are run; 0 for none.
         allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
+        weights: Path of the weights file of ``a``, where they are kept apart.
         python: An interpreter that has hls4ml, for its folders; the running one by default.
 
     Raises:
@@ -133,6 +135,7 @@ def check(
         backend=backend,
         args=args,
         allow_code=allow_code,
+        weights=weights,
         python=python,
         strict=strict,
         ignore_outputs=tuple(ignore_outputs),

@@ -112,6 +112,10 @@ def command(
         ),
     ] = None,
     allow_code: AllowCode = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Weights file of A, where they are kept apart."),
+    ] = None,
     python: Python = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes to spread samples over.")] = 0,
     save_golden: Annotated[
@@ -149,6 +153,7 @@ def command(
         workers=workers,
         golden=save_golden,
         allow_code=allow_code,
+        weights=weights,
         python=python,
         strict=strict,
         ignore_outputs=tuple(ignore_output or ()),
@@ -236,7 +241,13 @@ def _reference(a: str, b: str, options: CheckOptions) -> tuple[Any, list[str]]:
     runs = b if Path(a).suffix.lower() == ".npz" else a
     if is_golden(runs) or Path(runs).suffix.lower() == ".npz":
         return a, []
-    model = api.load(runs, args=options.args, verify=False, allow_code=options.allow_code)
+    model = api.load(
+        runs,
+        args=options.args,
+        verify=False,
+        allow_code=options.allow_code,
+        weights=options.weights if runs is a else None,
+    )
     names = [str(v.name) for v in model.graph.inputs]
     # Only what has no forward pass of its own is the same once it is loaded.
     return (model if runs is a and is_onnx(a) else a), names

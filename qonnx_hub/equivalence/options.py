@@ -51,6 +51,7 @@ class CheckOptions:
         proof_seconds: How long a proof may be looked for before samples are run; 0 looks for
             none.
         allow_code: Run code that files hold: Lambda layers, pickles, a SavedModel.
+        weights: Path of the reference's weights file, where they are kept apart.
         folded: Why parameters need not be the same on both sides, where a change that rounds
             was made on purpose; empty where none was.
         python: An interpreter that has hls4ml, for folders that it compiles.
@@ -79,6 +80,7 @@ class CheckOptions:
     ignore_outputs: tuple[str, ...] = ()
     proof_seconds: float = PROOF_SECONDS
     allow_code: bool = False
+    weights: str | None = None
     folded: str = ""
     samples_only: bool = False
     python: str | None = None

@@ -171,9 +171,10 @@ def check_request(
         HubError: A source cannot be read, or a side fails.
     """
     reading = ImportOptions(args=options.args, allow_code=options.allow_code)
+    own = dataclasses.replace(reading, weights=options.weights)
     require_choice("level", options.level, LEVELS)
     backends = _backends(first, second, options.backend)
-    a = _make_side(first, backends[0], reading, labels[0], options.python)
+    a = _make_side(first, backends[0], own, labels[0], options.python)
     b = _make_side(second, backends[1], reading, labels[1], options.python)
     if options.backend in TFLITE_BACKENDS:
         if options.level == "proof":

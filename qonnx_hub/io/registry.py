@@ -17,7 +17,12 @@ from qonnx_hub_adapters.hls4ml.folder import is_folder
 from qonnx_hub_adapters.hls4ml.project import MODEL
 from qonnx_hub_adapters.protocol import Exporter, Importer, ImportOptions, Prepares
 from qonnx_hub_ir.choices import not_among
-from qonnx_hub_ir.errors import AdapterConflictError, UnknownAdapterError, UnknownNameError
+from qonnx_hub_ir.errors import (
+    AdapterConflictError,
+    UnknownAdapterError,
+    UnknownNameError,
+    UsageError,
+)
 
 IMPORTERS: Mapping[str, str] = {
     "tflite": "qonnx_hub_adapters.tflite.importer:TfliteImporter",
@@ -179,7 +184,13 @@ def open_source(source: Any, name: str | None, options: ImportOptions) -> tuple[
     if is_folder(source):
         source = str(Path(source) / MODEL)
     importer = find_importer(source, name)
-    refuse_unknown_options(importer.info.name, options, importer.info.option_names)
+    info = importer.info
+    refuse_unknown_options(info.name, options, info.option_names)
+    if options.weights is not None and not info.weights:
+        raise UsageError(
+            f"adapter '{info.name}' takes no weights of their own: what it reads holds them; "
+            f"leave out '{options.weights}'"
+        )
     if isinstance(importer, Prepares):
         source = importer.prepare(source, options)
     return importer, source

@@ -138,3 +138,13 @@ def test_verbs_are_completed(shell: str) -> None:
         check=False,
     )
     assert "convert" in done.stdout, done.stderr
+
+
+def test_weights_of_their_own_are_refused_where_the_file_holds_them(folder: Path) -> None:
+    for verb in (
+        ["convert", "model.onnx", "-o", "o.onnx"],
+        ["check", "model.onnx", "model.onnx"],
+    ):
+        code, text = run(*verb, "--weights", "w.h5")
+        assert code == 2
+        assert "leave out 'w.h5'" in " ".join(text.split())

@@ -178,7 +178,7 @@ def test_options_are_described_with_their_defaults() -> None:
 
 def test_an_unknown_pass_names_those_that_there_are() -> None:
     with pytest.raises(
-        UsageError, match=r"no pass is called 'fly'; passes: .*remove_identity"
+        UsageError, match=r"no pass is called 'fly'; there are: .*remove_identity.*cleanup"
     ):
         passes.make("fly")
 

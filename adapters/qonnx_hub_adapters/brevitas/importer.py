@@ -38,6 +38,7 @@ from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError, UsageError
 INFO = AdapterInfo(
     name="brevitas",
     summary="Brevitas: live torch modules, traced on a sample",
+    weights=True,
     extra="brevitas",
     requires=("torch", "brevitas"),
     support={

@@ -41,6 +41,7 @@ from qonnx_hub_ir.verify import require_valid
 INFO = AdapterInfo(
     name="keras",
     summary="Files of Keras 2 and 3, QKeras and HGQ2 (.h5, .keras, .json), without TensorFlow",
+    weights=True,
     suffixes=(*SUFFIXES, ".json"),
     support=QkerasImporter.info.support,
 )

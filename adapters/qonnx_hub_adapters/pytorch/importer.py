@@ -47,6 +47,7 @@ from qonnx_hub_ir.quantizers import Array
 INFO = AdapterInfo(
     name="pytorch",
     summary="PyTorch modules, FX and PT2E quantized graphs, exported programs",
+    weights=True,
     extra="pytorch",
     requires=("torch", "onnxscript"),
     suffixes=(tracing.SUFFIX,),

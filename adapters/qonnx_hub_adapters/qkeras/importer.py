@@ -37,6 +37,7 @@ from qonnx_hub_ir.graph.names import free_name
 INFO = AdapterInfo(
     name="qkeras",
     summary="Keras models with QKeras layers (qkeras on Keras 2, qkeras-v3 on Keras 3)",
+    weights=True,
     extra="qkeras",
     requires=NEEDED,
     suffixes=(*model_files.SUFFIXES, ".json"),

@@ -198,6 +198,20 @@ def test_an_architecture_alone_says_what_is_missing(tmp_path):
     refused(path, "--weights")
 
 
+def test_an_architecture_is_checked_with_its_weights(tmp_path):
+    config = sequential(q_dense(), shape=[3])
+    (tmp_path / "net.json").write_text(json.dumps(config))
+    source = str(tmp_path / "net.json")
+    weights = str(write_h5(tmp_path / "w.h5", config, {"fc": [KERNEL, BIAS]}))
+    other = str(write_h5(tmp_path / "o.h5", config, {"fc": [KERNEL, 2 * BIAS]}))
+    written = str(tmp_path / "net.onnx")
+    qh.convert(source, written, weights=weights)
+    assert qh.check(source, written, weights=weights)
+    assert not qh.check(source, written, weights=other)
+    with pytest.raises(SourceError, match="--weights"):
+        qh.check(source, written)
+
+
 def test_an_archive_that_claims_to_be_huge_is_not_unpacked(tmp_path):
     path = tmp_path / "net.keras"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
