@@ -27,6 +27,7 @@ from qonnx_hub.equivalence.inputs.batches import (
 from qonnx_hub.equivalence.noise import (
     ALLOWANCE,
     FOLD_ALLOWANCE,
+    FUNCTION_ALLOWANCE,
     LIVE_ALLOWANCE,
     OUTPUT_ALLOWANCE,
     find_layer_beyond_sums,
@@ -39,9 +40,17 @@ from qonnx_hub.equivalence.parameters import (
     ParameterComparison,
     compare_parameters,
 )
-from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, SourceRunner
+from qonnx_hub.equivalence.runners.sides import (
+    ExecutorRunner,
+    OrtRunner,
+    Runner,
+    SourceRunner,
+    same_library,
+)
+from qonnx_hub.equivalence.sum_enclosures import is_of_library
 from qonnx_hub_adapters.protocol import ReadsAsWritten
 from qonnx_hub_ir import operators
+from qonnx_hub_ir.graph.subgraphs import every_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +190,9 @@ def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin 
     if run.options.strict:
         return ""
     folded = f"; {run.folding}{FOLD_ALLOWANCE}" if run.folding else ""
+    graph = None if same_library(run.a, run.b) else run.a.model
+    if graph is not None and any(map(is_of_library, every_node(graph))):
+        folded += FUNCTION_ALLOWANCE
     if origin is DifferenceOrigin.NOISE:
         return f"{ALLOWANCE}{folded}"
     if not wrong:

@@ -145,7 +145,7 @@ class SumEnclosures:
         if node.op_type == "BatchNormalization" and not attribute(node, "training_mode", 0):
             return [self._normalized(node, given)]
         is_standard = node.domain in dialect.STANDARD_DOMAINS
-        if _is_function(node) and (self.live or not all(map(_is_point, given))):
+        if is_function(node) and (self.live or not all(map(_is_point, given))):
             return [self._function(node, given)]
         if (is_standard and node.op_type in POINTWISE) or _is_quantizer(node):
             return [self._pointwise(node, given)]
@@ -360,11 +360,18 @@ def _is_quantizer(node: Node) -> bool:
     return is_qdq or dialect.is_quantizer(node) or dialect.is_thresholds(node)
 
 
-def _is_function(node: Node) -> bool:
-    """Return whether libraries compute a function of one number each in a way of its own."""
+def is_function(node: Node) -> bool:
+    """Return whether each library computes a node's function of one number in its own way."""
     is_smooth = operators.is_elementwise(node) and not operators.order_is_exact(node)
     return (
         is_smooth and node.domain in dialect.STANDARD_DOMAINS and operators.is_monotone(node)
+    )
+
+
+def is_of_library(node: Node) -> bool:
+    """Return whether a node's numbers depend on the library that computes its functions."""
+    return is_function(node) or (
+        node.op_type == "Softmax" and node.domain in dialect.STANDARD_DOMAINS
     )
 
 

@@ -79,3 +79,26 @@ def test_layers_that_agree_on_few_samples_are_judged_on_all():
     )
     report = qh.convert(source, None, to="qcdq")
     assert str(report.ort.verdict) in ("EQUAL", "WITHIN")
+
+
+def functions(factor=1.0):
+    """Return a Softmax of sums; ``factor`` scales what it reads."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["t"], "fc"),
+        helper.make_node("Mul", ["t", "s"], ["u"], "scale"),
+        helper.make_node("Softmax", ["u"], ["y"], "shares", axis=-1),
+    ]
+    stored = {"w": 0.1 * WEIGHTS, "s": np.float32(factor)}
+    return model_of(nodes, {"x": ("N", 64)}, ["y"], stored)
+
+
+def test_functions_of_another_library_are_within_their_ulps_and_said():
+    result = qh.check(functions(), functions(), SAMPLES, backend="ort")
+    assert str(result.verdict) in {"EQUAL", "WITHIN"}
+    if str(result.verdict) == "WITHIN":
+        assert "functions such as Exp" in result.reason
+
+
+def test_a_factor_before_a_function_of_another_library_is_no_noise():
+    other = functions(float(np.nextafter(np.float32(1), np.float32(2))))
+    assert str(qh.check(functions(), other, SAMPLES, backend="ort").verdict) == "DIFFERENT"

@@ -54,7 +54,7 @@ from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner, same_library
-from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError
+from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError, is_of_library
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant, Quantizer
@@ -157,8 +157,10 @@ class _Examiner:
         self.faulty = self.noisy = False
         self.unbounded: list[str] = []
         graphs = (self.a,) if self.b is None else (self.a, self.b)
-        live = not same_library(a, b)
-        self._bounds = [SumEnclosures(graph, live=live, folded=folded) for graph in graphs]
+        self._live = not same_library(a, b)
+        self._bounds = [
+            SumEnclosures(graph, live=self._live, folded=folded) for graph in graphs
+        ]
         steps = facts_of(a.model).steps
         for pair in pairs if self.is_isolated else ():
             for number in range(1 if pair.constant else len(self.groups)):
@@ -207,7 +209,10 @@ class _Examiner:
         return explanation_of(pair.source, reason, seen)
 
     def _adds_up(self, pair: Pair, number: int) -> bool:
-        """Return whether a layer holds a sum: without one, no order can be another."""
+        """Return whether a layer holds what can be rounded in another way.
+
+        That is a sum, or in another library a function such as Exp.
+        """
         group = self.groups[number]
         known = [p.a for p in self.pairs if p.b in group.given and p.a != pair.a]
         nodes = nodes_between(self.a.model, known, pair.a)
@@ -216,6 +221,7 @@ class _Examiner:
             operators.is_product(node)
             or operators.sums_elements(node)
             or node.op_type == "BatchNormalization"
+            or (self._live and is_of_library(node))
             for node in nodes
         )
 
