@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ _USUAL: Mapping[str, Any] = {"signed": 1, "narrow": 0, "rounding_mode": "ROUND"}
 
 def feature_models() -> Mapping[Feature, ModelProto]:
     """Return feature -> a model of one quantizer that has it, and no other unusual one.
+
+    A Relu stands behind it, and the quantizer once more: some targets make a quantizer of an
+    input part of its type, and some want one behind every layer.
 
     Inputs have shape (1, 4), for channels last (1, 4, 4, 1); scales are powers of two.
     """
@@ -55,7 +59,7 @@ def feature_models() -> Mapping[Feature, ModelProto]:
 
 def _node(op_type: str, inputs: list[str], **attributes: Any) -> Any:
     domain = dialect.DOMAIN
-    return helper.make_node(op_type, inputs, ["y"], name="q", domain=domain, **attributes)
+    return helper.make_node(op_type, inputs, ["v"], name="q", domain=domain, **attributes)
 
 
 def _quantizer(
@@ -98,5 +102,8 @@ def _model(
         numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
         for name, value in constants.items()
     ]
+    again = copy.deepcopy(nodes[-1])
+    again.name, again.input[0], again.output[0] = "again", "r", "y"
+    nodes = [*nodes, helper.make_node("Relu", ["v"], ["r"], name="act"), again]
     graph = helper.make_graph(nodes, "feature", ends[:1], ends[1:], tensors)
     return helper.make_model(graph, opset_imports=_OPSETS, ir_version=9)

@@ -8,6 +8,7 @@ import logging
 import sys
 import traceback as python_traceback
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import typer
 
@@ -137,6 +138,10 @@ def _allowing(folders: list[str]) -> AbstractContextManager[None]:
     return allowed_folders(*folders)
 
 
+_CALL_ERROR: Any = typer.BadParameter.__mro__[2]
+"""What the library of the command line raises where a call is wrong; it has several homes."""
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and an exit code."""
     # Graphs are many small objects that stay: looking for garbage as often as by default takes
@@ -153,11 +158,22 @@ def main() -> None:
     try:
         try:
             with _allowing(folders):
-                app(arguments, standalone_mode=True)
+                code = app(arguments, standalone_mode=False)
         finally:
             # Not when Python ends: what goes wrong there has no message and a code of its own.
             sys.stdout.flush()
-    except KeyboardInterrupt:
+        sys.exit(code or 0)
+    except _CALL_ERROR as error:
+        # Imported here because reports load it, and --help needs none.
+        from qonnx_hub.io.terminal import visible
+
+        text = " ".join(error.format_message().replace("Value error, ", "").split())
+        if text:  # without, it was help
+            end = "" if text.endswith("?") else ";"
+            hint = f"{end} -h behind a verb shows its options"
+            typer.echo(visible(f"qonnx-hub: {text.rstrip('.')}{hint}"), err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
         from qonnx_hub.io.terminal import leave_closed_pipe

@@ -124,13 +124,13 @@ def test_the_report_is_data(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (["-p", "fly"], 2, "no pass is called 'fly'; passes: "),
+        (["-p", "fly"], 2, "no pass is called 'fly'; there are: "),
         (["-p", "change_batch:size=4"], 2, "pass 'change_batch' has no option 'size'"),
         (["-p", "change_batch"], 2, "pass 'change_batch' needs batch"),
         (["-p", "rename_tensors:names=nobody=n"], 3, "there is no tensor 'nobody'"),
         (["-p", "prune_channels:masks=@none.npz"], 2, "there is no file 'none.npz'"),
         ([], 2, "--pass is needed; --list shows the passes"),
-        (["-p", "cleanup", "--to", "nothing"], 3, "no exporter is called 'nothing'"),
+        (["-p", "cleanup", "--to", "nothing"], 2, "no exporter is called 'nothing'"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_nothing_is_written(

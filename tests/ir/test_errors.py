@@ -26,6 +26,7 @@ from qonnx_hub_ir.errors import (
 CODES = {
     "ConversionError": 1,
     "UsageError": 2,
+    "UnknownNameError": 2,
     "NotExactError": 4,
     "MissingDependencyError": 5,
 }

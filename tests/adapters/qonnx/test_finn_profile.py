@@ -387,7 +387,7 @@ def test_images_that_are_channels_last_are_fed_channels_first(tmp_path) -> None:
 
 def test_an_unknown_profile_is_a_usage_error(tmp_path) -> None:
     model = model_of([quant_node("x", "y", "s", "z", "b")], {"x": (1, 8)}, ["y"], CONSTANTS)
-    with pytest.raises(UsageError, match="no profile 'vitis'; known: finn"):
+    with pytest.raises(UsageError, match="unknown profile 'vitis'; there are: finn"):
         qh.convert(model, tmp_path / "o.onnx", profile="vitis")
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from qonnx_hub.cli import app
@@ -28,11 +29,17 @@ def files(nets, surgery, tmp_path, monkeypatch):
     return tmp_path
 
 
+CALL_ERROR = typer.BadParameter.__mro__[2]
+"""What a call that is wrong raises."""
+
+
 def run(*arguments):
     """Return (exit code, standard output) of a check, as the shell would see them."""
-    done = CliRunner().invoke(app, ["check", *arguments])
+    done = CliRunner().invoke(app, ["check", *arguments], standalone_mode=False)
+    if isinstance(done.exception, CALL_ERROR):
+        return done.exception.exit_code, done.exception.format_message()
     if done.exception is None or isinstance(done.exception, SystemExit):
-        return done.exit_code, done.output
+        return done.return_value or done.exit_code, done.output
     code = exit_code(done.exception)
     assert code is not None, repr(done.exception)
     return code, str(done.exception)
@@ -125,7 +132,11 @@ def test_a_proof_is_printed(files):
         (["a.onnx", "same.onnx", "--range", "x:1"], 2, "--range takes NAME:LO,HI"),
         (["a.onnx", "same.onnx", "--range", "z:0,1"], 2, "no input"),
         (["a.onnx", "same.onnx", "--atol", "y:lots"], 2, "--atol takes a number"),
-        (["a.onnx", "same.onnx", "--level", "deep"], 2, "unknown level 'deep'"),
+        (
+            ["a.onnx", "same.onnx", "--level", "deep"],
+            2,
+            "'deep' is not one of 'output', 'layer', 'proof'",
+        ),
         (["a.onnx", "same.onnx", "--backend", "gpu"], 2, "unknown backend 'gpu'"),
         (["a.onnx", "same.onnx", "--ort-opt", "all"], 2, "--ort-opt needs --backend ort"),
         (["a.onnx", "same.onnx", "--map", "x.npz"], 2, "cannot be read as JSON"),
