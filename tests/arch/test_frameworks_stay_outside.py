@@ -195,3 +195,11 @@ def test_importing_the_hub_and_all_its_names_loads_no_framework(run_python):
     loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert {"qonnx_hub", "qonnx_hub_ir"} <= loaded
     assert loaded.isdisjoint(FRAMEWORKS)
+
+
+def test_help_loads_neither_onnx_nor_the_ir_of_graphs(run_python):
+    code = (
+        "import sys, qonnx_hub, qonnx_hub.cli; "
+        "print([n for n in ('numpy', 'onnx', 'onnx_ir') if n in sys.modules])"
+    )
+    assert run_python(code).stdout.strip() == "[]"
