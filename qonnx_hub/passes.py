@@ -41,7 +41,7 @@ from qonnx_hub_ir.errors import (
 from qonnx_hub_ir.graph.partition import extract_model, merge_models, split_model
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.places import place_of
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 __all__ = [
     "PASS_GROUP",

@@ -247,7 +247,7 @@ class ImporterContract:
     def test_what_it_reads_is_a_valid_model(self) -> None:
         """The IR keeps its rules, and every value says which source layer it stands for."""
         from qonnx_hub_ir import dialect
-        from qonnx_hub_ir.verify import verify
+        from qonnx_hub_ir.validity import verify
 
         model = self._read()
         issues = verify(model)

@@ -17,7 +17,7 @@ from qonnx_hub_ir.errors import (
     words_of,
 )
 from qonnx_hub_ir.places import place_of
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 
 
 @dataclass(slots=True)

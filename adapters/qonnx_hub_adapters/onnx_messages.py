@@ -16,7 +16,7 @@ from onnx import AttributeProto, TensorProto
 
 from qonnx_hub_ir.errors import Issue
 from qonnx_hub_ir.places import label_of_message
-from qonnx_hub_ir.verify import type_rule
+from qonnx_hub_ir.validity import type_rule
 
 _FIELDS = {
     "float_data": ("FLOAT", "COMPLEX64"),

@@ -30,7 +30,7 @@ from qonnx_hub_ir.passes import (
     run_passes,
 )
 from qonnx_hub_ir.passes.opset.source_versions import remember_versions
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 SUFFIXES = (".onnx",)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         is_power_of_two,
     )
     from qonnx_hub_ir.semantics import quantize, quantize_to_integers
-    from qonnx_hub_ir.verify import require_valid, verify
+    from qonnx_hub_ir.validity import require_valid, verify
 
 _HOMES = {
     "onnx_ir": (
@@ -79,7 +79,7 @@ _HOMES = {
         "quantize",
         "quantize_to_integers",
     ),
-    "qonnx_hub_ir.verify": (
+    "qonnx_hub_ir.validity": (
         "require_valid",
         "verify",
     ),

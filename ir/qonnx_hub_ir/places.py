@@ -11,7 +11,7 @@ import onnx
 from onnx_ir import Node, Value
 
 from qonnx_hub_ir.errors import first_cause, words_of
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 def place_of(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.describe import describe_number
 from qonnx_hub_ir.graph.queries import attribute, producer
 from qonnx_hub_ir.quantizers import Rounding, changed_fields
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 _COMMON_SHARE = 0.8
 """Share of common names from which on two graphs are taken for versions of one."""

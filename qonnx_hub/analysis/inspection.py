@@ -32,7 +32,7 @@ from qonnx_hub_ir.quantizers import (
     Trunc,
     single_value,
 )
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 @dataclass(frozen=True, slots=True)

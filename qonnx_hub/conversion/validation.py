@@ -49,7 +49,7 @@ from qonnx_hub_ir.facts import fixed_batch
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 _MOST_ELEMENTS = 1 << 22
 """Elements of all values of one run in a file's own batch: 16 MiB of float32."""

@@ -23,7 +23,7 @@ from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.onnxruntime.nodes import runs_somewhere
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.graph.subgraphs import bodies, every_node
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from qonnx_hub_ir.graph.affine import batchnorm_affine, batchnorm_parameters
 from qonnx_hub_ir.graph.queries import attribute, only_reader, producer, readers
 from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
 from qonnx_hub_ir.semantics import quantize
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 FOLDED = "parameters of {} are folded into others"
 """Why parameters need not be the same, where folding explains that they are not."""

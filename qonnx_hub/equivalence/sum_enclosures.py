@@ -42,7 +42,7 @@ from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.graph.affine import batchnorm_affine
 from qonnx_hub_ir.graph.queries import attribute
 from qonnx_hub_ir.quantizers import Array
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 FOLD_ROUNDINGS = 4
 """Roundings of a parameter that was folded: a BatchNormalization's factor takes a sum, a root,

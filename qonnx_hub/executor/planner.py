@@ -28,7 +28,7 @@ from qonnx_hub_ir.errors import ExecutionError, Gap, UnsupportedGraphError, fail
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import bodies, read_values
 from qonnx_hub_ir.operators import Buffer
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 def make_plan(

@@ -10,7 +10,7 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import ChangeBatch
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.support import model_of
 
 RANDOM = np.random.default_rng(2)

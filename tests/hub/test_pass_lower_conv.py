@@ -11,7 +11,7 @@ from onnx import helper
 
 import qonnx_hub as qh
 from qonnx_hub_ir.passes import FoldConstants, LowerConvToMatmul, ToChannelsLast
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.support import DOMAIN, model_of, quant_node
 
 RANDOM = np.random.default_rng(11)

@@ -25,7 +25,7 @@ from qonnx_hub_ir.passes import (
     ToChannelsFirst,
     ToChannelsLast,
 )
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.support import corpus, shared_models
 
 NETS = {

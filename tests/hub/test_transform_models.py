@@ -18,7 +18,7 @@ from qonnx_hub_ir.passes import PruneChannels
 from qonnx_hub_ir.passes.channels import prune_channels
 from qonnx_hub_ir.passes.channels.channel_layers import LAYERS, output_channels
 from qonnx_hub_ir.passes.channels.channel_plan import ChannelPlan
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.support import SHARED, corpus, needs_shared, shared_models
 
 BACK = ("quant_to_multithreshold", "multithreshold_to_quant")

@@ -11,7 +11,7 @@ from onnx_ir.passes import InPlacePass
 
 import qonnx_hub as qh
 from qonnx_hub_ir.passes import InferShapes
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 
 Feeds = Mapping[str, np.ndarray]
 

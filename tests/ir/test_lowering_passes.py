@@ -17,7 +17,7 @@ from qonnx_hub_ir.dialect import PROVENANCE
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, NameNodes, SpellOutRounding
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     BARE,
     CHANNELS_LAST,

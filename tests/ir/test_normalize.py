@@ -14,7 +14,7 @@ from qonnx_hub_ir.lowering.function_bodies import text_of
 from qonnx_hub_ir.lowering.quantizer_steps import Variant
 from qonnx_hub_ir.passes import NormalizeDialect
 from qonnx_hub_ir.quantizers import IntQuant, Rounding
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     BARE,
     CHANNELS_LAST,

@@ -10,7 +10,7 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.partition import merge_models, split_model
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import f32, info, operators, parameters, proto, quant
 from tests.ir.pass_kit import assert_equal, loaded
 

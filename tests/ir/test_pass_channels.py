@@ -19,7 +19,7 @@ from qonnx_hub_ir.passes import (
     ToChannelsFirst,
     ToChannelsLast,
 )
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     CHANNELS_LAST,
     attributes,

@@ -11,7 +11,7 @@ from onnx import helper
 
 from qonnx_hub_ir.dialect import PROVENANCE
 from qonnx_hub_ir.passes import FoldBatchnorm, InferShapes
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     CHANNELS_LAST,
     IMPORTS,

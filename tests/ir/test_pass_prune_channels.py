@@ -10,7 +10,7 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import PruneChannels
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import constants, f32, i64, info, model, proto, quant
 from tests.ir.pass_kit import loaded
 

@@ -17,7 +17,7 @@ from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import MultithresholdToQuant, QuantToMultithreshold
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant, Rounding
 from qonnx_hub_ir.thresholds import apply, channel_axis, find_thresholds, key_range, values_of
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     BARE,
     DOMAIN,

@@ -18,7 +18,7 @@ from qonnx_hub_ir.passes import (
     NameNodes,
     run_passes,
 )
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     BARE,
     CHANNELS_LAST,

@@ -12,7 +12,7 @@ import qonnx_hub as qh
 from qonnx_hub_ir.dialect import PROVENANCE
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.passes import NormalizeDialect, RaiseOpset, run_passes
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import (
     CHANNELS_LAST,
     DOMAIN,

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from qonnx_hub_ir.errors import InvalidModelError, Issue
-from qonnx_hub_ir.verify import label, require_valid, verify
+from qonnx_hub_ir.validity import label, require_valid, verify
 from tests.ir.graphs import BARE, CHANNELS_LAST, DOMAIN, f32, info, model, parameters, quant
 
 FLOAT_INPUTS = ("s", "e", "m", "o", "l")

@@ -21,7 +21,7 @@ from qonnx_hub_ir.passes import (
 )
 from qonnx_hub_ir.quantizers import IntQuant, Rounding
 from qonnx_hub_ir.semantics import quantize, quantize_to_integers
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.ir.graphs import attributes, f32, info, model, node_of, operators, proto, quant
 from tests.ir.pass_kit import assert_equal, loaded, transformed
 

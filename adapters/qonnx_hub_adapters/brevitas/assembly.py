@@ -17,7 +17,7 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.passes import DropUnused, FoldWeightLayout, run_passes
 from qonnx_hub_ir.quantizers import IntQuant
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 _ROOT = "module"
 """Name of the user's module within the wrapper that is traced."""

@@ -24,7 +24,7 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.queries import input_of, is_standard, is_weight, producer, quantizers
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, run_passes
 from qonnx_hub_ir.quantizers import IntQuant
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 DOMAIN = "hawq2qonnx"
 LOST = (

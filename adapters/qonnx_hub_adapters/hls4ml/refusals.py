@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_ir import Node
 
 from qonnx_hub_ir.errors import Gap
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 class RefusedError(Exception):

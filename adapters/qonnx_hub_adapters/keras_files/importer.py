@@ -36,7 +36,7 @@ from qonnx_hub_ir.passes import (
     SinkTransposes,
     run_passes,
 )
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 INFO = AdapterInfo(
     name="keras",

@@ -23,7 +23,7 @@ from qonnx_hub_ir.graph.queries import attribute, dims
 from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.graph.subgraphs import every_node, every_value
 from qonnx_hub_ir.passes import DropUnused, FoldWeightLayout, run_passes
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _HELPER = "val_"

@@ -22,7 +22,7 @@ from qonnx_hub_ir.graph.subgraphs import every_node, nested_graphs
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.operators.row import Arithmetic
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 _OPSET_OF_ALL_TYPES = 21
 """The first standard opset with 16-bit and 4-bit integers, and with blocks."""

@@ -26,7 +26,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import Gap, SourceError, UnsupportedGraphError
 from qonnx_hub_ir.graph.names import free_name
 from qonnx_hub_ir.graph.subgraphs import every_value
-from qonnx_hub_ir.verify import require_valid
+from qonnx_hub_ir.validity import require_valid
 
 
 def assemble(

@@ -38,7 +38,7 @@ from qonnx_hub_ir.passes.layout.change_layout import transpose_input
 from qonnx_hub_ir.passes.quantizers.spell_rounding import can_be_spelled_out
 from qonnx_hub_ir.passes.quantizers.zero_point_pairs import split_form, use_order_of_qonnx
 from qonnx_hub_ir.quantizers import BipolarQuant, IntQuant
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 _FIRST_IR_WITH_FUNCTIONS = 8
 

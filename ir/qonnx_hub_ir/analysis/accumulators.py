@@ -21,7 +21,7 @@ from qonnx_hub_ir.analysis.value_info import ValueInfo
 from qonnx_hub_ir.analysis.value_ranges import InputRange, walk
 from qonnx_hub_ir.describe import describe_number
 from qonnx_hub_ir.quantizers import Array, bits_of_range, signed_bits
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from qonnx_hub_ir.graph.subgraphs import read_values
 from qonnx_hub_ir.operators.row import Family
 from qonnx_hub_ir.quantizers import IntQuant, Rounding, integer_bounds
 from qonnx_hub_ir.semantics import quantize
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from qonnx_hub_ir.analysis import ValueInfo
 from qonnx_hub_ir.errors import Gap, UnsupportedGraphError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.queries import attribute, dims, element_count, input_of, weight_axes
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 @dataclass(frozen=True, slots=True, eq=False)

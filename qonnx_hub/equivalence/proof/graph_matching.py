@@ -35,7 +35,7 @@ from qonnx_hub.equivalence.proof.value_numbering import (
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.rule_context import numpy_type
 from qonnx_hub_ir.graph.subgraphs import read_values
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 _SOURCES_TRIED = 3
 """Starting points of a function that are tried, from the nearest on."""

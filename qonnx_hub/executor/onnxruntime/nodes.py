@@ -20,7 +20,7 @@ from qonnx_hub_ir.errors import words_of
 from qonnx_hub_ir.graph.queries import rank_of
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.operators import is_opaque_name
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 _IR_VERSION = 10
 """One that every onnxruntime reads which has these operators."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qonnx_hub_ir.passes import ToChannelsFirst, ToChannelsLast
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.adapters.qkeras.helpers import ask_executor, ask_keras, convert, operators
 from tests.adapters.qkeras.kit import Case, inputs_for, set_weights
 from tests.adapters.qkeras.model_cases import branches, cnn, residual

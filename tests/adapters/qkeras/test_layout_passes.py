@@ -13,7 +13,7 @@ from onnx_ir import Model
 from qonnx_hub.executor.session import Session
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.passes import ChangeLayout, FoldWeightLayout, InferShapes, SinkTransposes
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 
 DOMAIN = "qonnx.custom_op.general"
 SHAPE = (2, 3, 4, 5)

@@ -13,7 +13,7 @@ from onnx import helper
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import InvalidModelError
 from qonnx_hub_ir.passes import InferShapes
-from qonnx_hub_ir.verify import verify
+from qonnx_hub_ir.validity import verify
 from tests.support import DOMAIN, model_of
 
 IMAGE = np.arange(2 * 5 * 6 * 3, dtype=np.float32).reshape(2, 5, 6, 3)

@@ -15,7 +15,7 @@ from qonnx_hub_ir.graph.constants import is_constant_tree, shape_of_constant
 from qonnx_hub_ir.graph.queries import dims, input_of
 from qonnx_hub_ir.graph.rearrange import Rearranger, taking
 from qonnx_hub_ir.quantizers import Array
-from qonnx_hub_ir.verify import label
+from qonnx_hub_ir.validity import label
 
 
 @dataclass(frozen=True, slots=True, eq=False)
