@@ -122,9 +122,8 @@ def _try(
         for name, value in variant.items()
     ]
     form = " ".join((options.to, *words))
-    folder = registry.find_exporter(options.to).info.folder
-    suffixes = registry.find_exporter(options.to).info.suffixes
-    target = "project" if folder else f"out{next(iter(suffixes), '')}"
+    info = registry.find_exporter(options.to).info
+    target = "project" if info.folder else f"out{next(iter(info.suffixes), '')}"
     command = shlex.join(["qonnx-hub", "convert", label, "-o", target, "--to", options.to])
     command = " ".join((command, *words))
     try:

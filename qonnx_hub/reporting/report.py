@@ -93,7 +93,15 @@ class Report:
 
     def _repr_html_(self) -> str:
         """Return the parts as HTML, for notebooks; names are escaped."""
-        return "".join(_as_html(part) for part in self.parts())
+        found = []
+        for part in self.parts():
+            if isinstance(part, Table):
+                found.append(part.to_html())
+            elif text := html.escape(str(part)):
+                found.append(f'<div style="white-space:pre-wrap">{text}</div>')
+            else:
+                found.append("<br>")
+        return "".join(found)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Give the parts to any console of rich; names are no markup."""
@@ -103,10 +111,3 @@ class Report:
 
         for part in self.parts():
             yield Text(visible(part)) if isinstance(part, str) else part
-
-
-def _as_html(part: Part) -> str:
-    if isinstance(part, Table):
-        return part.to_html()
-    text = html.escape(str(part))
-    return f'<div style="white-space:pre-wrap">{text}</div>' if text else "<br>"
