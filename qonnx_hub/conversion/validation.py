@@ -51,6 +51,9 @@ from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
 from qonnx_hub_ir.validity import label
 
+_MANY = 4096
+"""Samples of a file's own batch from which on it need not be compared whole."""
+
 _MOST_ELEMENTS = 1 << 22
 """Elements of all values of one run in a file's own batch: 16 MiB of float32."""
 
@@ -288,8 +291,8 @@ def _of_any_batch(sides: CutSides, feeds: Feeds) -> tuple[CutSides, Feeds]:
     """
     assert sides.a.model is not None, "the executor runs graphs"
     assert sides.b.model is not None, "the executor runs graphs"
-    is_open = fixed_batch(sides.a.model) is None
-    if is_open or elements_per_sample(sides.a.model) <= _MOST_ELEMENTS:
+    frozen = fixed_batch(sides.a.model) or 0
+    if frozen < _MANY or elements_per_sample(sides.a.model) <= _MOST_ELEMENTS:
         return sides, feeds
     a, b = batcher_of(sides.a.model).wide_model, batcher_of(sides.b.model).wide_model
     if a is None or b is None:

@@ -13,6 +13,7 @@ from qonnx_hub.equivalence.inputs.sizes import named_axes
 from qonnx_hub.equivalence.proof.certificate import Certificate, ProofOutcome
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.equivalence.runners.sides import Runner
+from qonnx_hub.executor.batch_axis import OPENED
 from qonnx_hub_ir.errors import HubError
 
 EVERY_INPUT = "every input"
@@ -48,7 +49,8 @@ def proven_inputs(certificate: Certificate | None, model: Model | None) -> str:
     """Return for which inputs a proof holds, in a few words: which NaN, which open sizes."""
     is_every = certificate is None or certificate.inputs in {"", EVERY_INPUT}
     words = EVERY_INPUT if is_every else f"{EVERY_INPUT} on which no NaN arises"
-    names = () if model is None else named_axes(model)
+    # What the executor opens is frozen in the file, and no size of the user's.
+    names = [] if model is None else [n for n in named_axes(model) if n != OPENED]
     return f"{words}, whatever the size of {', '.join(names)}" if names else words
 
 

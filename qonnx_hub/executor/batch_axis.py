@@ -27,7 +27,8 @@ from qonnx_hub_ir.operators import Batch, Family
 from qonnx_hub_ir.passes import InferShapes
 from qonnx_hub_ir.quantizers import Array
 
-_BATCH = "qonnx_hub_batch"
+OPENED = "qonnx_hub_batch"
+"""Name of a first axis that the file freezes and the executor opens."""
 
 _Rule = Callable[[Node, set[Value]], bool]
 """(node, values that keep samples apart) -> whether its outputs do."""
@@ -160,7 +161,7 @@ def _widen(model: Model, file_batch: int) -> Model | None:
             value.shape = None
     for value in copy.graph.inputs:
         if value.shape is not None:
-            value.shape = onnx_ir.Shape([_BATCH, *list(value.shape)[1:]])
+            value.shape = onnx_ir.Shape([OPENED, *list(value.shape)[1:]])
     try:
         InferShapes()(copy)
     except PassError:

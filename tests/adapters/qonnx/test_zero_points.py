@@ -63,6 +63,24 @@ def test_a_near_form_of_a_frozen_batch_is_compared_on_few_samples(tmp_path: Path
     assert [dim.dim_value for dim in shape.dim] == [100_000, 48]
 
 
+def test_what_is_opened_to_compare_a_frozen_batch_is_no_size_of_the_file() -> None:
+    node = quant_node("x", "y", "s", "z", "b", signed=0, zero_point_after_rounding=1)
+    many = model_of([node], {"x": (5000, 900)}, ["y"], CONSTANTS)
+    report = qh.convert(many, to="qcdq")
+    assert report.check is not None
+    assert report.check.samples < 5000
+    assert "size of" not in report.conclusion()
+
+
+def test_few_large_samples_are_compared_as_the_file_has_them() -> None:
+    node = quant_node("x", "y", "s", "z", "b", signed=0, zero_point_after_rounding=1)
+    large = model_of([node], {"x": (1, 2100, 2100)}, ["y"], CONSTANTS)
+    report = qh.convert(large, to="qcdq", samples=2)
+    assert report.check is not None
+    assert report.check.samples >= 2
+    assert "size of" not in report.conclusion()
+
+
 def test_the_exact_form_comes_back_as_the_quantizer_the_near_one_as_what_readers_compute(
     tmp_path: Path,
 ) -> None:
