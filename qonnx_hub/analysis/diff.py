@@ -17,7 +17,7 @@ from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.describe import describe_number
-from qonnx_hub_ir.graph.queries import attribute, producer
+from qonnx_hub_ir.graph.queries import attribute, producer, rank_of
 from qonnx_hub_ir.quantizers import Rounding, changed_fields
 from qonnx_hub_ir.validity import label
 
@@ -318,11 +318,24 @@ def _attribute_changes(a: Node, b: Node) -> Iterator[Change]:
         yield Change(*names, "operator", "operator", a.op_type, b.op_type)
         return
     for key in dict.fromkeys((*a.attributes, *b.attributes)):
-        values = [attribute(node, key, "not given") for node in (a, b)]
+        values = [_counted_axes(node, key) for node in (a, b)]
         lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
         before, after = (", ".join(map(str, items)) for items in lists)
         if before != after:
             yield Change(*names, "attribute", key, before, after)
+
+
+def _counted_axes(node: Node, key: str) -> Any:
+    """Return an attribute; axes counted from the end, where the rank is known, from 0."""
+    found = attribute(node, key, "not given")
+    if key not in {"axis", "axes"} or not node.inputs or found == "not given":
+        return found
+    rank, made = rank_of(node.inputs[0]), rank_of(node.outputs[0])
+    # Where axes are added, they are those of the result.
+    if rank is None or made is None or made > rank:
+        return found
+    listed = [found] if isinstance(found, int) else list(found)
+    return [k + rank if -rank <= k < 0 else k for k in listed]
 
 
 def _wiring_changes(a: Node, b: Node, pairs: Mapping[Node, Node]) -> Iterator[Change]:

@@ -233,3 +233,13 @@ def test_initializers_of_another_shape_are_told():
 
     (change,) = qh.diff(plain((1,)), plain((1, 2))).weights
     assert "another shape" in change.name
+
+
+def test_an_axis_counted_from_the_end_is_the_same_axis():
+    def net(axis, rank=2):
+        node = helper.make_node("Softmax", ["x"], ["y"], "shares", axis=axis)
+        return model_of([node], {"x": (2,) * rank}, ["y"], {})
+
+    assert not qh.diff(net(-1), net(1))
+    assert qh.diff(net(-1), net(0))
+    assert qh.diff(net(-1, 3), net(1, 3))
