@@ -167,12 +167,14 @@ def test_a_deviation_is_never_wider_than_the_values_range():
     assert found.steps["q6"] == 15
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 @pytest.mark.parametrize(("extra", "steps"), [(0.04, {}), (0.06, {"y": 1})])
-def test_a_difference_that_reaches_no_tie_ends_at_the_quantizer(extra, steps):
+def test_a_difference_that_reaches_no_tie_ends_at_the_quantizer(extra, steps, shape):
     # Sums lie on multiples of 0.2, thresholds of the second quantizer at 0.05 beside them:
     # 0.3 * (n + 1 / 2) is 0.15, 0.45, ...
     behind = [quant_node("m", "y", "s2")]
-    model = layer([[0.5], [0.5]], scale=0.4, behind=behind, s2=FLOAT(0.3))
+    stored = np.full(shape, 0.3, dtype=np.float32)
+    model = layer([[0.5], [0.5]], scale=0.4, behind=behind, s2=stored)
     found = sum_orders(model, extra={"m": extra})
     assert dict(found.steps) == steps
     assert (found.deviations["y"] > 0) is bool(steps)

@@ -35,22 +35,6 @@ from qonnx_hub_adapters.torch_common.modules import (
 )
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError, UsageError
 
-INFO = AdapterInfo(
-    name="brevitas",
-    summary="Brevitas: live torch modules, traced on a sample",
-    weights=True,
-    extra="brevitas",
-    requires=("torch", "brevitas"),
-    support={
-        **INTEGER_QUANTIZERS,
-        Feature.BIPOLAR: Support.EXACT,
-        Feature.ROUNDING_MODES: Support.EXACT,
-        Feature.DYNAMIC: Support.REFUSED,
-        Feature.MINIFLOAT: Support.EXACT,
-        Feature.TRUNC: Support.EXACT,
-    },
-)
-
 
 @dataclass(frozen=True, slots=True)
 class BrevitasOptions:
@@ -69,6 +53,24 @@ class BrevitasOptions:
         """Refuse what is no boolean."""
         if not isinstance(self.dynamo, bool):
             raise UsageError(f"option 'dynamo' is true or false, not {self.dynamo!r}")
+
+
+INFO = AdapterInfo(
+    name="brevitas",
+    summary="Brevitas: live torch modules, traced on a sample",
+    weights=True,
+    extra="brevitas",
+    requires=("torch", "brevitas"),
+    support={
+        **INTEGER_QUANTIZERS,
+        Feature.BIPOLAR: Support.EXACT,
+        Feature.ROUNDING_MODES: Support.EXACT,
+        Feature.DYNAMIC: Support.REFUSED,
+        Feature.MINIFLOAT: Support.EXACT,
+        Feature.TRUNC: Support.EXACT,
+    },
+    options=BrevitasOptions,
+)
 
 
 class BrevitasImporter:

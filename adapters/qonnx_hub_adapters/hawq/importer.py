@@ -37,6 +37,7 @@ INFO = AdapterInfo(
         Feature.BIPOLAR: Support.REFUSED,
         Feature.PER_CHANNEL: Support.EXACT,
     },
+    options=HawqOptions,
 )
 
 

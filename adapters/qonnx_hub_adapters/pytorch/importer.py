@@ -44,18 +44,6 @@ from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import SourceError, UsageError
 from qonnx_hub_ir.quantizers import Array
 
-INFO = AdapterInfo(
-    name="pytorch",
-    summary="PyTorch modules, FX and PT2E quantized graphs, exported programs",
-    weights=True,
-    extra="pytorch",
-    requires=("torch", "onnxscript"),
-    suffixes=(tracing.SUFFIX,),
-    support={**INTEGER_QUANTIZERS, Feature.DYNAMIC: Support.REFUSED},
-)
-
-_NEEDED = (INFO.name, "onnxscript")
-
 
 @dataclass(frozen=True, slots=True)
 class PyTorchOptions:
@@ -74,6 +62,20 @@ class PyTorchOptions:
     def __post_init__(self) -> None:
         """Refuse unknown modes."""
         require_choice("mode", self.mode, MODES)
+
+
+INFO = AdapterInfo(
+    name="pytorch",
+    summary="PyTorch modules, FX and PT2E quantized graphs, exported programs",
+    weights=True,
+    extra="pytorch",
+    requires=("torch", "onnxscript"),
+    suffixes=(tracing.SUFFIX,),
+    support={**INTEGER_QUANTIZERS, Feature.DYNAMIC: Support.REFUSED},
+    options=PyTorchOptions,
+)
+
+_NEEDED = (INFO.name, "onnxscript")
 
 
 class PyTorchImporter:

@@ -346,18 +346,19 @@ def _meets_threshold(x: ValueInfo, quant: IntQuant, before: float) -> bool:
     scale, zero = (np.asarray(p, dtype=np.float64) for p in (quant.scale, quant.zero_point))
     if high - low > _MOST_POINTS or scale.size > 1 or zero.size > 1:
         return True
-    points = np.arange(low, high + 1, dtype=np.float64) * float(grid.scale) + float(
-        grid.offset
-    )
-    t = points / float(scale) + float(zero) + (0.5 if halves else 0.0)
+    # One element each, of any shape.
+    step, middle = scale.item(), zero.item()
+    points = np.arange(low, high + 1, dtype=np.float64) * grid.scale.item()
+    points = points + grid.offset.item()
+    t = points / step + middle + (0.5 if halves else 0.0)
     ends = integer_bounds(_top(quant.bits), signed=quant.signed, narrow=quant.narrow)
     # The nearest threshold that there is: the first and the last may be far from a point that
     # is clamped. Modes that round up leave a code at its whole number, others reach it there.
     first = ends[0] + (1 if halves else 0)
     nearest = np.clip(np.rint(t), first, ends[1])
-    distance = np.abs(t - nearest) * float(scale)
+    distance = np.abs(t - nearest) * step
     # The quantizer's own division and addition round.
-    rounding = 4 * FLOAT32_UNIT * (np.abs(points) + abs(float(zero * scale)))
+    rounding = 4 * FLOAT32_UNIT * (np.abs(points) + abs(middle * step))
     return bool(np.any(distance <= before + rounding))
 
 
