@@ -318,21 +318,31 @@ def _attribute_changes(a: Node, b: Node) -> Iterator[Change]:
         yield Change(*names, "operator", "operator", a.op_type, b.op_type)
         return
     for key in dict.fromkeys((*a.attributes, *b.attributes)):
-        values = [_counted_axes(node, key) for node in (a, b)]
+        values = [attribute(node, key, "not given") for node in (a, b)]
+        if key in {"axis", "axes"}:
+            rank = _axes_of((a, b))
+            values = [_counted(value, rank) for value in values]
         lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
         before, after = (", ".join(map(str, items)) for items in lists)
         if before != after:
             yield Change(*names, "attribute", key, before, after)
 
 
-def _counted_axes(node: Node, key: str) -> Any:
-    """Return an attribute; axes counted from the end, where the rank is known, from 0."""
-    found = attribute(node, key, "not given")
-    if key not in {"axis", "axes"} or not node.inputs or found == "not given":
-        return found
-    rank, made = rank_of(node.inputs[0]), rank_of(node.outputs[0])
-    # Where axes are added, they are those of the result.
-    if rank is None or made is None or made > rank:
+def _axes_of(nodes: Sequence[Node]) -> int | None:
+    """Return how many axes counterparts count from the end, where one of them tells."""
+    for node in nodes:
+        if not node.inputs:
+            continue
+        rank, made = rank_of(node.inputs[0]), rank_of(node.outputs[0])
+        # Where axes are added, they are those of the result.
+        if rank is not None and made is not None and made <= rank:
+            return rank
+    return None
+
+
+def _counted(found: Any, rank: int | None) -> Any:
+    """Return axes as they count from 0."""
+    if rank is None or found == "not given":
         return found
     listed = [found] if isinstance(found, int) else list(found)
     return [k + rank if -rank <= k < 0 else k for k in listed]
