@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx_ir import Model, Node, Value
 
+from qonnx_hub.equivalence.proof.value_numbering import defaults_of
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
@@ -317,13 +318,24 @@ def _attribute_changes(a: Node, b: Node) -> Iterator[Change]:
     if (a.domain, a.op_type) != (b.domain, b.op_type):
         yield Change(*names, "operator", "operator", a.op_type, b.op_type)
         return
+    unsaid = [
+        {} if node.graph is None else defaults_of(node, node.graph.opset_imports)
+        for node in (a, b)
+    ]
     for key in dict.fromkeys((*a.attributes, *b.attributes)):
-        values = [attribute(node, key, "not given") for node in (a, b)]
+        values = [
+            attribute(node, key, known.get(key, "not given"))
+            for node, known in zip((a, b), unsaid, strict=True)
+        ]
         if key in {"axis", "axes"}:
             rank = _axes_of((a, b))
             values = [_counted(value, rank) for value in values]
         lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
-        before, after = (", ".join(map(str, items)) for items in lists)
+        # ONNX keeps floats of attributes in 32 bits.
+        before, after = (
+            ", ".join(str(np.float32(k) if isinstance(k, float) else k) for k in items)
+            for items in lists
+        )
         if before != after:
             yield Change(*names, "attribute", key, before, after)
 

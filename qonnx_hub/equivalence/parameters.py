@@ -75,13 +75,16 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
         }
         if is_written or (change.kind == "quantizer" and not is_known):
             changed.append(str(change))
-    names = {str(v.name) for node in explained for v in node.inputs if v is not None}
+    # Differences of weights bear the names of the first model.
+    own = (node for node in sides[0].nodes if node in explained)
+    names = {str(v.name) for node in own for v in node.inputs if v is not None}
     weights = [w for w in found.weights if np.isfinite(w.largest) and w.name not in names]
+    gone = {c.a or c.b for c in found.changes if c.kind in {"missing", "added"}}
     unmatched = tuple(
         f"{label(node)} has no counterpart, and no folding explains it"
         for own, other in (sides, sides[::-1])
         for node in own.nodes
-        if node not in explained and label(node) in _gone(found.changes)
+        if node not in explained and label(node) in gone
         if _moves(own, node) and not _is_stored(own, node, other)
     )
     return ParameterComparison((*changed, *map(str, weights)), unmatched, folded)
@@ -201,6 +204,8 @@ def _are_same(one: _Layer, other: _Layer) -> bool:
 
 def _are_folded(one: _Layer, other: _Layer) -> bool:
     """Return whether both layers are one function of reals, but for roundings of folding."""
+    if all(map(_adds_one_offset, (one, other))) and np.any(one.offset != other.offset):
+        return False  # no folding reaches what is added last
     rows = one.factor[:, np.newaxis], other.factor[:, np.newaxis]
     whole = [layer.weights * row for layer, row in zip((one, other), rows, strict=True)]
     apart = np.abs(whole[0] - whole[1])
@@ -216,6 +221,13 @@ def _are_folded(one: _Layer, other: _Layer) -> bool:
     error = sum_error(FOLD_ROUNDINGS, one.size + other.size, FLOAT32_UNIT)
     slack = one.half_step + other.half_step
     return bool(np.all(np.abs(one.offset - other.offset) <= error + slack))
+
+
+def _adds_one_offset(layer: _Layer) -> bool:
+    """Return whether a stored offset is added last, and is the only one."""
+    offsets = [kind for kind, _ in layer.parts if kind in {"add", "norm"}]
+    is_last = offsets == ["add"] and layer.parts[-1][0] == "add"
+    return is_last and not np.any(layer.half_step)
 
 
 def _layers(side: _Side, *, products: bool) -> Iterator[_Layer]:
@@ -323,9 +335,10 @@ def _layer_of(
         size, half = size * np.abs(gain) + extent, half * np.abs(gain)
         if kind:
             parts.append((kind, stored))
-    first = [] if product is None else _parameter_nodes(product)
     codes = None if product is None else _codes_of(side, product)
-    nodes = (*(() if product is None else (product,)), *first, *behind)
+    first = [] if product is None else [product, *map(producer, product.inputs[1:])]
+    own = (n for n in first if n is not None and (n is product or dialect.is_quantizer(n)))
+    nodes = (*own, *behind)
     last = behind[-1] if behind else nodes[0]
     return _Layer(nodes, weights, tuple(parts), factor, offset, size, half, codes, last)
 
@@ -349,11 +362,6 @@ def _step(side: _Side, node: Node) -> tuple[str, Array, Array, Array, Array]:
     added = wide if node.op_type == "Add" else -wide
     kind = "add" if np.any(wide) else ""
     return kind, added.astype(flat.dtype), np.ones(1, np.float64), added, np.abs(added)
-
-
-def _parameter_nodes(product: Node) -> list[Node]:
-    nodes = [producer(value) for value in product.inputs[1:]]
-    return [node for node in nodes if node is not None and dialect.is_quantizer(node)]
 
 
 def _codes_of(side: _Side, product: Node) -> _Codes | None:
@@ -441,14 +449,6 @@ def _same_values(sides: Sequence[_Side], nodes: Sequence[Node | None]) -> bool:
     ]
     one, other = made if len(made) == 2 else (None, None)
     return one is not None and other is not None and np.array_equal(one, other)
-
-
-def _gone(changes: Sequence[object]) -> set[str]:
-    """Return labels of nodes that one side has and the other has not."""
-    from qonnx_hub.analysis.diff import Change
-
-    found = [c for c in changes if isinstance(c, Change) and c.kind in {"missing", "added"}]
-    return {change.a or change.b for change in found}
 
 
 def _moves(side: _Side, node: Node) -> bool:

@@ -151,7 +151,7 @@ def signature_of(node: Node, imports: Mapping[str, int]) -> Signature | None:
             return None
         elif name not in operators.without_effect(node):
             attributes[name] = _plain(attr.value)
-    defaults = _defaults(node, imports)
+    defaults = defaults_of(node, imports)
     spoken = set(attributes.items()) - set(defaults.items())
     for name, neutral in {} if opaque else _NEUTRAL.items():
         value = attributes.get(name, neutral)
@@ -169,7 +169,8 @@ def _draws(node: Node) -> bool:
     return any(word in name for word in ("random", "dropout", "multinomial", "sampl"))
 
 
-def _defaults(node: Node, imports: Mapping[str, int]) -> Mapping[str, Hashable]:
+def defaults_of(node: Node, imports: Mapping[str, int]) -> Mapping[str, Hashable]:
+    """Return what a node's attributes are where they are left out, for those that may be."""
     if dialect.is_quantizer(node):
         return dialect.DEFAULTS[node.op_type]
     schema = _schema(node, imports)

@@ -163,3 +163,50 @@ def test_an_attribute_of_a_layer_is_compared_beside_its_weights():
     assert not compare_parameters(normed(1e-3), normed(1e-3)).changed
     assert compare_parameters(normed(1e-3), normed(2e-3)).changed
     assert compare_parameters(grown(1.0), grown(1.0 + 2.0**-20)).changed
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "default", "other"),
+    [
+        ("Gemm", "alpha", 1.0, 1 + 2.0**-23),
+        ("Gemm", "beta", 1.0, 1 + 2.0**-23),
+        ("BatchNormalization", "epsilon", 1e-5, 1.02e-5),
+    ],
+)
+def test_an_attribute_left_out_is_compared_as_its_default(op, name, default, other):
+    # Less than what the order of 16 products can make.
+    rng = np.random.default_rng(5)
+    constants = {"w": rng.normal(size=(16, 6)).astype(FLOAT), "b": rng.normal(size=6)}
+    constants = {k: np.asarray(x, FLOAT) for k, x in (constants | norm()).items()}
+
+    def net(**attributes):
+        nodes = [node("Gemm", "x w b", **attributes)]
+        if op != "Gemm":
+            nodes = [node("MatMul", "x w", "t"), node(op, "t g sh m v", **attributes)]
+        return model_of(nodes, {"x": ("N", 16)}, ["y"], constants)
+
+    assert not qh.diff(net(), net(**{name: default}))
+    for pair in ((net(), net(**{name: other})), (net(**{name: other}), net())):
+        assert compare_parameters(*map(qh.load, pair)).changed
+        result = qh.check(*pair, proof_seconds=0)
+        assert result.verdict is Verdict.DIFFERENT, result.reason
+
+
+def test_names_of_the_other_model_excuse_no_weight():
+    first, second = RNG.normal(size=(2, 16, 16)).astype(FLOAT)
+
+    def net(one, other):
+        nodes = [node("MatMul", f"x {one}", "t"), node("Relu", "t", "r")]
+        nodes.append(node("MatMul", f"r {other}"))
+        return model_of(nodes, {"x": ("N", 16)}, ["y"], {one: first, other: second})
+
+    source = net("w1", "w2")
+    wrong = nudged(net("w2", "w3"), "w3", 0)
+    assert qh.check(source, wrong, proof_seconds=0).verdict is Verdict.DIFFERENT
+
+
+def test_an_offset_that_no_folding_reaches_is_compared_bit_by_bit():
+    apart, inside = folded(RNG.uniform(0.5, 2, 6).astype(FLOAT))
+    wrong = nudged(inside, "b", 2)
+    assert compare_parameters(qh.load(apart), qh.load(wrong)).changed
+    assert qh.check(apart, wrong, proof_seconds=0).verdict is Verdict.DIFFERENT
