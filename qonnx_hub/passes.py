@@ -229,8 +229,9 @@ def get(name: str) -> type[InPlacePass]:
     """
     known = locations()
     if name not in known:
-        names = [*known, *(f"{name} (pipeline)" for name in PIPELINES)]
-        raise UsageError(not_among(f"no pass is called '{name}'", name, names))
+        hints = dict.fromkeys(PIPELINES, "that is a pipeline, which takes no options;")
+        names = [*known, *PIPELINES]
+        raise UsageError(not_among(f"no pass is called '{name}'", name, names, hints))
     module, _, attribute = known[name].partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -159,7 +159,8 @@ def bench(
     Args:
         source: As in :func:`run`.
         from_: Name of the source's format.
-        batches: Samples of a run, each in a row of its own; a frozen batch is rounded up to.
+        batches: Samples of a run, each in a row of its own; of a frozen batch, whole ones, and
+            of a model without inputs, one. The rows say what ran.
         backends: "numpy", "ort", or both; by default those that are installed.
         threads: Threads of each backend; its own choice by default.
         seconds: How long each row is measured; three runs at least.
@@ -177,7 +178,8 @@ def bench(
 
     model = load_to_run(source, from_)
     installed = ("numpy", "ort") if is_installed("onnxruntime") else ("numpy",)
-    feeds = {batch: generate_inputs(model, batch, seed) for batch in batches}
+    drawn = [generate_inputs(model, batch, seed) for batch in batches]
+    feeds = {next((len(x) for x in arrays.values() if x.ndim), 1): arrays for arrays in drawn}
     return measure(
         model,
         feeds,

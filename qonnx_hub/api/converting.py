@@ -10,9 +10,7 @@ from qonnx_hub.api.reading import as_model, label_of
 from qonnx_hub.conversion.convert import convert_source
 from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
-from qonnx_hub_adapters.protocol import (
-    import_options,
-)
+from qonnx_hub_adapters.protocol import import_options
 from qonnx_hub_ir import choices
 from qonnx_hub_ir.quantizers import Array
 
@@ -169,5 +167,5 @@ def routes(
     """
     from qonnx_hub.conversion.routes import find_routes
 
-    options = ConvertOptions(samples=samples, seed=seed)
+    options = ConvertOptions(from_=from_, samples=samples, seed=seed)
     return find_routes(as_model(source, from_), label_of(source), options)

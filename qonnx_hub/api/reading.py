@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnx_ir import Model
 
@@ -19,9 +19,6 @@ from qonnx_hub_adapters.protocol import (
     export_options,
     import_options,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def load(

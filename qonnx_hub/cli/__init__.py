@@ -161,7 +161,8 @@ def main() -> None:
                 code = app(arguments, standalone_mode=False)
         finally:
             # Not when Python ends: what goes wrong there has no message and a code of its own.
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         sys.exit(code or 0)
     except _CALL_ERROR as error:
         # Imported here because reports load it, and --help needs none.
@@ -175,7 +176,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        # The library of the command line leaves a closed pipe with a code of its own.
+        if BrokenPipeError not in (type(error), type(error.__context__)):
+            raise
         from qonnx_hub.io.terminal import leave_closed_pipe
 
         leave_closed_pipe()

@@ -104,7 +104,7 @@ def find_routes(model: Model, label: str, options: ConvertOptions) -> RoutesRepo
     Args:
         model: An IR model; it is not changed.
         label: How the report and its commands call it.
-        options: Samples and seed of the checks.
+        options: Samples and seed of the checks; the format that the model was read as.
     """
     found = []
     for form in registry.exporters().names():
@@ -117,17 +117,18 @@ def find_routes(model: Model, label: str, options: ConvertOptions) -> RoutesRepo
 def _try(
     model: Model, label: str, options: ConvertOptions, variant: Mapping[str, Any]
 ) -> Route:
-    words = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
-        for name, value in variant.items()
-    ]
+    words = []
+    for name, value in variant.items():
+        words += [f"--{name.replace('_', '-')}", *(() if value is True else (str(value),))]
     form = " ".join((options.to, *words))
     info = registry.find_exporter(options.to).info
     target = "project" if info.folder else f"out{next(iter(info.suffixes), '')}"
-    command = shlex.join(["qonnx-hub", "convert", label, "-o", target, "--to", options.to])
-    command = " ".join((command, *words))
+    named = () if options.from_ is None else ("--from", options.from_)
+    words = ["qonnx-hub", "convert", label, *named, "-o", target, "--to", options.to, *words]
+    command = shlex.join(words)
     try:
-        report = convert_source(model.clone(), None, label, options)
+        # What is read already has no format.
+        report = convert_source(model.clone(), None, label, replace(options, from_=None))
     except HubError as error:
         return Route(form, "refused", _first_reason(error), None, None, None, None, command)
     assert report.model is not None

@@ -202,8 +202,16 @@ def test_json_holds_every_reason_of_a_refusal(tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "  - and 5 more nodes"
 
 
-def test_a_reader_that_goes_away_leaves_no_verdict(tmp_path: Path) -> None:
-    model = _net(tmp_path / "a.onnx")
+@pytest.mark.parametrize("words", [("inspect",), ("inspect", "--json", "-"), ("--help",)])
+def test_a_reader_that_goes_away_leaves_no_verdict(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    model = [] if words == ("--help",) else [_net(tmp_path / "a.onnx")]
     close = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1)"
-    _, err = _run("inspect", model, code=141, python=close)
+    _, err = _run(*words, *model, code=141, python=close)
+    assert err == ""
+
+
+def test_no_output_at_all_is_no_defect(tmp_path: Path) -> None:
+    _, err = _run("inspect", _net(tmp_path / "a.onnx"), python="sys.stdout = None")
     assert err == ""

@@ -50,6 +50,7 @@ def test_a_model_that_fails_does_not_stop_the_others(
     lines = done.stdout.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(f"{three[0]} -> {out / 'first.onnx'}: qcdq, opset 19, 1 of 1")
+    assert lines[0].count("PROVEN") == 1
     assert lines[1].startswith(f"{three[1]}: failed with code 3: ")
     assert str(out / "last.onnx") in lines[2]
     assert sorted(path.name for path in out.iterdir()) == ["first.onnx", "last.onnx"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -183,3 +184,28 @@ def test_a_benchmark_has_a_row_for_each_batch(reports: dict[str, Report]) -> Non
     rows = reports["bench"].rows()
     assert [(row["backend"], row["batch"]) for row in rows] == [("numpy", 1), ("numpy", 3)]
     assert all(row["runs"] >= 3 and row["fastest"] <= row["median"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "batches"), [({"x": (3, 2)}, [3, 6]), ({"x": ("N", 2)}, [1, 7]), ({}, [1])]
+)
+def test_a_benchmark_counts_the_samples_that_ran(
+    inputs: dict[str, tuple[int | str, ...]], batches: list[int]
+) -> None:
+    add = helper.make_node("Add", [next(iter(inputs), "c"), "c"], ["y"])
+    model = model_of([add], inputs, ["y"], {"c": np.ones(2, np.float32)})
+    rows = qh.bench(model, batches=(1, 7), backends=["numpy"], seconds=0).rows()
+    assert [row["batch"] for row in rows] == batches
+    for row in rows:
+        assert row["samples_per_second"] == row["batch"] / row["median"]
+
+
+def test_a_route_names_the_format_that_was_given(
+    model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    path = tmp_path / "a b.onnx"
+    onnx.save(model, path)
+    row = qh.routes(path, from_="qonnx", samples=4).rows()[1]
+    words = shlex.split(row["command"])
+    assert words[:5] == ["qonnx-hub", "convert", str(path), "--from", "qonnx"]
+    assert words[5:] == ["-o", "out.onnx", "--to", "qonnx", "--profile", "finn"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -181,6 +182,18 @@ def test_an_unknown_pass_names_those_that_there_are() -> None:
         UsageError, match=r"no pass is called 'fly'; there are: .*remove_identity.*cleanup"
     ):
         passes.make("fly")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("clenup", "did you mean 'cleanup'?"),
+        ("cleanup:x=1", "that is a pipeline, which takes no options;"),
+    ],
+)
+def test_a_pipeline_is_named_as_it_is_called(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        passes.make(name)
 
 
 # Running
