@@ -26,7 +26,7 @@ class _Writer:
         node: The layer.
         arrays: The graph's constants, by name.
         shapes: The graph's shapes, by name.
-        makers: Value -> operator of the node that makes it.
+        makers: Value -> the node that makes it.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class _Writer:
         node: NodeProto,
         arrays: dict[str, np.ndarray[Any, Any]],
         shapes: Mapping[str, tuple[int, ...]],
-        makers: Mapping[str, str],
+        makers: Mapping[str, NodeProto],
     ) -> None:
         self.node = node
         self.arrays = arrays
@@ -130,8 +130,11 @@ def _vector_vector(layer: _Writer) -> None:
     data, weights = layer.node.input[:2]
     high, wide = (int(n) for n in layer.get("Kernel"))
     channels, taps = int(layer.get("Channels")), high * wide
-    maker = layer.makers.get(data, "")
-    windows = maker == "Im2Col" or _RULES.get(_plain(maker)) is _windows
+    maker = layer.makers.get(data)
+    while maker is not None and _RULES.get(_plain(maker.op_type)) is _same:
+        maker = layer.makers.get(maker.input[0])  # such as a FIFO
+    kind = "" if maker is None else _plain(maker.op_type)
+    windows = kind == "Im2Col" or _RULES.get(kind) is _windows
     lanes = channels if windows else int(layer.get("PE", 1))
     size = layer.shapes[data]
     split = layer.reshape(data, (-1, size[1], size[2], channels // lanes, taps, lanes))
@@ -294,7 +297,7 @@ def in_known_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[s
     graph = done.graph
     arrays = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     held = set(arrays)
-    makers = {name: node.op_type for node in graph.node for name in node.output}
+    makers = {name: node for node in graph.node for name in node.output}
     shapes = _shapes(graph)
     nodes: list[NodeProto] = []
     left = []

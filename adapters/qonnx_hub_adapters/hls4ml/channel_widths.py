@@ -19,6 +19,9 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import producer
 from qonnx_hub_ir.quantizers import Array, IntQuant, Rounding
 
+_EXACT_BITS = 24
+"""Bits of a whole number that float32 always holds: scaled codes of more are rounded."""
+
 
 def lower_whole(context: Context, node: Node) -> Term:
     """Return the term of Floor, Ceil or Round: a quantizer of step 1 that nothing exceeds."""
@@ -45,17 +48,15 @@ def lower_channel_widths(
     Args:
         context: The walk.
         node: The quantizer.
-        quant: Its parameters.
+        quant: Its parameters: widths are whole numbers.
         rounding: ROUND or FLOOR.
 
     Raises:
-        RefusedError: Widths differ within a channel, or are no whole numbers.
+        RefusedError: Widths differ within a channel, or codes are no numbers of float32.
     """
     assert quant.bits is not None
     assert quant.scale is not None
     term = context.data(node)
-    if np.any(quant.bits != np.rint(quant.bits)):
-        raise refuse(node, "a fractional bit width, which hls4ml rounds up silently")
     if np.any(quant.zero_point):
         raise refuse(node, "widths that differ, with a zero point")
     try:
@@ -68,6 +69,8 @@ def lower_channel_widths(
             "train with one width for a tensor or for a channel",
         ) from refused
     widest = int(np.max(bits))
+    if widest - int(quant.signed) > _EXACT_BITS:
+        raise refuse(node, f"widths that differ, of {widest} bits: float32 has {_EXACT_BITS}")
     top = np.exp2(bits.astype(np.float64) - int(quant.signed)).astype(np.float32)
     codes = context.settle(term.then(divide(scale)), for_quantizer=True)
     if rounding is not Rounding.FLOOR:

@@ -103,14 +103,14 @@ def _rounding(node: Node, quant: IntQuant) -> Rounding:
 
 def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -> Term:
     bits = single_value(quant.bits)
-    if bits is None:
-        return lower_channel_widths(context, node, quant, _rounding(node, quant))
-    if bits != int(bits):
+    if np.any(quant.bits != np.rint(quant.bits)):
         raise refuse(node, "a fractional bit width, which hls4ml rounds up silently")
     if quant.narrow and not quant.signed:
         raise refuse(
             node, "unsigned and narrow: hls4ml raises NotImplementedError for the narrow range"
         )
+    if bits is None:
+        return lower_channel_widths(context, node, quant, _rounding(node, quant))
     if bits == 1 and context.ac_types:
         raise refuse(
             node,

@@ -56,8 +56,9 @@ def _factor(node: Node, shape: tuple[int, ...], out: tuple[object, ...]) -> int:
         raise refuse(node, "resizes other axes than height and width")
     factors = [float(size) / old for size, old in zip(out[2:], shape[2:], strict=True)]  # type: ignore[arg-type]
     given = dialect.constant_value(input_of(node, 2))
-    if given is not None and given.size == 4:
-        factors += [float(number) for number in given[2:]]
+    if given is not None:
+        # Of all axes, or of those that are named: sizes alone do not tell 2.1 from 2.
+        factors += [float(number) for number in given if number != 1]
     if len({*factors}) != 1 or factors[0] != int(factors[0]) or how not in _REPEATS:
         raise refuse(node, "is not by one whole factor with elements repeated in blocks")
     if shape[2] != shape[3]:

@@ -53,6 +53,21 @@ def test_widths_within_a_channel_are_refused_by_name():
         answers(net.model((1, 2, 3, 4), y), np.zeros((1, 2, 3, 4), dtype=np.float32))
 
 
+@pytest.mark.parametrize(
+    ("widest", "given", "words"),
+    [
+        (5, {"signed": 0, "narrow": 1}, "unsigned and narrow"),
+        (25, {"signed": 0}, "of 25 bits: float32 has 24"),
+        (26, {"signed": 1}, "of 26 bits: float32 has 24"),
+    ],
+)
+def test_widths_whose_codes_cannot_be_kept_are_refused(widest, given, words):
+    net = Net()
+    y = net.quant("x", np.float32([[2, 3, widest, 4]]), SCALES, **given)
+    with pytest.raises(NotExactError, match=words):
+        answers(net.model(("n", 4), y), grid())
+
+
 @pytest.mark.parametrize("op_type", ["Floor", "Ceil", "Round"])
 def test_whole_numbers_are_made_by_a_quantizer_of_step_one(op_type):
     net = Net()

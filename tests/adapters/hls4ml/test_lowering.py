@@ -262,6 +262,17 @@ REFUSED = {
         (1, 2, 4, 4),
         "one whole factor",
     ),
+    # Eight elements of four, as twice as many would be: others are repeated.
+    "resize by a fraction of named axes": (
+        lambda net: net.add(
+            "Resize",
+            ["x", "", net.constant(np.float32([2.1, 2.1]))],
+            mode="nearest",
+            axes=[2, 3],
+        ),
+        (1, 2, 4, 4),
+        "one whole factor",
+    ),
     "interpolation": (
         lambda net: net.add(
             "Resize",

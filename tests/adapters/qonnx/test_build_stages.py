@@ -162,7 +162,6 @@ def test_places_of_the_largest_are_compared_with_the_values_there(build):
     onnx.save(model, build / "step_specialize_layers.onnx")
     x = {"x": np.random.default_rng(0).uniform(-2, 2, (64, 6)).astype(np.float32)}
     assert qh.check_stages(build.parent / "source.onnx", build, x)
-    numpy_helper.to_array(model.graph.initializer[1])
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(-WEIGHTS, "w"))
     onnx.save(model, build / "step_specialize_layers.onnx")
     assert not qh.check_stages(build.parent / "source.onnx", build, x)
@@ -259,6 +258,32 @@ def test_windows_channel_by_channel():
         weightDataType="INT8",
         outputDataType="INT32",
     )
+    assert found.reshape(-1).tolist() == [1 * 10 + 3 * 1, 2 * 100 + 4 * 5]
+
+
+@pytest.mark.parametrize(
+    "between", [(), ("StreamingFIFO_rtl",), ("DuplicateStreams_hls",) * 2]
+)
+def test_windows_lie_by_value_whatever_only_hands_them_on(between):
+    # Fewer lanes than channels: FINN's class takes windows themselves channel by channel.
+    x = np.array([1, 2, 3, 4], dtype=np.float32).reshape(1, 1, 2, 2)
+    sizes = {"ConvKernelDim": [1, 2], "IFMDim": [1, 2], "IFMChannels": 2}
+    names = ["w0", *(f"w{k + 1}" for k in range(len(between)))]
+    nodes = [
+        helper.make_node("ConvolutionInputGenerator_rtl", ["x"], ["w0"], "windows", **sizes)
+    ]
+    for op, read, made in zip(between, names, names[1:], strict=False):
+        nodes.append(helper.make_node(op, [read], [made], made))
+    kinds = {f"{name}DataType": "INT8" for name in ("input", "weight", "output")}
+    attributes = {"Kernel": [1, 2], "Channels": 2, "PE": 1, "noActivation": 1, **kinds}
+    nodes.append(helper.make_node("VVAU_hls", [names[-1], "w"], ["p"], "one", **attributes))
+    for node in nodes:
+        node.domain = FPGA
+    weights = np.array([[10, 1], [100, 5]]).reshape(2, 1, 1, 2)
+    shapes = {"x": x.shape, **dict.fromkeys(names, (1, 1, 1, 4))}
+    known, left = in_known_operators(stage(nodes, {"w": weights}, shapes, ("p", (1, 1, 1, 2))))
+    assert left == ()
+    (found,) = qh.run(known, {"x": x}).values()
     assert found.reshape(-1).tolist() == [1 * 10 + 3 * 1, 2 * 100 + 4 * 5]
 
 
