@@ -102,6 +102,7 @@ def _rounding(node: Node, quant: IntQuant) -> Rounding:
 
 
 def _lower_integers(context: Context, node: Node, term: Term, quant: IntQuant) -> Term:
+    assert quant.bits is not None
     bits = single_value(quant.bits)
     if np.any(quant.bits != np.rint(quant.bits)):
         raise refuse(node, "a fractional bit width, which hls4ml rounds up silently")

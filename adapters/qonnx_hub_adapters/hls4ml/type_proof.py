@@ -8,7 +8,7 @@ it infers without loss, and are not looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from qonnx_hub_adapters.hls4ml.traces import node_of_layer
 from qonnx_hub_adapters.hls4ml.weights import constant_of
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis import infer_values
+from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.queries import dims, input_of, producer
 from qonnx_hub_ir.quantizers import Array
 
@@ -136,9 +137,10 @@ def prove_types(model: Model, config: Mapping[str, Any]) -> TypeProof:
         entry = entries.get(str(node.name))
         if isinstance(entry, Mapping) and (entry.get("Skip") or node.op_type == "Softmax"):
             continue
-        if not entry and dialect.is_quantizer(node):
+        if dialect.is_quantizer(node) and not configured_types(entry):
             continue  # hls4ml takes the quantizer's own type
-        types = configured_types(entry) if entry else {"result": default}
+        sums = ["accum"] * operators.is_product(node, any_layout=True)
+        types = configured_types(_with_defaults(entry, config, ["result", *sums]))
         if grid.rounded and operators.is_affine(node):
             rounded.append(str(node.name))
         size = math.prod(n for n in (dims(node.outputs[0]) or [])[1:] if isinstance(n, int))
@@ -155,10 +157,24 @@ def prove_types(model: Model, config: Mapping[str, Any]) -> TypeProof:
 
 
 def default_type(config: Mapping[str, Any]) -> FixedType:
-    """Return the type of what a config says nothing of."""
+    """Return the type of a result that a config says nothing of."""
+    named = configured_types(_with_defaults(None, config, ["result"]))
+    return named.get("result", HLS4ML_DEFAULT)
+
+
+def _with_defaults(
+    entry: object, config: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return an entry that names its types: where it does not, as hls4ml looks them up."""
+    texts: dict[str, Any] = {}
     given = (config.get("Model") or {}).get("Precision")
-    named = given.get("default") if isinstance(given, Mapping) else given
-    return configured_types({"Precision": {"result": named}}).get("result", HLS4ML_DEFAULT)
+    model = given if isinstance(given, Mapping) else {"default": given}
+    own = entry.get("Precision") if isinstance(entry, Mapping) else None
+    layer = own if isinstance(own, Mapping) else {"default": own}
+    for name in names:
+        known = (layer.get("default"), model.get(name), model.get("default"))
+        texts[name] = next((text for text in known if text), str(HLS4ML_DEFAULT))
+    return {"Precision": {**texts, **layer}}
 
 
 def _needed(
@@ -218,7 +234,12 @@ def doubts_of(model: Model, config: Mapping[str, Any]) -> tuple[TypeDoubt, ...]:
     Args:
         model: The model that the config belongs to.
         config: What hls4ml calls HLSConfig.
+
+    Raises:
+        UsageError: It gives types by kind of layer.
     """
+    if config.get("LayerType"):
+        raise UsageError("types by kind of layer (LayerType) are not read: name every layer")
     if model.graph.name == GRAPH:
         return prove_types(model, config).doubts
     default, entries = default_type(config), config.get("LayerName") or {}
@@ -228,6 +249,7 @@ def doubts_of(model: Model, config: Mapping[str, Any]) -> tuple[TypeDoubt, ...]:
         node = node_of_layer(key, nodes)
         if node is not None:
             own = named.setdefault(str(node.name), {})
+            entry = entry if own else _with_defaults(entry, config, ["result"])
             own.update(configured_types(entry))
     inputs = {
         str(value.name): configured_types(entries.get(str(value.name))).get("result", default)

@@ -80,6 +80,37 @@ def test_weights_that_a_type_cuts_off_are_named(folder, tmp_path):
     assert [(one.node, one.effect) for one in found] == [("Conv_0", "constants are cut off")]
 
 
+@pytest.mark.parametrize(
+    ("layer", "name", "after", "kind"),
+    [
+        # As hls4ml asks: the layer's default, the model's for this name, the model's.
+        ("BatchNormalization_1", "result", 'default: "fixed<4,2>"', "result is fixed<4,2>"),
+        ("BatchNormalization_1", "result", "", "result is fixed<32,16>"),
+        ("Conv_0", "accum", 'default: "fixed<6,5>"', "accum is fixed<6,5>"),
+        ("Conv_0", "accum", "", "accum is fixed<7,7>"),
+    ],
+)
+def test_a_type_that_a_layer_does_not_name_is_looked_up(
+    folder, tmp_path, layer, name, after, kind
+):
+    path = narrowed(folder, tmp_path, layer, f' {name}: ".*"\n', f" {after}\n")
+    general = '      default: "fixed<32,16>"\n'
+    text = path.read_text()
+    assert text.count(general) == 1
+    path.write_text(text.replace(general, f'{general}      accum: "fixed<7,7>"\n'))
+    report = qh.lint(folder, "hls4ml", config=path)
+    [found] = [one for one in report.findings if one.op == "layer"]
+    assert (found.node, found.reason.split(",", 2)[:2]) == (layer, [*kind.split(",")])
+
+
+def test_types_by_kind_of_layer_are_refused(folder, tmp_path):
+    path = narrowed(folder, tmp_path, "Conv_0", ' accum: ".*"\n', "\n")
+    kinds = "  LayerType:\n    Conv2D:\n      Precision: fixed<4,2>\n  LayerName:\n"
+    path.write_text(path.read_text().replace("  LayerName:\n", kinds))
+    with pytest.raises(UsageError, match="LayerType"):
+        qh.lint(folder, "hls4ml", config=path)
+
+
 def foreign():
     """Return a file of somebody's own: ten inputs of eight bits, weights of 3."""
     nodes = [
