@@ -349,7 +349,12 @@ def _array_of(tensor: onnx_ir.TensorProtocol) -> Array:
     array = tensor.numpy()
     if tensor.dtype != onnx_ir.DataType.STRING:
         return array
-    texts = [t.decode() if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
+    try:
+        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in array.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise UnsupportedGraphError(
+            f"initializer '{tensor.name}' holds a text that is no UTF-8"
+        ) from error
     return np.array(texts, dtype=object).reshape(array.shape)
 
 

@@ -40,6 +40,15 @@ def test_texts_of_the_file_are_texts_as_those_of_inputs_are() -> None:
     assert qh.run(joined, {"x": TEXTS})["y"].tolist() == ["a1", "b2", "ü3"]
 
 
+def test_bytes_that_are_no_text_are_refused_by_name() -> None:
+    model = parsed("g (string[1] x) => (string[1] y) { y = StringConcat(x, k) }")
+    spoiled = onnx.TensorProto(name="k", data_type=onnx.TensorProto.STRING, dims=[1])
+    spoiled.string_data.append(b"\xff\xfe")
+    model.graph.initializer.append(spoiled)
+    with pytest.raises(qh.UnsupportedGraphError, match="'k' holds a text that is no UTF-8"):
+        qh.run(model, {"x": np.array(["a"])})
+
+
 def test_an_optional_value_is_the_value() -> None:
     model = parsed(
         "g (float[2,2] x) => (bool b, float[2,2] y) "

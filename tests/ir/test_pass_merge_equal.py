@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
+import qonnx_hub as qh
 from qonnx_hub_ir.passes import MergeEqual
 from tests.ir.graphs import f32, info, operators, parameters, proto, quant
 from tests.ir.pass_kit import assert_equal, assert_left_alone, transformed
@@ -55,6 +56,27 @@ def test_other_bytes_or_shapes_are_other_constants(values):
     ]
     weights = {"a": f32(values[0]), "b": f32(values[1])}
     assert_left_alone(proto(nodes, weights=weights), MergeEqual())
+
+
+def test_equal_texts_are_held_once_and_others_apart():
+    info_of = helper.make_tensor_value_info
+    texts = {"a": ["u"], "b": ["u"], "c": ["w"]}
+    nodes = [
+        helper.make_node("StringConcat", ["x", "a"], ["p"], name="first"),
+        helper.make_node("StringConcat", ["p", "b"], ["q"], name="second"),
+        helper.make_node("StringConcat", ["q", "c"], ["y"], name="third"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "texts",
+        [info_of("x", TensorProto.STRING, [1])],
+        [info_of("y", TensorProto.STRING, [1])],
+        [helper.make_tensor(n, TensorProto.STRING, [1], held) for n, held in texts.items()],
+    )
+    model = qh.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    assert MergeEqual()(model).modified
+    assert list(model.graph.initializers) == ["a", "c"]
+    assert qh.run(model, {"x": np.array(["-"])})["y"].tolist() == ["-uuw"]
 
 
 def test_two_outputs_of_the_model_stay_two():

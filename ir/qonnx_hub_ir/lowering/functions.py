@@ -102,8 +102,7 @@ def is_known(function: Function, nodes: Iterable[Node]) -> bool:
         text = channels_last.text_like(function)
         return text is not None and signature == _signature(parse(text))
     op_type = dialect.OPERATOR_ALIASES.get(function.name, function.name)
-    variants = (v for v in _variants(op_type) if _signature(parse(text_of(v))) == signature)
-    variant = next(variants, None)
+    variant = next((v for v in _variants(op_type) if _signature_of(v) == signature), None)
     return variant is not None and all(_covers(variant, node) for node in nodes)
 
 
@@ -188,6 +187,10 @@ def _variants(op_type: str) -> Iterator[Variant]:
 
 
 @functools.lru_cache(maxsize=1024)
+def _signature_of(variant: Variant) -> object:
+    return _signature(parse(text_of(variant)))
+
+
 def _signature(function: Function) -> object:
     """Return what a function computes: its nodes, inputs first, with values numbered."""
     numbers: dict[Value | None, int] = {None: -1}

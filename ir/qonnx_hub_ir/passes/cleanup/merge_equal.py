@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir
-from onnx_ir import Attr, AttributeType, Graph, Model, Node, Value
+from onnx_ir import (
+    Attr,
+    AttributeType,
+    DataType,
+    Graph,
+    Model,
+    Node,
+    TensorProtocol,
+    Value,
+)
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
@@ -49,7 +58,7 @@ def _merge_constants(graph: Graph) -> bool:
         if tensor is None:
             continue
         notes = tuple(sorted(annotations_of(value).items()))
-        key = (tensor.dtype, tuple(tensor.shape), tensor.tobytes(), notes)
+        key = (_held_in(tensor), notes)
         first = seen.setdefault(key, value)
         if first is not value:
             value.replace_all_uses_with(first)
@@ -64,7 +73,10 @@ def _merge_nodes(graph: Graph | onnx_ir.Function) -> bool:
     for node in list(graph):
         if operators.is_opaque(node) or operators.is_random(node) or bodies(node):
             continue
-        first = seen.setdefault(_key(node), node)
+        inputs = tuple(None if value is None else id(value) for value in node.inputs)
+        attributes = tuple(sorted((name, _held(a)) for name, a in node.attributes.items()))
+        key = (node.op_identifier(), len(node.outputs), inputs, attributes)
+        first = seen.setdefault(key, node)
         if first is node or not _can_stand_for(first, node):
             continue
         for old, new in zip(node.outputs, first.outputs, strict=True):
@@ -81,21 +93,22 @@ def _can_stand_for(first: Node, node: Node) -> bool:
     return all(not old.is_graph_output() or can_be_output(new) for old, new in pairs)
 
 
-def _key(node: Node) -> tuple[Any, ...]:
-    inputs = tuple(None if value is None else id(value) for value in node.inputs)
-    attributes = tuple(sorted((name, _held(attr)) for name, attr in node.attributes.items()))
-    return (node.op_identifier(), len(node.outputs), inputs, attributes)
-
-
-def _held(attr: Attr) -> str:
-    """Return an attribute's value as text that differs where values differ."""
+def _held(attr: Attr) -> object:
+    """Return an attribute's value as what differs where values differ."""
     value = attr.value
     if attr.is_ref():
         return f"ref {attr.ref_attr_name}"
     if attr.type is AttributeType.TENSOR:
-        return repr((str(value.dtype), tuple(value.shape), value.tobytes()))
+        return _held_in(value)
     if attr.type in (AttributeType.INTS, AttributeType.FLOATS, AttributeType.STRINGS):
         return repr(list(value))
     if attr.type in (AttributeType.INT, AttributeType.FLOAT, AttributeType.STRING):
         return repr(value)
     return f"only itself {id(attr)}"
+
+
+def _held_in(tensor: TensorProtocol) -> tuple[object, ...]:
+    """Return a tensor's type, shape and elements; texts have no bytes of their own."""
+    is_text = tensor.dtype == DataType.STRING
+    held = tuple(tensor.numpy().reshape(-1).tolist()) if is_text else tensor.tobytes()
+    return tensor.dtype, tuple(tensor.shape), held

@@ -24,7 +24,7 @@ _IR_VERSION = 10
 _CALLER = "qonnx_hub.called_from"
 """Metadata of nodes while they are inlined: the name of the call."""
 
-_NAMELESS = "//"
+_NAMELESS = "qonnx_hub.nameless//"
 """Starts the names that nodes without one have while they are inlined."""
 
 _Key = tuple[str, str, str]
