@@ -21,8 +21,8 @@ from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.dependencies import is_installed, one_line
-from qonnx_hub_adapters.hls4ml.folder import is_folder, read_config
-from qonnx_hub_adapters.hls4ml.project import CONFIG, MODEL
+from qonnx_hub_adapters.hls4ml.file_names import CONFIG, MODEL, is_folder
+from qonnx_hub_adapters.hls4ml.folder import read_config
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_adapters.lint.rules import LintRule, LintTarget, find
 from qonnx_hub_adapters.onnx_reader import is_onnx, parse

@@ -57,7 +57,7 @@ from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays, read_feeds
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.dependencies import require
-from qonnx_hub_adapters.hls4ml.folder import is_folder
+from qonnx_hub_adapters.hls4ml.file_names import is_folder
 from qonnx_hub_adapters.onnx_reader import is_onnx
 from qonnx_hub_adapters.protocol import Feeds, Importer, ImportOptions
 from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource

@@ -13,8 +13,7 @@ from onnx_ir import Model
 
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.adapter_options import refuse_unknown_options
-from qonnx_hub_adapters.hls4ml.folder import is_folder
-from qonnx_hub_adapters.hls4ml.project import MODEL
+from qonnx_hub_adapters.hls4ml.file_names import MODEL, is_folder
 from qonnx_hub_adapters.protocol import Exporter, Importer, ImportOptions, Prepares
 from qonnx_hub_ir.choices import not_among
 from qonnx_hub_ir.errors import (

@@ -203,3 +203,12 @@ def test_help_loads_neither_onnx_nor_the_ir_of_graphs(run_python):
         "print([n for n in ('numpy', 'onnx', 'onnx_ir') if n in sys.modules])"
     )
     assert run_python(code).stdout.strip() == "[]"
+
+
+def test_naming_the_formats_loads_none_of_them(run_python):
+    code = (
+        "import sys, qonnx_hub.io.registry; "
+        "print([n for n in sys.modules if n.endswith(('.lowering', '.passes', '.exporter')) "
+        "and n.startswith('qonnx_hub')])"
+    )
+    assert run_python(code).stdout.strip() == "[]"

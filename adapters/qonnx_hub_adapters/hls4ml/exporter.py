@@ -9,6 +9,7 @@ from onnx_ir import Model
 from qonnx_hub_adapters.hls4ml import project
 from qonnx_hub_adapters.hls4ml.builder import result_places
 from qonnx_hub_adapters.hls4ml.config import hls_config
+from qonnx_hub_adapters.hls4ml.file_names import MODEL
 from qonnx_hub_adapters.hls4ml.inputs import DEFAULT, input_type
 from qonnx_hub_adapters.hls4ml.lowering import Lowered, lower
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions, read_options
@@ -46,7 +47,7 @@ INFO = AdapterInfo(
         Feature.TRUNC: Support.REFUSED,
         Feature.CHANNELS_LAST: Support.EXACT,
     },
-    folder=project.MODEL,
+    folder=MODEL,
 )
 
 

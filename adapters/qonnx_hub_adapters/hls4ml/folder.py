@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir
 from onnx_ir import Model
 
-from qonnx_hub_adapters.hls4ml.project import CONFIG, MODEL, REPORT, SCRIPT, TENSORS
+from qonnx_hub_adapters.hls4ml.file_names import CONFIG, MODEL, REPORT, SCRIPT, TENSORS
 from qonnx_hub_adapters.hls4ml.project import script as own_script
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
 from qonnx_hub_adapters.hls4ml.yaml_text import from_yaml
@@ -90,16 +90,6 @@ class Hls4mlFolder:
         """Return the config's entries of single layers, by name."""
         found: Mapping[str, Mapping[str, Any]] = self.config["HLSConfig"].get("LayerName", {})
         return found
-
-
-def is_folder(source: object) -> bool:
-    """Return whether a path is a folder that holds a model and a config for hls4ml."""
-    if not isinstance(source, (str, Path)):
-        return False
-    try:
-        return all((Path(source) / name).is_file() for name in (MODEL, CONFIG))
-    except (OSError, ValueError):
-        return False
 
 
 def read_folder(path: str | Path) -> Hls4mlFolder:

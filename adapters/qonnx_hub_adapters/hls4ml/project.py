@@ -10,18 +10,12 @@ from typing import Any
 from onnx_ir import Value
 
 from qonnx_hub_adapters.hls4ml.builder import result_places
+from qonnx_hub_adapters.hls4ml.file_names import CONFIG, MODEL, REPORT, SCRIPT, TENSORS
 from qonnx_hub_adapters.hls4ml.lowering import Lowered
 from qonnx_hub_adapters.hls4ml.options import Hls4mlOptions
 from qonnx_hub_adapters.hls4ml.pending_affine import Term
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, to_text
 from qonnx_hub_adapters.hls4ml.yaml_text import to_yaml
-
-MODEL = "model.onnx"
-CONFIG = "hls4ml_config.yml"
-REPORT = "report.json"
-SCRIPT = "build.py"
-
-TENSORS = "tensors.json"
 
 _SCRIPT = '''\
 """Convert, compile and build with hls4ml 1.3 and g++.

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from qonnx_hub_adapters.hls4ml import driver
+from qonnx_hub_adapters.hls4ml.file_names import SCRIPT
 from qonnx_hub_adapters.hls4ml.fixed_point import FixedType
 from qonnx_hub_adapters.hls4ml.folder import Hls4mlFolder, has_own_script, read_folder
 from qonnx_hub_adapters.hls4ml.inputs import parse_type
-from qonnx_hub_adapters.hls4ml.project import SCRIPT
 from qonnx_hub_adapters.hls4ml.traces import read_layers
 from qonnx_hub_ir.errors import (
     ExecutionError,

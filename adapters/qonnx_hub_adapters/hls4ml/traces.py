@@ -19,9 +19,9 @@ import onnx_ir
 from onnx_ir import Graph, Model, Node, Value
 
 from qonnx_hub_adapters.hls4ml.builder import GRAPH
+from qonnx_hub_adapters.hls4ml.file_names import CONFIG, MODEL, TENSORS
 from qonnx_hub_adapters.hls4ml.fixed_point import FixedType
 from qonnx_hub_adapters.hls4ml.inputs import configured_types
-from qonnx_hub_adapters.hls4ml.project import CONFIG, MODEL, TENSORS
 from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
 from qonnx_hub_adapters.hls4ml.yaml_text import from_yaml
