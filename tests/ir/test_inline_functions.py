@@ -147,3 +147,11 @@ def test_a_node_without_a_name_is_called_after_the_call_the_function_and_its_ope
     names = [node.name for node in model.graph]
     assert names == ["call/G/Relu", "call/F/Neg", "/own/name"]
     assert not any("called_from" in key for node in model.graph for key in node.metadata_props)
+
+
+def test_a_node_of_the_graph_keeps_its_name_whatever_it_starts_with():
+    proto = calling([function("F", [helper.make_node("Neg", ["a"], ["b"])])])
+    proto.graph.node[0].output[0] = "t"
+    proto.graph.node.append(helper.make_node("Abs", ["t"], ["y"], "//Abs"))
+    names = [node.name for node in read_model(proto).graph]
+    assert names == ["call/F/Neg", "//Abs"]

@@ -19,7 +19,7 @@ import qonnx_hub as qh
 from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qonnx.exporter import QonnxExporter
 from qonnx_hub_ir.errors import NotExactError, SourceError, UsageError
-from qonnx_hub_ir.lowering.functions import function_gaps
+from qonnx_hub_ir.lowering.functions import function_gaps, is_known
 from tests.adapters.qonnx.kit import (
     on_executor,
     on_onnxruntime,
@@ -401,6 +401,16 @@ def test_a_function_with_another_constant_is_refused() -> None:
     two.attribute[0].f = 3.0
     with pytest.raises(SourceError, match="Remove the function if the operator is meant"):
         qh.load(file)
+
+
+def test_a_function_is_looked_at_anew_each_time() -> None:
+    model = onnx_ir.from_proto(self_contained(small_net()))
+    (function,) = [f for f in model.functions.values() if f.name == "Quant"]
+    (rounding,) = [node for node in function if node.op_type == "Round"]
+    nodes = [node for node in model.graph if node.op_type == "Quant"]
+    assert is_known(function, nodes)
+    rounding.op_type = "Sin"
+    assert not is_known(function, nodes)
 
 
 def test_other_forms_have_no_such_option() -> None:
