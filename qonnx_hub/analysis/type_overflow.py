@@ -12,6 +12,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.hls4ml.fixed_point import FixedType
 from qonnx_hub_adapters.hls4ml.inputs import configured_types
 from qonnx_hub_adapters.hls4ml.type_proof import TypeDoubt, default_type, doubts_of
+from qonnx_hub_adapters.keras_files.hgq import ROUND
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
 from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.graph.queries import dims
@@ -90,7 +91,9 @@ class _Shown:
         number = float(rows[place])
         self._kept.append(int(place[0]))
         sample = len(self._kept) - 1
-        return f"{number:.9g} becomes {_held(number, doubt.kind):.9g} (sample {sample})"
+        held = _held(number, doubt.kind)
+        what = "does not fit" if held is None else f"becomes {held:.9g}"
+        return f"{number:.9g} {what} (sample {sample})"
 
     def kept(self) -> dict[str, Array]:
         """Return the samples that were named, in order."""
@@ -114,11 +117,15 @@ def _ends(kind: FixedType, sizes: list[int], random: np.random.Generator) -> Arr
     return np.asarray(np.clip(np.rint(whole / step) * step, low, high), dtype=np.float32)
 
 
-def _held(number: float, kind: FixedType) -> float:
-    """Return what hardware makes of a number, rounded down or to nearest."""
+def _held(number: float, kind: FixedType) -> float | None:
+    """Return what hardware makes of a number; ``None`` where a mode is not known."""
     step, (low, high) = 2.0 ** kind.lsb(), kind.grid().ends()
-    down = kind.rounding in {"", "TRN"}
-    held = float(np.floor(number / step) if down else np.rint(number / step)) * step
-    if not kind.wraps:
-        return min(max(held, low), high)
-    return (held - low) % 2.0**kind.integer + low
+    rounds = ROUND.get(kind.rounding or "TRN")
+    if rounds is None:
+        return None
+    held = float(rounds(np.float64(number / step))) * step
+    if kind.wraps:
+        return (held - low) % 2.0**kind.integer + low
+    nearest = min(max(held, low), high)
+    beyond = {"SAT": nearest, "SAT_SYM": nearest, "SAT_ZERO": 0.0}.get(kind.saturation)
+    return held if held == nearest else beyond

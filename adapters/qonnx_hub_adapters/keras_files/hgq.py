@@ -124,7 +124,7 @@ def read_bits(s: Scope, spelled: Any, weights: LayerWeights) -> FixedBits | None
 
 _HALF = np.float32(0.5)
 
-_ROUND: Mapping[str, Callable[[Array], Array]] = {
+ROUND: Mapping[str, Callable[[Array], Array]] = {
     "RND": lambda v: np.floor(v + _HALF),
     "TRN": np.floor,
     "RND_CONV": np.rint,
@@ -133,6 +133,7 @@ _ROUND: Mapping[str, Callable[[Array], Array]] = {
     "RND_MIN_INF": lambda v: np.ceil(v - _HALF),
     "RND_INF": lambda v: np.sign(v) * np.floor(np.abs(v) + _HALF),
 }
+"""Rounding mode, by the name of the vendors' types -> what rounds to whole numbers."""
 
 
 def applied(q: FixedBits, x: Array) -> Array:
@@ -145,7 +146,7 @@ def applied(q: FixedBits, x: Array) -> Array:
     if q.overflow in ("SAT", "SAT_SYM"):
         low = -q.k * (top - step) if q.overflow == "SAT_SYM" else -q.k * top
         t = np.clip(t, low, top - step)
-    y = _ROUND[q.rounding](t / step) * step
+    y = ROUND[q.rounding](t / step) * step
     if q.overflow == "WRAP" and not free:
         span, offset = np.exp2(q.whole + q.k), q.k * np.exp2(q.whole + q.k - 1)
         y = np.mod(y + offset, span) - offset
@@ -310,7 +311,7 @@ def _without_wrapping(s: Scope, q: FixedBits, read: Value, made: Value) -> Plain
     def holds(low: Array, high: Array) -> bool:
         step, top = np.exp2(-q.f), np.exp2(q.whole)
         # In float32, as the values are rounded; rounding keeps order.
-        first, last = (_ROUND[q.rounding](_f32(end) / step) * step for end in (low, high))
+        first, last = (ROUND[q.rounding](_f32(end) / step) * step for end in (low, high))
         inside = (first >= -q.k * top) & (last <= top - step)
         return bool(np.all(inside | q.pruned))
 

@@ -111,13 +111,15 @@ def test_types_by_kind_of_layer_are_refused(folder, tmp_path):
         qh.lint(folder, "hls4ml", config=path)
 
 
-def foreign():
-    """Return a file of somebody's own: ten inputs of eight bits, weights of 3."""
+def foreign(first=3.0):
+    """Return a file of somebody's own: ten inputs of eight bits, weights of 3 but one."""
+    weights = np.full((10, 2), 3.0, dtype=np.float32)
+    weights[0] = first
     nodes = [
         quant_node("x", "q"),
         helper.make_node("MatMul", ["q", "w"], ["y"], "MatMul_0"),
     ]
-    constants = {"s": 0.25, "z": 0, "b": 8, "w": np.full((10, 2), 3.0, dtype=np.float32)}
+    constants = {"s": 0.25, "z": 0, "b": 8, "w": weights}
     return model_of(nodes, {"x": (1, 10)}, ["y"], constants)
 
 
@@ -135,6 +137,34 @@ def test_a_config_of_others_is_held_against_any_model(tmp_path, entry):
     assert "it can be -960 to 952.5" in found.reason
     answers = qh.run(foreign(), {"x": report.shown["x"]})["y"]
     assert np.abs(answers).max() > 128
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        # -961.5 is -961 or -962, of which eight bits leave 63 or 62.
+        ("TRN", "becomes 62 "),
+        ("TRN_ZERO", "becomes 63 "),
+        ("RND", "becomes 63 "),
+        ("RND_CONV", "becomes 62 "),
+        ("RND_INF", "becomes 62 "),
+        ("RND_MIN_INF", "becomes 62 "),
+        ("RND_ZERO", "becomes 63 "),
+        ("TRN,SAT", "becomes -128 "),
+        ("TRN,SAT_SYM", "becomes -127 "),
+        ("TRN,SAT_ZERO", "becomes 0 "),
+        ("TRN,WRAP_SM", "does not fit "),
+    ],
+)
+def test_what_becomes_of_a_number_is_told_by_the_modes(tmp_path, mode, words):
+    path = tmp_path / "theirs.yml"
+    path.write_text(
+        "HLSConfig:\n  Model:\n    Precision: fixed<16,6>\n  LayerName:\n    MatMul_0:\n"
+        f"      Precision:\n        result: fixed<8,8,{mode}>\n"
+    )
+    # Ten times -32: the sum is -32 * (30 + 3/64).
+    [found] = qh.lint(foreign(3.046875), "hls4ml", config=path).findings
+    assert found.effect.startswith(f"-961.5 {words}")
 
 
 def test_the_command_writes_the_inputs(tmp_path, folder):
