@@ -89,11 +89,11 @@ def by_bisection(
         ends: The lowest and the highest sum of each channel.
         real: The exact factor from sums to steps, per channel.
         error: By how much float sums may be off, in steps, per channel.
-        by: The factor of the kernel, where it holds numbers of 32 bits.
+        by: The factor of the kernel, where it shifts its sums left first.
     """
     low, high = (np.asarray(end, dtype=np.int64)[:, None] for end in ends)
     most = np.maximum(np.abs(low), np.abs(high))
-    if by is not None and (most << np.minimum(by.left, 31)).max() >= 2**31:
+    if (most << (0 if by is None else np.minimum(by.left, 31))).max() >= 2**31:
         return NO_BOUND  # sums leave 32 bits, and wrap there
     first, last = limits_of(call)
     codes = np.arange(first + 1, last + 1, dtype=np.int64)

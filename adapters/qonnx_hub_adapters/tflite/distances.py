@@ -48,6 +48,8 @@ from qonnx_hub_ir.quantizers import Array
 _BYTES = ("INT8", "UINT8")
 _EXACT = CodeBound(0, 0.0)
 _INTERPOLATING = ("AVERAGE_POOL_2D", "RESIZE_BILINEAR")
+_LEAST_SCALE = 2.0**-48
+"""Scales from here to its inverse keep levels, products and quotients of two normal floats."""
 _MOST_RECIPROCAL = 2.0**-24
 """Relative error of gemmlowp's reciprocal: three steps of Newton, each of a few roundings."""
 
@@ -97,6 +99,11 @@ def _keeps_steps(call: KernelCall) -> bool:
 def _bound_of(call: KernelCall) -> CodeBound:
     """Return a bound on how far what an operator makes lies from the exact result."""
     made = call.output
+    scales = [
+        grid.scale for t in (*call.inputs, *call.outputs) if t and (grid := t.grid) is not None
+    ]
+    if any(np.any((s < _LEAST_SCALE) | (s > 1 / _LEAST_SCALE)) for s in scales):
+        return NO_BOUND  # floats leave their range, or lose bits at its lower end
     if made.grid is None or made.type not in (*_BYTES, "INT16"):
         # Of floats: their sums have an order.
         copies = bool(OPERATORS[call.name].copies) and call.name not in _INTERPOLATING
@@ -163,18 +170,22 @@ def _summed(
     data: int,
     bias: int,
 ) -> CodeBound:
-    made = call.output
-    if call.name == "FULLY_CONNECTED" and made.type == "INT16":
+    made, is_layer = call.output, call.name == "FULLY_CONNECTED"
+    by = _by_channel(factor(real_factors(call, data)), real.size)
+    narrow = call.has(bias) and call.tensor(bias).type != "INT64"
+    most = np.maximum(np.abs(ends[0]), np.abs(ends[1]))
+    left = 0 if is_layer else np.minimum(by.left.reshape(-1), 31)
+    if made.type == "INT16" and narrow and (most << left).max() >= 2**31:
+        return NO_BOUND  # sums leave 32 bits, and wrap there
+    if is_layer and made.type == "INT16":
         return CodeBound(_whole(1.0 + error))
-    if call.name == "FULLY_CONNECTED":
+    if is_layer:
         scales = real[:, None]
 
         def connected(sums: Array) -> Array:
             return round_away(sums.astype(np.float64) * scales).astype(np.int64) + made.zero
 
         return by_bisection(call, connected, ends, real, error)
-    by = _by_channel(factor(real_factors(call, data)), real.size)
-    narrow = call.has(bias) and call.tensor(bias).type != "INT64"
     if made.type == "INT16" and not narrow:
         return _wide(real, error, by)
     if made.type == "INT16":
@@ -367,8 +378,12 @@ def _softmax(call: KernelCall) -> CodeBound:
     off = float(np.where(apart >= -radius, np.abs(made - exact), exact).max())
     count = call.tensor(0).shape[-1]
     total = count * (off + 2.0**-20 + unit_error(count + 8)) + _MOST_RECIPROCAL
+    # it gives steps of 1/256, whatever the grid of its output says
+    grid = call.output
+    low = CODE_TYPES[grid.type][0]
+    stretched = 256 * abs(1 / (256 * float(grid.scale)) - 1) + abs(grid.zero - low)
     # the kernel rounds its product once more than its result
-    return CodeBound(_whole(1.0 + 256 * (off + total + 2.0**-20)))
+    return CodeBound(_whole(1.0 + stretched + 256 * (off + total + 2.0**-20)))
 
 
 def _resize(call: KernelCall) -> CodeBound:
@@ -383,8 +398,9 @@ def _resize(call: KernelCall) -> CodeBound:
 def _misplaced(call: KernelCall, given: int, made: int) -> float:
     """Return how far from their places the kernel of 10 bits takes pixels, at most."""
     places = np.arange(made, dtype=np.float64)
+    off = float(unit_error(8) * max(given, made))
     if call.output.type == "UINT8":
-        return float(unit_error(8) * max(given, made))
+        return off
     aligned = bool(call.options.get("align_corners")) and made > 1
     step = (given - 1) / (made - 1) if aligned else given / made
     half = bool(call.options.get("half_pixel_centers"))
@@ -392,7 +408,7 @@ def _misplaced(call: KernelCall, given: int, made: int) -> float:
     low, _, fraction = pools.line_of(call, given, made)
     taken = low + fraction / 1024.0
     inside = [np.clip(x, 0, given - 1) for x in (exact, taken)]
-    return float(np.abs(inside[0] - inside[1]).max())
+    return off + float(np.abs(inside[0] - inside[1]).max())
 
 
 def _copied(call: KernelCall) -> CodeBound:

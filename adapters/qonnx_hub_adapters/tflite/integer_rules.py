@@ -126,9 +126,16 @@ def _spread(numbers: Array) -> Array:
 
 
 def _biased(form: IntegerForm, call: KernelCall, sums: str, shape: tuple[int, ...]) -> str:
-    """Return sums with the bias, as int64."""
-    wide = form.cast(sums, TensorProto.INT64)
-    return form.plus(wide, constant_of(call, 2).reshape(shape)) if call.has(2) else wide
+    """Return sums with the bias, as int64; where 32 bits may not hold them, they wrap."""
+    value, added = form.cast(sums, TensorProto.INT64), 0
+    count = constant_of(call, 1).size // call.output.shape[-1]
+    if call.has(2):
+        bias = constant_of(call, 2)
+        value, added = form.plus(value, bias.reshape(shape)), int(np.abs(bias).max(initial=0))
+    if 255 * 255 * count + added < 2**31:
+        return value
+    above = form.graph.emit("Mod", form.plus(value, 2**31), form.whole(2**32))
+    return form.minus(above, 2**31)
 
 
 def _fully_connected(form: IntegerForm, operation: Operation, call: KernelCall) -> None:

@@ -307,6 +307,28 @@ def require_call(call: KernelCall, operation: Operation) -> None:
     if call.options.get("batch_dims") or (call.name == "CONCATENATION" and number):
         raise SourceError(f"{where}: batch_dims and a fused activation are not read here")
     _require_product(call, where)
+    _require_fixed_grid(call, where)
+
+
+_FIXED_STEPS = {
+    ("SOFTMAX", "INT8"): 256,
+    ("SOFTMAX", "INT16"): 32768,
+    ("LOGISTIC", "INT16"): 32768,
+    ("TANH", "INT16"): 32768,
+}
+"""Operator, type -> the steps of one that it makes; no other grid is taken."""
+
+
+def _require_fixed_grid(call: KernelCall, where: str) -> None:
+    made, steps = call.output, _FIXED_STEPS.get((call.name, call.output.type))
+    if steps is None or made.grid is None:
+        return
+    zero = -128 if made.type == "INT8" else 0
+    if made.zero != zero or abs(float(made.scale) * steps - 1) > 0.001:
+        raise SourceError(
+            f"{where}: makes steps of 1/{steps} from {zero}, and its output has scale "
+            f"{float(made.scale):g}, zero point {made.zero}: the reference kernels refuse it"
+        )
 
 
 _CODES = ("INT4", "INT8", "UINT8", "INT16")
@@ -387,6 +409,13 @@ def _require_product(call: KernelCall, where: str) -> None:
         last = call.inputs[-1] if len(call.inputs) == ROWS[call.name].inputs[1] else None
         if last is not None and last.type == "INT32":
             raise SourceError(f"{where}: 16-bit data takes a bias of INT64, not of INT32")
+    if call.name in ("CONV_2D", "FULLY_CONNECTED") and made.type == "INT16" and call.has(2):
+        said = TYPES.index("INT32") == call.options.get("quantized_bias_type")
+        if call.tensor(2).type == "INT32" and not said:
+            raise SourceError(
+                f"{where}: has a bias of INT32 beside 16-bit data, and no "
+                "quantized_bias_type says so: the reference kernels read it as INT64"
+            )
     if call.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
         unread = [i for i in UNREAD if call.has(i)]
         if unread:

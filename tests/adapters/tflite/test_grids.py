@@ -96,3 +96,39 @@ def test_codes_are_padded_with_codes_only():
     net.operate("PADV2", (x, pads, net.constant(0.5, np.float32)), (y,))
     with pytest.raises(SourceError, match=r"PADV2 .*pads INT8 with FLOAT32"):
         read_net(write_net(net.net([(x, "x")], [(y, "y")])))
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "scale", "zero"),
+    [
+        ("SOFTMAX", "INT8", 1 / 200, -128),
+        ("SOFTMAX", "INT8", 1 / 256, 0),
+        ("SOFTMAX", "INT16", 1e-4, 0),
+        ("LOGISTIC", "INT16", 5e-5, 0),
+        ("TANH", "INT16", 5e-5, 0),
+    ],
+)
+def test_functions_of_one_grid_are_not_read_on_another(
+    name: str, type_: str, scale: float, zero: int
+):
+    net = NetBuilder()
+    x = net.tensor("x", type_, (2, 4), one_grid(0.001))
+    y = net.tensor("y", type_, (2, 4), one_grid(scale, zero))
+    net.operate(name, (x,), (y,))
+    with pytest.raises(SourceError, match=rf"{name} .*makes steps of 1/"):
+        read_net(write_net(net.net([(x, "x")], [(y, "y")])))
+
+
+def test_a_bias_of_32_bits_beside_16_bit_data_is_read_where_the_layer_says_so():
+    def written(**options: int) -> bytes:
+        net = NetBuilder()
+        x = net.tensor("x", "INT16", (1, 2), one_grid(0.001))
+        w = net.tensor("w", "INT8", (1, 2), one_grid(0.01), np.ones((1, 2), dtype=np.int8))
+        b = net.tensor("b", "INT32", (1,), one_grid(1e-5), np.zeros(1, dtype=np.int32))
+        y = net.tensor("y", "INT16", (1, 1), one_grid(0.001))
+        net.operate("FULLY_CONNECTED", (x, w, b), (y,), **options)
+        return write_net(net.net([(x, "x")], [(y, "y")]))
+
+    assert read_net(written(quantized_bias_type=2)).operations
+    with pytest.raises(SourceError, match=r"FULLY_CONNECTED .*read it as INT64"):
+        read_net(written())

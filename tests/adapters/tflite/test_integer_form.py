@@ -9,6 +9,8 @@ import onnx
 import pytest
 
 import qonnx_hub as qh
+from qonnx_hub_adapters.tflite.net_builder import NetBuilder, one_grid
+from qonnx_hub_adapters.tflite.net_writer import write_net
 from qonnx_hub_ir.errors import NotExactError
 from tests.adapters.tflite.shared_files import path_of, recorded, rows
 
@@ -64,3 +66,19 @@ def test_a_model_of_another_source_has_no_integer_form():
     message = next(iter(feature_models().values()))
     with pytest.raises(NotExactError, match="not read from one"):
         qh.convert(message, to="qcdq", encoding="integer")
+
+
+def test_sums_wrap_at_32_bits_as_in_the_kernel(tmp_path: Path):
+    ort = pytest.importorskip("onnxruntime")
+    net, path, out = NetBuilder(), tmp_path / "net.tflite", tmp_path / "out.onnx"
+    x = net.tensor("x", "INT8", (2, 4), one_grid(0.1))
+    w = net.tensor("w", "INT8", (1, 4), one_grid(0.01), np.full((1, 4), 127, dtype=np.int8))
+    b = net.tensor("b", "INT32", (1,), one_grid(0.001), np.array([2**31 - 1], dtype=np.int32))
+    y = net.tensor("y", "INT8", (2, 1), one_grid(1e5))
+    net.operate("FULLY_CONNECTED", (x, w, b), (y,))
+    path.write_bytes(write_net(net.net([(x, "x")], [(y, "y")])))
+    qh.convert(path, out, to="qcdq", encoding="integer", check=False)
+    codes = np.array([[127] * 4, [-128] * 4], dtype=np.int8)
+    (made,) = ort.InferenceSession(out).run(None, {"x": codes})
+    # 508 * 127 + 2**31 - 1 is -2,147,419,133 in 32 bits; -512 * 127 + 2**31 - 1 fits
+    assert made.reshape(-1).tolist() == [-21, 21]

@@ -58,6 +58,7 @@ def fully_connected(call: KernelCall, x: Array, weights: Array, bias: Given = No
         sums = sums + bias.astype(np.int64)
     given, made = call.tensor(0), call.output
     scale = np.float64(given.scale) * _scales(call.tensor(1)) / np.float64(made.scale)
+    sums = sums if _sums_widely(call, bias) else wrap(sums)
     codes = finish(call, round_away(sums.astype(np.float64) * scale) + made.zero)
     keeps = call.options.get("keep_num_dims")
     return codes.reshape(*x.shape[:-1], -1) if keeps else codes
@@ -95,12 +96,17 @@ def real_factors(call: KernelCall, data: int = 0) -> Array:
 def _rescaled(call: KernelCall, sums: Array, bias: Given, data: int = 0) -> Array:
     """Return the codes of a convolution's sums."""
     whole = sums.astype(np.int64)
-    is_wide = call.output.type == "INT16" and (bias is None or bias.dtype == np.int64)
     if bias is not None:
         whole = whole + bias.astype(np.int64)
     by = factor(real_factors(call, data))
+    is_wide = _sums_widely(call, bias)
     codes = rescale_wide(whole, by) if is_wide else rescale(wrap(whole), by)
     return finish(call, codes + call.output.zero)
+
+
+def _sums_widely(call: KernelCall, bias: Given) -> bool:
+    """Return whether sums have 64 bits; those of 32 bits wrap."""
+    return call.output.type == "INT16" and (bias is None or bias.dtype == np.int64)
 
 
 def _seen(call: KernelCall, x: Array, size: Any) -> Array:
