@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx_ir import Model
 
+from qonnx_hub.equivalence.comparison.compare import distances
 from qonnx_hub.equivalence.inputs.batches import SampleBatch, take_samples
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, renamed
 from qonnx_hub_adapters.onnx_reader import read_model
@@ -86,7 +87,8 @@ def check_on_litert(
     if not (is_written or TfliteImporter().accepts(source)) or not is_litert_installed():
         return LitertAnswers()
     side = ExecutorRunner(model if is_written else read_model(message), "the other side")
-    some = take_samples(feeds, slice(0, _MOST_SAMPLES // (fixed_batch(model) or 1)))
+    batch = fixed_batch(model) or 1
+    some = take_samples(feeds, slice(0, max(_MOST_SAMPLES // batch, 1) * batch))
     try:
         content = artifact.content or bytes_of(source)
         expected = side.answer(SampleBatch(0, 0, renamed(some, side)), side.output_names)
@@ -106,7 +108,7 @@ def _answer(content: bytes, feeds: Feeds, kernels: str, expected: list[Any]) -> 
     values = differing = 0
     largest = 0.0
     for x, y in zip(expected, made, strict=True):
-        apart = np.abs(x.astype(np.float64) - y.astype(np.float64).reshape(x.shape))
+        apart = distances(x, y.reshape(x.shape))
         values, differing = values + x.size, differing + int(np.count_nonzero(apart))
         largest = max(largest, float(apart.max(initial=0)))
     return KernelAnswer(KERNELS[kernels], values, differing, largest)

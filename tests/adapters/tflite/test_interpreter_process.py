@@ -17,11 +17,11 @@ from qonnx_hub_ir.errors import ExecutionError, MissingDependencyError, UsageErr
 X = np.arange(-128, 128, dtype=np.int8).reshape(64, 4)
 
 
-def requantizing() -> TfliteNet:
+def requantizing(batch: int = 1) -> TfliteNet:
     """Return a net of which reference kernels and XNNPACK give other codes: two roundings."""
     net = NetBuilder()
-    x = net.tensor("x", "INT8", (1, 4), one_grid(0.1, 5))
-    y = net.tensor("y", "INT8", (1, 4), one_grid(0.17, -3))
+    x = net.tensor("x", "INT8", (batch, 4), one_grid(0.1, 5))
+    y = net.tensor("y", "INT8", (batch, 4), one_grid(0.17, -3))
     net.operate("QUANTIZE", (x,), (y,))
     return net.net([(x, "x")], [(y, "y")])
 
@@ -67,6 +67,28 @@ def test_a_conversion_says_how_both_kernels_compare(file: Path, tmp_path: Path):
     assert xnn.kernels == "XNNPACK"
     assert xnn.differing > 0
     assert any("the reference kernels; " in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("batch", "samples"), [(3, 63), (64, 64), (65, 65)])
+def test_whole_batches_of_a_file_are_compared(tmp_path: Path, batch: int, samples: int):
+    pytest.importorskip("ai_edge_litert")
+    path = tmp_path / "net.tflite"
+    path.write_bytes(write_net(requantizing(batch)))
+    report = qh.convert(path, tmp_path / "net.onnx", to="qcdq", encoding="integer")
+    assert [one.values for one in report.tflite_kernels] == [4 * samples] * 2
+
+
+def test_nan_on_both_sides_is_no_difference(tmp_path: Path):
+    pytest.importorskip("ai_edge_litert")
+    net, path = NetBuilder(), tmp_path / "net.tflite"
+    x = net.tensor("x", "FLOAT32", (1, 4))
+    zeros, y = net.constant(np.zeros((1, 4)), np.float32), net.tensor("y", "FLOAT32", (1, 4))
+    net.operate("DIV", (zeros, zeros), (y,))
+    z = net.tensor("z", "FLOAT32", (1, 4))
+    net.operate("ADD", (x, y), (z,))
+    path.write_bytes(write_net(net.net([(x, "x")], [(z, "z")])))
+    report = qh.convert(path, tmp_path / "net.onnx", to="qcdq")
+    assert [one.differing for one in report.tflite_kernels] == [0, 0]
 
 
 def test_a_file_on_which_the_interpreter_ends_is_one_error():

@@ -140,7 +140,8 @@ _PAIRS: Mapping[str, Callable[[Array, Array], Array]] = {
 
 def pair(call: KernelCall, x: Array, y: Array) -> Array:
     """Return ADD, SUB, MUL or DIV of floats."""
-    return activated(call, _PAIRS[call.name](x, y))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return activated(call, _PAIRS[call.name](x, y))
 
 
 def average_pool(call: KernelCall, x: Array) -> Array:
