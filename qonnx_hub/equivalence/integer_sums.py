@@ -73,6 +73,8 @@ def enclose_integer_product(
     if bias is not None:
         added = bias.astype(np.float64).reshape(-1, *[1] * (low.ndim - 2))
         low, high = low + added, high + added
+        if np.any(low < -(2.0**31)) or np.any(high >= 2.0**31):
+            raise ValueError("sums leave int32 with their bias")
     return _requantized(node, given, low, high, EPILOGUE_ROUNDINGS + more)
 
 

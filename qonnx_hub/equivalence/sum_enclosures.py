@@ -339,13 +339,20 @@ def meets(a: Enclosure, b: Enclosure) -> Array:
 def unexplained(a: Enclosure, b: Enclosure, ours: Array, theirs: Array) -> Array:
     """Return where two sides differ, and no order of sums explains it.
 
+    Both ends must meet, and each side's number must lie in its own: one that does not was
+    made in another way than by sums of reals, as by an integer that wrapped.
+
     Args:
         a: What encloses the one side.
         b: What encloses the other.
         ours: What the one computed.
         theirs: What the other did, in its shape.
     """
-    return np.asarray(differs(ours, theirs) & ~(meets(a, b)))
+    own = aligned(b.low, theirs)
+    held = None if own is None else aligned(ours, holds_all(b, own))
+    if held is None:
+        return np.asarray(differs(ours, theirs))
+    return np.asarray(differs(ours, theirs) & ~(meets(a, b) & holds_all(a, ours) & held))
 
 
 def holds_all(found: Enclosure, values: Array) -> Array:

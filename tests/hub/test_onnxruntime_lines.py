@@ -102,3 +102,33 @@ def test_functions_of_another_library_are_within_their_ulps_and_said():
 def test_a_factor_before_a_function_of_another_library_is_no_noise():
     other = functions(float(np.nextafter(np.float32(1), np.float32(2))))
     assert str(qh.check(functions(), other, SAMPLES, backend="ort").verdict) == "DIFFERENT"
+
+
+def test_an_integer_sum_that_wraps_is_no_noise():
+    # onnxruntime adds 2^31 - 50 and 100 in int32; floats give the highest code.
+    stored = {"s": 1.0, "u": np.array(0, np.uint8), "i": np.array(0, np.int8), "ys": 2.0**24}
+    stored |= {"w": np.ones((2, 4, 1, 1), np.int8), "b": np.full(2, 2**31 - 50, np.int32)}
+    first = helper.make_node("QuantizeLinear", ["x", "s", "u"], ["q"])
+    last = helper.make_node("DequantizeLinear", ["k", "ys", "u"], ["y"])
+
+    def made(*nodes):
+        return model_of(
+            [first, *nodes, last], {"x": ("N", 4, 3, 3)}, ["y"], stored, domains=()
+        )
+
+    reads = ["q", "s", "u", "w", "s", "i", "ys", "u", "b"]
+    integer = made(helper.make_node("QLinearConv", reads, ["k"]))
+    pairs = {"q": "u", "w": "i", "b": None}
+    unpacked = [
+        helper.make_node(
+            "DequantizeLinear", [name, "s", *([zero] if zero else [])], [f"{name}f"]
+        )
+        for name, zero in pairs.items()
+    ]
+    floats = made(
+        *unpacked,
+        helper.make_node("Conv", ["qf", "wf", "bf"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "ys", "u"], ["k"]),
+    )
+    result = qh.check(floats, integer, backend="ort", samples=8)
+    assert str(result.verdict) == "DIFFERENT", result.reason

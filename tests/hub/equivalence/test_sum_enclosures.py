@@ -455,6 +455,30 @@ def test_the_factor_behind_an_integer_sum_rounds_a_code_only_beside_a_tie(scale,
     assert int(found.high.item()) == 1
 
 
+def test_a_bias_that_takes_a_sum_out_of_int32_has_no_bound():
+    # 2^31 - 50 and a sum of 49 fit; one more does not.
+    byte = {"x_zero": np.uint8, "w_zero": np.int8, "y_zero": np.uint8}
+    constants = {name: np.array(0, kind) for name, kind in byte.items()}
+    constants |= {"x_scale": 1.0, "w_scale": 1.0, "y_scale": 2.0**24}
+    constants |= {
+        "w": np.full((1, 1, 1, 1), 1, np.int8),
+        "b": np.array([2**31 - 50], np.int32),
+    }
+    reads = "q x_scale x_zero w w_scale w_zero y_scale y_zero b"
+    nodes = [node("QuantizeLinear", "x x_scale x_zero", "q")]
+    nodes += [node("QLinearConv", reads, "i"), CAST]
+    assert enclosed(nodes, np.full((1, 1, 1, 1), 49, FLOAT), constants).low.item() == 128
+    with pytest.raises(UnboundedError):
+        enclosed(nodes, np.full((1, 1, 1, 1), 50, FLOAT), constants)
+
+
+def test_a_number_outside_of_its_own_ends_is_no_order_of_sums():
+    ours, theirs = np.zeros((1, 2), FLOAT), np.array([[0.5, 2.0]], FLOAT)
+    one = Enclosure(ours - 1, ours + 1, np.ones(ours.shape, np.bool_))
+    assert unexplained(one, one, ours, theirs).tolist() == [[False, True]]
+    assert unexplained(one, one, theirs, ours).tolist() == [[False, True]]
+
+
 def test_a_bias_of_an_integer_layer_is_in_its_sum():
     byte = {"x_zero": np.uint8, "w_zero": np.int8, "y_zero": np.int8}
     constants = {name: np.array(0, kind) for name, kind in byte.items()}
