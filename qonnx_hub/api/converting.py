@@ -157,7 +157,8 @@ def routes(
         seed: Their seed.
 
     Returns:
-        One route for each form: the verdict, or the reason of a refusal, and the command.
+        One route for each form: the verdict, or the reason of a refusal, and the command, in
+        which MODEL stands for a source that is no path.
 
     Raises:
         HubError: As in :func:`load`.
@@ -168,4 +169,5 @@ def routes(
     from qonnx_hub.conversion.routes import find_routes
 
     options = ConvertOptions(from_=from_, samples=samples, seed=seed)
-    return find_routes(as_model(source, from_), label_of(source), options)
+    named = source if isinstance(source, (str, Path)) else "MODEL"
+    return find_routes(as_model(source, from_), label_of(source), options, str(named))

@@ -109,7 +109,7 @@ def command(
     if weights in get_args(StoredWeights) and not os.path.exists(str(weights)):
         stored_weights, weights = cast("StoredWeights", weights), None
     if output is None:
-        sources, output = _last_is_written(sources, force)
+        sources, output = _last_is_written(sources, force, one=jobs is None)
     from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.conversion.convert import convert_source
     from qonnx_hub.conversion.options import ConvertOptions
@@ -148,12 +148,15 @@ def command(
         raise typer.Exit(DIFFERENT)
 
 
-def _last_is_written(given: list[str], force: bool) -> tuple[list[str], str]:
+def _last_is_written(given: list[str], force: bool, *, one: bool) -> tuple[list[str], str]:
     """Return IN and OUT of two arguments; OUT must be new, since a model may be meant."""
     from qonnx_hub_ir.errors import UsageError
 
-    if len(given) != 2:
-        raise UsageError("no place to write is named: add -o PATH, or give exactly IN and OUT")
+    if len(given) != 2 or not one:
+        raise UsageError(
+            "no place to write is named: add -o PATH, or give exactly IN and OUT (without "
+            "--jobs)"
+        )
     path = given[1]
     if os.path.lexists(path) and not force:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""An example or two of every verb: shown below its help, and run by a test."""
+"""An example or two of verbs that run without a tool: shown below help, and run by a test."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
 """Verb -> commands."""
 
 
-def epilog(verb: str) -> str:
-    """Return the examples as the help of a verb shows them, one to a line."""
+def epilog(verb: str) -> str | None:
+    """Return the examples as the help of a verb shows them, one to a line; if it has any."""
     # An empty line keeps rich from joining two.
-    return "\n\n".join(("Examples:", *EXAMPLES.get(verb, ())))
+    return "\n\n".join(("Examples:", *EXAMPLES[verb])) if verb in EXAMPLES else None

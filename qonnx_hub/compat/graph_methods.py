@@ -102,7 +102,15 @@ class GraphMethods:
         how = (transformation, make_deepcopy, cleanup, True, use_preorder_traversal)
         if apply_to_subgraphs and not use_preorder_traversal:
             found.transform_subgraphs(*how)
-        found = _until_unchanged(found, transformation)
+        for _ in range(_ROUNDS):
+            found, changed = transformation.apply(found)
+            if not changed:
+                break
+        else:
+            what = (
+                f"{type(transformation).__name__} changed something {_ROUNDS} times in a row"
+            )
+            raise PassError(f"{what}: it does not end")
         if cleanup:
             found.cleanup()
         if apply_to_subgraphs and use_preorder_traversal:
@@ -443,12 +451,3 @@ def _is_among(held: Iterable[ValueInfoProto], name: str) -> bool:
 
 def _is_finn(node: NodeProto) -> bool:
     return node.domain.split(".")[0] in ("finn", "qonnx") or node.domain == "onnx.brevitas"
-
-
-def _until_unchanged(found: Any, transformation: Any) -> Any:
-    for _ in range(_ROUNDS):
-        found, changed = transformation.apply(found)
-        if not changed:
-            return found
-    name = type(transformation).__name__
-    raise PassError(f"{name} changed something {_ROUNDS} times in a row: it does not end")

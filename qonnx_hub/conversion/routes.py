@@ -96,26 +96,27 @@ class RoutesReport(Report):
         yield self.summary()
 
 
-def find_routes(model: Model, label: str, options: ConvertOptions) -> RoutesReport:
+def find_routes(model: Model, label: str, options: ConvertOptions, named: str) -> RoutesReport:
     """Return what becomes of a model in every form that can be written.
 
     Nothing is written. Every result is checked against the model as ``convert`` does.
 
     Args:
         model: An IR model; it is not changed.
-        label: How the report and its commands call it.
+        label: How the report calls it.
         options: Samples and seed of the checks; the format that the model was read as.
+        named: How the commands call it.
     """
     found = []
     for form in registry.exporters().names():
         for variant in VARIANTS.get(form, ({},)):
             asked = replace(options, to=form, **variant)
-            found.append(_try(model, label, asked, variant))
+            found.append(_try(model, label, asked, variant, named))
     return RoutesReport(label, tuple(found))
 
 
 def _try(
-    model: Model, label: str, options: ConvertOptions, variant: Mapping[str, Any]
+    model: Model, label: str, options: ConvertOptions, variant: Mapping[str, Any], named: str
 ) -> Route:
     words = []
     for name, value in variant.items():
@@ -123,9 +124,9 @@ def _try(
     form = " ".join((options.to, *words))
     info = registry.find_exporter(options.to).info
     target = "project" if info.folder else f"out{next(iter(info.suffixes), '')}"
-    named = () if options.from_ is None else ("--from", options.from_)
-    words = ["qonnx-hub", "convert", label, *named, "-o", target, "--to", options.to, *words]
-    command = shlex.join(words)
+    given = () if options.from_ is None else ("--from", options.from_)
+    to = ("-o", target, "--to", options.to, *words)
+    command = shlex.join(("qonnx-hub", "convert", named, *given, *to))
     try:
         # What is read already has no format.
         report = convert_source(model.clone(), None, label, replace(options, from_=None))

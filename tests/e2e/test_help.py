@@ -80,6 +80,11 @@ def test_help_shows_the_examples_under_both_names(verb: str) -> None:
         assert all("".join(line.split()) in joined for line in EXAMPLES[verb])
 
 
+def test_help_announces_no_examples_where_there_are_none() -> None:
+    assert "build" not in EXAMPLES
+    assert "Examples:" not in run("build", "-h")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -95,6 +100,7 @@ def test_help_shows_the_examples_under_both_names(verb: str) -> None:
         (["convert", "model.onnx"], "-o PATH"),
         (["convert", "model.onnx", "second.onnx"], "'second.onnx' exists"),
         (["convert", "a.onnx", "b.onnx", "c.onnx"], "-o PATH"),
+        (["convert", "model.onnx", "typo.onnx", "--jobs", "2"], "-o PATH"),
     ],
 )
 def test_what_is_mistyped_is_answered_with_what_may_be_meant(
