@@ -249,23 +249,30 @@ class IntegerRewriter:
         replace_node(layer, node.outputs[0])
         return True
 
-    def _is_rounded(self, value: Value | None) -> bool:
+    def _is_rounded(self, value: Value) -> bool:
         """Return whether a float value may round differently than in the source.
 
         It does behind integer sums whose float sums round in the source, up to the next
         integers.
         """
-        if value is None or value in self._codes:
-            return False
-        if value not in self._rounded:
-            product = self._products.get(value)
-            self._rounded[value] = (
-                self._reads_rounded(value) if product is None else not product.is_exact
-            )
-        return self._rounded[value]
+        waiting: list[Value] = [value]
+        seen: set[Value] = set()
+        while waiting:
+            one = waiting.pop()
+            if one in seen or one in self._codes or self._rounded.get(one) is False:
+                continue
+            seen.add(one)
+            product = self._products.get(one)
+            exact, read = self._read_for(one) if product is None else (product.is_exact, [])
+            if self._rounded.get(one) or not exact:
+                self._rounded[value] = True
+                return True
+            waiting.extend(read)
+        self._rounded.update(dict.fromkeys(seen, False))
+        return False
 
-    def _reads_rounded(self, value: Value) -> bool:
-        """Return whether what makes a value reads rounded ones, or its bodies make some.
+    def _read_for(self, value: Value) -> tuple[bool, list[Value]]:
+        """Return whether the bodies of what makes a value round nothing, and what it reads.
 
         What enters a body may be what the body made before.
         """
@@ -273,11 +280,10 @@ class IntegerRewriter:
         enters = isinstance(graph, Graph) and value in graph.inputs
         node = self._owners.get(graph) if graph and enters else value.producer()
         if node is None:
-            return False
+            return True, []
         inner = (v for body in bodies(node) for n in body.all_nodes() for v in n.outputs)
-        sums = (self._products[value] for value in inner if value in self._products)
-        outside = read_values(node)
-        return any(not one.is_exact for one in sums) or any(map(self._is_rounded, outside))
+        sums = (self._products[one] for one in inner if one in self._products)
+        return all(one.is_exact for one in sums), read_values(node)
 
     def _bound_floats(self) -> None:
         """Look again at quantizers of floats: in a loop, what rounds may come behind them."""

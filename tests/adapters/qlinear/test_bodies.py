@@ -218,6 +218,21 @@ def test_what_reads_rounded_sums_of_a_loop_is_not_called_exact() -> None:
     assert not exact["state_q"]
 
 
+@pytest.mark.parametrize(("scale", "exact"), [(0.7, False), (0.5, True)])
+def test_rounding_is_followed_through_any_number_of_layers(scale: float, exact: bool) -> None:
+    """By powers of two, float sums do not round; by others they do."""
+    n = net()
+    n.quant("x", "q", 0.3 if not exact else 0.25, 8)
+    n.weight("w", ROWS[0] * 20, scale, 8)
+    last = n.add("MatMul", ["q", "w"], "sum")
+    for k in range(1500):
+        last = n.add("Sin", [last], f"sin_{k}")
+    n.quant(last, "y", 0.3, 4)
+    artifact = export(n.model((3, 4), "y"))
+    assert "MatMulInteger" in [node.op_type for node in artifact.model.graph]
+    assert {record.node: record.exact for record in artifact.quantizers}["y"] is exact
+
+
 def test_layers_that_were_integer_operators_in_branches_are_again() -> None:
     def layer(k: int, out: str) -> list[Any]:
         inputs = [f"q{k}" if name == "q" else name for name in QLINEAR_INPUTS]
