@@ -300,7 +300,7 @@ def _infer(node: Node) -> None:
         found = onnx.shape_inference.infer_node_outputs(
             schema, proto, types, data, opset_imports=imports
         )
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise SourceError(f"'{node.name}': {' '.join(str(error).split())}") from error
     for number, value in enumerate(node.outputs):
         kind = found.get(f"o{number}")

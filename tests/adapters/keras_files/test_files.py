@@ -345,3 +345,101 @@ def test_operations_of_keras_3_promote_whole_numbers(tmp_path, kind, number, wan
     (found,) = qh.run(qh.load(str(path)), {"x": WHOLE}).values()
     np.testing.assert_array_equal(found, wanted)
     assert found.dtype == wanted.dtype
+
+
+def operation(path, kind, config, like):
+    """Write a file whose output is an operation of Keras 3 on ``x``, an array's like."""
+    given = {"batch_shape": [None, *like.shape[1:]], "dtype": str(like.dtype)}
+    layers = [
+        node("InputLayer", "x", [], **given),
+        node(kind, "y", [call(tensor("x"))], **config),
+    ]
+    write_h5(path, functional(layers, [["x", 0, 0]], [["y", 0, 0]]), {}, "3.15.0")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        ("Max", {"axis": 1, "keepdims": False, "initial": 2.0}, "its argument 'initial'"),
+        ("Sum", {"axis": 1, "somewhere": 1}, "its argument 'somewhere'"),
+        ("Round", {"decimals": 1}, "rounds to decimals"),
+        ("Cumsum", {"axis": 1, "dtype": "int32"}, "its argument 'dtype'"),
+        ("Unstack", {"num": 2, "axis": 1}, "unstacks 2 of 3 slices"),
+        ("LogicalNot", {}, "unsupported type: tensor\\(float\\)"),
+    ],
+)
+def test_an_argument_that_nothing_reads_is_refused_by_name(tmp_path, kind, config, words):
+    with pytest.raises(SourceError, match=words):
+        qh.load(operation(tmp_path / "net.h5", kind, config, X))
+
+
+FRACTIONS = np.float32([[0.25, 0.0, -0.5], [0.0, -0.0, 0.0], [1.0, 2.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "x", "wanted"),
+    [
+        ("Any", {"axis": 1}, FRACTIONS, [True, False, True]),
+        ("Any", {"axis": 1}, -FRACTIONS, [True, False, True]),
+        ("Elu", {"alpha": 0.5}, np.float32([[-200, 0, 3]]), np.float32([[-0.5, 0, 3]])),
+        ("LogSoftmax", {"axis": 0}, np.float32([[5, -3, 0]]), np.float32([[0, 0, 0]])),
+        ("Mean", {"axis": 1}, np.int32([[3, 0, 0], [-1, 0, -3]]).T, np.float32([1, 0, -1.5])),
+        ("Round", {"decimals": 0}, FRACTIONS[:1], np.float32([[0, 0, 0]])),
+    ],
+)
+def test_operations_of_keras_3_follow_their_arguments(tmp_path, kind, config, x, wanted):
+    path = operation(tmp_path / "net.h5", kind, config, x)
+    (found,) = qh.run(qh.load(path), {"x": x}).values()
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == np.asarray(wanted).dtype
+
+
+def test_whole_numbers_of_two_types_are_refused_and_truth_values_count(tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 3], dtype="int32"),
+        node("InputLayer", "z", [], batch_shape=[None, 3], dtype="int64"),
+        node("Greater", "more", [call(tensor("x"), 0)]),
+        node("Multiply", "kept", [call(tensor("more"), tensor("x"))]),
+        node("Add", "one_more", [call(tensor("more"), 1)]),
+        node("Add", "both", [call(tensor("x"), tensor("z"))]),
+    ]
+    inputs = [["x", 0, 0], ["z", 0, 0]]
+    good = functional(layers[:-1], inputs, [["kept", 0, 0], ["one_more", 0, 0]])
+    model = qh.load(str(write_h5(tmp_path / "good.h5", good, {}, "3.15.0")))
+    kept, one_more = qh.run(model, {"x": WHOLE, "z": np.int64(WHOLE)}).values()
+    np.testing.assert_array_equal(kept, np.int32([[3, 0, 0], [1, 1, 0]]))
+    np.testing.assert_array_equal(one_more, np.int32([[2, 1, 1], [2, 2, 1]]))
+    assert kept.dtype == one_more.dtype == np.int32
+    bad = write_h5(
+        tmp_path / "bad.h5", functional(layers, inputs, [["both", 0, 0]]), {}, "3.15.0"
+    )
+    refused(bad, "layer 'both': takes whole numbers of two types")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        ("linalg.matmul", {"b": ["x", 0, 0], "adjoint_b": True}, "its argument 'adjoint_b'"),
+        ("nn.bias_add", {"bias": [1.0, 2.0, 3.0], "data_format": "NCHW"}, "'data_format'"),
+        ("math.cumsum", {"axis": 1, "exclusive": True}, "its argument 'exclusive'"),
+    ],
+)
+def test_functions_of_tensorflow_refuse_what_they_do_not_read(
+    tmp_path, function, arguments, words
+):
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 3, 3], dtype="float32"),
+        node("TFOpLambda", "y", [[["x", 0, 0, arguments]]], function=function),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
+    refused(write_h5(tmp_path / "net.h5", config, {}), words)
+
+
+def test_a_division_of_whole_numbers_in_keras_2_is_refused(tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="int32"),
+        node("TFOpLambda", "y", [[["x", 0, 0, {"y": 2}]]], function="math.truediv"),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
+    refused(write_h5(tmp_path / "net.h5", config, {}), "divides whole numbers, in float64")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx_ir import Value
+from onnx_ir import DataType, Value
 
 from qonnx_hub_adapters.keras_files.kinds import Use
 from qonnx_hub_adapters.keras_files.scope import Scope
@@ -15,11 +15,13 @@ FLOAT = 1
 
 
 class Arguments:
-    """The arguments of a call, by position and name."""
+    """The arguments of a call, by position and name; each has to be read."""
 
     def __init__(self, s: Scope, use: Use) -> None:
         self._s, self.args = s, list(use.args)
         self.named = {**use.config, **use.kwargs}
+        self.named.pop("name", None)
+        self._read: set[int | str] = set()
 
     def tensor(self, index: int, *names: str) -> Value:
         """Return an argument as a value; numbers become constants."""
@@ -32,9 +34,11 @@ class Arguments:
     def plain(self, index: int, *names: str, default: Any = None) -> Any:
         """Return an argument as the file has it."""
         if 0 <= index < len(self.args):
+            self._read.add(index)
             return self.args[index]
         for name in names:
             if self.named.get(name) is not None:
+                self._read.add(name)
                 return self.named[name]
         return default
 
@@ -46,6 +50,16 @@ class Arguments:
         rank = s.rank(x)
         return [int(a) % rank for a in (axis if isinstance(axis, (list, tuple)) else [axis])]
 
+    def require_all_read(self) -> None:
+        """Refuse a call with an argument that nothing has read.
+
+        Raises:
+            SourceError: There is one that is not ``None`` or ``False``.
+        """
+        for name, value in {**dict(enumerate(self.args)), **self.named}.items():
+            if name not in self._read and value is not None and value is not False:
+                raise self._s.fail(f"its argument {name!r} is not supported")
+
 
 Writes = Callable[[Scope, Arguments], Any]
 """Writes an operation; gives a value, or a list of them."""
@@ -54,22 +68,36 @@ Writes = Callable[[Scope, Arguments], Any]
 def of_one_type(s: Scope, a: Arguments, op_type: str) -> tuple[Value, Value]:
     """Return two operands of one type, as Keras promotes whole numbers and truth values.
 
-    A whole number takes the type that it meets; otherwise, and where one divides, floats win.
+    A whole number takes the type that it meets, and so does a truth value; otherwise, and
+    where one divides, floats win.
+
+    Raises:
+        SourceError: Frameworks differ in the type: whole numbers of two sizes, or divided in
+            Keras 2.
     """
     plain = a.plain(0, "x", "x1"), a.plain(1, "y", "x2")
     operands = [a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2")]
     types = [value.dtype for value in operands]
-    if None in types or (types[0] == types[1] and op_type != "Div"):
+    if None in types:
         return operands[0], operands[1]
     for number, one in enumerate(plain):
-        other = types[1 - number]
-        if isinstance(one, int) and op_type != "Div" and other is not None:
-            operands[number] = s.op("Cast", operands[number], to=int(other))
-            return operands[0], operands[1]
+        if isinstance(one, int) and op_type != "Div":
+            other = types[1 - number]
+            types[number] = DataType.INT32 if other == DataType.BOOL else other
+    wholes = [one for one in types if not one.is_floating_point()]
+    if op_type == "Div" and wholes:
+        if s.net.generation == 2:
+            raise s.fail("divides whole numbers, in float64; cast them to float32 before")
+        wanted = DataType.FLOAT
+    elif len(wholes) < 2:
+        wanted = DataType.FLOAT if wholes else types[0]
+    else:
+        kinds = {one for one in types if one != DataType.BOOL} or {DataType.BOOL}
+        if len(kinds) > 1:
+            raise s.fail("takes whole numbers of two types; cast one before")
+        wanted = kinds.pop()
     left, right = (
-        value
-        if value.dtype is None or value.dtype.is_floating_point()
-        else s.op("Cast", value, to=FLOAT)
+        value if value.dtype == wanted else s.op("Cast", value, to=int(wanted))
         for value in operands
     )
     return left, right

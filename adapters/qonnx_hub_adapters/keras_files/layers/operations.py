@@ -7,12 +7,13 @@ in all three.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from onnx_ir import Value
+from onnx_ir import DataType, Value
 
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use
 from qonnx_hub_adapters.keras_files.layers import selection
@@ -38,13 +39,27 @@ def _binary(op_type: str) -> Writes:
 
 
 def _any(s: Scope, a: Arguments) -> Value:
-    """Return whether anything holds, by the largest of 0 and 1."""
-    a.args[0] = s.op("Cast", a.tensor(0, "x"), to=FLOAT)
+    """Return whether anything is not 0, by the largest of 0 and 1."""
+    holds = s.op("Cast", a.tensor(0, "x"), to=int(DataType.BOOL))
+    a.args[:1] = [s.op("Cast", holds, to=FLOAT)]
     return s.op("Greater", _reduction("ReduceMax")(s, a), 0.5)
 
 
 def _unary(op_type: str) -> Writes:
     return lambda s, a: s.op(op_type, a.tensor(0, "x"))
+
+
+def _round(s: Scope, a: Arguments) -> Value:
+    if a.plain(1, "decimals", default=0) != 0:
+        raise s.fail("rounds to decimals, which is not supported")
+    return s.op("Round", a.tensor(0, "x"))
+
+
+def _mean(s: Scope, a: Arguments) -> Value:
+    x = a.tensor(0, "x", "input_tensor")
+    if s.net.generation == 3 and x.dtype is not None and not x.dtype.is_floating_point():
+        a.args[:1] = [s.op("Cast", x, to=FLOAT)]
+    return _reduction("ReduceMean")(s, a)
 
 
 def _comparison(op_type: str, negated: bool = False) -> Writes:
@@ -81,9 +96,10 @@ def _relu(s: Scope, a: Arguments) -> Value:
     )
 
 
-def _softmax(s: Scope, a: Arguments) -> Value:
-    axis = a.plain(1, "axis", default=-1)
-    return s.op("Softmax", a.tensor(0, "x", "logits"), axis=-1 if axis is None else int(axis))
+def _softmax(op_type: str) -> Writes:
+    return lambda s, a: s.op(
+        op_type, a.tensor(0, "x", "logits"), axis=int(a.plain(1, "axis", default=-1))
+    )
 
 
 def _reshape(s: Scope, a: Arguments) -> Value:
@@ -118,7 +134,7 @@ def _expand(s: Scope, a: Arguments) -> Value:
 
 
 def _squeeze(s: Scope, a: Arguments) -> Value:
-    x, axis = a.tensor(0, "x", "input"), a.plain(1, "axis")
+    x, axis = a.tensor(0, "x", "input"), a.plain(1, "axis", "squeeze_dims")
     axes = [n for n, size in enumerate(s.shape(x)) if size == 1] if axis is None else axis
     axes = axes if isinstance(axes, (list, tuple)) else [axes]
     return s.op("Squeeze", x, s.integers(axes, "axes"))
@@ -186,8 +202,8 @@ def _key(one: Any) -> Any:
 
 def _matmul(s: Scope, a: Arguments) -> Value:
     x, y = a.tensor(0, "x1", "a"), a.tensor(1, "x2", "b")
-    for name, index in (("transpose_a", 0), ("transpose_b", 1)):
-        if a.named.get(name):
+    for index, name in enumerate(("transpose_a", "transpose_b")):
+        if a.plain(2 + index, name):
             value = (x, y)[index]
             rank = s.rank(value)
             turned = s.transpose(value, [*range(rank - 2), rank - 1, rank - 2])
@@ -272,7 +288,7 @@ _KERAS_3: Mapping[str, Writes] = {
     "Abs": _unary("Abs"),
     "Negative": _unary("Neg"),
     "Sign": _unary("Sign"),
-    "Round": _unary("Round"),
+    "Round": _round,
     "Floor": _unary("Floor"),
     "Ceil": _unary("Ceil"),
     "Sqrt": _unary("Sqrt"),
@@ -285,7 +301,7 @@ _KERAS_3: Mapping[str, Writes] = {
     "Square": _square,
     "Rsqrt": lambda s, a: s.op("Reciprocal", s.op("Sqrt", a.tensor(0, "x"))),
     "Sum": _reduction("ReduceSum"),
-    "Mean": _reduction("ReduceMean"),
+    "Mean": _mean,
     "Max": _reduction("ReduceMax"),
     "Amax": _reduction("ReduceMax"),
     "Min": _reduction("ReduceMin"),
@@ -296,12 +312,14 @@ _KERAS_3: Mapping[str, Writes] = {
     "Relu6": _function("relu6"),
     "Sigmoid": _function("sigmoid"),
     "Tanh": _function("tanh"),
-    "Softmax": _softmax,
-    "LogSoftmax": _function("log_softmax"),
+    "Softmax": _softmax("Softmax"),
+    "LogSoftmax": _softmax("LogSoftmax"),
     "Softplus": _function("softplus"),
     "Softsign": _function("softsign"),
     "Silu": _function("silu"),
-    "Elu": _function("elu"),
+    "Elu": lambda s, a: s.op(
+        "Elu", a.tensor(0, "x", "features"), alpha=float(a.plain(1, "alpha", default=1.0))
+    ),
     "Selu": _function("selu"),
     "Gelu": lambda s, a: gelu(
         s,
@@ -336,8 +354,8 @@ _KERAS_3: Mapping[str, Writes] = {
     "Pad": _pad,
     "Einsum": lambda s, a: s.op(
         "Einsum",
-        *[one for one in a.args if isinstance(one, Value)],
-        equation=str(a.plain(-1, "subscripts", "equation") or a.args[0]),
+        *(a.tensor(place) for place in range(len(a.args))),
+        equation=str(a.plain(-1, "subscripts")),
     ),
     "Take": selection.gather,
     "Argmax": selection.argument_of("ArgMax"),
@@ -356,6 +374,7 @@ _OF_TENSORFLOW: Mapping[str, Writes] = {
     "math.l2_normalize": selection.l2_normalize,
     "linalg.l2_normalize": selection.l2_normalize,
     "nn.l2_normalize": selection.l2_normalize,
+    "nn.bias_add": lambda s, a: s.op("Add", a.tensor(0, "value"), a.tensor(1, "bias")),
 }
 """Functions of TensorFlow that are no operation of Keras 3."""
 
@@ -390,8 +409,8 @@ _TENSORFLOW: Mapping[str, str] = {
         "concat": "Concatenate", "stack": "Stack", "split": "Split", "reshape": "Reshape",
         "transpose": "Transpose", "expand_dims": "ExpandDims", "squeeze": "Squeeze",
         "clip_by_value": "Clip", "where": "Where", "cast": "Cast", "tile": "Tile",
-        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul", "einsum": "Einsum",
-        "nn.bias_add": "Add", "gather": "Take", "slice": "Slice", "unstack": "Unstack",
+        "reverse": "Flip", "pad": "Pad", "linalg.matmul": "Matmul",
+        "gather": "Take", "slice": "Slice", "unstack": "Unstack",
         "broadcast_to": "BroadcastTo",
     # What TensorFlow's second generation calls inside, and what a file then names.
     **{f"compat.v1.{name}": target for name, target in {
@@ -407,18 +426,23 @@ def _tf_operation(s: Scope, use: Use) -> Any:
     write = _OF_TENSORFLOW.get(name) or _KERAS_3.get(_TENSORFLOW.get(name, ""))
     if write is None:
         raise s.fail(f"TFOpLambda: function 'tf.{name}' is not known")
-    given = {key: value for key, value in use.kwargs.items() if key != "name"}
     # The names of its configuration are not arguments.
     bare = dataclasses.replace(use.layer, config={})
-    return write(s, Arguments(s, Use(bare, use.weights, use.args, given)))
+    return _operation(s, Use(bare, use.weights, use.args, use.kwargs), write)
 
 
-def _operation(write: Writes) -> Kind:
-    return Kind(lambda s, use: write(s, Arguments(s, use)))
+def _operation(s: Scope, use: Use, write: Writes) -> Any:
+    arguments = Arguments(s, use)
+    result = write(s, arguments)
+    arguments.require_all_read()
+    return result
 
 
 KINDS: Mapping[str, Kind] = {
-    **{f"ops>{name}": _operation(write) for name, write in _KERAS_3.items()},
+    **{
+        f"ops>{name}": Kind(functools.partial(_operation, write=write))
+        for name, write in _KERAS_3.items()
+    },
     "keras>TFOpLambda": Kind(_tf_operation),
     "keras>SlicingOpLambda": Kind(_tf_operation),
 }

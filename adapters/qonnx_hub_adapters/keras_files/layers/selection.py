@@ -20,7 +20,7 @@ def gather(s: Scope, a: Arguments) -> Value:
     """Return elements by their numbers along an axis."""
     x, numbers = a.tensor(0, "x", "params"), a.plain(1, "indices")
     axis = a.plain(-1, "axis")
-    if len(a.args) > 2 or a.plain(-1, "batch_dims", default=0):
+    if a.plain(-1, "batch_dims", default=0):
         raise s.fail("gathers by sample (batch_dims), which is not supported")
     if axis is None and s.net.generation == 3:
         x = s.reshape(x, [-1])
@@ -69,8 +69,10 @@ def cut(s: Scope, a: Arguments) -> Value:
 
 
 def unstack(s: Scope, a: Arguments) -> list[Value]:
-    """Return the slices of a value along an axis, one by one."""
+    """Return the slices of a value along an axis, one by one; their number is its size."""
     x, axis = a.tensor(0, "x", "value"), int(a.plain(2, "axis", default=0))
+    if a.plain(1, "num") not in (None, s.known(x, axis)):
+        raise s.fail(f"unstacks {a.plain(1, 'num')} of {s.known(x, axis)} slices")
     return _slices(s, x, axis, keeps=False)
 
 
@@ -85,8 +87,6 @@ def _slices(s: Scope, x: Value, axis: int, *, keeps: bool) -> list[Value]:
 def running_sum(s: Scope, a: Arguments) -> Value:
     """Return the sums of the elements so far along an axis, one after the other."""
     x, axis = a.tensor(0, "x"), a.plain(1, "axis")
-    if a.plain(-1, "exclusive") or a.plain(-1, "dtype") or len(a.args) > 2:
-        raise s.fail("sums exclusively or in another type, which is not supported")
     if axis is None and s.net.generation == 3:
         x = s.reshape(x, [-1])
     axis = int(axis or 0)
