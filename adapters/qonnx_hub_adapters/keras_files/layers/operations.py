@@ -243,11 +243,6 @@ def _pad(s: Scope, a: Arguments) -> Value:
     return s.op("Pad", a.tensor(0, "x", "tensor"), ends, float(value or 0.0), mode=mode)
 
 
-def _square(s: Scope, a: Arguments) -> Value:
-    x = a.tensor(0, "x")
-    return s.op("Mul", x, x)
-
-
 def _split(s: Scope, a: Arguments) -> Any:
     x, count = (
         a.tensor(0, "x", "value"),
@@ -298,7 +293,7 @@ _KERAS_3: Mapping[str, Writes] = {
     "Cos": _unary("Cos"),
     "Erf": _unary("Erf"),
     "Reciprocal": _unary("Reciprocal"),
-    "Square": _square,
+    "Square": lambda s, a: s.op("Mul", a.tensor(0, "x"), a.tensor(0, "x")),
     "Rsqrt": lambda s, a: s.op("Reciprocal", s.op("Sqrt", a.tensor(0, "x"))),
     "Sum": _reduction("ReduceSum"),
     "Mean": _mean,
