@@ -120,7 +120,8 @@ def _layout(layer: Layer, custom: Custom, *, nested: bool = False) -> Variables:
     else:
         kind = _kind(layer, custom)
         held = Variables() if kind is None else kind.holds(layer)
-    identity = Identity((layer.name, layer.kind, layer.config), layer.is_shared)
+    settings = (layer.name, layer.kind, layer.config)
+    identity = Identity(settings, layer.is_shared, layer.generation)
     return Variables(held.own, held.parts, frozen, name, identity=identity)
 
 

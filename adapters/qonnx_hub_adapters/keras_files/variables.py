@@ -7,6 +7,7 @@ called after its class and counted, and a numbered array per variable.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import re
@@ -36,10 +37,12 @@ class Identity:
     Attributes:
         settings: Name, class and configuration.
         is_shared: Whether the file says that the object is met a second time here.
+        generation: Of the Keras that wrote it, 2 or 3.
     """
 
     settings: tuple[Any, ...]
     is_shared: bool = False
+    generation: int = 3
 
     def key(self) -> str:
         """Return a text that is the same for the places of one object."""
@@ -333,9 +336,12 @@ class TreeStore:
                 raise SourceError(f"{place} lies in another file, which is not read")
             found.own[name] = array_of(held[number], place)
         counts: dict[str, int] = {}
+        uncounted = self._uncounted(group, layout)
         for attribute, part in layout.parts:
             inner = group
-            if part.kind:
+            if part.kind in uncounted and self._may_be_stored(part.identity):
+                inner, path = None, f"layers/{part.kind}"
+            elif part.kind:
                 number = counts.get(part.kind, 0)
                 counts[part.kind] = number + 1
                 path = f"layers/{part.kind}" + (f"_{number}" if number else "")
@@ -351,7 +357,39 @@ class TreeStore:
             found.parts[attribute] = twin or self._object(inner, part, place)
             if twin is None and part.identity is not None:
                 self._stored.append((part.identity, found.parts[attribute]))
+        for kind, held_here in uncounted.items():
+            if counts.get(kind, 0) < held_here:
+                raise SourceError(
+                    f"'{self._label}' does not fit: '{where or 'model'}' has {held_here} "
+                    f"groups of '{kind}', and nothing says of which of its layers; save the "
+                    "whole model as .h5"
+                )
         return found
+
+    def _uncounted(self, group: Any, layout: Variables) -> dict[str, int]:
+        """Return the classes with fewer groups than layers, and how many groups they have.
+
+        Keras 3 leaves out the number of a layer that is stored elsewhere; Keras 2 may go on
+        without a gap.
+        """
+        of_2 = [p for _, p in layout.parts if p.identity and p.identity.generation == 2]
+        wanted = collections.Counter(part.kind for part in of_2)
+        names = () if group is None else group.get("layers", ())
+        held = collections.Counter(re.sub(r"_\d+$", "", name) for name in names)
+        return {
+            kind: held[kind]
+            for kind, number in wanted.items()
+            if held[kind] < number
+            and all((f"{kind}_{n}" if n else kind) in names for n in range(held[kind]))
+        }
+
+    def _may_be_stored(self, identity: Identity | None) -> bool:
+        """Return whether a layer may be one that was met, and stored, before."""
+        return (
+            identity is not None
+            and identity.is_shared
+            and any(one.key() == identity.key() for one, _ in self._stored)
+        )
 
     def _elsewhere(self, identity: Identity, where: str) -> LayerWeights | None:
         """Return the arrays of a layer that has none here: Keras writes an object once.

@@ -65,6 +65,29 @@ def test_a_layer_that_is_marked_as_met_again_is_the_one_before(tmp_path):
     np.testing.assert_array_equal(found, X @ SHARED @ FIRST @ SHARED @ SECOND)
 
 
+def test_a_layer_that_is_stored_elsewhere_may_have_no_number(tmp_path):
+    stored = {f"{LEFT}/dense": SHARED, f"{LEFT}/dense_1": FIRST, f"{RIGHT}/dense": SECOND}
+    path = write_keras(tmp_path / "net.keras", net({}, MARK), stored)
+    (found,) = qh.run(qh.load(str(path)), {"net_in": X}).values()
+    np.testing.assert_array_equal(found, X @ SHARED @ FIRST @ SHARED @ SECOND)
+
+
+def test_one_group_of_two_marked_layers_is_refused(tmp_path):
+    """The group is of "other", whose namesake in "left" is another layer."""
+    other = {**dense("other"), "shared_object_id": 8}
+    config = chain(
+        "net",
+        chain("left", dense("common"), dense("other")),
+        {**dense("common"), **MARK},
+        other,
+        chain("right", other),
+    )
+    stored = {f"{LEFT}/dense": SHARED, f"{LEFT}/dense_1": FIRST, "layers/dense": SECOND}
+    path = write_keras(tmp_path / "net.keras", config, stored)
+    with pytest.raises(SourceError, match="'model' has 1 groups of 'dense', and nothing says"):
+        qh.load(str(path))
+
+
 def test_a_layer_without_arrays_that_nothing_marks_is_refused(tmp_path):
     path = write_keras(tmp_path / "net.keras", net({}, {}), STORED)
     words = f"layer 'common' has no arrays at '{RIGHT}/dense', and nothing says.*save the"

@@ -56,7 +56,8 @@ class Arguments:
         Raises:
             SourceError: There is one that is not ``None`` or ``False``.
         """
-        for name, value in {**dict(enumerate(self.args)), **self.named}.items():
+        given = [*enumerate(self.args), *self.named.items()]
+        for name, value in given:
             if name not in self._read and value is not None and value is not False:
                 raise self._s.fail(f"its argument {name!r} is not supported")
 
@@ -77,25 +78,24 @@ def of_one_type(s: Scope, a: Arguments, op_type: str) -> tuple[Value, Value]:
     """
     plain = a.plain(0, "x", "x1"), a.plain(1, "y", "x2")
     operands = [a.tensor(0, "x", "x1"), a.tensor(1, "y", "x2")]
-    types = [value.dtype for value in operands]
-    if None in types:
+    types = [value.dtype for value in operands if value.dtype is not None]
+    if len(types) < 2:
         return operands[0], operands[1]
     for number, one in enumerate(plain):
         if isinstance(one, int) and op_type != "Div":
             other = types[1 - number]
             types[number] = DataType.INT32 if other == DataType.BOOL else other
+    wanted: DataType = DataType.FLOAT
     wholes = [one for one in types if not one.is_floating_point()]
     if op_type == "Div" and wholes:
         if s.net.generation == 2:
             raise s.fail("divides whole numbers, in float64; cast them to float32 before")
-        wanted = DataType.FLOAT
-    elif len(wholes) < 2:
-        wanted = DataType.FLOAT if wholes else types[0]
-    else:
-        kinds = {one for one in types if one != DataType.BOOL} or {DataType.BOOL}
-        if len(kinds) > 1:
+    elif not wholes:
+        wanted = types[0]
+    elif len(wholes) == 2:
+        wanted = types[1] if types[0] == DataType.BOOL else types[0]
+        if types[1] not in (wanted, DataType.BOOL):
             raise s.fail("takes whole numbers of two types; cast one before")
-        wanted = kinds.pop()
     left, right = (
         value if value.dtype == wanted else s.op("Cast", value, to=int(wanted))
         for value in operands

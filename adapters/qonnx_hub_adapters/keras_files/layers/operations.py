@@ -38,7 +38,7 @@ def _binary(op_type: str) -> Writes:
     return write
 
 
-def _any(s: Scope, a: Arguments) -> Value:
+def _any(s: Scope, a: Arguments) -> Any:
     """Return whether anything is not 0, by the largest of 0 and 1."""
     holds = s.op("Cast", a.tensor(0, "x"), to=int(DataType.BOOL))
     a.args[:1] = [s.op("Cast", holds, to=FLOAT)]
@@ -55,7 +55,7 @@ def _round(s: Scope, a: Arguments) -> Value:
     return s.op("Round", a.tensor(0, "x"))
 
 
-def _mean(s: Scope, a: Arguments) -> Value:
+def _mean(s: Scope, a: Arguments) -> Any:
     x = a.tensor(0, "x", "input_tensor")
     if s.net.generation == 3 and x.dtype is not None and not x.dtype.is_floating_point():
         a.args[:1] = [s.op("Cast", x, to=FLOAT)]
