@@ -186,7 +186,7 @@ TARGET = LintTarget(
             *(Severity.NOTE, MODEL),
             lambda model: any(operators.of(n).product is not None for n in model.graph),
             "holds layers that sum",
-            "reference kernels round a sum twice, XNNPACK once: codes are a step apart",
+            "reference kernels round a sum twice, XNNPACK once: codes may be a step apart",
             "check --backend tflite and tflite:xnn on the file written",
         ),
     ),

@@ -23,7 +23,7 @@ from qonnx_hub_ir.errors import SourceError
 
 _NEAR = (
     "the reference kernels of TFLite round sums twice, and float layers once: codes may "
-    "differ by a step in a layer"
+    "differ, by a step in most layers"
 )
 """What is said of every model with codes."""
 
