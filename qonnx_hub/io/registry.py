@@ -61,7 +61,7 @@ HINTS: Mapping[str, str] = {
     "vivado": "the project for it: --to hls4ml.",
     "vitis": "the project for it: --to hls4ml.",
 }
-"""Name that people try for a form -> what to write instead."""
+"""Name that people try for a form to write -> what to ask for instead."""
 
 IMPORTER_GROUP = "qonnx_hub.importers"
 EXPORTER_GROUP = "qonnx_hub.exporters"
@@ -101,7 +101,8 @@ class Registry:
         location = self.locations.get(name)
         if location is None:
             words = f"no {self.kind} is called '{name}'"
-            raise UnknownNameError(not_among(words, name, self.locations, HINTS))
+            hints = HINTS if self.kind == "exporter" else None
+            raise UnknownNameError(not_among(words, name, self.locations, hints))
         module, _, attribute = location.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

@@ -91,6 +91,7 @@ def test_help_announces_no_examples_where_there_are_none() -> None:
         (["convert", "model.onnx", "-o", "o.onnx", "--to", "qcqd"], "did you mean 'qcdq'?"),
         (["convert", "model.onnx", "-o", "o.onnx", "--to", "QCDQ"], "did you mean 'qcdq'?"),
         (["convert", "model.onnx", "-o", "o.onnx", "--to", "finn"], "--profile finn"),
+        (["convert", "model.onnx", "-o", "o.onnx", "--from", "qdq"], "did you mean 'qcdq'?"),
         (["convert", "model.onnx", "-o", "o.onnx", "--profile", "hls4ml"], "--to hls4ml"),
         (["convert", "model.onnx", "-o", "o.onnx", "--layout", "nhwcc"], "'nhwc'"),
         (["convert", "model.onnx", "-o", "o.onnx", "--option", "foo=1"], "has no option foo"),
