@@ -15,6 +15,7 @@ from qonnx_hub.equivalence.request import check_request
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_ir import choices
+from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def bench(
         seed: Seed of the inputs.
 
     Raises:
-        UsageError: An unknown backend.
+        UsageError: An unknown backend; no batch, or one below 1.
         HubError: As in :func:`load`.
 
     Example:
@@ -176,6 +177,8 @@ def bench(
     from qonnx_hub.equivalence.inputs.generate import generate_inputs
     from qonnx_hub.executor.benchmark import measure
 
+    if not batches or min(batches) < 1:
+        raise UsageError(f"batches are numbers of samples from 1 on, not {list(batches)}")
     model = load_to_run(source, from_)
     installed = ("numpy", "ort") if is_installed("onnxruntime") else ("numpy",)
     drawn = [generate_inputs(model, batch, seed) for batch in batches]

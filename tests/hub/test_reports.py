@@ -200,6 +200,14 @@ def test_a_benchmark_counts_the_samples_that_ran(
         assert row["samples_per_second"] == row["batch"] / row["median"]
 
 
+@pytest.mark.parametrize("batches", [(), (0,), (4, -1)])
+def test_a_batch_of_no_samples_is_refused(
+    model: onnx.ModelProto, batches: tuple[int, ...]
+) -> None:
+    with pytest.raises(qh.UsageError, match="batches are numbers of samples"):
+        qh.bench(model, batches=batches, backends=["numpy"], seconds=0)
+
+
 def test_a_route_names_the_format_that_was_given(
     model: onnx.ModelProto, tmp_path: Path
 ) -> None:
