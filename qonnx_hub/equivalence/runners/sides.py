@@ -120,8 +120,9 @@ class ExecutorRunner(_ModelRunner):
         return _joined(parts, unit, self.model)
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array]:
-        """Return what a slice of its graph computes."""
-        return Session(model).run(feeds)
+        """Return what a slice of its graph computes; it is planned once."""
+        session: Session = facts_of(model).remember("session", lambda: Session(model))
+        return session.run(feeds)
 
     def _session(self, names: tuple[str, ...]) -> Session:
         if names not in self._sessions:

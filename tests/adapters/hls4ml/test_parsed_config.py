@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import onnx
 import pytest
 
@@ -25,6 +27,17 @@ def sources():
 NAMES = ("qkeras_cnn", "brevitas_cnn", "residual_net", "rows", "images")
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return what gives the folder of a source, written once."""
+
+    @functools.cache
+    def folder(name):
+        return export(sources()[name], tmp_path_factory.mktemp(name) / "out")
+
+    return folder
+
+
 def shape_of(model: onnx.ModelProto) -> list[tuple[str, str, list[str], list[str]]]:
     return [(n.op_type, n.name, list(n.input), list(n.output)) for n in model.graph.node]
 
@@ -43,8 +56,8 @@ def assert_cleanup_changes_nothing(path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cleanup_changes_no_name_and_no_order(tmp_path, name):
-    folder = export(sources()[name], tmp_path / "out")
+def test_cleanup_changes_no_name_and_no_order(folders, name):
+    folder = folders(name)
     assert_cleanup_changes_nothing(folder / "model.onnx")
 
 
@@ -56,10 +69,10 @@ def test_cleanup_changes_no_published_network(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_key_names_a_layer_and_every_layer_has_a_key(tmp_path, name):
+def test_every_key_names_a_layer_and_every_layer_has_a_key(folders, name):
     import hls4ml
 
-    folder = export(sources()[name], tmp_path / "out")
+    folder = folders(name)
     config = hls4ml.converters.parse_yaml_config(str(folder / "hls4ml_config.yml"))
     keys = set(config["HLSConfig"]["LayerName"])
     layers, _, _ = hls4ml.converters.parse_onnx_model(onnx.load(folder / "model.onnx"))
@@ -75,12 +88,12 @@ def test_every_key_names_a_layer_and_every_layer_has_a_key(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["qkeras_cnn", "rows"])
-def test_every_type_that_is_used_was_said(tmp_path, name):
+def test_every_type_that_is_used_was_said(folders, name):
     import os
 
     import hls4ml
 
-    folder = export(sources()[name], tmp_path / "out")
+    folder = folders(name)
     config = hls4ml.converters.parse_yaml_config(str(folder / "hls4ml_config.yml"))
     # A fallback that no type of the model is: where it shows up, an entry was missing.
     config["HLSConfig"]["Model"]["Precision"] = "fixed<61,31>"
