@@ -73,8 +73,13 @@ class IntegerForm:
     def rescale(self, value: str, by: Factor) -> str:
         """Return int64 values times factors, rounded twice."""
         if np.any(by.left):
-            value = self.graph.emit("Mul", value, self.whole(2**by.left))
+            value = self.wrapped(self.graph.emit("Mul", value, self.whole(2**by.left)))
         return self.shift_right(self.high_product(value, self.whole(by.multiplier)), by.right)
+
+    def wrapped(self, value: str) -> str:
+        """Return int64 values as 32 bits hold them."""
+        above = self.graph.emit("Mod", self.plus(value, 2**31), self.whole(2**32))
+        return self.minus(above, 2**31)
 
     def looked_up(self, value: str, tensor: NetTensor, table: Array) -> str:
         """Return a table's entry for every code of a tensor of 8 bits.

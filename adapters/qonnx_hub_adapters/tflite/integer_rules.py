@@ -134,8 +134,7 @@ def _biased(form: IntegerForm, call: KernelCall, sums: str, shape: tuple[int, ..
         value, added = form.plus(value, bias.reshape(shape)), int(np.abs(bias).max(initial=0))
     if 255 * 255 * count + added < 2**31:
         return value
-    above = form.graph.emit("Mod", form.plus(value, 2**31), form.whole(2**32))
-    return form.minus(above, 2**31)
+    return form.wrapped(value)
 
 
 def _fully_connected(form: IntegerForm, operation: Operation, call: KernelCall) -> None:

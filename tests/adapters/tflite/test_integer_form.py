@@ -82,3 +82,21 @@ def test_sums_wrap_at_32_bits_as_in_the_kernel(tmp_path: Path):
     (made,) = ort.InferenceSession(out).run(None, {"x": codes})
     # 508 * 127 + 2**31 - 1 is -2,147,419,133 in 32 bits; -512 * 127 + 2**31 - 1 fits
     assert made.reshape(-1).tolist() == [-21, 21]
+
+
+def test_sums_that_are_shifted_left_wrap_as_in_the_kernel(tmp_path: Path):
+    ort = pytest.importorskip("onnxruntime")
+    net, path, out, count = NetBuilder(), tmp_path / "net.tflite", tmp_path / "out.onnx", 9000
+    weights = np.full((1, 1, 1, count), 127, dtype=np.int8)
+    x = net.tensor("x", "INT8", (1, 2, 1, count), one_grid(0.1))
+    w = net.tensor("w", "INT8", weights.shape, one_grid(0.1), weights)
+    b = net.tensor("b", "INT32", (1,), one_grid(0.01), np.zeros(1, dtype=np.int32))
+    y = net.tensor("y", "INT8", (1, 2, 1, 1), one_grid(0.0005))
+    net.operate("CONV_2D", (x, w, b), (y,), padding=1, stride_h=1, stride_w=1)
+    path.write_bytes(write_net(net.net([(x, "x")], [(y, "y")])))
+    qh.convert(path, out, to="qcdq", encoding="integer", check=False)
+    codes = np.ones((1, 2, 1, count), dtype=np.int8)
+    codes[:, 1] = 82
+    (made,) = ort.InferenceSession(out).run(None, {"x": codes})
+    # a factor of 20 shifts left by 5: 9000 * 127 * 82 * 32 is negative in 32 bits
+    assert made.reshape(-1).tolist() == [127, -128]
