@@ -39,7 +39,8 @@ class ParameterComparison:
 
     Attributes:
         changed: Those that differ from their counterpart, in words.
-        unmatched: Factors and offsets that have none, and that no folding explains, in words.
+        unmatched: Factors, offsets and quantizers' scales that have none, and that no folding
+            explains, in words.
         folded: Names of layers whose parameters were folded.
     """
 
@@ -85,7 +86,7 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
         for own, other in (sides, sides[::-1])
         for node in own.nodes
         if node not in explained and label(node) in gone
-        if _moves(own, node) and not _is_stored(own, node, other)
+        if not _is_stored(_moving(own, node), other)
     )
     return ParameterComparison((*changed, *map(str, weights)), unmatched, folded)
 
@@ -451,21 +452,25 @@ def _same_values(sides: Sequence[_Side], nodes: Sequence[Node | None]) -> bool:
     return one is not None and other is not None and np.array_equal(one, other)
 
 
-def _moves(side: _Side, node: Node) -> bool:
-    """Return whether a node multiplies or adds numbers that change values by rounding."""
-    if node.op_type == "BatchNormalization":
-        return batchnorm_parameters(node) is not None
-    own = _operand(side, node)
+def _moving(side: _Side, node: Node) -> list[Array]:
+    """Return the numbers by which a node multiplies, adds or quantizes what is computed.
+
+    Powers of two are left out, which round nothing: what they change is no noise by itself.
+    """
+    if dialect.is_quantizer(node) or operators.is_qdq(node):
+        own = None if node.inputs[0] in side.known else side.constant(node.inputs[1])
+    elif node.op_type == "BatchNormalization":
+        known = [x for v in node.inputs if (x := side.constant(v)) is not None]
+        return [] if batchnorm_parameters(node) is None else known
+    else:
+        own = _operand(side, node)
     if own is None:
-        return False
-    if operators.adds(node):
-        return bool(np.any(own))
-    # Powers of two round nothing: what they change is no noise by itself.
-    return bool(np.any(np.abs(np.frexp(own)[0]) != 0.5))
+        return []
+    moves = np.any(own) if operators.adds(node) else np.any(np.abs(np.frexp(own)[0]) != 0.5)
+    return [own] if moves else []
 
 
-def _is_stored(side: _Side, node: Node, other: _Side) -> bool:
-    """Return whether the other side holds all numbers of a node too, in any shape."""
-    own = [x for v in node.inputs if (x := side.constant(v)) is not None]
+def _is_stored(numbers: Sequence[Array], other: _Side) -> bool:
+    """Return whether the other side holds all numbers too, in any shape."""
     theirs = {x.values.tobytes() for x in other.known.values()}
-    return all(x.tobytes() in theirs for x in own)
+    return all(x.tobytes() in theirs for x in numbers)

@@ -105,6 +105,10 @@ def test_an_integer_layer_that_gives_every_code_is_right_by_value(tmp_path):
     assert (right.changed, right.unmatched) == ((), ())
     assert right.folded
     assert qh.check(source, made)
+    # Of a quantizer in another form too: what it reads is no sum of this layer.
+    (first,) = [n.input[1] for n in made.graph.node if n.op_type == "QuantizeLinear"]
+    moved = qh.check(source, nudged(made, first))
+    assert moved.verdict is Verdict.DIFFERENT, moved.reason
     # 1 % of a scale moves codes of some whole sum.
     (scale,) = [n.input[4] for n in made.graph.node if n.op_type == "QLinearConv"]
     wrong = compare_parameters(qh.load(source), qh.load(changed(made, scale, 1.01)))
