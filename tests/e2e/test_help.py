@@ -121,6 +121,17 @@ def test_two_arguments_are_in_and_out(folder: Path) -> None:
     assert run("convert", "model.onnx", "new.onnx", "--force")[0] == 0
 
 
+def test_saved_inputs_give_the_outputs_again(folder: Path) -> None:
+    words = ("run", "model.onnx", "--samples", "4")
+    assert run(*words, "--save-inputs", "x.npz", "-o", "y.npz")[0] == 0
+    inputs, outputs = np.load("x.npz"), np.load("y.npz")
+    assert inputs.files == ["x"]
+    # By hand: the input's codes of four bits in quarters, times the weights', above zero.
+    codes = np.clip(np.rint(inputs["x"] * 4), -8, 7) / 4
+    weight = np.clip(np.rint(np.linspace(-1, 1, 12, dtype=np.float32) * 4), -7, 7) / 4
+    assert np.array_equal(outputs["y"], np.maximum(codes @ weight.reshape(3, 4), 0))
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_verbs_are_completed(shell: str) -> None:
     asked = {

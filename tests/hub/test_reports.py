@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,14 @@ def test_routes_try_every_form_and_name_the_command(reports: dict[str, Report]) 
     assert by_form["qcdq"]["command"] == "qonnx-hub convert MODEL -o out.onnx --to qcdq"
     refused = [row for row in by_form.values() if row["outcome"] == "refused"]
     assert all(row["why"] and row["size"] is None for row in refused)
+
+
+def test_lines_of_a_report_are_no_markup_of_a_notebook() -> None:
+    class Lines(Report):
+        def parts(self) -> Iterator[str]:
+            yield "a<b> & c"
+
+    assert ">a&lt;b&gt; &amp; c</div>" in Lines()._repr_html_()
 
 
 def test_a_refused_route_does_not_stop_the_others() -> None:
