@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -156,7 +155,6 @@ def _port(entry: Mapping[str, Any]) -> Port:
 def has_own_script(folder: Path) -> bool:
     """Return whether a folder's script is the one that this version writes."""
     try:
-        found = (folder / SCRIPT).read_bytes()
+        return (folder / SCRIPT).read_bytes() == own_script()
     except OSError:
         return False
-    return hashlib.sha256(found).digest() == hashlib.sha256(own_script()).digest()

@@ -6,10 +6,13 @@ each in one go.
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import qonnx_hub as qh
 from tests.adapters.hls4ml.constructs import IMAGES, ROWS, Build
-from tests.adapters.hls4ml.harness import compare, merged, samples
+from tests.adapters.hls4ml.harness import compare, export, lattice, merged, samples
+from tests.adapters.hls4ml.test_traces import ROUNDING, traced
 
 
 def distances(cases: dict[str, tuple[Build, float]], folder, count: int, **options):
@@ -68,3 +71,21 @@ def test_the_resource_strategy_computes_the_same(tmp_path):
     cases = {name: ROWS[name] for name in ("weight_scale_per_channel", "rounding_down")}
     options = {"strategy": "Resource", "reuse_factor": 3}
     assert distances(cases, tmp_path / "out", 16, **options) == {}
+
+
+def test_every_layer_of_every_construct_is_found_and_agrees(tmp_path):
+    source = merged({name: build() for name, (build, _) in ROWS.items()})
+    folder = export(source, tmp_path / "out")
+    feeds = lattice(source, 5, 3.0)
+    own = traced(folder, feeds)
+    written = qh.check(folder / "model.onnx", folder / "trace.npz", own, **ROUNDING)
+    assert written.verdict.name in {"EQUAL", "WITHIN"}, written.table()
+    assert written.first_divergence is None
+    with np.load(folder / "trace.npz") as archive:
+        outputs = [key for key in archive if key.startswith("global_out")]
+        assert written.layers == len(archive.files) - 2 * len(outputs)
+    assert not [note for note in written.notes if "not compared" in note]
+    through = qh.check(source, folder / "trace.npz", feeds, **ROUNDING)
+    assert through.first_divergence is None, through.table()
+    assert through.layers > len(outputs)
+    assert len(through.outputs) == len(source.graph.output)
