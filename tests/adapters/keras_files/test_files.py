@@ -443,3 +443,12 @@ def test_a_division_of_whole_numbers_in_keras_2_is_refused(tmp_path):
     ]
     config = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
     refused(write_h5(tmp_path / "net.h5", config, {}), "divides whole numbers, in float64")
+
+
+def test_sparsemax_has_the_threshold_of_keras(tmp_path):
+    """Keras takes (2.25 + 4.0 - 1) / 2 of the first row, (3 - 1) / 1 of the second."""
+    x = np.float32([[1.75, -2.0, 2.25, -1.0], [3.0, 0.0, 1.0, 0.5]])
+    config = {"activation": "sparsemax", "trainable": True}
+    path = operation(tmp_path / "net.h5", "Activation", config, x)
+    (found,) = qh.run(qh.load(path), {"x": x}).values()
+    np.testing.assert_array_equal(found, np.float32([[0, 0, 0, 0], [1, 0, 0, 0]]))

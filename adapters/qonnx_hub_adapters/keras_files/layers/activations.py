@@ -77,7 +77,7 @@ def _sparse_plus(s: Scope, x: Value) -> Value:
 
 
 def _sparsemax(s: Scope, x: Value) -> Value:
-    """Return max(x - t, 0), t such that the last axis sums to 1."""
+    """Return max(x - t, 0), t as Keras has it: of running sums, where one sum is meant."""
     size = s.known(x, -1)
     count = s.integers([size], "count")
     ordered = s.ops("TopK", [x, count], 2, axis=-1)[0]
@@ -87,7 +87,7 @@ def _sparsemax(s: Scope, x: Value) -> Value:
     inside = s.op("Greater", s.op("Add", s.op("Mul", ordered, ranks), 1.0), total)
     kept, at = s.op("Cast", inside, to=1), s.integers([-1], "axes")
     number = s.op("ReduceSum", kept, at, keepdims=1)
-    part = s.op("ReduceSum", s.op("Mul", ordered, kept), at, keepdims=1)
+    part = s.op("ReduceSum", s.op("Mul", total, kept), at, keepdims=1)
     limit = s.op("Div", s.op("Sub", part, 1.0), number)
     return s.op("Relu", s.op("Sub", x, limit))
 
