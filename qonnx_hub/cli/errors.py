@@ -68,7 +68,7 @@ def message_of(error: BaseException) -> str:
 
 
 WRITTEN = (
-    "output",
+    *("output", "first", "second"),
     "save_inputs",
     "json",
     "report",

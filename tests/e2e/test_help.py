@@ -121,6 +121,15 @@ def test_two_arguments_are_in_and_out(folder: Path) -> None:
     assert run("convert", "model.onnx", "new.onnx", "--force")[0] == 0
 
 
+@pytest.mark.parametrize("parts", [("model.onnx", "b.onnx"), ("a.onnx", "./model.onnx")])
+def test_a_part_is_not_written_over_the_model(folder: Path, parts: tuple[str, str]) -> None:
+    before = (folder / "model.onnx").read_bytes()
+    code, text = run("split", "model.onnx", *parts, "--at", "TENSOR")
+    assert code == 2
+    assert "would write over it" in " ".join(text.split())
+    assert (folder / "model.onnx").read_bytes() == before
+
+
 def test_saved_inputs_give_the_outputs_again(folder: Path) -> None:
     words = ("run", "model.onnx", "--samples", "4")
     assert run(*words, "--save-inputs", "x.npz", "-o", "y.npz")[0] == 0
