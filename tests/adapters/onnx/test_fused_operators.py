@@ -152,3 +152,20 @@ def test_a_saved_optimized_model_keeps_its_integers_and_its_answers(
     assert kept == [name for name in operators_of(source) if name in products] != []
     x = np.random.default_rng(2).normal(0.3, 1, (1, 3, 8, 8)).astype(np.float32)
     np.testing.assert_array_equal(answers(written, {"x": x}), answers(source, {"x": x}))
+
+
+def test_parameters_of_an_activation_keep_their_order() -> None:
+    x = np.array([-2, -0.5, 0, 0.5, 2], dtype=np.float32).reshape(1, 1, 5)
+    info = helper.make_tensor_value_info
+    node = helper.make_node(
+        *("FusedConv", ["x", "w"], ["y"], "conv"),
+        domain="com.microsoft",
+        activation="HardSigmoid",
+        activation_params=[0.25, 0.75],
+    )
+    ends = [[info(name, onnx.TensorProto.FLOAT, x.shape)] for name in "xy"]
+    one = numpy_helper.from_array(np.ones((1, 1, 1), dtype=np.float32), "w")
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "g", *ends, [one])
+    made = qh.run(helper.make_model(graph, opset_imports=imports, ir_version=8), {"x": x})
+    np.testing.assert_array_equal(made["y"].ravel(), [0.25, 0.625, 0.75, 0.875, 1])
