@@ -68,7 +68,7 @@ def message_of(error: BaseException) -> str:
 
 
 WRITTEN = (
-    *("output", "first", "second"),
+    *("output", "part_before", "part_behind"),
     "save_inputs",
     "json",
     "report",

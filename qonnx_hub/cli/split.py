@@ -11,8 +11,12 @@ from qonnx_hub.cli.options import From, Source
 
 def command(
     source: Source,
-    first: Annotated[str, typer.Argument(help="File of the part before.", metavar="FIRST")],
-    second: Annotated[str, typer.Argument(help="File of the part behind.", metavar="SECOND")],
+    part_before: Annotated[
+        str, typer.Argument(help="File of the part before.", metavar="FIRST")
+    ],
+    part_behind: Annotated[
+        str, typer.Argument(help="File of the part behind.", metavar="SECOND")
+    ],
     at: Annotated[
         list[str],
         typer.Option(
@@ -27,10 +31,10 @@ def command(
     from qonnx_hub.passes import split_model
     from qonnx_hub_ir.errors import UsageError
 
-    if first == second:
-        raise UsageError(f"both parts would be written to '{first}'")
+    if part_before == part_behind:
+        raise UsageError(f"both parts would be written to '{part_before}'")
     parts = split_model(api.load(source, from_), at)
-    for part, path in zip(parts, (first, second), strict=True):
+    for part, path in zip(parts, (part_before, part_behind), strict=True):
         api.save(part, path)
     sizes = [len(list(part.graph)) for part in parts]
-    typer.echo(f"{source} -> {first}: {sizes[0]} nodes, {second}: {sizes[1]} nodes")
+    typer.echo(f"{source} -> {part_before}: {sizes[0]} nodes, {part_behind}: {sizes[1]} nodes")

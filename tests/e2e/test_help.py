@@ -121,6 +121,15 @@ def test_two_arguments_are_in_and_out(folder: Path) -> None:
     assert run("convert", "model.onnx", "new.onnx", "--force")[0] == 0
 
 
+@pytest.mark.parametrize("written", ["first.onnx", "second.onnx"])
+def test_a_merger_is_not_written_over_its_parts(folder: Path, written: str) -> None:
+    before = (folder / written).read_bytes()
+    code, text = run("merge", "first.onnx", "second.onnx", "-o", written)
+    assert code == 2
+    assert "would write over it" in " ".join(text.split())
+    assert (folder / written).read_bytes() == before
+
+
 @pytest.mark.parametrize("parts", [("model.onnx", "b.onnx"), ("a.onnx", "./model.onnx")])
 def test_a_part_is_not_written_over_the_model(folder: Path, parts: tuple[str, str]) -> None:
     before = (folder / "model.onnx").read_bytes()
