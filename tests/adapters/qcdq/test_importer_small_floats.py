@@ -6,9 +6,11 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from onnx.helper import make_node
 
+import qonnx_hub as qh
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter, kept_reasons
@@ -104,3 +106,29 @@ def test_stored_values_become_a_quantizer_on_them(name: str) -> None:
     assert [node.op_type for node in imported.graph] == ["FloatQuant", "Add"]
     y = Session(imported).run({"x": np.zeros(values.shape, dtype=np.float32)})["y"]
     np.testing.assert_array_equal(y, values * np.float32(0.5))
+
+
+@pytest.mark.parametrize("saturate", [0, 1])
+def test_a_float8_of_a_file_overflows_as_it_did(saturate, tmp_path) -> None:
+    info, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT8E4M3FN
+    nodes = [
+        onnx.helper.make_node(
+            *("QuantizeLinear", ["x", "s", "z"], ["q"], "q"), saturate=saturate
+        ),
+        onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], "d"),
+    ]
+    parameters = [
+        onnx.helper.make_tensor("s", onnx.TensorProto.FLOAT, [], [0.5]),
+        onnx.helper.make_tensor("z", kind, [], [0.0]),
+    ]
+    ends = [[info(name, onnx.TensorProto.FLOAT, [3])] for name in "xy"]
+    graph = onnx.helper.make_graph(nodes, "g", *ends, parameters)
+    imports = [onnx.helper.make_opsetid("", 19)]
+    model = qh.load(onnx.helper.make_model(graph, opset_imports=imports, ir_version=9))
+    x = np.array([1.0, 3.1, 1000.0], dtype=np.float32)
+    # By hand: 6.2 lies nearest to 6; beyond 448 * 0.5 is no number, or that.
+    wanted = np.array([1, 3, 224 if saturate else np.nan], dtype=np.float32)
+    np.testing.assert_array_equal(qh.run(model, {"x": x})["y"], wanted)
+    written = qh.save(model, tmp_path / "m.onnx", "qcdq").to_proto()
+    (first,) = [node for node in written.graph.node if node.op_type == "QuantizeLinear"]
+    assert [a.i for a in first.attribute if a.name == "saturate"] == [saturate]
