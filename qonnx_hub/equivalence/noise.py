@@ -23,7 +23,7 @@ from qonnx_hub.equivalence.diagnosis.isolation import (
     make_group,
 )
 from qonnx_hub.equivalence.diagnosis.layer_causes import CutLayer, CutSide, exceeds_sums
-from qonnx_hub.equivalence.graph_slices import elements_per_sample, nodes_between
+from qonnx_hub.equivalence.graph_slices import elements_per_sample
 from qonnx_hub.equivalence.inputs.batches import (
     GivenInputs,
     InputSource,
@@ -171,8 +171,8 @@ def _cut_layer(
     there = {name: x for name, x in group.given.items() if name != pair.b}
     one, other = sides
     return CutLayer(
-        CutSide(one, pair.a, known, group.feeds, nodes_between(one.model, known, pair.a)),
-        CutSide(other, pair.b, there, group.there, nodes_between(other.model, there, pair.b)),
+        CutSide(one, pair.a, known, group.feeds, one.between(known, pair.a)),
+        CutSide(other, pair.b, there, group.there, other.between(there, pair.b)),
         ours,
         theirs,
     )
@@ -241,7 +241,7 @@ def enclose_output(bounds: SumEnclosures, name: str, feeds: Feeds) -> Enclosure:
     Raises:
         UnboundedError: A node for which no bound is known.
     """
-    return bounds.enclose(nodes_between(bounds.graph.model, (), name), name, {}, feeds)
+    return bounds.enclose(bounds.graph.between((), name), name, {}, feeds)
 
 
 def explains(found: Sequence[Enclosure | None], ours: Array, theirs: Array) -> bool:

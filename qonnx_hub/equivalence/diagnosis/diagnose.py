@@ -50,7 +50,6 @@ from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     same_elements,
 )
 from qonnx_hub.equivalence.diagnosis.unobserved import known_quantizer
-from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.inputs.probes import probe_values
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner, same_library
@@ -215,7 +214,7 @@ class _Examiner:
         """
         group = self.groups[number]
         known = [p.a for p in self.pairs if p.b in group.given and p.a != pair.a]
-        nodes = nodes_between(self.a.model, known, pair.a)
+        nodes = self.a.between(known, pair.a)
         adds = sum(operators.adds(node) for node in nodes)
         return adds > 1 or any(
             operators.is_product(node)
@@ -294,10 +293,10 @@ class _Examiner:
         given = {p.a: group.a[p.a] for p in self.pairs if p.b in group.given}
         known_a = {name: x for name, x in given.items() if name != pair.a}
         known_b = {name: x for name, x in group.given.items() if name != pair.b}
-        nodes = nodes_between(self.a.model, known_a, pair.a)
+        nodes = self.a.between(known_a, pair.a)
         a, b = CutSide(self.a, pair.a, known_a, group.feeds, nodes), None
         if self.b is not None and self.is_isolated:
-            nodes = nodes_between(self.b.model, known_b, pair.b)
+            nodes = self.b.between(known_b, pair.b)
             b = CutSide(self.b, pair.b, known_b, group.there, nodes)
         return CutLayer(a, b, ours, theirs)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,12 @@ from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.comparison.compare import aligned, differs, distances
 from qonnx_hub.equivalence.comparison.matching import Pair, answer_pair
-from qonnx_hub.equivalence.graph_slices import cut_at, elements_per_sample, slice_feeds
+from qonnx_hub.equivalence.graph_slices import (
+    cut_at,
+    elements_per_sample,
+    nodes_between,
+    slice_feeds,
+)
 from qonnx_hub.equivalence.inputs.batches import (
     SampleBatch,
     file_batch,
@@ -83,6 +88,7 @@ class SlicedGraph:
         self._constants: dict[str, Array] = {}
         self._shown = {} if shown is None else shown
         self._last: tuple[object, Model] | None = None
+        self._between: dict[tuple[frozenset[str], str], tuple[Node, ...]] = {}
 
     def run(
         self,
@@ -125,6 +131,16 @@ class SlicedGraph:
         except (HubError, ValueError):
             # An edit need not make sense: a graph that does not run is no evidence.
             return None
+
+    def between(self, known: Collection[str], wanted: str) -> tuple[Node, ...]:
+        """Return the nodes that compute a value from the nearest known values and the inputs.
+
+        They are looked for once: sample after sample asks for the same layer.
+        """
+        key = (frozenset(known), wanted)
+        if key not in self._between:
+            self._between[key] = nodes_between(self.model, known, wanted)
+        return self._between[key]
 
     def producer(self, name: str) -> Node | None:
         """Return the node that makes a value; ``None`` where the graph has no such value."""

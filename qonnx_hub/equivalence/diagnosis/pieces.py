@@ -31,7 +31,6 @@ from qonnx_hub.equivalence.diagnosis.quantizer_causes import (
     explanation_of,
 )
 from qonnx_hub.equivalence.diagnosis.unobserved import known_quantizer
-from qonnx_hub.equivalence.graph_slices import nodes_between
 from qonnx_hub.equivalence.inputs.batches import SampleBatch
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub.equivalence.sum_enclosures import SumEnclosures, UnboundedError
@@ -157,7 +156,7 @@ def _explained(
         strict=True,
     ):
         before = {key: x for key, x in known.items() if key != name}
-        nodes = nodes_between(side.model, before, name)
+        nodes = side.between(before, name)
         cuts.append(CutSide(side, name, before, feeds, nodes))
     layer = CutLayer(cuts[0], cuts[1], ours, theirs)
     if _is_order_of_sums(layer):

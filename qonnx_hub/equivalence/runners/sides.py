@@ -91,6 +91,7 @@ class ExecutorRunner(_ModelRunner):
     model: Model
     label: str
     _sessions: dict[tuple[str, ...], Session] = field(default_factory=dict, init=False)
+    _shown: frozenset[str] = field(default=frozenset(), init=False)
 
     def inner_names(self) -> tuple[str, ...]:
         """Return the names of the inner values that it can show."""
@@ -98,9 +99,10 @@ class ExecutorRunner(_ModelRunner):
 
     def answer(self, batch: SampleBatch, names: Sequence[str]) -> dict[str, Array]:
         """Return the named values for a batch."""
-        facts = facts_of(self.model)
-        known = {*facts.values, *self.output_names}
-        wanted = tuple(name for name in dict.fromkeys(names) if name in known)
+        # Once: looking whether a graph has changed takes longer than a small one runs, and a
+        # planned one does not change.
+        self._shown = self._shown or frozenset((*self.inner_names(), *self.output_names))
+        wanted = tuple(name for name in dict.fromkeys(names) if name in self._shown)
         return self._run(wanted, batch.feeds) if wanted else {}
 
     def outputs(self, feeds: Feeds) -> dict[str, Array]:
