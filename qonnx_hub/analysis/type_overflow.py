@@ -9,6 +9,7 @@ import numpy as np
 from onnx_ir import Model
 
 from qonnx_hub.executor.session import Session
+from qonnx_hub_adapters.dependencies import first_line
 from qonnx_hub_adapters.hls4ml.fixed_point import FixedType
 from qonnx_hub_adapters.hls4ml.inputs import configured_types
 from qonnx_hub_adapters.hls4ml.type_proof import TypeDoubt, default_type, doubts_of
@@ -46,7 +47,7 @@ def find_overflows(
 
 
 def _finding(doubt: TypeDoubt, shown: _Shown) -> LintFinding:
-    severity, words = Severity.UNKNOWN, "no input that shows it was found"
+    severity, words = Severity.UNKNOWN, shown.not_run or "no input that shows it was found"
     if not doubt.value:
         severity, words = Severity.NOTE, "constants are rounded"
         if doubt.overflows:
@@ -70,9 +71,11 @@ class _Shown:
         self._kept: list[int] = []
         try:
             self._values = dict(Session(model).run(self._feeds, all_tensors=True))
-        except HubError:
-            # A model of one batch size, or with sizes left open: nothing is shown.
+            self.not_run = ""
+        except HubError as error:
+            # A model of one batch size, or with sizes left open: nothing is shown; it is said.
             self._values = {}
+            self.not_run = f"no input was tried: {first_line(error)}"
 
     def beyond(self, doubt: TypeDoubt) -> str | None:
         """Say which sample brings a value beyond its type; ``None`` where none does."""

@@ -58,15 +58,15 @@ def input_type(value: Value, name: str, options: Hls4mlOptions) -> FixedType:
 
 
 def parse_type(text: str) -> FixedType:
-    """Return a type that a caller wrote in hls4ml's words."""
-    signed = not re.match(r"^(ap_|ac_)?u", text)
+    """Return a type that a caller wrote in hls4ml's words, for either library."""
     inside = [part.strip() for part in text[text.index("<") + 1 : -1].split(",")]
+    # The types of ac_ say by a parameter whether they are signed, the others by their name.
+    signed = not re.match(r"^(ap_|ac_)?u", text) and "false" not in inside
     width = int(inside[0])
     if "int<" in text:
         return FixedType(width, width, signed)
-    names = [part.removeprefix("AP_") for part in inside[2:] if part not in {"true", "false"}]
-    if text.startswith("ac_"):
-        signed = "false" not in inside
+    modes = (part for part in inside[2:] if part not in {"true", "false"})
+    names = [part.removeprefix("AP_").removeprefix("AC_") for part in modes]
     rounding, saturation = (*names, "", "")[:2]
     return FixedType(width, int(inside[1]), signed, rounding, saturation)
 
@@ -85,7 +85,7 @@ def configured_types(entry: object) -> dict[str, FixedType]:
     }
 
 
-_TYPE = re.compile(r"(ap_|ac_)?u?(fixed<\d+, *-?\d+(, *\w+)*>|int<\d+>)")
+_TYPE = re.compile(r"(ap_|ac_)?u?(fixed<\d+, *-?\d+(, *\w+)*>|int<\d+(, *\w+)?>)")
 
 
 def _type_for(low: float, high: float, lsb: int | None) -> FixedType:

@@ -8,6 +8,7 @@ import pytest
 import qonnx_hub as qh
 from qonnx_hub_adapters.hls4ml.exporter import Hls4mlExporter
 from qonnx_hub_adapters.hls4ml.fixed_point import constant_type, lowest_bit, type_between
+from qonnx_hub_adapters.hls4ml.inputs import configured_types
 from qonnx_hub_adapters.hls4ml.yaml_text import to_yaml
 from qonnx_hub_adapters.protocol import ExportOptions
 from qonnx_hub_ir.errors import UsageError
@@ -205,3 +206,21 @@ def test_yaml_reads_back_what_was_said():
         "inner": {"deep": {"flag": True, "path": "a: b # c", "empty": ""}},
     }
     assert yaml.safe_load(to_yaml(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        # ac_fixed<W, I, S, Q, O> and ac_int<W, S> of Siemens' library.
+        ("ac_fixed<8,3,false,AC_RND,AC_SAT>", (8, 3, False, "RND", "SAT")),
+        ("ac_fixed<8,3,true,AC_TRN,AC_WRAP>", (8, 3, True, "TRN", "WRAP")),
+        ("ac_int<8,false>", (8, 8, False, "", "")),
+        ("ac_int<8,true>", (8, 8, True, "", "")),
+        ("ap_ufixed<8,3,AP_RND,AP_SAT>", (8, 3, False, "RND", "SAT")),
+        ("ap_uint<4>", (4, 4, False, "", "")),
+    ],
+)
+def test_types_of_both_libraries_are_read(text, wanted):
+    found = configured_types({"Precision": text})["result"]
+    read = (found.width, found.integer, found.signed, found.rounding, found.saturation)
+    assert read == wanted
