@@ -150,7 +150,52 @@ def _model(config: Mapping[str, Any], generation: int, depth: int) -> KerasGraph
     read = [_layer(one, generation, offsets, depth) for one in layers]
     at_ends = offsets if generation == 2 else _offsets_at_ends(inner)
     ends = [_ends(inner[key], at_ends) for key in ("input_layers", "output_layers")]
-    return KerasGraph(str(inner.get("name", "model")), kind, tuple(read), *ends)
+    graph = KerasGraph(str(inner.get("name", "model")), kind, tuple(read), *ends)
+    if generation == 2:
+        _require_own_calls(graph, layers)
+    return graph
+
+
+def _require_own_calls(graph: KerasGraph, spelled: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a model that has lost calls of a layer which a model inside it holds too.
+
+    In ``.h5`` files of Keras 2 a layer is described once for all models that hold it, so that
+    the calls of the model that is described last stand in all of them.
+
+    Raises:
+        SourceError: Calls are read that are not there, or there that nothing reads.
+    """
+    inside: dict[str, list[Any]] = {}
+    shared = []
+    for one in reversed(spelled):
+        name, calls = str(one.get("name")), one.get("inbound_nodes")
+        if one.get(SHARED_MARK) is not None and calls in inside.get(name, ()):
+            shared.append(name)
+        for other, theirs in _calls_inside(one["config"]):
+            inside.setdefault(other, []).append(theirs)
+    if not shared:
+        return
+    are_read = [[list(c.args), dict(c.kwargs)] for one in graph.layers for c in one.calls]
+    read = {(one.layer, one.node) for one in references([are_read, graph.outputs])}
+    given = {(one.name, number) for one in graph.layers for number in range(len(one.calls))}
+    inputs = {(one.name, 0) for one in graph.layers if one.kind == "keras>InputLayer"}
+    if read - inputs != given:
+        raise SourceError(
+            f"model '{graph.name}' has lost calls of its layers: where a model inside it holds "
+            f"the same layer ({', '.join(sorted(shared))}), Keras 2 writes the calls of "
+            "that model in their place; save the live model as '.keras', which has them all"
+        )
+
+
+def _calls_inside(value: Any) -> Iterator[tuple[str, Any]]:
+    """Give name and calls of every layer in a configuration."""
+    if isinstance(value, Mapping):
+        if value.get("inbound_nodes"):
+            yield str(value.get("name")), value["inbound_nodes"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _calls_inside(one)
 
 
 def _sequential(inner: Any, generation: int, depth: int) -> KerasGraph:

@@ -183,6 +183,7 @@ class _Builder:
             waiting = later
         missing = [one for one in references(keras.outputs) if one not in values]
         if missing:
+            _require_known(keras, [call for _, _, call in waiting])
             one = missing[0]
             raise SourceError(
                 f"output '{one.layer}' (call {one.node}) of model '{keras.name}' is computed "
@@ -261,6 +262,17 @@ class _Builder:
 
 def _is_ready(call: LayerCall, values: Mapping[Reference, Value]) -> bool:
     return all(one in values for one in references([list(call.args), dict(call.kwargs)]))
+
+
+def _require_known(keras: KerasGraph, waiting: Sequence[LayerCall]) -> None:
+    """Refuse calls that read what is in no layer of the model."""
+    calls = {one.name: max(len(one.calls), 1) for one in keras.layers}
+    for one in references([[list(call.args), dict(call.kwargs)] for call in waiting]):
+        if one.node >= calls.get(one.layer, 0):
+            raise SourceError(
+                f"model '{keras.name}' reads call {one.node} of layer '{one.layer}', which it "
+                "does not have: the configuration is broken"
+            )
 
 
 def _values(nested: Any) -> list[Value]:

@@ -147,6 +147,52 @@ def test_calls_in_a_circle_are_refused(tmp_path):
     refused(write_h5(tmp_path / "net.h5", config, {}), "its calls form a cycle")
 
 
+def test_calls_that_a_nested_model_has_overwritten_are_refused(tmp_path):
+    """Of net(x) = inner(f(s(x))) with inner(i) = f(i), Keras 2 writes f(i) for both f."""
+
+    def shared(name, source):
+        calls = [[[source, 0, 0, {}]]]
+        return {**node("Activation", name, calls, activation="relu"), "shared_object_id": 1}
+
+    def inside(end):
+        layers = [
+            node("InputLayer", end, [], batch_input_shape=[None, 3], dtype="float32"),
+            shared("f", end),
+        ]
+        calls = [[["f", 0, 0, {}]]]
+        made = functional(layers, [[end, 0, 0]], [["f", 0, 0]])
+        return {**made, "name": "inner", "inbound_nodes": calls}
+
+    def outside(source, end):
+        layers = [
+            node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
+            node("Activation", "s", [[["x", 0, 0, {}]]], activation="tanh"),
+            shared("f", source),
+            inside(end),
+        ]
+        return functional(layers, [["x", 0, 0]], [["inner", 1, 0], ["s", 0, 0]][: 1 + whole])
+
+    whole = False
+    for source, end in (("i", "i"), ("x", "x")):
+        path = write_h5(tmp_path / "net.h5", outside(source, end), {})
+        refused(path, "model 'net' has lost calls of its layers.* the same layer .f.,")
+    whole = True
+    model = qh.load(str(write_h5(tmp_path / "net.h5", outside("x", "x"), {})))
+    first, second = qh.run(model, {"x": X}).values()
+    np.testing.assert_array_equal(first, np.maximum(X, 0))
+    np.testing.assert_allclose(second, np.tanh(X), rtol=1e-6)
+
+
+def test_a_call_that_reads_what_is_not_there_names_it(tmp_path):
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
+        node("Activation", "a", [[["x", 0, 0, {}]]], activation="relu"),
+        node("Activation", "b", [[["a", 1, 0, {}]]], activation="relu"),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["b", 0, 0]])
+    refused(write_h5(tmp_path / "net.h5", config, {}), "'net' reads call 1 of layer 'a'")
+
+
 def test_a_layer_that_is_called_twice_has_its_weights_once(tmp_path):
     layers = [
         node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
