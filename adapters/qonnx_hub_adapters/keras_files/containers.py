@@ -10,6 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,13 @@ class KerasFile:
     weights: Store
 
 
-def open_container(source: str, weights: str | None) -> KerasFile:
+def open_container(source: str, weights: str | None, held: ExitStack) -> KerasFile:
     """Return what a file holds; arrays are read when they are asked for.
 
     Args:
         source: Path of the model's file.
         weights: Path of the file with its weights, where they are apart.
+        held: Closes what is opened here: a file that stays open cannot be saved again.
 
     Raises:
         SourceError: The file does not exist, is cut off, or holds no model.
@@ -64,11 +66,11 @@ def open_container(source: str, weights: str | None) -> KerasFile:
     if not head:
         raise SourceError(f"'{path}' is empty")
     if path.suffix.lower() == ".json":
-        return _architecture(path, weights)
+        return _architecture(path, weights, held)
     if head.startswith(b"PK"):
-        return _archive(path, weights)
+        return _archive(path, weights, held)
     if head == HDF5:
-        return _hdf5(path, weights)
+        return _hdf5(path, weights, held)
     raise SourceError(f"'{path}' is no Keras file: neither HDF5 nor a zip archive, or cut off")
 
 
@@ -84,7 +86,7 @@ def _config_of(text: str | bytes, path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _architecture(path: Path, weights: str | None) -> KerasFile:
+def _architecture(path: Path, weights: str | None, held: ExitStack) -> KerasFile:
     if weights is None:
         raise SourceError(f"'{path}' holds an architecture only: {_WEIGHTS_HINT}")
     if path.stat().st_size > _LARGEST_CONFIG:
@@ -92,19 +94,19 @@ def _architecture(path: Path, weights: str | None) -> KerasFile:
     config = _config_of(path.read_bytes(), path)
     version = str(config.get("keras_version", ""))
     generation = 3 if "registered_name" in config or version.startswith("3") else 2
-    return KerasFile(config, generation, version, open_weights(weights))
+    return KerasFile(config, generation, version, open_weights(weights, held))
 
 
-def _archive(path: Path, weights: str | None) -> KerasFile:
+def _archive(path: Path, weights: str | None, held: ExitStack) -> KerasFile:
     try:
         with zipfile.ZipFile(path) as archive:
             config = _config_of(_member(archive, "config.json", _LARGEST_CONFIG, path), path)
             metadata = json.loads(_member(archive, "metadata.json", _LARGEST_CONFIG, path))
             if weights is not None:
-                store = open_weights(weights)
+                store = open_weights(weights, held)
             else:
                 data = _member(archive, "model.weights.h5", _LARGEST_WEIGHTS, path)
-                store = _store(io.BytesIO(data), f"{path}: model.weights.h5")
+                store = _store(io.BytesIO(data), f"{path}: model.weights.h5", held)
     except (zipfile.BadZipFile, zlib.error, ValueError, OSError, RuntimeError) as error:
         raise SourceError(
             f"'{path}' is no .keras file, or it is cut off: {one_line(error)}"
@@ -129,8 +131,8 @@ def _member(archive: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes
         return file.read(most)
 
 
-def _hdf5(path: Path, weights: str | None) -> KerasFile:
-    file = _opened(path, str(path))
+def _hdf5(path: Path, weights: str | None, held: ExitStack) -> KerasFile:
+    file = _opened(path, str(path), held)
     text = _joined(file.attrs, "model_config")
     if text is None:
         raise SourceError(
@@ -139,7 +141,7 @@ def _hdf5(path: Path, weights: str | None) -> KerasFile:
     config = _config_of(text, path)
     version = _text(file.attrs.get("keras_version", ""))
     if weights is not None:
-        store = open_weights(weights)
+        store = open_weights(weights, held)
     elif "model_weights" in file:
         store = LegacyStore(file["model_weights"], str(path))
     else:
@@ -147,7 +149,7 @@ def _hdf5(path: Path, weights: str | None) -> KerasFile:
     return KerasFile(config, 3 if version.startswith("3") else 2, version, store)
 
 
-def open_weights(weights: str) -> Store:
+def open_weights(weights: str, held: ExitStack) -> Store:
     """Return the arrays of a weights file, in either layout.
 
     Raises:
@@ -159,12 +161,12 @@ def open_weights(weights: str) -> Store:
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(b"PK"):
-        return open_container(weights, None).weights
-    return _store(path, str(path))
+        return open_container(weights, None, held).weights
+    return _store(path, str(path), held)
 
 
-def _store(source: Any, label: str) -> Store:
-    file = _opened(source, label)
+def _store(source: Any, label: str, held: ExitStack) -> Store:
+    file = _opened(source, label, held)
     # By what is in it and not by its suffix, as Keras does.
     if "layer_names" in file.attrs or "layer_names0" in file.attrs:
         return LegacyStore(file, label)
@@ -175,11 +177,11 @@ def _store(source: Any, label: str) -> Store:
     raise SourceError(f"'{label}' holds no weights of Keras")
 
 
-def _opened(source: Any, label: str) -> Any:
+def _opened(source: Any, label: str, held: ExitStack) -> Any:
     import h5py  # takes 0.1 s, which nobody else should wait for
 
     try:
-        return h5py.File(source, "r")
+        return held.enter_context(h5py.File(source, "r"))
     except OSError as error:
         raise SourceError(f"'{label}' is no HDF5 file, or it is cut off") from error
 

@@ -181,8 +181,8 @@ def _require_own_calls(graph: KerasGraph, spelled: Sequence[Mapping[str, Any]]) 
     inputs = {(one.name, 0) for one in graph.layers if one.kind == "keras>InputLayer"}
     if read - inputs != given:
         raise SourceError(
-            f"model '{graph.name}' has lost calls of its layers: where a model inside it holds "
-            f"the same layer ({', '.join(sorted(shared))}), Keras 2 writes the calls of "
+            f"model '{graph.name}' has lost calls of its layers: where a model inside it "
+            f"holds the same layer ({', '.join(sorted(shared))}), Keras 2 writes the calls of "
             "that model in their place; save the live model as '.keras', which has them all"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,11 +161,12 @@ def _built(path: str, options: ImportOptions) -> tuple[KerasGraph, Model]:
         SourceError: The file is broken.
     """
     try:
-        file = open_container(path, options.weights)
-        graph = read_graph(file.config, file.generation)
-        given = options.custom_objects.items()
-        kinds = {name: kind for name, kind in given if isinstance(kind, Kind)}
-        return graph, build(graph, file.weights, file.generation, kinds)
+        with ExitStack() as held:
+            file = open_container(path, options.weights, held)
+            graph = read_graph(file.config, file.generation)
+            given = options.custom_objects.items()
+            kinds = {name: kind for name, kind in given if isinstance(kind, Kind)}
+            return graph, build(graph, file.weights, file.generation, kinds)
     except HubError:
         raise
     except _BROKEN as error:

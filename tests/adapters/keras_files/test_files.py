@@ -137,6 +137,15 @@ def node(kind, name, calls, **config):
     return {**layer(kind, name, **config), "name": name, "inbound_nodes": calls}
 
 
+def test_a_refused_file_can_be_saved_again_while_its_error_is_held(tmp_path):
+    """As a prompt holds the last error: HDF5 would refuse to truncate a file that is open."""
+    path = write_h5(tmp_path / "net.h5", {"class_name": "Unheard", "config": {}}, {})
+    with pytest.raises(SourceError) as held:
+        qh.load(str(path))
+    write_h5(path, {"class_name": "Unheard", "config": {}}, {})
+    assert held.value is not None
+
+
 def test_calls_in_a_circle_are_refused(tmp_path):
     layers = [
         node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
