@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import check_request
 from qonnx_hub.executor.session import Session
+from qonnx_hub.reporting.progress import Progress, watched
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_ir import choices
 from qonnx_hub_ir.errors import UsageError
@@ -60,7 +61,7 @@ def check(
     score: bool = False,
     workers: int = 0,
     executor: Executor | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Progress | None = None,
     save_golden: str | Path | None = None,
     label: str | None = None,
     args: tuple[Any, ...] = (),
@@ -102,7 +103,8 @@ def check(
         score: Count changed predictions without labels.
         workers: Processes to spread the samples over.
         executor: Spreads the samples instead, such as that of a dask client.
-        progress: Called with (samples done, samples in all).
+        progress: Whether to show a bar; by default on a terminal and in a notebook. A function
+            is called with (samples done, samples in all) instead.
         save_golden: Folder for the inputs and answers of ``a``, to check others against later.
         label: How the report calls ``a``.
         args: Sample inputs, for live models that must be traced.
@@ -132,7 +134,6 @@ def check(
         golden=save_golden,
         workers=workers,
         executor=executor,
-        progress=progress,
         backend=backend,
         args=args,
         allow_code=allow_code,
@@ -142,7 +143,8 @@ def check(
         ignore_outputs=tuple(ignore_outputs),
         proof_seconds=proof_seconds,
     )
-    return check_request(a, b, (label or label_of(a), label_of(b)), options)
+    with watched(progress):
+        return check_request(a, b, (label or label_of(a), label_of(b)), options)
 
 
 def bench(
@@ -154,6 +156,7 @@ def bench(
     threads: int | None = None,
     seconds: float = 1.0,
     seed: int = 0,
+    progress: bool | Progress | None = None,
 ) -> BenchmarkReport:
     """Return how fast a model runs here, on generated inputs.
 
@@ -166,6 +169,7 @@ def bench(
         threads: Threads of each backend; its own choice by default.
         seconds: How long each row is measured; three runs at least.
         seed: Seed of the inputs.
+        progress: As in :func:`check`.
 
     Raises:
         UsageError: An unknown backend; no batch, or one below 1.
@@ -183,11 +187,12 @@ def bench(
     installed = ("numpy", "ort") if is_installed("onnxruntime") else ("numpy",)
     drawn = [generate_inputs(model, batch, seed) for batch in batches]
     feeds = {next((len(x) for x in arrays.values() if x.ndim), 1): arrays for arrays in drawn}
-    return measure(
-        model,
-        feeds,
-        backends or installed,
-        label_of(source),
-        seconds=seconds,
-        threads=threads,
-    )
+    with watched(progress):
+        return measure(
+            model,
+            feeds,
+            backends or installed,
+            label_of(source),
+            seconds=seconds,
+            threads=threads,
+        )

@@ -10,6 +10,7 @@ from qonnx_hub.api.reading import as_model, label_of
 from qonnx_hub.conversion.convert import convert_source
 from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.conversion.report import ConversionReport
+from qonnx_hub.reporting.progress import Progress, watched
 from qonnx_hub_adapters.protocol import import_options
 from qonnx_hub_ir import choices
 from qonnx_hub_ir.quantizers import Array
@@ -38,6 +39,7 @@ def convert(
     profile: str = "",
     self_contained: bool = False,
     target_options: Mapping[str, Any] | None = None,
+    progress: bool | Progress | None = None,
     **load_options: Any,
 ) -> ConversionReport:
     """Convert a source, check the result against it, and write it.
@@ -65,6 +67,8 @@ def convert(
         profile: Whose rules beyond the form's own the file shall keep, such as "finn".
         self_contained: Define every operator of the form within the file.
         target_options: Options that only the form's exporter has, by name.
+        progress: Whether to show a bar; by default on a terminal and in a notebook. A function
+            is called with (samples done, samples in all) instead.
         **load_options: As in :func:`load`.
 
     Raises:
@@ -89,7 +93,8 @@ def convert(
         self_contained=self_contained,
         target_options=target_options or {},
     )
-    return convert_source(source, path, label_of(source), options)
+    with watched(progress):
+        return convert_source(source, path, label_of(source), options)
 
 
 def transform(
@@ -105,6 +110,7 @@ def transform(
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
     labels: Array | None = None,
+    progress: bool | Progress | None = None,
 ) -> TransformReport:
     """Run passes over a model, compare before and after, and write the result.
 
@@ -124,6 +130,7 @@ def transform(
         seed: Their seed.
         inputs: Input name -> array, to compare on instead; predictions are counted on it.
         labels: The right class of every sample: accuracy is counted.
+        progress: As in :func:`convert`.
 
     Raises:
         UsageError: An unknown pass, pipeline or option.
@@ -142,11 +149,18 @@ def transform(
         inputs=inputs,
         labels=labels,
     )
-    return transform_model(as_model(source, from_), passes, path, label_of(source), options)
+    with watched(progress):
+        model = as_model(source, from_)
+        return transform_model(model, passes, path, label_of(source), options)
 
 
 def routes(
-    source: Any, *, from_: str | None = None, samples: int | None = None, seed: int = 0
+    source: Any,
+    *,
+    from_: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    progress: bool | Progress | None = None,
 ) -> RoutesReport:
     """Return what becomes of a model in every form and profile; nothing is written.
 
@@ -155,6 +169,7 @@ def routes(
         from_: Name of the source's format.
         samples: Samples of every check's generated inputs.
         seed: Their seed.
+        progress: As in :func:`convert`.
 
     Returns:
         One route for each form: the verdict, or the reason of a refusal, and the command, in
@@ -170,4 +185,5 @@ def routes(
 
     options = ConvertOptions(from_=from_, samples=samples, seed=seed)
     named = source if isinstance(source, (str, Path)) else "MODEL"
-    return find_routes(as_model(source, from_), label_of(source), options, str(named))
+    with watched(progress):
+        return find_routes(as_model(source, from_), label_of(source), options, str(named))

@@ -34,8 +34,10 @@ from qonnx_hub.cli import (
     view,
     zoo,
 )
-from qonnx_hub.cli.errors import exit_code, message_of, recorded
+from qonnx_hub.cli.errors import exit_code, message_of
+from qonnx_hub.cli.every_verb import verb
 from qonnx_hub.cli.examples import epilog
+from qonnx_hub.cli.loudness import Quiet, Verbose, start
 from qonnx_hub.cli.options import AllowExternal, Operators
 
 EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
@@ -75,9 +77,9 @@ for module in (
     view,
     formats,
 ):
-    verb = module.__name__.rpartition(".")[2]
-    offer = app.command(name=verb, epilog=epilog(verb), context_settings=HELP)
-    offer(recorded(module.command))
+    name = module.__name__.rpartition(".")[2]
+    offer = app.command(name=name, epilog=epilog(name), context_settings=HELP)
+    offer(verb(module.command))
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(compat.app, name="compat")
 
@@ -104,8 +106,11 @@ def _options(
     ),
     allow_external: AllowExternal = None,
     operators: Operators = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Take the options that stand before a verb."""
+    start(verbose=verbose, quiet=quiet)
     for package in operators or ():
         # Imported here: it loads ONNX, and what the user names.
         from qonnx_hub.executor.foreign import import_operators

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qonnx_hub.cli.loudness import say
 from qonnx_hub.cli.options import Python
 
 
@@ -30,4 +31,4 @@ def command(
 
     words = ("--synthesize",) if synthesize else ()
     build(folder, python, words, allow_code=allow_code)
-    typer.echo(f"{folder}: compiled; 'qonnx-hub check SOURCE {folder}' compares it")
+    say(f"{folder}: compiled; 'qonnx-hub check SOURCE {folder}' compares it")

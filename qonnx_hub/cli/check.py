@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -166,13 +163,11 @@ def command(
         reference, names = _reference(a, b, options)
     feeds, right = read_feeds(inputs, data, labels, names)
     options = replace(options, inputs=feeds, labels=right)
-    out = console(json)
     results: dict[str, CheckResult] = {}
     for name, chosen in _backends(backend, ort_opt).items():
-        with _progress() as progress:
-            asked = replace(options, backend=chosen, progress=progress)
-            results[name] = check_request(reference, b, (a, b), asked)
-        results[name].show(out)
+        asked = replace(options, backend=chosen)
+        results[name] = check_request(reference, b, (a, b), asked)
+        results[name].show(console(json))
     worst = min(results.values(), key=bool)
     _write(results, worst, json, report, save_failing)
     if not worst:
@@ -291,17 +286,3 @@ def _usage(message: str) -> NoReturn:
     from qonnx_hub_ir.errors import UsageError
 
     raise UsageError(message)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Give what shows progress on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("checking", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

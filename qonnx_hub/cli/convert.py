@@ -169,13 +169,17 @@ def _last_is_written(given: list[str], force: bool, *, one: bool) -> tuple[list[
 def _convert_many(
     sources: list[str], folder: str, jobs: int, options: ConvertOptions, json: str | None
 ) -> None:
-    from qonnx_hub.cli.convert_many import convert_many
+    from qonnx_hub.cli.convert_many import Outcome, convert_many
+    from qonnx_hub.reporting.progress import advance, clear
 
     out = console(json)
-    outcomes = []
+    outcomes: list[Outcome] = []
+    advance("converting models", 0, len(sources))
     for outcome in convert_many(sources, folder, jobs, options):
+        clear()
         out.print(outcome.line)
         outcomes.append(outcome)
+        advance("converting models", len(outcomes), len(sources))
     write_json([outcome.to_dict() for outcome in outcomes], json)
     worst = max(outcome.exit_code for outcome in outcomes)
     if worst:

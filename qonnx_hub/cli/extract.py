@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from qonnx_hub.cli.loudness import say
 from qonnx_hub.cli.options import From, Source
 
 
@@ -40,4 +41,4 @@ def command(
 
     part = extract_model(api.load(source, from_), inputs or (), outputs or ())
     api.save(part, output)
-    typer.echo(f"{source} -> {output}: {len(list(part.graph))} nodes")
+    say(f"{source} -> {output}: {len(list(part.graph))} nodes")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from qonnx_hub.cli.loudness import say
 from qonnx_hub.cli.options import From
 
 
@@ -40,4 +41,4 @@ def command(
         raise UsageError("--connect takes OUTPUT=INPUT")
     named = {left.strip(): right.strip() for left, _, right in pairs} or None
     api.save(merge_models(a, b, named), output)
-    typer.echo(f"{first}, {second} -> {output}")
+    say(f"{first}, {second} -> {output}")

@@ -88,10 +88,13 @@ InputTypes = Annotated[
 
 
 def console(json_target: str | None) -> Console:
-    """Return the console of the report; quiet while JSON takes standard output."""
+    """Return the console of the report; quiet if asked, or while JSON takes its place."""
+    from qonnx_hub.cli.loudness import is_quiet
     from qonnx_hub.io.terminal import ReportConsole
+    from qonnx_hub.reporting import progress
 
-    out = ReportConsole(quiet=json_target == "-", soft_wrap=True)
+    progress.clear()
+    out = ReportConsole(quiet=json_target == "-" or is_quiet(), soft_wrap=True)
     if not out.is_terminal:
         # A file or a pipe has no width to fit: nothing is cut off.
         out.width = 220

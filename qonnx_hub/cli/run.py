@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qonnx_hub.cli.loudness import say
 from qonnx_hub.cli.options import From, Samples, Seed, Source
 from qonnx_hub_ir.choices import Backend
 
@@ -48,7 +49,6 @@ def command(
     from qonnx_hub import api
     from qonnx_hub.executor.session import Session
     from qonnx_hub.io.arrays import read_feeds, write_arrays
-    from qonnx_hub.io.terminal import visible
 
     model = api.load_to_run(source, from_)
     session = Session(model, backend=backend, threads=threads)
@@ -64,7 +64,7 @@ def command(
         write_arrays(save_inputs, feeds)
     write_arrays(output, arrays)
     for name, array in arrays.items():
-        typer.echo(visible(f"{name}: {array.dtype.name}{list(array.shape)}"))
+        say(f"{name}: {array.dtype.name}{list(array.shape)}")
 
 
 def _arrays_of(results: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from qonnx_hub.cli.loudness import say
 from qonnx_hub.cli.options import From, Source
 
 
@@ -37,4 +38,4 @@ def command(
     for part, path in zip(parts, (part_before, part_behind), strict=True):
         api.save(part, path)
     sizes = [len(list(part.graph)) for part in parts]
-    typer.echo(f"{source} -> {part_before}: {sizes[0]} nodes, {part_behind}: {sizes[1]} nodes")
+    say(f"{source} -> {part_before}: {sizes[0]} nodes, {part_behind}: {sizes[1]} nodes")

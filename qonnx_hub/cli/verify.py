@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from qonnx_hub.cli.loudness import say
+
 
 def command(
     certificate: Annotated[
@@ -29,7 +31,7 @@ def command(
     except ValueError as error:
         raise SourceError(f"{certificate}: not a JSON file: {error}") from None
     try:
-        typer.echo(f"holds: {verify(document, a, b)}")
+        say(f"holds: {verify(document, a, b)}")
     except RejectedError as error:
-        typer.echo(f"rejected: {error}")
+        say(f"rejected: {error}")
         raise typer.Exit(1) from None

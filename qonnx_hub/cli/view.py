@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qonnx_hub.cli.loudness import say
+
 
 def command(
     path: Annotated[Path, typer.Argument(help="A model file.", metavar="MODEL")],
@@ -25,5 +27,5 @@ def command(
     if not path.is_file():
         raise SourceError(f"'{path}' is no file")
     host, opened = netron.start(str(path), ("localhost", port), browse=browse)
-    typer.echo(f"'{path}' is shown at http://{host}:{opened}; stop with Ctrl-C")
+    say(f"'{path}' is shown at http://{host}:{opened}; stop with Ctrl-C")
     netron.wait()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qonnx_hub.cli.every_verb import verb
+from qonnx_hub.cli.loudness import say
 from qonnx_hub.cli.options import Json, console, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ Mirror = Annotated[
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a model.")]
 
 
-@app.command(name="list")
 def list_models(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Models to show in full.")
@@ -71,7 +72,6 @@ def _print_entry(out: Console, entry: Entry) -> None:
     out.print(f"  from: {entry.url}")
 
 
-@app.command()
 def get(
     name: Name,
     output: Annotated[
@@ -102,12 +102,11 @@ def get(
             temporary.write_bytes(path.read_bytes())
         path = output
     entry = zoo.find(name)
-    typer.echo(str(path))
+    say(str(path))
     if not entry.sha256:
         typer.echo("note: no hash is recorded for it; the file was not verified", err=True)
 
 
-@app.command()
 def check(
     names: Annotated[
         list[str] | None,
@@ -146,3 +145,7 @@ def _print_checks(out: Console, found: list[ZooCheck]) -> None:
             largest = f"{one.largest:g}"
         rows.append((one.name, files[one.published], outputs, largest))
     out.print(Table(("name", "file", "outputs", "largest difference"), rows))
+
+
+for name, command in (("list", list_models), ("get", get), ("check", check)):
+    app.command(name=name)(verb(command))

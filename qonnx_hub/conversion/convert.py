@@ -30,6 +30,7 @@ from qonnx_hub.io.model_files import (
     in_one_message,
     write_artifact,
 )
+from qonnx_hub.reporting.progress import stage
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import Artifact, Exporter, ExportOptions
 from qonnx_hub_ir import dialect
@@ -55,6 +56,7 @@ def convert_source(
         ConversionError: The result computes something else.
         HubError: As in :func:`qonnx_hub.load`.
     """
+    stage(f"reading {label}")
     # Once: a callable may build another model at every call.
     importer, source = registry.open_source(source, options.from_, options.reading)
     model = importer.load(source, options.reading)
@@ -63,11 +65,13 @@ def convert_source(
     if marked := restore_order(model):
         notes.append(_order_in_words(marked))
     samples, seed = options.samples, options.seed
+    stage("asking the source")
     feeds = feeds_for_check(model, samples, seed, notes) if options.check else None
     own_result = None if feeds is None else check_source(importer, source, model, feeds, label)
     if ChangeLayout(options.layout)(model).modified and feeds is not None:
         feeds = generate_inputs(model, samples, seed)
     exporter = registry.find_exporter(options.to)
+    stage(f"making {options.to}")
     with explained(model, label):
         artifact = _export(model, exporter, options)
     notes.extend(artifact.notes)
@@ -95,7 +99,9 @@ def convert_source(
             read = f"{label} on TFLite's reference kernels"
         try:
             with explained(model, label):
+                stage("checking the result")
                 result = check_artifact(told_by, artifact, compared, feeds, read, options.to)
+                stage("asking other runtimes")
                 ort = check_on_onnxruntime(source, told_by, artifact, compared, feeds)
                 litert = check_on_litert(source, told_by, artifact, compared, feeds)
         except ExecutionError:
@@ -107,6 +113,7 @@ def convert_source(
         notes.extend((*ort.notes, *litert.notes))
         message = compared if artifact.compared is None else None
     if path is not None:
+        stage(f"writing {path}")
         beside = has_external_data(model)
         write_artifact(artifact, path, exporter.info.folder, external=beside, message=message)
     return ConversionReport(

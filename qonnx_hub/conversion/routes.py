@@ -14,6 +14,7 @@ from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.progress import advance
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_ir.errors import HubError, reasons_of
@@ -107,11 +108,13 @@ def find_routes(model: Model, label: str, options: ConvertOptions, named: str) -
         options: Samples and seed of the checks; the format that the model was read as.
         named: How the commands call it.
     """
+    forms = registry.exporters().names()
+    asked = [(form, variant) for form in forms for variant in VARIANTS.get(form, ({},))]
     found = []
-    for form in registry.exporters().names():
-        for variant in VARIANTS.get(form, ({},)):
-            asked = replace(options, to=form, **variant)
-            found.append(_try(model, label, asked, variant, named))
+    for form, variant in asked:
+        wanted = replace(options, to=form, **variant)
+        found.append(_try(model, label, wanted, variant, named))
+        advance("trying routes", len(found), len(asked))
     return RoutesReport(label, tuple(found))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,6 @@ from typing import Any, get_args
 from qonnx_hub.equivalence.comparison.compare import Tolerance
 from qonnx_hub_ir.choices import Level
 from qonnx_hub_ir.quantizers import Array
-
-Progress = Callable[[int, int], None]
-"""``f(samples done, samples in all)``."""
 
 PROOF_SECONDS = 10.0
 """How long a proof is looked for where nobody says otherwise."""
@@ -41,7 +38,6 @@ class CheckOptions:
         golden: Folder for the reference's answers.
         workers: Processes to spread the batches over.
         executor: Spreads the batches instead.
-        progress: Called after each batch.
         backend: Where the second side runs: "numpy", "ort" or "ort-optimized"; "tflite",
             "tflite:opt" or "tflite:xnn" run the TFLite file among the two on ai-edge-litert's
             reference kernels, its optimized ones or XNNPACK.
@@ -73,7 +69,6 @@ class CheckOptions:
     golden: str | Path | None = None
     workers: int = 0
     executor: Executor | None = None
-    progress: Progress | None = None
     backend: str = "numpy"
     args: tuple[Any, ...] = ()
     strict: bool = False

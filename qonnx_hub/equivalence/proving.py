@@ -14,6 +14,7 @@ from qonnx_hub.equivalence.proof.certificate import Certificate, ProofOutcome
 from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub.equivalence.runners.sides import Runner
 from qonnx_hub.executor.batch_axis import OPENED
+from qonnx_hub.reporting.progress import stage
 from qonnx_hub_ir.errors import HubError
 
 EVERY_INPUT = "every input"
@@ -39,6 +40,7 @@ def look_for_proof(
         return None
     one = _with_outputs(a.model, a.output_names, [pair.a for pair in outputs])
     other = _with_outputs(b.model, b.output_names, [pair.b for pair in outputs])
+    stage("looking for a proof")
     try:
         return prove_models(one, other, seconds=seconds)
     except HubError:

@@ -13,6 +13,7 @@ from onnx_ir import Model
 
 from qonnx_hub.executor.session import Session
 from qonnx_hub.reporting.plain_data import plain
+from qonnx_hub.reporting.progress import stage
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_ir.quantizers import Array
@@ -122,6 +123,7 @@ def measure(
     for backend in backends:
         session = Session(model, backend=backend, threads=threads)
         for batch, arrays in feeds.items():
+            stage(f"measuring {backend}, batch {batch}")
             timings.append(_measured(session, backend, batch, arrays, seconds))
     return BenchmarkReport(source, threads, tuple(timings))
 

@@ -26,6 +26,7 @@ from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.runners.recorded import GoldenWriter
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, for_side
+from qonnx_hub.reporting.progress import advance, stage
 from qonnx_hub_ir.errors import ExecutionError, UsageError
 from qonnx_hub_ir.quantizers import Array
 
@@ -215,11 +216,11 @@ def compare_all(
         if pool is not None:
             parts = _spread(pool, a, b, what, source, options)
         found, done = BatchResult({}, {}), 0
+        stage("comparing samples")
         for batch, part in parts:
             found = found + part
             done += batch.samples
-            if options.progress is not None:
-                options.progress(done, source.samples)
+            advance("comparing samples", done, source.samples)
     if golden is not None:
         golden.finish(source)
     return found

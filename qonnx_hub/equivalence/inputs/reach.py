@@ -21,6 +21,7 @@ from qonnx_hub.equivalence.inputs.generate import Ranges
 from qonnx_hub.equivalence.inputs.meter import CoverageMeter
 from qonnx_hub.equivalence.inputs.sweep import MAGNITUDES, sweep_magnitudes
 from qonnx_hub.equivalence.inputs.watch import Watcher
+from qonnx_hub.reporting.progress import stage
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.quantizers import Array
@@ -101,6 +102,7 @@ def find_inputs(
     Raises:
         UsageError: A size that the file leaves open, or a range that is none.
     """
+    stage("looking for inputs")
     bounds = search_bounds(effort)
     source = GeneratedInputs(model, samples, seed, ranges, length)
     watcher = Watcher(model)
