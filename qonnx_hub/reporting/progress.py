@@ -23,7 +23,7 @@ _BETWEEN = 0.1
 """Seconds between two pictures in a notebook."""
 
 
-class Watcher(Protocol):
+class ProgressView(Protocol):
     """Who is told how far a call is."""
 
     def update(self, what: str, done: int, total: int) -> None:
@@ -33,7 +33,7 @@ class Watcher(Protocol):
         """Take away what is shown: a report follows, or the call ends."""
 
 
-_WATCHER: ContextVar[Watcher | None] = ContextVar("qonnx_hub_watcher", default=None)
+_WATCHER: ContextVar[ProgressView | None] = ContextVar("qonnx_hub_watcher", default=None)
 
 
 def stage(what: str) -> None:
@@ -83,7 +83,7 @@ def watched(progress: bool | Progress | None = None) -> Iterator[None]:
         _WATCHER.reset(token)
 
 
-def _chosen(progress: bool | Progress | None) -> Watcher:
+def _chosen(progress: bool | Progress | None) -> ProgressView:
     if callable(progress):
         return _Told(progress)
     in_notebook = "ipykernel" in sys.modules and "IPython" in sys.modules
