@@ -18,7 +18,6 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "qonnx-hub check model.onnx model_qcdq.onnx",
         "qonnx-hub check model.onnx model_qcdq.onnx --level proof --report page.html",
     ),
-    "reduce": ("qonnx-hub reduce model.onnx changed.onnx -o bug_report",),
     "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
     "verify": ("qonnx-hub verify certificate.json model.onnx model_qcdq.onnx",),
     "run": (

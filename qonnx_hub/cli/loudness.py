@@ -92,6 +92,13 @@ def say(text: str) -> None:
         typer.echo(visible(text))
 
 
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one line: whoever calls a command did not write the code it names."""
+    from qonnx_hub.io.terminal import visible
+
+    typer.echo(visible(f"qonnx-hub: warning: {message}"), err=True)
+
+
 @contextlib.contextmanager
 def _steps_on_standard_error() -> Iterator[None]:
     start = time.monotonic()
@@ -177,6 +184,7 @@ def _libraries_silent() -> Iterator[None]:
         if not sys.warnoptions:
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", module=_NOISY)
+            warnings.showwarning = show_warning
         try:
             real = os.dup(2)
         except OSError:  # standard error is closed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -75,22 +74,6 @@ def fit_names(arrays: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}
     return arrays
-
-
-def npy_bytes(array: NDArray[Any]) -> bytes:
-    """Return what an .npy file of an array holds; arrays of objects are refused."""
-    file = io.BytesIO()
-    np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
-    return file.getvalue()
-
-
-def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return what an .npz file of arrays holds, under any names."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for name, array in arrays.items():
-            archive.writestr(f"{name}.npy", npy_bytes(array))
-    return stream.getvalue()
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -22,7 +22,6 @@ DOCUMENTED = {
     "lint",
     "load",
     "passes",
-    "reduce",
     "routes",
     "run",
     "save",

@@ -33,10 +33,18 @@ they are not named; the inputs of model.onnx are written beside TRACE.
 
 import json, os, sys, zipfile
 
-asked = [word for word in ("--predict", "--trace") if word in sys.argv]
-files = [os.path.abspath(path) for path in sys.argv[1:] if not path.startswith("--")]
+words = sys.argv[1:] if __name__ == "__main__" else []  # imported, they are another program's
+if "-h" in words or "--help" in words:
+    print(__doc__)
+    sys.exit(0)
+asked = [word for word in ("--predict", "--trace") if word in words]
+files = [os.path.abspath(path) for path in words if not path.startswith("-")]
+unknown = [w for w in words if w.startswith("-") and w not in (*asked, "--synthesize")]
+if unknown:
+    sys.exit(f"{unknown[0]} is no option: -h shows them")
 if asked and not files:
     sys.exit(f"{asked[0]} needs the inputs: python build.py {asked[0]} INPUTS.npz")
+started = os.getcwd()
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 import hls4ml
 import numpy as np
@@ -113,8 +121,9 @@ if "--predict" in asked:
     with np.load(files[0]) as given:
         answers = predict(given)
     save(files[1] if len(files) > 1 else "answers.npz", answers)
-if "--synthesize" in sys.argv:
+if "--synthesize" in words:
     model.build()
+os.chdir(started)
 '''
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -232,3 +234,13 @@ def test_act_bits_and_folded_scales_go_together():
     assert "Div" not in [node.op_type for node in folded.graph]
     bound = 3e-6 * np.abs(run(plain)).max()
     np.testing.assert_allclose(run(folded), run(plain), rtol=0, atol=bound)
+
+
+def test_a_warning_on_the_command_line_is_one_line_of_ours(tmp_path):
+    path = tmp_path / "hawq.onnx"
+    onnx.save(model(), path)
+    command = [sys.executable, "-m", "qonnx_hub", "inspect", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("qonnx-hub: warning: ")
+    assert "has no activation quantizer" in line

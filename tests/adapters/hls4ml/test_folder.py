@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -116,3 +118,13 @@ def test_a_lowering_that_computes_something_else_is_not_written(tmp_path, monkey
     with pytest.raises(ConversionError, match="nothing was written"):
         qh.convert(nets.residual_net(), tmp_path / "out", to="hls4ml")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_shows_its_options_and_refuses_others(tmp_path):
+    qh.convert(nets.residual_net(), tmp_path / "out", to="hls4ml", check=False)
+    script = [sys.executable, str(tmp_path / "out" / "build.py")]
+    shown = subprocess.run([*script, "-h"], capture_output=True, text=True, check=True)
+    assert "--synthesize" in shown.stdout
+    done = subprocess.run([*script, "--synthesise"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "--synthesise is no option: -h shows them\n"
