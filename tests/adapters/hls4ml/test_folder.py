@@ -125,6 +125,7 @@ def test_the_script_shows_its_options_and_refuses_others(tmp_path):
     script = [sys.executable, str(tmp_path / "out" / "build.py")]
     shown = subprocess.run([*script, "-h"], capture_output=True, text=True, check=True)
     assert "--synthesize" in shown.stdout
-    done = subprocess.run([*script, "--synthesise"], capture_output=True, text=True, check=False)
+    wrong = [*script, "--synthesise"]
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "--synthesise is no option: -h shows them\n"
