@@ -17,6 +17,9 @@ Effort: TypeAlias = Literal["quick", "normal", "thorough"]
 Backend: TypeAlias = Literal["numpy", "ort"]
 """Where a model runs."""
 
+Metric: TypeAlias = Literal["accuracy", "auc", "r2"]
+"""What predictions are measured by."""
+
 ImageLayout: TypeAlias = Literal["keep", "nchw", "nhwc"]
 """Of image inputs and outputs."""
 

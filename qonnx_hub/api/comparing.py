@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qonnx_hub.api.reading import label_of, load_to_run
+from qonnx_hub.equivalence.acceptance import Acceptance
 from qonnx_hub.equivalence.comparison.compare import make_tolerance
 from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import check_request
 from qonnx_hub.executor.session import Session
+from qonnx_hub.io.preprocessing import Preprocessing, parse_preprocessing
 from qonnx_hub.reporting.progress import Progress, watched
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_ir import choices
@@ -59,6 +61,12 @@ def check(
     mapping: Mapping[str, str] | None = None,
     labels: Array | None = None,
     score: bool = False,
+    max_accuracy_drop: float | None = None,
+    min_agreement: float | None = None,
+    metric: choices.Metric = "accuracy",
+    top_k: int = 1,
+    threshold: float | None = None,
+    preprocess: str | Preprocessing | None = None,
     workers: int = 0,
     executor: Executor | None = None,
     progress: bool | Progress | None = None,
@@ -101,6 +109,16 @@ def check(
         mapping: Tensor or layer of ``a`` -> tensor of ``b``, where names do not tell.
         labels: The right class of every sample: counts accuracy and changed predictions.
         score: Count changed predictions without labels.
+        max_accuracy_drop: How much of the metric may be lost on the inputs and labels given;
+            0.01 is one point of a hundred. Where a bound is given, the result is true by the
+            bounds alone.
+        min_agreement: Share of the samples on which predictions must agree, likewise.
+        metric: "accuracy" of classes, "auc" of their scores, or "r2" of numbers.
+        top_k: A class is right, or agreed on, among so many of the best.
+        threshold: From which score on a single output says yes; by default 0, and 0.5 where it
+            lies between 0 and 1.
+        preprocess: What is done to ``inputs`` before they are run, such as
+            "scale=1/255,mean=0.5,std=0.5,layout=nhwc": in float32, (x * scale - mean) / std.
         workers: Processes to spread the samples over.
         executor: Spreads the samples instead, such as that of a dask client.
         progress: Whether to show a bar; by default on a terminal and in a notebook. A function
@@ -131,6 +149,10 @@ def check(
         mapping=mapping,
         labels=labels,
         score=score,
+        acceptance=Acceptance(max_accuracy_drop, min_agreement, metric, top_k, threshold),
+        preprocess=(
+            parse_preprocessing(preprocess) if isinstance(preprocess, str) else preprocess
+        ),
         golden=save_golden,
         workers=workers,
         executor=executor,

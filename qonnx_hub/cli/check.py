@@ -21,7 +21,7 @@ from qonnx_hub.cli.options import (
     sample_inputs,
     write_json,
 )
-from qonnx_hub_ir.choices import Effort, Level, OrtOptimizations
+from qonnx_hub_ir.choices import Effort, Level, Metric, OrtOptimizations
 
 if TYPE_CHECKING:
     from qonnx_hub.equivalence.options import CheckOptions
@@ -49,6 +49,31 @@ def command(
     inputs: Inputs = None,
     data: Data = None,
     labels: Labels = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="Done to the data: scale=1/255,mean=0.5,std=0.5,layout=nhwc.",
+        ),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="What may be lost with --labels; 0.01 is one point."
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Samples on which predictions must agree."),
+    ] = None,
+    metric: Annotated[
+        Metric, typer.Option(help="Of classes, of their scores, or of numbers.")
+    ] = "accuracy",
+    top_k: Annotated[int, typer.Option(help="A class counts among so many of the best.")] = 1,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score of a single output that says yes.", show_default="0 or 0.5"),
+    ] = None,
     input_shape: InputShapes = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -130,9 +155,11 @@ def command(
 ) -> None:
     """Say whether two models compute the same, where they first differ, and why."""
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.acceptance import Acceptance
     from qonnx_hub.equivalence.comparison.compare import make_tolerance
     from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
     from qonnx_hub.equivalence.request import check_request
+    from qonnx_hub.io.preprocessing import parse_preprocessing
 
     if _is_build(b):
         _check_build(a, b, (inputs, data), samples, seed, save_golden, json)
@@ -141,6 +168,8 @@ def command(
     options = CheckOptions(
         tolerance=make_tolerance(**{k: _tolerance(f"--{k}", v) for k, v in bounds.items()}),
         level=level,
+        acceptance=Acceptance(max_accuracy_drop, min_agreement, metric, top_k, threshold),
+        preprocess=None if preprocess is None else parse_preprocessing(preprocess),
         samples=samples,
         seed=seed,
         ranges=named_ranges(range_ or ()),

@@ -11,10 +11,12 @@ Inputs = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
 ]
 Data = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Inputs of the one input, as .npy.")
+    Path | None,
+    typer.Option(metavar="PATH", help="Inputs of the one input: .npy, or .npz of one array."),
 ]
 Labels = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Right classes as .npy: counts accuracy.")
+    Path | None,
+    typer.Option(metavar="PATH", help="Right classes, or numbers: counts accuracy."),
 ]
 
 
@@ -51,7 +53,7 @@ def read_feeds(
 
 
 def _read_array(path: Path) -> Any:
-    """Return the array of an .npy file; its values stay on the disk until they are read."""
+    """Return the array of an .npy file, left on the disk, or the one array of an .npz."""
     import numpy as np
 
     from qonnx_hub_ir.errors import UsageError
@@ -60,7 +62,12 @@ def _read_array(path: Path) -> Any:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"'{path}' is not an .npy file of numbers: {error}") from error
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise UsageError(f"'{path}' holds several arrays; --inputs takes .npz files")
-    return found
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        if len(found.files) != 1:
+            raise UsageError(
+                f"'{path}' holds {len(found.files)} arrays ({', '.join(found.files)}); "
+                "--inputs takes .npz files by the names of inputs"
+            )
+        return found[found.files[0]]

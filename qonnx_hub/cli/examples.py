@@ -17,6 +17,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "check": (
         "qonnx-hub check model.onnx model_qcdq.onnx",
         "qonnx-hub check model.onnx model_qcdq.onnx --level proof --report page.html",
+        "qonnx-hub check model.onnx changed.onnx --data pixels.npy --labels labels.npy "
+        "--preprocess scale=1/255 --max-accuracy-drop 0.5",
     ),
     "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
     "verify": ("qonnx-hub verify certificate.json model.onnx model_qcdq.onnx",),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnx_ir import Model
 
+from qonnx_hub.equivalence.acceptance import judged as judged_by_bounds
 from qonnx_hub.equivalence.comparison.batched import (
     BatchResult,
     ComparisonSpec,
@@ -202,7 +203,9 @@ def check_sides(
     steps = {} if model is None else dict(facts_of(model).steps)
     if a.model is None:
         steps = {p.a: steps[p.b] for p in (*pairs.layers, *pairs.outputs) if p.b in steps}
-    score = options.score or options.labels is not None
+    score = None
+    if options.score or options.labels is not None or options.acceptance.scores:
+        score = options.acceptance.spec(a.model or b.model)
     spec = ComparisonSpec(pairs, steps, options.tolerance, score)
     found = compare_all(a, b, spec, source, options)
     run = Comparison(a, b, spec, source, options, found, known.is_refuted)
@@ -243,6 +246,7 @@ def check_sides(
     rows = _layer_rows(spec, compared, diagnosis) if options.level != "output" else ()
     first = judged.differing[:1] if options.level != "output" else ()
     certificate, reached = known.certificate, known.coverage or InputCoverage()
+    accepted, acceptance = judged_by_bounds(options.acceptance, found.score)
     return CheckResult(
         a=a.label,
         b=b.label,
@@ -259,6 +263,8 @@ def check_sides(
         layer_rows=rows,
         failing=judged.failing,
         score=found.score,
+        accepted=accepted,
+        acceptance=acceptance,
         certificate=None if certificate is None else certificate.to_dict(),
         quantizers=list_quantizers(a.model),
         coverage=reached.quantizers,

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from qonnx_hub.equivalence.acceptance import Acceptance
 from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub.io.preprocessing import Preprocessing
 from qonnx_hub_ir.choices import Level
 from qonnx_hub_ir.quantizers import Array
 
@@ -35,6 +37,8 @@ class CheckOptions:
         mapping: Tensor or layer of the reference -> tensor of the other side.
         labels: The right class of every sample.
         score: Count predictions.
+        acceptance: How predictions are counted, and which bounds decide.
+        preprocess: What is done to the inputs given, before a model takes them.
         golden: Folder for the reference's answers.
         workers: Processes to spread the batches over.
         executor: Spreads the batches instead.
@@ -66,6 +70,8 @@ class CheckOptions:
     mapping: Mapping[str, str] | None = None
     labels: Array | None = None
     score: bool = False
+    acceptance: Acceptance = field(default_factory=Acceptance)
+    preprocess: Preprocessing | None = None
     golden: str | Path | None = None
     workers: int = 0
     executor: Executor | None = None

@@ -55,6 +55,7 @@ from qonnx_hub.equivalence.runners.sides import (
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
 from qonnx_hub.io.arrays import read_arrays, read_feeds
+from qonnx_hub.io.preprocessing import Preprocessing
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.hls4ml.file_names import is_folder
@@ -64,6 +65,8 @@ from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource
 from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.quantizers import Array
 
 BACKENDS: Mapping[str, str] = {"ort": ORT_UNOPTIMIZED, "ort-optimized": ORT_OPTIMIZED}
 """Backend -> how onnxruntime optimizes."""
@@ -231,6 +234,11 @@ def _check(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
 
 
 def _require_inputs(a: Runner, b: Runner, options: CheckOptions) -> None:
+    if options.preprocess is not None and options.inputs is None:
+        raise UsageError("--preprocess is for data of yours: --data or --inputs")
+    given = options.inputs is not None or isinstance(a, Golden)
+    has_labels = options.labels is not None
+    options.acceptance.require_data(has_inputs=given, has_labels=has_labels)
     if isinstance(a, Golden):
         if options.inputs is not None:
             raise UsageError("a golden folder brings its own inputs; leave out the given ones")
@@ -260,6 +268,8 @@ def _inputs(
         feeds = read_feeds(options.inputs, side.input_names or names)
         arrays = {str(name): np.asarray(x) for name, x in feeds.items()}
         given = given_inputs(renamed(arrays, side), model, length)
+        if options.preprocess is not None:
+            given = _prepared(given, model, options.preprocess)
         return given, _reached(model, given, side, known)
     assert model is not None, "records have no graph, and come with their inputs"
     shown = _counterexample(a, b, known)
@@ -278,6 +288,25 @@ def _inputs(
         steer=steer,
     )
     return _chained(found.source, shown), found.coverage
+
+
+def _prepared(
+    given: InputSource, model: Model | None, preprocess: Preprocessing
+) -> InputSource:
+    """Return inputs to which something is done, batch by batch.
+
+    Raises:
+        UsageError: Several inputs, or one run: it is not known what they are.
+    """
+    if not isinstance(given, GivenInputs) or len(given.arrays) > 1:
+        raise UsageError("--preprocess is for the samples of one input")
+    values = [] if model is None else model.graph.inputs
+    shapes = {str(value.name): dims(value) for value in values}
+
+    def prepare(name: str, part: Array) -> Array:
+        return preprocess(part, shapes.get(name))
+
+    return dataclasses.replace(given, prepare=prepare)
 
 
 def _reached(

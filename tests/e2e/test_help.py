@@ -54,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     head = model_of(nodes[:3], {"x": ("N", 3)}, ["TENSOR"], constants)
     onnx.save(head, tmp_path / "first.onnx")
     np.savez(tmp_path / "inputs.npz", x=np.zeros((2, 3), np.float32))
+    np.save(tmp_path / "pixels.npy", np.arange(24, dtype=np.uint8).reshape(8, 3) * 10)
+    np.save(tmp_path / "labels.npy", np.arange(8) % 4)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from qonnx_hub.equivalence.comparison.compare import (
     tally_of_shapes,
 )
 from qonnx_hub.equivalence.comparison.matching import Pair, Pairs
+from qonnx_hub.equivalence.comparison.scores import Score, ScoreSpec, score_predictions
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_batches
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.runners.recorded import GoldenWriter
@@ -39,50 +39,18 @@ class ComparisonSpec:
         pairs: What with what.
         steps: Tensor of the reference -> step size.
         tolerance: What counts as within bounds.
-        score: Count changed predictions of the first output as well.
+        score: How predictions of the first output are counted; ``None`` where they are not.
     """
 
     pairs: Pairs
     steps: dict[str, Array]
     tolerance: Tolerance
-    score: bool = False
+    score: ScoreSpec | None = None
 
     @property
     def all_pairs(self) -> tuple[Pair, ...]:
         """Inner values, then outputs."""
         return (*self.pairs.layers, *self.pairs.outputs)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Predictions of both sides.
-
-    Attributes:
-        samples: How many predictions.
-        changed: How many the other side makes differently.
-        correct: How many of each side are right; ``None`` without labels.
-    """
-
-    samples: int
-    changed: int
-    correct: tuple[int, int] | None
-
-    def __add__(self, later: Score) -> Score:
-        """Return the score of both runs."""
-        correct = None
-        if self.correct is not None and later.correct is not None:
-            correct = (
-                self.correct[0] + later.correct[0],
-                self.correct[1] + later.correct[1],
-            )
-        return Score(self.samples + later.samples, self.changed + later.changed, correct)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the score as plain data."""
-        data: dict[str, Any] = {"samples": self.samples, "changed": self.changed}
-        if self.correct is not None:
-            data["accuracy"] = [n / self.samples for n in self.correct]
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,35 +118,10 @@ def compare_batch(
         outputs = {p.a: first[p.a] for p in what.pairs.outputs}
         golden.add(batch, outputs, {n: v for n, v in first.items() if n not in outputs})
     score = None
-    if what.score and what.pairs.outputs:
+    if what.score is not None and what.pairs.outputs:
         pair = what.pairs.outputs[0]
-        score = score_predictions(first[pair.a], second[pair.b], labels)
+        score = score_predictions(first[pair.a], second[pair.b], labels, what.score)
     return BatchResult(tallies, skipped, score)
-
-
-def score_predictions(a: Array, b: Array, labels: Array | None) -> Score:
-    """Return how predictions compare: the largest of several scores, or the sign of one.
-
-    Raises:
-        UsageError: There are other numbers of samples and labels.
-    """
-    first, second = _predictions(a), _predictions(b)
-    correct = None
-    if labels is not None:
-        if len(labels) != len(first):
-            raise UsageError(f"there are {len(labels)} labels for {len(first)} samples")
-        truth = np.asarray(labels)
-        truth = truth.reshape(len(truth), -1)
-        classes = truth.argmax(axis=1) if truth.shape[1] > 1 else truth[:, 0]
-        correct = (int((first == classes).sum()), int((second == classes).sum()))
-    return Score(len(first), int((first != second).sum()), correct)
-
-
-def _predictions(scores: Array) -> Array:
-    rows = scores.reshape(scores.shape[0] if scores.ndim else 1, -1)
-    if rows.shape[1] == 1:
-        return np.asarray(rows[:, 0] > 0).astype(np.int64)
-    return np.asarray(rows.argmax(axis=1))
 
 
 def compare_all(

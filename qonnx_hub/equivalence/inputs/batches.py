@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -151,11 +151,13 @@ class GivenInputs:
         arrays: Input name -> array, the first axis over samples.
         length: Samples per batch.
         description: Where they come from.
+        prepare: What is done to a part of an input, by its name, before a model takes it.
     """
 
     arrays: Feeds
     length: int
     description: str = "given"
+    prepare: Callable[[str, Array], Array] | None = None
 
     def __post_init__(self) -> None:
         """Refuse inputs from which nothing could be concluded."""
@@ -177,6 +179,9 @@ class GivenInputs:
         """Return the inputs of one batch."""
         start = index * self.length
         part = take_samples(self.arrays, slice(start, start + self.length))
+        if self.prepare is not None:
+            # Part by part: as numbers of four bytes, data may be larger than memory.
+            part = {name: self.prepare(name, a) for name, a in part.items()}
         return {name: np.ascontiguousarray(a) if a.ndim else a for name, a in part.items()}
 
 

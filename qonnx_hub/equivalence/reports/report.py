@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from qonnx_hub.equivalence.comparison.batched import Score
 from qonnx_hub.equivalence.comparison.compare import TensorComparison
+from qonnx_hub.equivalence.comparison.scores import Score
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
 from qonnx_hub.equivalence.inputs.coverage import BendCoverage, Coverage
@@ -107,6 +107,9 @@ class CheckResult(Report):
         sizes: Open axis of the inputs -> the sizes that were run.
         effort: How much was searched for the inputs; "" where they were not searched for.
         score: Predictions of both sides, where they were counted.
+        accepted: Whether bounds on predictions are kept; ``None`` where none are given. Where
+            they are, the result is true by them alone.
+        acceptance: The bounds in words.
         certificate: What was proven, as plain data, where a proof was asked for.
         accumulators: Range and width of every accumulator, where a proof was asked for.
         quantizers: The reference's quantizers.
@@ -134,6 +137,8 @@ class CheckResult(Report):
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     effort: str = ""
     score: Score | None = None
+    accepted: bool | None = None
+    acceptance: str = ""
     certificate: dict[str, Any] | None = None
     accumulators: tuple[dict[str, Any], ...] = ()
     quantizers: tuple[QuantizerRow, ...] = ()
@@ -142,8 +147,13 @@ class CheckResult(Report):
     reason: str = ""
 
     def __bool__(self) -> bool:
-        """Return whether the models agree."""
-        return self.verdict.holds
+        """Return whether the models agree, or, where bounds are given, keep them."""
+        return self.verdict.holds if self.accepted is None else self.accepted
+
+    @property
+    def epsilon(self) -> float:
+        """The largest absolute difference of outputs: they are epsilon-equivalent."""
+        return max((output.max_abs for output in self.outputs), default=0.0)
 
     @property
     def cause(self) -> Cause | None:
@@ -203,7 +213,7 @@ class CheckResult(Report):
         if differing:
             text += f", by {worst:.6g} at most"
         text += f" ({self.samples} samples, {self.inputs})"
-        return f"{text}; {self.reason}" if self.reason else text
+        return "; ".join(filter(None, (text, self.reason, self.acceptance)))
 
 
 def describe_environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ from qonnx_hub.reporting.tables import Table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from qonnx_hub.equivalence.comparison.batched import Score
+    from qonnx_hub.equivalence.comparison.scores import Score
     from qonnx_hub.equivalence.reports.report import CheckResult
     from qonnx_hub.reporting.report import Part
 
@@ -35,13 +35,43 @@ _STYLES = {
 }
 
 
+_MOST_MOVED = 6
+
+
 def score_in_words(score: Score) -> str:
-    """Return how many predictions changed, and the accuracy of both sides."""
+    """Return how many predictions changed, from which class to which, and both metrics."""
+    values, metric = score.values(), score.spec.metric
+    if score.residuals is not None:
+        mean = score.residuals.total / score.residuals.count
+        text = f"numbers: {score.residuals.largest:.6g} apart at most, {mean:.6g} on average"
+        return text if values is None else f"{text}; r2 {values[0]:.6f} and {values[1]:.6f}"
     text = f"predictions: {score.changed} of {score.samples} changed"
-    if score.correct is not None:
-        ours, theirs = (n / score.samples for n in score.correct)
-        text += f"; accuracy {ours:.4%} and {theirs:.4%}"
+    if score.spec.top_k > 1:
+        within = score.samples - score.agreeing
+        text += f", {within} beyond the best {score.spec.top_k}"
+    if values is not None:
+        top = f"top-{score.spec.top_k} " if score.spec.top_k > 1 else ""
+        shown = f"{values[0]:.4%} and {values[1]:.4%}"
+        if metric == "auc":
+            top, shown = "", f"{values[0]:.6f} and {values[1]:.6f}"
+        text += f"; {top}{metric} {shown}"
+    often = sorted(score.moved.items(), key=lambda item: (-item[1], item[0]))
+    if often:
+        moved = [f"{a} to {b} {n} times" for (a, b), n in often[:_MOST_MOVED]]
+        more = f" and {left} more pairs" if (left := len(often) - len(moved)) > 0 else ""
+        text += f"; from class {', '.join(moved)}{more}"
     return text
+
+
+def notions_in_words(result: CheckResult) -> str:
+    """Return by how much outputs are epsilon- and top-k-equivalent, and on what that rests."""
+    where = "every input" if result.verdict is Verdict.PROVEN else "these inputs"
+    words = f"epsilon-equivalent on {where} with epsilon {result.epsilon:.6g}"
+    score = result.score
+    if score is None or score.residuals is not None:
+        return words
+    share = f"{score.agreeing} of {score.samples} samples"
+    return f"{words}; top-{score.spec.top_k}-equivalent on {share}"
 
 
 def describe_result(result: CheckResult) -> Iterator[Part]:
@@ -139,6 +169,7 @@ def _sentences(result: CheckResult) -> Iterator[str]:
         yield f"proof: {'complete' if proven else 'incomplete'}, {matched} values matched"
     if result.score is not None:
         yield score_in_words(result.score)
+        yield notions_in_words(result)
     shown = result.notes[:_MOST_NOTES]
     yield from (f"note: {note}" for note in shown)
     if len(result.notes) > len(shown):

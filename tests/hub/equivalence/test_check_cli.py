@@ -141,12 +141,13 @@ def test_a_proof_is_printed(files):
         (["a.onnx", "same.onnx", "--ort-opt", "all"], 2, "--ort-opt needs --backend ort"),
         (["a.onnx", "same.onnx", "--map", "x.npz"], 2, "cannot be read as JSON"),
         (["a.onnx", "same.onnx", "--labels", "labels.npy"], 2, "--labels needs"),
-        (["a.onnx", "same.onnx", "--data", "x.npz"], 2, "--inputs takes .npz files"),
+        (["a.onnx", "same.onnx", "--data", "two.npz"], 2, "--inputs takes .npz files"),
         (["a.onnx", "same.onnx", "--data", "x.npy", "--inputs", "x.npz"], 2, "leave one out"),
     ],
     ids=lambda value: " ".join(value[2:]) or "sides" if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_clear_line(files, arguments, code, words):
+    np.savez("two.npz", x=np.zeros((3, 12)), y=np.zeros(3))
     np.savez("flat.npz", x=np.zeros((3, 7), dtype=np.float32))
     np.savez("empty.npz", x=np.zeros((0, 12), dtype=np.float32))
     np.savez("nan.npz", x=np.full((2, 12), np.nan, dtype=np.float32))
