@@ -384,3 +384,16 @@ def test_a_difference_of_many_steps_meets_thresholds_that_are_not_the_nearest(ro
     # Codes of 0 and of 6, which is clamped: 1 is the largest.
     codes = [np.clip(round(value / 0.125) + zero, -2, 1) for value in (0.0, 6.0)]
     assert found.deviations["y"] >= (codes[1] - codes[0]) * 0.125
+
+
+def test_what_has_no_bound_has_none_behind_a_factor_and_a_choice():
+    behind = [
+        make_node("Elu", ["m"], ["e"], alpha=0.5),
+        make_node("Mul", ["e", "k"], ["p"]),
+        make_node("Where", ["c", "m", "p"], ["y"]),
+    ]
+    mask = np.array([[True]], dtype=np.bool_)
+    net = layer(np.ones((4, 1), dtype=FLOAT), behind=behind, k=FLOAT(0.04), c=mask)
+    found = sum_orders(net, extra={"q": 0.5}, own=False)
+    assert math.isinf(found.deviations["p"])
+    assert math.isinf(found.deviations["y"])

@@ -136,9 +136,12 @@ def sum_orders(
     with np.errstate(all="ignore"):
         for value, site, info in walk(model, inputs):
             made = 0.0
-            if site is not None and info.constant is None:
+            # What one graph always makes, another that differs before it need not.
+            if site is not None and (info.constant is None or state.extra):
                 made = _deviation(state, site, value, info)
-            state.found[value] = made + state.extra.get(str(value.name), 0.0)
+            total = made + state.extra.get(str(value.name), 0.0)
+            # No bound times nothing is no number, and no number is never the largest.
+            state.found[value] = math.inf if math.isnan(total) else total
     return SumOrders(
         layers=tuple(state.layers),
         deviations={str(v.name): d for v, d in state.found.items() if v.name},
@@ -387,7 +390,8 @@ def _dense(state: _Walk, site: NodeInfo, before: float) -> float:
 def _product(state: _Walk, site: NodeInfo, before: float) -> float:
     x, y = (_top(site.info(index).magnitude) for index in (0, 1))
     dx, dy = state.of(site, 0), state.of(site, 1)
-    return (x * dy if dy else 0.0) + (y * dx if dx else 0.0) + dx * dy
+    both = dx * dy if dx and dy else 0.0
+    return (x * dy if dy else 0.0) + (y * dx if dx else 0.0) + both
 
 
 def _quotient(state: _Walk, site: NodeInfo, before: float) -> float:
