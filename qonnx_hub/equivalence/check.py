@@ -98,7 +98,11 @@ def check_runners(
     known = Preparation(match_sides(a, b, options, left_out))
     if options.proof_seconds:
         proof = look_for_proof(a, b, known.pairs.outputs, options.proof_seconds)
-        known = replace(known, certificate=proof)
+        # Layers of one name that a proof of all outputs shows to be two are no pair.
+        equal = {} if proof is None else proof.counterparts
+        layers = [p for p in known.pairs.layers if p.b not in equal or p.a in equal[p.b]]
+        pairs = replace(known.pairs, layers=tuple(layers))
+        known = replace(known, certificate=proof, pairs=pairs)
     # Without inputs there is one run, and nothing to cut.
     apart = bool(feeds) and shares_first_axis(feeds)
     source: InputSource = OneRun(feeds, GENERATED)
@@ -208,7 +212,7 @@ def check_sides(
         score = options.acceptance.spec(a.model or b.model)
     spec = ComparisonSpec(pairs, steps, options.tolerance, score)
     found = compare_all(a, b, spec, source, options)
-    run = Comparison(a, b, spec, source, options, found, known.is_refuted)
+    run = Comparison(a, b, spec, source, options, found, known.is_refuted, known.is_proven)
     judged = judge(run)
     doubts = _doubts(run, judged, known)
     compared = {
@@ -222,6 +226,8 @@ def check_sides(
     if bound:
         apart = [p for p in pairs.outputs if p in compared and p in judged.wrong]
         compared |= {p: replace(compared[p], verdict=Verdict.WITHIN) for p in apart}
+    if judged.unseen and not judged.allowance:
+        compared |= {p: replace(compared[p], verdict=Verdict.UNDECIDED) for p in judged.wrong}
     outputs = tuple(compared[pair] for pair in pairs.outputs if pair in compared)
     undecidable = judged.wrong if judged.left_out else ()
     evidence = Evidence(
@@ -295,7 +301,9 @@ def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
         every = match_tensors(run.a, run.b, layers=True, mapping=run.options.mapping).layers
         pairs = (*(p for p in every if (p.a, p.b) not in named), *outputs)
         batch = SampleBatch(0, 0, run.source.feeds(0))
-        found = find_doubts(run.a, run.b, pairs, batch, known.certificate)
+        # A proof supposes that parameters which are stored alike are counterparts.
+        proof = None if judged.is_folding else known.certificate
+        found = find_doubts(run.a, run.b, pairs, batch, proof, folded=judged.is_folding)
     words = [*found.words]
     if judged.allowance:
         return Doubts(tuple(words), found.latent)

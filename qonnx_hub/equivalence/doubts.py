@@ -38,6 +38,8 @@ def find_doubts(
     pairs: Sequence[Pair],
     batch: SampleBatch,
     certificate: Certificate | None,
+    *,
+    folded: bool = False,
 ) -> Doubts:
     """Return which layers differ that no sample showed to differ.
 
@@ -47,12 +49,14 @@ def find_doubts(
         pairs: All pairs, in the order of the reference.
         batch: Any batch.
         certificate: What a proof left; ``None`` where none was looked for.
+        folded: Whether parameters of one side were folded into others.
     """
     refuted = None if certificate is None else refutation(certificate)
     words = [] if refuted is None else [refuted]
     latent = [*find_unobserved(a, b, pairs, batch)]
     known = {one.layer for one in latent}
-    latent += (x for x in find_differing_pieces(a, b, pairs, batch) if x.layer not in known)
+    pieces = find_differing_pieces(a, b, pairs, batch, folded=folded)
+    latent += (one for one in pieces if one.layer not in known)
     for one in latent:
         ours, theirs = one.values or (0.0, 0.0)
         read = "" if one.operand is None else f" of {one.operand!r}"

@@ -52,6 +52,12 @@ from qonnx_hub_adapters.protocol import ReadsAsWritten
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.graph.subgraphs import every_node
 
+REWRITTEN = (
+    "the graphs are written otherwise in {} places, and outputs differ by no more than the "
+    "rounding of sums and of folded parameters can make, carried through both graphs"
+)
+"""Why outputs that differ show no fault."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -64,8 +70,10 @@ class Judgement:
         origin: What all differences come from, as far as it is known.
         allowance: Why they are within bounds all the same; empty where they are not.
         left_out: What cannot be compared.
-        unseen: What was not looked at, in words, so that differences may be more than noise.
+        unseen: What was not looked at, in words, so that differences may be more than noise;
+            or, without an allowance, why they may be less than a fault.
         failing: The smallest input that shows a difference of outputs.
+        is_folding: Whether parameters differ since they are folded into others, and only so.
         notes: What stands in the way of any of these.
     """
 
@@ -77,6 +85,7 @@ class Judgement:
     left_out: tuple[str, ...] = ()
     unseen: str = ""
     failing: FailingInput | None = None
+    is_folding: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -93,6 +102,7 @@ class Comparison:
         found: What it gave.
         is_refuted: Whether a proof saw two functions of one number, or two constants, differ:
             that is no order of sums.
+        is_proven: Whether both graphs are proven equal: then runtimes alone differ.
         parameters: How those of both graphs compare, once values differ.
     """
 
@@ -103,6 +113,7 @@ class Comparison:
     options: CheckOptions
     found: BatchResult
     is_refuted: bool = False
+    is_proven: bool = False
     parameters: ParameterComparison = field(default_factory=ParameterComparison)
 
     @property
@@ -112,6 +123,11 @@ class Comparison:
         if self.options.folded or known.changed or known.unmatched or not known.folded:
             return self.options.folded
         return FOLDED.format(", ".join(known.folded))
+
+    @property
+    def speaks_against_noise(self) -> bool:
+        """Whether a refuted proof does: not one that supposed what was folded to be alike."""
+        return self.is_refuted and not self.parameters.is_folding
 
     def batch(self, index: int | None) -> SampleBatch:
         """Return one batch of the inputs."""
@@ -125,7 +141,7 @@ def judge(run: Comparison) -> Judgement:
     differing = tuple(differing_pairs(run.spec.all_pairs, run.found))
     if not differing:
         return Judgement()
-    if not run.options.folded:
+    if not (run.options.folded or run.is_proven):
         run = replace(run, parameters=compare_parameters(run.a.model, run.b.model))
     wrong = tuple(pair for pair in run.spec.pairs.outputs if pair in differing)
     batch = run.batch(tallies[differing[0]].first_batch)
@@ -133,7 +149,11 @@ def judge(run: Comparison) -> Judgement:
     origin = diagnosis.origin
     if origin is DifferenceOrigin.NOISE:
         origin = _origin_of_outputs(run, wrong)
-    if origin is DifferenceOrigin.NOISE and run.is_refuted and not run.options.folded:
+    if (
+        origin is DifferenceOrigin.NOISE
+        and run.speaks_against_noise
+        and not run.options.folded
+    ):
         origin = DifferenceOrigin.FAULT
     unseen = ""
     if origin is DifferenceOrigin.NOISE:
@@ -143,8 +163,16 @@ def judge(run: Comparison) -> Judgement:
     notes += [f"no noise: no order of sums is bounded behind {x}" for x in diagnosis.unbounded]
     allowance = _allowance(run, wrong, origin)
     left_out = _undecidable(run, wrong) if origin is DifferenceOrigin.ZERO_SIGN else ()
+    if wrong and not allowance and not left_out:
+        unseen = _may_be_rounding(run, wrong)
     failing = None
-    if wrong and not allowance and not left_out and run.a.input_names is not None:
+    if (
+        wrong
+        and not allowance
+        and not unseen
+        and not left_out
+        and run.a.input_names is not None
+    ):
         first = run.batch(tallies[wrong[0]].first_batch)
         failing = find_failing_input(run.a, run.b, wrong[0], first)
     return Judgement(
@@ -154,8 +182,9 @@ def judge(run: Comparison) -> Judgement:
         origin,
         allowance,
         left_out,
-        unseen if allowance else "",
+        unseen if allowance or wrong else "",
         failing,
+        run.parameters.is_folding,
         tuple(notes),
     )
 
@@ -198,7 +227,7 @@ def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin 
     if not wrong:
         return ""
     graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
-    alike = origin is not DifferenceOrigin.FAULT and not run.is_refuted
+    alike = origin is not DifferenceOrigin.FAULT and not run.speaks_against_noise
     known = run.parameters
     if graphs and (run.options.folded or (alike and not (known.changed or known.unmatched))):
         # Layers that agree when few samples run may add in another order when many do.
@@ -209,6 +238,18 @@ def _allowance(run: Comparison, wrong: Sequence[Pair], origin: DifferenceOrigin 
     outputs = replace(run.spec, pairs=replace(run.spec.pairs, layers=()))
     is_noise = is_noise_of_live_model(run.a, run.b, outputs, run.source)
     return LIVE_ALLOWANCE if is_noise else ""
+
+
+def _may_be_rounding(run: Comparison, wrong: Sequence[Pair]) -> str:
+    """Return why differing outputs show no fault, in words; empty where they do."""
+    graphs = all(isinstance(side, (ExecutorRunner, OrtRunner)) for side in (run.a, run.b))
+    known = run.parameters
+    may_be = run.is_proven or known.is_folding or known.rewriting.may_be_equal
+    if run.options.strict or run.options.folded or not (graphs and may_be):
+        return ""
+    if not is_noise_of_outputs(run.a, run.b, wrong, run.source, folded=True):
+        return ""
+    return REWRITTEN.format(known.rewriting.places or "some")
 
 
 def _origin_of_outputs(run: Comparison, wrong: Sequence[Pair]) -> DifferenceOrigin | None:

@@ -35,6 +35,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     shares_first_axis,
 )
 from qonnx_hub.equivalence.layerwise import differs_by_ties_only
+from qonnx_hub.equivalence.normalizing import FUNCTION_ULPS
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.parameters import compare_parameters
 from qonnx_hub.equivalence.proof.intervals import Enclosure
@@ -47,7 +48,6 @@ from qonnx_hub.equivalence.runners.sides import (
 )
 from qonnx_hub.equivalence.sum_enclosures import (
     FOLD_ROUNDINGS,
-    FUNCTION_ULPS,
     SumEnclosures,
     UnboundedError,
     holds_all,
@@ -207,7 +207,7 @@ def is_noise_of_outputs(
     """
     graphs = [None if isinstance(side, SourceRunner) else side.model for side in (a, b)]
     models = [model for model in graphs if model is not None]
-    live = not folded and not same_library(a, b)
+    live = not same_library(a, b)
     bounds = [
         None if graph is None else SumEnclosures(SlicedGraph(graph), live=live, folded=folded)
         for graph in graphs

@@ -9,20 +9,25 @@ of a quantized bias; or by the codes that it gives for every whole sum that can 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx_ir import Model, Node, Value
+from onnx_ir import Model, Node
 
+from qonnx_hub.equivalence.parameter_layers import (
+    ParameterLayer,
+    ParameterSide,
+    constant_operand,
+    find_layers,
+)
+from qonnx_hub.equivalence.rewriting import ROUNDED, Rewriting, find_rewriting
 from qonnx_hub.equivalence.sum_enclosures import FOLD_ROUNDINGS
 from qonnx_hub_ir import dialect, operators
-from qonnx_hub_ir.analysis import Constant, infer_constants
 from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_error
-from qonnx_hub_ir.graph.affine import batchnorm_affine, batchnorm_parameters
-from qonnx_hub_ir.graph.queries import attribute, only_reader, producer, readers
-from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
+from qonnx_hub_ir.graph.affine import batchnorm_parameters
+from qonnx_hub_ir.graph.queries import only_reader, readers
+from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 from qonnx_hub_ir.semantics import quantize
 from qonnx_hub_ir.validity import label
 
@@ -42,11 +47,19 @@ class ParameterComparison:
         unmatched: Factors, offsets and quantizers' scales that have none, and that no folding
             explains, in words.
         folded: Names of layers whose parameters were folded.
+        rewriting: In how many places they are written otherwise.
     """
 
     changed: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    rewriting: Rewriting = field(default_factory=Rewriting)
+
+    @property
+    def is_folding(self) -> bool:
+        """Whether all that differs is parameters folded into others."""
+        is_left = self.changed or self.unmatched or self.rewriting.strangers
+        return bool(self.folded) and not is_left
 
 
 def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
@@ -62,8 +75,8 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
     found = find_differences(a, b)
     if not found:
         return ParameterComparison()
-    sides = _Side(a), _Side(b)
-    explained, folded = _explained(*sides)
+    sides = ParameterSide(a), ParameterSide(b)
+    explained, folded, is_near = _explained(*sides)
     changed = []
     for change in found.changes:
         nodes = [
@@ -74,6 +87,8 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
             change.before,
             change.after,
         }
+        # What is explained was compared with its weights turned as each layer reads them.
+        is_written = is_written and not (is_known and change.field == "transB")
         if is_written or (change.kind == "quantizer" and not is_known):
             changed.append(str(change))
     # Differences of weights bear the names of the first model.
@@ -81,98 +96,35 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
     names = {str(v.name) for node in own for v in node.inputs if v is not None}
     weights = [w for w in found.weights if np.isfinite(w.largest) and w.name not in names]
     gone = {c.a or c.b for c in found.changes if c.kind in {"missing", "added"}}
-    unmatched = tuple(
-        f"{label(node)} has no counterpart, and no folding explains it"
+    lost = [
+        (node, numbers, other)
         for own, other in (sides, sides[::-1])
         for node in own.nodes
         if node not in explained and label(node) in gone
-        if not _is_stored(_moving(own, node), other)
+        if not _is_stored(numbers := _moving(own, node), other)
+    ]
+    unmatched = tuple(
+        f"{label(node)} has no counterpart, and no folding explains it" for node, _, _ in lost
     )
-    return ParameterComparison((*changed, *map(str, weights)), unmatched, folded)
+    is_near |= any(_is_nearly_stored(numbers, other) for _, numbers, other in lost)
+    stored = sides[0].stored(), sides[1].stored()
+    left = [w for w in found.weights if w.name not in names]
+    named = sides[0].named, sides[1].named
+    rewriting = find_rewriting(found.changes, left, named, stored, explained)
+    rewriting = replace(rewriting, moved=rewriting.moved and not is_near)
+    return ParameterComparison((*changed, *map(str, weights)), unmatched, folded, rewriting)
 
 
-class _Side:
-    """A graph with its constants and its layers.
+def _explained(a: ParameterSide, b: ParameterSide) -> tuple[set[Node], tuple[str, ...], bool]:
+    """Return the nodes whose parameters are right, and the names of layers that folded.
 
-    Attributes:
-        nodes: Its nodes.
-        known: Value -> what it is for all inputs.
-        named: Label -> the only node of that label.
+    Also returned is whether weights of a layer are near its counterpart's, and not right.
     """
-
-    def __init__(self, model: Model) -> None:
-        found = infer_constants(model)
-        self.nodes = list(model.graph)
-        values = [*model.graph.initializers.values()]
-        values += [value for node in self.nodes for value in node.outputs]
-        self.known: Mapping[Value, Constant] = {
-            v: found[name] for v in values if (name := str(v.name)) in found
-        }
-        count = Counter(map(label, self.nodes))
-        self.named = {label(n): n for n in self.nodes if count[label(n)] == 1}
-
-    def constant_of(self, value: Value | None) -> Constant | None:
-        return None if value is None else self.known.get(value)
-
-    def constant(self, value: Value | None) -> Array | None:
-        known = self.constant_of(value)
-        return None if known is None else known.values
-
-
-@dataclass(frozen=True, slots=True)
-class _Codes:
-    """What a product multiplies, in codes.
-
-    Attributes:
-        weights: Whole numbers of shape (channels, terms), without a common divisor.
-        unit: The divisor that was taken out, of shape (channels,).
-        scale: float32, of the weights: one for all, or for each channel.
-        read: Scale of what they are multiplied with.
-        low: Lowest whole sum of each channel.
-        high: Highest one.
-    """
-
-    weights: Array
-    unit: Array
-    scale: Array
-    read: float
-    low: Array
-    high: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A product with constant weights, or none, and the factors and offsets around it.
-
-    Attributes:
-        nodes: All of its nodes, quantizers of its parameters among them.
-        weights: float64 of shape (channels, terms).
-        parts: Kind and numbers of what follows, each as stored.
-        factor: What multiplies the weights, of shape (channels,).
-        offset: What is added in the end, likewise.
-        size: Magnitude of all that is added, likewise.
-        half_step: Half a step of a quantized bias, likewise.
-        codes: What its product multiplies, in codes, where these are known.
-        last: The node that makes its result.
-    """
-
-    nodes: tuple[Node, ...]
-    weights: Array
-    parts: tuple[tuple[str, Array], ...]
-    factor: Array
-    offset: Array
-    size: Array
-    half_step: Array
-    codes: _Codes | None
-    last: Node
-
-
-def _explained(a: _Side, b: _Side) -> tuple[set[Node], tuple[str, ...]]:
-    """Return the nodes whose parameters are right, and the names of layers that folded."""
     nodes: set[Node] = set()
     folded = []
+    is_near = False
     for with_product in (True, False):
-        first, second = (list(_layers(side, products=with_product)) for side in (a, b))
+        first, second = (list(find_layers(side, products=with_product)) for side in (a, b))
         if len(first) != len(second):
             continue
         for one, other in zip(first, second, strict=True):
@@ -181,14 +133,18 @@ def _explained(a: _Side, b: _Side) -> tuple[set[Node], tuple[str, ...]]:
             same = [k for k, _ in one.parts] == [k for k, _ in other.parts]
             is_right = _are_same(one, other) if same else _are_folded(one, other)
             if not is_right and not _make_equal_codes(a, one, b, other):
+                whole = [one.weights * one.factor[:, np.newaxis]]
+                whole += [other.weights * other.factor[:, np.newaxis]]
+                reach = ROUNDED * np.maximum(*map(np.abs, whole))
+                is_near |= bool(np.all(np.abs(whole[0] - whole[1]) <= reach))
                 continue
             nodes.update(one.nodes, other.nodes)
             if not (same and is_right):
                 folded.append(label(one.nodes[0]))
-    return nodes, tuple(folded)
+    return nodes, tuple(folded), is_near
 
 
-def _are_same(one: _Layer, other: _Layer) -> bool:
+def _are_same(one: ParameterLayer, other: ParameterLayer) -> bool:
     parts = zip(one.parts, other.parts, strict=True)
     if not all(np.array_equal(x, y) for (_, x), (_, y) in parts):
         return False
@@ -203,7 +159,7 @@ def _are_same(one: _Layer, other: _Layer) -> bool:
     return np.array_equal(*(np.float32(codes.read) * codes.scale for codes in (first, second)))
 
 
-def _are_folded(one: _Layer, other: _Layer) -> bool:
+def _are_folded(one: ParameterLayer, other: ParameterLayer) -> bool:
     """Return whether both layers are one function of reals, but for roundings of folding."""
     if all(map(_adds_one_offset, (one, other))) and np.any(one.offset != other.offset):
         return False  # no folding reaches what is added last
@@ -217,181 +173,33 @@ def _are_folded(one: _Layer, other: _Layer) -> bool:
     quotient = rows[0] / rows[1]
     left = np.abs(one.weights * (quotient - 1)) if quotient.size else apart
     untouched = (one.weights == other.weights) & (left > 0)
-    if np.any(untouched):
+    if np.any(untouched) and not _are_respelled(one, other):
         return False
     error = sum_error(FOLD_ROUNDINGS, one.size + other.size, FLOAT32_UNIT)
     slack = one.half_step + other.half_step
     return bool(np.all(np.abs(one.offset - other.offset) <= error + slack))
 
 
-def _adds_one_offset(layer: _Layer) -> bool:
+def _are_respelled(one: ParameterLayer, other: ParameterLayer) -> bool:
+    """Return whether normalizations of one side are a product and a sum on the other.
+
+    A quotient is no product: a tenth in float32 is another number than the one of 10.
+    """
+    first, second = ([k for k, _ in layer.parts if k != "add"] for layer in (one, other))
+    pairs = [{*kinds} for kinds in zip(first, second, strict=False)]
+    return len(first) == len(second) and all(kinds == {"norm", "Mul"} for kinds in pairs)
+
+
+def _adds_one_offset(layer: ParameterLayer) -> bool:
     """Return whether a stored offset is added last, and is the only one."""
     offsets = [kind for kind, _ in layer.parts if kind in {"add", "norm"}]
     is_last = offsets == ["add"] and layer.parts[-1][0] == "add"
     return is_last and not np.any(layer.half_step)
 
 
-def _layers(side: _Side, *, products: bool) -> Iterator[_Layer]:
-    """Give the layers of a graph in order: around products, or of factors alone."""
-    taken: set[Node] = set()
-    for node in filter(operators.is_product, side.nodes):
-        weights = _weights_of(side, node)
-        if weights is None:
-            continue
-        behind = tuple(_affine_behind(side, node.outputs[0], len(weights)))
-        taken.update(behind)
-        if products and (found := _layer_of(side, node, weights, behind)) is not None:
-            yield found
-    if products:
-        return
-    for node in side.nodes:
-        if node in taken or (width := _width(side, node)) is None:
-            continue
-        nodes = (node, *_affine_behind(side, node.outputs[0], width))
-        taken.update(nodes)
-        found = _layer_of(side, None, np.ones((width, 1), np.float64), nodes)
-        if found is not None:
-            yield found
-
-
-def _weights_of(side: _Side, node: Node) -> Array | None:
-    """Return constant weights as float64 of shape (channels, terms)."""
-    weights = side.constant(node.inputs[1])
-    if weights is None or weights.dtype.kind != "f" or weights.ndim < 2:
-        return None
-    is_plain = operators.is_matrix_product(node) and weights.ndim == 2
-    if not is_plain and node.op_type != "Conv":
-        return None
-    return _rows(node, weights).astype(np.float64)
-
-
-def _rows(product: Node, weights: Array) -> Array:
-    """Return weights of a product in the shape (channels, terms)."""
-    if operators.is_convolution(product):
-        return weights.reshape(len(weights), -1)
-    is_turned = product.op_type == "Gemm" and attribute(product, "transB", 0)
-    return np.asarray(weights if is_turned else weights.T)
-
-
-def _affine_behind(side: _Side, value: Value, width: int) -> Iterator[Node]:
-    """Give the factors and offsets that follow a value, one after another."""
-    while only_reader(value):
-        (node,) = readers(value)
-        if value not in node.inputs or _width(side, node, width) is None:
-            return
-        yield node
-        value = node.outputs[0]
-
-
-def _width(side: _Side, node: Node, width: int | None = None) -> int | None:
-    """Return the channels of a constant factor or offset, which may be one number for all."""
-    if node.domain not in dialect.STANDARD_DOMAINS:
-        return None
-    if node.op_type == "BatchNormalization":
-        known = batchnorm_parameters(node)
-        return None if known is None or width not in {None, known[0].size} else known[0].size
-    own = _operand(side, node)
-    if own is None or (
-        not operators.is_commutative(node) and node.inputs[1] not in side.known
-    ):
-        return None
-    size = max(own.shape, default=1)
-    if own.size != size or (width not in {None, size} and size != 1):
-        return None
-    return size if width is None else width
-
-
-def _operand(side: _Side, node: Node) -> Array | None:
-    """Return the one constant of a factor or an offset, in floats."""
-    if not operators.is_affine(node) or node.domain not in dialect.STANDARD_DOMAINS:
-        return None
-    known = [x for v in node.inputs if (x := side.constant(v)) is not None]
-    return known[0] if len(known) == 1 and known[0].dtype.kind == "f" else None
-
-
-def _layer_of(
-    side: _Side, product: Node | None, weights: Array, behind: Sequence[Node]
-) -> _Layer | None:
-    count = len(weights)
-    factor, offset, size, half = (np.full(count, x, np.float64) for x in (1.0, 0.0, 0.0, 0.0))
-    parts: list[tuple[str, Array]] = []
-    place = None if product is None else operators.bias_input(product)
-    bias = None
-    if product is not None and place is not None and len(product.inputs) > place:
-        bias = product.inputs[place]
-    if bias is not None:
-        known = side.known.get(bias)
-        if known is None or known.values.size not in {1, count}:
-            return None
-        offset = offset + known.values.astype(np.float64).reshape(-1)
-        size = np.abs(offset)
-        parts += [("add", known.values.reshape(-1))] if np.any(offset) else []
-        is_grid = known.declared is not None and known.scale is not None
-        half = half + (
-            known.scale.reshape(-1) / 2 if is_grid and known.scale is not None else 0
-        )
-    for node in behind:
-        kind, stored, gain, added, extent = _step(side, node)
-        factor, offset = factor * gain, offset * gain + added
-        size, half = size * np.abs(gain) + extent, half * np.abs(gain)
-        if kind:
-            parts.append((kind, stored))
-    codes = None if product is None else _codes_of(side, product)
-    first = [] if product is None else [product, *map(producer, product.inputs[1:])]
-    own = (n for n in first if n is not None and (n is product or dialect.is_quantizer(n)))
-    nodes = (*own, *behind)
-    last = behind[-1] if behind else nodes[0]
-    return _Layer(nodes, weights, tuple(parts), factor, offset, size, half, codes, last)
-
-
-def _step(side: _Side, node: Node) -> tuple[str, Array, Array, Array, Array]:
-    """Return the kind of a factor or offset, its numbers, and what it makes of a value."""
-    known = batchnorm_parameters(node) if node.op_type == "BatchNormalization" else None
-    if known is not None:
-        *arrays, epsilon = known
-        gain, shift, mean, variance = (x.astype(np.float64) for x in arrays)
-        factor, offset = batchnorm_affine(gain, shift, mean, variance, epsilon)
-        stored = np.append(np.concatenate(arrays), np.float32(epsilon))
-        return "norm", stored, factor, offset, np.abs(shift) + np.abs(mean * factor)
-    own = _operand(side, node)
-    assert own is not None, "only factors and offsets are steps"
-    flat, nothing = own.reshape(-1), np.zeros(1, np.float64)
-    wide = flat.astype(np.float64)
-    if operators.multiplies(node):
-        gain = wide if node.op_type == "Mul" else 1 / wide
-        return "" if np.all(gain == 1) else node.op_type, flat, gain, nothing, nothing
-    added = wide if node.op_type == "Add" else -wide
-    kind = "add" if np.any(wide) else ""
-    return kind, added.astype(flat.dtype), np.ones(1, np.float64), added, np.abs(added)
-
-
-def _codes_of(side: _Side, product: Node) -> _Codes | None:
-    """Return what a product multiplies, in codes; ``None`` where these are not known."""
-    weights = side.constant_of(product.inputs[1])
-    source = producer(product.inputs[0])
-    while source is not None and operators.keeps_values(source):
-        source = producer(source.inputs[0])
-    if source is None or not dialect.is_quantizer(source) or weights is None:
-        return None
-    quant = dialect.read_quantizer(source)
-    if not isinstance(quant, IntQuant) or weights.integers is None or weights.scale is None:
-        return None
-    read, bits = single_value(quant.scale), single_value(quant.bits)
-    zero = 0.0 if quant.zero_point is None else single_value(quant.zero_point)
-    if read is None or bits is None or zero is None or weights.scale.size < 1:
-        return None
-    ends = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
-    low, high = (min(ends[0] - zero, 0.0), max(ends[1] - zero, 0.0))
-    whole = _rows(product, weights.integers)
-    unit = np.maximum(np.gcd.reduce(whole, axis=1), 1)
-    rows = (whole // unit[:, np.newaxis]).astype(np.float64)
-    above, below = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
-    scale = weights.scale.astype(np.float32).reshape(-1)
-    reach = above * low + below * high, above * high + below * low
-    return _Codes(rows, unit, scale, read, *reach)
-
-
-def _make_equal_codes(a: _Side, one: _Layer, b: _Side, other: _Layer) -> bool:
+def _make_equal_codes(
+    a: ParameterSide, one: ParameterLayer, b: ParameterSide, other: ParameterLayer
+) -> bool:
     """Return whether both layers make the same code of every whole sum that can reach them.
 
     An integer layer may have another factor and bias than the layer that it stands for, chosen
@@ -419,7 +227,7 @@ def _make_equal_codes(a: _Side, one: _Layer, b: _Side, other: _Layer) -> bool:
     return True
 
 
-def _steps_behind(side: _Side, node: Node) -> list[Node] | None:
+def _steps_behind(side: ParameterSide, node: Node) -> list[Node] | None:
     """Return the nodes behind a layer up to a quantizer of one scale; ``None`` without one."""
     found: list[Node] = []
     while only_reader(node.outputs[0]):
@@ -441,7 +249,7 @@ def _run_steps(steps: Sequence[Node], x: Array) -> Array:
     return x
 
 
-def _same_values(sides: Sequence[_Side], nodes: Sequence[Node | None]) -> bool:
+def _same_values(sides: Sequence[ParameterSide], nodes: Sequence[Node | None]) -> bool:
     """Return whether two quantizers of constants make the same values."""
     made = [
         side.constant(node.outputs[0])
@@ -452,7 +260,7 @@ def _same_values(sides: Sequence[_Side], nodes: Sequence[Node | None]) -> bool:
     return one is not None and other is not None and np.array_equal(one, other)
 
 
-def _moving(side: _Side, node: Node) -> list[Array]:
+def _moving(side: ParameterSide, node: Node) -> list[Array]:
     """Return the numbers by which a node multiplies, adds or quantizes what is computed.
 
     Powers of two are left out, which round nothing: what they change is no noise by itself.
@@ -463,14 +271,26 @@ def _moving(side: _Side, node: Node) -> list[Array]:
         known = [x for v in node.inputs if (x := side.constant(v)) is not None]
         return [] if batchnorm_parameters(node) is None else known
     else:
-        own = _operand(side, node)
+        own = constant_operand(side, node)
     if own is None:
         return []
     moves = np.any(own) if operators.adds(node) else np.any(np.abs(np.frexp(own)[0]) != 0.5)
     return [own] if moves else []
 
 
-def _is_stored(numbers: Sequence[Array], other: _Side) -> bool:
+def _is_nearly_stored(numbers: Sequence[Array], other: ParameterSide) -> bool:
+    """Return whether the other side holds one of some numbers, but for a rounding."""
+    return any(
+        x.size == known.values.size
+        and known.values.dtype == x.dtype
+        and np.any(x)
+        and np.allclose(known.values.reshape(-1), x.reshape(-1), rtol=ROUNDED, atol=0.0)
+        for x in numbers
+        for known in other.known.values()
+    )
+
+
+def _is_stored(numbers: Sequence[Array], other: ParameterSide) -> bool:
     """Return whether the other side holds all numbers too, in any shape."""
     theirs = {x.values.tobytes() for x in other.known.values()}
     return all(x.tobytes() in theirs for x in numbers)

@@ -7,7 +7,8 @@ ends by :func:`~qonnx_hub_ir.analysis.float_error.sum_error` of the sample's own
 ends the codes between them: a flipped code is inside only where a threshold lies within reach.
 
 Two sides that compute one function of real numbers have enclosures that meet, everywhere.
-Rising and falling functions such as Tanh and Exp are trusted to :data:`FUNCTION_ULPS`. Other
+Rising and falling functions such as Tanh and Exp are trusted to
+:data:`~qonnx_hub.equivalence.normalizing.FUNCTION_ULPS`. Other
 algorithms are not covered (a Winograd convolution, an FFT): without a bound for a node, what
 lies behind it is never called noise.
 """
@@ -25,6 +26,7 @@ from onnx_ir import Attr, Graph, Model, Node, Value
 from qonnx_hub.equivalence.comparison.compare import aligned, differs
 from qonnx_hub.equivalence.diagnosis.isolation import SlicedGraph
 from qonnx_hub.equivalence.integer_sums import enclose_integer_product, plain_product
+from qonnx_hub.equivalence.normalizing import FUNCTION_ULPS, RULES
 from qonnx_hub.equivalence.proof.intervals import (
     POINTWISE,
     Argument,
@@ -51,10 +53,9 @@ a quotient and the product with the weight."""
 _NORMALIZING = 6
 """Roundings of a BatchNormalization in any formula: of sums, products, a root, a quotient."""
 
-FUNCTION_ULPS = 16
-"""Units in the last place that a library's function may be off: the most that the OpenCL C
-specification 3.0, section 7.4 ("Relative Error as ULPs", single precision, full profile),
-allows any of them (exp 3, tanh 5, erf and pow 16)."""
+
+_ROUNDED_BESIDE = 4
+"""Roundings of numbers of an operator's ``formula_size`` in any formula of it."""
 
 
 class UnboundedError(Exception):
@@ -149,8 +150,8 @@ class SumEnclosures:
             return [self._function(node, given)]
         if (is_standard and node.op_type in POINTWISE) or _is_quantizer(node):
             return [self._pointwise(node, given)]
-        if node.op_type == "Softmax" and is_standard:
-            return [self._softmax(node, given[0])]
+        if node.op_type in RULES and is_standard and len(node.outputs) == 1:
+            return [self._normalizing(node, given)]
         if all(_is_point(one) for one in given):
             return [_point(x) for x in self._run(node, [_ends(a)[0] for a in given])]
         # What lies between two indices is not between what they select.
@@ -228,6 +229,7 @@ class SumEnclosures:
         return Enclosure(found.low, found.high, x.known & found.known)
 
     def _pointwise(self, node: Node, given: Sequence[Argument]) -> Enclosure:
+        given = _spread(given)
         if self.folded and _is_quantizer(node) and isinstance(given[0], Enclosure):
             given = [_widened(given[0], 0.0) if _is_float(given[0]) else given[0], *given[1:]]
         own = enclose_step(node, lambda *args: self._run(node, args)[0], given)
@@ -254,29 +256,37 @@ class SumEnclosures:
         x = given[0]
         if not isinstance(x, Enclosure) or len([one for one in given if one is not None]) > 1:
             raise UnboundedError(label(node))
-        ends = [self._wide_run(node, [_wide(end)]) for end in (x.low, x.high)]
+        wide = [end.astype(np.float64) for end in (x.low, x.high)]
+        ends = [self._wide_run(node, [end]) for end in wide]
         low, high = np.minimum(*ends), np.maximum(*ends)
+        beside: Array | float = 0.0
+        if not operators.is_monotone(node):
+            # It moves by no more than its slope, from the one end to the other.
+            reach = (operators.slope(node) or math.inf) * (wide[1] - wide[0])
+            low, high = high - reach, low + reach
+            beside = np.maximum(*map(np.abs, wide))
+        elif self.live:
+            beside = operators.of(node).formula_size(node) * _ROUNDED_BESIDE / FUNCTION_ULPS
         unit = 2.0 * 2.0 ** -digits_of(x.low.dtype) * FUNCTION_ULPS
-        found = _between(low - unit * np.abs(low), high + unit * np.abs(high), x.low.dtype)
+        size = [np.abs(end) + beside for end in (low, high)]
+        found = _between(low - unit * size[0], high + unit * size[1], x.low.dtype)
         return Enclosure(found.low, found.high, found.known & x.known)
 
-    def _softmax(self, node: Node, x: Argument) -> Enclosure:
-        """Return shares of exponentials: each rises with its own and falls with the others."""
-        if not isinstance(x, Enclosure) or not _is_known(x):
+    def _normalizing(self, node: Node, given: Sequence[Argument]) -> Enclosure:
+        """Return a Softmax, LogSoftmax or LayerNormalization, in any formula."""
+        x, *others = given
+        parameters = [one for one in others if isinstance(one, np.ndarray)]
+        is_plain = len(parameters) == len([one for one in others if one is not None])
+        if not isinstance(x, Enclosure) or not _is_known(x) or not is_plain:
             raise UnboundedError(label(node))
-        if _is_point(x) and not self.live:
-            return enclose_step(node, lambda *args: self._run(node, args)[0], [x])
-        axis = int(attribute(node, "axis", -1 if self._imports.get("", 0) > 12 else 1))
-        low, high = (end.astype(np.float64) for end in (x.low, x.high))
-        axes = (axis,) if self._imports.get("", 0) > 12 else tuple(range(axis, low.ndim))
-        peak = high.max(axis=axes, keepdims=True)
-        least, most = np.exp(low - peak), np.exp(high - peak)
-        others = [e.sum(axis=axes, keepdims=True) - e for e in (least, most)]
-        count = math.prod(low.shape[k] for k in axes)
-        terms = count + 4 * FUNCTION_ULPS + 2 * float(np.max(peak - low, initial=0.0))
-        error = sum_error(terms, 1.0, 2.0 ** -digits_of(x.low.dtype))
-        ends = least / (least + others[1]), most / (most + np.maximum(others[0], 0.0))
-        return _between(ends[0] * (1 - error), ends[1] * (1 + error), x.low.dtype)
+        if is_of_library(node) and _is_point(x) and not (self.live or self.folded):
+            return enclose_step(node, lambda *args: self._run(node, args)[0], given)
+        ends = x.low.astype(np.float64), x.high.astype(np.float64)
+        unit, more = 2.0 ** -digits_of(x.low.dtype), FOLD_ROUNDINGS * self.folded
+        wide = [one.astype(np.float64) for one in parameters]
+        rule = RULES[node.op_type]
+        made = rule(node, self._imports.get("", 0), ends, wide, unit, more)
+        return _between(*made, x.low.dtype)
 
     def _wide_run(
         self, node: Node, given: Sequence[Array | None], *, magnitude: bool = False
@@ -370,15 +380,16 @@ def _is_quantizer(node: Node) -> bool:
 def is_function(node: Node) -> bool:
     """Return whether each library computes a node's function of one number in its own way."""
     is_smooth = operators.is_elementwise(node) and not operators.order_is_exact(node)
-    return (
-        is_smooth and node.domain in dialect.STANDARD_DOMAINS and operators.is_monotone(node)
-    )
+    has_slope = operators.slope(node) is not None and node.op_type not in POINTWISE
+    is_bounded = operators.is_monotone(node) or has_slope
+    return is_smooth and node.domain in dialect.STANDARD_DOMAINS and is_bounded
 
 
 def is_of_library(node: Node) -> bool:
     """Return whether a node's numbers depend on the library that computes its functions."""
     return is_function(node) or (
-        node.op_type == "Softmax" and node.domain in dialect.STANDARD_DOMAINS
+        operators.of(node).family is operators.Family.SOFTMAX
+        and node.domain in dialect.STANDARD_DOMAINS
     )
 
 
@@ -443,6 +454,20 @@ def _widened(given: Argument, beside: float) -> Enclosure:
     ends = given.low - error, given.high + error
     found = _between(ends[0], ends[1], given.low.dtype)
     return Enclosure(found.low, found.high, found.known & given.known)
+
+
+def _spread(given: Sequence[Argument]) -> Sequence[Argument]:
+    """Return operands of which all that are enclosed have one shape, that of the result."""
+    moving = [one for one in given if isinstance(one, Enclosure)]
+    if len({one.low.shape for one in moving}) < 2:
+        return given
+    shape = np.broadcast_shapes(*(_ends(one)[0].shape for one in given if one is not None))
+    return [
+        Enclosure(*(np.broadcast_to(x, shape) for x in (one.low, one.high, one.known)))
+        if isinstance(one, Enclosure)
+        else one
+        for one in given
+    ]
 
 
 def _positive(attribute: Attr) -> Attr:

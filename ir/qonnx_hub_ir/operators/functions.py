@@ -39,11 +39,12 @@ def _function(name: str, inputs: str = "data", **traits: Any) -> Operator:
 
 
 def _rising(
-    names: str, bounds: tuple[float, float] | None = None, slope: float | None = None
+    names: str, bounds: tuple[float, float] | None = None, **traits: Any
 ) -> list[Operator]:
     """Return rows of functions that rise, but perhaps for the rounding of their values."""
-    known: dict[str, Any] = {"monotone": (RISING,), "bounds": bounds, "slope": slope}
-    return [_function(name, **known) for name in names.split()]
+    return [
+        _function(name, monotone=(RISING,), bounds=bounds, **traits) for name in names.split()
+    ]
 
 
 def _if(
@@ -56,6 +57,11 @@ def _if(
 def _rises_if(name: str, default: float, above: float = -math.ulp(0.0)) -> Directions:
     """Return the rule of a function that rises while an attribute lies above a limit."""
     return _if(lambda node: float(attribute(node, name, default)) > above)
+
+
+def _alpha(node: Node) -> float:
+    # Of alpha (exp(x) - 1).
+    return abs(float(attribute(node, "alpha", 1.0)))
 
 
 def _target(node: Node) -> onnx_ir.DataType:
@@ -125,10 +131,13 @@ OPERATORS: tuple[Operator, ...] = (
         ),
         order_is_exact=True,
     ),
-    _function("Elu", monotone=_rises_if("alpha", 1.0)),
-    _function("Celu", monotone=_rises_if("alpha", 1.0, above=0.0)),
+    _function("Elu", monotone=_rises_if("alpha", 1.0), formula_size=_alpha),
+    _function("Celu", monotone=_rises_if("alpha", 1.0, above=0.0), formula_size=_alpha),
     _function(
-        "Selu",
+        *("Selu",),
+        formula_size=lambda node: abs(
+            attribute(node, "alpha", 1.67326) * attribute(node, "gamma", 1.0507)
+        ),
         monotone=_if(
             lambda node: (
                 attribute(node, "alpha", 1.67326) >= 0
@@ -139,14 +148,19 @@ OPERATORS: tuple[Operator, ...] = (
     *_rising("Log Sinh Asinh Atanh"),
     *_rising("Softsign Tanh", _SIGNED, slope=1.0),
     *_rising("Erf", _SIGNED, slope=2 / math.sqrt(math.pi)),
-    *_rising("Sigmoid", _UNIT, slope=0.25),
-    *_rising("Softplus", _POSITIVE, slope=1.0),
+    *_rising("Sigmoid", _UNIT, slope=0.25, formula_size=lambda node: 1.0),
+    *_rising("Softplus", _POSITIVE, slope=1.0, formula_size=lambda node: 1.0),
     *_rising("Acosh", _POSITIVE),
     *_rising("Asin Atan", _QUARTER),
     _function("Acos", monotone=(FALLING,), bounds=(0.0, math.pi)),
     *(_function(name, bounds=_SIGNED) for name in ("Sin", "Cos")),
     _function("Cosh", bounds=(1.0, math.inf)),
-    *(_function(name) for name in ("Tan", "Gelu", "HardSwish", "Mish", "Swish")),
+    *(_function(name) for name in ("Tan", "HardSwish")),
+    # The steepest place of each, rounded up; whatever the factor in Swish is.
+    *(
+        _function(name, slope=slope)
+        for name, slope in (("Gelu", 1.13), ("Mish", 1.09), ("Swish", 1.1))
+    ),
     _function(
         "Cast",
         monotone=_if(_casts_numbers_to_floats),

@@ -199,6 +199,8 @@ class Operator:
         bounds: What every result lies within.
         slope: How much further apart than its inputs its results can be, at most; ``None``
             where that is not known or depends on the node.
+        formula_size: Magnitude of what its formulas round besides its result: 1 of
+            ``1 / (1 + exp(-x))``, which others write ``1 - 1 / (1 + exp(x))``.
         product: How it sums products; ``None`` if it is no product.
         pool: What it takes of a window.
         is_global: The window of a pool is all of an image.
@@ -248,6 +250,7 @@ class Operator:
     is_comparison: bool = False
     bounds: tuple[float, float] | None = None
     slope: float | None = None
+    formula_size: Callable[[Node], float] = lambda node: 0.0
     product: Product | None = None
     pool: Pool | None = None
     is_global: bool = False

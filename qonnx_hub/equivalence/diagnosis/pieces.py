@@ -57,7 +57,7 @@ class _Given:
 
 
 def find_differing_pieces(
-    a: Runner, b: Runner, pairs: Sequence[Pair], batch: SampleBatch
+    a: Runner, b: Runner, pairs: Sequence[Pair], batch: SampleBatch, *, folded: bool = False
 ) -> list[Explanation]:
     """Return the layers that compute something else from equal inputs, in order.
 
@@ -66,6 +66,7 @@ def find_differing_pieces(
         b: The other side.
         pairs: All pairs, in the order of the reference.
         batch: Any batch: it gives shapes, magnitudes, and what is no float.
+        folded: Whether parameters of one side were rounded anew, on purpose.
     """
     if a.model is None or b.model is None or a.input_names is None or b.input_names is None:
         return []
@@ -80,7 +81,8 @@ def find_differing_pieces(
         for pair in moving:
             if pair in found or len(found) >= _MOST_FOUND:
                 continue
-            one = _explained(sides, pair, given, ours.get(pair.a), theirs.get(pair.b))
+            both = ours.get(pair.a), theirs.get(pair.b)
+            one = _explained(sides, pair, given, *both, folded=folded)
             if one is not None:
                 found[pair] = one
     return [found[pair] for pair in moving if pair in found]
@@ -141,6 +143,8 @@ def _explained(
     given: _Given,
     ours: Array | None,
     theirs: Array | None,
+    *,
+    folded: bool,
 ) -> Explanation | None:
     """Return how a layer differs beyond the rounding of its own sums, or ``None``."""
     theirs = aligned(ours, theirs)
@@ -159,15 +163,16 @@ def _explained(
         nodes = side.between(before, name)
         cuts.append(CutSide(side, name, before, feeds, nodes))
     layer = CutLayer(cuts[0], cuts[1], ours, theirs)
-    if _is_order_of_sums(layer):
+    if _is_order_of_sums(layer, folded=folded):
         return None
     return explanation_of(pair.source, explain_layer(layer), Seen(ours, ours, theirs))
 
 
-def _is_order_of_sums(layer: CutLayer) -> bool:
+def _is_order_of_sums(layer: CutLayer, *, folded: bool) -> bool:
     assert layer.b is not None
+    graphs = layer.a.graph, layer.b.graph
     try:
-        beyond = exceeds_sums(layer, *(SumEnclosures(s.graph) for s in (layer.a, layer.b)))
+        beyond = exceeds_sums(layer, *(SumEnclosures(one, folded=folded) for one in graphs))
     except UnboundedError:
         return False
     return not beyond.any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -98,6 +98,8 @@ class Certificate:
         bounds: How far apart the outputs can be, where the models are near throughout but not
             proven equal.
         inputs: For which inputs the outputs are proven equal; empty if not proven.
+        counterparts: Value of the second model -> values of the first that equal it; empty if
+            not proven.
     """
 
     proven: bool
@@ -110,6 +112,7 @@ class Certificate:
     seconds: float = DEFAULT_SECONDS
     inputs: str = ""
     bounds: ModelBounds | None = None
+    counterparts: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def outcome(self) -> ProofOutcome:
@@ -129,6 +132,7 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """Return the certificate as plain data, fit for JSON."""
         data = {"outcome": self.outcome.value, **asdict(self)}
+        del data["counterparts"]  # What verifies a certificate finds them by itself.
         for proof in data["quantizers"]:
             proof.update(a=proof.pop("name_a"), b=proof.pop("name_b"))
         if self.counterexample is not None and self.counterexample.feeds is not None:

@@ -159,6 +159,16 @@ class GraphMatching:
             return None
         return next(iter(self._holders.get(self.b.number(value), ())), None)
 
+    def equal_names(self) -> dict[str, frozenset[str]]:
+        """Return value of the second model -> values of the first that equal it, by name."""
+        return {
+            str(value.name): frozenset(str(one.name) for one in holders)
+            for node in self.b.nodes()
+            for value in node.outputs
+            if value in self._needed and value not in self.findings.supposed
+            if (holders := self._holders.get(self.b.number(value)))
+        }
+
     def proven_pair(self, target: Value) -> FunctionPair | None:
         """Return the two functions whose comparison gave a value of the second model."""
         found = (p for p, o in self._outcomes.items() if p.other is target and o and o.equal)

@@ -149,6 +149,7 @@ def _certify(a: ProofModel, b: ProofModel, deadline: Deadline) -> Certificate:
         late=tuple(found.late),
         seconds=deadline.seconds,
         inputs=inputs if proven else "",
+        counterparts=matching.equal_names() if proven else {},
     )
 
 

@@ -1,0 +1,205 @@
+"""Two forms of one function: never called different, and what was not taken up never equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import qonnx_hub as qh
+from qonnx_hub.equivalence.normalizing import RULES
+from qonnx_hub.equivalence.verdicts import Verdict
+from tests.support import model_of, quant_node
+
+FLOAT = np.float32
+RNG = np.random.default_rng(7)
+W = RNG.normal(size=(10, 6)).astype(FLOAT)
+B = RNG.normal(size=6).astype(FLOAT)
+W2 = RNG.normal(size=(6, 5)).astype(FLOAT)
+F = FLOAT(0.37)
+NORM = {
+    "g": RNG.uniform(0.5, 2, 6).astype(FLOAT),
+    "sh": RNG.normal(size=6).astype(FLOAT),
+    "m": RNG.normal(size=6).astype(FLOAT),
+    "v": RNG.uniform(0.5, 2, 6).astype(FLOAT),
+}
+GAIN = NORM["g"] / np.sqrt(NORM["v"] + FLOAT(1e-5))
+
+
+def node(op, reads, makes="y", **attributes):
+    return helper.make_node(op, reads.split(), [makes], name=makes, **attributes)
+
+
+def net(*nodes, **constants):
+    return model_of(list(nodes), {"x": ("N", 10)}, ["y"], constants)
+
+
+def plain(w=W, b=B, w2=W2):
+    return net(
+        *(node("Gemm", "x w b", "h"), node("Relu", "h", "r"), node("MatMul", "r w2")),
+        w=w,
+        b=b,
+        w2=w2,
+    )
+
+
+def with_factor(factor=F):
+    return net(
+        node("Gemm", "x w b", "h"),
+        node("Relu", "h", "r"),
+        node("Mul", "r f", "s"),
+        node("MatMul", "s w2"),
+        w=W,
+        b=B,
+        f=factor,
+        w2=W2,
+    )
+
+
+def normalized():
+    norm = node("BatchNormalization", "h g sh m v", "n")
+    return net(node("MatMul", "x w", "h"), norm, node("Relu", "n"), w=W, **NORM)
+
+
+def respelled(gain=1.0, *, named="n"):
+    """Return the normalization as a product and a sum."""
+    factor, added = GAIN * FLOAT(gain), NORM["sh"] - NORM["m"] * GAIN
+    nodes = [node("MatMul", "x w", "h"), node("Mul", "h f", "t"), node("Add", "t o", named)]
+    return net(*nodes, node("Relu", named), w=W, f=factor, o=added)
+
+
+PER_CHANNEL = RNG.uniform(0.2, 3, 6).astype(FLOAT)
+
+FORMS = {
+    "through a Relu into the layer before": (with_factor(), plain(W * F, B * F)),
+    "into the layer behind": (with_factor(), plain(w2=W2 * F)),
+    "from one layer to the next": (
+        plain(),
+        plain(W * PER_CHANNEL, B * PER_CHANNEL, W2 / PER_CHANNEL[:, None]),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_factor_that_another_layer_took_up_is_not_called_different(form):
+    assert qh.check(*FORMS[form]).verdict is not Verdict.DIFFERENT
+
+
+def test_a_factor_that_was_taken_up_wrong_is_different():
+    assert qh.check(with_factor(), plain(w2=W2 * F * FLOAT(1.01))).verdict is Verdict.DIFFERENT
+
+
+def test_a_factor_that_nothing_took_up_is_different():
+    nearly = with_factor(FLOAT(1 + 2.0**-22))
+    assert qh.check(plain(), nearly).verdict is Verdict.DIFFERENT
+
+
+def test_one_weight_off_by_one_float_is_different():
+    other = W.copy()
+    other[3, 2] = np.nextafter(other[3, 2], FLOAT(np.inf))
+    assert qh.check(plain(), plain(other)).verdict is Verdict.DIFFERENT
+
+
+def test_a_normalization_as_product_and_sum_is_within_rounding():
+    result = qh.check(normalized(), respelled())
+    assert result.verdict is Verdict.WITHIN, result.reason
+    assert "are folded into others" in result.reason
+    assert qh.check(normalized(), respelled(1 + 1e-4)).verdict is Verdict.DIFFERENT
+
+
+def test_names_that_stand_for_other_layers_make_no_difference():
+    # 'h' is the product on the one side and the sum behind it on the other.
+    apart = net(
+        node("MatMul", "x w", "h"), node("Add", "h b", "a"), node("Relu", "a"), w=W, b=B
+    )
+    one = net(node("Gemm", "x w b", "h"), node("Relu", "h"), w=W, b=B)
+    assert qh.check(apart, one).verdict is Verdict.PROVEN
+    pytest.importorskip("onnxruntime")
+    found = qh.check(apart, one, backend="ort")
+    assert found.verdict in {Verdict.PROVEN, Verdict.EQUAL, Verdict.WITHIN, Verdict.UNDECIDED}
+
+
+def test_turned_weights_are_within_rounding_on_onnxruntime():
+    pytest.importorskip("onnxruntime")
+    one = net(node("Gemm", "x w b", "h"), node("Relu", "h"), w=W, b=B)
+    turned = node("Gemm", "x w b", "k", transB=1)
+    other = net(turned, node("Relu", "k"), w=np.ascontiguousarray(W.T), b=B)
+    assert qh.check(one, other, backend="ort")
+
+
+@pytest.mark.parametrize("name", ["Sigmoid", "Elu", "Selu", "Softplus", "LogSoftmax"])
+def test_a_function_of_onnxruntime_is_within_its_units(name):
+    pytest.importorskip("onnxruntime")
+    one = net(node("MatMul", "x w", "h"), node(name, "h"), w=W)
+    assert qh.check(one, one, backend="ort")
+
+
+def enclosed(op, low, high, parameters=(), **attributes):
+    rule = RULES[op]
+    return rule(helper_node(op, **attributes), 17, (low, high), parameters, 2.0**-24, 0)
+
+
+def helper_node(op, **attributes):
+    import onnx_ir
+
+    made = [onnx_ir.AttrInt64(name, value) for name, value in attributes.items()]
+    return onnx_ir.Node("", op, [onnx_ir.Value(name="x")], made)
+
+
+def numpy_logarithms(x):
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def numpy_shares(x):
+    return np.exp(numpy_logarithms(x))
+
+
+def numpy_layer(x):
+    apart = x - x.mean(axis=-1, keepdims=True)
+    return apart / np.sqrt(np.square(apart).mean(axis=-1, keepdims=True) + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("op", "compute"),
+    [
+        ("Softmax", numpy_shares),
+        ("LogSoftmax", numpy_logarithms),
+        ("LayerNormalization", numpy_layer),
+    ],
+)
+def test_what_normalizes_lies_between_its_ends_whatever_lies_between_those_of_its_input(
+    op, compute
+):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(40, 7)) * rng.choice([0.1, 1, 30], size=(40, 1))
+    reach = 1e-3 * np.abs(x)
+    low, high = enclosed(op, x - reach, x + reach, axis=-1)
+    for _ in range(50):
+        inside = x + reach * rng.choice([-1, 0, 1, 0.3], size=x.shape)
+        made = compute(inside)
+        assert np.all(low <= made)
+        assert np.all(made <= high)
+    # Not far apart either: what reaches it moves it, and little more.
+    exact = enclosed(op, x, x, axis=-1)
+    assert np.all(exact[1] - exact[0] <= 2e-3 * np.maximum(np.abs(compute(x)), 1))
+
+
+def lowest_level_behind_a_choice(narrow):
+    nodes = [
+        quant_node("x", "q", narrow=narrow),
+        node("Elu", "q", "e", alpha=0.5),
+        node("Mul", "e k", "p"),
+        node("Where", "c x q", "t"),
+        node("Where", "c p t"),
+    ]
+    mask = np.array([[True, False] * 5])
+    constants = {"s": 98.6, "z": 0.0, "b": 5.0, "k": 0.0385, "c": mask}
+    return model_of(nodes, {"x": ("N", 10)}, ["y"], constants)
+
+
+def test_a_level_that_one_side_lacks_is_not_proven_away_behind_a_choice():
+    one, other = (lowest_level_behind_a_choice(narrow) for narrow in (1, 0))
+    x = np.full((1, 10), -3000, dtype=FLOAT)
+    made = [qh.run(model, {"x": x})["y"] for model in (one, other)]
+    assert np.any(made[0] != made[1])
+    assert not qh.check(one, other)
