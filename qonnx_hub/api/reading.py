@@ -10,7 +10,7 @@ from onnx_ir import Model
 
 from qonnx_hub.conversion.validation import check_source, feeds_for_check
 from qonnx_hub.io import registry
-from qonnx_hub.io.model_files import has_external_data, write_artifact
+from qonnx_hub.io.model_files import has_external_data, write_artifact, write_models
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_adapters.features import require_declared
 from qonnx_hub_adapters.protocol import (
@@ -109,6 +109,24 @@ def save(model: Model, path: str | Path, format: str = "qonnx", **options: Any) 
     beside = has_external_data(model)
     write_artifact(artifact, path, exporter.info.folder, external=beside)
     return artifact
+
+
+def save_parts(parts: Mapping[str | Path, Model]) -> None:
+    """Write IR models that belong together as QONNX files: all of them, or none.
+
+    Args:
+        parts: Path -> model.
+
+    Raises:
+        NotExactError: The form cannot say one exactly.
+        UsageError: A file cannot be written, or is that of two parts.
+    """
+    exporter = registry.find_exporter("qonnx")
+    written: dict[str | Path, Model] = {}
+    for path, part in parts.items():
+        require_declared(exporter.info, part)
+        written[path] = exporter.export(part, export_options()).model
+    write_models(written, external=any(map(has_external_data, parts.values())))
 
 
 def as_model(source: Any, from_: str | None = None) -> Model:

@@ -29,13 +29,13 @@ def command(
 ) -> None:
     """Write the part of a model before some tensors, and the part behind them."""
     from qonnx_hub import api
+    from qonnx_hub.api.reading import save_parts
     from qonnx_hub.passes import split_model
     from qonnx_hub_ir.errors import UsageError
 
     if part_before == part_behind:
         raise UsageError(f"both parts would be written to '{part_before}'")
     parts = split_model(api.load(source, from_), at)
-    for part, path in zip(parts, (part_before, part_behind), strict=True):
-        api.save(part, path)
+    save_parts(dict(zip((part_before, part_behind), parts, strict=True)))
     sizes = [len(list(part.graph)) for part in parts]
     say(f"{source} -> {part_before}: {sizes[0]} nodes, {part_behind}: {sizes[1]} nodes")

@@ -14,6 +14,8 @@ from onnx_ir import Model
 from qonnx_hub.compat.arguments import run_tool
 from qonnx_hub.compat.files import open_model, write
 from qonnx_hub.executor.session import Session
+from qonnx_hub.io.arrays import npy_bytes
+from qonnx_hub.io.atomic import replacing
 from qonnx_hub.io.python_sources import resolve
 from qonnx_hub.passes import run
 from qonnx_hub_ir.errors import UsageError
@@ -83,7 +85,8 @@ def exec_qonnx(
         for place, (name, array) in enumerate(results.items()):
             label = name if output_mode == "tensor_name" else str(place)
             if not output_nosave:
-                np.save(f"{output_prefix}{label}_batch{number}.npy", array)
+                with replacing(f"{output_prefix}{label}_batch{number}.npy") as temporary:
+                    temporary.write_bytes(npy_bytes(array))
         if labels is not None:
             found = np.argmax(next(iter(results.values())), axis=-1)
             wanted = labels[seen : seen + len(found)].reshape(found.shape)

@@ -19,10 +19,12 @@ from onnx import (
     ValueInfoProto,
     helper,
     numpy_helper,
+    serialization,
 )
 
 from qonnx_hub.compat.data_types import datatype_class
 from qonnx_hub.compat.pass_runs import run_pass
+from qonnx_hub.io.atomic import replacing
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_ir.annotations import DATATYPE, LAYOUT, SPARSITY
 from qonnx_hub_ir.errors import PassError
@@ -66,7 +68,9 @@ class GraphMethods:
 
     def save(self, filename: str | Path) -> None:
         """Write the model to a file."""
-        onnx.save(self.model, str(filename))
+        kind = serialization.registry.get_format_from_file_extension(Path(filename).suffix)
+        with replacing(filename) as temporary:
+            onnx.save(self.model, str(temporary), format=kind)
 
     def analysis(
         self, analysis_fxn: Callable[..., Any], apply_to_subgraphs: bool = False

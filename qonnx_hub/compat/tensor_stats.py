@@ -13,6 +13,7 @@ import numpy as np
 from qonnx_hub.compat.arguments import run_tool
 from qonnx_hub.compat.files import open_model
 from qonnx_hub.compat.reports import stuck_channels, write_report, zero_channels
+from qonnx_hub.io.atomic import replacing
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.graph.subgraphs import every_value
@@ -139,7 +140,9 @@ def _draw(pyplot: Any, ends: Mapping[str, Ends], folder: Path) -> None:
             plot.set(
                 yticks=places, xlabel="range", ylabel="channel", title=f"{name}, axis {axis}"
             )
-            figure.savefig(folder / f"{name.replace('/', '_')}_axis{axis}.png")
+            path = folder / f"{name.replace('/', '_')}_axis{axis}.png"
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format="png")
             pyplot.close(figure)
 
 

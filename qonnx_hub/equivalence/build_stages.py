@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from qonnx_hub.equivalence.inputs.generate import generate_inputs
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.executor.session import Session
 from qonnx_hub.io import registry
-from qonnx_hub.io.atomic import replacing
+from qonnx_hub.io.arrays import npy_bytes
+from qonnx_hub.io.atomic import replacing_all
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.finn.hardware import moves_values
@@ -209,15 +209,10 @@ def _write_golden(folder: Path, first: Model, reference: _Reference) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     [fed] = feeds.values()
-    for name, array in (("input", fed), ("expected_output", reference.outputs[0])):
-        with replacing(folder / f"{name}.npy") as temporary:
-            temporary.write_bytes(_npy(array[kept]))
-
-
-def _npy(array: Array) -> bytes:
-    file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-    return file.getvalue()
+    paths = [folder / "input.npy", folder / "expected_output.npy"]
+    with replacing_all(paths) as temporaries:
+        for place, array in zip(temporaries, (fed, reference.outputs[0]), strict=True):
+            place.write_bytes(npy_bytes(array[kept]))
 
 
 def _compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,13 @@ def fit_names(arrays: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}
     return arrays
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """Return what an .npy file of an array holds; arrays of objects are refused."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return file.getvalue()
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ import onnx_ir
 from google.protobuf.message import DecodeError
 from onnx_ir import Model
 
-from qonnx_hub.io.atomic import replacing, write_folder
+from qonnx_hub.io.atomic import free_file, remove, replacing, replacing_all, write_folder
 from qonnx_hub_adapters.protocol import Artifact
 from qonnx_hub_ir.errors import UsageError
 
@@ -41,64 +42,101 @@ def write_model(
         message: The model as one message, where it was made before.
 
     Raises:
-        UsageError: The path cannot be written, or its data file is one that the model still
-            reads from.
+        UsageError: The path cannot be written, or is a file that the model still reads from,
+            as may be its data file.
     """
-    target = Path(path)
-    if not external and fits_one_message(model):
-        with replacing(target) as temporary:
-            message = onnx_ir.to_proto(model) if message is None else message
-            temporary.write_bytes(message.SerializeToString(deterministic=True))
-        return
-    target = Path(os.path.realpath(target))
-    old = _data_files(target)
-    outside = [t for t in _tensors(model) if isinstance(t, onnx_ir.ExternalTensor)]
+    messages = {} if message is None else {path: message}
+    write_models({path: model}, external=external, messages=messages)
+
+
+def write_models(
+    models: Mapping[str | Path, Model],
+    *,
+    external: bool = False,
+    messages: Mapping[str | Path, onnx.ModelProto] | None = None,
+) -> None:
+    """Write models that belong together: all of them are there, or none; see `write_model`.
+
+    Until the graphs take their places, the old ones and their weights are what there is.
+
+    Args:
+        models: Path -> model.
+        external: Put the weights beside the files although they would fit in them.
+        messages: Path -> the model as one message, where it was made before.
+
+    Raises:
+        UsageError: As in :func:`write_model`.
+    """
+    targets = [Path(os.path.realpath(path)) for path in models]
+    old = [data for target in targets for data in _data_files(target)]
+    tensors = [tensor for model in models.values() for tensor in _tensors(model)]
+    outside = [tensor for tensor in tensors if isinstance(tensor, onnx_ir.ExternalTensor)]
     read = {Path(tensor.path).resolve() for tensor in outside}
-    for data in old:
-        if data.resolve() in read:
+    for path in (*targets, *(data for data, _ in old)):
+        if path.resolve() in read:
             raise UsageError(
-                f"'{data}' holds weights that the model still reads; name another file"
+                f"'{path}' holds weights that the model still reads; name another file"
             )
+    made: list[Path] = []
+    try:
+        with replacing_all(list(models)) as temporaries:
+            parts = zip(models.items(), temporaries, targets, strict=True)
+            for (name, model), temporary, target in parts:
+                if external or not fits_one_message(model):
+                    made.append(free_file(target))
+                    _write_beside(model, temporary, made[-1])
+                    continue
+                message = (messages or {}).get(name) or in_one_message(model)
+                temporary.write_bytes(message.SerializeToString(deterministic=True))
+    except BaseException:
+        remove(made)
+        raise
+    for data, known in old:
+        # Another process may have written since, under the same name.
+        with contextlib.suppress(OSError):
+            if _identity(data) == known:
+                data.unlink()
+
+
+def _write_beside(model: Model, file: Path, data: Path) -> None:
+    """Write a model's graph and its weights into two files."""
     # What is too small to lie outside is read in first: the library would close the files that
     # others may still read from.
     copy = _with_weights_read_in(model, _SMALL)
-    data = _free_data_file(target)
-    try:
-        # Until the graph takes its place, the old one and its weights are what there is.
-        with replacing(target) as temporary:
-            onnx_ir.save(
-                copy,
-                temporary,
-                format="protobuf",
-                external_data=data.name,
-                size_threshold_bytes=_SMALL,
-            )
-    except BaseException:
-        data.unlink(missing_ok=True)
-        raise
-    for one in old:
-        one.unlink(missing_ok=True)
+    onnx_ir.save(
+        copy,
+        file,
+        format="protobuf",
+        external_data=data.name,
+        size_threshold_bytes=_SMALL,
+    )
+    # What names the weights must not outlast them where the power fails.
+    with data.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
-def _free_data_file(target: Path) -> Path:
-    """Return the first of ``NAME.data``, ``NAME.1.data`` ... that is not there."""
-    names = (f"{target.name}{f'.{k}' if k else ''}.data" for k in itertools.count())
-    return next(p for p in map(target.with_name, names) if not os.path.lexists(p))
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells a file from a later one at its place."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
-def _data_files(target: Path) -> list[Path]:
+def _data_files(target: Path) -> list[tuple[Path, tuple[int, int]]]:
     """Return the files of weights that an earlier file of this place reads and nothing else.
 
-    Those are the ones named after it.
+    Those are the ones named after it. Each comes with its identity.
     """
     try:
-        old = onnx.load(target, load_external_data=False)
+        if not target.is_file():
+            return []
+        old = onnx.load(target, format="protobuf", load_external_data=False)
     except (OSError, DecodeError):
         return []
     entries = (entry for tensor in old.graph.initializer for entry in tensor.external_data)
     names = {entry.value for entry in entries if entry.key == "location"}
     own = re.compile(re.escape(target.name) + r"(\.\d+)?\.data")
-    return [target.with_name(name) for name in sorted(names) if own.fullmatch(name)]
+    found = [target.with_name(name) for name in sorted(names) if own.fullmatch(name)]
+    return [(data, _identity(data)) for data in found if data.is_file()]
 
 
 def fits_one_message(model: Model) -> bool:

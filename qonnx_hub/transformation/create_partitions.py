@@ -11,7 +11,7 @@ from typing import Any
 from onnx_ir import Graph, Model, Node
 from onnx_ir.passes import InPlacePass, PassResult
 
-from qonnx_hub.io.model_files import has_external_data, write_model
+from qonnx_hub.io.model_files import has_external_data, write_models
 from qonnx_hub_adapters.onnx_writer import finish
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.parts import PARTITION, cut_part
@@ -49,9 +49,11 @@ class CreatePartitions(InPlacePass):
         for part, nodes in chosen.items():
             path = Path(self.folder) / f"partition_{part}.onnx"
             made[path] = cut_part(model, nodes, f"{PARTITION}_{part}", str(path))
-        for path, held in made.items():
+        for path in made:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_model(finish(held), path, external=has_external_data(held))
+        beside = any(map(has_external_data, made.values()))
+        if made:
+            write_models({p: finish(held) for p, held in made.items()}, external=beside)
         return PassResult(model, modified=bool(made))
 
 

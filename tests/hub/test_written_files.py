@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import stat
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -134,40 +132,6 @@ def test_weights_of_others_stay(tmp_path):
     write_model(qh.load(net()), tmp_path / "out.onnx", external=True)
     assert beside(tmp_path) == ["out.onnx.1.data", "out.onnx.data"]
     assert (tmp_path / "out.onnx.data").read_bytes() == b"theirs"
-
-
-def write_and_die(model, target, steps):
-    """Write in a child process that is killed before it opens or moves one file too many."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
-    left = [steps]
-
-    def seen(event, arguments):
-        if event in ("open", "os.rename", "os.remove") and "out.onnx" in str(arguments[0]):
-            left[0] -= 1
-            if left[0] < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(seen)
-    write_model(model, target, external=True)
-    os._exit(0)
-
-
-def test_whenever_it_is_killed_the_old_model_or_the_new_one_is_there(tmp_path):
-    states, new = [], qh.load(net(3.0, 0.5))
-    for step in range(20):
-        folder = tmp_path / str(step)
-        folder.mkdir()
-        write_model(qh.load(net(1.0, 0.25)), folder / "out.onnx", external=True)
-        status = write_and_die(new, folder / "out.onnx", step)
-        assert status in (0, signal.SIGKILL)
-        states.append(numbers(folder / "out.onnx"))
-        if status == 0:
-            break
-    assert status == 0
-    assert set(states) == {(0.25, 1.0), (0.5, 3.0)}
-    assert len(states) > 4
 
 
 @pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b:0", "naïve"])

@@ -24,7 +24,7 @@ from qonnx_hub.equivalence.comparison.matching import Pair, Pairs
 from qonnx_hub.equivalence.comparison.scores import Score, ScoreSpec, score_predictions
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_batches
 from qonnx_hub.equivalence.options import CheckOptions
-from qonnx_hub.equivalence.runners.recorded import GoldenWriter
+from qonnx_hub.equivalence.runners.recorded import GoldenWriter, golden_folder
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, for_side
 from qonnx_hub.reporting.progress import advance, stage
 from qonnx_hub_ir.errors import ExecutionError, UsageError
@@ -144,9 +144,10 @@ def compare_all(
         UsageError: The sides cannot be sent to workers.
     """
     labels, pool, golden = options.labels, options.executor, None
-    if options.golden is not None:
-        golden, pool = GoldenWriter(options.golden, a.label, a.model), None
     with contextlib.ExitStack() as stack:
+        if options.golden is not None:
+            held = golden_folder(options.golden, a.label, a.model)
+            golden, pool = stack.enter_context(held), None
         if golden is None and pool is None and options.workers > 1:
             # Threads of runtimes do not survive a fork.
             context = multiprocessing.get_context("spawn")
@@ -164,8 +165,8 @@ def compare_all(
             found = found + part
             done += batch.samples
             advance("comparing samples", done, source.samples)
-    if golden is not None:
-        golden.finish(source)
+        if golden is not None:
+            golden.finish(source)
     return found
 
 

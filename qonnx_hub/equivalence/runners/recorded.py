@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from onnx_ir import Model
 
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch
 from qonnx_hub.io.arrays import write_arrays
-from qonnx_hub.io.atomic import replacing, write_text
+from qonnx_hub.io.atomic import replacing_folder, write_text
+from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub_adapters.hls4ml.traces import HardwareTypes, read_trace
 from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir.errors import SourceError, UsageError
@@ -112,37 +114,14 @@ def is_golden(source: object) -> bool:
 
 
 class GoldenWriter:
-    """Writes inputs and answers of a side, batch by batch, to check others against later."""
+    """Writes inputs and answers of a side, batch by batch; see :func:`golden_folder`."""
 
-    def __init__(self, folder: str | Path, label: str, model: Model | None) -> None:
-        """Prepare the folder.
-
-        Args:
-            folder: Made where it is not there; it may hold nothing but an older golden.
-            label: How reports call the side.
-            model: Its IR: names, quantizers, provenance.
-
-        Raises:
-            UsageError: The folder cannot be made, or holds something else.
-        """
-        self._folder = Path(folder)
+    def __init__(self, folder: Path, label: str) -> None:
+        """Take the folder to write into, and how reports call the side."""
+        self._folder = folder
         self._label = label
         self._batches: list[int] = []
         self._names: list[dict[str, list[str]]] = []
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"'{folder}' cannot be made: {error.strerror}") from error
-        held = [p.name for p in self._folder.iterdir()]
-        if held and _INDEX not in held:
-            raise UsageError(f"'{folder}' holds other files; name an empty or a new folder")
-        for name in held:
-            if name in {_INDEX, _MODEL} or name.startswith("batch_"):
-                (self._folder / name).unlink()
-        if model is not None:
-            data = onnx_ir.to_proto(model).SerializeToString(deterministic=True)
-            with replacing(self._folder / _MODEL) as temporary:
-                temporary.write_bytes(data)
 
     def add(self, batch: SampleBatch, outputs: Feeds, inner: Feeds) -> None:
         """Write one batch."""
@@ -166,6 +145,32 @@ class GoldenWriter:
             "names": self._names,
         }
         write_text(self._folder / _INDEX, json.dumps(index, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def golden_folder(
+    folder: str | Path, label: str, model: Model | None
+) -> Iterator[GoldenWriter]:
+    """Give the writer of a golden folder, which is there when all of it is written.
+
+    Args:
+        folder: Made where it is not there; an older golden is replaced.
+        label: How reports call the side.
+        model: Its IR: names, quantizers, provenance.
+
+    Raises:
+        UsageError: The folder cannot be made, or holds something else.
+    """
+    place = Path(folder)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"'{folder}' cannot be made: {error.strerror}") from error
+    with replacing_folder(place, _INDEX, (_MODEL, "batch_")) as fresh:
+        if model is not None:
+            data = in_one_message(model).SerializeToString(deterministic=True)
+            (fresh / _MODEL).write_bytes(data)
+        yield GoldenWriter(fresh, label)
 
 
 def _batch_name(index: int) -> str:

@@ -161,7 +161,7 @@ def test_a_golden_is_checked_later_without_its_side(mlp, surgery, tmp_path):
 
 def test_a_golden_is_not_written_over_other_files(mlp, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="holds files that were not written by"):
         qh.check(mlp, mlp, save_golden=tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
