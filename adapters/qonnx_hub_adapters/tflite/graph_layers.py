@@ -147,7 +147,7 @@ def _bias(
     weights: _Weights,
     channels: int,
 ) -> int:
-    """Return the bias as integers; -1 for none."""
+    """Return the bias as integers; zeros for none, which CONV_2D does not do without."""
     value = input_of(waiting.node, index)
     numbers = None if value is None else reader.floats(value)
     if value is not None and numbers is None:
@@ -161,8 +161,6 @@ def _bias(
     )
     if waiting.bias is not None:
         total = total + np.broadcast_to(waiting.bias.reshape(-1), (channels,))
-    elif numbers is None:
-        return -1
     record = reader.net.tensors[data]
     scale = (np.float32(record.scale) * weights.scale).astype(np.float32)
     codes = round_away(total / scale.astype(np.float64)).astype(np.int64)
@@ -209,7 +207,7 @@ def _conv(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     if is_depthwise:
         options["depth_multiplier"] = shape[3] // channels
     kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
-    inputs = (place.tensor, weights.tensor, *([bias] if bias >= 0 else []))
+    inputs = (place.tensor, weights.tensor, bias)
     return Held(made(reader, waiting, target, kind, inputs, shape, **options), True)
 
 
@@ -240,7 +238,7 @@ def _transposed_conv(reader: GraphReader, waiting: Waiting, target: CodeTarget) 
         reader.net.constant(shape),
         weights.tensor,
         tensor,
-        *([bias] if bias >= 0 else []),
+        bias,
     )
     options = {"padding": kinds[0], "stride_h": stride[0], "stride_w": stride[1]}
     return Held(
@@ -268,7 +266,7 @@ def _dense(reader: GraphReader, waiting: Waiting, target: CodeTarget) -> Held:
     tensor = _data(reader, reader.plain(node.inputs[0]), weights, target)
     shape = reader.shape(node.outputs[0])
     bias = _bias(reader, waiting, 2 if is_gemm else 9, tensor, weights, shape[-1])
-    inputs = (tensor, weights.tensor, *([bias] if bias >= 0 else []))
+    inputs = (tensor, weights.tensor, bias)
     keeps = len(shape) != 2
     out = made(reader, waiting, target, "FULLY_CONNECTED", inputs, shape, keep_num_dims=keeps)
     return Held(out)

@@ -37,6 +37,7 @@ class TfliteOperator:
         types: Types of codes that the reference kernels take.
         copies: Types whose codes it copies or compares without a look at their grids.
         one_grid: Types of which the reference kernel takes all on one grid only.
+        settings: Inputs that hold settings, axes and shapes and places, and no data.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TfliteOperator:
     types: tuple[str, ...] = _WIDE
     copies: tuple[str, ...] = ()
     one_grid: tuple[str, ...] = ()
+    settings: tuple[int, ...] = ()
 
     def kernel(self, call: KernelCall) -> TfliteKernel | None:
         """Return the kernel for a call; ``None`` where its types have none."""
@@ -93,6 +95,7 @@ _ROWS = (
         dense.transpose_conv,
         floats.transpose_conv,
         5,
+        settings=(0,),
     ),
     _row(
         "BATCH_MATMUL",
@@ -129,7 +132,7 @@ _ROWS = (
     _row("DEQUANTIZE", "Dequantize", (1, 1), None, pointwise.dequantize, 6),
     _row("RELU", "", (1, 1), pointwise.relu, floats.unary, 3),
     _row("RELU6", "", (1, 1), pointwise.relu, floats.unary, 3),
-    _row("RELU_N1_TO_1", "", (1, 1), pointwise.relu, floats.unary, 1),
+    _row("RELU_N1_TO_1", "", (1, 1), pointwise.relu, floats.unary, 1, types=_EIGHT),
     _row("LEAKY_RELU", "LeakyRelu", (1, 1), pointwise.leaky_relu, floats.unary, 2),
     _row("PRELU", "", (2, 2), pointwise.prelu, floats.prelu, 1, types=_EIGHT),
     _row("LOGISTIC", "", (1, 1), functions.curve, floats.unary, 3),
@@ -148,13 +151,14 @@ _ROWS = (
         copies=_WIDE,
     ),
     _row("MAX_POOL_2D", "Pool2D", (1, 1), pools.max_pool, floats.max_pool, 3, copies=_WIDE),
-    _row("MEAN", "Reducer", (2, 2), pools.mean, floats.mean, 3),
-    _row("SUM", "Reducer", (2, 2), pools.mean, floats.mean, 2),
+    _row("MEAN", "Reducer", (2, 2), pools.mean, floats.mean, 3, settings=(1,)),
+    _row("SUM", "Reducer", (2, 2), pools.mean, floats.mean, 2, settings=(1,)),
     *(
         _row(
             *(name, "Reducer", (2, 2), pools.reduce_max, pools.reduce_max, 3),
             copies=_WIDE,
             one_grid=_WIDE,
+            settings=(1,),
         )
         for name in ("REDUCE_MAX", "REDUCE_MIN")
     ),
@@ -166,6 +170,7 @@ _ROWS = (
         pools.resize_bilinear,
         4,
         copies=_WIDE,
+        settings=(1,),
     ),
     _row(
         "RESIZE_NEAREST_NEIGHBOR",
@@ -175,6 +180,7 @@ _ROWS = (
         pools.resize_nearest,
         4,
         copies=_WIDE,
+        settings=(1,),
     ),
     _row(
         "UNIDIRECTIONAL_SEQUENCE_LSTM",
@@ -195,20 +201,38 @@ _ROWS = (
         copies=("INT8", "INT16"),
         one_grid=("INT8",),
     ),
-    _moves("PAD", "Pad", (2, 2), movement.pad, 4),
-    _moves("PADV2", "PadV2", (3, 3), movement.pad, 4),
-    _moves("MIRROR_PAD", "MirrorPad", (2, 2), movement.mirror_pad, 3, one_grid=_WIDE),
-    _moves("TRANSPOSE", "Transpose", (2, 2), movement.transpose, 7),
-    _moves("RESHAPE", "Reshape", (1, 2), movement.reshape, 2),
+    _moves("PAD", "Pad", (2, 2), movement.pad, 4, settings=(1,)),
+    _moves("PADV2", "PadV2", (3, 3), movement.pad, 4, settings=(1,)),
+    _moves(
+        "MIRROR_PAD",
+        "MirrorPad",
+        (2, 2),
+        movement.mirror_pad,
+        3,
+        one_grid=_WIDE,
+        settings=(1,),
+    ),
+    _moves("TRANSPOSE", "Transpose", (2, 2), movement.transpose, 7, settings=(1,)),
+    _moves("RESHAPE", "Reshape", (1, 2), movement.reshape, 2, settings=(1,)),
     _moves("SQUEEZE", "Squeeze", (1, 1), movement.squeeze, 2),
-    _moves("EXPAND_DIMS", "ExpandDims", (2, 2), movement.expand_dims, 1, one_grid=_WIDE),
-    _moves("SPLIT", "Split", (2, 2), movement.split, 4),
-    _moves("SPLIT_V", "SplitV", (3, 3), movement.split_v, 2),
-    _moves("SLICE", "Slice", (3, 3), movement.cut, 6),
-    _moves("STRIDED_SLICE", "StridedSlice", (4, 4), movement.strided_slice, 8),
+    _moves(
+        "EXPAND_DIMS",
+        "ExpandDims",
+        (2, 2),
+        movement.expand_dims,
+        1,
+        one_grid=_WIDE,
+        settings=(1,),
+    ),
+    _moves("SPLIT", "Split", (2, 2), movement.split, 4, settings=(0,)),
+    _moves("SPLIT_V", "SplitV", (3, 3), movement.split_v, 2, settings=(1, 2)),
+    _moves("SLICE", "Slice", (3, 3), movement.cut, 6, settings=(1, 2)),
+    _moves(
+        "STRIDED_SLICE", "StridedSlice", (4, 4), movement.strided_slice, 8, settings=(1, 2, 3)
+    ),
     _moves("PACK", "Pack", (1, 1000), movement.pack, 4, one_grid=_WIDE),
     _moves("UNPACK", "Unpack", (1, 1), movement.unpack, 4),
-    _moves("GATHER", "Gather", (2, 2), movement.gather, 7),
+    _moves("GATHER", "Gather", (2, 2), movement.gather, 7, settings=(1,)),
     _row("SHAPE", "Shape", (1, 1), movement.shape_of, None, 1, types=("INT32", "INT64")),
 )
 

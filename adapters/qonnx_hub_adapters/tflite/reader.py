@@ -8,23 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from qonnx_hub_adapters.tflite.container import Table, read_container
-from qonnx_hub_adapters.tflite.kernels.lstm import UNREAD
 from qonnx_hub_adapters.tflite.net import (
     CODE_TYPES,
     DTYPES,
     CodeGrid,
-    KernelCall,
     NetTensor,
     Operation,
     TfliteNet,
 )
 from qonnx_hub_adapters.tflite.operators import OPERATORS as ROWS
+from qonnx_hub_adapters.tflite.reference_rules import MOST_ELEMENTS, require_call
 from qonnx_hub_adapters.tflite.schema import OPERATORS, TYPES, fields_of
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.quantizers import Array
-
-MOST_ELEMENTS = 2**28
-"""The most elements of a tensor: what is larger does not fit beside its neighbours."""
 
 _HIGHEST_RANK = 8
 
@@ -78,7 +74,7 @@ def read_net(data: bytes) -> TfliteNet:
     net = TfliteNet(tensors, operations, inputs, outputs, given, made)
     _require_order(net)
     for operation in net.operations:
-        require_call(net.call(operation), operation)
+        require_call(net.call(operation))
     return net
 
 
@@ -264,163 +260,3 @@ def _require_order(net: TfliteNet) -> None:
     for i in net.outputs:
         if i not in known:
             raise SourceError(f"output '{net.tensors[i].name}' is made by nothing")
-
-
-_POSITIVE = (
-    "stride_h",
-    "stride_w",
-    "dilation_h_factor",
-    "dilation_w_factor",
-    "filter_height",
-    "filter_width",
-)
-
-
-def require_call(call: KernelCall, operation: Operation) -> None:
-    """Refuse what the reference kernels do not compute, or compute wrongly.
-
-    Raises:
-        SourceError: With operator and tensor.
-    """
-    where = f"{call.name} (tensor '{call.output.name}')"
-    row = ROWS[call.name]
-    for name in _POSITIVE:
-        if call.options.get(name, 1) < 1:
-            raise SourceError(f"{where}: {name} is {call.options[name]}")
-    number = call.options.get("fused_activation_function", 0)
-    if number not in ((0, 4) if call.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" else (0, 1, 2, 3)):
-        raise SourceError(f"{where}: fused activation {number} is not known")
-    if call.options.get("padding", 0) not in (0, 1):
-        raise SourceError(f"{where}: padding {call.options['padding']} is not known")
-    if row.kernel(call) is None:
-        raise SourceError(f"{where}: no kernel makes {call.output.type}")
-    made = call.output
-    if made.type in ("INT8", "UINT8", "INT16") and made.grid is not None:
-        if made.type not in row.types:
-            raise SourceError(f"{where}: the reference kernels do not take {made.type}")
-        if made.grid.scale.size > 1:
-            raise SourceError(f"{where}: activations with a scale per channel are not read")
-        if made.type in row.one_grid:
-            _require_one_grid(call, where)
-    _require_grids(call, where)
-    _require_size(call, where)
-    if call.options.get("batch_dims") or (call.name == "CONCATENATION" and number):
-        raise SourceError(f"{where}: batch_dims and a fused activation are not read here")
-    _require_product(call, where)
-    _require_fixed_grid(call, where)
-
-
-_FIXED_STEPS = {
-    ("SOFTMAX", "INT8"): 256,
-    ("SOFTMAX", "INT16"): 32768,
-    ("LOGISTIC", "INT16"): 32768,
-    ("TANH", "INT16"): 32768,
-}
-"""Operator, type -> the steps of one that it makes; no other grid is taken."""
-
-
-def _require_fixed_grid(call: KernelCall, where: str) -> None:
-    made, steps = call.output, _FIXED_STEPS.get((call.name, call.output.type))
-    if steps is None or made.grid is None:
-        return
-    zero = -128 if made.type == "INT8" else 0
-    if made.zero != zero or abs(float(made.scale) * steps - 1) > 0.001:
-        raise SourceError(
-            f"{where}: makes steps of 1/{steps} from {zero}, and its output has scale "
-            f"{float(made.scale):g}, zero point {made.zero}: the reference kernels refuse it"
-        )
-
-
-_CODES = ("INT4", "INT8", "UINT8", "INT16")
-
-
-def _require_grids(call: KernelCall, where: str) -> None:
-    """Refuse codes without a scale, where more is done than to copy them."""
-    computes = call.output.type in _CODES and call.output.type not in ROWS[call.name].copies
-    if not computes and call.name != "DEQUANTIZE":
-        return
-    for tensor in (*call.inputs, *call.outputs):
-        if tensor is not None and tensor.type in _CODES and tensor.grid is None:
-            raise SourceError(f"{where}: '{tensor.name}' has no scale")
-        is_float = tensor is not None and tensor.type == "FLOAT32"
-        if computes and is_float and call.name != "QUANTIZE":
-            raise SourceError(f"{where}: makes codes of floats")
-
-
-_SIZED = {"RESIZE_BILINEAR": 1, "RESIZE_NEAREST_NEIGHBOR": 1, "TRANSPOSE_CONV": 0}
-"""Operator -> the input that holds sizes of what it makes."""
-
-
-def _require_size(call: KernelCall, where: str) -> None:
-    """Refuse to make more than fits: sizes are settings, and not those of the output."""
-    index = 1 if "PAD" in call.name else _SIZED.get(call.name)
-    numbers = None if index is None else call.tensor(index).data
-    if numbers is None:
-        return
-    given = call.tensor(2 if call.name == "TRANSPOSE_CONV" else 0).shape
-    sizes = [int(n) for n in numbers.reshape(-1)]
-    if call.has(2) and call.name == "PADV2" and call.tensor(2).type != call.output.type:
-        raise SourceError(
-            f"{where}: pads {call.output.type} with {call.tensor(2).type}, which the "
-            "reference kernels refuse"
-        )
-    if "PAD" in call.name:
-        if min(sizes, default=0) < 0 or len(sizes) != 2 * len(given):
-            raise SourceError(f"{where}: pads {sizes[:16]} of shape {list(given)}")
-        sizes = [n + a + b for n, a, b in zip(given, sizes[::2], sizes[1::2], strict=True)]
-    elif call.name.startswith("RESIZE") and len(given) == 4:
-        sizes = [given[0], *sizes, given[3]]
-    if min(sizes, default=1) < 0 or math.prod(sizes) > MOST_ELEMENTS:
-        raise SourceError(f"{where}: makes shape {sizes[:16]}")
-
-
-def _require_one_grid(call: KernelCall, where: str) -> None:
-    own = call.output.grid
-    for tensor in (*call.inputs, *call.outputs):
-        grid = None if tensor is None or tensor.type != call.output.type else tensor.grid
-        if grid is not None and own is not None and not own.same(grid):
-            raise SourceError(
-                f"{where}: '{'' if tensor is None else tensor.name}' lies on another grid, "
-                "which the reference kernels refuse"
-            )
-
-
-def _require_product(call: KernelCall, where: str) -> None:
-    made = call.output
-    weights = call.inputs[1] if len(call.inputs) > 1 else None
-    grid = None if weights is None else weights.grid
-    is_codes = call.name == "BATCH_MATMUL" and made.type != "FLOAT32"
-    if is_codes and grid is not None and grid.scale.size > 1:
-        raise SourceError(
-            f"{where}: the reference kernel answers zeros where the right side has a scale "
-            "per channel; it is not read"
-        )
-    types = {t.type for t in call.inputs if t is not None}
-    if call.name == "BATCH_MATMUL" and made.type == "FLOAT32" and types != {"FLOAT32"}:
-        raise SourceError(
-            f"{where}: floats times {', '.join(sorted(types - {'FLOAT32'}))} quantize the "
-            "floats while they run; it is not read"
-        )
-    if weights is not None and weights.type == "INT4" and made.type not in ("INT8", "FLOAT32"):
-        raise SourceError(
-            f"{where}: weights of 4 bits go with data of INT8, not of {made.type}"
-        )
-    if call.name in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV") and made.type == "INT16":
-        last = call.inputs[-1] if len(call.inputs) == ROWS[call.name].inputs[1] else None
-        if last is not None and last.type == "INT32":
-            raise SourceError(f"{where}: 16-bit data takes a bias of INT64, not of INT32")
-    if call.name in ("CONV_2D", "FULLY_CONNECTED") and made.type == "INT16" and call.has(2):
-        said = TYPES.index("INT32") == call.options.get("quantized_bias_type")
-        if call.tensor(2).type == "INT32" and not said:
-            raise SourceError(
-                f"{where}: has a bias of INT32 beside 16-bit data, and no "
-                "quantized_bias_type says so: the reference kernels read it as INT64"
-            )
-    if call.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
-        unread = [i for i in UNREAD if call.has(i)]
-        if unread:
-            raise SourceError(
-                f"{where}: peephole, projection, layer norm are not read (input {unread[0]})"
-            )
-    if call.name == "FULLY_CONNECTED" and call.options.get("weights_format"):
-        raise SourceError(f"{where}: shuffled weights are not read")

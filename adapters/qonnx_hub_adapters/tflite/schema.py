@@ -155,7 +155,7 @@ OPERATORS: tuple[str, ...] = tuple(_OPERATORS.split())
 _OPTIONS = (
     "NONE Conv2D DepthwiseConv2D ConcatEmbeddings LSHProjection Pool2D SVDF RNN "
     "FullyConnected Softmax Concatenation Add L2Norm LocalResponseNormalization LSTM "
-    "ResizeBilinear KernelCall Reshape SkipGram SpaceToDepth EmbeddingLookupSparse Mul Pad "
+    "ResizeBilinear Call Reshape SkipGram SpaceToDepth EmbeddingLookupSparse Mul Pad "
     "Gather BatchToSpaceND SpaceToBatchND Transpose Reducer Sub Div Squeeze SequenceRNN "
     "StridedSlice Exp TopKV2 Split LogSoftmax Cast Dequantize MaximumMinimum ArgMax Less "
     "Neg PadV2 Greater GreaterEqual LessEqual Select Slice TransposeConv SparseToDense "

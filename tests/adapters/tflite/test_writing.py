@@ -18,6 +18,8 @@ from qonnx_hub_ir.errors import NotExactError
 from tests.adapters.tflite.shared_files import path_of, recorded
 from tests.support import model_of, quant_node
 
+WEIGHT = np.ones((4, 4, 1, 1), dtype=np.float32)
+NUMBERS = {"s": 0.5, "z": 0.0, "b": 8.0}
 TRIPS = ("tflm_simple_add_int8", "made_mlp2_int8", "made_arith1_int8", "op_softmax_int8_11")
 
 
@@ -69,6 +71,20 @@ def test_what_is_written_is_what_is_read():
     assert again["operator_codes"][0]["version"] == 3
     assert [buffer["data"] for buffer in again["buffers"]] == [b"", b"\1\2\3"]
     assert again["subgraphs"][0]["inputs"].tolist() == [0, 1]
+
+
+def test_a_convolution_without_bias_is_written_with_zeros(tmp_path: Path):
+    # CONV_2D does not do without, on any of TFLite's kernels
+    nodes = [
+        quant_node("x", "xq"),
+        quant_node("w", "wq"),
+        helper.make_node("Conv", ["xq", "wq"], ["c"], name="c"),
+        quant_node("c", "y"),
+    ]
+    model = model_of(nodes, {"x": (1, 2, 3, 3)}, ["y"], {"w": WEIGHT[:2, :2], **NUMBERS})
+    net = read_file(written(model, tmp_path / "net.tflite"))
+    (conv,) = [one for one in net.operations if one.name == "CONV_2D"]
+    assert not net.tensors[conv.inputs[2]].data.any()
 
 
 def test_a_layer_of_whole_numbers_computes_what_its_source_does(tmp_path: Path):
@@ -138,9 +154,6 @@ def layered(nodes, held, x=(1, 4, 4, 4)):
     first = quant_node("x", "q", "s", "z", "b")
     last = quant_node("r", "y", "s", "z", "b")
     return qh.load(model_of([first, *nodes, last], {"x": x}, ["y"], held))
-
-
-WEIGHT = np.ones((4, 4, 1, 1), dtype=np.float32)
 
 
 @pytest.mark.parametrize(

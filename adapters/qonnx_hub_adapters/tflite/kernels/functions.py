@@ -49,11 +49,8 @@ def curve(call: KernelCall, x: Array) -> Array:
 
 def hard_swish(call: KernelCall, x: Array) -> Array:
     """Return HARD_SWISH: 16-bit fixed point, the input seven bits up."""
-    given, made = call.tensor(0), call.output
-    hires = np.float32(np.float32(1 / 128) * given.scale)
-    out = _short(factor(float(np.float32(hires / made.scale))))
-    gate = _short(factor(float(np.float32(hires / np.float32(3.0 / 32768.0)))))
-    level = codes_of(x, given) << 7
+    out, gate = hard_swish_factors(call)
+    level = codes_of(x, call.tensor(0)) << 7
     scaled = high_product(level, out.multiplier, 16)
     opened = level
     if gate.exponent > 0:
@@ -62,11 +59,28 @@ def hard_swish(call: KernelCall, x: Array) -> Array:
     if gate.exponent > 0:
         opened = _saturate_16(opened << 1)
     if gate.exponent < 0:
-        opened = shift_right(opened, -gate.exponent)
+        opened = _shift_right_16(opened, -gate.exponent)
     opened = (opened + 2**15) >> 1
     product = opened * scaled
     cut = np.where(product < 0, -(-product >> 15), product >> 15)
-    return finish(call, shift_right(cut, -out.exponent) + made.zero)
+    return finish(call, _shift_right_16(cut, -out.exponent) + call.output.zero)
+
+
+def hard_swish_factors(call: KernelCall) -> tuple[Factor, Factor]:
+    """Return HARD_SWISH's factors of 15 bits: to codes of its output, and to the gate."""
+    hires = np.float32(np.float32(1 / 128) * call.tensor(0).scale)
+    out = _short(factor(float(np.float32(hires / call.output.scale))))
+    return out, _short(factor(float(np.float32(hires / np.float32(3.0 / 32768.0)))))
+
+
+def _shift_right_16(x: Array, by: Array) -> Array:
+    """Return ``x / 2**by`` of 16-bit numbers, halves away from zero, as 16 bits give it.
+
+    From 16 on the kernel's mask of lost bits is -1, and what is not below zero counts as more
+    than a half.
+    """
+    beyond = np.where(x < 0, -1, 1)
+    return np.where(by > 15, beyond, shift_right(x, np.minimum(by, 15)))
 
 
 def _short(by: Factor) -> Factor:

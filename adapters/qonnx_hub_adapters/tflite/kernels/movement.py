@@ -118,7 +118,8 @@ def slices(call: KernelCall, begin: Array, end: Array, strides: Array) -> tuple[
         if options.get("new_axis_mask", 0) & flag:
             index.append(None)
         elif options.get("shrink_axis_mask", 0) & flag:
-            index.append(int(begin[i]))
+            is_open = options.get("begin_mask", 0) & flag
+            index.append((0 if strides[i] > 0 else -1) if is_open else int(begin[i]))
         else:
             first = None if options.get("begin_mask", 0) & flag else int(begin[i])
             last = None if options.get("end_mask", 0) & flag else int(end[i])
