@@ -1,7 +1,7 @@
 """The verbs, by what they do: read, convert, compare, analyse."""
 
 from qonnx_hub.api.analysing import cost, diff, inspect, lint
-from qonnx_hub.api.comparing import bench, check, run
+from qonnx_hub.api.comparing import bench, check, reduce, run
 from qonnx_hub.api.converting import convert, routes, transform
 from qonnx_hub.api.reading import load, load_to_run, save
 from qonnx_hub.conversion.report import ConversionReport
@@ -21,6 +21,7 @@ __all__ = [
     "lint",
     "load",
     "load_to_run",
+    "reduce",
     "routes",
     "run",
     "save",

@@ -22,6 +22,7 @@ from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array
 
 if TYPE_CHECKING:
+    from qonnx_hub.equivalence.reduction import ReduceReport
     from qonnx_hub.executor.benchmark import BenchmarkReport
 
 
@@ -167,6 +168,61 @@ def check(
     )
     with watched(progress):
         return check_request(a, b, (label or label_of(a), label_of(b)), options)
+
+
+def reduce(
+    a: Any,
+    b: Any,
+    inputs: Any = None,
+    *,
+    folder: str | Path | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    backend: str = "numpy",
+    mapping: Mapping[str, str] | None = None,
+    allow_code: bool = False,
+    progress: bool | Progress | None = None,
+) -> ReduceReport:
+    """Return the smallest part of two models that still differs, with an input for it.
+
+    Args:
+        a: The reference: a model file or a model with a graph.
+        b: The other side, likewise.
+        inputs: As in :func:`check`; generated otherwise.
+        folder: Folder for both parts, the input, and the command that shows the difference.
+        samples: Samples to generate.
+        seed: Seed of the generated values.
+        ranges: Input name -> (lowest, highest) value to generate.
+        backend: Where ``b`` runs: "numpy", "ort" or "ort-optimized".
+        mapping: Tensor or layer of ``a`` -> tensor of ``b``, where names do not tell.
+        allow_code: Run code that files hold.
+        progress: As in :func:`check`.
+
+    Returns:
+        Both parts as messages, checked: they differ on the input that comes with them.
+
+    Raises:
+        UsageError: The models do not differ on any input tried, or cannot be cut.
+        HubError: As in :func:`check`.
+
+    Example:
+        >>> print(qh.reduce("model.onnx", "changed.onnx", folder="bug").table())
+    """
+    from qonnx_hub.equivalence.reduction import reduce_models, write_reduction
+
+    options = CheckOptions(
+        inputs=inputs,
+        samples=samples,
+        seed=seed,
+        ranges=ranges or {},
+        backend=backend,
+        mapping=mapping,
+        allow_code=allow_code,
+    )
+    with watched(progress):
+        report = reduce_models(a, b, (label_of(a), label_of(b)), options)
+    return report if folder is None else write_reduction(report, folder)
 
 
 def bench(

@@ -20,6 +20,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "qonnx-hub check model.onnx changed.onnx --data pixels.npy --labels labels.npy "
         "--preprocess scale=1/255 --max-accuracy-drop 0.5",
     ),
+    "reduce": ("qonnx-hub reduce model.onnx changed.onnx -o bug_report",),
     "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
     "verify": ("qonnx-hub verify certificate.json model.onnx model_qcdq.onnx",),
     "run": (

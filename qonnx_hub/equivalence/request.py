@@ -173,6 +173,24 @@ def check_request(
         UsageError: The sides cannot be compared, or nothing would be.
         HubError: A source cannot be read, or a side fails.
     """
+    return check_opened(*open_sides(first, second, labels, options))
+
+
+def open_sides(
+    first: Any, second: Any, labels: tuple[str, str], options: CheckOptions
+) -> tuple[Runner, Runner, CheckOptions]:
+    """Return both sides of a check, ready to run, and what is asked of them.
+
+    Args:
+        first: As in :func:`check_request`.
+        second: The other side.
+        labels: How reports call them.
+        options: What is asked for.
+
+    Raises:
+        UsageError: The sides cannot be compared.
+        HubError: A source cannot be read.
+    """
     reading = ImportOptions(args=options.args, allow_code=options.allow_code)
     own = dataclasses.replace(reading, weights=options.weights)
     require_choice("level", options.level, LEVELS)
@@ -196,6 +214,11 @@ def check_request(
     compiled = isinstance(a, Hls4mlRunner) or isinstance(b, Hls4mlRunner)
     if compiled and options.tolerance == Tolerance() and not options.strict:
         options = dataclasses.replace(options, tolerance=_OF_SUMS)
+    return a, b, options
+
+
+def check_opened(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
+    """Return how an opened side compares to the first; see :func:`open_sides`."""
     with explained(a.model, a.label), explained(b.model, b.label):
         return _check(a, b, options)
 

@@ -22,6 +22,7 @@ DOCUMENTED = {
     "lint",
     "load",
     "passes",
+    "reduce",
     "routes",
     "run",
     "save",

@@ -50,6 +50,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     constants = {"s": 0.25, "z": 0.0, "b": 4.0, "w": weight}
     model = model_of(nodes, {"x": ("N", 3)}, ["y"], constants)
     onnx.save(model, tmp_path / "model.onnx")
+    changed = model_of(nodes, {"x": ("N", 3)}, ["y"], {**constants, "w": weight + 0.25})
+    onnx.save(changed, tmp_path / "changed.onnx")
     onnx.save(model_of([nodes[3]], {"TENSOR": ("N", 4)}, ["y"], {}), tmp_path / "second.onnx")
     head = model_of(nodes[:3], {"x": ("N", 3)}, ["TENSOR"], constants)
     onnx.save(head, tmp_path / "first.onnx")
