@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import BACKENDS, check_opened, open_sides
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, for_side
 from qonnx_hub.equivalence.verdicts import Verdict
-from qonnx_hub.io.arrays import pack_arrays
+from qonnx_hub.io.arrays import npz_bytes
 from qonnx_hub.io.atomic import write_folder
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.reporting.plain_data import plain
@@ -289,8 +288,6 @@ def write_reduction(report: ReduceReport, folder: str | Path) -> ReduceReport:
     Raises:
         UsageError: The folder cannot be written, or others filled it.
     """
-    stream = io.BytesIO()
-    pack_arrays(stream, report.failing.feeds)
     backend = f" --backend {name}" if (name := report.backend) != "numpy" else ""
     command = f"qonnx-hub check a.onnx b.onnx --inputs input.npz{backend}"
     versions = ", ".join(f"{k} {v}" for k, v in report.whole.environment.items())
@@ -298,7 +295,7 @@ def write_reduction(report: ReduceReport, folder: str | Path) -> ReduceReport:
     files = {
         "a.onnx": report.a.message.SerializeToString(deterministic=True),
         "b.onnx": report.b.message.SerializeToString(deterministic=True),
-        "input.npz": stream.getvalue(),
+        "input.npz": npz_bytes(report.failing.feeds),
         "README.txt": text.encode(),
     }
     write_folder(folder, files)

@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,26 +80,28 @@ def fit_names(arrays: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 def npy_bytes(array: NDArray[Any]) -> bytes:
     """Return what an .npy file of an array holds; arrays of objects are refused."""
     file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
     return file.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return what an .npz file of arrays holds, under any names."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            archive.writestr(f"{name}.npy", npy_bytes(array))
+    return stream.getvalue()
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays by name as an .npz file, whole or not at all.
 
+    Any name will do: ``numpy.savez`` takes some, such as "file", for its own parameters.
+
     Raises:
         UsageError: The path cannot be written to.
     """
-    with replacing(path) as temporary:
-        pack_arrays(temporary, arrays)
-
-
-def pack_arrays(target: Path | BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays by name to a file, or a stream, in the form of .npz.
-
-    Any name will do: ``numpy.savez`` takes some, such as "file", for its own parameters.
-    """
-    with zipfile.ZipFile(target, "w") as archive:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asanyarray(array), allow_pickle=False)
