@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx
 import onnx_ir
+from google.protobuf.message import DecodeError
 from onnx import GraphProto, TensorProto
 from onnx_ir import ExternalTensor, Model
 
@@ -148,6 +149,23 @@ def whole_message(path: str | Path) -> onnx.ModelProto:
         tensor.data_location = TensorProto.DEFAULT
         tensor.ClearField("external_data")
     return proto
+
+
+def data_files(path: str | Path) -> list[Path]:
+    """Return the files of weights that an ONNX file names, wherever they are.
+
+    What is no ONNX file names none.
+    """
+    file = Path(path)
+    try:
+        if not file.is_file():
+            return []
+        proto = onnx.load(file, format="protobuf", load_external_data=False)
+    except (OSError, ValueError, DecodeError):
+        return []
+    entries = (entry for tensor in _outside(proto.graph) for entry in tensor.external_data)
+    names = {entry.value for entry in entries if entry.key == "location"}
+    return [file.parent / name for name in sorted(names)]
 
 
 def _outside(graph: GraphProto) -> Iterator[TensorProto]:

@@ -68,7 +68,7 @@ def message_of(error: BaseException) -> str:
 
 
 WRITTEN = (
-    *("output", "part_before", "part_behind"),
+    *("output", "out", "part_before", "part_behind"),
     "save_inputs",
     "json",
     "report",
@@ -81,7 +81,9 @@ WRITTEN = (
 
 
 def _keep_what_is_read(options: Mapping[str, Any]) -> None:
-    """Refuse to write over a file that the same command reads.
+    """Refuse to write over a file that the same command reads, or to write one twice.
+
+    Weights that lie beside a model are read as well.
 
     Raises:
         UsageError: Such a file; ``--force``, where a command has it, allows it.
@@ -91,9 +93,24 @@ def _keep_what_is_read(options: Mapping[str, Any]) -> None:
     given = [v for k, v in options.items() if k not in WRITTEN]
     items = [one for v in given for one in (v if isinstance(v, (list, tuple)) else [v])]
     read = [one for one in items if isinstance(one, (str, os.PathLike)) and _is_file(one)]
-    for target in (options.get(name) for name in WRITTEN):
-        if not isinstance(target, (str, os.PathLike)) or not _is_file(target):
-            continue
+    targets = [
+        one
+        for one in (options.get(name) for name in WRITTEN)
+        if isinstance(one, (str, os.PathLike)) and one != "-"
+    ]
+    for place, target in enumerate(targets):
+        if any(os.path.realpath(target) == os.path.realpath(one) for one in targets[:place]):
+            raise UsageError(f"'{os.fspath(target)}' would be written twice; name two files")
+    targets = [one for one in targets if _is_file(one)]
+    if targets and read:
+        # Imported here because it loads ONNX, which --help does not need.
+        from qonnx_hub_adapters.external_data import data_files
+
+        graphs = [one for one in read if os.fspath(one).lower().endswith(".onnx")]
+        read += [
+            data for one in graphs for data in data_files(os.fspath(one)) if _is_file(data)
+        ]
+    for target in targets:
         if any(os.path.samefile(target, one) for one in read):
             hint = ", or add --force" if "force" in options else ""
             raise UsageError(

@@ -126,6 +126,8 @@ def _file_to_write(path: str | Path) -> Path:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise UsageError(f"'{path}' is a folder; name a file to write")
+    if target.is_symlink():
+        raise UsageError(f"'{path}' is a link in a circle; name a file to write")
     if target.exists() and not target.is_file():
         raise UsageError(f"'{path}' is a device or a pipe; name a file to write")
     # Root may write all; that a file is protected is meant for root, too.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import onnx
 import onnx_ir
-from google.protobuf.message import DecodeError
 from onnx_ir import Model
 
 from qonnx_hub.io.atomic import free_file, remove, replacing, replacing_all, write_folder
+from qonnx_hub_adapters.external_data import data_files
 from qonnx_hub_adapters.protocol import Artifact
 from qonnx_hub_ir.errors import UsageError
 
@@ -110,6 +110,9 @@ def _write_beside(model: Model, file: Path, data: Path) -> None:
         external_data=data.name,
         size_threshold_bytes=_SMALL,
     )
+    if not data.stat().st_size:  # no tensor was large enough
+        data.unlink()
+        return
     # What names the weights must not outlast them where the power fails.
     with data.open("rb") as stream:
         os.fsync(stream.fileno())
@@ -126,16 +129,9 @@ def _data_files(target: Path) -> list[tuple[Path, tuple[int, int]]]:
 
     Those are the ones named after it. Each comes with its identity.
     """
-    try:
-        if not target.is_file():
-            return []
-        old = onnx.load(target, format="protobuf", load_external_data=False)
-    except (OSError, DecodeError):
-        return []
-    entries = (entry for tensor in old.graph.initializer for entry in tensor.external_data)
-    names = {entry.value for entry in entries if entry.key == "location"}
     own = re.compile(re.escape(target.name) + r"(\.\d+)?\.data")
-    found = [target.with_name(name) for name in sorted(names) if own.fullmatch(name)]
+    found = [p for p in data_files(target) if p.parent == target.parent]
+    found = [p for p in found if own.fullmatch(p.name)]
     return [(data, _identity(data)) for data in found if data.is_file()]
 
 
