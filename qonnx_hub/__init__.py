@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qonnx_hub.api import (
         bench,
         check,
+        check_many,
         convert,
         cost,
         diff,
@@ -83,6 +84,7 @@ __all__ = [
     "__version__",
     "bench",
     "check",
+    "check_many",
     "check_stages",
     "convert",
     "cost",

@@ -1,7 +1,7 @@
 """The verbs, by what they do: read, convert, compare, analyse."""
 
 from qonnx_hub.api.analysing import cost, diff, inspect, lint
-from qonnx_hub.api.comparing import bench, check, reduce, run
+from qonnx_hub.api.comparing import bench, check, check_many, reduce, run
 from qonnx_hub.api.converting import convert, routes, transform
 from qonnx_hub.api.reading import load, load_to_run, save
 from qonnx_hub.conversion.report import ConversionReport
@@ -14,6 +14,7 @@ __all__ = [
     "Verdict",
     "bench",
     "check",
+    "check_many",
     "convert",
     "cost",
     "diff",

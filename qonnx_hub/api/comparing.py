@@ -22,6 +22,7 @@ from qonnx_hub_ir.errors import UsageError
 from qonnx_hub_ir.quantizers import Array
 
 if TYPE_CHECKING:
+    from qonnx_hub.equivalence.matrix import MatrixReport
     from qonnx_hub.equivalence.reduction import ReduceReport
     from qonnx_hub.executor.benchmark import BenchmarkReport
 
@@ -168,6 +169,82 @@ def check(
     )
     with watched(progress):
         return check_request(a, b, (label or label_of(a), label_of(b)), options)
+
+
+def check_many(
+    a: Any,
+    others: Sequence[Any],
+    inputs: Any = None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    effort: choices.Effort = "normal",
+    atol: float | Mapping[str, float] = 0.0,
+    rtol: float | Mapping[str, float] = 0.0,
+    lsb: float | Mapping[str, float] | None = None,
+    level: choices.Level = "layer",
+    mapping: Mapping[str, str] | None = None,
+    strict: bool = False,
+    args: tuple[Any, ...] = (),
+    allow_code: bool = False,
+    python: str | None = None,
+    progress: bool | Progress | None = None,
+) -> MatrixReport:
+    """Return how many sides compare to one source, and with each other.
+
+    Args:
+        a: The reference, as in :func:`check`.
+        others: The other sides, likewise: files, live models, recorded tensors, folders for
+            hls4ml; the text "model.onnx@ort" runs that file on onnxruntime, and so do the
+            other backends.
+        inputs: As in :func:`check`.
+        samples: Samples to generate.
+        seed: Seed of the generated values.
+        ranges: Input name -> (lowest, highest) value to generate.
+        effort: How much is searched for inputs that reach inner thresholds.
+        atol: Absolute difference allowed.
+        rtol: Relative difference allowed.
+        lsb: Steps of each output's own quantizer allowed.
+        level: "output", "layer" or "proof".
+        mapping: Tensor or layer of ``a`` -> tensor of the others.
+        strict: Allow nothing that another order of float32 sums explains.
+        args: Sample inputs, for live models that must be traced.
+        allow_code: Run code that files hold.
+        python: An interpreter that has hls4ml, for its folders.
+        progress: As in :func:`check`.
+
+    Returns:
+        A verdict for each side, with the first layer that differs and why, and the groups of
+        sides that gave equal values.
+
+    Raises:
+        UsageError: Two sides cannot be compared.
+        HubError: As in :func:`check`.
+
+    Example:
+        >>> print(qh.check_many("model.onnx", ["a.onnx", "a.onnx@ort"]).table())
+    """
+    from qonnx_hub.equivalence import matrix
+
+    options = CheckOptions(
+        tolerance=make_tolerance(atol, rtol, lsb),
+        level=level,
+        inputs=inputs,
+        samples=samples,
+        seed=seed,
+        ranges=ranges or {},
+        effort=effort,
+        mapping=mapping,
+        args=args,
+        allow_code=allow_code,
+        python=python,
+        strict=strict,
+    )
+    labels = [label_of(a), *map(label_of, others)]
+    sides = [str(other) if isinstance(other, Path) else other for other in others]
+    with watched(progress):
+        return matrix.check_many(a, sides, labels, options)
 
 
 def reduce(

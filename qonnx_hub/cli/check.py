@@ -46,6 +46,15 @@ def command(
             metavar="B",
         ),
     ],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Further sides: all are compared with A, and with each other; any of them "
+            "runs on a backend as FILE@ort.",
+            metavar="[C...]",
+            show_default=False,
+        ),
+    ] = None,
     inputs: Inputs = None,
     data: Data = None,
     labels: Labels = None,
@@ -157,6 +166,7 @@ def command(
     from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.equivalence.acceptance import Acceptance
     from qonnx_hub.equivalence.comparison.compare import make_tolerance
+    from qonnx_hub.equivalence.matrix import named_backend
     from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
     from qonnx_hub.equivalence.request import check_request
     from qonnx_hub.io.preprocessing import parse_preprocessing
@@ -192,14 +202,41 @@ def command(
         reference, names = _reference(a, b, options)
     feeds, right = read_feeds(inputs, data, labels, names)
     options = replace(options, inputs=feeds, labels=right)
+    if more:
+        _check_many((reference, a, b, *more), backend, options, (report, save_failing), json)
+        return
+    other, named = named_backend(b)
     results: dict[str, CheckResult] = {}
-    for name, chosen in _backends(backend, ort_opt).items():
+    for name, chosen in _backends(named or backend, ort_opt).items():
         asked = replace(options, backend=chosen)
-        results[name] = check_request(reference, b, (a, b), asked)
+        results[name] = check_request(reference, other, (a, other), asked)
         results[name].show(console(json))
     worst = min(results.values(), key=bool)
     _write(results, worst, json, report, save_failing)
     if not worst:
+        raise typer.Exit(DIFFERENT)
+
+
+def _check_many(
+    sides: tuple[Any, ...],
+    backend: str,
+    options: CheckOptions,
+    pages: tuple[Path | None, Path | None],
+    json: str | None,
+) -> None:
+    """Compare many sides with one: the first two given are the reference, and its name."""
+    from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.matrix import check_many
+
+    if backend != "numpy":
+        _usage(f"of several sides, each names its own backend: FILE@{backend}")
+    if any(page is not None for page in pages) or options.golden is not None:
+        _usage("--report, --save-failing and --save-golden are for two sides")
+    reference, *names = sides
+    found = check_many(reference, names[1:], names, options)
+    found.show(console(json))
+    write_json(found.to_dict(), json)
+    if not found:
         raise typer.Exit(DIFFERENT)
 
 

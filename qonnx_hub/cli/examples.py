@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "check": (
         "qonnx-hub check model.onnx model_qcdq.onnx",
         "qonnx-hub check model.onnx model_qcdq.onnx --level proof --report page.html",
+        "qonnx-hub check model.onnx model_qcdq.onnx for_finn.onnx",
         "qonnx-hub check model.onnx changed.onnx --data pixels.npy --labels labels.npy "
         "--preprocess scale=1/255 --max-accuracy-drop 0.5",
     ),

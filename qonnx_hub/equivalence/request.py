@@ -287,12 +287,7 @@ def _inputs(
     length = run_length(model, unit)
     if options.inputs is not None:
         side = b if a.input_names is None else a
-        names = [] if model is None else [str(value.name) for value in model.graph.inputs]
-        feeds = read_feeds(options.inputs, side.input_names or names)
-        arrays = {str(name): np.asarray(x) for name, x in feeds.items()}
-        given = given_inputs(renamed(arrays, side), model, length)
-        if options.preprocess is not None:
-            given = _prepared(given, model, options.preprocess)
+        given = source_of_given(side, model, options, length)
         return given, _reached(model, given, side, known)
     assert model is not None, "records have no graph, and come with their inputs"
     shown = _counterexample(a, b, known)
@@ -311,6 +306,27 @@ def _inputs(
         steer=steer,
     )
     return _chained(found.source, shown), found.coverage
+
+
+def source_of_given(
+    side: Runner, model: Model | None, options: CheckOptions, length: int
+) -> InputSource:
+    """Return the inputs that a user gave, by a side's names, prepared as the user asks for.
+
+    Args:
+        side: The side whose names the inputs take.
+        model: The graph that they are for, where there is one.
+        options: Inputs, and what is done to them.
+        length: Samples per batch.
+
+    Raises:
+        UsageError: They do not fit, or nothing could be concluded from them.
+    """
+    names = [] if model is None else [str(value.name) for value in model.graph.inputs]
+    feeds = read_feeds(options.inputs, side.input_names or names)
+    arrays = {str(name): np.asarray(x) for name, x in feeds.items()}
+    given = given_inputs(renamed(arrays, side), model, length)
+    return given if options.preprocess is None else _prepared(given, model, options.preprocess)
 
 
 def _prepared(

@@ -13,6 +13,7 @@ DOCUMENTED = {
     "__version__",
     "bench",
     "check",
+    "check_many",
     "check_stages",
     "convert",
     "cost",
