@@ -27,6 +27,7 @@ from qonnx_hub.cli import (
     lint,
     merge,
     reduce,
+    report,
     routes,
     run,
     split,
@@ -82,6 +83,9 @@ for module in (
     name = module.__name__.rpartition(".")[2]
     offer = app.command(name=name, epilog=epilog(name), context_settings=HELP)
     offer(verb(module.command))
+app.command(
+    name="report", epilog=epilog("report"), context_settings={**HELP, **report.SETTINGS}
+)(verb(report.command))
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(compat.app, name="compat")
 

@@ -22,6 +22,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "--preprocess scale=1/255 --max-accuracy-drop 0.5",
     ),
     "reduce": ("qonnx-hub reduce model.onnx changed.onnx -o bug_report",),
+    "report": ("qonnx-hub report bug.zip check model.onnx changed.onnx",),
     "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
     "verify": ("qonnx-hub verify certificate.json model.onnx model_qcdq.onnx",),
     "run": (

@@ -1,0 +1,22 @@
+# The daily commands; each is one line that can be typed by itself.
+PYTHON ?= python3.11
+
+.PHONY: install quick test docs bench format
+
+install:  ## an environment in .venv with the project, to be edited
+	$(PYTHON) -m venv .venv && .venv/bin/pip install -q -e '.[ort]' pytest pytest-xdist hypothesis tox ruff mypy import-linter
+
+quick:  ## the core tests on one Python, three minutes
+	.venv/bin/tox run -e core-py311
+
+test:  ## everything, as CI runs it
+	.venv/bin/tox
+
+docs:  ## the site
+	.venv/bin/tox run -e docs
+
+bench:  ## ratios against qonnx and onnxruntime, in one run
+	.venv/bin/python -m benchmarks
+
+format:  ## what the linter can mend
+	.venv/bin/ruff check --fix && .venv/bin/ruff format
