@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
+from typing import Any
 
 import mkdocs_gen_files
 import typer.main
@@ -14,6 +17,7 @@ from qonnx_hub.analysis.lint import lint_rules
 from qonnx_hub.cli import EXIT_CODES, app
 from qonnx_hub.cli.examples import EXAMPLES
 from qonnx_hub.io import registry
+from qonnx_hub.reporting.report import Report
 
 CODE = "```"
 
@@ -39,28 +43,32 @@ def _table(titles: tuple[str, ...], rows: list[tuple[object, ...]]) -> Iterator[
 
 def _python() -> Iterator[str]:
     yield "# Python"
-    yield "\n`import qonnx_hub as qh` offers the verbs, what they return, and every error.\n"
+    yield "\n`import qonnx_hub as qh` offers the verbs, what they return, and every error"
+    yield "([errors](errors.md)).\n"
     for name in qh.__all__:
         value = getattr(qh, name)
-        if inspect.isfunction(value):
-            yield f"\n::: {value.__module__}.{name}\n"
-    yield "\n::: qonnx_hub.executor.session.Session\n"
+        if inspect.isfunction(value) or (
+            inspect.isclass(value) and not issubclass(value, errors.HubError)
+        ):
+            yield f"\n::: {value.__module__}.{value.__qualname__}\n"
     for module in ("qonnx_hub.testing", "qonnx_hub.passes", "qonnx_hub.zoo"):
         yield f"\n## {module}\n\n::: {module}\n    options:\n      show_root_heading: false\n"
     yield "\n## Reports\n"
-    yield "\n::: qonnx_hub.reporting.report.Report\n"
-    for place in (
-        "conversion.report.ConversionReport",
-        "equivalence.reports.report.CheckResult",
-        "analysis.inspection.Inspection",
-        "analysis.lint.LintReport",
-        "analysis.cost.cost.Cost",
-        "analysis.diff.Difference",
-        "transformation.transform.TransformReport",
-        "conversion.routes.RoutesReport",
-        "executor.benchmark.BenchmarkReport",
-    ):
-        yield f"\n::: qonnx_hub.{place}\n"
+    yield "\nWhat verbs return; all of them show themselves in the same ways.\n"
+    for module in pkgutil.walk_packages(qh.__path__, "qonnx_hub."):
+        if not module.name.endswith(("__main__", "testing")):
+            importlib.import_module(module.name)  # a class is known once its module is
+    # By name: a class with slots stands among the subclasses twice.
+    below = {one.__qualname__: one for one in _below(Report)}
+    for kind in (Report, *(below[name] for name in sorted(below))):
+        if not kind.__name__.startswith("_") and kind.__name__ not in qh.__all__:
+            yield f"\n::: {kind.__module__}.{kind.__qualname__}\n"
+
+
+def _below(kind: type) -> Iterator[type]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _below(one)
 
 
 def _commands() -> Iterator[str]:
@@ -84,10 +92,26 @@ def _commands() -> Iterator[str]:
             (
                 ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts)),
                 getattr(option, "help", "") or "",
+                f"`{_as_in(option)}`",
             )
             for option in command.params
         ]
-        yield from _table(("option", "what"), rows)
+        yield from _table(("option", "what", "as in"), rows)
+
+
+def _as_in(option: Any) -> str:
+    """Return how an option is written, with its default or a value of its kind."""
+    name = max(option.opts, key=len)
+    if option.param_type_name == "argument":
+        return str(option.metavar or (option.name or "").upper())
+    if option.is_flag:
+        return name
+    default = option.default
+    if isinstance(default, (int, float, str)) and str(default):
+        return f"{name} {default}"
+    kinds = {"int": "8", "float": "0.01"}
+    kind = getattr(option.type_descriptor.annotation, "__name__", "")
+    return f"{name} {option.metavar or kinds.get(kind, 'NAME')}"
 
 
 def _formats() -> Iterator[str]:

@@ -73,3 +73,9 @@ def test_the_report_page_says_what_the_report_shows():
     for word in told:
         assert word in said
     assert "first divergence: layer 'x_quant'" in said
+
+
+def test_the_committed_picture_is_what_the_executor_draws():
+    from docs import pictures
+
+    assert pictures.PICTURE.read_text(encoding="utf-8") == pictures.picture()
