@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -97,6 +97,8 @@ class Difference(Report):
         weights: Weights that differ.
         notes: Differences that change no value.
     """
+
+    schema: ClassVar[str] = "diff/1"
 
     a: str
     b: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from onnx_ir import Model, Node, Value
@@ -122,6 +122,8 @@ class Inspection(Report):
             is read as none.
         weights: The integers of all weights; empty unless asked for.
     """
+
+    schema: ClassVar[str] = "inspect/1"
 
     inputs: dict[str, str]
     outputs: dict[str, str]

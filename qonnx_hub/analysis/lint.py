@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from onnx_ir import Model
 
@@ -42,13 +42,21 @@ class LintReport(Report):
         fused: What onnxruntime runs in integers, where that was asked; empty for a file that
             it does not load.
         shown: Inputs that show findings about the types of a config, one sample for each.
+        known: How many findings a baseline has left out.
     """
+
+    schema: ClassVar[str] = "lint/1"
 
     source: str
     target: str
     findings: tuple[LintFinding, ...]
     fused: tuple[FusedLayer, ...] | None = None
     shown: Mapping[str, Array] = field(default_factory=dict)
+    known: int = 0
+
+    def with_findings(self, findings: tuple[LintFinding, ...], known: int) -> LintReport:
+        """Return the report with other findings, and how many of its own are left out."""
+        return replace(self, findings=findings, known=known)
 
     @property
     def errors(self) -> tuple[LintFinding, ...]:
@@ -63,6 +71,8 @@ class LintReport(Report):
         """Return the report as plain data, fit for JSON."""
         rows = [{**asdict(f), "severity": f.severity.value} for f in self.findings]
         data: dict[str, Any] = {"source": self.source, "target": self.target, "findings": rows}
+        if self.known:
+            data["known"] = self.known
         if self.fused is not None:
             data["fused"] = [asdict(layer) for layer in self.fused]
         return data
@@ -70,8 +80,12 @@ class LintReport(Report):
     def summary(self) -> str:
         """Return the verdict in one line."""
         errors, notes = len(self.errors), len(self.findings) - len(self.errors)
-        verdict = f"{errors} errors" if errors else "takes it as it is"
-        return f"{self.source}: {self.target}: {verdict}{f', {notes} notes' if notes else ''}"
+        verdict = (
+            f"{errors} error{'s' if errors > 1 else ''}" if errors else "takes it as it is"
+        )
+        more = f", {notes} note{'s' if notes > 1 else ''}" if notes else ""
+        more += f", {self.known} known of the baseline left out" if self.known else ""
+        return f"{self.source}: {self.target}: {verdict}{more}"
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per finding: severity, node, reason, effect, remedy."""

@@ -160,6 +160,9 @@ def command(
     report: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write a page for the browser.")
     ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write the answer as JUnit's XML.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Say whether two models compute the same, where they first differ, and why."""
@@ -172,6 +175,8 @@ def command(
     from qonnx_hub.io.preprocessing import parse_preprocessing
 
     if _is_build(b):
+        if junit is not None:
+            _usage("--junit is for models; stages of a build have --json")
         _check_build(a, b, (inputs, data), samples, seed, save_golden, json)
         return
     bounds = {"atol": atol, "rtol": rtol, "lsb": lsb}
@@ -203,7 +208,8 @@ def command(
     feeds, right = read_feeds(inputs, data, labels, names)
     options = replace(options, inputs=feeds, labels=right)
     if more:
-        _check_many((reference, a, b, *more), backend, options, (report, save_failing), json)
+        pages = (report, save_failing, junit)
+        _check_many((reference, a, b, *more), backend, options, pages, json)
         return
     other, named = named_backend(b)
     results: dict[str, CheckResult] = {}
@@ -213,6 +219,8 @@ def command(
         results[name].show(console(json))
     worst = min(results.values(), key=bool)
     _write(results, worst, json, report, save_failing)
+    if junit is not None:
+        _write_junit(junit, {f"{one.sides()} ({k})": one for k, one in results.items()})
     if not worst:
         raise typer.Exit(DIFFERENT)
 
@@ -221,7 +229,7 @@ def _check_many(
     sides: tuple[Any, ...],
     backend: str,
     options: CheckOptions,
-    pages: tuple[Path | None, Path | None],
+    pages: tuple[Path | None, Path | None, Path | None],
     json: str | None,
 ) -> None:
     """Compare many sides with one: the first two given are the reference, and its name."""
@@ -230,12 +238,15 @@ def _check_many(
 
     if backend != "numpy":
         _usage(f"of several sides, each names its own backend: FILE@{backend}")
-    if any(page is not None for page in pages) or options.golden is not None:
+    if any(page is not None for page in pages[:2]) or options.golden is not None:
         _usage("--report, --save-failing and --save-golden are for two sides")
     reference, *names = sides
     found = check_many(reference, names[1:], names, options)
     found.show(console(json))
-    write_json(found.to_dict(), json)
+    write_json(found.document(), json)
+    if pages[2] is not None:
+        suites = dict(zip(found.sides[1:], found.results, strict=True))
+        _write_junit(pages[2], {f"{found.sides[0]} against {n}": r for n, r in suites.items()})
     if not found:
         raise typer.Exit(DIFFERENT)
 
@@ -273,7 +284,7 @@ def _check_build(
         label=source,
     )
     report.show(console(json))
-    write_json(report.to_dict(), json)
+    write_json(report.document(), json)
     if not report:
         raise typer.Exit(DIFFERENT)
 
@@ -285,12 +296,19 @@ def _write(
     report: Path | None,
     save_failing: Path | None,
 ) -> None:
-    found = {name: result.to_dict() for name, result in results.items()}
-    write_json(found if len(found) > 1 else worst.to_dict(), json)
+    found = {name: result.document() for name, result in results.items()}
+    write_json(found if len(found) > 1 else worst.document(), json)
     if report is not None:
         worst.to_html(report)
     if save_failing is not None and worst.failing is not None:
         worst.failing.save(save_failing)
+
+
+def _write_junit(path: Path, results: dict[str, CheckResult]) -> None:
+    from qonnx_hub.equivalence.reports.junit import junit_xml
+    from qonnx_hub.io.atomic import write_text
+
+    write_text(path, junit_xml(results))
 
 
 def _reference(a: str, b: str, options: CheckOptions) -> tuple[Any, list[str]]:

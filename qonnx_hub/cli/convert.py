@@ -143,7 +143,7 @@ def command(
         return
     report = convert_source(sources[0], output, sources[0], options)
     report.show(console(json))
-    write_json(report.to_dict(), json)
+    write_json(report.document(), json)
     if report.verdict is not None and not report:
         raise typer.Exit(DIFFERENT)
 

@@ -115,7 +115,7 @@ def _convert(source: str, target: Path, options: ConvertOptions) -> Outcome:
         why = message_of(error).removeprefix("qonnx-hub: ")
         return _failed(source, target, why, exit_code(error))
     code = 0 if report.verdict is None or report else DIFFERENT
-    return Outcome(source, str(target), code, report.summary(), report=report.to_dict())
+    return Outcome(source, str(target), code, report.summary(), report=report.document())
 
 
 def _failed(source: str, target: Path, why: str, code: int) -> Outcome:

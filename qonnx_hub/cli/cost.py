@@ -69,5 +69,5 @@ def command(
                 out.print(f"note: {cost.source}: {note}")
     if plot is not None:
         out.print(f"plot: {plot}")
-    data = [cost.to_dict() for cost in costs]
+    data = [cost.document() for cost in costs]
     write_json(data[0] if len(data) == 1 else data, json)

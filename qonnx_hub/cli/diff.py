@@ -20,6 +20,6 @@ def command(
 
     found = api.diff(a, b, from_)
     found.show(console(json))
-    write_json(found.to_dict(), json)
+    write_json(found.document(), json)
     if found:
         raise typer.Exit(1)

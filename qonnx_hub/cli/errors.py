@@ -72,6 +72,9 @@ WRITTEN = (
     "save_inputs",
     "json",
     "report",
+    "junit",
+    "sarif",
+    "write_baseline",
     "save_failing",
     "save_golden",
     "export_ints",
@@ -141,7 +144,7 @@ def recorded(command: Callable[..., None]) -> Callable[..., None]:
             found = {"kind": type(error).__name__, "message": str(error)}
             reasons = [str(reason) for reason in reasons_of(error)]
             record = {**found, "exit_code": exit_code(error), "reasons": reasons}
-            write_json({"error": record}, options.get("json"))
+            write_json({"schema": "qonnx-hub/error/1", "error": record}, options.get("json"))
             raise
         except EOFError as error:
             # The library of the command line takes it for the end of the user's input.

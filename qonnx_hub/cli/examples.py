@@ -17,7 +17,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "check": (
         "qonnx-hub check model.onnx model_qcdq.onnx",
         "qonnx-hub check model.onnx model_qcdq.onnx --level proof --report page.html",
-        "qonnx-hub check model.onnx model_qcdq.onnx for_finn.onnx",
+        "qonnx-hub check model.onnx model_qcdq.onnx for_finn.onnx --junit checks.xml",
         "qonnx-hub check model.onnx changed.onnx --data pixels.npy --labels labels.npy "
         "--preprocess scale=1/255 --max-accuracy-drop 0.5",
     ),
@@ -33,7 +33,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "qonnx-hub inspect model.onnx --ranges",
         "qonnx-hub inspect model.onnx --export-ints weights.h",
     ),
-    "lint": ("qonnx-hub lint model_qcdq.onnx --target ort",),
+    "lint": (
+        "qonnx-hub lint model_qcdq.onnx --target ort --sarif lint.sarif",
+        "qonnx-hub lint model.onnx --target ort --write-baseline known.json",
+        "qonnx-hub lint model.onnx --target ort --baseline known.json",
+    ),
     "cost": ("qonnx-hub cost model.onnx model_qcdq.onnx",),
     "diff": ("qonnx-hub diff model.onnx model_qcdq.onnx",),
     "merge": ("qonnx-hub merge first.onnx second.onnx -o both.onnx",),

@@ -67,4 +67,4 @@ def command(
     (shown if weights else replace(shown, weights=())).show(out)
     if export_ints is not None:
         out.print(f"{export_ints}: integers of {len(found.weights)} weights")
-    write_json(found.to_dict(), json)
+    write_json(found.document(), json)

@@ -40,6 +40,17 @@ def command(
             help="With hls4ml: a config whose types are held against the model's ranges.",
         ),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Leave out findings that this file knows."),
+    ] = None,
+    write_baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write the findings as known; exit code 0."),
+    ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write the findings as SARIF 2.1.0.")
+    ] = None,
     save_failing: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Write the inputs that show it as .npz."),
@@ -57,10 +68,18 @@ def command(
 ) -> None:
     """List what a tool would refuse or compute wrongly, and what to do about it."""
     from qonnx_hub import api
+    from qonnx_hub.analysis import lint_output
 
     report = api.lint(source, target, from_, fused=fused, config=config)
+    if baseline is not None:
+        report = lint_output.without_known(report, baseline)
     report.show(console(json))
-    write_json(report.to_dict(), json)
+    write_json(report.document(), json)
+    if sarif is not None:
+        write_json(lint_output.sarif(report), str(sarif))
+    if write_baseline is not None:
+        lint_output.write_baseline(report, write_baseline)
+        return
     if save_failing is not None and report.shown:
         from qonnx_hub.io.arrays import write_arrays
 

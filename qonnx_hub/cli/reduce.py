@@ -46,4 +46,4 @@ def command(
         allow_code=allow_code,
     )
     report.show(console(json))
-    write_json(report.to_dict(), json)
+    write_json(report.document(), json)

@@ -17,4 +17,4 @@ def command(
 
     found = api.routes(source, from_=from_, samples=samples, seed=seed)
     found.show(console(json))
-    write_json(found.to_dict(), json)
+    write_json(found.document(), json)

@@ -79,7 +79,7 @@ def command(
     )
     report = transform_model(model, passes, output, source, options)
     report.show(out)
-    write_json(report.to_dict(), json)
+    write_json(report.document(), json)
     if report.check is not None and not report.check and not report.intended:
         raise typer.Exit(DIFFERENT)
 

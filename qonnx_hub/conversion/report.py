@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from onnx_ir import Model
 
@@ -38,6 +38,8 @@ class ConversionReport(Report):
             file on its kernels compares to the other side.
         model: The converted model.
     """
+
+    schema: ClassVar[str] = "convert/1"
 
     source: str
     path: str | None

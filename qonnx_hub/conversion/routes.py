@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from onnx_ir import Model
 
@@ -59,6 +59,8 @@ class RoutesReport(Report):
         source: The model.
         routes: Every form and profile, tried.
     """
+
+    schema: ClassVar[str] = "routes/1"
 
     source: str
     routes: tuple[Route, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir
@@ -77,6 +77,8 @@ class StagesReport(Report):
         samples: How many inputs were compared.
         stages: One result per stage, in the order of the build.
     """
+
+    schema: ClassVar[str] = "stages/1"
 
     source: str
     folder: str

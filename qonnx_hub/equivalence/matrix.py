@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class MatrixReport(Report):
             they have other shapes.
         samples: On how many samples groups and distances rest.
     """
+
+    schema: ClassVar[str] = "matrix/1"
 
     results: tuple[CheckResult, ...]
     sides: tuple[str, ...]

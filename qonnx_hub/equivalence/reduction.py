@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -75,6 +75,8 @@ class ReduceReport(Report):
         backend: Where the other side runs.
         files: What was written.
     """
+
+    schema: ClassVar[str] = "reduce/1"
 
     a: ReducedSide
     b: ReducedSide

@@ -7,7 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from onnx_ir import Model
 
@@ -57,6 +57,8 @@ class BenchmarkReport(Report):
         threads: Threads that were asked for; ``None`` leaves it to the backend.
         timings: One per backend and batch.
     """
+
+    schema: ClassVar[str] = "bench/1"
 
     source: str
     threads: int | None

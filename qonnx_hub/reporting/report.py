@@ -6,7 +6,7 @@ import html
 import io
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
 
 from qonnx_hub.reporting.tables import Table
 
@@ -32,6 +32,9 @@ class Report:
 
     __slots__ = ()
 
+    schema: ClassVar[str] = ""
+    """Name and version of the JSON schema, as in ``qonnx_hub/schemas``."""
+
     def summary(self) -> str:
         """Return the report in one line."""
         raise NotImplementedError
@@ -49,8 +52,12 @@ class Report:
         raise NotImplementedError
 
     def to_json(self) -> str:
-        """Return the report as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        """Return the report as JSON, with the name of its schema."""
+        return json.dumps(self.document(), indent=2)
+
+    def document(self) -> dict[str, Any]:
+        """Return what ``to_json`` and ``--json`` write: the schema's name, then the report."""
+        return {"schema": f"qonnx-hub/{self.schema}", **self.to_dict()}
 
     def to_pandas(self) -> Any:
         """Return the main table as a ``pandas.DataFrame``, one row per entry of ``rows()``.

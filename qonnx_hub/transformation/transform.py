@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from onnx_ir import Model
 
@@ -48,6 +48,8 @@ class TransformReport(Report):
         model: The transformed model.
         asked: Names of the passes and pipelines that were asked for.
     """
+
+    schema: ClassVar[str] = "transform/1"
 
     source: str
     path: str | None

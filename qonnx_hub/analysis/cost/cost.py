@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import onnx_ir
 from onnx_ir import Model, Value
@@ -90,6 +90,8 @@ class Cost(Report):
         activation_buckets: Type of the result -> elements.
         notes: What was not counted.
     """
+
+    schema: ClassVar[str] = "cost/1"
 
     source: str
     convention: str

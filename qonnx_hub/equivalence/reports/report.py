@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -117,6 +117,8 @@ class CheckResult(Report):
         environment: Versions that the numbers were made with.
         reason: What the verdict rests on, in one sentence.
     """
+
+    schema: ClassVar[str] = "check/1"
 
     a: str
     b: str
