@@ -109,7 +109,7 @@ def _as_in(option: Any) -> str:
     default = option.default
     if isinstance(default, (int, float, str)) and str(default):
         return f"{name} {default}"
-    kinds = {"int": "8", "float": "0.01"}
+    kinds = {"int": "16", "float": "0.01"}
     kind = getattr(option.type_descriptor.annotation, "__name__", "")
     return f"{name} {option.metavar or kinds.get(kind, 'NAME')}"
 
