@@ -21,6 +21,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "qonnx-hub check model.onnx changed.onnx --data pixels.npy --labels labels.npy "
         "--preprocess scale=1/255 --max-accuracy-drop 0.5",
     ),
+    "diff": (
+        "qonnx-hub diff model.onnx model_qcdq.onnx",
+        "qonnx-hub diff model.onnx changed.onnx --gen-script compare.py",
+    ),
     "reduce": ("qonnx-hub reduce model.onnx changed.onnx -o bug_report",),
     "report": ("qonnx-hub report bug.zip check model.onnx changed.onnx",),
     "certify": ("qonnx-hub certify model.onnx model_qcdq.onnx -o certificate.json",),
@@ -39,7 +43,6 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "qonnx-hub lint model.onnx --target ort --baseline known.json",
     ),
     "cost": ("qonnx-hub cost model.onnx model_qcdq.onnx",),
-    "diff": ("qonnx-hub diff model.onnx model_qcdq.onnx",),
     "merge": ("qonnx-hub merge first.onnx second.onnx -o both.onnx",),
     "extract": ("qonnx-hub extract model.onnx -o head.onnx --to TENSOR",),
     "split": ("qonnx-hub split model.onnx first_part.onnx second_part.onnx --at TENSOR",),
