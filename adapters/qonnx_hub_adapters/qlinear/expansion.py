@@ -15,7 +15,12 @@ import onnx_ir
 from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.qlinear import blocks
-from qonnx_hub_adapters.qlinear.float_exactness import Doubt, doubt_of, doubts_in_words
+from qonnx_hub_adapters.qlinear.float_exactness import (
+    Doubt,
+    doubt_of,
+    doubts_in_words,
+    may_wrap,
+)
 from qonnx_hub_adapters.qlinear.integer_nodes import IntegerNode, shared_parameters
 from qonnx_hub_adapters.qlinear.integer_sums import (
     dynamic_matmul,
@@ -55,7 +60,8 @@ def expand(model: Model) -> None:
     for graph in every_graph(model, functions=False):
         for node in list(graph):
             expander = _EXPANDERS.get((node.domain, node.op_type))
-            if expander is not None:
+            # Integers that wrap have no counterpart among floats: such a node stays.
+            if expander is not None and not may_wrap(node):
                 doubt = (f"{node.op_type} '{node.name}'", doubt_of(node))
                 doubts += [doubt] if expander(IntegerNode(node)) else []
         _lift_splits(graph)

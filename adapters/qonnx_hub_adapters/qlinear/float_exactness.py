@@ -10,6 +10,7 @@ import numpy as np
 from onnx_ir import Node
 
 from qonnx_hub_adapters.qlinear.integer_sums import scale_of, scaled_sum
+from qonnx_hub_adapters.qlinear.layouts import LAYOUTS, weight_axis
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.analysis.integer_sums import FLOAT32_WHOLE, odd_part
 from qonnx_hub_ir.graph.queries import attribute, dims, input_of
@@ -17,6 +18,9 @@ from qonnx_hub_ir.quantizers import Array, is_power_of_two
 
 _BYTE = 255
 """Largest distance of a code from its zero point."""
+
+_LARGEST_INT32 = 2.0**31 - 1
+"""What an accumulator holds, in which integer operators add."""
 
 _SPREAD = 2.0**14
 """Ratio of two scales that are powers of two, up to which float32 adds their codes exactly."""
@@ -62,6 +66,23 @@ def doubt_of(node: Node) -> Doubt:
     """Return why an integer operator and its QDQ form may differ for some input."""
     rule = _RULES.get(node.op_type)
     return Doubt.NONE if rule is None else rule(node)
+
+
+def may_wrap(node: Node) -> bool:
+    """Return whether int32 sums of a requantized product may wrap, as a float's never do.
+
+    Known sizes are asked: of products whose factors are computed and of open length, nothing
+    is said.
+    """
+    layout = LAYOUTS.get(node.op_type)
+    if layout is None or not layout.is_product:
+        return False
+    codes = layout.operands[1]
+    axis = weight_axis(layout.float_op, {"transB": attribute(node, "transB", 0)})
+    terms = _largest_sum(node, codes, codes + 2, -1 if axis is None else axis)
+    bias = None if layout.bias is None else _constant(node, layout.bias)
+    terms += 0 if bias is None else float(np.abs(bias.astype(np.int64)).max(initial=0))
+    return _LARGEST_INT32 < terms < math.inf
 
 
 def _unless(certain: bool) -> Doubt:

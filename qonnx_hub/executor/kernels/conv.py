@@ -123,6 +123,8 @@ def _qlinear_conv(spec: KernelSpec) -> Kernel:
         total = sums(x, x_zero, w, w_zero, bias)
         if bias is not None:
             total += per_channel(bias.astype(total.dtype), total.ndim)
+        if total.dtype != FLOAT32:
+            total = to_int32(total)  # the accumulator of the file, which holds no more
         multiplier = (x_scale.reshape(()) * w_scale) / y_scale.reshape(())
         scale = per_channel(multiplier.astype(FLOAT32, copy=False), total.ndim)
         return requantize(total, scale, y_zero.reshape(()))

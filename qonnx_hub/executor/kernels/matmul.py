@@ -133,7 +133,10 @@ def _qlinear_matmul(spec: KernelSpec) -> Kernel:
             raise TypeError(f"QLinearMatMul makes int8 or uint8, not {y_zero.dtype}")
         scale = _per_row(a_scale).astype(FLOAT32) * b_scale.astype(FLOAT32)
         multiplier = scale / _per_row(y_scale).astype(FLOAT32)
-        return requantize(product(a, a_zero, b, b_zero), multiplier, _per_row(y_zero))
+        total = product(a, a_zero, b, b_zero)
+        if total.dtype != FLOAT32:
+            total = to_int32(total)  # the accumulator of the file, which holds no more
+        return requantize(total, multiplier, _per_row(y_zero))
 
     return kernel
 
