@@ -35,7 +35,9 @@ from qonnx_hub.equivalence.inputs.differences import find_difference
 from qonnx_hub.equivalence.inputs.reach import find_inputs
 from qonnx_hub.equivalence.inputs.sizes import sizes_of
 from qonnx_hub.equivalence.judgement import Comparison, Judgement, judge
+from qonnx_hub.equivalence.noise import FOLD_ALLOWANCE
 from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.parameters import FOLDED, compare_parameters
 from qonnx_hub.equivalence.proof.certificate import Certificate
 from qonnx_hub.equivalence.proving import look_for_proof, proven_bound, proven_inputs
 from qonnx_hub.equivalence.reports.report import (
@@ -214,7 +216,8 @@ def check_sides(
     found = compare_all(a, b, spec, source, options)
     run = Comparison(a, b, spec, source, options, found, known.is_refuted, known.is_proven)
     judged = judge(run)
-    doubts = _doubts(run, judged, known)
+    folding = _folding_unseen(run, judged)
+    doubts = _doubts(run, judged, known, folded=judged.is_folding or bool(folding))
     compared = {
         pair: _summarized(spec, pair, found.tallies[pair], judged.allowance)
         for pair in spec.all_pairs
@@ -236,15 +239,15 @@ def check_sides(
             for pair in pairs.outputs
             if pair in compared and pair not in undecidable
         )
-        + (Verdict.WITHIN,) * bool(judged.allowance and not judged.wrong)
-        + (Verdict.UNDECIDED,) * bool(judged.allowance and doubts.words)
+        + (Verdict.WITHIN,) * bool((judged.allowance and not judged.wrong) or folding)
+        + (Verdict.UNDECIDED,) * bool((judged.allowance or folding) and doubts.words)
         + (Verdict.WITHIN,) * bool(options.folded and known.is_refuted),
         left_out=(*pairs.left_out, *_without_numbers(pairs, found), *judged.left_out),
         proven=known.is_proven and _run_as_proven(a, b),
         inputs=proven_inputs(known.certificate, a.model),
         bound=bound,
         doubts=doubts.words,
-        allowance=judged.allowance or options.folded or _tolerance_words(options),
+        allowance=judged.allowance or options.folded or folding or _tolerance_words(options),
         backing=_backing(source, known, alone=a.model is not None and b.model is not None),
     )
     verdict, reason = decide(evidence)
@@ -286,7 +289,17 @@ def _run_as_proven(a: Runner, b: Runner) -> bool:
     return isinstance(a, ExecutorRunner) and isinstance(b, ExecutorRunner)
 
 
-def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
+def _folding_unseen(run: Comparison, judged: Judgement) -> str:
+    """Return that parameters were folded, where no value differs and a proof sees them do."""
+    if judged.differing or not run.is_refuted or run.options.strict or run.options.folded:
+        return ""
+    found = compare_parameters(run.a.model, run.b.model)
+    if not found.is_folding:
+        return ""
+    return f"no value differs; {FOLDED.format(', '.join(found.folded))}{FOLD_ALLOWANCE}"
+
+
+def _doubts(run: Comparison, judged: Judgement, known: Preparation, *, folded: bool) -> Doubts:
     """Return why samples are not enough, where no proof makes them so."""
     if judged.unseen:
         return Doubts((judged.unseen,))
@@ -302,8 +315,8 @@ def _doubts(run: Comparison, judged: Judgement, known: Preparation) -> Doubts:
         pairs = (*(p for p in every if (p.a, p.b) not in named), *outputs)
         batch = SampleBatch(0, 0, run.source.feeds(0))
         # A proof supposes that parameters which are stored alike are counterparts.
-        proof = None if judged.is_folding else known.certificate
-        found = find_doubts(run.a, run.b, pairs, batch, proof, folded=judged.is_folding)
+        proof = None if folded else known.certificate
+        found = find_doubts(run.a, run.b, pairs, batch, proof, folded=folded)
     words = [*found.words]
     if judged.allowance:
         return Doubts(tuple(words), found.latent)

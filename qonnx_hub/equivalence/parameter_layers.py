@@ -143,13 +143,27 @@ def _rows(product: Node, weights: Array) -> Array:
 
 
 def _affine_behind(side: ParameterSide, value: Value, width: int) -> Iterator[Node]:
-    """Give the factors and offsets that follow a value, one after another."""
+    """Give the factors and offsets that follow a value, one after another.
+
+    Behind what moves elements only those of one number for all are the layer's still.
+    """
+    moved = False
     while only_reader(value):
         (node,) = readers(value)
-        if value not in node.inputs or _width(side, node, width) is None:
+        if value not in node.inputs:
             return
-        yield node
+        if operators.moves_values(node) and value is node.inputs[0]:
+            moved = True
+        elif _width(side, node, width) is None or (moved and not _is_single(side, node)):
+            return
+        else:
+            yield node
         value = node.outputs[0]
+
+
+def _is_single(side: ParameterSide, node: Node) -> bool:
+    own = constant_operand(side, node)
+    return own is not None and own.size == 1 and operators.multiplies(node)
 
 
 def _width(side: ParameterSide, node: Node, width: int | None = None) -> int | None:

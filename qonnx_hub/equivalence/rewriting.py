@@ -33,7 +33,7 @@ class Rewriting:
 
     Attributes:
         places: Nodes and weights that differ from their counterpart, or have none.
-        strangers: Nodes among them without a counterpart.
+        strangers: Nodes among them that compute and have no counterpart.
         moved: Whether all numbers among them differ by more than a rounding, and none came
             from nowhere.
     """
@@ -80,7 +80,12 @@ def find_rewriting(
     moved = not rounded and not any(_is_rounded(*pair) for pair in pairs)
     strangers = [one for one, is_gone in zip(pairs, apart.values(), strict=True) if is_gone]
     moved = moved and _is_taken_up(stored, strangers)
-    return Rewriting(len(apart) + len(weights), len(strangers), moved)
+    computing = [
+        one
+        for one in strangers
+        if not all(node is None or operators.moves_values(node) for node in one)
+    ]
+    return Rewriting(len(apart) + len(weights), len(computing), moved)
 
 
 def _is_taken_up(
