@@ -216,7 +216,7 @@ def check_sides(
     found = compare_all(a, b, spec, source, options)
     run = Comparison(a, b, spec, source, options, found, known.is_refuted, known.is_proven)
     judged = judge(run)
-    folding = _folding_unseen(run, judged)
+    folding = _folding_unseen(run, judged, known)
     doubts = _doubts(run, judged, known, folded=judged.is_folding or bool(folding))
     compared = {
         pair: _summarized(spec, pair, found.tallies[pair], judged.allowance)
@@ -289,9 +289,15 @@ def _run_as_proven(a: Runner, b: Runner) -> bool:
     return isinstance(a, ExecutorRunner) and isinstance(b, ExecutorRunner)
 
 
-def _folding_unseen(run: Comparison, judged: Judgement) -> str:
-    """Return that parameters were folded, where no value differs and a proof sees them do."""
-    if judged.differing or not run.is_refuted or run.options.strict or run.options.folded:
+def _folding_unseen(run: Comparison, judged: Judgement, known: Preparation) -> str:
+    """Return that parameters were folded, where no value differs and a proof sees them do.
+
+    Folding makes constants differ; a function that does is explained by none.
+    """
+    if judged.differing or run.options.strict or run.options.folded:
+        return ""
+    seen = None if known.certificate is None else known.certificate.counterexample
+    if seen is None or seen.input_value is not None:
         return ""
     found = compare_parameters(run.a.model, run.b.model)
     if not found.is_folding:

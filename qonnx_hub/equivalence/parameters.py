@@ -27,7 +27,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.analysis.float_error import FLOAT32_UNIT, sum_error
 from qonnx_hub_ir.graph.affine import batchnorm_parameters
 from qonnx_hub_ir.graph.queries import only_reader, readers
-from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
+from qonnx_hub_ir.quantizers import Array, IntQuant, integer_bounds, single_value
 from qonnx_hub_ir.semantics import quantize
 from qonnx_hub_ir.validity import label
 
@@ -83,6 +83,7 @@ def compare_parameters(a: Model | None, b: Model | None) -> ParameterComparison:
             side.named.get(n) for side, n in zip(sides, (change.a, change.b), strict=True)
         ]
         is_known = all(node in explained for node in nodes) or _same_values(sides, nodes)
+        is_known = is_known or _differ_in_type_alone(nodes)
         is_written = change.kind == "attribute" and "not given" not in {
             change.before,
             change.after,
@@ -139,7 +140,8 @@ def _explained(a: ParameterSide, b: ParameterSide) -> tuple[set[Node], tuple[str
                 is_near |= bool(np.all(np.abs(whole[0] - whole[1]) <= reach))
                 continue
             nodes.update(one.nodes, other.nodes)
-            if not (same and is_right):
+            # A factor behind an integer product holds two scales, rounded once.
+            if not (same and is_right and np.array_equal(one.weights, other.weights)):
                 folded.append(label(one.nodes[0]))
     return nodes, tuple(folded), is_near
 
@@ -247,6 +249,29 @@ def _run_steps(steps: Sequence[Node], x: Array) -> Array:
         is_last = dialect.is_quantizer(node)
         x = quantize(x, dialect.read_quantizer(node)) if is_last else np.maximum(x, 0.0)
     return x
+
+
+def _differ_in_type_alone(nodes: Sequence[Node | None]) -> bool:
+    """Return whether quantizers make the same levels, stored in codes of another type.
+
+    int8 with the zero point 0 and uint8 with 128, added behind rounding, are one function.
+    """
+    quants = [
+        dialect.read_quantizer(n) for n in nodes if n is not None and dialect.is_quantizer(n)
+    ]
+    levels = []
+    for quant in quants:
+        if not isinstance(quant, IntQuant):
+            return False
+        bits, zero = single_value(quant.bits), single_value(quant.zero_point)
+        if bits is None or zero is None or (zero and not quant.zero_point_after_rounding):
+            return False
+        ends = integer_bounds(bits, signed=quant.signed, narrow=quant.narrow)
+        levels.append((ends[0] - zero, ends[1] - zero, quant.rounding))
+    if len(levels) < 2 or levels[0] != levels[1]:
+        return False
+    first, second = (np.asarray(quant.scale) for quant in quants)
+    return first.shape == second.shape and bool(np.array_equal(first, second))
 
 
 def _same_values(sides: Sequence[ParameterSide], nodes: Sequence[Node | None]) -> bool:

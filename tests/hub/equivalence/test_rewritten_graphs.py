@@ -203,3 +203,48 @@ def test_a_level_that_one_side_lacks_is_not_proven_away_behind_a_choice():
     made = [qh.run(model, {"x": x})["y"] for model in (one, other)]
     assert np.any(made[0] != made[1])
     assert not qh.check(one, other)
+
+
+def test_codes_of_another_type_are_no_other_quantizer(tmp_path):
+    """An integer layer holds both scales in one factor, rounded once; its codes are uint8."""
+    nodes = [
+        quant_node("x", "q", signed=1),
+        quant_node("w", "wq", "ws", "z", signed=1),
+        node("MatMul", "q wq", "p"),
+        node("BatchNormalization", "p g sh m v", "n"),
+        node("Relu", "n", "r"),
+        quant_node("r", "y", "os", signed=0),
+    ]
+    constants = {"s": 0.05, "z": 0.0, "b": 8.0, "ws": 0.013, "os": 0.03, "w": W, **NORM}
+    source = model_of(nodes, {"x": ("N", 10)}, ["y"], constants)
+    qh.convert(source, tmp_path / "made.onnx", to="qlinear")
+    assert qh.check(source, tmp_path / "made.onnx")
+
+
+def quantized_layer(codes, *, apart):
+    """Return a layer of whole numbers, its scale in the weights or behind the product."""
+    scale = FLOAT(0.013)
+    known = {"s": 0.05, "z": 0.0, "b": 8.0, "os": 0.1}
+    known |= (
+        {"w": codes, "ws": 1.0, "f": scale} if apart else {"w": codes * scale, "ws": scale}
+    )
+    weights = "codes" if apart else "weights"
+    made = "c" if apart else "p"
+    nodes = [
+        quant_node("x", "q", signed=1),
+        quant_node("w", weights, "ws", "z", signed=1),
+        node("MatMul", f"q {weights}", made),
+        *([node("Mul", "c f", "p")] if apart else []),
+        node("Relu", "p", "r"),
+        quant_node("r", "y", "os", signed=0),
+    ]
+    return model_of(nodes, {"x": ("N", 10)}, ["y"], known)
+
+
+def test_a_factor_between_weights_and_product_is_within_rounding():
+    codes = RNG.integers(-126, 126, (10, 6)).astype(FLOAT)
+    inside = quantized_layer(codes, apart=False)
+    result = qh.check(inside, quantized_layer(codes, apart=True))
+    assert result.verdict in {Verdict.WITHIN, Verdict.PROVEN}, result.reason
+    codes[2, 3] += 1
+    assert not qh.check(inside, quantized_layer(codes, apart=True))
