@@ -49,7 +49,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "view": ("qonnx-hub view model.onnx",),
     "routes": ("qonnx-hub routes model.onnx",),
     "bench": ("qonnx-hub bench model.onnx --batch 1 --batch 8 --seconds 0.1",),
-    "formats": ("qonnx-hub formats --json formats.json",),
+    "formats": ("qonnx-hub formats --json formats.json", "qonnx-hub formats qcdq"),
 }
 """Verb -> commands."""
 

@@ -28,13 +28,29 @@ def by_rich(rows: list[tuple[str, ...]]) -> Table:
     return table
 
 
-# Wide enough; too narrow, so that cells are wrapped; brackets, which stay;
-# a character of two columns.
+# Wide enough; brackets, which stay; a character of two columns.
 @pytest.mark.parametrize(
-    ("width", "what"), [(60, "int4"), (14, "int4"), (60, "[red]int4[/]"), (60, "\u5b57")]
+    ("width", "what"), [(60, "int4"), (60, "[red]int4[/]"), (60, "\u5b57")]
 )
 def test_a_long_table_is_what_rich_prints(width, what):
     rows = [(f"node_{k}", what, str(7 * k)) for k in range(300)]
     assert printed(tables.Table(COLUMNS, rows, numbers=1), width) == printed(
         by_rich(rows), width
     )
+
+
+@pytest.mark.parametrize("width", [14, 20, 24])
+def test_a_narrow_terminal_breaks_cells_and_cuts_none(width):
+    rows = [(f"node_{k}", "int4", str(7 * k)) for k in range(300)]
+    text = printed(tables.Table(COLUMNS, rows, numbers=1), width)
+    assert "\u2026" not in text
+    assert max(map(len, text.splitlines())) <= width
+    # Every sign of every cell is there, however cells are broken.
+    cells = "".join("".join(row) for row in rows)
+    for sign in "0123456789":
+        assert text.count(sign) == cells.count(sign)
+
+
+def test_the_first_column_keeps_its_names_whole_up_to_half_of_the_width():
+    rows = [("a_name_of_18_signs", "words " * 9, "1" * 30)]
+    assert "a_name_of_18_signs" in printed(tables.Table(COLUMNS, rows, numbers=1), 40)
