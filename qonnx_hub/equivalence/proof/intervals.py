@@ -92,6 +92,9 @@ Rule = Callable[[Sequence[Array], Sequence[Argument]], Bounds]
 
 
 def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
+    places = operators.setting_inputs(node)
+    if any(isinstance(one, Enclosure) for k, one in enumerate(arguments) if k in places):
+        return None  # what lies between two indices is not between what they select
     if dialect.is_thresholds(node):
         return _monotone if isinstance(arguments[1], np.ndarray) else None
     if dialect.is_quantizer(node):

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from onnx_ir import Model, Node, Value
+from onnx_ir import DataType, Model, Node, Value
 
 from qonnx_hub.equivalence.proof.intervals import POINTWISE
 from qonnx_hub.equivalence.proof.value_numbering import (
@@ -19,9 +19,12 @@ from qonnx_hub.executor.kernels.spec import Kernel
 from qonnx_hub.executor.plan import Plan, Step
 from qonnx_hub.executor.planner import free_kernel, make_plan
 from qonnx_hub_ir import dialect, operators, thresholds
-from qonnx_hub_ir.graph.queries import attribute, dims
+from qonnx_hub_ir.graph.queries import attribute, dims, is_standard, producer
 from qonnx_hub_ir.graph.subgraphs import captured_values
 from qonnx_hub_ir.quantizers import Array
+
+_CODES = 256
+"""Entries of a table of 8-bit codes."""
 
 _LONGEST_CHAIN = 48
 """Steps back that a pointwise function may have; written-out minifloats need about thirty."""
@@ -110,8 +113,10 @@ class ProofModel:
             if node.domain in dialect.STANDARD_DOMAINS
             else dialect.is_quantizer(node) or dialect.is_thresholds(node)
         )
-        if not pointwise or len(node.outputs) != 1 or node not in self._steps:
+        if len(node.outputs) != 1 or node not in self._steps:
             return False
+        if not pointwise:
+            return self._is_table(node)
         if attribute(node, "training_mode", 0):
             return False
         sources = self.sources(node)
@@ -122,6 +127,19 @@ class ProofModel:
             for position, value in enumerate(node.inputs)
             if value is not None
         )
+
+    def _is_table(self, node: Node) -> bool:
+        """Return whether a node looks 8-bit codes up: a function of one number, as a list."""
+        if not is_standard(node, "Gather") or attribute(node, "axis", 0):
+            return False
+        table, index = node.inputs[0], node.inputs[1]
+        known = None if table is None else self.constants.get(table)
+        cast = producer(index)
+        if known is None or known.shape != (_CODES,) or cast is None or index is None:
+            return False
+        source = cast.inputs[0] if is_standard(cast, "Cast") else None
+        is_byte = source is not None and source.dtype in {DataType.INT8, DataType.UINT8}
+        return is_byte and index not in self.constants and dims(index) == dims(node.outputs[0])
 
     def nodes_between(self, source: Value, target: Value) -> list[Node]:
         """Return the nodes of the function from ``source`` to ``target``, in order."""
@@ -211,6 +229,8 @@ class ProofModel:
 
 def is_single(node: Node, position: int, constant: Array) -> bool:
     """Return whether a constant is one number to the operator, whatever the data's rank."""
+    if is_standard(node, "Gather"):
+        return position == 0  # the table, which serves all
     if dialect.is_thresholds(node):
         # Rows are channels; what lies along them is counted.
         return bool(position) and len(constant) == 1

@@ -8,6 +8,7 @@ from onnx import helper
 
 import qonnx_hub as qh
 from qonnx_hub.equivalence.normalizing import RULES
+from qonnx_hub.equivalence.rewriting import Rewriting
 from qonnx_hub.equivalence.verdicts import Verdict
 from tests.support import model_of, quant_node
 
@@ -134,9 +135,9 @@ def test_a_function_of_onnxruntime_is_within_its_units(name):
     assert qh.check(one, one, backend="ort")
 
 
-def enclosed(op, low, high, parameters=(), **attributes):
+def enclosed(op, low, high, parameters=(), *, more=0, **attributes):
     rule = RULES[op]
-    return rule(helper_node(op, **attributes), 17, (low, high), parameters, 2.0**-24, 0)
+    return rule(helper_node(op, **attributes), 17, (low, high), parameters, 2.0**-24, more)
 
 
 def helper_node(op, **attributes):
@@ -248,3 +249,80 @@ def test_a_factor_between_weights_and_product_is_within_rounding():
     assert result.verdict in {Verdict.WITHIN, Verdict.PROVEN}, result.reason
     codes[2, 3] += 1
     assert not qh.check(inside, quantized_layer(codes, apart=True))
+
+
+def looked_up(entries=None):
+    """Return a LeakyRelu between 8-bit quantizers, or the table of its 256 answers."""
+    first = [node("QuantizeLinear", "x s z", "c")]
+    known = {"s": 0.05, "os": 0.07}
+    known |= {"z": np.array(136, dtype=np.uint8), "oz": np.array(200, dtype=np.uint8)}
+    last = [node("QuantizeLinear", "r os oz", "d"), node("DequantizeLinear", "d os oz")]
+    if entries is None:
+        between = [
+            node("DequantizeLinear", "c s z", "v"),
+            node("LeakyRelu", "v", "r", alpha=0.3),
+        ]
+    else:
+        between = [node("Cast", "c", "i", to=6), node("Gather", "t i", "r")]
+        known["t"] = entries
+    return model_of([*first, *between, *last], {"x": ("N", 10)}, ["y"], known)
+
+
+def test_a_table_of_codes_is_proven_to_be_the_function_that_it_lists():
+    values = (np.arange(256) - 136).astype(FLOAT) * FLOAT(0.05)
+    entries = np.where(values < 0, values * FLOAT(0.3), values).astype(FLOAT)
+    assert qh.check(looked_up(), looked_up(entries)).verdict is Verdict.PROVEN
+    entries[77] += FLOAT(0.07)
+    result = qh.check(looked_up(), looked_up(entries))
+    assert result.verdict is Verdict.DIFFERENT, result.reason
+
+
+UNIT = 2.0**-24
+
+
+@pytest.mark.parametrize("more", [0, 4])
+def test_ends_of_equal_shares_are_those_of_a_hand_calculation(more):
+    # Four sums, four exponentials of 16 units each; equal elements reach nowhere.
+    low, high = enclosed("Softmax", *2 * [np.zeros((1, 4))], more=more)
+    assert high == pytest.approx(0.25 * (1 + (4 + 64 + more) * UNIT), abs=1e-12)
+    assert low == pytest.approx(0.25 * (1 - (4 + 64 + more) * UNIT), abs=1e-12)
+    # A sum of four ones, and the logarithm of four, which is rounded 36 times.
+    low, high = enclosed("LogSoftmax", *2 * [np.zeros((1, 4))], more=more)
+    error = 68 * UNIT + (4 + 32 + more) * UNIT * np.log(4)
+    assert high == pytest.approx(-np.log(4) + error, abs=1e-12)
+    assert low == pytest.approx(-np.log(4) - error, abs=1e-12)
+
+
+def test_an_element_far_below_the_largest_has_a_wider_share():
+    low, high = enclosed("Softmax", *2 * [np.array([[0.0, -10.0]])])
+    share = 1 / (1 + np.exp(10.0))
+    assert high[0, 1] == pytest.approx(share * (1 + (2 + 64 + 20) * UNIT), rel=1e-12)
+    assert low[0, 1] == pytest.approx(share * (1 - (2 + 64 + 20) * UNIT), rel=1e-12)
+    low, high = enclosed("LogSoftmax", *2 * [np.array([[0.0, -10.0]])])
+    size = 10 + 0 + np.log(2) + 10
+    error = (2 + 64 + 20 + 36 * size) * UNIT
+    assert (high - low)[0, 1] == pytest.approx(2 * error, rel=1e-6)
+
+
+@pytest.mark.parametrize(("more", "error"), [(0, 145), (4, 173)])
+def test_ends_of_a_layer_normalization_are_those_of_a_hand_calculation(more, error):
+    """Of 1 and -1: the mean is off by 4 units, the difference by one more than it is folded.
+
+    The mean of squares moves by 25 units and the root by half of that; the gain of 2 doubles
+    both, and 22 roundings of 5 are added. Folded four times: 4 more units twice in the
+    difference and, by its square, half of that in the root, and 4 more roundings of 5.
+    """
+    x = np.array([[1.0, -1.0]])
+    parameters = [np.array([2.0, 2.0]), np.array([3.0, 3.0])]
+    low, high = enclosed("LayerNormalization", x, x, parameters, more=more)
+    exact = 2 / np.sqrt(1 + 1e-5) + 3
+    wide = error + (8 if more else 0)
+    assert (high[0, 0] - exact) / UNIT == pytest.approx(wide, rel=0.01)
+    assert (exact - low[0, 0]) / UNIT == pytest.approx(wide, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("places", "moved", "may_be"), [(1, True, False), (2, True, True), (2, False, False)]
+)
+def test_a_number_that_was_folded_changes_two_places(places, moved, may_be):
+    assert Rewriting(places, 0, moved).may_be_equal is may_be
