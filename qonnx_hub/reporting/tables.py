@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -64,12 +64,10 @@ class Table:
                 return
         found = table.Table(box=None, pad_edge=False)
         for k, title in enumerate(self._columns):
-            side: Literal["left", "right"] = "left" if k < self._texts else "right"
-            # Nothing is cut, for other commands take names; the first column breaks last.
-            found.add_column(title, justify=side, overflow="fold")
-        longest = max((_width(row[0]) for row in self._rows if row), default=0)
-        if found.columns:
-            found.columns[0].min_width = min(longest, options.max_width // 2)
+            # Cells are broken, never cut: other commands take their names.
+            found.add_column(
+                title, justify="left" if k < self._texts else "right", overflow="fold"
+            )
         for row in self._rows:
             # Text, since a console of somebody else would read a cell as markup.
             cells = (Text(visible(cell)) if isinstance(cell, str) else cell for cell in row)
@@ -106,12 +104,6 @@ class Table:
         more = f"<p>{left} of {len(self._rows)} rows are not shown</p>" if left > 0 else ""
         head = line("th", self._columns)
         return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{more}"
-
-
-def _width(cell: str | Text) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(str(cell))
 
 
 def _is_plain(cell: str | Text) -> TypeGuard[str]:

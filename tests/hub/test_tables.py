@@ -49,8 +49,3 @@ def test_a_narrow_terminal_breaks_cells_and_cuts_none(width):
     cells = "".join("".join(row) for row in rows)
     for sign in "0123456789":
         assert text.count(sign) == cells.count(sign)
-
-
-def test_the_first_column_keeps_its_names_whole_up_to_half_of_the_width():
-    rows = [("a_name_of_18_signs", "words " * 9, "1" * 30)]
-    assert "a_name_of_18_signs" in printed(tables.Table(COLUMNS, rows, numbers=1), 40)
