@@ -249,7 +249,20 @@ def _layer(
     calls = tuple(_calls(one.get("inbound_nodes") or [], offsets))
     plain = config if isinstance(config, Mapping) else {}
     is_shared = one.get(SHARED_MARK) is not None
+    if model is None and kind != "keras>InputLayer" and not kind.startswith("ops>"):
+        _require_float32(str(name), plain.get("dtype"))
     return Layer(str(name), kind, plain, calls, model, generation, is_shared)
+
+
+def _require_float32(name: str, policy: Any) -> None:
+    """Refuse a layer that computes in another type; the policy is a name or an object."""
+    if isinstance(policy, Mapping):
+        policy = policy.get("config", {}).get("name")
+    if policy not in (None, "float32"):
+        raise SourceError(
+            f"layer '{name}' computes in {policy}, not in float32: set its dtype policy to "
+            "float32, and save the model again"
+        )
 
 
 _OTHERS = {"FixedPointQuantizer": "hgq1", "PruneLowMagnitude": "tfmot"}

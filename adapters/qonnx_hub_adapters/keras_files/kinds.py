@@ -53,10 +53,27 @@ class Kind:
     Attributes:
         writes: Writes one use.
         holds: Says what variables a layer has.
+        arguments: How many positional arguments it reads; ``None`` where it refuses others
+            itself.
+        named: Arguments by name that it reads, beside ``mask`` and ``training``.
     """
 
     writes: Writes
     holds: Holds = lambda layer: Variables()
+    arguments: int | None = 1
+    named: frozenset[str] = frozenset()
+
+    def unread(self, use: Use) -> list[int | str]:
+        """Return the arguments of a use that would be left out of what is written."""
+        if self.arguments is None:
+            return []
+        read = {*range(self.arguments), "mask", "training", *self.named}
+        given: list[tuple[int | str, Any]] = [*enumerate(use.args), *use.kwargs.items()]
+        return [
+            name
+            for name, value in given
+            if name not in read and value is not None and value is not False
+        ]
 
 
 FAMILIES = (

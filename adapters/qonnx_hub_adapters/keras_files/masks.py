@@ -43,6 +43,9 @@ def hand_on(s: Scope, use: Use, given: Sequence[Value], results: Sequence[Value]
     if all(mask is None for mask in masks):
         return
     mask = _made(s, use, masks)
+    if mask is None and any(value in s.net.masks for value in results):
+        # The value itself goes on: what drops its mask would have to be another one.
+        raise s.fail("drops the mask of a value that it does not change")
     if mask is None or mask.shape is None:
         return
     for value in results:
@@ -54,6 +57,8 @@ def hand_on(s: Scope, use: Use, given: Sequence[Value], results: Sequence[Value]
 
 def _made(s: Scope, use: Use, masks: Sequence[Value | None]) -> Value | None:
     name, generation = use.layer.class_name, s.net.generation
+    if use.layer.kind.startswith("ops>"):
+        return None  # an operation may have a layer's name
     known: list[Value] = [mask for mask in masks if mask is not None]
     if name == "Concatenate":
         rank = s.rank(use.x[0])

@@ -223,9 +223,12 @@ class _Builder:
         count = self._uses.get(name, 0)
         self._uses[name] = count + 1
         scope = self.net.scope(name, count)
-        if kwargs.get("training") is True:
+        if kwargs.get("training") not in (None, False, 0):
             raise scope.fail("is called with training=True: it answers as in training")
         use = Use(layer, weights, args, kwargs)
+        if unread := kind.unread(use):
+            told = ", ".join(map(repr, unread))
+            raise scope.fail(f"is called with the argument {told}, which is not supported")
         try:
             result = kind.writes(scope, use)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:

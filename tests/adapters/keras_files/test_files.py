@@ -429,6 +429,95 @@ def test_an_argument_that_nothing_reads_is_refused_by_name(tmp_path, kind, confi
         qh.load(operation(tmp_path / "net.h5", kind, config, X))
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "kwargs", "words"),
+    [
+        ("Activation", {"activation": "relu", "dtype": "float16"}, {}, "computes in float16"),
+        (
+            "Activation",
+            {
+                "activation": "relu",
+                "dtype": {"class_name": "DTypePolicy", "config": {"name": "mixed_float16"}},
+            },
+            {},
+            "computes in mixed_float16",
+        ),
+        ("Dropout", {"rate": 0.5}, {"training": 1}, "answers as in training"),
+        ("Activation", {"activation": "relu"}, {"surprise": 2}, "the argument 'surprise'"),
+    ],
+)
+def test_a_layer_that_computes_in_another_way_than_is_read_is_refused(
+    tmp_path, kind, config, kwargs, words
+):
+    layers = [
+        node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
+        node(kind, "y", [[["x", 0, 0, kwargs]]], **config),
+    ]
+    model = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
+    refused(write_h5(tmp_path / "net.h5", model, {}), words)
+
+
+def test_an_argument_in_a_row_that_nothing_reads_is_refused(tmp_path):
+    """Of GlobalAveragePooling1D()(x, mask), as of LSTM(4)(x, None, mask)."""
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 3, 2], dtype="float32"),
+        node("InputLayer", "m", [], batch_shape=[None, 3], dtype="bool"),
+        node("GlobalAveragePooling1D", "y", [call(tensor("x"), tensor("m"))], trainable=True),
+    ]
+    config = functional(layers, [["x", 0, 0], ["m", 0, 0]], [["y", 0, 0]])
+    refused(write_h5(tmp_path / "net.h5", config, {}, "3.15.0"), "called with the argument 1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "wanted"),
+    [
+        # Keras 3.15 and tf.reduce_sum: no axis is no reduction; tf.reverse likewise.
+        ("Sum", {"axis": []}, X),
+        ("Flip", {"axis": []}, X),
+    ],
+)
+def test_no_axis_is_not_all_axes(tmp_path, kind, config, wanted):
+    path = operation(tmp_path / "net.h5", kind, config, X)
+    (found,) = qh.run(qh.load(path), {"x": X}).values()
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_clip_whose_ends_are_exchanged_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=r"clips to 1.0\.\.-1.0"):
+        qh.load(operation(tmp_path / "net.h5", "Clip", {"x_min": 1.0, "x_max": -1.0}, X))
+
+
+def masked_sum(tmp_path, middle):
+    """Average over steps behind a mask and one layer or operation between."""
+    layers = [
+        node("InputLayer", "x", [], batch_shape=[None, 2, 2], dtype="float32"),
+        node("Masking", "m", [call(tensor("x"))], mask_value=0.0, trainable=True),
+        middle,
+        node("GlobalAveragePooling1D", "y", [call(tensor("z"))], trainable=True),
+    ]
+    config = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
+    return write_h5(tmp_path / "net.h5", config, {}, "3.15.0")
+
+
+STEPS = np.float32([[[2, 4], [0, 0]]])
+
+
+def test_an_operation_drops_a_mask_that_the_layer_of_its_name_hands_on(tmp_path):
+    path = masked_sum(tmp_path, node("Multiply", "z", [call(tensor("m"), 2.0)]))
+    (found,) = qh.run(qh.load(str(path)), {"x": STEPS}).values()
+    np.testing.assert_array_equal(found, [[2, 4]])  # over both steps
+    path = masked_sum(
+        tmp_path, node("Rescaling", "z", [call(tensor("m"))], scale=2.0, trainable=True)
+    )
+    (found,) = qh.run(qh.load(str(path)), {"x": STEPS}).values()
+    np.testing.assert_array_equal(found, [[4, 8]])  # over the step that counts
+
+
+def test_a_layer_that_changes_nothing_and_drops_the_mask_is_refused(tmp_path):
+    middle = node("Permute", "z", [call(tensor("m"))], dims=[1, 2], trainable=True)
+    refused(masked_sum(tmp_path, middle), "drops the mask of a value that it does not change")
+
+
 FRACTIONS = np.float32([[0.25, 0.0, -0.5], [0.0, -0.0, 0.0], [1.0, 2.0, 4.0]])
 
 

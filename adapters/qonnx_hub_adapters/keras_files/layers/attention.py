@@ -171,13 +171,19 @@ def _attention_variables(prefix: str) -> Any:
     return holds
 
 
+_SIDES = frozenset({"value", "key"})
+
 KINDS: Mapping[str, Kind] = {
     "keras>EinsumDense": Kind(
         einsum_dense, lambda layer: dense_variables(layer.config.get("bias_axes") is not None)
     ),
-    "keras>MultiHeadAttention": Kind(_multi_head, _attention_variables("")),
-    "keras>GroupQueryAttention": Kind(_grouped, _attention_variables("_")),
-    "keras>GroupedQueryAttention": Kind(_grouped, _attention_variables("_")),
+    "keras>MultiHeadAttention": Kind(
+        _multi_head, _attention_variables(""), arguments=3, named=_SIDES
+    ),
+    **dict.fromkeys(
+        ("keras>GroupQueryAttention", "keras>GroupedQueryAttention"),
+        Kind(_grouped, _attention_variables("_"), arguments=3, named=frozenset({"key"})),
+    ),
     "keras>Attention": Kind(
         _attention,
         lambda layer: variables("scale") if layer.config.get("use_scale") else Variables(),

@@ -476,7 +476,9 @@ KINDS: Mapping[str, Kind] = {
     "hgq>QSoftmax": Kind(_softmax, softmax_variables_of),
     "hgq>QGRU": Kind(_recurrent, recurrent_variables),
     "hgq>QSimpleRNN": Kind(_recurrent, recurrent_variables),
-    "hgq>QMultiHeadAttention": Kind(_attention, attention_variables),
+    "hgq>QMultiHeadAttention": Kind(
+        _attention, attention_variables, arguments=3, named=frozenset({"value", "key"})
+    ),
     "hgq>QDenseT": Kind(_dense_table, table_variables),
     "hgq1>FixedPointQuantizer": Kind(
         _fixed_point_1,

@@ -75,6 +75,8 @@ def _reduction(op_type: str) -> Writes:
         x = a.tensor(0, "x", "input_tensor")
         keep = int(bool(a.plain(2, "keepdims", default=False)))
         axes = a.axes(s, x)
+        if axes == []:
+            return s.op("Identity", x)
         at = None if axes is None else s.integers(axes, "axes")
         return s.op(op_type, x, at, keepdims=keep)
 
@@ -142,6 +144,8 @@ def _squeeze(s: Scope, a: Arguments) -> Value:
 
 def _clip(s: Scope, a: Arguments) -> Value:
     ends = a.plain(1, "x_min", "clip_value_min"), a.plain(2, "x_max", "clip_value_max")
+    if None not in ends and float(ends[0]) > float(ends[1]):
+        raise s.fail(f"clips to {ends[0]}..{ends[1]}: which end wins depends on the library")
     return s.op(
         "Clip", a.tensor(0, "x", "t"), *(None if e is None else float(e) for e in ends)
     )
@@ -221,7 +225,10 @@ def _cast(s: Scope, a: Arguments) -> Value:
 
 def _flip(s: Scope, a: Arguments) -> Value:
     x = a.tensor(0, "x", "tensor")
-    axes = a.axes(s, x) or list(range(s.rank(x)))
+    axes = a.axes(s, x)
+    if axes == []:
+        return s.op("Identity", x)
+    axes = axes or list(range(s.rank(x)))
     most = np.iinfo(np.int64).max
     return s.op(
         "Slice",
@@ -435,9 +442,9 @@ def _operation(s: Scope, use: Use, write: Writes) -> Any:
 
 KINDS: Mapping[str, Kind] = {
     **{
-        f"ops>{name}": Kind(functools.partial(_operation, write=write))
+        f"ops>{name}": Kind(functools.partial(_operation, write=write), arguments=None)
         for name, write in _KERAS_3.items()
     },
-    "keras>TFOpLambda": Kind(_tf_operation),
-    "keras>SlicingOpLambda": Kind(_tf_operation),
+    "keras>TFOpLambda": Kind(_tf_operation, arguments=None),
+    "keras>SlicingOpLambda": Kind(_tf_operation, arguments=None),
 }

@@ -54,6 +54,13 @@ def global_pool(op_type: str) -> Writes:
 
     def write(s: Scope, use: Use) -> Value:
         axes = spatial_axes(use, s.rank(use.x))
+        x = use.x
+        if (
+            s.net.generation == 3
+            and op_type == "ReduceMean"
+            and not x.dtype.is_floating_point()
+        ):
+            x = s.op("Cast", x, to=1)  # Keras 2 divides whole numbers
         keep = int(bool(use.config.get("keepdims", False)))
         mask = use.kwargs.get("mask")
         mask = s.net.masks.get(use.x) if mask is None else mask
@@ -63,13 +70,13 @@ def global_pool(op_type: str) -> Writes:
             weights = s.op("Unsqueeze", s.op("Cast", mask, to=1), s.integers([2], "axes"))
             total = s.op(
                 "ReduceSum",
-                s.op("Mul", use.x, weights),
+                s.op("Mul", x, weights),
                 s.integers(axes, "axes"),
                 keepdims=keep,
             )
             count = s.op("ReduceSum", weights, s.integers(axes, "axes"), keepdims=keep)
             return s.op("Div", total, count)
-        return s.op(op_type, use.x, s.integers(axes, "axes"), keepdims=keep)
+        return s.op(op_type, x, s.integers(axes, "axes"), keepdims=keep)
 
     return write
 

@@ -341,10 +341,12 @@ _LAYERS = (
     *("qkeras>QLSTM", "qkeras>QGRU", "qkeras>QSimpleRNN"),
 )
 
+_STATES = frozenset({"initial_state"})
+
 KINDS: Mapping[str, Kind] = {
-    **{name: Kind(run, _recurrent_variables) for name in _LAYERS},
-    "keras>Bidirectional": Kind(_bidirectional, _bidirectional_variables),
-    "qkeras>QBidirectional": Kind(_bidirectional, _bidirectional_variables),
+    **{name: Kind(run, _recurrent_variables, named=_STATES) for name in _LAYERS},
+    "keras>Bidirectional": Kind(_bidirectional, _bidirectional_variables, named=_STATES),
+    "qkeras>QBidirectional": Kind(_bidirectional, _bidirectional_variables, named=_STATES),
     "keras>TimeDistributed": Kind(_time_distributed, _wrapped_variables),
     "tfmot>PruneLowMagnitude": Kind(
         lambda s, use: s.net.write(
@@ -358,5 +360,6 @@ KINDS: Mapping[str, Kind] = {
             (("mask", False), ("threshold", False), ("pruning_step", False)),
             _wrapped_variables(layer).parts,
         ),
+        arguments=None,
     ),
 }

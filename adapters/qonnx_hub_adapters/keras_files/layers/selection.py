@@ -49,6 +49,8 @@ def argument_of(op_type: str) -> Writes:
         if keeps and axis is None:
             y = s.reshape(y, [1] * rank)
         wanted = "int32" if is_3 else str(a.plain(-1, "output_type", default="int64"))
+        if not wanted.endswith(("int32", "int64")) or "uint" in wanted:
+            raise s.fail(f"counts places in {wanted}; int32 and int64 are supported")
         return s.op("Cast", y, to=_INT32) if wanted.endswith("int32") else y
 
     return write
