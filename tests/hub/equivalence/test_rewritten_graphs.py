@@ -8,6 +8,7 @@ from onnx import helper
 
 import qonnx_hub as qh
 from qonnx_hub.equivalence.normalizing import RULES
+from qonnx_hub.equivalence.parameters import compare_parameters
 from qonnx_hub.equivalence.rewriting import Rewriting
 from qonnx_hub.equivalence.verdicts import Verdict
 from tests.support import model_of, quant_node
@@ -326,3 +327,21 @@ def test_ends_of_a_layer_normalization_are_those_of_a_hand_calculation(more, err
 )
 def test_a_number_that_was_folded_changes_two_places(places, moved, may_be):
     assert Rewriting(places, 0, moved).may_be_equal is may_be
+
+
+def quantized_input(zero):
+    nodes = [
+        node("QuantizeLinear", "x s z", "c"),
+        node("DequantizeLinear", "c s z", "v"),
+        node("MatMul", "v w"),
+    ]
+    return model_of(nodes, {"x": ("N", 10)}, ["y"], {"s": 0.05, "z": zero, "w": W})
+
+
+@pytest.mark.parametrize(("zero", "same"), [(128, True), (127, False), (129, False)])
+def test_int8_and_uint8_are_one_quantizer_where_their_levels_are(zero, same):
+    one, other = (
+        qh.load(quantized_input(np.array(value, dtype=dtype)))
+        for value, dtype in ((0, np.int8), (zero, np.uint8))
+    )
+    assert (compare_parameters(one, other).changed == ()) is same
