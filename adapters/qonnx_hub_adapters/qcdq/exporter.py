@@ -5,17 +5,12 @@ from __future__ import annotations
 from onnx_ir import Model, Node
 
 from qonnx_hub_adapters.adapter_options import read_own_options
-from qonnx_hub_adapters.onnx_reader import SUFFIXES
 from qonnx_hub_adapters.onnx_writer import finish, opset_to_write
 from qonnx_hub_adapters.protocol import (
-    QONNX_FEATURES,
-    AdapterInfo,
     Artifact,
     ExportOptions,
-    Feature,
     Gap,
     QuantizerRecord,
-    Support,
 )
 from qonnx_hub_adapters.qcdq.encoding_options import (
     Encoding,
@@ -23,6 +18,7 @@ from qonnx_hub_adapters.qcdq.encoding_options import (
     QcdqOptions,
 )
 from qonnx_hub_adapters.qcdq.encodings import choose
+from qonnx_hub_adapters.qcdq.info import INFO
 from qonnx_hub_adapters.qcdq.origins import DOMAIN_KEY, origin_of, restore, to_domain
 from qonnx_hub_adapters.tflite.integer_export import integer_artifact
 from qonnx_hub_ir import dialect, operators
@@ -34,14 +30,6 @@ from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import every_quantizer, input_of, producer
 from qonnx_hub_ir.lowering.threshold_steps import threshold_problem
 from qonnx_hub_ir.passes import LowerChannelsLast, LowerThresholds
-
-INFO = AdapterInfo(
-    name="qcdq",
-    summary="standard ONNX with QuantizeLinear, Clip, DequantizeLinear, for any ONNX runtime",
-    suffixes=SUFFIXES,
-    support=dict.fromkeys((*QONNX_FEATURES, Feature.ZERO_POINT_AFTER_ROUNDING), Support.EXACT),
-    options=QcdqOptions,
-)
 
 _OPSET_OF_ROUND = 11
 """The first opset with Round, which onnxruntime adds where it rounds a bias by itself."""

@@ -11,7 +11,7 @@ from qonnx_hub_adapters.onnx_reader import describe, is_onnx, operators_in, read
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, Outputs
 from qonnx_hub_adapters.qcdq.chains import trace
 from qonnx_hub_adapters.qcdq.dialects import KEPT, is_foreign_quantizer, translate
-from qonnx_hub_adapters.qcdq.exporter import INFO
+from qonnx_hub_adapters.qcdq.info import INFO
 from qonnx_hub_adapters.qcdq.origins import CLIP_KEY, DOMAIN_KEY
 from qonnx_hub_adapters.qcdq.parameters import NoMatchError
 from qonnx_hub_adapters.qcdq.rewriter import LINEAR_OPERATORS, ChainRewriter, note_kept

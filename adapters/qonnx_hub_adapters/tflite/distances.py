@@ -78,6 +78,8 @@ def distances_of(net: TfliteNet) -> LayerDistances:
             # a layer behind one that differs may carry the difference anywhere
             moves = own == 0 and before is not None and _keeps_steps(call)
             behind = before if moves else None
+        if call.name == "QUANTIZE" and call.tensor(0).grid is None:
+            behind = None  # floats of more steps than 32 bits hold get the lowest code
         far.update(dict.fromkeys(operation.outputs, behind))
         if own != 0:
             named = LayerDistance(call.output.name, call.name, own, bound.share)
@@ -288,7 +290,7 @@ def _single(call: KernelCall) -> CodeBound:
     """Return the bound of a function of one code: it is tried on all of them."""
     given, made, kernel = call.tensor(0), call.output, OPERATORS[call.name].on_codes
     if call.name == "QUANTIZE" and given.grid is None:
-        return CodeBound(1, 0.0)  # floats: they differ at exact ties only
+        return CodeBound(1, 0.0)  # floats of up to 2**31 steps differ at exact ties only
     if kernel is None or given.type not in (*_BYTES, "INT16"):
         return NO_BOUND
     levels = _levels(given)

@@ -35,7 +35,8 @@ from qonnx_hub_ir.graph.queries import every_quantizer, is_standard, is_weight
 from qonnx_hub_ir.passes import InferShapes, LowerChannelsLast, run_passes
 
 _EXACT = (
-    "the very net that was read: the same codes on the reference kernels and on all others"
+    "the net that was read, as it is now: the same codes on the reference kernels and on all "
+    "others"
 )
 _NEAR = "TFLite rounds the sums of a layer twice, and halves away from zero"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,31 @@ ENDS = {RELU: (0.0, None), RELU6: (0.0, 6.0), RELU_N1_TO_1: (-1.0, 1.0)}
 """The ends of fused activations."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a value of the graph was made of.
+
+    Attributes:
+        tensor: The number of a tensor.
+        order: The order of the tensor's axes in the value; empty for its own.
+    """
+
+    tensor: int
+    order: tuple[int, ...] = ()
+
+
 class FloatForm:
-    """The graph so far, with values as floats or as codes."""
+    """The graph so far, with values as floats or as codes.
+
+    Attributes:
+        sources: Constants, and what quantizes them and others -> the tensor it stands for.
+    """
 
     def __init__(self, writer: StandardGraph) -> None:
         """Start from a graph that holds the inputs."""
         self.writer = writer
         self.net = writer.net
+        self.sources: dict[str, Source] = {}
 
     def output(self, tensor: int) -> str:
         """Return the value of an output."""
@@ -71,9 +90,15 @@ class FloatForm:
             if axis is None or record.grid is None or record.grid.scale.size == 1
             else {"axis": axis}
         )
-        return self.writer.emit(
+        value = self.writer.emit(
             "DequantizeLinear", codes, scale, zero, hint=record.name, **extra
         )
+        return self.noted(record, value)
+
+    def noted(self, record: NetTensor, value: str, order: tuple[int, ...] = ()) -> str:
+        """Note what a value was made of, and return it."""
+        self.sources[value] = Source(self.net.tensors.index(record), order)
+        return value
 
     def grid(self, record: NetTensor, axis: int | None) -> tuple[str, str]:
         """Return scale and zero point of a tensor as values."""
@@ -93,21 +118,26 @@ class FloatForm:
             self.writer.constant(zero, f"{record.name}_zero_point"),
         )
 
-    def weights(self, record: NetTensor, data: Array, axis: int) -> str:
+    def weights(
+        self, record: NetTensor, numbers: Array, axis: int, order: tuple[int, ...] = ()
+    ) -> str:
         """Return constant weights as floats.
 
         Args:
             record: Their tensor.
-            data: Their numbers, permuted.
-            axis: Where their channels lie now.
+            numbers: Its numbers.
+            axis: Where their channels lie afterwards.
+            order: In which order their axes are wanted; empty for as they are.
         """
+        data = numbers.transpose(order) if order else numbers
         if record.grid is None:
-            return self.writer.constant(data.astype(np.float32), record.name)
+            plain = self.writer.constant(data.astype(np.float32), record.name)
+            return self.noted(record, plain, order)
         if record.type == "INT4":
             codes = self.writer.constant_int4(data, record.name)
         else:
             codes = self.writer.constant(data, record.name)
-        return self.dequantized(record, codes, axis)
+        return self.noted(record, self.dequantized(record, codes, axis), order)
 
     def bias(self, call: KernelCall, index: int, data: int = 0) -> list[str]:
         """Return the bias of a dense layer as floats, if it has one.
@@ -124,7 +154,8 @@ class FloatForm:
             raise SourceError(f"tensor '{record.name}': a bias that is computed is not read")
         x, weights = call.tensor(data), call.tensor(1)
         if record.type == "FLOAT32" or x.grid is None or weights.grid is None:
-            return [self.writer.constant(record.data.astype(np.float32), record.name)]
+            plain = self.writer.constant(record.data.astype(np.float32), record.name)
+            return [self.noted(record, plain)]
         scale = (np.float32(x.scale) * weights.grid.scale).astype(np.float32)
         if record.data.dtype == np.int64 and np.abs(record.data).max(initial=0) >= 2**31:
             values = record.data * scale.astype(np.float64)
@@ -137,7 +168,8 @@ class FloatForm:
         zeros = np.zeros(() if one else scale.shape, dtype=np.int32)
         zero = self.writer.constant(zeros, f"{record.name}_zero_point")
         extra: dict[str, Any] = {} if one else {"axis": 0}
-        return [self.writer.emit("DequantizeLinear", codes, step, zero, **extra)]
+        value = self.writer.emit("DequantizeLinear", codes, step, zero, **extra)
+        return [self.noted(record, value)]
 
     def made(
         self,
@@ -165,7 +197,8 @@ class FloatForm:
         hint = f"{record.name}_codes"
         scale, zero = self.grid(record, None)
         if record.type != "INT32":
-            return self.writer.emit("QuantizeLinear", value, scale, zero, hint=hint)
+            codes = self.writer.emit("QuantizeLinear", value, scale, zero, hint=hint)
+            return self.noted(record, codes)
         ratio = self.writer.emit("Round", self.writer.emit("Div", value, scale))
         return self.writer.emit("Cast", ratio, hint=hint, to=onnx.TensorProto.INT32)
 

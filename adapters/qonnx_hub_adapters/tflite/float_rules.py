@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from qonnx_hub_adapters.tflite.copied_codes import COPY, copy_codes, with_copied_codes
-from qonnx_hub_adapters.tflite.float_form import FloatForm
+from qonnx_hub_adapters.tflite.float_form import FloatForm, Source
 from qonnx_hub_adapters.tflite.graph_writer import FIRST, LAST, StandardGraph, start
 from qonnx_hub_adapters.tflite.kernels.pools import axes_of
 from qonnx_hub_adapters.tflite.kernels.windows import padding
@@ -61,10 +61,10 @@ def window_of(call: KernelCall, size: tuple[int, int], data: int = 0) -> dict[st
 def _conv(form: FloatForm, operation: Operation, call: KernelCall) -> None:
     data = constant_of(call, 1)
     is_depthwise = call.name == "DEPTHWISE_CONV_2D"
-    kernel = data.transpose(3, 0, 1, 2) if is_depthwise else data.transpose(0, 3, 1, 2)
+    order = (3, 0, 1, 2) if is_depthwise else (0, 3, 1, 2)
     channels = call.tensor(0).shape[3]
     group = channels if is_depthwise else channels // data.shape[3]
-    weights = form.weights(call.tensor(1), kernel, 0)
+    weights = form.weights(call.tensor(1), data, 0, order)
     x = form.floats(operation.inputs[0], FIRST)
     attributes = window_of(call, (data.shape[1], data.shape[2])) | {"group": group}
     value = form.writer.emit("Conv", x, weights, *form.bias(call, 2), **attributes)
@@ -81,7 +81,7 @@ def _transpose_conv(form: FloatForm, operation: Operation, call: KernelCall) -> 
         full = (given[i + 1] - 1) * strides[i] + size[i]
         after = full - before - shape[i + 1]
         pads[i], pads[i + 2], extra[i] = before, max(after, 0), max(-after, 0)
-    weights = form.weights(call.tensor(1), data.transpose(3, 0, 1, 2), 1)
+    weights = form.weights(call.tensor(1), data, 1, (3, 0, 1, 2))
     x = form.floats(operation.inputs[2], FIRST)
     value = form.writer.emit(
         "ConvTranspose",
@@ -379,7 +379,14 @@ _RULES: Mapping[str, Rule] = {
 
 
 def float_form(net: TfliteNet, meta: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """Return a net in QDQ form.
+    """Return a net in QDQ form; arguments and errors as in :func:`float_form_of`."""
+    return float_form_of(net, meta)[0]
+
+
+def float_form_of(
+    net: TfliteNet, meta: Mapping[str, str] | None = None
+) -> tuple[onnx.ModelProto, Mapping[str, Source]]:
+    """Return a net in QDQ form, and which values stand for which of its tensors.
 
     Args:
         net: The net.
@@ -403,7 +410,7 @@ def float_form(net: TfliteNet, meta: Mapping[str, str] | None = None) -> onnx.Mo
             raise SourceError(
                 f"{call.name} (tensor '{call.output.name}'): cannot be read ({error})"
             ) from error
-    return form.writer.finish(form.output, dict(meta or {}))
+    return form.writer.finish(form.output, dict(meta or {})), form.sources
 
 
 def _without_constant_layers(net: TfliteNet) -> TfliteNet:

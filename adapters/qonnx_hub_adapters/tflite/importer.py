@@ -8,15 +8,13 @@ import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub_adapters.protocol import Feeds, ImportOptions, LayerDistances, Outputs
-from qonnx_hub_adapters.qcdq.importer import read_quantizers
 from qonnx_hub_adapters.tflite.distances import distances_of
-from qonnx_hub_adapters.tflite.float_rules import float_form
 from qonnx_hub_adapters.tflite.info import INFO, SUFFIX
 from qonnx_hub_adapters.tflite.interpreter import run_samples
 from qonnx_hub_adapters.tflite.net import TfliteNet
 from qonnx_hub_adapters.tflite.net_writer import write_net
 from qonnx_hub_adapters.tflite.nodes import net_as_nodes
-from qonnx_hub_adapters.tflite.origins import origin_of, remember
+from qonnx_hub_adapters.tflite.origins import model_of, origin_of, remember
 from qonnx_hub_adapters.tflite.reader import read_file
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
@@ -36,7 +34,7 @@ class TfliteImporter:
     def accepts(self, source: object) -> bool:
         """Return whether the source is a file called ``.tflite``, or a model just read of one.
 
-        Such a model stands for its file as long as nothing in it was changed.
+        Such a model stands for its file, with the names and numbers that were changed since.
         """
         if isinstance(source, Model):
             return origin_of(source) is not None
@@ -61,7 +59,7 @@ class TfliteImporter:
         clips = any(o.options.get("cell_clip") and o.inputs[1] >= 0 for o in net.operations)
         near = f"{_NEAR}; cells of LSTMs are not clipped" if clips else _NEAR
         meta = {dialect.BOUNDED: near} if has_codes else {}
-        model = read_quantizers(float_form(net, meta))
+        model, _ = model_of(net, meta)
         remember(model, net)
         return model
 

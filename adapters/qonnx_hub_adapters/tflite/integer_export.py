@@ -34,7 +34,7 @@ def integer_artifact(model: Model, options: ExportOptions) -> Artifact:
     if net is None:
         raise NotExactError(
             "the encoding 'integer' says the codes of a TFLite file, and this model was not "
-            "read from one, or was changed since; take 'auto' or 'qdq'",
+            "read from one, or has other nodes since; take 'auto' or 'qdq'",
             [],
         )
     wanted = options.opset or OPSET

@@ -122,6 +122,8 @@ def _require_types(call: KernelCall, where: str) -> None:
         first = call.tensor(2 if call.name == "TRANSPOSE_CONV" else 0)
         sides = [(_WEIGHTS, call.tensor(1))]
         sides += [(_BIASES, given[-1][1])] if len(given) == row.inputs[1] else []
+        if call.name == "TRANSPOSE_CONV" and call.tensor(1).type == "INT4":
+            sides.append(({}, call.tensor(1)))
         wrong = [t for known, t in sides if t.type not in known.get(first.type, ())]
         wrong += [call.output] if made != first.type else []
     elif call.name in _FROM:

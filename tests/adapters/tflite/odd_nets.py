@@ -23,9 +23,13 @@ def whole_net(case: Case) -> tuple[TfliteNet, list[np.ndarray[Any, Any]]]:
     for i in net.inputs:
         tensor = net.tensors[i]
         if tensor.dtype.kind == "f":
-            size = 10.0 ** case.rng.uniform(-3, 3)
+            size = 10.0 ** case.rng.uniform(-3, 3 if case.rng.random() < 0.8 else 12)
             values = case.rng.normal(size=tensor.shape) * size
-            given.append(np.rint(values * 2).astype(tensor.dtype) / tensor.dtype.type(2))
+            odd = case.rng.choice([np.nan, np.inf, -np.inf, 0.0], tensor.shape)
+            values = np.where(case.rng.random(tensor.shape) < 0.02, odd, values)
+            most = float(np.finfo(tensor.dtype).max) / 4
+            halves = np.where(np.isinf(values), values, np.clip(values, -most, most))
+            given.append(np.rint(halves * 2).astype(tensor.dtype) / tensor.dtype.type(2))
             continue
         low, high = CODE_TYPES.get(tensor.type, (0, 1))
         low, high = max(low, -(2**20)), min(high, 2**20)

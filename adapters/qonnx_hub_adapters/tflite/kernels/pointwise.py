@@ -10,6 +10,7 @@ from qonnx_hub_adapters.tflite.kernels.fixed_point import (
     rescale,
     round_away,
     shift_right,
+    wrap,
 )
 from qonnx_hub_adapters.tflite.kernels.grids import finish
 from qonnx_hub_adapters.tflite.net import (
@@ -80,9 +81,12 @@ def quantize(call: KernelCall, x: Array) -> Array:
     """Return QUANTIZE: from floats, or from one grid to another."""
     made = call.output
     if x.dtype.kind == "f":
-        levels = round_away((x / made.scale).astype(np.float32)) + made.zero
-        low, high = CODE_TYPES[made.type]
-        return np.asarray(np.clip(levels, low, high).astype(made.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            levels = round_away((x / made.scale).astype(np.float32))
+            # what 32 bits do not hold, and NaN, becomes the lowest of them before it is cut
+            levels = np.where(np.abs(levels) < 2.0**31, levels, -(2.0**31))
+        codes = wrap(levels.astype(np.int64) + made.zero)
+        return np.asarray(np.clip(codes, *CODE_TYPES[made.type]).astype(made.dtype))
     given = call.tensor(0)
     by = factor(float(given.scale) / float(made.scale))
     return finish(call, rescale(codes_of(x, given), by) + made.zero)
