@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from qonnx_hub.io.arrays import read_arrays
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_ir.analysis.float_error import REORDERED
 from qonnx_hub_ir.errors import SourceError, UsageError
@@ -266,10 +267,10 @@ def _compared(found: ZooCheck, path: Path, recorded: Path) -> ZooCheck:
     from qonnx_hub.api import load
     from qonnx_hub.executor.session import Session
 
-    with np.load(recorded, allow_pickle=False) as arrays:
-        if "x" not in arrays or "y" not in arrays:
-            raise SourceError(f"'{recorded}' does not hold the arrays x and y")
-        inputs, outputs = arrays["x"], arrays["y"]
+    arrays = read_arrays(recorded)
+    if "x" not in arrays or "y" not in arrays:
+        raise SourceError(f"'{recorded}' does not hold the arrays x and y")
+    inputs, outputs = arrays["x"], arrays["y"]
     if len(inputs) != len(outputs) or not len(inputs):
         raise SourceError(
             f"'{recorded}' holds {len(inputs)} inputs and {len(outputs)} outputs"

@@ -22,6 +22,7 @@ from onnx_ir import ExternalTensor, Model
 
 from qonnx_hub_ir.errors import SourceError, UsageError, words_of
 from qonnx_hub_ir.graph.subgraphs import every_graph
+from qonnx_hub_ir.limits import require_memory
 
 _allowed: ContextVar[tuple[Path, ...]] = ContextVar("_allowed", default=())
 
@@ -59,11 +60,15 @@ def settle_external_data(model: Model, name: str, file: Path | None) -> None:
         file: The model's file; ``None`` where it came without one: its paths are its owner's.
 
     Raises:
-        SourceError: A file is missing, cut off, no regular file, or lies where it may not.
+        SourceError: A file is missing, cut off, no regular file, or lies where it may not; all
+            of them together are larger than may be.
     """
+    taken = 0
     for graph in every_graph(model):
         for value in graph.initializers.values():
             if isinstance(value.const_value, ExternalTensor):
+                taken += value.const_value.nbytes
+                require_memory(taken, f"{name}, with its data files,")
                 value.const_value = _settled(value.const_value, name, str(value.name), file)
         for node in graph:
             for key, attribute in list(node.attributes.items()):

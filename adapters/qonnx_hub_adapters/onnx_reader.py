@@ -22,6 +22,7 @@ from qonnx_hub_ir.errors import InvalidModelError, SourceError
 from qonnx_hub_ir.facts import facts_of
 from qonnx_hub_ir.graph.names import separate_names
 from qonnx_hub_ir.graph.subgraphs import every_node, every_value
+from qonnx_hub_ir.limits import require_memory, require_nodes
 from qonnx_hub_ir.passes import (
     IMPORT_PIPELINE,
     InlineFunctions,
@@ -185,6 +186,7 @@ def parse(source: object) -> Model:
         raise SourceError(f"'{path}' is a folder, an ONNX file is needed")
     if path.stat().st_size == 0:
         raise SourceError(f"'{path}' is empty")
+    require_memory(path.stat().st_size, f"'{path}'")
     try:
         proto = onnx.load(path, load_external_data=False)
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
@@ -193,6 +195,7 @@ def parse(source: object) -> Model:
         ) from error
     except OSError as error:
         raise SourceError(f"'{path}' cannot be read: {error.strerror}") from error
+    require_nodes(sum(1 for _ in _message_operators(proto)), f"'{path}' has")
     model = _deserialize(proto, f"'{path}'")
     onnx_ir.external_data.set_base_dir(model.graph, path.parent)
     return model

@@ -7,7 +7,6 @@ import io
 import logging
 import sys
 import traceback as python_traceback
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import typer
@@ -36,11 +35,12 @@ from qonnx_hub.cli import (
     view,
     zoo,
 )
+from qonnx_hub.cli.anywhere import reading_as_told, taken_out
 from qonnx_hub.cli.errors import exit_code, message_of
 from qonnx_hub.cli.every_verb import verb
 from qonnx_hub.cli.examples import epilog
 from qonnx_hub.cli.loudness import Quiet, Verbose, start
-from qonnx_hub.cli.options import AllowExternal, Operators
+from qonnx_hub.cli.options import AllowExternal, MaxMemory, MaxNodes, Operators
 
 EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
 something; 2 wrong usage, or a path that cannot be read or written; 3 input unreadable or
@@ -111,6 +111,8 @@ def _options(
         False, "--traceback", help="Of an error, show where in the program it came up."
     ),
     allow_external: AllowExternal = None,
+    max_memory: MaxMemory = None,
+    max_nodes: MaxNodes = None,
     operators: Operators = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -122,31 +124,6 @@ def _options(
         from qonnx_hub.executor.foreign import import_operators
 
         import_operators(package)
-
-
-def _without_folders(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments without ``--allow-external``, and its folders."""
-    kept, folders, left = [], [], iter(arguments)
-    for text in left:
-        name, is_joined, folder = text.partition("=")
-        if name != "--allow-external":
-            kept.append(text)
-        elif is_joined:
-            folders.append(folder)
-        elif (after := next(left, None)) is not None:
-            folders.append(after)
-        else:
-            kept.append(text)  # the parser says what is missing
-    return kept, folders
-
-
-def _allowing(folders: list[str]) -> AbstractContextManager[None]:
-    if not folders:
-        return nullcontext()
-    # Imported here because it loads ONNX, which --help does not need.
-    from qonnx_hub_adapters.external_data import allowed_folders
-
-    return allowed_folders(*folders)
 
 
 _CALL_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -165,10 +142,10 @@ def main() -> None:
     # What a library logs is told by the errors that follow, in our words.
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
     given = [text for text in sys.argv[1:] if text != "--traceback"]
-    arguments, folders = _without_folders(given)
+    arguments, told = taken_out(given)
     try:
         try:
-            with _allowing(folders):
+            with reading_as_told(told):
                 code = app(arguments, standalone_mode=False)
         finally:
             # Not when Python ends: what goes wrong there has no message and a code of its own.

@@ -70,6 +70,24 @@ AllowExternal = Annotated[
         help="Let ONNX files read weights below a folder that is not theirs; for any verb.",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="BYTES",
+        help="Largest file, with its weights and unpacked, such as 8G; for any verb.",
+        show_default="the machine's memory",
+    ),
+]
+MaxNodes = Annotated[
+    str | None,
+    typer.Option(
+        "--max-nodes",
+        metavar="N",
+        help="Most nodes of a model, with called functions; for any verb.",
+        show_default="524288",
+    ),
+]
 Operators = Annotated[
     list[str] | None,
     typer.Option(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,24 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qonnx_hub.io.atomic import replacing
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.errors import SourceError, UsageError
+from qonnx_hub_ir.limits import require_memory
+
+_NO_ARRAYS = (
+    *(ValueError, OSError, EOFError, AttributeError, KeyError, NotImplementedError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What numpy and zipfile raise where a file is cut off, packed otherwise or locked."""
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of an .npz file by name, or that of an .npy file by the file's.
 
     Raises:
-        UsageError: The file is missing, is neither, or holds nothing.
+        UsageError: The file is missing, is neither, holds nothing, or unpacks to more than
+            may be read.
     """
     if not path.exists():
         raise UsageError(f"'{path}' does not exist")
     try:
+        if zipfile.is_zipfile(path):
+            _require_sizes(path)
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return {path.stem: found}
         with found as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except _NO_ARRAYS as error:
         # What numpy takes for pickled data is told as such, with advice to trust it.
         why = "" if isinstance(error, ValueError) else f": {error}"
         raise UsageError(
@@ -39,6 +52,34 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     if not arrays:
         raise UsageError(f"'{path}' holds no arrays")
     return arrays
+
+
+def _require_sizes(path: Path) -> None:
+    """Refuse an archive that unpacks to more than may be, or whose arrays are not that large.
+
+    Raises:
+        UsageError: It does.
+        ValueError: An array's header tells of another size than its member has.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        try:
+            require_memory(sum(info.file_size for info in members), f"'{path}', unpacked,")
+        except SourceError as error:
+            raise UsageError(str(error)) from None
+        for info in members:
+            with archive.open(info) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_2_0
+                if version == (1, 0):
+                    read = np.lib.format.read_array_header_1_0
+                shape, _, dtype = read(stream)
+                size = math.prod(shape) * dtype.itemsize
+                if stream.tell() + size != info.file_size and not dtype.hasobject:
+                    raise ValueError(
+                        f"'{info.filename}' tells of {size} bytes and holds "
+                        f"{info.file_size - stream.tell()}"
+                    )
 
 
 def read_feeds(given: Any, names: Sequence[str]) -> dict[str, Any]:

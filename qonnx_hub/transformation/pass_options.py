@@ -11,7 +11,6 @@ import json
 import re
 import types
 import typing
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from onnx_ir.passes import InPlacePass
 
+from qonnx_hub.io.arrays import read_arrays
 from qonnx_hub_ir.errors import UsageError
 
 _WORD_LIST = re.compile(r"\[(\s*[A-Za-z_][\w./:]*(?:\s*,\s*[A-Za-z_][\w./:]*)*\s*)\]")
@@ -216,10 +216,9 @@ def _read_file(path: Path, where: str) -> Any:
         raise UsageError(f"{where}: there is no file '{path}'")
     try:
         if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            return read_arrays(path)
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         raise UsageError(
             f"{where}: '{path}' cannot be read as a {path.suffix} file: {error}"
         ) from (error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from qonnx_hub_adapters.torch_common.framework import require_torch
 from qonnx_hub_adapters.torch_common.modules import floats_of, is_module, unwrapped
 from qonnx_hub_adapters.torch_common.weights import read_state, without_wrapper
 from qonnx_hub_ir.errors import SourceError, UsageError
+from qonnx_hub_ir.limits import require_memory
 
 SUFFIXES = (".pth.tar", ".pth", ".pt")
 _MARK = b"act_scaling_factor"
@@ -76,8 +78,10 @@ def is_checkpoint(source: object) -> bool:
                 return _MARK in stream.read(_LARGEST_HEADER)
         with zipfile.ZipFile(path) as archive:
             tables = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            unpacked = sum(archive.getinfo(name).file_size for name in tables)
+            require_memory(unpacked, f"'{path}': the table of its tensors")
             return any(_MARK in archive.read(name) for name in tables)
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, zipfile.BadZipFile, zlib.error):
         return False
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from qonnx_hub_adapters.dependencies import one_line
 from qonnx_hub_adapters.keras_files.variables import LegacyStore, Store, TreeStore
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.limits import require_memory
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 _LARGEST_CONFIG = 1 << 28
@@ -122,6 +123,7 @@ def _member(archive: zipfile.ZipFile, name: str, most: int, path: Path) -> bytes
         raise SourceError(f"'{path}' has no {name}: it is no .keras file") from error
     if info.file_size > most:
         raise SourceError(f"'{path}': {name} takes {info.file_size} bytes unpacked")
+    require_memory(info.file_size, f"'{path}': {name}")
     if info.file_size > max(_SMALL, _MOST_PACKED * info.compress_size):
         raise SourceError(
             f"'{path}': {name} unpacks from {info.compress_size} to {info.file_size} bytes, "

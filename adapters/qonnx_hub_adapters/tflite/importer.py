@@ -18,6 +18,7 @@ from qonnx_hub_adapters.tflite.origins import model_of, origin_of, remember
 from qonnx_hub_adapters.tflite.reader import read_file
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.limits import require_memory
 
 _NEAR = (
     "the reference kernels of TFLite round sums twice, and float layers once: codes may "
@@ -100,6 +101,7 @@ def bytes_of(source: object) -> bytes:
     """
     if isinstance(source, (str, Path)):
         try:
+            require_memory(Path(source).stat().st_size, f"'{source}'")
             return Path(source).read_bytes()
         except OSError as error:
             raise SourceError(f"'{source}' cannot be read: {error.strerror}") from error

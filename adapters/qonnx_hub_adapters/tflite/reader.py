@@ -20,6 +20,7 @@ from qonnx_hub_adapters.tflite.operators import OPERATORS as ROWS
 from qonnx_hub_adapters.tflite.reference_rules import MOST_ELEMENTS, require_call
 from qonnx_hub_adapters.tflite.schema import OPERATORS, TYPES, fields_of
 from qonnx_hub_ir.errors import SourceError
+from qonnx_hub_ir.limits import require_memory, require_nodes
 from qonnx_hub_ir.quantizers import Array
 
 _HIGHEST_RANK = 8
@@ -37,13 +38,16 @@ def read_file(path: str | Path) -> TfliteNet:
         'RESHAPE'
     """
     try:
+        require_memory(Path(path).stat().st_size, f"'{path}'")
         data = Path(path).read_bytes()
     except OSError as error:
         raise SourceError(f"'{path}' cannot be read: {error.strerror}") from error
     try:
-        return read_net(data)
+        net = read_net(data)
     except SourceError as error:
         raise SourceError(f"'{path}': {error}") from error
+    require_nodes(len(net.operations), f"'{path}' has")
+    return net
 
 
 def read_net(data: bytes) -> TfliteNet:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir
 from onnx_ir import Model
 
 from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch
-from qonnx_hub.io.arrays import write_arrays
+from qonnx_hub.io.arrays import read_arrays, write_arrays
 from qonnx_hub.io.atomic import replacing_folder, write_text
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub_adapters.hls4ml.traces import HardwareTypes, read_trace
@@ -237,12 +236,12 @@ class Golden(_Record):
             return self._last[1]
         path = self._folder / _batch_name(index)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                groups = {
-                    group: {name: archive[f"{group}_{i}"] for i, name in enumerate(names)}
-                    for group, names in self._names[index].items()
-                }
-        except (OSError, ValueError, KeyError) as error:
+            archive = read_arrays(path)
+            groups = {
+                group: {name: archive[f"{group}_{i}"] for i, name in enumerate(names)}
+                for group, names in self._names[index].items()
+            }
+        except (UsageError, KeyError) as error:
             raise SourceError(f"'{path}' cannot be read: {error}") from error
         self._last = (index, groups)
         return groups
