@@ -17,6 +17,7 @@ from qonnx_hub.cli.options import (
     Samples,
     Seed,
     console,
+    name_and_rest,
     named_ranges,
     sample_inputs,
     write_json,
@@ -88,7 +89,7 @@ def command(
     seed: Seed = 0,
     range_: Annotated[
         list[str] | None,
-        typer.Option("--range", metavar="NAME:LO,HI", help="Range of a generated input."),
+        typer.Option("--range", metavar="NAME=LO,HI", help="Range of a generated input."),
     ] = None,
     boundary: Annotated[
         bool,
@@ -104,15 +105,15 @@ def command(
     ] = "layer",
     lsb: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME:]K", help="Quantizer steps allowed per output."),
+        typer.Option(metavar="[NAME=]K", help="Quantizer steps allowed per output."),
     ] = None,
     atol: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME:]V", help="Absolute difference allowed."),
+        typer.Option(metavar="[NAME=]V", help="Absolute difference allowed."),
     ] = None,
     rtol: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME:]V", help="Relative difference allowed."),
+        typer.Option(metavar="[NAME=]V", help="Relative difference allowed."),
     ] = None,
     backend: Annotated[
         str,
@@ -346,11 +347,11 @@ def _tolerance(option: str, texts: list[str] | None) -> dict[str, float]:
     """Return tensor name -> number; the name "" stands for all others."""
     found: dict[str, float] = {}
     for text in texts or []:
-        name, _, number = text.rpartition(":")
+        name, number = name_and_rest(text)
         try:
             found[name] = float(number)
         except ValueError:
-            _usage(f"{option} takes a number or NAME:NUMBER, not '{text}'")
+            _usage(f"{option} takes a number or NAME=NUMBER, not '{text}'")
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,37 @@ GenScript = Annotated[
         help="Write the Python that does this, and stop; - is standard output.",
     ),
 ]
+
+
+PANELS: Mapping[str, tuple[str, ...]] = {
+    "Data": (
+        *("inputs", "data", "labels", "preprocess", "samples", "seed", "range_"),
+        *("input_shape", "input_dtype", "boundary", "effort"),
+    ),
+    "What is allowed": (
+        *("lsb", "atol", "rtol", "strict", "ignore_output", "allow_lossy", "allow_code"),
+        *("max_accuracy_drop", "min_agreement", "metric", "top_k", "threshold", "force"),
+    ),
+    "What is written": (
+        *("output", "out", "json", "report", "junit", "sarif", "save_golden", "save_failing"),
+        *("save_inputs", "export_ints", "plot", "write_baseline"),
+    ),
+    "Of every verb": ("verbose", "quiet", "gen_script"),
+}
+"""Panel of the help -> parameters that stand in it; all others are plain options."""
+
+
+def _in_panel(parameter: inspect.Parameter) -> inspect.Parameter:
+    panel = next((title for title, names in PANELS.items() if parameter.name in names), None)
+    found = getattr(parameter.annotation, "__metadata__", ())
+    if panel is None or not found or type(found[0]).__name__ != "OptionInfo":
+        return parameter
+    # One annotation serves several verbs.
+    option = copy.copy(found[0])
+    option.rich_help_panel = panel
+    annotation: Any = Annotated
+    kind = annotation[parameter.annotation.__origin__, option]
+    return parameter.replace(annotation=kind)
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,7 +75,8 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter("quiet", kind, default=False, annotation=Quiet),
         inspect.Parameter("gen_script", kind, default=None, annotation=GenScript),
     ]
-    signature = own.replace(parameters=[*own.parameters.values(), *more])
+    parameters = [_in_panel(one) for one in (*own.parameters.values(), *more)]
+    signature = own.replace(parameters=parameters)
     run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     vars(run)["__signature__"] = signature
     del vars(run)["__wrapped__"]

@@ -31,7 +31,7 @@ def command(
     ] = False,
     range_: Annotated[
         list[str] | None,
-        typer.Option("--range", metavar="NAME:LO,HI", help="Range of an input, for --ranges."),
+        typer.Option("--range", metavar="NAME=LO,HI", help="Range of an input, for --ranges."),
     ] = None,
     input_dtype: InputTypes = None,
     weights: Annotated[

@@ -194,8 +194,14 @@ def named_types(texts: Sequence[str]) -> dict[str, str]:
     return {name: kind for name, _, kind in pairs}
 
 
+def name_and_rest(text: str) -> tuple[str, str]:
+    """Return the parts of "NAME=REST", or "NAME:REST"; REST alone has the name ""."""
+    place = max(text.rfind("="), text.rfind(":"))
+    return text[: max(place, 0)], text[place + 1 :]
+
+
 def named_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return "NAME:LO,HI" texts as name -> (lowest, highest).
+    """Return "NAME=LO,HI" texts as name -> (lowest, highest).
 
     Raises:
         UsageError: A text of another form.
@@ -204,12 +210,12 @@ def named_ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
 
     ranges: dict[str, tuple[float, float]] = {}
     for text in texts:
-        name, _, ends = text.rpartition(":")
+        name, ends = name_and_rest(text)
         try:
             low, high = (float(end) for end in ends.split(","))
         except ValueError:
             name = ""
         if not name:
-            raise UsageError(f"--range takes NAME:LO,HI, not '{text}'")
+            raise UsageError(f"--range takes NAME=LO,HI, not '{text}'")
         ranges[name] = (low, high)
     return ranges

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from qonnx_hub.cli.options import named_ranges, named_types, named_values
+from qonnx_hub.cli.options import name_and_rest, named_ranges, named_types, named_values
 from qonnx_hub_ir.choices import StoredWeights
 
 
@@ -55,8 +55,7 @@ def _one(values: Sequence[str]) -> str:
 
 def _bound(name: str) -> Converter:
     def read(texts: Sequence[str]) -> Mapping[str, Any]:
-        pairs = (text.rpartition(":") for text in texts)
-        found = {tensor: float(number) for tensor, _, number in pairs}
+        found = {tensor: float(number) for tensor, number in map(name_and_rest, texts)}
         return {name: found[""] if list(found) == [""] else found}
 
     return read

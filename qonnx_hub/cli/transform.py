@@ -35,7 +35,10 @@ def command(
         ),
     ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="Show the passes and pipelines, and stop.")
+        bool,
+        typer.Option(
+            "--list", help="Show the passes and pipelines, or the one named, and stop."
+        ),
     ] = False,
     from_: From = None,
     to: To = "qonnx",
@@ -56,7 +59,7 @@ def command(
     """Run passes over a model, compare before and after, and write the result."""
     out = console(json)
     if list_:
-        _list(out, json)
+        _list(out, json, source)
         return
     if source is None or not passes:
         missing = "MODEL" if source is None else "--pass"
@@ -84,25 +87,30 @@ def command(
         raise typer.Exit(DIFFERENT)
 
 
-def _list(out: Console, json: str | None) -> None:
+def _list(out: Console, json: str | None, only: str | None) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
     from qonnx_hub import passes
+    from qonnx_hub_ir.choices import require_choice
 
-    infos = [passes.describe(name) for name in passes.names()]
+    names = [*passes.names(), *passes.PIPELINES]
+    if only is not None:
+        require_choice("pass", only, names)
+    infos = [passes.describe(name) for name in passes.names() if only in (None, name)]
+    pipelines = {n: line for n, line in passes.PIPELINES.items() if only in (None, n)}
     for info in infos:
         out.print(Text(f"{info.name}: {info.summary}"))
         for line in (*info.change, *(f"option {option}" for option in info.options)):
             out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
     out.print()
-    for name, pipeline in passes.PIPELINES.items():
+    for name, pipeline in pipelines.items():
         out.print(Text(f"pipeline {name}: {pipeline.summary}"))
         for stage in pipeline.stages:
             words = Text(f"{stage.step}: {stage.reason}")
             out.print(Padding(words, (0, 0, 0, 4), expand=False))
     data = {
         "passes": [asdict(info) for info in infos],
-        "pipelines": {name: asdict(line) for name, line in passes.PIPELINES.items()},
+        "pipelines": {name: asdict(line) for name, line in pipelines.items()},
     }
     write_json(data, json)

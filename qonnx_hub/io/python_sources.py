@@ -77,9 +77,10 @@ def _find(module: str, name: str, source: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise SourceError(f"'{source}': module '{module}' needs {error}") from error
+        meant = f"; write {module[:-3]}:{name}" if module.endswith(".py") else ""
         raise SourceError(
             f"'{source}': there is no module '{module}' beside the installed packages "
-            f"or in {folder}"
+            f"or in {folder}{meant}"
         ) from error
     except Exception as error:  # somebody else's module raises whatever it raises
         raise SourceError(

@@ -101,6 +101,10 @@ COMMANDS: tuple[tuple[str, int, str], ...] = (
     ("routes a.onnx", 0, "routes open"),
     ("bench a.onnx --batch 1 --backend numpy --seconds 0", 0, "numpy"),
     ("extract a.onnx -o head.onnx --to m", 0, "head.onnx"),
+    ("convert a.py:make -o q2.onnx", 3, "write a:make"),
+    ("check a.onnx b.onnx --atol y=9 --rtol 9 --level output", 0, "within the tolerance"),
+    ("transform --list fold_batchnorm", 0, "fold_batchnorm: Replace"),
+    ("transform --list foldbatchnorm", 2, "did you mean 'fold_batchnorm'?"),
     ("check a.onnx b.onnx --gen-script - --atol 1", 0, "qh.check("),
     ("zoo list", 0, "name"),
 )

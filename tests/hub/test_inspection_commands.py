@@ -231,8 +231,8 @@ def test_inspect_shows_and_exports_integers(run: Run, model: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--ranges", "--range", "x:0"], ["--range takes NAME:LO,HI, not 'x:0'"]),
-        (["--ranges", "--range", "0,1"], ["--range takes NAME:LO,HI, not '0,1'"]),
+        (["--ranges", "--range", "x:0"], ["--range takes NAME=LO,HI, not 'x:0'"]),
+        (["--ranges", "--range", "0,1"], ["--range takes NAME=LO,HI, not '0,1'"]),
         (["--ranges", "--range", "z:0,1"], ["'z' is no input"]),
         (["--export-ints", "ints.txt"], ["named .npz or .h"]),
     ],

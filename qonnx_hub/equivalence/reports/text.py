@@ -100,9 +100,10 @@ def describe_result(result: CheckResult) -> Iterator[Part]:
             for field in ("reached", "exercised", "total")
         )
         yield ""
+        share = f"{reached / total:.0%}" if total else "none"
         yield (
-            f"thresholds of {len(result.coverage)} quantizers: {reached} of {total} have "
-            f"inputs on both sides, {exercised} have neighbouring inputs on both sides"
+            f"coverage: {share} of the rounding thresholds of {len(result.coverage)} "
+            f"quantizers were crossed: {reached} of {total}, {exercised} by near inputs"
         )
     if result.bends:
         met = sum(row.reached == row.reachable for row in result.bends)
@@ -155,9 +156,11 @@ def _sentences(result: CheckResult) -> Iterator[str]:
             yield f"       {read}, against {theirs!r}"
     if result.failing is not None:
         found = result.failing
+        what = f"{found.nonzero} of its values not zero" if found.nonzero else "all zeros"
+        at = f" at {list(found.where)}" if found.where else ""
         yield (
-            f"smallest failing input: sample {found.sample}, {found.nonzero} of its values "
-            f"not zero; '{found.layer}' is {found.values[0]!r}, against {found.values[1]!r}"
+            f"smallest failing input: sample {found.sample}, {what}; '{found.layer}' is "
+            f"{found.values[0]!r}{at}, against {found.values[1]!r}"
         )
     needed = result.required_tolerance()
     if needed:

@@ -282,8 +282,12 @@ class OrtRunner:
         try:
             return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the binding raises its own exception types
+            said = words_of(error)
+            remedy = ""
+            if "not a registered function" in said:
+                remedy = "; convert it with --to qcdq, or with --self-contained"
             raise SourceError(
-                f"{self.label}: onnxruntime does not load it: {words_of(error)}"
+                f"{self.label}: onnxruntime does not load it: {said}{remedy}"
             ) from error
 
 

@@ -129,7 +129,7 @@ def test_a_proof_is_printed(files):
             2,
             "takes float32, float64 is given",
         ),
-        (["a.onnx", "same.onnx", "--range", "x:1"], 2, "--range takes NAME:LO,HI"),
+        (["a.onnx", "same.onnx", "--range", "x:1"], 2, "--range takes NAME=LO,HI"),
         (["a.onnx", "same.onnx", "--range", "z:0,1"], 2, "no input"),
         (["a.onnx", "same.onnx", "--atol", "y:lots"], 2, "--atol takes a number"),
         (
