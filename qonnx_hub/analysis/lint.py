@@ -96,10 +96,10 @@ class LintReport(Report):
         if self.findings:
             cells = [
                 (
-                    *(one.severity.value, f"{one.op} {one.node}".strip()),
-                    *(one.reason, one.effect, one.remedy),
+                    *(alike[0].severity.value, _nodes(alike)),
+                    *(alike[0].reason, alike[0].effect, alike[0].remedy),
                 )
-                for one in self.findings
+                for alike in _grouped(self.findings)
             ]
             yield Table(("", "node", "what", "effect", "remedy"), cells)
         if self.fused:
@@ -110,6 +110,28 @@ class LintReport(Report):
             whole = sum(1 for one in self.fused if one.runs_as)
             yield f"{whole} of {len(layers)} nodes run in integers"
         yield self.summary()
+
+
+_MOST_NODES = 4
+"""Nodes that a row of findings names; the others are counted."""
+
+
+def _grouped(findings: tuple[LintFinding, ...]) -> list[list[LintFinding]]:
+    """Return findings that differ in their node alone as one group, in order."""
+    groups: dict[LintFinding, list[LintFinding]] = {}
+    for finding in findings:
+        groups.setdefault(replace(finding, node=""), []).append(finding)
+    return list(groups.values())
+
+
+def _nodes(alike: list[LintFinding]) -> str:
+    """Return the nodes of findings that say the same, the first few by name."""
+    names = [one.node for one in alike if one.node]
+    if len(alike) == 1:
+        return f"{alike[0].op} {alike[0].node}".strip()
+    shown, left = names[:_MOST_NODES], len(alike) - _MOST_NODES
+    more = f" and {left} more (--json)" if left > 0 else ""
+    return f"{len(alike)} {alike[0].op}: {', '.join(shown)}{more}"
 
 
 def lint_source(

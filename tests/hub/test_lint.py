@@ -314,3 +314,14 @@ def test_the_command_exits_with_one_where_there_are_errors(tmp_path) -> None:
     assert result.exit_code == 1
     rows = json.loads(result.stdout)["findings"]
     assert any(row["severity"] == "wrong" and row["node"] == "y" for row in rows)
+
+
+def test_findings_that_differ_in_their_node_alone_are_one_row_and_all_are_data() -> None:
+    nodes = [quant_node("x", "q0")] + [quant_node(f"q{k}", f"q{k + 1}") for k in range(8)]
+    constants = {"s": 0.25, "z": 0.0, "b": 4.0}
+    report = qh.lint(model_of(nodes, {"x": ("N", 3)}, ["q8"], constants), "ort")
+    refused = [row for row in report.rows() if row["op"] == "Quant"]
+    assert len(refused) >= 8
+    lines = [line for line in report.table(300).splitlines() if "Quant:" in line]
+    assert len(lines) == 1
+    assert f"and {len(refused) - 4} more" in lines[0]

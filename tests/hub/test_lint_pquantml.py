@@ -55,7 +55,7 @@ def test_a_mode_that_nobody_knows_is_an_error_of_the_file(tmp_path):
     onnx.save(exported("TRUNCATE"), tmp_path / "net.onnx")
     ran = CliRunner().invoke(app, ["lint", str(tmp_path / "net.onnx"), "--target", "qonnx"])
     assert ran.exit_code == 1
-    assert "1 errors" in ran.output
+    assert "1 error" in ran.output
     with pytest.raises(SourceError, match="TRUNCATE of PQuantML is DOWN"):
         qh.load(tmp_path / "net.onnx")
 
