@@ -218,7 +218,7 @@ def _read_file(path: Path, where: str) -> Any:
         if path.suffix.lower() == ".npz":
             return read_arrays(path)
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, UsageError) as error:
         raise UsageError(
             f"{where}: '{path}' cannot be read as a {path.suffix} file: {error}"
         ) from (error)
