@@ -257,7 +257,9 @@ def _layer(
 def _require_float32(name: str, policy: Any) -> None:
     """Refuse a layer that computes in another type; the policy is a name or an object."""
     if isinstance(policy, Mapping):
-        policy = policy.get("config", {}).get("name")
+        # Policies of quantized layers, and maps of policies, have no name.
+        settings = policy.get("config", {})
+        policy = settings.get("name") or settings.get("mode") or policy.get("class_name")
     if policy not in (None, "float32"):
         raise SourceError(
             f"layer '{name}' computes in {policy}, not in float32: set its dtype policy to "

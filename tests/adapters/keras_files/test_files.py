@@ -442,6 +442,19 @@ def test_an_argument_that_nothing_reads_is_refused_by_name(tmp_path, kind, confi
             {},
             "computes in mixed_float16",
         ),
+        (
+            # Of model.quantize("int8") in Keras 3: such a policy has no name.
+            "Activation",
+            {
+                "activation": "relu",
+                "dtype": {
+                    "class_name": "QuantizedDTypePolicy",
+                    "config": {"mode": "int8", "source_name": "float32"},
+                },
+            },
+            {},
+            "computes in int8",
+        ),
         ("Dropout", {"rate": 0.5}, {"training": 1}, "answers as in training"),
         ("Activation", {"activation": "relu"}, {"surprise": 2}, "the argument 'surprise'"),
     ],
@@ -480,6 +493,13 @@ def test_no_axis_is_not_all_axes(tmp_path, kind, config, wanted):
     path = operation(tmp_path / "net.h5", kind, config, X)
     (found,) = qh.run(qh.load(path), {"x": X}).values()
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
+def test_a_softmax_of_keras_3_without_an_axis_is_refused(tmp_path, kind):
+    """There it is one over everything, samples too; no axis is not the last."""
+    with pytest.raises(SourceError, match="a softmax over all axes"):
+        qh.load(operation(tmp_path / "net.h5", kind, {"axis": None}, X))
 
 
 def test_a_clip_whose_ends_are_exchanged_is_refused(tmp_path):

@@ -99,9 +99,14 @@ def _relu(s: Scope, a: Arguments) -> Value:
 
 
 def _softmax(op_type: str) -> Writes:
-    return lambda s, a: s.op(
-        op_type, a.tensor(0, "x", "logits"), axis=int(a.plain(1, "axis", default=-1))
-    )
+    def write(s: Scope, a: Arguments) -> Value:
+        x, axis = a.tensor(0, "x", "logits"), a.plain(1, "axis", default=-1)
+        # TensorFlow takes no axis for the last one, Keras 3 for all of them.
+        if s.net.generation == 3 and (axis is None or a.named.get("axis", axis) is None):
+            raise s.fail("a softmax over all axes, samples among them")
+        return s.op(op_type, x, axis=-1 if axis is None else int(axis))
+
+    return write
 
 
 def _reshape(s: Scope, a: Arguments) -> Value:
