@@ -136,6 +136,11 @@ class Scope:
         self.emit.insert(node)
         return list(node.outputs)
 
+    def floats(self, x: Value) -> Value:
+        """Return a value in float32, as layers cast whole numbers that they are given."""
+        is_whole = x.dtype is not None and not x.dtype.is_floating_point()
+        return self.op("Cast", x, to=1) if is_whole else x
+
     def integers(self, numbers: Sequence[int], label: str = "sizes") -> Value:
         """Return int64 numbers: sizes, axes, pads."""
         return self.emit.integers(label, numbers)

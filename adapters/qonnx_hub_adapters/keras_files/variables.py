@@ -330,6 +330,14 @@ class TreeStore:
                 f"'{self._label}' does not fit: {where or 'model'} has {len(held)} arrays; "
                 f"its class has {len(names)} ({', '.join(names)})"
             )
+        # Single numbers count steps of training, as in qkeras-v3's folded layers.
+        more = [held[number] for number in sorted(held)[len(names) :]]
+        if names and any(getattr(one, "size", 0) != 1 for one in more):
+            raise SourceError(
+                f"'{self._label}' does not fit: {where} has {len(held)} arrays, and only "
+                f"{len(names)} are known ({', '.join(names)}): the others may change what the "
+                "layer computes"
+            )
         for number, name in enumerate(names):
             place = f"'{self._label}': {where}/vars/{number}"
             if held[number].file.filename != self._group.file.filename:

@@ -8,6 +8,10 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
+
+import qonnx_hub as qh
+from qonnx_hub_ir.errors import SourceError
 
 
 def layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
@@ -40,3 +44,44 @@ def write_h5(
             for one, values in zip(paths, arrays, strict=True):
                 inner.create_dataset(one, data=values)
     return path
+
+
+def refused(path, words, kind=SourceError, **given):
+    with pytest.raises(kind, match=words) as caught:
+        qh.load(str(path), from_="keras", **given)
+    return str(caught.value)
+
+
+def functional(layers, inputs, outputs):
+    config = {
+        "name": "net",
+        "layers": layers,
+        "input_layers": inputs,
+        "output_layers": outputs,
+    }
+    return {"class_name": "Functional", "config": config}
+
+
+def node(kind, name, calls, **config):
+    return {**layer(kind, name, **config), "name": name, "inbound_nodes": calls}
+
+
+def tensor(name, number=0):
+    """A reference of Keras 3."""
+    config = {"shape": [None, 3], "dtype": "float32", "keras_history": [name, number, 0]}
+    return {"class_name": "__keras_tensor__", "config": config}
+
+
+def call(*args):
+    return {"args": list(args), "kwargs": {}}
+
+
+def operation(path, kind, config, like):
+    """Write a file whose output is an operation of Keras 3 on ``x``, an array's like."""
+    given = {"batch_shape": [None, *like.shape[1:]], "dtype": str(like.dtype)}
+    layers = [
+        node("InputLayer", "x", [], **given),
+        node(kind, "y", [call(tensor("x"))], **config),
+    ]
+    write_h5(path, functional(layers, [["x", 0, 0]], [["y", 0, 0]]), {}, "3.15.0")
+    return str(path)

@@ -13,7 +13,18 @@ import pytest
 
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
-from tests.adapters.keras_files.kit import bits, layer, sequential, write_h5
+from tests.adapters.keras_files.kit import (
+    bits,
+    call,
+    functional,
+    layer,
+    node,
+    operation,
+    refused,
+    sequential,
+    tensor,
+    write_h5,
+)
 
 KERNEL = np.array([[0.3, -0.9], [0.5, 0.125], [-0.26, 0.74]], dtype=np.float32)
 BIAS = np.array([0.1, -0.4], dtype=np.float32)
@@ -59,12 +70,6 @@ def test_no_framework_is_imported(tmp_path):
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def refused(path, words, kind=SourceError, **given):
-    with pytest.raises(kind, match=words) as caught:
-        qh.load(str(path), from_="keras", **given)
-    return str(caught.value)
 
 
 def test_code_in_a_file_is_refused_by_layer_and_never_run(tmp_path):
@@ -121,20 +126,6 @@ def test_a_link_that_leads_in_a_circle_is_refused(tmp_path):
         del file["model_weights/fc/fc/array_0:0"]
         file["model_weights/fc/fc/array_0:0"] = file["model_weights"]
     refused(path, "is no array")
-
-
-def functional(layers, inputs, outputs):
-    config = {
-        "name": "net",
-        "layers": layers,
-        "input_layers": inputs,
-        "output_layers": outputs,
-    }
-    return {"class_name": "Functional", "config": config}
-
-
-def node(kind, name, calls, **config):
-    return {**layer(kind, name, **config), "name": name, "inbound_nodes": calls}
 
 
 def test_a_refused_file_can_be_saved_again_while_its_error_is_held(tmp_path):
@@ -283,16 +274,6 @@ def test_an_archive_without_weights_is_named(tmp_path):
     refused(path, "has no model.weights.h5")
 
 
-def tensor(name, number=0):
-    """A reference of Keras 3."""
-    config = {"shape": [None, 3], "dtype": "float32", "keras_history": [name, number, 0]}
-    return {"class_name": "__keras_tensor__", "config": config}
-
-
-def call(*args):
-    return {"args": list(args), "kwargs": {}}
-
-
 def test_an_operation_of_keras_3_is_no_layer_of_the_same_name(tmp_path):
     layers = [
         node("InputLayer", "x", [], batch_shape=[None, 3], dtype="float32"),
@@ -402,17 +383,6 @@ def test_operations_of_keras_3_promote_whole_numbers(tmp_path, kind, number, wan
     assert found.dtype == wanted.dtype
 
 
-def operation(path, kind, config, like):
-    """Write a file whose output is an operation of Keras 3 on ``x``, an array's like."""
-    given = {"batch_shape": [None, *like.shape[1:]], "dtype": str(like.dtype)}
-    layers = [
-        node("InputLayer", "x", [], **given),
-        node(kind, "y", [call(tensor("x"))], **config),
-    ]
-    write_h5(path, functional(layers, [["x", 0, 0]], [["y", 0, 0]]), {}, "3.15.0")
-    return str(path)
-
-
 @pytest.mark.parametrize(
     ("kind", "config", "words"),
     [
@@ -427,115 +397,6 @@ def operation(path, kind, config, like):
 def test_an_argument_that_nothing_reads_is_refused_by_name(tmp_path, kind, config, words):
     with pytest.raises(SourceError, match=words):
         qh.load(operation(tmp_path / "net.h5", kind, config, X))
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "kwargs", "words"),
-    [
-        ("Activation", {"activation": "relu", "dtype": "float16"}, {}, "computes in float16"),
-        (
-            "Activation",
-            {
-                "activation": "relu",
-                "dtype": {"class_name": "DTypePolicy", "config": {"name": "mixed_float16"}},
-            },
-            {},
-            "computes in mixed_float16",
-        ),
-        (
-            # Of model.quantize("int8") in Keras 3: such a policy has no name.
-            "Activation",
-            {
-                "activation": "relu",
-                "dtype": {
-                    "class_name": "QuantizedDTypePolicy",
-                    "config": {"mode": "int8", "source_name": "float32"},
-                },
-            },
-            {},
-            "computes in int8",
-        ),
-        ("Dropout", {"rate": 0.5}, {"training": 1}, "answers as in training"),
-        ("Activation", {"activation": "relu"}, {"surprise": 2}, "the argument 'surprise'"),
-    ],
-)
-def test_a_layer_that_computes_in_another_way_than_is_read_is_refused(
-    tmp_path, kind, config, kwargs, words
-):
-    layers = [
-        node("InputLayer", "x", [], batch_input_shape=[None, 3], dtype="float32"),
-        node(kind, "y", [[["x", 0, 0, kwargs]]], **config),
-    ]
-    model = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
-    refused(write_h5(tmp_path / "net.h5", model, {}), words)
-
-
-def test_an_argument_in_a_row_that_nothing_reads_is_refused(tmp_path):
-    """Of GlobalAveragePooling1D()(x, mask), as of LSTM(4)(x, None, mask)."""
-    layers = [
-        node("InputLayer", "x", [], batch_shape=[None, 3, 2], dtype="float32"),
-        node("InputLayer", "m", [], batch_shape=[None, 3], dtype="bool"),
-        node("GlobalAveragePooling1D", "y", [call(tensor("x"), tensor("m"))], trainable=True),
-    ]
-    config = functional(layers, [["x", 0, 0], ["m", 0, 0]], [["y", 0, 0]])
-    refused(write_h5(tmp_path / "net.h5", config, {}, "3.15.0"), "called with the argument 1")
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "wanted"),
-    [
-        # Keras 3.15 and tf.reduce_sum: no axis is no reduction; tf.reverse likewise.
-        ("Sum", {"axis": []}, X),
-        ("Flip", {"axis": []}, X),
-    ],
-)
-def test_no_axis_is_not_all_axes(tmp_path, kind, config, wanted):
-    path = operation(tmp_path / "net.h5", kind, config, X)
-    (found,) = qh.run(qh.load(path), {"x": X}).values()
-    np.testing.assert_array_equal(found, wanted)
-
-
-@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax"])
-def test_a_softmax_of_keras_3_without_an_axis_is_refused(tmp_path, kind):
-    """There it is one over everything, samples too; no axis is not the last."""
-    with pytest.raises(SourceError, match="a softmax over all axes"):
-        qh.load(operation(tmp_path / "net.h5", kind, {"axis": None}, X))
-
-
-def test_a_clip_whose_ends_are_exchanged_is_refused(tmp_path):
-    with pytest.raises(SourceError, match=r"clips to 1.0\.\.-1.0"):
-        qh.load(operation(tmp_path / "net.h5", "Clip", {"x_min": 1.0, "x_max": -1.0}, X))
-
-
-def masked_sum(tmp_path, middle):
-    """Average over steps behind a mask and one layer or operation between."""
-    layers = [
-        node("InputLayer", "x", [], batch_shape=[None, 2, 2], dtype="float32"),
-        node("Masking", "m", [call(tensor("x"))], mask_value=0.0, trainable=True),
-        middle,
-        node("GlobalAveragePooling1D", "y", [call(tensor("z"))], trainable=True),
-    ]
-    config = functional(layers, [["x", 0, 0]], [["y", 0, 0]])
-    return write_h5(tmp_path / "net.h5", config, {}, "3.15.0")
-
-
-STEPS = np.float32([[[2, 4], [0, 0]]])
-
-
-def test_an_operation_drops_a_mask_that_the_layer_of_its_name_hands_on(tmp_path):
-    path = masked_sum(tmp_path, node("Multiply", "z", [call(tensor("m"), 2.0)]))
-    (found,) = qh.run(qh.load(str(path)), {"x": STEPS}).values()
-    np.testing.assert_array_equal(found, [[2, 4]])  # over both steps
-    path = masked_sum(
-        tmp_path, node("Rescaling", "z", [call(tensor("m"))], scale=2.0, trainable=True)
-    )
-    (found,) = qh.run(qh.load(str(path)), {"x": STEPS}).values()
-    np.testing.assert_array_equal(found, [[4, 8]])  # over the step that counts
-
-
-def test_a_layer_that_changes_nothing_and_drops_the_mask_is_refused(tmp_path):
-    middle = node("Permute", "z", [call(tensor("m"))], dims=[1, 2], trainable=True)
-    refused(masked_sum(tmp_path, middle), "drops the mask of a value that it does not change")
 
 
 FRACTIONS = np.float32([[0.25, 0.0, -0.5], [0.0, -0.0, 0.0], [1.0, 2.0, 4.0]])

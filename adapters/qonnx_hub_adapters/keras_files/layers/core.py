@@ -22,7 +22,7 @@ def with_bias(layer: Layer, *names: str) -> Variables:
 
 
 def _dense(s: Scope, use: Use) -> Value:
-    y = s.op("MatMul", use.x, s.weight("kernel", use.weights["kernel"]))
+    y = s.op("MatMul", s.floats(use.x), s.weight("kernel", use.weights["kernel"]))
     bias = use.weights.get("bias")
     if bias is not None:
         y = s.op("Add", y, s.weight("bias", bias))
@@ -178,7 +178,7 @@ KINDS: Mapping[str, Kind] = {
     "keras>Rescaling": Kind(
         lambda s, use: s.op(
             "Add",
-            s.op("Mul", use.x, np.asarray(use.config["scale"], dtype=np.float32)),
+            s.op("Mul", s.floats(use.x), np.asarray(use.config["scale"], dtype=np.float32)),
             np.asarray(use.config.get("offset", 0.0), dtype=np.float32),
         )
     ),

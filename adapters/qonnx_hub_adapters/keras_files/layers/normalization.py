@@ -170,9 +170,10 @@ def _normalization(s: Scope, use: Use) -> Value:
         size = shape if found[name].size > 1 else [1] * rank
         found[name] = np.broadcast_to(found[name].reshape(size), shape)
     deviation = np.maximum(np.sqrt(found["variance"]), np.float32(1e-7)).astype(np.float32)
+    x = s.floats(use.x)
     if use.config.get("invert"):
-        return s.op("Add", s.op("Mul", use.x, deviation), found["mean"])
-    return s.op("Div", s.op("Sub", use.x, found["mean"]), deviation)
+        return s.op("Add", s.op("Mul", x, deviation), found["mean"])
+    return s.op("Div", s.op("Sub", x, found["mean"]), deviation)
 
 
 KINDS: Mapping[str, Kind] = {
