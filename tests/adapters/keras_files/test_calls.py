@@ -162,3 +162,25 @@ def test_whole_numbers_are_cast_by_layers_of_floats(tmp_path):
     x = np.array([[0, 1, 255]], dtype=np.uint8)
     (found,) = qh.run(qh.load(str(path)), {"x": x}).values()
     np.testing.assert_array_equal(found, [[-1, -0.5, 126.5]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "arrays", "words"),
+    [
+        ("BatchNormalization", {"axis": -1}, [np.ones(2)] * 4, "has 2 means for 3 channels"),
+        (
+            "BatchNormalization",
+            {"axis": -1, "virtual_batch_size": 2},
+            [np.ones(3)] * 4,
+            "with a virtual batch size",
+        ),
+        ("Softmax", {"axis": None}, [], r"a softmax over several axes \(None\)"),
+    ],
+)
+def test_settings_that_fit_no_plain_layer_are_named(tmp_path, kind, config, arrays, words):
+    path = write_h5(
+        tmp_path / "net.h5",
+        sequential(layer(kind, "y", **config), shape=[3]),
+        {"y": [np.asarray(one, dtype=np.float32) for one in arrays]} if arrays else {},
+    )
+    refused(path, words)

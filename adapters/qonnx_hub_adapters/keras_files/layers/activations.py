@@ -183,10 +183,10 @@ def _softmax(s: Scope, use: Use) -> Value:
     if use.kwargs.get("mask") is not None or len(use.args) > 1 or use.x in s.net.masks:
         raise s.fail("a softmax with a mask")
     axis = use.config.get("axis", -1)
-    if isinstance(axis, (list, tuple)):
-        if len(axis) != 1:
-            raise s.fail("a softmax over several axes")
-        axis = axis[0]
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    if len(axes) != 1 or axes[0] is None:
+        raise s.fail(f"a softmax over several axes ({axis})")
+    axis = axes[0]
     return s.op("Softmax", use.x, axis=int(axis))
 
 

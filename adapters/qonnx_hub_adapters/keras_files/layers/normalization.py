@@ -50,6 +50,10 @@ def _batchnorm(s: Scope, use: Use) -> Value:
     axis = one_axis(s, use.config.get("axis", -1), rank)
     w, epsilon = use.weights, float(use.config.get("epsilon", 1e-3))
     mean, count = w["moving_mean"], w["moving_mean"].size
+    if use.config.get("virtual_batch_size"):
+        raise s.fail("BatchNormalization with a virtual batch size")
+    if count != s.known(use.x, axis):
+        raise s.fail(f"has {count} means for {s.known(use.x, axis)} channels")
     beta = w.get("beta")
     if s.net.generation == 2 and rank == 4 and axis in (1, 3):
         gamma = w.get("gamma")
