@@ -20,6 +20,6 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     if not path.is_file() or not pages.blocks_of(markdown):
         return markdown
     try:
-        return pages.with_outputs(path, path.read_text(encoding="utf-8"))
+        return pages.with_outputs(path, markdown)
     except ValueError as error:
         raise PluginError(str(error)) from error

@@ -166,7 +166,7 @@ def require_fresh(page: Path, text: str) -> list[str]:
 
 def with_outputs(page: Path, text: str) -> str:
     """Return a page with the output of each block behind it."""
-    outputs = iter(require_fresh(page, text))
+    outputs = iter(require_fresh(page, text))  # the head of a page holds no code
 
     def extended(found: re.Match[str]) -> str:
         output = next(outputs).rstrip()

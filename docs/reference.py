@@ -111,7 +111,8 @@ def _as_in(option: Any) -> str:
         return f"{name} {default}"
     kinds = {"int": "16", "float": "0.01"}
     kind = getattr(option.type_descriptor.annotation, "__name__", "")
-    return f"{name} {option.metavar or kinds.get(kind, 'NAME')}"
+    value = str(option.metavar or kinds.get(kind, "NAME"))
+    return f"{name} {value.partition('|')[0]}"
 
 
 def _formats() -> Iterator[str]:
