@@ -27,7 +27,7 @@ _COLOURS = {
     Verdict.PROVEN: "#0a7d3c",
     Verdict.PROVEN_WITHIN: "#0a7d3c",
     Verdict.EQUAL: "#0a7d3c",
-    Verdict.WITHIN: "#a86b00",
+    Verdict.WITHIN: "#8f5c00",
     Verdict.UNDECIDED: "#7a3e9d",
     Verdict.INCOMPLETE: "#7a3e9d",
     Verdict.DIFFERENT: "#b3261e",
@@ -143,7 +143,7 @@ def _chart(rows: Sequence[LayerRow]) -> str:
     ]
     for decade in range(math.floor(largest) + 1):
         x, label = _LABELS + decade / largest * width, f"{10**decade - 1:,}"
-        parts.append(f"<path d='M{x:.1f} 0V{height - 18}' stroke='#e6e9ed'/>")
+        parts.append(f"<path d='M{x:.1f} 0V{height - 18}' stroke='var(--row)'/>")
         parts.append(f"<text x='{x:.1f}' y='{height - 4}' text-anchor=middle>{label}</text>")
     for k, (row, (own, alone)) in enumerate(zip(shown, bars, strict=True)):
         y = k * _ROW
