@@ -20,6 +20,7 @@ import qonnx_hub as qh
 from tests.e2e.screens import COMMANDS, LINES, MARKUP, make_files
 from tests.e2e.test_help import run
 
+ROOT = Path(__file__).resolve().parents[2]
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 
 
@@ -139,7 +140,8 @@ def test_the_lines_run_in_a_notebook_and_reports_show_themselves(folder: Path) -
     import nbformat
 
     names = (
-        "import json\nfrom pathlib import Path\nimport numpy as np\n"
+        f"import json\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\nimport numpy as np\n"
         "import qonnx_hub as qh\nfrom tests.e2e.test_screens import caught\n"
         "x, bytes_ = np.load('x.npy'), np.load('bytes.npy')"
     )
