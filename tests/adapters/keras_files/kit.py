@@ -13,6 +13,8 @@ import pytest
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import SourceError
 
+X = np.array([[0.5, -1.0, 0.25], [0.0, 2.0, -0.75]], dtype=np.float32)
+
 
 def layer(kind: str, name: str, **config: Any) -> dict[str, Any]:
     return {"class_name": kind, "config": {"name": name, **config}}

@@ -9,10 +9,16 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from onnx_ir import Graph, Value
 
 import qonnx_hub as qh
+from qonnx_hub_adapters.keras_files.graph import Layer
+from qonnx_hub_adapters.keras_files.kinds import Use, kind_of
+from qonnx_hub_adapters.keras_files.scope import Net
+from qonnx_hub_adapters.keras_files.variables import LayerWeights
 from qonnx_hub_ir.errors import SourceError
 from tests.adapters.keras_files.kit import (
+    X,
     call,
     functional,
     layer,
@@ -23,8 +29,6 @@ from tests.adapters.keras_files.kit import (
     tensor,
     write_h5,
 )
-
-X = np.array([[0.5, -1.0, 0.25], [0.0, 2.0, -0.75]], dtype=np.float32)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +188,15 @@ def test_settings_that_fit_no_plain_layer_are_named(tmp_path, kind, config, arra
         {"y": [np.asarray(one, dtype=np.float32) for one in arrays]} if arrays else {},
     )
     refused(path, words)
+
+
+@pytest.mark.parametrize("name", ["QSoftmax", "QMultiHeadAttention"])
+def test_layers_of_hgq_refuse_the_mask_that_comes_with_an_input(name):
+    """They take it, as Keras' own Softmax and MultiHeadAttention do."""
+    net = Net(Graph((), (), nodes=()), generation=3)
+    x = Value(name="x")
+    net.masks[x] = Value(name="mask")
+    use = Use(Layer("z", f"hgq>{name}", {}, (), None, 3), LayerWeights({}, {}), (x, x), {})
+    kind = kind_of(f"hgq>{name}")
+    with pytest.raises(SourceError, match=f"{name} of inputs with a mask"):
+        kind.writes(net.scope("z"), use)

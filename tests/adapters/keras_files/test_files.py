@@ -14,6 +14,7 @@ import pytest
 import qonnx_hub as qh
 from qonnx_hub_ir.errors import SourceError, UnsupportedGraphError
 from tests.adapters.keras_files.kit import (
+    X,
     bits,
     call,
     functional,
@@ -28,7 +29,6 @@ from tests.adapters.keras_files.kit import (
 
 KERNEL = np.array([[0.3, -0.9], [0.5, 0.125], [-0.26, 0.74]], dtype=np.float32)
 BIAS = np.array([0.1, -0.4], dtype=np.float32)
-X = np.array([[0.5, -1.0, 0.25], [0.0, 2.0, -0.75]], dtype=np.float32)
 
 
 def q_dense(**given):

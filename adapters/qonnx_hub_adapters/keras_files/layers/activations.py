@@ -180,14 +180,13 @@ def _prelu(s: Scope, use: Use) -> Value:
 
 
 def _softmax(s: Scope, use: Use) -> Value:
-    if use.kwargs.get("mask") is not None or len(use.args) > 1 or use.x in s.net.masks:
+    if use.kwargs.get("mask") is not None or use.x in s.net.masks:
         raise s.fail("a softmax with a mask")
     axis = use.config.get("axis", -1)
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     if len(axes) != 1 or axes[0] is None:
         raise s.fail(f"a softmax over several axes ({axis})")
-    axis = axes[0]
-    return s.op("Softmax", use.x, axis=int(axis))
+    return s.op("Softmax", use.x, axis=int(axes[0]))
 
 
 KINDS: Mapping[str, Kind] = {

@@ -91,12 +91,8 @@ def refuse_masks(s: Scope, use: Use, values: Sequence[Any]) -> None:
     """
     if any(isinstance(one, Value) and one in s.net.masks for one in values):
         raise s.fail(f"{use.layer.class_name} of inputs with a mask")
-    for name, value in use.kwargs.items():
-        if ("mask" in name or name == "return_attention_scores") and value not in (
-            None,
-            False,
-        ):
-            raise s.fail(f"{use.layer.class_name} with {name}")
+    if use.kwargs.get("mask") is not None:
+        raise s.fail(f"{use.layer.class_name} with mask")
 
 
 def _multi_head(s: Scope, use: Use) -> Value:

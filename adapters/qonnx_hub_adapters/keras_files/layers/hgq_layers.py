@@ -25,7 +25,7 @@ from qonnx_hub_adapters.keras_files.hgq import (
 )
 from qonnx_hub_adapters.keras_files.kinds import Kind, Use, Writes, kind_of
 from qonnx_hub_adapters.keras_files.layers.activations import activate
-from qonnx_hub_adapters.keras_files.layers.attention import equation, explicit
+from qonnx_hub_adapters.keras_files.layers.attention import equation, explicit, refuse_masks
 from qonnx_hub_adapters.keras_files.layers.convolutions import (
     convolved,
     groups_of,
@@ -226,9 +226,7 @@ def _sum(s: Scope, use: Use) -> Value:
 
 
 def _softmax(s: Scope, use: Use) -> Value:
-    mask = use.kwargs.get("mask")
-    if mask is not None:
-        raise s.fail("QSoftmax with a mask")
+    refuse_masks(s, use, (use.x,))
     x = quantize(s, use, use.x, "iq")
     rank = s.rank(x)
     at = s.integers(sorted(int(a) % rank for a in use.config["axes"]), "axes")
@@ -321,14 +319,14 @@ def _inner(use: Use, part: str, **config: Any) -> Use:
 
 def _attention(s: Scope, use: Use) -> Value:
     c = use.config
-    masks = [n for n, v in use.kwargs.items() if "mask" in n and v not in (None, False)]
-    if masks or list(c.get("attention_axes") or [1]) != [1] or c.get("use_gate"):
-        raise s.fail("QMultiHeadAttention with masks, a gate or other axes")
+    if list(c.get("attention_axes") or [1]) != [1] or c.get("use_gate"):
+        raise s.fail("QMultiHeadAttention with a gate or other axes")
     given = [*use.args, *([None] * 3)]
     query = given[0]
     value = given[1] if given[1] is not None else use.kwargs.get("value", query)
     key = given[2] if given[2] is not None else use.kwargs.get("key")
     key = value if key is None else key
+    refuse_masks(s, use, (query, value, key))
     q, k, v = (
         s.transpose(_one_projection(s, use, x, role, "btf,fhk->bthk"), [0, 2, 1, 3])
         for x, role in ((query, "query"), (key, "key"), (value, "value"))

@@ -56,9 +56,8 @@ def _round(s: Scope, a: Arguments) -> Value:
 
 
 def _mean(s: Scope, a: Arguments) -> Any:
-    x = a.tensor(0, "x", "input_tensor")
-    if s.net.generation == 3 and x.dtype is not None and not x.dtype.is_floating_point():
-        a.args[:1] = [s.op("Cast", x, to=FLOAT)]
+    if s.net.generation == 3:
+        a.args[:1] = [s.floats(a.tensor(0, "x", "input_tensor"))]
     return _reduction("ReduceMean")(s, a)
 
 

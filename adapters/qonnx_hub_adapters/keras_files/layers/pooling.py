@@ -54,13 +54,9 @@ def global_pool(op_type: str) -> Writes:
 
     def write(s: Scope, use: Use) -> Value:
         axes = spatial_axes(use, s.rank(use.x))
-        x = use.x
-        if (
-            s.net.generation == 3
-            and op_type == "ReduceMean"
-            and not x.dtype.is_floating_point()
-        ):
-            x = s.op("Cast", x, to=1)  # Keras 2 divides whole numbers
+        # Keras 2 divides whole numbers.
+        is_cast = s.net.generation == 3 and op_type == "ReduceMean"
+        x = s.floats(use.x) if is_cast else use.x
         keep = int(bool(use.config.get("keepdims", False)))
         mask = use.kwargs.get("mask")
         mask = s.net.masks.get(use.x) if mask is None else mask
