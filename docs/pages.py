@@ -140,7 +140,9 @@ def call(words: list[str]) -> tuple[int, str]:
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
             main()
     except SystemExit as stop:
-        return int(stop.code or 0), shown.getvalue()
+        # A text that a process ends with is its last line, and the code 1.
+        code = stop.code or 0
+        return (code if isinstance(code, int) else 1), shown.getvalue()
     finally:
         sys.argv = argv
     return 0, shown.getvalue()

@@ -64,7 +64,7 @@ def require_nodes(count: int, what: str) -> None:
     if count > (most := _nodes.get()):
         raise SourceError(
             f"{what} {count} nodes, more than {most}; a model that is trusted is read with "
-            "--max-nodes (limits.reading_limits in Python)"
+            "--max-nodes (qonnx_hub_ir.limits.reading_limits in Python)"
         )
 
 
@@ -82,7 +82,7 @@ def require_memory(size: int, what: str) -> None:
     if size > most:
         raise SourceError(
             f"{what} takes {size} bytes in memory, more than {most}; a file that is trusted "
-            "is read with --max-memory (limits.reading_limits in Python)"
+            "is read with --max-memory (qonnx_hub_ir.limits.reading_limits in Python)"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qonnx_hub.cli.anywhere import taken_out
 from qonnx_hub.cli.errors import recorded
 from qonnx_hub.cli.loudness import Quiet, Verbose, choose, speaking
 
@@ -101,7 +102,10 @@ def _write_script(
             next(left, None)
         elif not word.startswith("--gen-script="):
             words.append(word)
-    text = script_of(command.__module__.rpartition(".")[2], given, words)
+    name = command.__module__.rpartition(".")[2]
+    # No call of the API takes what stands anywhere on a command line, or before its verb.
+    is_own = not any(taken_out(words)[1].values()) and words[:1] == [name]
+    text = script_of(name if is_own else "", given, words)
     if path == "-":
         typer.echo(text, nl=False)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import shlex
@@ -62,8 +63,11 @@ def command(
                 packed.write(path, f"files/{number}_{path.name}")
         if words[0] == "check" and done.returncode == 1:
             smallest = Path(folder, "smallest")
-            sides = [str(path) for path in named_files(words)][:2]
-            cut = [*line[:3], "reduce", *sides, "-o", str(smallest)]
+            files = (
+                path for path in named_files(words) if path.suffix not in {".npz", ".npy"}
+            )
+            sides = [str(path) for path in files][:2]
+            cut = [*line[:3], "reduce", *sides, "-o", str(smallest), *_inputs_of(words)]
             tried = subprocess.run(cut, capture_output=True, text=True, check=False)
             packed.writestr("reduce.txt", tried.stdout + tried.stderr)
             for path in sorted(smallest.glob("*")) if smallest.is_dir() else ():
@@ -86,6 +90,16 @@ def versions() -> dict[str, str]:
     found["qonnx_hub"] = __version__  # of what runs, installed or not
     installed = sorted(metadata.distributions(), key=lambda one: one.name.lower())
     return found | {one.name: one.version for one in installed}
+
+
+def _inputs_of(words: Sequence[str]) -> Iterator[str]:
+    """Give the options of a check that decide on its inputs, and where it runs."""
+    known = ("--inputs", "--data", "--samples", "--seed", "--backend")
+    for word, value in itertools.zip_longest(words, words[1:], fillvalue=""):
+        name, _, joined = word.partition("=")
+        if name in known:
+            # What is called data there is inputs to reduce.
+            yield from ("--inputs" if name == "--data" else name, joined or value)
 
 
 def named_files(words: Sequence[str]) -> Iterator[Path]:

@@ -160,7 +160,7 @@ def script_of(name: str, given: Mapping[str, Any], arguments: Sequence[str]) -> 
     """Return a script that does what a command does: the same files, the same exit code.
 
     Args:
-        name: The verb.
+        name: The verb; empty where more is asked for than calls of the API take.
         given: Its parameters that are not left at their defaults, by name.
         arguments: The command's own words, behind the program's name.
     """

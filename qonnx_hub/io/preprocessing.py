@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +120,9 @@ def parse_preprocessing(text: str) -> Preprocessing:
                 found[name] = tuple(float(v) for v in value.strip("[]").split(","))
         except ValueError:
             raise UsageError(f"--preprocess: '{value}' is no number: {_FORM}") from None
+    numbers = (x for name, values in found.items() if name != "layout" for x in values)
+    if not all(map(math.isfinite, numbers)):
+        raise UsageError(f"--preprocess: a number is infinite, or none: {_FORM}")
     if 0 in found.get("std", ()) or found.get("scale", (1, 1))[1] == 0:
         raise UsageError("--preprocess: nothing is divided by zero")
     return Preprocessing(**found)

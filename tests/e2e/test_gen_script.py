@@ -106,3 +106,16 @@ def test_scripts_call_the_api_where_it_has_the_call(
     text = run("merge", "a.onnx", "b.onnx", "-o", "c.onnx", "--gen-script=-")[1]
     assert "main()" in text
     assert "gen-script" not in text
+
+
+def test_a_script_keeps_what_stands_anywhere_on_the_command_line(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folders[0])
+    for words in (
+        ("check", "a.onnx", "b.onnx", "--max-nodes", "1"),
+        ("--max-nodes=1", "check", "a.onnx", "b.onnx"),
+        ("-q", "check", "a.onnx", "b.onnx"),
+    ):
+        text = run(*words, "--gen-script", "-")[1]
+        assert f'sys.argv = ["qonnx-hub", *{list(words)!r}]' in text

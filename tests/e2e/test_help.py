@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shlex
 import subprocess
@@ -15,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from qonnx_hub.cli import main
+from docs.pages import call
 from qonnx_hub.cli.examples import EXAMPLES
 from tests.support import model_of, quant_node
 
@@ -24,17 +22,7 @@ OFFLINE = {"view"}
 
 
 def run(*args: str) -> tuple[int, str]:
-    text, argv = io.StringIO(), sys.argv
-    sys.argv = ["qonnx-hub", *args]
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            main()
-    except SystemExit as stop:
-        code = stop.code or 0
-        return (code if isinstance(code, int) else 1), text.getvalue()
-    finally:
-        sys.argv = argv
-    return 0, text.getvalue()
+    return call(["qonnx-hub", *args])
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 
 import numpy as np
@@ -11,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from qonnx_hub.cli import main
+from docs.pages import call
 from tests.support import model_of, quant_node
 
 
@@ -25,15 +24,12 @@ def pair(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def report(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["qonnx-hub", "report", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code
+def report(*words):
+    return call(["qonnx-hub", "report", *words])[0]
 
 
-def test_a_check_that_differs_is_packed_with_its_smallest_parts(pair, monkeypatch):
-    assert report(monkeypatch, "bug.zip", "check", "a.onnx", "b.onnx", "--seed", "3") == 0
+def test_a_check_that_differs_is_packed_with_its_smallest_parts(pair):
+    assert report("bug.zip", "check", "a.onnx", "b.onnx", "--seed", "3") == 0
     with zipfile.ZipFile("bug.zip") as archive:
         names = archive.namelist()
         assert {"files/0_a.onnx", "files/1_b.onnx", "output.txt", "versions.json"} <= set(
@@ -47,8 +43,19 @@ def test_a_check_that_differs_is_packed_with_its_smallest_parts(pair, monkeypatc
         assert json.loads(archive.read("versions.json"))["numpy"] == np.__version__
 
 
-def test_a_failing_command_is_packed_with_its_error(pair, monkeypatch):
-    assert report(monkeypatch, "bug.zip", "inspect", "missing.onnx") == 0
+def test_a_failing_command_is_packed_with_its_error(pair):
+    assert report("bug.zip", "inspect", "missing.onnx") == 0
     with zipfile.ZipFile("bug.zip") as archive:
         assert "missing.onnx" in archive.read("output.txt").decode()
         assert not [name for name in archive.namelist() if name.startswith("files/")]
+
+
+def test_the_smallest_parts_are_looked_for_on_the_inputs_of_the_check(pair):
+    """On other inputs nothing may differ; the array stands in front of the models here."""
+    np.savez("x.npz", x=np.array([[0.25, 0.0, 0.0]], dtype=np.float32))
+    assert report("bug.zip", "check", "--inputs", "x.npz", "a.onnx", "b.onnx") == 0
+    with zipfile.ZipFile("bug.zip") as archive:
+        assert "files/0_x.npz" in archive.namelist()
+        with archive.open("smallest/input.npz") as stream:
+            (found,) = np.load(stream).values()
+    np.testing.assert_array_equal(found, [[0.25, 0.0, 0.0]])

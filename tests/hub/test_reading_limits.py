@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import sys
 import zipfile
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
-from qonnx_hub.cli import main
+from docs.pages import call
 from qonnx_hub.cli.anywhere import taken_out
 from qonnx_hub.io.arrays import read_arrays
 from qonnx_hub_ir.errors import SourceError, UsageError
@@ -28,16 +27,6 @@ def three_nodes(tmp_path):
     path = tmp_path / "m.onnx"
     onnx.save(model_of(nodes, {"x": (1, 4)}, ["y"], {}), path)
     return path
-
-
-def call(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["qonnx-hub", *map(str, words)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    return code, capsys.readouterr().err
 
 
 def test_a_model_of_more_nodes_than_may_be_is_refused_and_one_of_as_many_is_read(three_nodes):
@@ -63,26 +52,24 @@ def test_a_larger_file_than_may_be_is_refused(three_nodes):
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])
-def test_the_options_stand_before_the_verb_or_behind_it(
-    three_nodes, place, monkeypatch, capsys
-):
+def test_the_options_stand_before_the_verb_or_behind_it(three_nodes, place):
     words, option = ["inspect", three_nodes], ["--max-nodes", "2"]
     order = [*option, *words] if place == "before" else [*words, *option]
-    code, said = call(monkeypatch, capsys, *order)
+    code, said = call(["qonnx-hub", *map(str, order)])
     assert code == 3
     assert said.count("\n") == 1
     assert "3 nodes, more than 2" in said
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5G", ""])
-def test_a_bound_that_is_no_number_is_wrong_usage(three_nodes, text, monkeypatch, capsys):
-    code, said = call(monkeypatch, capsys, "inspect", three_nodes, f"--max-memory={text}")
+def test_a_bound_that_is_no_number_is_wrong_usage(three_nodes, text):
+    code, said = call(["qonnx-hub", "inspect", str(three_nodes), f"--max-memory={text}"])
     assert code == 2
     assert f"'{text}' is no number above 0" in said
 
 
-def test_units_are_powers_of_two(three_nodes, monkeypatch, capsys):
-    assert call(monkeypatch, capsys, "inspect", three_nodes, "--max-memory", "1K")[0] == 0
+def test_units_are_powers_of_two(three_nodes):
+    assert call(["qonnx-hub", "inspect", str(three_nodes), "--max-memory", "1K"])[0] == 0
     assert taken_out(["a", "--max-memory", "1K", "b"])[0] == ["a", "b"]
 
 

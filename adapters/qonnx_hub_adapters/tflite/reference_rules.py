@@ -181,7 +181,7 @@ def _require_numbers(call: KernelCall, where: str) -> None:
         why = f"has no code of 32 bits for {top:g}, where it is cut"
     elif is_codes and call.name in ("ADD", "SUB"):
         shifts = power_of_two_shifts(call)
-        if shifts is not None and (min(shifts) < 0 or min(shifts) != 0):
+        if shifts is not None and min(shifts) != 0:
             why = "has sides that both have other scales than the output"
         elif shifts is None and sum_factors(call)[2].exponent > 0:
             why = "has an output scale far below those of its sides"

@@ -134,7 +134,7 @@ OPERATORS: tuple[Operator, ...] = (
     _function("Elu", monotone=_rises_if("alpha", 1.0), formula_size=_alpha),
     _function("Celu", monotone=_rises_if("alpha", 1.0, above=0.0), formula_size=_alpha),
     _function(
-        *("Selu",),
+        "Selu",
         formula_size=lambda node: abs(
             attribute(node, "alpha", 1.67326) * attribute(node, "gamma", 1.0507)
         ),

@@ -145,6 +145,8 @@ def test_a_single_score_between_0_and_1_says_yes_from_one_half_on() -> None:
         ({"preprocess": "scale=1/255"}, "data of yours"),
         ({"inputs": A, "preprocess": "scal=1/255"}, "no 'scal'"),
         ({"inputs": A, "preprocess": "scale=1/0"}, "divided by zero"),
+        ({"inputs": A, "preprocess": "scale=nan"}, "a number is infinite, or none"),
+        ({"inputs": A, "preprocess": "mean=inf"}, "a number is infinite, or none"),
         ({"inputs": A, "preprocess": "mean=[1,2]"}, "2 numbers are given for 3 channels"),
     ],
 )
