@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 install:  ## an environment in .venv with the project, to be edited
 	$(PYTHON) -m venv .venv && .venv/bin/pip install -q -e '.[ort]' pytest pytest-xdist hypothesis tox ruff mypy import-linter
 
-quick:  ## the core tests on one Python, six minutes
+quick:  ## the core tests on one Python, four minutes
 	.venv/bin/tox run -e core-py311
 
 test:  ## everything, as CI runs it

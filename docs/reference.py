@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mkdocs_gen_files
@@ -200,9 +202,34 @@ def _errors() -> Iterator[str]:
     yield from _table(("error", "is a", "exit code", "meaning"), rows)
 
 
+def _schemas() -> Iterator[str]:
+    yield "# JSON of reports"
+    yield "\n`--json PATH` and `.to_json()` write what stands here, under the name in `schema`. "
+    yield "A key that goes, or changes its type, makes a new version; new keys do not. The "
+    yield "schemas lie in `qonnx_hub/schemas`; certificates have [a page](../certificates.md).\n"
+    for path in sorted(Path(qh.__file__).with_name("schemas").glob("*.json")):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        yield f"\n## {path.stem.replace('-', '/')}\n"
+        yield from _table(("key", "type", "always there"), list(_keys(schema, "")))
+
+
+def _keys(schema: dict[str, Any], place: str) -> Iterator[tuple[object, ...]]:
+    """Give the keys of an object, and below each those of what it holds."""
+    for key, held in schema.get("properties", {}).items():
+        always = "yes" if key in schema.get("required", ()) else ""
+        closed = ", ".join(map(str, held.get("enum", ())))
+        kinds = [one["type"] for one in held.get("anyOf", ()) if "type" in one]
+        kinds = kinds or held.get("type", closed or ("string" if "const" in held else "any"))
+        shown = " or ".join(kinds) if isinstance(kinds, list) else kinds
+        inner = held.get("items", held)
+        yield f"`{place}{key}`", shown, always
+        yield from _keys(inner, f"{place}{key}{'[]' if 'items' in held else ''}.")
+
+
 _write("python", _python())
 _write("commands", _commands())
 _write("formats", _formats())
 _write("passes", _passes())
 _write("lint", _lint())
 _write("errors", _errors())
+_write("schemas", _schemas())
