@@ -204,9 +204,9 @@ def _errors() -> Iterator[str]:
 
 def _schemas() -> Iterator[str]:
     yield "# JSON of reports"
-    yield "\n`--json PATH` and `.to_json()` write what stands here, under the name in `schema`."
+    yield "\n`--json PATH` and `.to_json()` write what stands here, by the name in `schema`."
     yield "A key that goes, or changes its type, makes a new version; new keys do not. The"
-    yield "schemas lie in `qonnx_hub/schemas`; certificates: [a page](../certificates.md).\n"
+    yield "schemas are in `qonnx_hub/schemas`; [certificates](../certificates.md).\n"
     for path in sorted(Path(qh.__file__).with_name("schemas").glob("*.json")):
         schema = json.loads(path.read_text(encoding="utf-8"))
         yield f"\n## {path.stem.replace('-', '/')}\n"
