@@ -28,7 +28,7 @@ from qonnx_hub_ir.quantizers import Array
 
 _SWEEP_SHARE = 16
 _FILL_SHARE = 32
-"""What part of the work trying magnitudes, and walking along one line, may take."""
+"""What part of the work trying magnitudes, and walking a line once, may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,10 @@ def find_inputs(
             parts.append(watcher.source_of(swept, length, "many magnitudes"))
         if bounds.per_layer:
             start = tries if swept is None else _in_turn(swept, tries)
-            points = runs_for(watcher, bounds.work) // _FILL_SHARE
-            filled = fill_thresholds(watcher, start, source.floats, points)
+            runs = runs_for(watcher, bounds.work)
+            filled = fill_thresholds(
+                watcher, start, source.floats, runs // _FILL_SHARE, in_all=runs
+            )
             if filled is not None:
                 parts.append(watcher.source_of(filled, length, "thresholds left out"))
             beside, exercised = search_boundaries(
