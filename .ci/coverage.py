@@ -15,7 +15,7 @@ FLOORS = {
     "qonnx_hub_adapters": 80,
     "qonnx_hub": 90,
 }
-"""Percent of lines, by room. Live frameworks have environments of their own, not counted here."""
+"""Percent of lines, by room; live frameworks, in environments of their own, do not count."""
 
 
 def main() -> int:
