@@ -261,7 +261,7 @@ def _take_place(fresh: Path, target: Path, kept: Sequence[str]) -> None:
 def _link(source: str | Path, place: str | Path) -> None:
     try:
         os.link(source, place, follow_symlinks=False)
-    except OSError:  # not every file system has links
+    except (OSError, NotImplementedError):  # not every file system has links, nor every system
         shutil.copy2(source, place, follow_symlinks=False)
 
 
@@ -286,4 +286,5 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
         # Paths that are no text have no other spelling.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        # Lines end alike on every system: the same report is the same bytes.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -178,3 +178,20 @@ def test_headers_compile_whatever_weights_are_called(language, tmp_path):
         assert done.returncode == 0, done.stderr
     # Without comments, as the compiler reads it.
     assert "evil(" not in done.stdout.replace(" ", "")
+
+
+@pytest.mark.parametrize("refusal", [OSError, NotImplementedError])
+def test_what_others_keep_in_a_folder_stays_where_there_are_no_links(
+    refusal, tmp_path, monkeypatch
+):
+    from qonnx_hub.io.atomic import write_folder
+
+    def refused(*_, **__):
+        raise refusal
+
+    write_folder(tmp_path / "out", {"a": b"1"})
+    (tmp_path / "out" / "thesis.txt").write_text("theirs")
+    monkeypatch.setattr("os.link", refused)  # Windows knows no links that are not followed
+    write_folder(tmp_path / "out", {"a": b"2"})
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "theirs"
+    assert (tmp_path / "out" / "a").read_bytes() == b"2"

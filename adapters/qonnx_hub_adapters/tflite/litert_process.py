@@ -7,6 +7,7 @@ with its length in front. It imports nothing of this project.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -31,7 +32,8 @@ def _limited() -> None:
     ):
         hard = resource.getrlimit(what)[1]
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (bound, hard))
+        with contextlib.suppress(OSError, ValueError):  # macOS knows the name, and refuses
+            resource.setrlimit(what, (bound, hard))
 
 
 def _read(stream: BinaryIO) -> bytes:
