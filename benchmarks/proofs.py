@@ -1,7 +1,7 @@
 """Counts what is proven: conversions of a folder of models, or passes over them.
 
     python benchmarks/proofs.py conversions FOLDER... [--json FILE] [--against FILE]
-    python benchmarks/proofs.py passes FOLDER... [--json FILE]
+    python benchmarks/proofs.py passes FOLDER... [--json FILE] [--table docs/passes.csv]
 
 ``conversions`` takes every quantized .onnx below the folders to qonnx, qcdq and qlinear and
 proves the result against the source. ``passes`` runs every pass that promises exact values and
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import signal
 import sys
@@ -116,6 +117,9 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--against", type=Path)
+    parser.add_argument(
+        "--table", type=Path, help="write counts as CSV, a row for each pass or form"
+    )
     given = parser.parse_args()
     work = {"conversions": conversions, "passes": fired}[given.what]
     rows: dict[str, tuple[str, float]] = {}
@@ -127,6 +131,20 @@ def main() -> None:
     yes = sum(verdict == "PROVEN" for verdict, _ in rows.values())
     tried = sum(not verdict.startswith("not converted") for verdict, _ in rows.values())
     print(f"{yes} of {tried} proven, {sum(s for _, s in rows.values()):.0f} s")
+    if given.table:
+        counts: dict[str, list[int]] = {}
+        for key, (verdict, _) in sorted(
+            rows.items(), key=lambda row: row[0].rpartition(" ")[2]
+        ):
+            if not verdict.startswith("not converted"):
+                count = counts.setdefault(key.rpartition(" ")[2], [0, 0])
+                count[0] += verdict == "PROVEN"
+                count[1] += 1
+        with given.table.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["what", "proven", "of"])
+            table.writerows([name, *count] for name, count in counts.items())
+            table.writerow(["all", yes, tried])
     if given.json:
         given.json.write_text(json.dumps(rows, indent=0))
     if given.against:

@@ -79,3 +79,11 @@ def test_the_committed_picture_is_what_the_executor_draws():
     from docs import pictures
 
     assert pictures.PICTURE.read_text(encoding="utf-8") == pictures.picture()
+
+
+@pytest.mark.parametrize("page", sorted(pages.DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_tables_of_figures_are_those_of_the_data(page):
+    from docs.figures import with_tables
+
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run `python docs/figures.py`"
