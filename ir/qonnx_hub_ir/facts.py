@@ -10,8 +10,9 @@ replaced, never overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -45,13 +46,34 @@ def facts_of(model: Model) -> ModelFacts:
     Facts are kept with the model. Ask again after a change: facts that were handed out before
     describe the graph before.
     """
-    version = _Version(model)
     known = model.meta.get(_KEY)
+    if isinstance(known, ModelFacts) and known.holders and known.model is model:
+        return known
+    version = _Version(model)
     if isinstance(known, ModelFacts) and known.version == version:
         return known
     facts = ModelFacts(model, version)
     model.meta[_KEY] = facts
     return facts
+
+
+@contextlib.contextmanager
+def unchanged(*models: Model | None) -> Iterator[None]:
+    """Promise that models do not change meanwhile: their facts are not compared with them.
+
+    Looking whether a deep graph has changed takes as long as many a question about it.
+
+    Args:
+        models: The models; ``None`` stands for a side without a graph.
+    """
+    held = [facts_of(model) for model in models if model is not None]
+    for facts in held:
+        facts.holders += 1
+    try:
+        yield
+    finally:
+        for facts in held:
+            facts.holders -= 1
 
 
 class ModelFacts:
@@ -62,12 +84,14 @@ class ModelFacts:
         version: What it consisted of.
         has_inferred_shapes: Whether the shapes of all values are those that inference gave for
             this very version. Whoever just inferred them says so.
+        holders: How many promised that the model does not change; see :func:`unchanged`.
     """
 
     def __init__(self, model: Model, version: _Version) -> None:
         self.model = model
         self.version = version
         self.has_inferred_shapes = False
+        self.holders = 0
         self._remembered: dict[str, Any] = {}
 
     def remember(self, key: str, make: Callable[[], T]) -> T:

@@ -45,7 +45,7 @@ from qonnx_hub_adapters.protocol import (
 )
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import ConversionError, ExecutionError, UsageError
-from qonnx_hub_ir.facts import fixed_batch
+from qonnx_hub_ir.facts import fixed_batch, unchanged
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.graph.subgraphs import every_node
 from qonnx_hub_ir.quantizers import Array
@@ -308,8 +308,8 @@ def _judge(
     assert source.model is not None, "the executor runs graphs"
     assert file.model is not None, "the executor runs graphs"
     options = CheckOptions(folded=folding_of(artifact))
-    result = check_runners(source, file, feeds, options, sides.left_out)
-    result = sides.judged(result)
+    with unchanged(source.model, file.model):
+        result = sides.judged(check_runners(source, file, feeds, options, sides.left_out))
     if artifact.near is not None:
         return _judged_as_near(result, artifact.near, source, feeds)
     if not all(record.exact for record in artifact.quantizers):

@@ -65,6 +65,7 @@ from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource
 from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.choices import require_choice
 from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.facts import unchanged
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
 
@@ -219,7 +220,8 @@ def open_sides(
 
 def check_opened(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
     """Return how an opened side compares to the first; see :func:`open_sides`."""
-    with explained(a.model, a.label), explained(b.model, b.label):
+    held = unchanged(a.model, b.model)
+    with explained(a.model, a.label), explained(b.model, b.label), held:
         return _check(a, b, options)
 
 

@@ -12,7 +12,7 @@ from onnx_ir import Attr, AttributeType, Model, Node, Value
 
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.facts import facts_of, fixed_batch
+from qonnx_hub_ir.facts import facts_of, fixed_batch, unchanged
 from qonnx_hub_ir.passes import DropUnused, RenameTensors
 from tests.ir.graphs import f32, info, parameters, proto, quant
 
@@ -243,3 +243,19 @@ def test_vector_steps_are_lost_where_channels_move() -> None:
     steps = facts_of(model).steps
     np.testing.assert_array_equal(steps["r"], scale)
     assert "y" not in steps
+
+
+def test_facts_are_not_asked_anew_of_a_model_that_stays_as_it_is() -> None:
+    model = _model()
+    with unchanged(model, None):
+        held = facts_of(model)
+        _node(model, "relu").name = "renamed meanwhile"
+        assert facts_of(model) is held
+    assert facts_of(model) is not held
+
+
+def test_a_copy_of_a_model_that_stays_has_facts_of_its_own() -> None:
+    model = _model()
+    with unchanged(model):
+        copy = model.clone()
+        assert facts_of(copy).model is copy

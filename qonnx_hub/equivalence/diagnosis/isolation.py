@@ -127,7 +127,8 @@ class SlicedGraph:
             entries = slice_feeds(graph, known, feeds)
             if self._runner is not None:
                 return self._runner.run_graph(graph, entries)
-            return Session(graph).run(entries)
+            session: Session = facts_of(graph).remember("session", lambda: Session(graph))
+            return session.run(entries)
         except (HubError, ValueError):
             # An edit need not make sense: a graph that does not run is no evidence.
             return None

@@ -114,12 +114,13 @@ class ExecutorRunner(_ModelRunner):
         unit = fixed_batch(self.model) or 1
         samples, session = count_samples(feeds), self._session(names)
         try:
-            return session.run(feeds)
+            found = session.run(feeds)
         except UsageError:
             if samples <= unit or samples % unit:
                 raise
-        parts = [session.run(part) for part in cut_feeds(feeds, unit)]
-        return _joined(parts, unit, self.model)
+            parts = [session.run(part) for part in cut_feeds(feeds, unit)]
+            found = _joined(parts, unit, self.model)
+        return {name: found[name] for name in names if name in found}
 
     def run_graph(self, model: Model, feeds: Feeds) -> dict[str, Array]:
         """Return what a slice of its graph computes; it is planned once."""
@@ -129,7 +130,14 @@ class ExecutorRunner(_ModelRunner):
     def _session(self, names: tuple[str, ...]) -> Session:
         if names not in self._sessions:
             own = names == self.output_names
-            self._sessions[names] = Session(self.model, outputs=None if own else names)
+            # What is asked once, of the first batch, are constants: they cost no run anything.
+            constants = self._shown - facts_of(self.model).dynamic
+            asked, made = {*names}, self._sessions.items()
+            near = (one for known, one in made if {*known} - constants <= asked <= {*known})
+            session = next(near, None)
+            if session is None:
+                session = Session(self.model, outputs=None if own else names)
+            self._sessions[names] = session
         return self._sessions[names]
 
     def __reduce__(self) -> tuple[Any, ...]:
