@@ -14,6 +14,7 @@ from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import check_request
 from qonnx_hub.executor.session import Session
+from qonnx_hub.io.cluster import Cluster
 from qonnx_hub.io.preprocessing import Preprocessing, parse_preprocessing
 from qonnx_hub.reporting.progress import Progress, watched
 from qonnx_hub_adapters.dependencies import is_installed
@@ -70,7 +71,7 @@ def check(
     threshold: float | None = None,
     preprocess: str | Preprocessing | None = None,
     workers: int = 0,
-    executor: Executor | None = None,
+    executor: Executor | Cluster | None = None,
     progress: bool | Progress | None = None,
     save_golden: str | Path | None = None,
     label: str | None = None,
@@ -122,7 +123,8 @@ def check(
         preprocess: What is done to ``inputs`` before they are run, such as
             "scale=1/255,mean=0.5,std=0.5,layout=nhwc": in float32, (x * scale - mean) / std.
         workers: Processes to spread the samples over.
-        executor: Spreads the samples instead, such as that of a dask client.
+        executor: Spreads the samples instead: a pool, such as that of a dask client, or what
+            :func:`qonnx_hub.io.cluster.connected` gives, which sends the models once.
         progress: Whether to show a bar; by default on a terminal and in a notebook. A function
             is called with (samples done, samples in all) instead.
         save_golden: Folder for the inputs and answers of ``a``, to check others against later.

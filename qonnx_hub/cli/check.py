@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -11,7 +12,9 @@ import typer
 from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
 from qonnx_hub.cli.options import (
     AllowCode,
+    Dask,
     InputShapes,
+    Jobs,
     Json,
     Python,
     Samples,
@@ -36,7 +39,7 @@ def command(
         str,
         typer.Argument(
             help="The reference: a model, recorded tensors or an hls4ml trace (.npz), a "
-            "golden folder, or a folder for hls4ml, which is compiled.",
+            "golden folder, a folder for hls4ml, which is compiled; or a folder of models.",
             metavar="A",
         ),
     ],
@@ -150,6 +153,8 @@ def command(
     ] = None,
     python: Python = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes to spread samples over.")] = 0,
+    jobs: Jobs = None,
+    dask: Dask = "",
     save_golden: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keep A's answers there, to check others later."),
@@ -168,11 +173,13 @@ def command(
 ) -> None:
     """Say whether two models compute the same, where they first differ, and why."""
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.cli.many import Where, check_many_pairs, is_model_folder, show_outcomes
     from qonnx_hub.equivalence.acceptance import Acceptance
     from qonnx_hub.equivalence.comparison.compare import make_tolerance
     from qonnx_hub.equivalence.matrix import named_backend
     from qonnx_hub.equivalence.options import PROOF_SECONDS, CheckOptions
     from qonnx_hub.equivalence.request import check_request
+    from qonnx_hub.io.cluster import connected
     from qonnx_hub.io.preprocessing import parse_preprocessing
 
     if _is_build(b):
@@ -202,22 +209,44 @@ def command(
         proof_seconds=PROOF_SECONDS if proof_seconds is None else proof_seconds,
         args=sample_inputs(input_shape or (), seed),
     )
+    if is_model_folder(a) and is_model_folder(b):
+        single = (
+            inputs,
+            data,
+            save_golden,
+            save_failing,
+            report,
+            junit,
+            mapping,
+            *(more or ()),
+        )
+        if any(option is not None for option in single):
+            _usage("of two folders, each pair is checked on inputs of its own, into --json")
+        one = replace(options, backend=_backends(backend, ort_opt).popitem()[1])
+        show_outcomes(check_many_pairs(a, b, one, Where(jobs or 1, dask)), json)
+        return
+    if jobs is not None:
+        _usage(
+            "--jobs is for two folders of models; --workers spreads the samples of one pair"
+        )
     reference: Any = a
     names: list[str] = []
     if inputs is not None or data is not None:
         reference, names = _reference(a, b, options)
     feeds, right = read_feeds(inputs, data, labels, names)
     options = replace(options, inputs=feeds, labels=right)
-    if more:
-        pages = (report, save_failing, junit)
-        _check_many((reference, a, b, *more), backend, options, pages, json)
-        return
-    other, named = named_backend(b)
     results: dict[str, CheckResult] = {}
-    for name, chosen in _backends(named or backend, ort_opt).items():
-        asked = replace(options, backend=chosen)
-        results[name] = check_request(reference, other, (a, other), asked)
-        results[name].show(console(json))
+    with connected(dask) if dask else contextlib.nullcontext() as cluster:
+        options = replace(options, executor=cluster)
+        if more:
+            pages = (report, save_failing, junit)
+            _check_many((reference, a, b, *more), backend, options, pages, json)
+            return
+        other, named = named_backend(b)
+        for name, chosen in _backends(named or backend, ort_opt).items():
+            asked = replace(options, backend=chosen)
+            results[name] = check_request(reference, other, (a, other), asked)
+            results[name].show(console(json))
     worst = min(results.values(), key=bool)
     _write(results, worst, json, report, save_failing)
     if junit is not None:

@@ -9,9 +9,11 @@ import typer
 
 from qonnx_hub.cli.options import (
     AllowCode,
+    Dask,
     Force,
     From,
     InputShapes,
+    Jobs,
     Json,
     Samples,
     Seed,
@@ -24,14 +26,15 @@ from qonnx_hub.cli.options import (
 from qonnx_hub_ir.choices import Dialect, EncodingName, ImageLayout, StoredWeights
 
 if TYPE_CHECKING:
-    from qonnx_hub.conversion.options import ConvertOptions
+    pass
 
 
 def command(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="A model file, or package.module:callable; or several.", metavar="MODEL..."
+            help="A model file, or package.module:callable; several; a folder of models.",
+            metavar="MODEL...",
         ),
     ],
     output: Annotated[
@@ -93,24 +96,29 @@ def command(
     ] = True,
     samples: Samples = None,
     seed: Seed = 0,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes to spread several models over.", show_default="1"),
-    ] = None,
+    jobs: Jobs = None,
+    dask: Dask = "",
+    skip_existing: Annotated[
+        bool,
+        typer.Option("--skip-existing", help="Of several models, those not yet converted."),
+    ] = False,
     allow_code: AllowCode = False,
     json: Json = None,
     force: Force = False,
 ) -> None:
     """Convert a model, check the result against it, and write it.
 
-    With several models, or --jobs, each is reported in one line; a model that fails does not
-    stop the others, and the exit code is the highest.
+    With several models, a folder of them, --jobs or --dask, each is reported in one line; a
+    model that fails does not stop the others, and the exit code is the highest. What lies in a
+    folder keeps its place below the one that is written.
     """
     if weights in get_args(StoredWeights) and not os.path.exists(str(weights)):
         stored_weights, weights = cast("StoredWeights", weights), None
+    many = jobs is not None or bool(dask)
     if output is None:
-        sources, output = _last_is_written(sources, force, one=jobs is None)
+        sources, output = _last_is_written(sources, force, one=not many)
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.cli.many import Where, convert_many, is_model_folder, show_outcomes
     from qonnx_hub.conversion.convert import convert_source
     from qonnx_hub.conversion.options import ConvertOptions
     from qonnx_hub_adapters.protocol import import_options
@@ -138,8 +146,14 @@ def command(
         self_contained=self_contained,
         target_options=named_values(target_option or ()),
     )
-    if len(sources) > 1 or jobs is not None:
-        _convert_many(sources, output, jobs or 1, options, json)
+    if many or len(sources) > 1 or is_model_folder(sources[0]):
+        where = Where(jobs or 1, dask)
+        show_outcomes(
+            convert_many(sources, output, options, where, skip_existing=skip_existing), json
+        )
+        return
+    if skip_existing and os.path.exists(output):
+        console(json).print(f"{sources[0]} -> {output}: left as it is")
         return
     report = convert_source(sources[0], output, sources[0], options)
     report.show(console(json))
@@ -164,23 +178,3 @@ def _last_is_written(given: list[str], force: bool, *, one: bool) -> tuple[list[
             "with -o, or add --force"
         )
     return given[:1], path
-
-
-def _convert_many(
-    sources: list[str], folder: str, jobs: int, options: ConvertOptions, json: str | None
-) -> None:
-    from qonnx_hub.cli.convert_many import Outcome, convert_many
-    from qonnx_hub.reporting.progress import advance, clear
-
-    out = console(json)
-    outcomes: list[Outcome] = []
-    advance("converting models", 0, len(sources))
-    for outcome in convert_many(sources, folder, jobs, options):
-        clear()
-        out.print(outcome.line)
-        outcomes.append(outcome)
-        advance("converting models", len(outcomes), len(sources))
-    write_json([outcome.to_dict() for outcome in outcomes], json)
-    worst = max(outcome.exit_code for outcome in outcomes)
-    if worst:
-        raise typer.Exit(worst)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,10 @@ from qonnx_hub.cli.options import (
     write_json,
 )
 from qonnx_hub_ir.choices import Convention
+
+if TYPE_CHECKING:
+    from qonnx_hub.analysis.cost.cost import Cost, CostOptions
+    from qonnx_hub_ir.errors import HubError
 
 
 def command(
@@ -46,20 +50,27 @@ def command(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Count what one inference costs: MACs, bit operations, weights, activations."""
-    from qonnx_hub import api
-    from qonnx_hub.analysis.cost.cost import COUNTS, CostOptions, count_cost, counts_of
+    """Count what one inference costs: MACs, bit operations, weights, activations.
+
+    Of several models, one that cannot be counted is listed, and stops no other.
+    """
+    from qonnx_hub.analysis.cost.cost import COUNTS, Cost, CostOptions, counts_of
+    from qonnx_hub.cli.errors import exit_code, message_of
     from qonnx_hub.reporting.tables import Table
 
     shapes = read_shapes(input_shape or ())
     options = CostOptions(convention, sparsity, named_types(input_dtype or ()), shapes)
-    costs = [count_cost(api.load(source, from_), options, source) for source in sources]
+    found = [(source, _cost_or_error(source, from_, options)) for source in sources]
+    costs = [one for _, one in found if isinstance(one, Cost)]
+    failed = [(source, one) for source, one in found if not isinstance(one, Cost)]
+    if failed and len(sources) == 1:
+        raise failed[0][1]
     if plot is not None:
         from qonnx_hub.analysis.cost.plot import write_plot
 
         write_plot(costs, plot)
     out = console(json)
-    if len(costs) == 1:
+    if len(sources) == 1:
         costs[0].show(out)
     else:
         rows = [(cost.source, str(len(cost.layers)), *counts_of(cost)) for cost in costs]
@@ -69,5 +80,23 @@ def command(
                 out.print(f"note: {cost.source}: {note}")
     if plot is not None:
         out.print(f"plot: {plot}")
+    for source, error in failed:
+        code, why = exit_code(error), message_of(error).removeprefix("qonnx-hub: ")
+        out.print(f"{source}: failed with code {code}: {why}")
     data = [cost.document() for cost in costs]
-    write_json(data[0] if len(data) == 1 else data, json)
+    write_json(data[0] if len(sources) == 1 else data, json)
+    if failed:
+        raise typer.Exit(max(exit_code(error) for _, error in failed))
+
+
+def _cost_or_error(
+    source: str, from_: str | None, options: CostOptions
+) -> Cost | HubError | OSError:
+    from qonnx_hub import api
+    from qonnx_hub.analysis.cost.cost import count_cost
+    from qonnx_hub_ir.errors import HubError
+
+    try:
+        return count_cost(api.load(source, from_), options, source)
+    except (HubError, OSError) as error:
+        return error

@@ -19,6 +19,17 @@ Json = Annotated[
         "--json", metavar="PATH", help="Write the report as JSON; - is standard output."
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes to spread several models over.", show_default="1"),
+]
+Dask = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="dask scheduler whose workers do the work; they must see the same files.",
+    ),
+]
 From = Annotated[
     str | None, typer.Option("--from", metavar="FORMAT", help="Format of the input.")
 ]

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from qonnx_hub.equivalence.acceptance import Acceptance
 from qonnx_hub.equivalence.comparison.compare import Tolerance
+from qonnx_hub.io.cluster import Cluster
 from qonnx_hub.io.preprocessing import Preprocessing
 from qonnx_hub_ir.choices import Level
 from qonnx_hub_ir.quantizers import Array
@@ -41,7 +42,7 @@ class CheckOptions:
         preprocess: What is done to the inputs given, before a model takes them.
         golden: Folder for the reference's answers.
         workers: Processes to spread the batches over.
-        executor: Spreads the batches instead.
+        executor: Spreads the batches instead: a pool, or the workers of dask.
         backend: Where the second side runs: "numpy", "ort" or "ort-optimized"; "tflite",
             "tflite:opt" or "tflite:xnn" run the TFLite file among the two on ai-edge-litert's
             reference kernels, its optimized ones or XNNPACK.
@@ -74,7 +75,7 @@ class CheckOptions:
     preprocess: Preprocessing | None = None
     golden: str | Path | None = None
     workers: int = 0
-    executor: Executor | None = None
+    executor: Executor | Cluster | None = None
     backend: str = "numpy"
     args: tuple[Any, ...] = ()
     strict: bool = False

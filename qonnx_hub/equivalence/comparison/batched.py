@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from qonnx_hub.equivalence.inputs.batches import InputSource, SampleBatch, read_
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.runners.recorded import GoldenWriter, golden_folder
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, OrtRunner, Runner, for_side
+from qonnx_hub.io.cluster import Cluster
 from qonnx_hub.reporting.progress import advance, stage
 from qonnx_hub_ir.errors import ExecutionError, UsageError
 from qonnx_hub_ir.quantizers import Array
@@ -175,7 +177,7 @@ def _part(labels: Array | None, batch: SampleBatch) -> Array | None:
 
 
 def _spread(
-    pool: Executor,
+    pool: Executor | Cluster,
     a: Runner,
     b: Runner,
     what: ComparisonSpec,
@@ -185,8 +187,11 @@ def _spread(
     for side in (a, b):
         if type(side) not in (ExecutorRunner, OrtRunner):
             raise UsageError(f"{side.label} cannot be sent to workers; leave the workers out")
-    job = pickle.dumps((a, b, what))
+    job: Any = pickle.dumps((a, b, what))
     most = 2 * (options.workers or 8)
+    lost: tuple[type[BaseException], ...] = (BrokenExecutor,)
+    if isinstance(pool, Cluster):
+        most, lost, job = 2 * pool.threads, pool.lost, pool.scatter(job)
     waiting: deque[tuple[SampleBatch, Future[BatchResult]]] = deque()
     try:
         for batch in read_batches(source):
@@ -198,7 +203,7 @@ def _spread(
         while waiting:
             done, answer = waiting.popleft()
             yield done, answer.result()
-    except BrokenExecutor as error:
+    except lost as error:
         raise ExecutionError(f"a worker ended before its work was done: {error}") from error
     finally:
         for _, future in waiting:

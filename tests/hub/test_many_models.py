@@ -1,4 +1,4 @@
-"""Many models in one call of convert."""
+"""Many models in one call of convert, check and cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import qonnx_hub as qh
 from qonnx_hub.cli import app
-from qonnx_hub.cli.convert_many import convert_many
+from qonnx_hub.cli.many import Where, convert_many
 from qonnx_hub.conversion.options import ConvertOptions
 from tests.support import model_of, quant_node
 
@@ -48,7 +48,7 @@ def test_a_model_that_fails_does_not_stop_the_others(
     done = convert(*three, "-o", out, "--to", "qcdq", "--jobs", jobs)
     assert done.exit_code == 3
     lines = done.stdout.splitlines()
-    assert len(lines) == 3
+    assert lines[3:] == ["3 models: 2 done, 1 with code 3"]
     assert lines[0].startswith(f"{three[0]} -> {out / 'first.onnx'}: qcdq, opset 19, 1 of 1")
     assert lines[0].count("PROVEN") == 1
     assert lines[1].startswith(f"{three[1]}: failed with code 3: ")
@@ -136,10 +136,101 @@ def test_a_defect_in_one_model_does_not_stop_the_others(
 
     monkeypatch.setattr(home, "convert_source", fail_on_first)
     paths = [str(three[0]), str(three[2])]
-    outcomes = list(convert_many(paths, str(tmp_path / "out"), 1, ConvertOptions()))
+    outcomes = list(convert_many(paths, str(tmp_path / "out"), ConvertOptions()))
     assert [outcome.exit_code for outcome in outcomes] == [70, 0]
     assert "ZeroDivisionError: unforeseen" in outcomes[0].error
     x = np.array([[0.125, 0.375, 9.0]], dtype=np.float32)
     y = qh.run(outcomes[1].path, {"x": x})["y"]
     # By hand: rounded down to quarters, at most 7 of them.
     np.testing.assert_array_equal(y, np.array([[0.0, 0.25, 1.75]], dtype=np.float32))
+
+
+@pytest.fixture
+def tree(tmp_path: Path, three: list[Path]) -> Path:
+    """A folder with two models, one of them deeper, what is no model, and a broken one."""
+    folder = tmp_path / "tree"
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    (folder / "notes.txt").write_text("no model")
+    (folder / "broken.onnx").write_bytes(three[1].read_bytes())
+    write(folder / "a.onnx")
+    write(folder / "deep" / "deeper" / "b.onnx", "FLOOR")
+    return folder
+
+
+def test_models_of_a_folder_keep_their_places(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = convert(tree, "-o", out, "--to", "qcdq")
+    assert done.exit_code == 3
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert found == {"a.onnx", "deep/deeper/b.onnx"}
+    assert done.stdout.splitlines()[-1] == "3 models: 2 done, 1 with code 3"
+    assert (out / "a.onnx").read_bytes() != (tree / "a.onnx").read_bytes()
+
+
+def test_what_was_converted_before_is_left_as_it_is(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.onnx").write_bytes(b"from before")
+    done = convert(tree, "-o", out, "--to", "qcdq", "--skip-existing")
+    assert (out / "a.onnx").read_bytes() == b"from before"
+    assert (out / "deep" / "deeper" / "b.onnx").stat().st_size > 100
+    assert "a.onnx: left as it is" in done.stdout
+
+
+def test_one_model_that_was_converted_before_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "out.onnx").write_bytes(b"from before")
+    done = convert(write(tmp_path / "m.onnx"), "-o", tmp_path / "out.onnx", "--skip-existing")
+    assert done.exit_code == 0
+    assert (tmp_path / "out.onnx").read_bytes() == b"from before"
+
+
+def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = convert(tmp_path / "empty", "-o", tmp_path / "out")
+    assert "no model lies below" in str(done.exception)
+
+
+def test_a_killed_process_takes_its_own_model_along_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "killer.py").write_text(
+        "import os, signal\n\ndef model():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    models = [write(tmp_path / f"{n}.onnx") for n in range(2)]
+    out = tmp_path / "out"
+    sources = [str(models[0]), "killer:model", str(models[1])]
+    outcomes = list(convert_many(sources, str(out), ConvertOptions(), Where(jobs=2)))
+    assert [outcome.exit_code for outcome in outcomes] == [0, 3, 0]
+    assert "a process was killed" in outcomes[1].error
+    assert sorted(path.name for path in out.iterdir()) == ["0.onnx", "1.onnx"]
+
+
+def test_the_models_of_two_folders_are_checked_pair_by_pair(
+    tree: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    convert(tree, "-o", other, "--to", "qcdq")
+    # Rounded down in the place of to the nearest: by hand, 0.375 becomes 0.25 and not 0.5.
+    write(tree / "a.onnx", "FLOOR")
+    done = CliRunner().invoke(app, ["check", str(tree), str(other), "--json", "-"])
+    assert done.exit_code == 1
+    rows = {Path(row["source"]).name: row for row in json.loads(done.stdout)}
+    assert rows["a.onnx"]["report"]["verdict"] == "DIFFERENT"
+    assert rows["b.onnx"]["exit_code"] == 0
+    assert rows["b.onnx"]["report"]["verdict"] in {"EQUAL", "PROVEN"}
+    assert rows["broken.onnx"]["error"] == "the other folder has no model of this name"
+
+
+def test_jobs_of_a_single_pair_are_refused(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "m.onnx"))
+    done = CliRunner().invoke(app, ["check", path, path, "--jobs", "2"])
+    assert "--workers" in str(done.exception)
+
+
+def test_a_model_without_costs_stops_no_other(three: list[Path]) -> None:
+    done = CliRunner().invoke(app, ["cost", *map(str, three)])
+    assert done.exit_code == 3
+    assert str(three[0]) in done.stdout
+    assert str(three[2]) in done.stdout
+    assert f"{three[1]}: failed with code 3: " in done.stdout
