@@ -1,16 +1,22 @@
-"""The schemas of all reports, from reports: ``python -m tests.report_schemas`` writes them.
+"""The schemas of all reports: ``python -m tests.report_schemas`` writes them.
 
-What a report holds today is what its schema says; a key that goes, or changes its type, needs
-a new version, and a test refuses what the published schema does not allow.
+Reports say which keys there are, and the types of their classes what each may hold, also where
+no report fills it. A key that goes, or changes its type, needs a new version, and a test
+refuses what the published schema does not allow.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
+import sys
 import tempfile
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import onnx
@@ -120,6 +126,8 @@ def schema_of(values: list[Any], key: str = "") -> dict[str, Any]:
     if not kinds - {"null"}:
         return {}
     found["type"] = min(kinds) if len(kinds) == 1 else sorted(kinds)
+    if key == "required_tolerance":
+        found["additionalProperties"] = {"type": ["number", "string"]}
     if objects and key not in MAPS:
         names_ = list(dict.fromkeys(name for one in objects for name in one))
         found["required"] = [n for n in names_ if all(n in one for one in objects)]
@@ -131,24 +139,146 @@ def schema_of(values: list[Any], key: str = "") -> dict[str, Any]:
     return found
 
 
+def typed_schema(kind: Any, known: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a type allows in JSON; {} where the type does not say.
+
+    Args:
+        kind: A type, or what an annotation names.
+        known: Classes whose schemas are known.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind in known:
+        return {"$ref": f"#/$defs/{kind.__name__}"}
+    if kind in _SIMPLE:
+        return {"type": _SIMPLE[kind]}
+    if origin is Literal:
+        return {"enum": [*inner]}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [str(one.value) for one in kind]}
+    if origin in (Union, types.UnionType):
+        found: dict[str, Any] = {}
+        for one in inner:
+            found = united(found, typed_schema(one, known))
+        return found
+    if origin in (tuple, list, Sequence):
+        items: dict[str, Any] = {}
+        for one in inner:
+            items = items if one is Ellipsis else united(items, typed_schema(one, known))
+        return {"type": "array"} | ({"items": items} if items else {})
+    if origin in (dict, Mapping):
+        values = typed_schema(inner[1], known)
+        return {"type": "object"} | ({"additionalProperties": values} if values else {})
+    if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
+        return {}
+    hints = get_type_hints(kind, localns=_names())
+    fields = [field.name for field in dataclasses.fields(kind)]
+    properties = {name: typed_schema(hints[name], known) for name in fields}
+    return {"type": "object", "required": fields, "properties": properties}
+
+
+_SIMPLE: dict[Any, Any] = {
+    int: "integer",
+    str: "string",
+    bool: "boolean",
+    type(None): "null",
+    # Infinities and NaN are texts.
+    float: ["number", "string"],
+}
+
+
+@functools.cache
+def _names() -> dict[str, Any]:
+    """Return the classes that annotations name, those imported for types only as well."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("qonnx_hub")]
+    return {
+        name: one for m in modules for name, one in vars(m).items() if isinstance(one, type)
+    }
+
+
+def united(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Return what allows everything that one of two schemas does; {} says nothing."""
+    if not a or not b:
+        return a or b
+    named = [one for one in (a, b) if "$ref" in one or "anyOf" in one]
+    if named:
+        # A schema by its name says all, beside that there may be none.
+        is_optional = any("null" in _kinds(one) for one in (a, b)) or "anyOf" in named[0]
+        ref = named[0].get("anyOf", [named[0]])[0]
+        return {"anyOf": [ref, {"type": "null"}]} if is_optional else ref
+    null: dict[str, Any] = {"type": "null"}
+    if "enum" in a or "enum" in b:
+        words = [a.get("enum", [None]), b.get("enum", [None])]
+        if any("enum" not in one and one != null for one in (a, b)):
+            return a if "enum" in a else b
+        return {"enum": list(dict.fromkeys([*words[0], *words[1]]))}
+    kinds = {kind for one in (a, b) for kind in _kinds(one)}
+    if "number" in kinds:
+        kinds.discard("integer")
+    found = {**a, **b, "type": min(kinds) if len(kinds) == 1 else sorted(kinds)}
+    if "items" in a and "items" in b:
+        found["items"] = united(a["items"], b["items"])
+    if "properties" in a and "properties" in b:
+        # The keys are those of reports; classes that say theirs themselves have others.
+        found["required"], found["properties"] = (
+            a["required"],
+            {
+                name: united(one, b["properties"].get(ALIASES.get(name, name), {}))
+                for name, one in a["properties"].items()
+            },
+        )
+    elif "additionalProperties" in found:
+        # A mapping of the user's names, or of numbers.
+        found.pop("properties", None)
+        found.pop("required", None)
+    return found
+
+
+def _kinds(schema: dict[str, Any]) -> list[str]:
+    kinds = schema.get("type", [])
+    return [kinds] if isinstance(kinds, str) else list(kinds)
+
+
+ALIASES = {
+    "source_itself": "own",
+    "onnxruntime": "ort",
+    "onnxruntime_executor": "ort_executor",
+    "accumulated": "comparison",
+}
+"""Key of a report's JSON -> the field that it is of, where that is called otherwise."""
+
+
 def schemas() -> dict[str, str]:
     """Return file name -> text of the schema, of every kind of report."""
     documents: dict[str, list[dict[str, Any]]] = {}
+    classes: dict[str, type] = {}
     with tempfile.TemporaryDirectory() as folder:
         for report in sample_reports(Path(folder)):
             documents.setdefault(report.schema, []).append(json.loads(report.to_json()))
+            classes[report.schema] = type(report)
     error = {"kind": "UsageError", "message": "", "exit_code": 2, "reasons": [""]}
     documents["error/1"] = [{"schema": "qonnx-hub/error/1", "error": error}]
     found = {}
-    for name, values in documents.items():
+    known: dict[Any, dict[str, Any]] = {}
+    # Other reports hold checks.
+    for name, values in sorted(documents.items(), key=lambda item: item[0] != "check/1"):
+        body = schema_of(values)
+        if name in classes:
+            body = united(body, typed_schema(classes[name], known))
+            inner = {k: v for k, v in body["properties"].items() if k != "schema"}
+            required = [k for k in body["required"] if k != "schema"]
+            known[classes[name]] = {**body, "properties": inner, "required": required}
         schema = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": f"https://github.com/fastmachinelearning/qonnx_hub/schemas/{name}",
             "title": f"qonnx-hub: JSON of a report, {name.replace('/', ', version ')}",
-            **schema_of(values),
+            **body,
         }
         schema["properties"]["schema"] = {"const": f"qonnx-hub/{name}"}
+        used = {k.__name__: v for k, v in known.items() if k is not classes.get(name)}
         text = json.dumps(schema, indent=1)
+        defined = {k: v for k, v in used.items() if f'"#/$defs/{k}"' in text}
+        if defined:
+            text = json.dumps({**schema, "$defs": defined}, indent=1)
         found[f"{name.replace('/', '-')}.json"] = text + "\n"
     return found
 

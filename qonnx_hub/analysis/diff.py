@@ -99,6 +99,7 @@ class Difference(Report):
     """
 
     schema: ClassVar[str] = "diff/1"
+    heading: ClassVar[str] = "Differences of two graphs"
 
     a: str
     b: str

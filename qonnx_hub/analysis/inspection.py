@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,11 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.analysis.codes import Coded, coded_values, stored_type
 from qonnx_hub.analysis.weight_export import IntegerWeight, integer_weights, stored_codes
 from qonnx_hub.equivalence.reports.text import accumulator_table
+from qonnx_hub.equivalence.stages import stages_of
 from qonnx_hub.executor.explained import explained
+from qonnx_hub.reporting.pages.charts import bars
+from qonnx_hub.reporting.pages.page import Page, Section, sections_of, shortened
+from qonnx_hub.reporting.pages.pictures import GraphStep, draw
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
@@ -121,9 +125,11 @@ class Inspection(Report):
         notes: What nothing is known of; and per node why what is, or looks like, a quantizer
             is read as none.
         weights: The integers of all weights; empty unless asked for.
+        stages: The graph in few boxes, for its picture; not in JSON.
     """
 
     schema: ClassVar[str] = "inspect/1"
+    heading: ClassVar[str] = "What is quantized"
 
     inputs: dict[str, str]
     outputs: dict[str, str]
@@ -137,14 +143,35 @@ class Inspection(Report):
     accumulators: tuple[AccumulatorRange, ...] = ()
     notes: tuple[str, ...] = ()
     weights: tuple[IntegerWeight, ...] = ()
+    stages: tuple[GraphStep, ...] = field(default=(), compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as plain data, fit for JSON; of weights, what is counted."""
         weights = [_counted(weight) for weight in self.weights]
         data: dict[str, Any] = plain(
-            {f.name: getattr(self, f.name) for f in fields(self)} | {"weights": weights}
+            {f.name: getattr(self, f.name) for f in fields(self) if f.name != "stages"}
+            | {"weights": weights}
         )
         return data
+
+    def page(self) -> Page:
+        """Return the page: the graph, where the bits of the weights are, and the tables."""
+        sections = []
+        picture = draw(self.stages)
+        if picture is not None:
+            sections.append(Section("The graph", (picture,)))
+        lines = [
+            (shortened(weight.name, 120), (bits,), f"{bits:,}", "")
+            for weight in self.weights
+            if (bits := weight.integers.size * weight.bits)
+        ]
+        if lines:
+            chart = bars(lines, ("bits",), "Bits of every weight's integers.")
+            sections.append(Section("Weights", (chart,)))
+        inner = ("What every tensor can hold", "Sums") if self.ranges else ()
+        titles = ("Quantized tensors", *inner, "Weights in numbers")
+        sections += sections_of(self.parts(), titles)
+        return Page(self.heading, self.summary(), tuple(sections))
 
     def summary(self) -> str:
         """Return the totals in one line."""
@@ -296,6 +323,7 @@ def inspect_model(
         accumulators=tuple(sums.summary() for _, _, sums in known if sums is not None),
         notes=tuple(_notes(model)),
         weights=tuple(integer_weights(model)) if weights else (),
+        stages=stages_of(model),
     )
 
 

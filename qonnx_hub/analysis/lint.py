@@ -46,6 +46,7 @@ class LintReport(Report):
     """
 
     schema: ClassVar[str] = "lint/1"
+    heading: ClassVar[str] = "What a target takes"
 
     source: str
     target: str

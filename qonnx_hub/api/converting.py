@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from qonnx_hub.api.reading import as_model, label_of
 from qonnx_hub.conversion.convert import convert_source
-from qonnx_hub.conversion.options import ConvertOptions
+from qonnx_hub.conversion.options import ConvertOptions, data_options
 from qonnx_hub.conversion.report import ConversionReport
+from qonnx_hub.equivalence.acceptance import Acceptance
+from qonnx_hub.io.preprocessing import Preprocessing, parse_preprocessing
 from qonnx_hub.reporting.progress import Progress, watched
 from qonnx_hub_adapters.protocol import import_options
 from qonnx_hub_ir import choices
@@ -39,6 +41,14 @@ def convert(
     profile: str = "",
     self_contained: bool = False,
     target_options: Mapping[str, Any] | None = None,
+    inputs: Any = None,
+    labels: Array | None = None,
+    max_accuracy_drop: float | None = None,
+    min_agreement: float | None = None,
+    metric: choices.Metric = "accuracy",
+    top_k: int = 1,
+    threshold: float | None = None,
+    preprocess: str | Preprocessing | None = None,
     progress: bool | Progress | None = None,
     **load_options: Any,
 ) -> ConversionReport:
@@ -67,13 +77,22 @@ def convert(
         profile: Whose rules beyond the form's own the file shall keep, such as "finn".
         self_contained: Define every operator of the form within the file.
         target_options: Options that only the form's exporter has, by name.
+        inputs: Data to count predictions on, as in :func:`check`.
+        labels: The right class of every sample, or the right number.
+        max_accuracy_drop: How much of the metric may be lost on the inputs and labels given;
+            0.01 is one point of a hundred. Nothing is written where a bound is not kept.
+        min_agreement: Share of the samples on which predictions must agree, likewise.
+        metric: "accuracy" of classes, "auc" of their scores, or "r2" of numbers.
+        top_k: A class is right, or agreed on, among so many of the best.
+        threshold: From which score on a single output says yes.
+        preprocess: What is done to ``inputs`` before they are run, as in :func:`check`.
         progress: Whether to show a bar; by default on a terminal and in a notebook. A function
             is called with (samples done, samples in all) instead.
         **load_options: As in :func:`load`.
 
     Raises:
         NotExactError: The form cannot say the model exactly; every reason is listed.
-        ConversionError: The result computes something else.
+        ConversionError: The result computes something else, or does not keep a bound.
         HubError: As in :func:`load`.
     """
     options = ConvertOptions(
@@ -92,6 +111,12 @@ def convert(
         profile=profile,
         self_contained=self_contained,
         target_options=target_options or {},
+        data=data_options(
+            inputs,
+            labels,
+            Acceptance(max_accuracy_drop, min_agreement, metric, top_k, threshold),
+            preprocess,
+        ),
     )
     with watched(progress):
         return convert_source(source, path, label_of(source), options)
@@ -110,6 +135,12 @@ def transform(
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
     labels: Array | None = None,
+    max_accuracy_drop: float | None = None,
+    min_agreement: float | None = None,
+    metric: choices.Metric = "accuracy",
+    top_k: int = 1,
+    threshold: float | None = None,
+    preprocess: str | Preprocessing | None = None,
     progress: bool | Progress | None = None,
 ) -> TransformReport:
     """Run passes over a model, compare before and after, and write the result.
@@ -129,13 +160,21 @@ def transform(
         samples: Samples of the comparison's generated inputs.
         seed: Their seed.
         inputs: Input name -> array, to compare on instead; predictions are counted on it.
-        labels: The right class of every sample: accuracy is counted.
+        labels: The right class of every sample, or the right number.
+        max_accuracy_drop: How much of the metric may be lost on the inputs and labels given;
+            0.01 is one point of a hundred. Nothing is written where a bound is not kept.
+        min_agreement: Share of the samples on which predictions must agree, likewise.
+        metric: "accuracy" of classes, "auc" of their scores, or "r2" of numbers.
+        top_k: A class is right, or agreed on, among so many of the best.
+        threshold: From which score on a single output says yes.
+        preprocess: What is done to ``inputs`` before they are run, as in :func:`check`.
         progress: As in :func:`convert`.
 
     Raises:
         UsageError: An unknown pass, pipeline or option.
         PassError: A pass cannot transform the model.
-        ConversionError: The result computes something else although no pass says so.
+        ConversionError: The result computes something else although no pass says so, or does
+            not keep a bound.
         HubError: As in :func:`load` and :func:`save`.
     """
     from qonnx_hub.transformation.transform import TransformOptions, transform_model
@@ -148,6 +187,10 @@ def transform(
         seed=seed,
         inputs=inputs,
         labels=labels,
+        acceptance=Acceptance(max_accuracy_drop, min_agreement, metric, top_k, threshold),
+        preprocess=parse_preprocessing(preprocess)
+        if isinstance(preprocess, str)
+        else preprocess,
     )
     with watched(progress):
         model = as_model(source, from_)

@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
+from qonnx_hub.cli.data import (
+    Data,
+    Inputs,
+    Labels,
+    MaxAccuracyDrop,
+    MetricName,
+    MinAgreement,
+    Preprocess,
+    Threshold,
+    TopK,
+    read_feeds,
+)
 from qonnx_hub.cli.options import (
     AllowCode,
     Dask,
     InputShapes,
     Jobs,
     Json,
+    Page,
     Python,
     Samples,
     Seed,
@@ -25,7 +37,7 @@ from qonnx_hub.cli.options import (
     sample_inputs,
     write_json,
 )
-from qonnx_hub_ir.choices import Effort, Level, Metric, OrtOptimizations
+from qonnx_hub_ir.choices import Effort, Level, OrtOptimizations
 
 if TYPE_CHECKING:
     from qonnx_hub.equivalence.options import CheckOptions
@@ -62,31 +74,12 @@ def command(
     inputs: Inputs = None,
     data: Data = None,
     labels: Labels = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=VALUE,...",
-            help="Done to the data: scale=1/255,mean=0.5,std=0.5,layout=nhwc.",
-        ),
-    ] = None,
-    max_accuracy_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE", help="What may be lost with --labels; 0.01 is one point."
-        ),
-    ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Samples on which predictions must agree."),
-    ] = None,
-    metric: Annotated[
-        Metric, typer.Option(help="Of classes, of their scores, or of numbers.")
-    ] = "accuracy",
-    top_k: Annotated[int, typer.Option(help="A class counts among so many of the best.")] = 1,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Score of a single output that says yes.", show_default="0 or 0.5"),
-    ] = None,
+    preprocess: Preprocess = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
+    min_agreement: MinAgreement = None,
+    metric: MetricName = "accuracy",
+    top_k: TopK = 1,
+    threshold: Threshold = None,
     input_shape: InputShapes = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -163,9 +156,7 @@ def command(
         Path | None,
         typer.Option(metavar="PATH", help="Write the smallest failing input as .npz."),
     ] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write a page for the browser.")
-    ] = None,
+    report: Page = None,
     junit: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write the answer as JUnit's XML.")
     ] = None,
@@ -215,7 +206,6 @@ def command(
             data,
             save_golden,
             save_failing,
-            report,
             junit,
             mapping,
             *(more or ()),
@@ -223,7 +213,7 @@ def command(
         if any(option is not None for option in single):
             _usage("of two folders, each pair is checked on inputs of its own, into --json")
         one = replace(options, backend=_backends(backend, ort_opt).popitem()[1])
-        show_outcomes(check_many_pairs(a, b, one, Where(jobs or 1, dask)), json)
+        show_outcomes(check_many_pairs(a, b, one, Where(jobs or 1, dask)), json, report)
         return
     if jobs is not None:
         _usage(
@@ -268,12 +258,14 @@ def _check_many(
 
     if backend != "numpy":
         _usage(f"of several sides, each names its own backend: FILE@{backend}")
-    if any(page is not None for page in pages[:2]) or options.golden is not None:
-        _usage("--report, --save-failing and --save-golden are for two sides")
+    if pages[1] is not None or options.golden is not None:
+        _usage("--save-failing and --save-golden are for two sides")
     reference, *names = sides
     found = check_many(reference, names[1:], names, options)
     found.show(console(json))
     write_json(found.document(), json)
+    if pages[0] is not None:
+        found.to_html(pages[0])
     if pages[2] is not None:
         suites = dict(zip(found.sides[1:], found.results, strict=True))
         _write_junit(pages[2], {f"{found.sides[0]} against {n}": r for n, r in suites.items()})

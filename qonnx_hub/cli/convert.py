@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from qonnx_hub.cli.data import (
+    Data,
+    Inputs,
+    Labels,
+    MaxAccuracyDrop,
+    MetricName,
+    MinAgreement,
+    Preprocess,
+    Threshold,
+    TopK,
+    read_feeds,
+)
 from qonnx_hub.cli.options import (
     AllowCode,
     Dask,
@@ -15,6 +27,7 @@ from qonnx_hub.cli.options import (
     InputShapes,
     Jobs,
     Json,
+    Page,
     Samples,
     Seed,
     To,
@@ -94,6 +107,15 @@ def command(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the result with the source.")
     ] = True,
+    inputs: Inputs = None,
+    data: Data = None,
+    labels: Labels = None,
+    preprocess: Preprocess = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
+    min_agreement: MinAgreement = None,
+    metric: MetricName = "accuracy",
+    top_k: TopK = 1,
+    threshold: Threshold = None,
     samples: Samples = None,
     seed: Seed = 0,
     jobs: Jobs = None,
@@ -103,6 +125,7 @@ def command(
         typer.Option("--skip-existing", help="Of several models, those not yet converted."),
     ] = False,
     allow_code: AllowCode = False,
+    report: Page = None,
     json: Json = None,
     force: Force = False,
 ) -> None:
@@ -120,10 +143,14 @@ def command(
     from qonnx_hub.cli.errors import DIFFERENT
     from qonnx_hub.cli.many import Where, convert_many, is_model_folder, show_outcomes
     from qonnx_hub.conversion.convert import convert_source
-    from qonnx_hub.conversion.options import ConvertOptions
+    from qonnx_hub.conversion.options import ConvertOptions, data_options
+    from qonnx_hub.equivalence.acceptance import Acceptance
     from qonnx_hub_adapters.protocol import import_options
 
     samples_given = sample_inputs(input_shape or (), seed)
+    feeds, right = read_feeds(inputs, data, labels, [])
+    bounds = Acceptance(max_accuracy_drop, min_agreement, metric, top_k, threshold)
+    given = feeds if data is None or feeds is None else feeds["data"]
     options = ConvertOptions(
         to=to,
         from_=from_,
@@ -145,20 +172,25 @@ def command(
         profile=profile,
         self_contained=self_contained,
         target_options=named_values(target_option or ()),
+        data=data_options(given, right, bounds, preprocess),
     )
     if many or len(sources) > 1 or is_model_folder(sources[0]):
         where = Where(jobs or 1, dask)
         show_outcomes(
-            convert_many(sources, output, options, where, skip_existing=skip_existing), json
+            convert_many(sources, output, options, where, skip_existing=skip_existing),
+            json,
+            report,
         )
         return
     if skip_existing and os.path.exists(output):
         console(json).print(f"{sources[0]} -> {output}: left as it is")
         return
-    report = convert_source(sources[0], output, sources[0], options)
-    report.show(console(json))
-    write_json(report.document(), json)
-    if report.verdict is not None and not report:
+    found = convert_source(sources[0], output, sources[0], options)
+    found.show(console(json))
+    write_json(found.document(), json)
+    if report is not None:
+        found.to_html(report)
+    if found.verdict is not None and not found:
         raise typer.Exit(DIFFERENT)
 
 

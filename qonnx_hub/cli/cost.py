@@ -12,6 +12,7 @@ from qonnx_hub.cli.options import (
     InputTypes,
     Json,
     OpenShapes,
+    Page,
     console,
     named_types,
     read_shapes,
@@ -48,6 +49,7 @@ def command(
             help="Draw the layers of one model, or bits against operations of several.",
         ),
     ] = None,
+    report: Page = None,
     json: Json = None,
 ) -> None:
     """Count what one inference costs: MACs, bit operations, weights, activations.
@@ -57,6 +59,7 @@ def command(
     from qonnx_hub.analysis.cost.cost import COUNTS, Cost, CostOptions, counts_of
     from qonnx_hub.cli.errors import exit_code, message_of
     from qonnx_hub.reporting.tables import Table
+    from qonnx_hub_ir.errors import UsageError
 
     shapes = read_shapes(input_shape or ())
     options = CostOptions(convention, sparsity, named_types(input_dtype or ()), shapes)
@@ -70,6 +73,10 @@ def command(
 
         write_plot(costs, plot)
     out = console(json)
+    if report is not None:
+        if len(sources) > 1:
+            raise UsageError("--report is of one model; --json holds several")
+        costs[0].to_html(report)
     if len(sources) == 1:
         costs[0].show(out)
     else:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from qonnx_hub_ir.choices import Metric
+
 Inputs = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Inputs as .npz, by input name.")
 ]
@@ -17,6 +19,29 @@ Data = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(metavar="PATH", help="Right classes, or numbers: counts accuracy."),
+]
+Preprocess = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=VALUE,...",
+        help="Done to the data: scale=1/255,mean=0.5,std=0.5,layout=nhwc.",
+    ),
+]
+MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="What may be lost with --labels; 0.01 is one point."),
+]
+MinAgreement = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Samples on which predictions must agree."),
+]
+MetricName = Annotated[
+    Metric, typer.Option(help="Of classes, of their scores, or of numbers.")
+]
+TopK = Annotated[int, typer.Option(help="A class counts among so many of the best.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="Score of a single output that says yes.", show_default="0 or 0.5"),
 ]
 
 

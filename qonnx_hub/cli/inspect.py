@@ -12,6 +12,7 @@ from qonnx_hub.cli.options import (
     From,
     InputTypes,
     Json,
+    Page,
     Source,
     console,
     named_ranges,
@@ -43,6 +44,7 @@ def command(
             metavar="PATH", help="Write the integers of all weights: .npz, or .h for C."
         ),
     ] = None,
+    report: Page = None,
     json: Json = None,
 ) -> None:
     """Show what is quantized in a model, tensor by tensor, with totals."""
@@ -56,8 +58,8 @@ def command(
         given = {**dict.fromkeys(names, given.pop("")), **given}
     found = api.inspect(
         model,
-        ranges=ranges or json is not None,
-        weights=weights or export_ints is not None or json is not None,
+        ranges=ranges or json is not None or report is not None,
+        weights=weights or any(x is not None for x in (export_ints, json, report)),
         inputs=given,
     )
     if export_ints is not None:
@@ -68,3 +70,5 @@ def command(
     if export_ints is not None:
         out.print(f"{export_ints}: integers of {len(found.weights)} weights")
     write_json(found.document(), json)
+    if report is not None:
+        found.to_html(report)

@@ -15,11 +15,23 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from qonnx_hub.cli.options import console, write_json
+from qonnx_hub.reporting.pages.page import (
+    Item,
+    Items,
+    Page,
+    Row,
+    Rows,
+    Section,
+    shortened,
+)
 from qonnx_hub.reporting.progress import advance, clear
 
 if TYPE_CHECKING:
     from qonnx_hub.conversion.options import ConvertOptions
     from qonnx_hub.equivalence.options import CheckOptions
+
+_MOST_REASONS = 80
+"""Failures whose reasons a page tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +61,15 @@ class Outcome:
         return data
 
 
-def show_outcomes(outcomes: Iterable[Outcome], json: str | None) -> None:
+def show_outcomes(outcomes: Iterable[Outcome], json: str | None, report: Path | None) -> None:
     """Print a line for each model as it is done, and what became of all of them.
 
     Raises:
         typer.Exit: With the highest exit code, where it is not 0.
     """
+    from qonnx_hub.io.atomic import write_text
+    from qonnx_hub.reporting.pages.page import render
+
     out = console(json)
     seen: list[Outcome] = []
     for outcome in outcomes:
@@ -65,8 +80,43 @@ def show_outcomes(outcomes: Iterable[Outcome], json: str | None) -> None:
     others = (f"{counts[code]} with code {code}" for code in sorted(counts) if code)
     out.print(f"{len(seen)} models: {', '.join((f'{counts[0]} done', *others))}")
     write_json([outcome.to_dict() for outcome in seen], json)
+    if report is not None:
+        write_text(report, render(outcomes_page(seen)))
     if worst := max(counts):
         raise typer.Exit(worst)
+
+
+def outcomes_page(outcomes: Sequence[Outcome]) -> Page:
+    """Return many models as one page: a row for each, and why some failed."""
+    done = sum(outcome.exit_code == 0 for outcome in outcomes)
+    rows = []
+    for one in outcomes:
+        told = one.report or {}
+        records = told.get("quantizers", ()) if "format" in told else ()
+        exact = sum(record["exact"] for record in records)
+        words = "failed" if one.error else told.get("verdict") or "not checked"
+        cells = (one.source, words, f"{exact} of {len(records)}" if records else "")
+        rows.append(Row((*cells, one.path, str(one.exit_code)), one.exit_code != 0))
+    columns = ("model", "result", "exact quantizers", "other file", "code")
+    table = Rows(columns, tuple(rows), 4, "only what failed or differs")
+    reasons = tuple(
+        Item(
+            f"code {one.exit_code}",
+            ((one.source, ""),),
+            shortened(words, 2000),
+        )
+        for one in outcomes
+        if one.exit_code and (words := one.error or one.line)
+    )
+    why = Section("Why", (Items(reasons[:_MOST_REASONS]),) if reasons else ())
+    return Page(
+        "Many models",
+        f"{len(outcomes)} models",
+        (Section("Models", (table,)), why),
+        f"{done} of {len(outcomes)} done",
+        "each as the table says",
+        "good" if done == len(outcomes) else "bad",
+    )
 
 
 Pair = tuple[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,10 @@ Dask = Annotated[
         metavar="ADDRESS",
         help="dask scheduler whose workers do the work; they must see the same files.",
     ),
+]
+Page = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="PATH", help="Write a page for the browser."),
 ]
 From = Annotated[
     str | None, typer.Option("--from", metavar="FORMAT", help="Format of the input.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qonnx_hub.cli.options import From, Json, Samples, Seed, Source, console, write_json
+from qonnx_hub.cli.options import From, Json, Page, Samples, Seed, Source, console, write_json
 
 
 def command(
@@ -10,6 +10,7 @@ def command(
     from_: From = None,
     samples: Samples = None,
     seed: Seed = 0,
+    report: Page = None,
     json: Json = None,
 ) -> None:
     """Try every form and profile: what is exact, what is refused and why, and the command."""
@@ -18,3 +19,5 @@ def command(
     found = api.routes(source, from_=from_, samples=samples, seed=seed)
     found.show(console(json))
     write_json(found.document(), json)
+    if report is not None:
+        found.to_html(report)

@@ -98,6 +98,7 @@ RECIPES: Mapping[str, Recipe] = {
             "option": _as("options", named_values),
             "target_option": _as("target_options", named_values),
             "weights": _weights,
+            **_INPUTS,
             "force": lambda _: {},
         },
         "sys.exit(0 if report.verdict is None or report else 1)",

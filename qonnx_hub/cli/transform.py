@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qonnx_hub.cli.data import Data, Inputs, Labels, read_feeds
+from qonnx_hub.cli.data import (
+    Data,
+    Inputs,
+    Labels,
+    MaxAccuracyDrop,
+    MetricName,
+    MinAgreement,
+    Preprocess,
+    Threshold,
+    TopK,
+    read_feeds,
+)
 from qonnx_hub.cli.options import Force, From, Json, Samples, Seed, To, console, write_json
 
 if TYPE_CHECKING:
@@ -51,6 +62,12 @@ def command(
     inputs: Inputs = None,
     data: Data = None,
     labels: Labels = None,
+    preprocess: Preprocess = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
+    min_agreement: MinAgreement = None,
+    metric: MetricName = "accuracy",
+    top_k: TopK = 1,
+    threshold: Threshold = None,
     samples: Samples = None,
     seed: Seed = 0,
     json: Json = None,
@@ -66,6 +83,8 @@ def command(
         raise typer.BadParameter(f"{missing} is needed; --list shows the passes")
     from qonnx_hub import api
     from qonnx_hub.cli.errors import DIFFERENT
+    from qonnx_hub.equivalence.acceptance import Acceptance
+    from qonnx_hub.io.preprocessing import parse_preprocessing
     from qonnx_hub.transformation.transform import TransformOptions, transform_model
 
     model = api.load(source, from_)
@@ -79,6 +98,8 @@ def command(
         seed=seed,
         inputs=feeds,
         labels=right,
+        acceptance=Acceptance(max_accuracy_drop, min_agreement, metric, top_k, threshold),
+        preprocess=None if preprocess is None else parse_preprocessing(preprocess),
     )
     report = transform_model(model, passes, output, source, options)
     report.show(out)

@@ -14,6 +14,7 @@ from qonnx_hub.conversion.report import ConversionReport
 from qonnx_hub.conversion.validation import (
     check_around,
     check_artifact,
+    check_on_data,
     check_source,
     feeds_for_check,
     nodes_not_run,
@@ -112,6 +113,12 @@ def convert_source(
             notes.append(why)
         notes.extend((*ort.notes, *litert.notes))
         message = compared if artifact.compared is None else None
+    on_data = None
+    if options.data is not None:
+        stage("comparing predictions")
+        made = in_one_message(artifact.compared or artifact.model)
+        with explained(model, label):
+            on_data = check_on_data(model, made, options.data, label, options.to)
     if path is not None:
         stage(f"writing {path}")
         beside = has_external_data(model)
@@ -128,6 +135,7 @@ def convert_source(
         ort_executor=ort.executor,
         own=own_result,
         tflite_kernels=litert.kernels,
+        data=on_data,
         model=artifact.model,
     )
 

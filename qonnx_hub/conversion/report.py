@@ -9,8 +9,13 @@ from typing import Any, ClassVar
 from onnx_ir import Model
 
 from qonnx_hub.conversion.litert_check import KernelAnswer
+from qonnx_hub.equivalence.reports.page import TONES, check_sections
 from qonnx_hub.equivalence.reports.report import CheckResult
+from qonnx_hub.equivalence.reports.text import score_in_words
+from qonnx_hub.equivalence.stages import stages_of
 from qonnx_hub.equivalence.verdicts import ORDER, Verdict
+from qonnx_hub.reporting.pages.page import Page, Section, sections_of
+from qonnx_hub.reporting.pages.pictures import draw
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
@@ -36,10 +41,12 @@ class ConversionReport(Report):
         own: What was read against the live model's own answer; ``None`` for files.
         tflite_kernels: Where a side is a TFLite file and ai-edge-litert is installed: how that
             file on its kernels compares to the other side.
+        data: The file against the source on data of the user's own; ``None`` without.
         model: The converted model.
     """
 
     schema: ClassVar[str] = "convert/1"
+    heading: ClassVar[str] = "Conversion"
 
     source: str
     path: str | None
@@ -52,10 +59,13 @@ class ConversionReport(Report):
     own: CheckResult | None = None
     ort_executor: CheckResult | None = None
     tflite_kernels: tuple[KernelAnswer, ...] = ()
+    data: CheckResult | None = None
     model: Model | None = field(default=None, compare=False, repr=False)
 
     def __bool__(self) -> bool:
-        """Return whether the file was shown to compute what the source computes."""
+        """Return whether the file was shown to compute the same, or keeps the bounds given."""
+        if self.data is not None and self.data.accepted is not None:
+            return self.data.accepted
         return self.verdict is not None and self.verdict.holds
 
     @property
@@ -73,7 +83,8 @@ class ConversionReport(Report):
     def conclusion(self) -> str:
         """Return the verdict and what it rests on, in one line; no verdict if not checked."""
         found = self.deciding
-        return "not checked" if found is None else f"{found.verdict}: {found.reason}"
+        words = "not checked" if found is None else f"{found.verdict}: {found.reason}"
+        return words if self.data is None else f"{words}; {self.data.acceptance}".rstrip("; ")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data, fit for JSON."""
@@ -90,6 +101,7 @@ class ConversionReport(Report):
                 "onnxruntime": self.ort,
                 "onnxruntime_executor": self.ort_executor,
                 "tflite_kernels": self.tflite_kernels,
+                "data": self.data,
                 "verdict": self.verdict,
             }
         )
@@ -111,6 +123,26 @@ class ConversionReport(Report):
         """Return one row per quantizer: node, what it does, encoding, whether exact."""
         return [plain(record) for record in self.quantizers]
 
+    def page(self) -> Page:
+        """Return the page: quantizers, the graph written, and the check that decides."""
+        found = self.deciding
+        sections = [*sections_of(self.parts(), ("What became of the quantizers",))]
+        picture = draw(stages_of(self.model))
+        if picture is not None:
+            sections.append(Section("The graph that was written", (picture,)))
+        verdict, words = "not checked", self.written()
+        if found is not None:
+            verdict, words = str(found.verdict), f"{words}; {found.reason}"
+            sections += check_sections(found)
+        return Page(
+            self.heading,
+            f"{self.source} to {self.format}",
+            tuple(sections),
+            verdict,
+            words,
+            "open" if found is None else TONES[found.verdict],
+        )
+
     def parts(self) -> Iterator[Part]:
         """Give the quantizers, what was written, notes, every comparison, the verdict."""
         if self.quantizers:
@@ -123,7 +155,9 @@ class ConversionReport(Report):
                 )
                 for one in self.quantizers
             ]
-            yield Table(("quantizer", "what", "encoding", "exact"), cells)
+            near = (k for k, one in enumerate(self.quantizers) if not one.exact)
+            columns = ("quantizer", "what", "encoding", "exact")
+            yield Table(columns, cells, marked=near, only="what is not exact")
         yield self.written()
         yield from (f"note: {note}" for note in self.notes)
         if self.own is not None:
@@ -138,4 +172,6 @@ class ConversionReport(Report):
         for result in (self.ort, self.ort_executor):
             if result is not None:
                 yield f"onnxruntime: {result.sides()}: {result.summary()}"
+        if self.data is not None and self.data.score is not None:
+            yield score_in_words(self.data.score)
         yield self.conclusion()

@@ -13,6 +13,7 @@ from qonnx_hub.conversion.convert import convert_source
 from qonnx_hub.conversion.options import ConvertOptions
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import in_one_message
+from qonnx_hub.reporting.pages.page import Page, Row, Rows, Section
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.progress import advance
 from qonnx_hub.reporting.report import Part, Report
@@ -61,6 +62,7 @@ class RoutesReport(Report):
     """
 
     schema: ClassVar[str] = "routes/1"
+    heading: ClassVar[str] = "All ways out of a model"
 
     source: str
     routes: tuple[Route, ...]
@@ -77,6 +79,23 @@ class RoutesReport(Report):
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data, fit for JSON."""
         return {"source": self.source, "routes": self.rows()}
+
+    def page(self) -> Page:
+        """Return the page: one table of all ways, with why, and the commands."""
+        columns = ("form", "outcome", "why", "command", "exact quantizers", "opset", "bytes")
+        rows = tuple(
+            Row(
+                (
+                    *(one.form, one.outcome, one.why, one.command),
+                    "-" if one.exact is None else f"{one.exact} of {one.quantizers}",
+                    *("-" if n is None else f"{n:,}" for n in (one.opset, one.size)),
+                ),
+                one.outcome == "refused",
+            )
+            for one in self.routes
+        )
+        table = Rows(columns, rows, 4, "only what is refused")
+        return Page(self.heading, self.summary(), (Section("Routes", (table,)),))
 
     def parts(self) -> Iterator[Part]:
         """Give a table of the routes, why each is what it is, and the commands."""

@@ -22,6 +22,7 @@ from qonnx_hub.equivalence.noise import live_batches
 from qonnx_hub.equivalence.opaque_nodes import CutSides, cut_opaque_nodes
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
+from qonnx_hub.equivalence.request import check_opened, require_accepted
 from qonnx_hub.equivalence.runners.sides import (
     ExecutorRunner,
     Runner,
@@ -239,6 +240,27 @@ def check_artifact(
     """
     sides = CutSides(*_sides(model, message, label, to))
     return _judge(*_of_any_batch(sides, feeds), artifact, label, to)
+
+
+def check_on_data(
+    model: Model, message: onnx.ModelProto, options: CheckOptions, label: str, to: str
+) -> CheckResult:
+    """Return how predictions on a user's data compare, both on the executor.
+
+    Args:
+        model: The source.
+        message: What is compared, as it will be written.
+        options: The data, labels, and bounds.
+        label: How reports call the source.
+        to: Name of the form.
+
+    Raises:
+        UsageError: Data that do not fit the model.
+        ConversionError: A bound is not kept.
+    """
+    result = check_opened(*_sides(model, message, label, to), options)
+    require_accepted(result, f"the {to} form of {label}")
+    return result
 
 
 def check_around(

@@ -79,6 +79,7 @@ class StagesReport(Report):
     """
 
     schema: ClassVar[str] = "stages/1"
+    heading: ClassVar[str] = "Stages of a build"
 
     source: str
     folder: str

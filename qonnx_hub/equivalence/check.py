@@ -48,6 +48,7 @@ from qonnx_hub.equivalence.reports.report import (
     describe_environment,
 )
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner, Runner
+from qonnx_hub.equivalence.stages import stages_of
 from qonnx_hub.equivalence.verdicts import Evidence, Verdict, decide
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.describe import describe_quantizer
@@ -282,6 +283,7 @@ def check_sides(
         sizes=reached.sizes,
         effort=reached.effort,
         environment=describe_environment(),
+        stages=stages_of(model),
     )
 
 

@@ -14,6 +14,7 @@ from qonnx_hub.equivalence.check import match_sides
 from qonnx_hub.equivalence.comparison.compare import aligned, differs, distances
 from qonnx_hub.equivalence.inputs.batches import GeneratedInputs, SampleBatch, read_batches
 from qonnx_hub.equivalence.options import CheckOptions
+from qonnx_hub.equivalence.reports.page import check_sections
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.request import (
     BACKENDS,
@@ -25,6 +26,7 @@ from qonnx_hub.equivalence.request import (
 from qonnx_hub.equivalence.runners.recorded import Golden
 from qonnx_hub.equivalence.runners.sides import Runner, for_side
 from qonnx_hub.io.python_sources import resolve
+from qonnx_hub.reporting.pages.page import Page, Tone, sections_of
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.progress import advance
 from qonnx_hub.reporting.report import Part, Report
@@ -51,6 +53,7 @@ class MatrixReport(Report):
     """
 
     schema: ClassVar[str] = "matrix/1"
+    heading: ClassVar[str] = "Many sides against one"
 
     results: tuple[CheckResult, ...]
     sides: tuple[str, ...]
@@ -102,6 +105,17 @@ class MatrixReport(Report):
         }
         return {name: plain(value) for name, value in found.items()}
 
+    def page(self) -> Page:
+        """Return the page: the tables, and of every side that differs, why and where."""
+        sections = [*sections_of(self.parts(), ("Sides", "Largest difference"))]
+        for k, (name, result) in enumerate(zip(self.sides[1:], self.results, strict=True)):
+            if not result:
+                sections += check_sections(result, f"side-{k}-", f"{name}: ", tables=False)
+        agree = sum(map(bool, self.results))
+        word = f"{agree} of {len(self.results)} agree"
+        tone: Tone = "good" if self else "bad"
+        return Page(self.heading, self.sides[0], tuple(sections), word, self.summary(), tone)
+
     def parts(self) -> Iterator[Part]:
         """Give verdicts, distances between all sides, groups, and why sides leave."""
         rows = [(self.sides[0], "the reference", str(self.groups[0]), "", "", "")]
@@ -113,7 +127,9 @@ class MatrixReport(Report):
             )
             for row in self.rows()
         ]
-        yield Table(("side", "verdict", "group", "differing", "first layer", "cause"), rows)
+        apart = (k for k, result in enumerate(self.results, 1) if not result)
+        columns = ("side", "verdict", "group", "differing", "first layer", "cause")
+        yield Table(columns, rows, marked=apart)
         yield ""
         names = [f"({k})" for k in range(1, len(self.sides) + 1)]
         cells = [

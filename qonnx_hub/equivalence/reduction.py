@@ -77,6 +77,7 @@ class ReduceReport(Report):
     """
 
     schema: ClassVar[str] = "reduce/1"
+    heading: ClassVar[str] = "Smallest part that fails"
 
     a: ReducedSide
     b: ReducedSide

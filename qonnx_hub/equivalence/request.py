@@ -64,7 +64,7 @@ from qonnx_hub_adapters.protocol import Feeds, Importer, ImportOptions
 from qonnx_hub_adapters.tflite.litert import KERNELS, LitertSource
 from qonnx_hub_ir.analysis import accumulators
 from qonnx_hub_ir.choices import require_choice
-from qonnx_hub_ir.errors import UsageError
+from qonnx_hub_ir.errors import ConversionError, UsageError
 from qonnx_hub_ir.facts import unchanged
 from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
@@ -256,6 +256,20 @@ def _check(a: Runner, b: Runner, options: CheckOptions) -> CheckResult:
         )
     notes = [*result.notes, *notes, *([_SUMS] if options.tolerance is _OF_SUMS else [])]
     return dataclasses.replace(result, notes=tuple(notes), seed=seed)
+
+
+def require_accepted(result: CheckResult, what: str) -> None:
+    """Refuse what does not keep the bounds that were given.
+
+    Args:
+        result: How it compares on the data.
+        what: What is to be written.
+
+    Raises:
+        ConversionError: A bound is given, and not kept.
+    """
+    if result.accepted is False:
+        raise ConversionError(f"{what} is {result.acceptance}; nothing was written")
 
 
 def _require_inputs(a: Runner, b: Runner, options: CheckOptions) -> None:

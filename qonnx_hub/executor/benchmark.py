@@ -59,6 +59,7 @@ class BenchmarkReport(Report):
     """
 
     schema: ClassVar[str] = "bench/1"
+    heading: ClassVar[str] = "Time and memory"
 
     source: str
     threads: int | None

@@ -1,50 +1,35 @@
 """How many threads numpy's matrix library uses, where that can be asked and set.
 
-numpy's own wheels bring OpenBLAS, which has a setter but no Python interface. With another
-library nothing is found, and nothing is changed.
+threadpoolctl knows OpenBLAS, BLIS, MKL and FlexiBLAS. With another library, such as Apple's
+Accelerate, nothing is found, and nothing is changed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import itertools
 import threading
-from pathlib import Path
-
-import numpy as np
-
-_PREFIXES = ("scipy_openblas", "openblas")
-_SUFFIXES = ("64_", "")
+from typing import Any
 
 _lock = threading.Lock()
-_holders: list[int] = []
-"""The number that each holder of the setting found; the first one is restored."""
+_holders: list[list[int]] = []
+"""The numbers that each holder of the setting found; the first one's are restored."""
 
 
 @functools.cache
-def _functions() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer] | None:
-    """Return getter and setter of the library that numpy loaded, or ``None``."""
-    package = Path(np.__file__).parent
-    folders = (package.parent / "numpy.libs", package / ".dylibs", package / ".libs")
-    files = [file for folder in folders for file in sorted(folder.glob("*openblas*"))]
-    for file in files:
-        try:
-            library = ctypes.CDLL(str(file))
-        except OSError:
-            continue
-        for prefix, suffix in itertools.product(_PREFIXES, _SUFFIXES):
-            getter = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
-            setter = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
-            if getter is not None and setter is not None:
-                return getter, setter
-    return None
+def _libraries() -> tuple[Any, ...]:
+    """Return the matrix libraries that are loaded, each with a getter and a setter."""
+    import numpy as np
+    from threadpoolctl import ThreadpoolController
+
+    # numpy loads the library with its first product, where not with its import.
+    np.ones((2, 2), dtype=np.float32) @ np.ones((2, 2), dtype=np.float32)
+    return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def blas_threads() -> int | None:
     """Return how many threads the matrix library uses; ``None`` where it cannot be asked."""
-    functions = _functions()
-    return None if functions is None else int(functions[0]())
+    numbers = [library.get_num_threads() for library in _libraries()]
+    return max((int(number) for number in numbers if number is not None), default=None)
 
 
 class limited_to:  # noqa: N801 - it reads as a function, and one would take twice as long
@@ -60,19 +45,20 @@ class limited_to:  # noqa: N801 - it reads as a function, and one would take twi
         self._threads = threads
 
     def __enter__(self) -> None:
-        functions = _functions()
-        if functions is not None:
-            getter, setter = functions
-            with _lock:
-                _holders.append(getter())
-                if len(_holders) == 1 and _holders[0] != self._threads:
-                    setter(self._threads)
+        libraries = _libraries()
+        with _lock:
+            # Whoever else holds the setting has changed it already.
+            _holders.append([x.get_num_threads() for x in libraries] if not _holders else [])
+            if len(_holders) == 1:
+                for library, before in zip(libraries, _holders[0], strict=True):
+                    if before != self._threads:
+                        library.set_num_threads(self._threads)
 
     def __exit__(self, *_: object) -> None:
-        functions = _functions()
-        if functions is not None:
-            with _lock:
-                before = _holders[0]
-                _holders.pop()
-                if not _holders and before != self._threads:
-                    functions[1](before)
+        with _lock:
+            numbers = _holders[0]
+            _holders.pop()
+            if not _holders:
+                for library, before in zip(_libraries(), numbers, strict=True):
+                    if before != self._threads:
+                        library.set_num_threads(before)

@@ -26,13 +26,20 @@ _pools: list[ThreadPoolExecutor] = []
 """The one pool, once it is needed."""
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use; a container or a batch job gives few."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def default_threads() -> int:
     """Return the default number of threads: as many as the matrix library would use.
 
     That number follows the cores, and ``OPENBLAS_NUM_THREADS`` where it is set. It is 1 where
     the library's own number of threads cannot be set.
     """
-    return min(blas_threads() or 1, os.cpu_count() or 1)
+    return min(blas_threads() or 1, usable_cores())
 
 
 @contextmanager
@@ -119,7 +126,7 @@ def parallel_map(run: Callable[[T], R], items: Sequence[T], threads: int) -> lis
 def _pool() -> ThreadPoolExecutor:
     with _lock:
         if not _pools:
-            _pools.append(ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1)))
+            _pools.append(ThreadPoolExecutor(max(1, usable_cores() - 1)))
         return _pools[0]
 
 

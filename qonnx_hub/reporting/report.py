@@ -6,6 +6,7 @@ import html
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, Union
 
 from qonnx_hub.reporting.tables import Table
@@ -13,6 +14,8 @@ from qonnx_hub.reporting.tables import Table
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.text import Text
+
+    from qonnx_hub.reporting.pages.page import Page
 
 Part: TypeAlias = Union[str, "Text", Table]
 """One piece of a report: a line, a styled line, or a table."""
@@ -34,6 +37,9 @@ class Report:
 
     schema: ClassVar[str] = ""
     """Name and version of the JSON schema, as in ``qonnx_hub/schemas``."""
+
+    heading: ClassVar[str] = "Report"
+    """What a page for the browser is headed by."""
 
     def summary(self) -> str:
         """Return the report in one line."""
@@ -58,6 +64,23 @@ class Report:
     def document(self) -> dict[str, Any]:
         """Return what ``to_json`` and ``--json`` write: the schema's name, then the report."""
         return {"schema": f"qonnx-hub/{self.schema}", **self.to_dict()}
+
+    def page(self) -> Page:
+        """Return what ``to_html`` and ``--report`` write: the parts, and charts of them."""
+        from qonnx_hub.reporting.pages.page import Page, sections_of
+
+        return Page(self.heading, self.summary(), tuple(sections_of(self.parts())))
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report as one page for the browser that needs nothing beside it.
+
+        Raises:
+            UsageError: It cannot be written there.
+        """
+        from qonnx_hub.io.atomic import write_text
+        from qonnx_hub.reporting.pages.page import render
+
+        write_text(path, render(self.page()))
 
     def to_pandas(self) -> Any:
         """Return the main table as a ``pandas.DataFrame``, one row per entry of ``rows()``.

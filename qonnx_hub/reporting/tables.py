@@ -27,6 +27,15 @@ class Table:
         columns: Titles.
         rows: Cells: text, shown as it is, or styled text of rich.
         numbers: How many columns, the last ones, are aligned to the right.
+        marked: Which rows are to be looked at, for pages in the browser.
+        only: What a page calls them, behind "only".
+
+    Attributes:
+        columns: Titles.
+        rows: Cells.
+        texts: How many columns, the first ones, are words.
+        marked: Which rows are to be looked at.
+        only: What they are.
 
     Example:
         >>> from rich.console import Console
@@ -41,10 +50,14 @@ class Table:
         rows: Iterable[Sequence[str | Text]],
         *,
         numbers: int = 0,
+        marked: Iterable[int] = (),
+        only: str = "what differs",
     ) -> None:
-        self._columns = columns
-        self._rows = list(rows)
-        self._texts = len(columns) - numbers
+        self.columns = columns
+        self.rows = list(rows)
+        self.texts = len(columns) - numbers
+        self.marked = frozenset(marked)
+        self.only = only
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Give what a terminal shows."""
@@ -54,21 +67,21 @@ class Table:
         from qonnx_hub.io.terminal import visible
 
         # Styles, line breaks and wide characters are rich's to lay out.
-        plain = [[cell for cell in cells if _is_plain(cell)] for cells in self._rows]
-        complete = all(len(cells) == len(self._columns) for cells in plain)
+        plain = [[cell for cell in cells if _is_plain(cell)] for cells in self.rows]
+        complete = all(len(cells) == len(self.columns) for cells in plain)
         if complete and len(plain) >= _LONG:
-            whole = [self._columns, *plain]
+            whole = [self.columns, *plain]
             widths = [max(map(len, cells)) for cells in zip(*whole, strict=True)]
             if sum(widths) + 2 * len(widths) - 2 <= options.max_width:
                 yield from self._lines(whole, widths)
                 return
         found = table.Table(box=None, pad_edge=False)
-        for k, title in enumerate(self._columns):
+        for k, title in enumerate(self.columns):
             # Cells are broken, never cut: other commands take their names.
             found.add_column(
-                title, justify="left" if k < self._texts else "right", overflow="fold"
+                title, justify="left" if k < self.texts else "right", overflow="fold"
             )
-        for row in self._rows:
+        for row in self.rows:
             # Text, since a console of somebody else would read a cell as markup.
             cells = (Text(visible(cell)) if isinstance(cell, str) else cell for cell in row)
             found.add_row(*cells)
@@ -80,7 +93,7 @@ class Table:
 
         def line(cells: Sequence[str]) -> str:
             padded = (
-                cell.ljust(width) if k < self._texts else cell.rjust(width)
+                cell.ljust(width) if k < self.texts else cell.rjust(width)
                 for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
             )
             return "  ".join(padded) + "\n"
@@ -90,7 +103,7 @@ class Table:
 
     def to_html(self) -> str:
         """Return the table as HTML; every cell is escaped, and what is left out is said."""
-        aligned = ["left" if k < self._texts else "right" for k in range(len(self._columns))]
+        aligned = ["left" if k < self.texts else "right" for k in range(len(self.columns))]
 
         def line(tag: str, cells: Sequence[str | Text]) -> str:
             found = (
@@ -99,10 +112,10 @@ class Table:
             )
             return f"<tr>{''.join(found)}</tr>"
 
-        body = "".join(line("td", row) for row in self._rows[:_MOST_ROWS])
-        left = len(self._rows) - _MOST_ROWS
-        more = f"<p>{left} of {len(self._rows)} rows are not shown</p>" if left > 0 else ""
-        head = line("th", self._columns)
+        body = "".join(line("td", row) for row in self.rows[:_MOST_ROWS])
+        left = len(self.rows) - _MOST_ROWS
+        more = f"<p>{left} of {len(self.rows)} rows are not shown</p>" if left > 0 else ""
+        head = line("th", self.columns)
         return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{more}"
 
 

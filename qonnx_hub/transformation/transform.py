@@ -11,17 +11,19 @@ from typing import Any, ClassVar
 from onnx_ir import Model
 
 from qonnx_hub.conversion.validation import feeds_for_check
+from qonnx_hub.equivalence.acceptance import Acceptance
 from qonnx_hub.equivalence.check import check_runners
 from qonnx_hub.equivalence.inputs.batches import file_batch
 from qonnx_hub.equivalence.options import CheckOptions
 from qonnx_hub.equivalence.reports.report import CheckResult
 from qonnx_hub.equivalence.reports.text import score_in_words
+from qonnx_hub.equivalence.request import check_opened, require_accepted
 from qonnx_hub.equivalence.runners.sides import ExecutorRunner
 from qonnx_hub.equivalence.verdicts import Verdict
 from qonnx_hub.executor.explained import explained
 from qonnx_hub.io import registry
-from qonnx_hub.io.arrays import read_feeds
 from qonnx_hub.io.model_files import has_external_data, write_model
+from qonnx_hub.io.preprocessing import Preprocessing
 from qonnx_hub.passes import Step, StepRecord, run
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
@@ -50,6 +52,7 @@ class TransformReport(Report):
     """
 
     schema: ClassVar[str] = "transform/1"
+    heading: ClassVar[str] = "Transformation"
 
     source: str
     path: str | None
@@ -141,6 +144,8 @@ class TransformOptions:
         inputs: Inputs of the user's own for the comparison, by name; predictions are counted
             on them.
         labels: The right class of every sample.
+        acceptance: How predictions are counted, and which bounds must be kept.
+        preprocess: What is done to the inputs given, before a model takes them.
     """
 
     to: str = "qonnx"
@@ -150,6 +155,8 @@ class TransformOptions:
     seed: int = 0
     inputs: Mapping[str, Array] | None = None
     labels: Array | None = None
+    acceptance: Acceptance = field(default_factory=Acceptance)
+    preprocess: Preprocessing | None = None
 
 
 def transform_model(
@@ -234,26 +241,36 @@ def _compare(
     samples = None if wanted.samples is None else math.ceil(wanted.samples / unit) * unit
     if samples is None and unit > file_batch(before):
         samples = unit
-    if wanted.inputs is not None:
-        inputs = [str(value.name) for value in before.graph.inputs]
-        feeds: Feeds | None = read_feeds(wanted.inputs, inputs)
-    else:
+    feeds: Feeds | None = None
+    if wanted.inputs is None:
         feeds = feeds_for_check(before, samples, wanted.seed, notes)
-    if feeds is None:
-        return None
+        if feeds is None:
+            return None
     made = in_layout_of_first(after, layout) if layout.moves else after
     a, b = ExecutorRunner(before, label), ExecutorRunner(made, "the transformed model")
     values = {record.name for record in changing if record.effect is Effect.VALUES}
     rounds = any(record.effect is Effect.ROUNDING for record in changing)
     options = CheckOptions(level="output")
     if wanted.inputs is not None:
-        options = replace(options, score=True, labels=wanted.labels, proof_seconds=0)
+        options = replace(
+            options,
+            score=True,
+            inputs=wanted.inputs,
+            labels=wanted.labels,
+            acceptance=wanted.acceptance,
+            preprocess=wanted.preprocess,
+            proof_seconds=0,
+        )
     if values or rounds:
         options = replace(options, folded=_words(changing))
     if unit != file_batch(before):
         # A proof takes both for the same number of samples.
         options = replace(options, proof_seconds=0)
-    result = check_runners(a, b, feeds, options)
+    if feeds is None:
+        result = check_opened(a, b, options)
+        require_accepted(result, f"what the passes made of {label}")
+    else:
+        result = check_runners(a, b, feeds, options)
     if values:
         names = ", ".join(sorted(values))
         notes.append(f"the values may differ: {names} changes them by intention")

@@ -32,7 +32,9 @@ DEPENDENCIES = {
     "onnx-ir": "onnx_ir",
     "protobuf": "google",
     "h5py": "h5py",
+    "jinja2": "jinja2",
     "rich": "rich",
+    "threadpoolctl": "threadpoolctl",
     "typer": "typer",
 }
 ROOMS = {"qonnx_hub", "qonnx_hub_adapters", "qonnx_hub_ir"}

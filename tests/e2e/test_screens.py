@@ -21,7 +21,7 @@ from tests.e2e.screens import COMMANDS, LINES, MARKUP, make_files
 from tests.e2e.test_help import run
 
 ROOT = Path(__file__).resolve().parents[2]
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b]*\x1b\\")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_in_terminals_names_are_no_markup_and_never_cut(
     folder: Path, columns: int, encoding: str
 ) -> None:
     code, text = _in_terminal(folder, "inspect names.onnx", columns=columns, encoding=encoding)
-    shown = _ESCAPES.sub("", text)
+    shown = ESCAPES.sub("", text)
     assert code == 0, text
     # Where there is no room, a name goes on below itself.
     assert "\u2026" not in shown
@@ -119,13 +119,13 @@ def test_in_a_terminal_a_report_is_coloured_and_no_bar_stays(folder: Path) -> No
     code, text = _in_terminal(folder, "check a.onnx b.onnx", columns=100, encoding="utf-8")
     assert code == 1
     assert "\x1b[31m" in text
-    assert "comparing samples" not in _ESCAPES.sub("", text.split("\x1b[2K")[-1])
+    assert "comparing samples" not in ESCAPES.sub("", text.split("\x1b[2K")[-1])
     assert "Traceback" not in text
 
 
 def test_names_that_a_command_needs_are_never_cut(folder: Path) -> None:
     _, text = _in_terminal(folder, "zoo list", columns=80, encoding="utf-8")
-    shown = "".join(_ESCAPES.sub("", text).split())
+    shown = "".join(ESCAPES.sub("", text).split())
     assert "…" not in text
     for entry in qh.zoo.entries():
         # Where a name is broken, its parts stand below each other.

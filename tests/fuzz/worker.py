@@ -57,7 +57,7 @@ def warm_up() -> None:
         *("qonnx_hub.conversion.convert", "qonnx_hub.equivalence.request"),
         *("qonnx_hub.analysis.lint", "qonnx_hub.analysis.inspection", "qonnx_hub.passes"),
         *("qonnx_hub.analysis.cost.cost", "qonnx_hub.analysis.diff", "onnx.reference"),
-        *("qonnx_hub.transformation.transform", "qonnx_hub.equivalence.reports.html"),
+        *("qonnx_hub.transformation.transform", "qonnx_hub.reporting.pages.page"),
         *("qonnx_hub.executor.session", "qonnx_hub.equivalence.proof.prove"),
     ):
         importlib.import_module(name)

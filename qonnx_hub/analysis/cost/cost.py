@@ -22,6 +22,8 @@ from qonnx_hub.analysis.cost.types import (
     unscaled,
 )
 from qonnx_hub.executor.explained import explained
+from qonnx_hub.reporting.pages.charts import bars
+from qonnx_hub.reporting.pages.page import Page, Section, sections_of, shortened
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_ir import dialect
@@ -92,6 +94,7 @@ class Cost(Report):
     """
 
     schema: ClassVar[str] = "cost/1"
+    heading: ClassVar[str] = "Cost of one inference"
 
     source: str
     convention: str
@@ -123,6 +126,20 @@ class Cost(Report):
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per layer."""
         return [asdict(layer) for layer in self.layers]
+
+    def page(self) -> Page:
+        """Return the page: where multiplications and bits are, and the tables."""
+        charts = []
+        for title, count, words in (
+            ("Bit operations by layer", "bops", "Products times the bits of both operands."),
+            ("Weights by layer", "weight_bits", "Bits of the weights."),
+        ):
+            numbers = [(one.name, getattr(one, count)) for one in self.layers]
+            lines = [(shortened(name, 120), (n,), f"{n:,}", "") for name, n in numbers if n]
+            if lines:
+                charts.append(Section(title, (bars(lines, (title,), words),)))
+        tables = sections_of(self.parts(), ("Layers",))
+        return Page(self.heading, self.summary(), (*charts, *tables))
 
     def parts(self) -> Iterator[Part]:
         """Give the layers with their total, the convention, the buckets by type, and notes."""

@@ -6,8 +6,9 @@ what has been seen so far in constant memory, and tallies of batches add up in a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ _MOST_SINGLE_STEPS = 8
 
 _NEGLIGIBLE_STEPS = 1e-3
 """Differences below are float noise on a grid, not steps."""
+
+_MOST_POINTS = 256
+"""Elements of which both values are kept, of those in batches that differ."""
+
+Point = tuple[int, float, float]
+"""A number that says which points are kept, and both values of an element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,8 @@ class Tally:
         histogram: Whole steps of difference -> elements; from 8 on in powers of two.
         first_batch: Index of the first batch with an element out of bounds.
         worst: The largest difference; ``None`` where nothing differs.
+        decades: Power of ten -> elements whose difference begins with it.
+        points: Both values of some elements, of those in batches that differ.
     """
 
     shape: tuple[int, ...]
@@ -142,12 +151,14 @@ class Tally:
     histogram: Mapping[int, int]
     first_batch: int | None
     worst: Worst | None
+    decades: Mapping[int, int] = field(default_factory=dict)
+    points: tuple[Point, ...] = field(default=(), compare=False)
 
     def __add__(self, later: Tally) -> Tally:
         """Return the tally of both runs; ``later`` comes behind this one."""
-        histogram = dict(self.histogram)
-        for steps, count in later.histogram.items():
-            histogram[steps] = histogram.get(steps, 0) + count
+        histogram, decades = Counter(self.histogram), Counter(self.decades)
+        histogram.update(later.histogram)
+        decades.update(later.decades)
         steps_seen = [x for x in (self.lsb, later.lsb) if x is not None]
         first = self.first_batch if self.first_batch is not None else later.first_batch
         shape, worst = self.shape, self.worst
@@ -163,9 +174,12 @@ class Tally:
             magnitude=max(self.magnitude, later.magnitude),
             relative=max(self.relative, later.relative),
             lsb=max(steps_seen) if steps_seen else None,
-            histogram=histogram,
+            histogram=dict(histogram),
             first_batch=first,
             worst=worst,
+            decades=dict(decades),
+            # The same ones, whatever is added up first.
+            points=tuple(sorted((*self.points, *later.points))[:_MOST_POINTS]),
         )
 
 
@@ -223,6 +237,8 @@ def tally(
         histogram=histogram,
         first_batch=batch if beyond else None,
         worst=_worst(a, b, difference, batch, start) if differing else None,
+        decades=_decades(difference),
+        points=_points(a, b, batch) if differing else (),
     )
 
 
@@ -231,6 +247,26 @@ def tally_of_shapes(shape: tuple[int, ...], batch: int) -> Tally:
     count = max(int(np.prod(shape, dtype=np.int64)), 1)
     worst = Worst(np.inf, batch, (), None)
     return Tally(shape, count, count, count, 0.0, np.inf, None, {}, batch, worst)
+
+
+def _decades(difference: Array) -> dict[int, int]:
+    sizes = difference[(difference > 0) & np.isfinite(difference)]
+    powers, counts = np.unique(np.floor(np.log10(sizes)), return_counts=True)
+    return {int(power): int(count) for power, count in zip(powers, counts, strict=True)}
+
+
+def _points(a: Array, b: Array, batch: int) -> tuple[Point, ...]:
+    """Return both values of elements that depend on the batch's number and size only."""
+    if a.dtype.kind not in "fiub" or b.dtype.kind not in "fiub":
+        return ()
+    drawn = np.random.default_rng((batch, a.size))
+    if a.size <= _MOST_POINTS:
+        places = np.arange(a.size)
+    else:
+        places = np.unique(drawn.integers(0, a.size, _MOST_POINTS))
+    order = drawn.integers(0, 2**62, places.size).tolist()
+    both = (array.reshape(-1)[places].astype(np.float64).tolist() for array in (a, b))
+    return tuple(sorted(zip(order, *both, strict=True)))
 
 
 def differs(a: Array, b: Array) -> Array:
@@ -338,6 +374,9 @@ class TensorComparison:
         beyond: Elements out of bounds.
         required_rtol: The ``rtol`` with which the comparison would pass by itself.
         histogram: Whole steps of difference -> elements; from 8 on in powers of two.
+        decades: Power of ten -> elements whose difference begins with it.
+        points: Both values of some elements, of those in batches that differ; for pictures,
+            not in JSON.
     """
 
     name: str
@@ -355,11 +394,18 @@ class TensorComparison:
     beyond: int = 0
     required_rtol: float = 0.0
     histogram: Mapping[int, int] = field(default_factory=dict)
+    decades: Mapping[int, int] = field(default_factory=dict)
+    points: tuple[tuple[float, float], ...] = field(default=(), compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data."""
-        histogram = {str(k): v for k, v in sorted(self.histogram.items())}
-        return {**asdict(self), "histogram": histogram}
+        counted = {
+            name: {str(k): v for k, v in sorted(getattr(self, name).items())}
+            for name in ("histogram", "decades")
+        }
+        data = {**asdict(replace(self, points=())), **counted}
+        del data["points"]
+        return data
 
     def words(self) -> str:
         """Return the outcome in words: exact, within so many steps, or different."""
@@ -398,6 +444,8 @@ def summarize(found: Tally, name: str, other: str, step: Array | None) -> Tensor
         beyond=found.beyond,
         required_rtol=found.relative,
         histogram=found.histogram,
+        decades=found.decades,
+        points=tuple((x, y) for _, x, y in found.points),
     )
 
 

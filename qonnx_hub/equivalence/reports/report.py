@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +16,11 @@ from qonnx_hub.equivalence.comparison.scores import Score
 from qonnx_hub.equivalence.diagnosis.minimize import FailingInput
 from qonnx_hub.equivalence.diagnosis.quantizer_causes import Cause, Explanation
 from qonnx_hub.equivalence.inputs.coverage import BendCoverage, Coverage
-from qonnx_hub.equivalence.reports.html import render_page
+from qonnx_hub.equivalence.reports.page import check_page
 from qonnx_hub.equivalence.reports.text import describe_result
 from qonnx_hub.equivalence.verdicts import Verdict
-from qonnx_hub.io.atomic import write_text
+from qonnx_hub.reporting.pages.page import Page
+from qonnx_hub.reporting.pages.pictures import GraphStep
 from qonnx_hub.reporting.plain_data import plain
 from qonnx_hub.reporting.report import Part, Report
 
@@ -116,9 +116,11 @@ class CheckResult(Report):
         seed: Seed of generated inputs.
         environment: Versions that the numbers were made with.
         reason: What the verdict rests on, in one sentence.
+        stages: The reference's graph in few boxes, for its picture; not in JSON.
     """
 
     schema: ClassVar[str] = "check/1"
+    heading: ClassVar[str] = "Equivalence check"
 
     a: str
     b: str
@@ -147,6 +149,7 @@ class CheckResult(Report):
     seed: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
     reason: str = ""
+    stages: tuple[GraphStep, ...] = field(default=(), compare=False)
 
     def __bool__(self) -> bool:
         """Return whether the models agree, or, where bounds are given, keep them."""
@@ -181,12 +184,13 @@ class CheckResult(Report):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, fit for JSON; infinities and NaN become strings."""
-        data = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        names = [f.name for f in fields(self) if f.name != "stages"]
+        data = {name: plain(getattr(self, name)) for name in names}
         return {**data, "required_tolerance": plain(self.required_tolerance())}
 
-    def to_html(self, path: str | Path) -> None:
-        """Write the result as one page that needs nothing beside it."""
-        write_text(path, render_page(self))
+    def page(self) -> Page:
+        """Return the page: verdict, causes, graph, charts, layers, quantizers, versions."""
+        return check_page(self)
 
     def parts(self) -> Iterator[Part]:
         """Give the outputs, the layers from the first difference on, causes and verdict."""

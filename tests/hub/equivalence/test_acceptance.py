@@ -188,3 +188,34 @@ def test_archives_of_one_array_are_data(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", x=A, y=LABELS)
     with pytest.raises(qh.UsageError, match="holds 2 arrays"):
         read_feeds(None, tmp_path / "two.npz", None, ["x"])
+
+
+def test_a_conversion_and_a_transformation_that_keep_the_bounds_are_written(
+    tmp_path: Path,
+) -> None:
+    data = {"labels": LABELS, "max_accuracy_drop": 0.0, "min_agreement": 1.0}
+    done = qh.convert(bias(0.0), tmp_path / "c.onnx", inputs=A, **data)
+    assert (bool(done), done.data.accepted, (tmp_path / "c.onnx").exists()) == (True,) * 3
+    assert "accepted" in done.conclusion()
+    assert done.to_dict()["data"]["accepted"] is True
+    steps = ["change_batch:batch=4"]
+    made = qh.transform(bias(0.0), steps, tmp_path / "t.onnx", inputs=A, **data)
+    assert (made.check.accepted, (tmp_path / "t.onnx").exists()) == (True, True)
+
+
+def test_where_a_bound_is_not_kept_nothing_is_written(tmp_path: Path) -> None:
+    # In whole steps, 1.0 and 1.4 are one number: the first class is the best of both.
+    x = np.array([[1.0, 1.4, 0.0], [2.0, 1.0, 0.0]], np.float32)
+    fixed = ["quantize_fixed_point:bits=4,integer_bits=4"]
+    # Without bounds, the pass may change values: it says so.
+    free = qh.transform(bias(0.0), fixed, tmp_path / "t.onnx", inputs=x)
+    assert free.check.score.changed == 1
+    (tmp_path / "t.onnx").unlink()
+    with pytest.raises(qh.HubError, match=r"not accepted: .*nothing was written"):
+        qh.transform(bias(0.0), fixed, tmp_path / "t.onnx", inputs=x, min_agreement=1.0)
+    assert not (tmp_path / "t.onnx").exists()
+
+
+def test_bounds_without_data_are_refused() -> None:
+    with pytest.raises(qh.UsageError, match="need data"):
+        qh.convert(bias(0.0), min_agreement=0.9)

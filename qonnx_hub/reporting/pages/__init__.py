@@ -1,0 +1,1 @@
+"""Pages for the browser: what they consist of, charts, graphs as pictures, templates."""
