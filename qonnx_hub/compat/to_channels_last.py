@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from qonnx_hub.compat.arguments import run_tool
 from qonnx_hub.compat.files import open_model, output_path, write
 from qonnx_hub.passes import run
+from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.passes import ChangeLayout
 
 
 def to_channels_last(
@@ -17,8 +19,8 @@ def to_channels_last(
 
     Args:
         in_file: The model; it is never overwritten.
-        make_input_channels_last: Take the inputs channels last too; else a Transpose stands
-            behind them.
+        make_input_channels_last: Take every image channels last, one that no convolution
+            reads among them; else a Transpose stands behind them.
         out_file: The file to write; the input's name with ``_channels_last`` by default.
 
     Raises:
@@ -28,7 +30,13 @@ def to_channels_last(
     model = open_model(in_file)
     target = output_path(in_file, out_file, "_channels_last")
     inputs = str(make_input_channels_last).lower()
+    before = {str(value.name): dims(value) for value in model.graph.inputs}
     run(model, [f"to_channels_last:inputs={inputs},outputs=false"])
+    if make_input_channels_last:
+        # Those that nothing asked to turn; turned ones have another shape, or are read so.
+        left = [v for v in model.graph.inputs if dims(v) == before[str(v.name)]]
+        images = tuple(str(v.name) for v in left if len(dims(v) or ()) == 4)
+        ChangeLayout("nhwc", inputs=images, outputs=())(model)
     write(model, target)
 
 

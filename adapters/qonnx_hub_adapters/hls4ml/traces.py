@@ -21,10 +21,10 @@ from onnx_ir import Graph, Model, Node, Value
 from qonnx_hub_adapters.hls4ml.builder import GRAPH
 from qonnx_hub_adapters.hls4ml.file_names import CONFIG, MODEL, TENSORS
 from qonnx_hub_adapters.hls4ml.fixed_point import FixedType
+from qonnx_hub_adapters.hls4ml.folder import read_config
 from qonnx_hub_adapters.hls4ml.inputs import configured_types
 from qonnx_hub_adapters.hls4ml.ranges import MERGED
 from qonnx_hub_adapters.hls4ml.tensor_map import StoredTensor, from_text
-from qonnx_hub_adapters.hls4ml.yaml_text import from_yaml
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import SourceError
 from qonnx_hub_ir.graph.queries import dims, producer
@@ -92,7 +92,7 @@ def read_trace(
     Raises:
         SourceError: The files beside the arrays cannot be read, or do not fit each other.
     """
-    types = {} if folder is None else _configured(folder / CONFIG)
+    types = _types_beside(folder)
     if model.graph.name == GRAPH:
         found = _by_tensor(arrays, model.graph)
         held = types_of_values(types, model.graph, None)
@@ -108,13 +108,13 @@ def read_trace(
     return replace(_by_source(found, tensors, model), types=held)
 
 
-def _configured(path: Path) -> dict[str, dict[str, FixedType]]:
-    """Return node -> name -> type as a config gives them; none where there is no config."""
+def _types_beside(folder: Path | None) -> dict[str, dict[str, FixedType]]:
+    """Return node -> name -> type as the config of a folder gives them; none without one."""
     try:
-        config = from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = {} if folder is None else read_config(folder / CONFIG)["HLSConfig"]
+    except SourceError:
         return {}
-    entries = (config.get("HLSConfig") or {}).get("LayerName") or {}
+    entries = config.get("LayerName") or {}
     return {name: configured_types(entry) for name, entry in entries.items()}
 
 

@@ -127,17 +127,41 @@ def test_the_first_stage_and_node_that_differ_are_named(build):
     assert report.first_difference.words.startswith("MVAU_hls 'MVAU_hls_0'")
 
 
+STEPS = np.array([4.5, 0.5, 2.5, -0.5, -0.5, 2.5], dtype=np.float32)
+TIES = (np.float32(0.3) * STEPS)[None]
+"""Halves of a step of .3, at which float32 holds FINN's thresholds as well."""
+
+
+def answer(codes):
+    """Return the codes of the source's output for codes of its first quantizer."""
+    return np.clip(np.rint(0.3 * codes @ WEIGHTS.astype(float) / 1.7), 0, 7)
+
+
 def test_ties_are_counted_and_are_no_difference(build):
-    # Halves of a step of .3 that float32 holds: FINN rounds up what the source rounds to even.
-    ties = np.tile(np.float32(0.3) * np.arange(-3, 3, dtype=np.float32) + 0.15, (8, 1))
-    away = np.random.default_rng(0).uniform(-2, 2, (8, 6))
-    x = np.concatenate([ties, away]).astype(np.float32)
+    # FINN rounds up what the source rounds to even.
+    even, up = np.rint(STEPS), np.floor(STEPS + 1)
+    apart = int(np.sum(answer(even) != answer(up)))
+    assert apart
+    away = np.random.default_rng(0).uniform(-2, 2, (8, 6)).astype(np.float32)
+    x = np.concatenate([np.tile(TIES, (5, 1)), away])
     report = qh.check_stages(build.parent / "source.onnx", build, {"x": x})
     assert report
-    assert all(one.differing == one.ties for one in report.stages)
-    alone = qh.check_stages(build.parent / "source.onnx", build, {"x": ties.astype("f4")})
-    for one in alone.stages:
-        assert one.verdict == "EQUAL" or one.differing == one.upward or not alone
+    counts = [(one.verdict, one.differing, one.ties, one.upward) for one in report.stages]
+    assert counts == [("TIES", 5 * apart, 5 * apart, 5 * apart)] * 2
+
+
+def test_ties_that_fall_as_no_rule_says_are_not_called_equal(build):
+    # Every threshold between two codes, a hundredth of a step off: away from ties nothing
+    # differs, at ties all fall down, which is neither to even nor up.
+    down = hardware_stage()
+    down.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array((FIRST + 0.003).astype("f4"), "t1")
+    )
+    onnx.save(down, build / "step_specialize_layers.onnx")
+    report = qh.check_stages(build.parent / "source.onnx", build, {"x": np.tile(TIES, (8, 1))})
+    assert not report
+    assert report.stages[1].verdict == "UNDECIDED"
+    assert "only 0 samples meet no tie" in report.stages[1].words
 
 
 def test_a_layer_that_nobody_knows_is_not_called_equal(build):
