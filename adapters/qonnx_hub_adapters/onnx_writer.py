@@ -134,6 +134,12 @@ def check(model: Model) -> None:
 
 
 def _check(message: onnx.ModelProto) -> None:
+    untyped = [v.name for v in message.graph.input if v.type.WhichOneof("value") is None]
+    if untyped:
+        raise InvalidExportError(
+            f"input '{untyped[0]}' of the model has no type, and ONNX files say one; give it "
+            "a type in the source"
+        )
     for info in (*message.graph.input, *message.graph.output):
         if info.type.HasField("tensor_type"):
             # The checker asks for a shape; runtimes take a tensor of which it is not known.

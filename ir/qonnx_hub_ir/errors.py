@@ -49,7 +49,7 @@ class Gap:
     @property
     def place(self) -> str:
         """How messages call the node."""
-        return f"{self.op} '{self.node}'"
+        return f"{self.op} '{self.node}'" if self.node else self.op
 
     @property
     def words(self) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx.defs
+import onnx_ir
 from onnx_ir import AttributeType, Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
+from qonnx_hub_ir.graph.process_faults import fatal_rule
 from qonnx_hub_ir.graph.queries import element_count
 from qonnx_hub_ir.graph.subgraphs import bodies
 from qonnx_hub_ir.lowering import im2col, onnxruntime_operators, qonnx_general
@@ -35,6 +37,11 @@ def verify(model: Model) -> list[Issue]:
     issues: list[Issue] = []
     if not model.graph.outputs:
         issues.append(Issue(str(model.graph.name), "the graph has no output"))
+    issues.extend(
+        Issue(f"graph input '{value.name}'", "its type is UNDEFINED")
+        for value in model.graph.inputs
+        if value.dtype == onnx_ir.DataType.UNDEFINED
+    )
     issues.extend(_check_scope(model.graph, frozenset()))
     for node in model.graph.all_nodes():
         issues.extend(_check_node(node, model))
@@ -146,8 +153,9 @@ def _check_standard(node: Node, version: int) -> Iterator[Issue]:
         if shape is not None and len(shape) != 1:
             rule = f"input '{formal.name}' is one list of numbers, it has {len(shape)} axes"
             yield Issue(label(node), rule)
-    if operators.is_qdq(node) and (problem := _scale_problem(node)):
-        yield Issue(label(node), problem)
+    for problem in (fatal_rule(node), operators.is_qdq(node) and _scale_problem(node)):
+        if problem:
+            yield Issue(label(node), problem)
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
         limits = f"{schema.min_output} to {schema.max_output}"
         yield Issue(label(node), f"has {limits} outputs, {len(node.outputs)} are given")

@@ -237,12 +237,12 @@ def lint_file(source: Any, target: str, name: str) -> LintReport | None:
     known_targets = lint_targets()
     if target not in known_targets.names() or not is_onnx(source):
         return None
-    try:
-        written = _as_it_lies(source)
-    except Exception:  # what cannot even be parsed has no nodes to look at
-        return None
     table: LintTarget = known_targets.load(target)
-    report = LintReport(name, target, tuple(find(table.file_rules, written)))
+    try:
+        found = tuple(find(table.file_rules, _as_it_lies(source)))
+    except Exception:  # nothing can be parsed, or nodes break rules of their operators
+        return None
+    report = LintReport(name, target, found)
     return report if report.errors else None
 
 

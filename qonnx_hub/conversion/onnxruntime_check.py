@@ -22,7 +22,7 @@ from qonnx_hub.equivalence.runners.sides import (
     OrtRunner,
     Runner,
 )
-from qonnx_hub.executor.onnxruntime.backend import refused_feed
+from qonnx_hub.executor.onnxruntime.backend import refused_feed, refused_output
 from qonnx_hub.executor.onnxruntime.nodes import first_refused
 from qonnx_hub_adapters.dependencies import is_installed
 from qonnx_hub_adapters.external_data import whole_message
@@ -92,7 +92,7 @@ def check_on_onnxruntime(
             words = alone if told else f"{error} (no node of it is refused alone)"
             raise SourceError(f"{describe(source)}: {words}") from error
         return OrtAnswers(notes=(f"not run on onnxruntime: {reason}",))
-    if problem := refused_feed(feeds):
+    if problem := refused_feed(feeds) or refused_output(file.ready()):
         return OrtAnswers(notes=(f"not run on onnxruntime: {problem}",))
     own = ExecutorRunner(model, "the source on the executor")
     options = CheckOptions(

@@ -106,7 +106,8 @@ class SumEnclosures:
                     made.update(zip(node.outputs, self._outputs(node, given), strict=False))
                 except (HubError, ValueError, TypeError, IndexError) as error:
                     raise UnboundedError(label(node)) from error
-        found = made.get(self.graph.values[wanted])
+        value = self.graph.values.get(wanted)  # an input that is an output as well has none
+        found = None if value is None else made.get(value)
         if not isinstance(found, Enclosure):
             raise UnboundedError(f"'{wanted}'")
         return found

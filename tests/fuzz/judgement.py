@@ -28,8 +28,9 @@ _NUMBERED = re.compile(r"\b([A-Z]\w+) '\1_\d+'")
 
 _QUOTED = re.compile(r"'([^']+)'")
 _WHOLE_FILE = re.compile(
-    r"holds no graph|is cut off|is empty|no output|no importer reads|not an ONNX file"
-    r"|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|::\w|the file: |is no text"
+    r"holds no graph|holds no node|is cut off|is empty|no output|no importer reads"
+    r"|not an ONNX file|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|::\w|the file: "
+    r"|is no text"
     r"|is no UTF-8"
 )
 """Reasons that concern the file and no node, and places that have no name."""

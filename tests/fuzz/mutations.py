@@ -118,7 +118,8 @@ def tensor_values(model: ModelProto, rng: Rng) -> None:
 
 def tensor_integers(model: ModelProto, rng: Rng) -> None:
     """Hostile sizes in a tensor of int64: shapes, axes, repeats, pads."""
-    whole = [t for t in _tensors(model) if t.data_type == TensorProto.INT64]
+    here = (t for t in _tensors(model) if t.data_location != TensorProto.EXTERNAL)
+    whole = [t for t in here if t.data_type == TensorProto.INT64]
     tensor = _pick(rng, whole)
     if tensor is None:
         return

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import qonnx_hub as qh
 from qonnx_hub.cli import app
-from qonnx_hub_ir.errors import InvalidModelError, NotExactError, UsageError
+from qonnx_hub_ir.errors import InvalidModelError, NotExactError, SourceError, UsageError
 from tests.support import DOMAIN, model_of, quant_node
 
 W = (np.arange(64, dtype=np.float32).reshape(8, 8) - 32) / 16
@@ -325,3 +325,19 @@ def test_findings_that_differ_in_their_node_alone_are_one_row_and_all_are_data()
     lines = [line for line in report.table(300).splitlines() if "Quant:" in line]
     assert len(lines) == 1
     assert f"and {len(refused) - 4} more" in lines[0]
+
+
+def test_a_broken_node_without_effect_is_named():
+    # The rules look at the file as it lies, where it cannot be read.
+    model = model_of([helper.make_node("Relu", ["x"], ["y"])], {"x": (2,)}, ["y"])
+    model.graph.node.add(op_type="QuantizeLinear", input=["x"], output=["d"], name="broken")
+    with pytest.raises(SourceError, match=r"QuantizeLinear 'broken': .* input size 1"):
+        qh.lint(model, "ort")
+
+
+@pytest.mark.parametrize("pads", [1, "text", [1, 1]])
+def test_an_unknown_operator_may_give_the_name_of_an_attribute_another_meaning(pads):
+    foreign = helper.make_node("Pool", ["x"], ["y"], name="p", domain="acme", pads=pads)
+    model = model_of([foreign], {"x": (2,)}, ["y"])
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    assert any(one.op == "Pool" for one in qh.lint(model, "finn").findings)

@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 import qonnx_hub as qh
 from benchmarks import nets
 from qonnx_hub.cli import app
 from qonnx_hub.executor.onnxruntime.layout import BLOCKED, quantize_in_blocks
-from qonnx_hub_ir.errors import MissingDependencyError, UsageError
+from qonnx_hub_ir.errors import ExecutionError, MissingDependencyError, UsageError
 from tests.adapters.qonnx.kit import quantizers_model, telling_values
 from tests.support import DOMAIN, corpus, model_of, needs_shared, quant_node, shared_models
 
@@ -262,3 +262,28 @@ def test_the_command_line_runs_on_it(tmp_path: Path) -> None:
     own, theirs = (np.load(tmp_path / f"{name}.npz")["y"] for name in names)
     assert np.unique(own).size == 16
     np.testing.assert_array_equal(own, theirs)
+
+
+_TRUE_OF_FLOAT8 = np.array([1.0, -3.5, 448.0], np.float32)
+
+
+def _cast_to(kind: int) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=kind)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])],
+        [helper.make_tensor_value_info("y", kind, [3])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
+
+
+def test_a_float8_output_of_onnxruntime_holds_numbers_and_no_bytes():
+    model = _cast_to(TensorProto.FLOAT8E4M3FN)
+    found = qh.Session(qh.load(model), backend="ort").run({"x": _TRUE_OF_FLOAT8})["y"]
+    np.testing.assert_array_equal(found.astype(np.float32), _TRUE_OF_FLOAT8)
+
+
+def test_an_output_that_onnxruntime_gives_as_no_array_is_named():
+    model = _cast_to(TensorProto.BFLOAT16)
+    with pytest.raises(ExecutionError, match=r"output 'y' is tensor\(bfloat16\)"):
+        qh.Session(qh.load(model), backend="ort").run({"x": _TRUE_OF_FLOAT8})

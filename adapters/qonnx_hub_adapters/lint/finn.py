@@ -110,7 +110,9 @@ def _has_zero_point(node: Node) -> bool:
 
 def _pads_zero_point(node: Node) -> bool:
     """Return whether a node pads what a quantizer with a zero point made."""
-    if not any(attribute(node, "pads", ())) or operators.is_max_pool(node):
+    if operators.is_opaque(node) or operators.is_max_pool(node):
+        return False
+    if not any(attribute(node, "pads", ())):
         return False
     before = producer(node.inputs[0])
     while before is not None and (

@@ -47,7 +47,7 @@ _SEQUENCES = (
 _GENERATORS = (
     row("", Family.GENERATOR, "Constant"),
     row("", Family.GENERATOR, "ConstantOfShape", "-shape"),
-    row("", Family.GENERATOR, "EyeLike", "-like"),
+    row("", Family.GENERATOR, "EyeLike", "-like", needs_type=True),
     row("", Family.GENERATOR, "Range", "start limit delta", changed=(27,)),
     *rows("", Family.GENERATOR, "BlackmanWindow HammingWindow HannWindow", "size"),
     row(
@@ -67,7 +67,8 @@ _REST = (
         "data target +weight",
     ),
     row("", Family.OTHER, "ImageDecoder", "stream"),
-    *rows("", Family.OTHER, "RegexFullMatch StringNormalizer StringSplit", "text"),
+    row("", Family.OTHER, "RegexFullMatch", "text", needs_type=True),
+    *rows("", Family.OTHER, "StringNormalizer StringSplit", "text"),
     row("", Family.OTHER, "StringConcat", "left right"),
     row("", Family.OTHER, "TfIdfVectorizer", "data"),
 )

@@ -222,6 +222,7 @@ class Operator:
         time_first: The first axis of its first input is time, not samples.
         no_tensors: It makes or reads sequences or optionals.
         shape_only: Its results depend on the shape of its input only.
+        needs_type: ONNX's shape inference ends the process where its input has no type.
         resizes: It changes the sizes of an image, with or without interpolation.
         all_outputs: What the row says of results holds for all of its outputs; without it,
             for the first one.
@@ -272,6 +273,7 @@ class Operator:
     time_first: bool = False
     no_tensors: bool = False
     shape_only: bool = False
+    needs_type: bool = False
     resizes: bool = False
     all_outputs: bool = False
 

@@ -19,7 +19,7 @@ from qonnx_hub.equivalence.inputs.batches import (
     count_samples,
     cut_feeds,
 )
-from qonnx_hub.executor.onnxruntime.backend import refused_feed
+from qonnx_hub.executor.onnxruntime.backend import answers_of, refused_feed
 from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.dependencies import require
 from qonnx_hub_adapters.external_data import whole_message
@@ -261,13 +261,9 @@ class OrtRunner:
         if isinstance(unit, int) and all(size == unit for size in first.values()):
             parts = list(cut_feeds(feeds, unit)) if feeds and unit > 0 else parts
         try:
-            answers = [
-                dict(zip(names, session.run(None, part), strict=True)) for part in parts
-            ]
-        except Exception as error:  # the binding raises its own exception types
-            raise ExecutionError(
-                f"{self.label}: onnxruntime failed: {words_of(error)}"
-            ) from error
+            answers = [answers_of(session, names, part) for part in parts]
+        except ExecutionError as error:
+            raise ExecutionError(f"{self.label}: {error}") from error
         if len(answers) == 1 or unit is None:
             return answers[0]
         return _joined(answers, unit, self.model)

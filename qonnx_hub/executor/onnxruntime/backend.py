@@ -11,11 +11,13 @@ how sums are rounded (a normalization or bias inside a convolution, integer kern
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir
@@ -99,11 +101,44 @@ class OrtRuns:
     def _answers(self, session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         if problem := refused_feed(feeds):
             raise ExecutionError(problem)
-        try:
-            results = session.run(self._outputs, dict(feeds))
-        except Exception as error:  # the binding raises its own exception types
-            raise ExecutionError(f"onnxruntime failed: {words_of(error)}") from error
-        return dict(zip(self._outputs, results, strict=True))
+        return answers_of(session, self._outputs, feeds)
+
+
+def answers_of(
+    session: Any, names: Sequence[str], feeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Return outputs of a session of onnxruntime, by name.
+
+    Raises:
+        ExecutionError: It fails while running, or has no array for an output.
+    """
+    if problem := refused_output(session):
+        raise ExecutionError(problem)
+    kinds = {one.name: one.type for one in session.get_outputs()}
+    try:
+        results = session.run(names, dict(feeds))
+    except Exception as error:  # the binding raises its own exception types
+        raise ExecutionError(f"onnxruntime failed: {words_of(error)}") from error
+    return {
+        # Its only float8 that comes as an array comes as one of bytes.
+        name: x.view(ml_dtypes.float8_e4m3fn) if kinds[name] == _FLOAT8_IN_BYTES else x
+        for name, x in zip(names, results, strict=True)
+    }
+
+
+_FLOAT8_IN_BYTES = "tensor(float8e4m3fn)"
+
+_NO_ARRAY = re.compile(
+    r"tensor\((bfloat16|float8e4m3fnuz|float8e5m2\w*|float8e8m0|float4\w*|u?int[24])\)"
+)
+
+
+def refused_output(session: Any) -> str:
+    """Return which output onnxruntime gives as no array, and why; empty where it gives all."""
+    for one in session.get_outputs():
+        if _NO_ARRAY.fullmatch(one.type):
+            return f"output '{one.name}' is {one.type}, which onnxruntime gives as no array"
+    return ""
 
 
 _REGISTERED = 2

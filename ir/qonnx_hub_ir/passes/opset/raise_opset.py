@@ -16,9 +16,11 @@ from qonnx_hub_ir import dialect
 from qonnx_hub_ir.annotations import carry
 from qonnx_hub_ir.errors import SourceError, words_of
 from qonnx_hub_ir.graph.detach_weights import attach_weights, without_weights
+from qonnx_hub_ir.graph.process_faults import fatal_rule, hide, show
 from qonnx_hub_ir.graph.subgraphs import every_value
 from qonnx_hub_ir.passes.opset import old_operators
 from qonnx_hub_ir.places import failing_part
+from qonnx_hub_ir.validity import label, type_rule
 
 OPSET = 19
 """Lowest standard opset of an IR model: the first in which DequantizeLinear is defined by
@@ -64,7 +66,11 @@ class RaiseOpset(InPlacePass):
 def _convert(model: Model, version: int, target: int) -> Graph:
     copy = model.clone()
     old_operators.prepare(copy, version)
+    for node in copy.graph.all_nodes():
+        if rule := fatal_rule(node) or _foreign_type(node, version):
+            raise SourceError(f"{label(node)}: {rule}")
     given = without_weights(copy)
+    hide(given)
     try:
         message = onnx.version_converter.convert_version(given, target)
     except Exception as error:  # the binding raises bare RuntimeError and its own ConvertError
@@ -75,6 +81,7 @@ def _convert(model: Model, version: int, target: int) -> Graph:
         raise SourceError(
             f"{place} cannot be raised from opset {version} to {target}: {words_of(error)}"
         ) from error
+    show(message)
     raised = onnx_ir.from_proto(message)
     old_operators.settle(raised.graph, copy.graph, version)
     attach_weights(raised.graph, copy)
@@ -87,6 +94,15 @@ def _convert(model: Model, version: int, target: int) -> Graph:
     for value in values:
         raised.graph.register_initializer(value)
     return raised.graph
+
+
+def _foreign_type(node: Node, version: int) -> str:
+    """Return which attribute is of another type than its document says; "" for none."""
+    if node.domain or not onnx.defs.has(node.op_type, version, ""):
+        return ""
+    schema = onnx.defs.get_schema(node.op_type, version, "")
+    rules = (type_rule(schema, a.name, a.type) for a in node.attributes.values())
+    return next((rule for rule in rules if rule), "")
 
 
 def _restore(raised: Model, original: Model) -> None:

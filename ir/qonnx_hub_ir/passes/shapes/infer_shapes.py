@@ -17,6 +17,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import MOST_PLACES, PassError, words_of
+from qonnx_hub_ir.graph import process_faults
 from qonnx_hub_ir.graph.detach_weights import without_weights
 from qonnx_hub_ir.graph.subgraphs import named_bodies
 from qonnx_hub_ir.lowering import im2col, qonnx_general
@@ -24,6 +25,7 @@ from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.foreign_shapes import give_foreign_shapes
 from qonnx_hub_ir.passes.shapes.onnxruntime_shapes import stand_in
 from qonnx_hub_ir.places import failing_part, inference_words
+from qonnx_hub_ir.validity import label
 
 _INT64 = onnx.TensorProto.INT64
 _LONG = 1 << 20
@@ -71,6 +73,9 @@ def infer_from(message: onnx.ModelProto, model: Model) -> bool:
     Raises:
         PassError: As :class:`InferShapes`.
     """
+    for node in model.graph.all_nodes():
+        if rule := process_faults.fatal_rule(node):
+            raise PassError(f"{label(node)}: {rule}")
     skeleton = _skeleton(message, model)
     try:
         inferred = _inferred(skeleton)
@@ -161,6 +166,7 @@ def _simplify(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
         if _has_shape_of_input(node.domain, node.op_type):
             del node.input[1:], node.attribute[:]
             node.domain, node.op_type = "", "Identity"
+        process_faults.stand_in(node)
         _add_defaults(node, versions)
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
