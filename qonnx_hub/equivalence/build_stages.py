@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,8 +26,10 @@ from qonnx_hub_adapters.protocol import Feeds
 from qonnx_hub_ir import dialect
 from qonnx_hub_ir.errors import HubError, UsageError
 from qonnx_hub_ir.facts import fixed_batch
-from qonnx_hub_ir.graph.queries import attribute, is_constant, is_weight, quantizers
+from qonnx_hub_ir.graph.queries import attribute, is_constant, is_weight, known, quantizers
+from qonnx_hub_ir.graph.rewriting import replace_node
 from qonnx_hub_ir.quantizers import Array, IntQuant, Quantizer, Rounding
+from qonnx_hub_ir.semantics import quantize_to_integers
 from qonnx_hub_ir.thresholds import apply, channel_axis
 
 _NOISE = 2e-5
@@ -295,13 +297,29 @@ def _apart(wanted: Array, found: Array, places: bool) -> Array:
 
 
 def _ties_upward(model: Model) -> Model:
-    """Return a copy whose activations round ties up, as FINN's thresholds do."""
+    """Return a copy whose activations round ties up, as FINN's thresholds do.
+
+    Codes count from the lowest: where none is below 0, up is away from 0.
+    """
     copy = model.clone()
     for node in quantizers(copy):
-        mode = node.attributes.get("rounding_mode")
-        if not is_weight(node) and mode is not None and mode.value == Rounding.ROUND.value:
-            up = onnx_ir.AttrString("rounding_mode", Rounding.HALF_UP.value)
-            node.attributes["rounding_mode"] = up
+        quant = None if is_weight(node) else known(node)
+        if not isinstance(quant, IntQuant) or quant.rounding is not Rounding.ROUND:
+            continue
+        if node.inputs[0] is None or (quant.signed and np.any(quant.bits == 1)):
+            continue  # one bit with a sign has its threshold at 0, without a tie
+        lowest = quantize_to_integers(np.array([-np.inf], dtype=np.float32), quant)
+        zero = np.asarray(quant.zero_point - lowest, dtype=np.float32)
+        counted = replace(
+            quant,
+            zero_point=zero,
+            signed=False,
+            rounding=Rounding.HALF_UP,
+            zero_point_after_rounding=False,
+        )
+        twin = dialect.quantizer_node(node.inputs[0], counted, str(node.name), copy.graph)
+        node.prepend(twin)
+        replace_node(node, twin.outputs[0])
     return copy
 
 
