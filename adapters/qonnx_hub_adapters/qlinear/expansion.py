@@ -15,6 +15,7 @@ import onnx_ir
 from onnx_ir import Graph, Model, Value
 
 from qonnx_hub_adapters.qlinear import blocks
+from qonnx_hub_adapters.qlinear.convolved import read_as_written
 from qonnx_hub_adapters.qlinear.float_exactness import (
     Doubt,
     doubt_of,
@@ -114,6 +115,8 @@ def _requantized(layout: Layout) -> Expander:
         own = (*_ONLY, "axes") if layout.float_op == "ReduceMean" else _ONLY
         attributes = site.attributes(*layout.attributes, *own)
         taken = {name: attributes.pop(name) for name in own if name in attributes}
+        if layout.float_op == "Conv" and not taken and read_as_written(site, attributes):
+            return True
         permutations = None
         if taken.get("channels_last", 0):
             permutations = _permutations(site, layout, attributes)

@@ -9,10 +9,11 @@ import onnx_ir
 from onnx_ir import Value
 
 from qonnx_hub_adapters.qcdq.origins import origin_of
+from qonnx_hub_adapters.qlinear.convolved import MATRIX, note_written_for
 from qonnx_hub_adapters.qlinear.integer_values import Codes, Form, Target, contrib, integer
 from qonnx_hub_adapters.qlinear.products import QuantizedProduct
 from qonnx_hub_adapters.qlinear.staircase import Requantization
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.quantizers import Array, IntQuant, single_value
 
@@ -178,8 +179,12 @@ def emit_requantized(
     added = [] if bias is None else [bias]
     if product.is_conv:
         codes = emit.add(name, [*inputs, *y, *added], **product.attributes)
+        # Ties that are rounded with the zero point added are not those of QuantizeLinear.
+        if operators.is_average_pool(product.node) and target.steps.adds_last:
+            note_written_for(codes, product.node.op_type)
     elif conv:
-        codes = _as_columns(emit, [*inputs, *y, *added], product.layout.rank)
+        rows = [*inputs, *y, *added]
+        codes = _as_columns(emit, rows, product.layout.rank, as_rows=target.steps.adds_last)
     elif gemm:
         # Its bias stands before the scale and zero point of its output.
         codes = contrib(emit, name, [*inputs, bias, *y], form)
@@ -199,13 +204,18 @@ def _weights(emit: Emitter, weights: Array, zero: Array, found: Requantization) 
     ]
 
 
-def _as_columns(emit: Emitter, inputs: list[Value | None], rank: int) -> Value:
+def _as_columns(
+    emit: Emitter, inputs: list[Value | None], rank: int, *, as_rows: bool
+) -> Value:
     """Return a matrix product with bias as a convolution: no standard one adds it."""
     x, *parameters = inputs
     if rank == 2:
         axis = emit.integers("size_axis", [2])
         columns = emit.add("Unsqueeze", [x, axis])
-        return emit.add("Squeeze", [emit.add("QLinearConv", [columns, *parameters]), axis])
+        codes = emit.add("QLinearConv", [columns, *parameters])
+        if as_rows:
+            note_written_for(codes, MATRIX)
+        return emit.add("Squeeze", [codes, axis])
     columns = emit.add("Transpose", [x], perm=[0, 2, 1])
     codes = emit.add("QLinearConv", [columns, *parameters])
     return emit.add("Transpose", [codes], perm=[0, 2, 1])

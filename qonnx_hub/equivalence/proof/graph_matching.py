@@ -19,6 +19,7 @@ from qonnx_hub.equivalence.proof.canonical_forms import (
 )
 from qonnx_hub.equivalence.proof.deadline import Deadline
 from qonnx_hub.equivalence.proof.findings import Findings
+from qonnx_hub.equivalence.proof.finite_functions import Lists
 from qonnx_hub.equivalence.proof.intervals import is_coarse
 from qonnx_hub.equivalence.proof.proof_model import ProofModel
 from qonnx_hub.equivalence.proof.scalar_equality import (
@@ -89,6 +90,7 @@ class GraphMatching:
         self._outcomes: dict[FunctionPair, ScalarComparison | None] = {}
         self._merges: dict[Value, Value] = {}
         self._needed = _ancestors(b.model)
+        self._lists = Lists(a, b, self.holders)
 
     def _begin(self) -> None:
         numbering = Numbering()
@@ -97,6 +99,7 @@ class GraphMatching:
         self.findings = Findings()
         self._holders: dict[int, list[Value]] = {}
         self._functions: dict[int, list[tuple[Value, Value]]] = {}
+        self._lists.forget()
         self._nodes: dict[Signature, list[Node]] = {}
         inputs = paired(self.a.model.graph.inputs, self.b.model.graph.inputs)
         for position, (one, other) in enumerate(inputs):
@@ -155,9 +158,13 @@ class GraphMatching:
 
     def partner(self, value: Value) -> Value | None:
         """Return the first value of the first model that equals one of the second, if any."""
+        return next(iter(self.holders(value)), None)
+
+    def holders(self, value: Value) -> Sequence[Value]:
+        """Return the values of the first model that equal one of the second."""
         if value not in self._needed or value in self.findings.supposed:
-            return None
-        return next(iter(self._holders.get(self.b.number(value), ())), None)
+            return ()
+        return self._holders.get(self.b.number(value), ())
 
     def equal_names(self) -> dict[str, frozenset[str]]:
         """Return value of the second model -> values of the first that equal it, by name."""
@@ -165,8 +172,7 @@ class GraphMatching:
             str(value.name): frozenset(str(one.name) for one in holders)
             for node in self.b.nodes()
             for value in node.outputs
-            if value in self._needed and value not in self.findings.supposed
-            if (holders := self._holders.get(self.b.number(value)))
+            if (holders := self.holders(value))
         }
 
     def proven_pair(self, target: Value) -> FunctionPair | None:
@@ -185,8 +191,10 @@ class GraphMatching:
         if first in self._holders:
             self._note_same(node, first)
             return first
-        if self.b.chain(node.outputs[0]):
-            return self._equal_function(node.outputs[0]) or first
+        out = node.outputs[0]
+        found = self._equal_function(out) or self._equal_list(out)
+        if found is not None or self.b.chain(out):
+            return found or first
         return expression_number(self.b, node) if self._pair_up(node) else first
 
     def _note_same(self, node: Node, first: int) -> None:
@@ -203,7 +211,7 @@ class GraphMatching:
         if dialect.is_quantizer(node) or dialect.is_quantizer(partner):
             one, other = partner.outputs[0], node.outputs[0]
             nan_equal = not leaves_nan_out(self.a, partner) ^ leaves_nan_out(self.b, node)
-            channels = _channels(partner, self.a)
+            channels = self.a.channels(partner)
             self.findings.record(one, other, channels, ScalarComparison(nan_equal=nan_equal))
 
     def _note_weights(self) -> None:
@@ -215,7 +223,7 @@ class GraphMatching:
                 continue
             other = stored.get(self.a.number(one))
             if other is not None and other not in self.findings.supposed:
-                channels = _channels(node, self.a)
+                channels = self.a.channels(node)
                 self.findings.record(one, other, channels, ScalarComparison())
 
     def _equal_function(self, target: Value) -> int | None:
@@ -238,6 +246,14 @@ class GraphMatching:
             if equal:
                 return self.a.number(equal[0])
         return None
+
+    def _equal_list(self, target: Value) -> int | None:
+        """Return the number of a value of the first model that is the same list of numbers."""
+        if self._deadline.passed() or (found := self._lists.find_equal(target)) is None:
+            return None
+        one, nan_equal = found
+        self.findings.record(one, target, 1, ScalarComparison(nan_equal=nan_equal))
+        return self.a.number(one)
 
     def _is_equal(self, pair: FunctionPair) -> bool:
         """Return whether both functions quantize and are proven equal."""
@@ -482,9 +498,3 @@ def _ancestors(model: Model) -> set[Value]:
         if node is not None:
             waiting.extend(read_values(node))
     return found
-
-
-def _channels(node: Node, side: ProofModel) -> int:
-    """Return the most values that a parameter of a quantizer has."""
-    parameters = (side.constants.get(value) for value in node.inputs[1:] if value is not None)
-    return max((array.size for array in parameters if array is not None), default=1)

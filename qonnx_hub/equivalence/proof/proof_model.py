@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from onnx_ir import DataType, Model, Node, Value
+from onnx_ir import Model, Node, Value
 
 from qonnx_hub.equivalence.proof.intervals import POINTWISE
 from qonnx_hub.equivalence.proof.value_numbering import (
@@ -19,12 +19,9 @@ from qonnx_hub.executor.kernels.spec import Kernel
 from qonnx_hub.executor.plan import Plan, Step
 from qonnx_hub.executor.planner import free_kernel, make_plan
 from qonnx_hub_ir import dialect, operators, thresholds
-from qonnx_hub_ir.graph.queries import attribute, dims, is_standard, producer
+from qonnx_hub_ir.graph.queries import attribute, dims, is_standard
 from qonnx_hub_ir.graph.subgraphs import captured_values
 from qonnx_hub_ir.quantizers import Array
-
-_CODES = 256
-"""Entries of a table of 8-bit codes."""
 
 _LONGEST_CHAIN = 48
 """Steps back that a pointwise function may have; written-out minifloats need about thirty."""
@@ -88,6 +85,10 @@ class ProofModel:
         given = (v for v in node.inputs if v is not None and v not in self.constants)
         return list(dict.fromkeys(given))
 
+    def order(self, node: Node) -> int:
+        """Return where a node stands among the nodes of the model."""
+        return self._order[node]
+
     def chain(self, value: Value) -> tuple[Value, ...]:
         """Return the values of which this one is a pointwise function, the nearest first.
 
@@ -99,7 +100,7 @@ class ProofModel:
 
     def _find_chain(self, value: Value) -> tuple[Value, ...]:
         node = value.producer()
-        if node is None or value in self.constants or not self._is_pointwise(node):
+        if node is None or value in self.constants or not self.is_pointwise(node):
             return ()
         chains = [(source, *self.chain(source)) for source in self.sources(node)]
         common = chains[0]
@@ -107,7 +108,8 @@ class ProofModel:
             common = tuple(v for v in common if v in other)
         return common[:_LONGEST_CHAIN]
 
-    def _is_pointwise(self, node: Node) -> bool:
+    def is_pointwise(self, node: Node) -> bool:
+        """Return whether a node treats every element of its data by itself."""
         pointwise = (
             node.op_type in POINTWISE
             if node.domain in dialect.STANDARD_DOMAINS
@@ -129,17 +131,23 @@ class ProofModel:
         )
 
     def _is_table(self, node: Node) -> bool:
-        """Return whether a node looks 8-bit codes up: a function of one number, as a list."""
+        """Return whether a node looks single numbers up: a function, as a list."""
         if not is_standard(node, "Gather") or attribute(node, "axis", 0):
             return False
         table, index = node.inputs[0], node.inputs[1]
         known = None if table is None else self.constants.get(table)
-        cast = producer(index)
-        if known is None or known.shape != (_CODES,) or cast is None or index is None:
+        if known is None or known.ndim != 1 or index is None or index in self.constants:
             return False
-        source = cast.inputs[0] if is_standard(cast, "Cast") else None
-        is_byte = source is not None and source.dtype in {DataType.INT8, DataType.UINT8}
-        return is_byte and index not in self.constants and dims(index) == dims(node.outputs[0])
+        return dims(index) is not None and dims(index) == dims(node.outputs[0])
+
+    def readers(self, value: Value) -> list[Node]:
+        """Return the nodes that read a value, those of bodies not among them."""
+        return [node for node in value.consumers() if node in self._order]
+
+    def channels(self, node: Node) -> int:
+        """Return the most values that a parameter of a quantizer has."""
+        parameters = (self.constants.get(v) for v in node.inputs[1:] if v is not None)
+        return max((array.size for array in parameters if array is not None), default=1)
 
     def nodes_between(self, source: Value, target: Value) -> list[Node]:
         """Return the nodes of the function from ``source`` to ``target``, in order."""
@@ -152,7 +160,7 @@ class ProofModel:
                 continue
             found[node] = None
             waiting.extend(self.sources(node))
-        return sorted(found, key=self._order.__getitem__)
+        return sorted(found, key=self.order)
 
     def renumber(self, numbering: Numbering) -> None:
         """Forget all numbers, and take new ones from a table."""

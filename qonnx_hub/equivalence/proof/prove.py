@@ -18,6 +18,7 @@ from onnx_ir import Model, Node, Value
 from qonnx_hub.equivalence.proof.bounded import bound_models
 from qonnx_hub.equivalence.proof.bounds import ModelBounds
 from qonnx_hub.equivalence.proof.certificate import Certificate
+from qonnx_hub.equivalence.proof.code_values import with_values_of_codes
 from qonnx_hub.equivalence.proof.counterexamples import find_feeds
 from qonnx_hub.equivalence.proof.deadline import DEFAULT_SECONDS, Deadline
 from qonnx_hub.equivalence.proof.factors import with_factors
@@ -57,7 +58,7 @@ def prove_models(
     reason = different_interface(a, b)
     if reason:
         return Certificate(False, 0, (), (), (reason,))
-    first, second = ProofModel(prepared(a)), ProofModel(prepared(b))
+    first, second = (ProofModel(with_values_of_codes(prepared(side))) for side in (a, b))
     deadline = Deadline(seconds)
     certificate = _certify(first, second, deadline)
     if not certificate.proven and not deadline.passed():
