@@ -15,6 +15,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from qonnx_hub_ir.datatypes import parse_datatype
+from qonnx_hub_ir.errors import UsageError
+
 _HARDWARE = re.compile(r"finn\.custom_op\.fpgadataflow(\..+)?")
 _GENERAL = "qonnx.custom_op.general"
 
@@ -230,6 +233,45 @@ def _channelwise(layer: _Writer) -> None:
     layer.add(operator, [data, values], layer.node.output[0])
 
 
+def _view(layer: _Writer) -> None:
+    layer.reshape(
+        layer.node.input[0], layer.shapes[layer.node.output[0]], layer.node.output[0]
+    )
+
+
+def _shuffle(layer: _Writer) -> None:
+    shape = [int(n) for n in layer.get("transpose_in_shape")]
+    last = len(shape) - 1
+    # An inner shuffle exchanges the last two axes.
+    swapped = [*range(last - 1), last, last - 1]
+    order = [int(n) for n in layer.get("perm", swapped)]
+    split = layer.reshape(layer.node.input[0], shape)
+    turned = layer.add("Transpose", [split], perm=order)
+    layer.reshape(turned, layer.shapes[layer.node.output[0]], layer.node.output[0])
+
+
+def _repeat(layer: _Writer) -> None:
+    factors = [int(layer.get(f"{side}O")) / int(layer.get(f"{side}I")) for side in "HW"]
+    scales = layer.constant([1, *map(round, factors), 1])
+    layer.add(
+        "Resize", [layer.node.input[0], "", scales], layer.node.output[0], mode="nearest"
+    )
+
+
+def _requantize(layer: _Writer) -> None:
+    data, scale, bias = layer.node.input[:3]
+    kind = parse_datatype(layer.get("outputDataType"), layer.node.name)
+    if kind.low is None or kind.high is None:
+        raise ValueError(kind.name)
+    left_out = int(layer.get("narrow", 0))
+    low, high = kind.low + left_out * kind.signed, kind.high - left_out * (not kind.signed)
+    scaled = layer.add("Add", [layer.add("Mul", [data, scale]), bias])
+    # Ties go up.
+    codes = layer.add("Floor", [layer.add("Add", [scaled, layer.constant(0.5)])])
+    ends = [layer.constant(low), layer.constant(high)]
+    layer.add("Clip", [codes, *ends], layer.node.output[0])
+
+
 def _two(operator: str) -> Callable[[_Writer], None]:
     def write(layer: _Writer) -> None:
         layer.add(operator, list(layer.node.input), layer.node.output[0])
@@ -242,12 +284,17 @@ _RULES: Mapping[str, Callable[[_Writer], None]] = {
     "ChannelwiseOp": _channelwise,
     "ConvolutionInputGenerator": _windows,
     "DuplicateStreams": _same,
-    **{f"Elementwise{name}": _two(name) for name in ("Add", "Sub", "Mul", "Div")},
+    **{f"Elementwise{name}": _two(name) for name in ("Add", "Sub", "Mul", "Div", "Max")},
     "FMPadding": _padding,
     "GlobalAccPool": _global_sum,
     "LabelSelect": _select,
     "MVAU": _matrix_vector,
+    "InnerShuffle": _shuffle,
+    "OuterShuffle": _shuffle,
     "Pool": _pool,
+    "Requant": _requantize,
+    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _view),
+    "Shuffle": _shuffle,
     "StreamingConcat": _concat,
     "StreamingDataWidthConverter": _same,
     "StreamingFIFO": _same,
@@ -255,6 +302,7 @@ _RULES: Mapping[str, Callable[[_Writer], None]] = {
     "Thresholding": lambda layer: layer.reach(
         layer.node.input[0], layer.node.input[1], layer.node.output[0]
     ),
+    "UpsampleNearestNeighbour": _repeat,
     "VVAU": _vector_vector,
 }
 """Layer -> what it computes."""
@@ -268,7 +316,9 @@ def names_places(op_type: str) -> bool:
 def moves_values(op_type: str) -> bool:
     """Return whether an operator only moves, repeats and pads what it reads."""
     rule = _RULES.get(_plain(op_type))
-    return op_type in _MOVES or rule in (_same, _windows, _padding, _concat, _split)
+    return op_type in _MOVES or rule in (
+        *(_same, _windows, _padding, _concat, _split, _view, _shuffle, _repeat),
+    )
 
 
 _MOVES = frozenset(
@@ -308,8 +358,8 @@ def in_known_operators(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[s
         writer = _Writer(node, arrays, shapes, makers)
         try:
             _RULES[_plain(node.op_type)](writer)
-        except (KeyError, ValueError, IndexError):
-            # An attribute or a shape is missing: what it computes is not known.
+        except (KeyError, ValueError, IndexError, UsageError):
+            # An attribute, a type or a shape is missing: what it computes is not known.
             left.append(f"{node.op_type} '{node.name}'")
             nodes.append(node)
             continue

@@ -319,9 +319,47 @@ def test_windows_lie_by_value_whatever_only_hands_them_on(between):
         ("GlobalAccPool", {}, [1, 2, 3, 4]),
         ("LabelSelect", {"K": 2}, [3, 2]),
         ("DuplicateStreams", {}, [1, 2, 3, 4]),
+        ("Shuffle", {"transpose_in_shape": [1, 2, 2], "perm": [0, 2, 1]}, [1, 3, 2, 4]),
+        ("OuterShuffle_hls", {"transpose_in_shape": [2, 2], "perm": [1, 0]}, [1, 3, 2, 4]),
+        ("InnerShuffle_rtl", {"transpose_in_shape": [1, 2, 2]}, [1, 3, 2, 4]),
+        ("Reshape_hls", {}, [1, 2, 3, 4]),
     ],
 )
 def test_layers_without_weights(op, attributes, wanted):
     x = np.array([1, 2, 3, 4], dtype=np.float32).reshape(1, 1, 1, 4)
     found = run_layer(op, x, (1, 1, 1, len(wanted)), **attributes)
     assert found.reshape(-1).tolist() == wanted
+
+
+def test_an_image_made_larger_repeats_its_pixels():
+    x = np.array([1, 2], dtype=np.float32).reshape(1, 1, 2, 1)
+    sizes = {"HI": 1, "WI": 2, "HO": 2, "WO": 4, "NumChannels": 1}
+    found = run_layer("UpsampleNearestNeighbour_hls", x, (1, 2, 4, 1), **sizes)
+    assert found[0, :, :, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "narrow", "wanted"),
+    [
+        ("INT4", 0, [-8, -1, 0, 1, 7]),
+        ("INT4", 1, [-7, -1, 0, 1, 7]),
+        ("UINT4", 1, [0, 0, 0, 1, 14]),
+    ],
+)
+def test_requantizing_rounds_ties_up_and_clips(kind, narrow, wanted):
+    # x / 2 + 1/2: -19.5, -1.5, -.5, .5, 20.
+    x = np.array([[-40, -4, -2, 0, 39]], dtype=np.float32)
+    found = run_layer(
+        *("Requant_hls", x, (1, 5), {"s": [0.5], "b": [0.5]}),
+        outputDataType=kind,
+        narrow=narrow,
+    )
+    assert found.tolist() == [wanted]
+
+
+def test_a_type_that_nobody_knows_is_not_guessed():
+    node = helper.make_node("Requant", ["x", "s", "b"], ["p"], "one", domain=FPGA)
+    node.attribute.append(helper.make_attribute("outputDataType", "WORD"))
+    constants = {"s": [0.5], "b": [0.5]}
+    _, left = in_known_operators(stage([node], constants, {"x": (1, 4)}))
+    assert left == ("Requant 'one'",)

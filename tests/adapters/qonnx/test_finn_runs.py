@@ -29,6 +29,14 @@ STEPS = Path(__file__).with_name("finn_steps.py")
 PYTHON = os.environ.get("FINN_PYTHON", sys.executable)
 
 
+STAGES = [
+    *("step_qonnx_to_finn", "step_tidy_up", "step_streamline", "step_convert_to_hw"),
+    *("step_minimize_bit_width_initial", "step_create_dataflow_partition"),
+    "step_specialize_layers",
+    *("step_target_fps_parallelization", "step_minimize_bit_width", "step_set_fifo_depths"),
+]
+
+
 def _has_finn() -> bool:
     call = [PYTHON, "-c", "import finn.transformation.streamline"]
     return subprocess.run(call, capture_output=True, check=False).returncode == 0
@@ -83,6 +91,7 @@ def test_after_symmetrize_every_layer_is_hardware(tmp_path):
     assert set(found["apart"].values()) == {0.0}
     report = qh.check_stages(fit, tmp_path / "intermediate_models")
     assert report, report
+    assert [one.stage for one in report.stages] == STAGES
     assert not {"Sub", "Im2Col", "MatMul", "MultiThreshold", "Conv"} & set(found["left"])
 
 
