@@ -176,7 +176,8 @@ def _graph_issues(
                 yield Issue(f"graph {what} {k}", "has no name")
             yield from _value_issues(value, f"graph {what} '{value.name}'")
     for value in () if inner else graph.input:
-        if value.type.WhichOneof("value") is None:
+        kind = value.type.WhichOneof("value")
+        if kind is None or (kind == "tensor_type" and not value.type.tensor_type.elem_type):
             yield Issue(f"graph input '{value.name}'", "has no type")
     for value in graph.value_info:
         yield from _value_issues(value, f"value '{value.name}'")
@@ -202,10 +203,10 @@ def _value_issues(value: onnx.ValueInfoProto, where: str) -> Iterator[Issue]:
 
 
 def _node_issues(nodes: Iterable[onnx.NodeProto], *, in_function: bool) -> Iterator[Issue]:
-    for node in nodes:
+    for place, node in enumerate(nodes):
         where = label_of_message(node)
         if not node.op_type:
-            yield Issue(where, "has no operator")
+            yield Issue(f"node {place} {where.strip()}", "has no operator")
         if node.op_type == "Einsum" and not node.domain:
             yield from _equation_issues(node, where)
         for attribute in node.attribute:

@@ -140,6 +140,10 @@ def _check(message: onnx.ModelProto) -> None:
             f"input '{untyped[0]}' of the model has no type, and ONNX files say one; give it "
             "a type in the source"
         )
+    for info in message.graph.output:
+        if info.type.WhichOneof("value") is None:
+            # Behind an operator that nothing knows: the checker asks for one, runtimes do not.
+            info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     for info in (*message.graph.input, *message.graph.output):
         if info.type.HasField("tensor_type"):
             # The checker asks for a shape; runtimes take a tensor of which it is not known.

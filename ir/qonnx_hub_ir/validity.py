@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx.defs
-import onnx_ir
 from onnx_ir import AttributeType, Graph, Model, Node, Value
 
 from qonnx_hub_ir import dialect, operators
@@ -37,11 +36,6 @@ def verify(model: Model) -> list[Issue]:
     issues: list[Issue] = []
     if not model.graph.outputs:
         issues.append(Issue(str(model.graph.name), "the graph has no output"))
-    issues.extend(
-        Issue(f"graph input '{value.name}'", "its type is UNDEFINED")
-        for value in model.graph.inputs
-        if value.dtype == onnx_ir.DataType.UNDEFINED
-    )
     issues.extend(_check_scope(model.graph, frozenset()))
     for node in model.graph.all_nodes():
         issues.extend(_check_node(node, model))

@@ -33,10 +33,13 @@ _WORDS = (
     "requires restrict return short signed sizeof static static_assert static_cast struct "
     "switch template this thread_local throw true try typedef typeid typename typeof "
     "typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq "
-    "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t"
+    "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t linux unix i386"
 )
 _RESERVED = frozenset(_WORDS.split())
-"""Words of C and C++ that name nothing else, and types of <stdint.h>."""
+"""Words of C and C++ that name nothing else, types of <stdint.h>, and macros of compilers."""
+
+_MACRO = re.compile(r"(U?INT|PTRDIFF_|SIG_ATOMIC_|SIZE_|W(CHAR|INT)_)\w*(MIN|MAX|C|WIDTH)")
+"""Macros of <stdint.h>."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +143,7 @@ def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
 def _header(weights: Sequence[IntegerWeight], stem: str) -> str:
     guard = f"{_identifier(stem).upper()}_H"
     names: list[str] = []
-    taken = set(_RESERVED)
+    taken = {*_RESERVED, guard}
     for weight in weights:
         text = _identifier(weight.name)
         numbered = (f"{text}_{count}" for count in itertools.count(2))
@@ -206,4 +209,5 @@ def _defined(name: str) -> tuple[str, ...]:
 
 def _identifier(name: str) -> str:
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "weight"
-    return f"w_{text}" if text[0].isdigit() or text in _RESERVED else text
+    is_taken = text[0].isdigit() or text in _RESERVED or _MACRO.fullmatch(text)
+    return f"w_{text}" if is_taken else text

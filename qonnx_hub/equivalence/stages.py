@@ -76,7 +76,7 @@ def _weights(node: Node) -> str:
         maker = producer(value)
         while maker is not None and len(maker.inputs) == 1:
             maker = producer(maker.inputs[0])
-        stored = None if maker is None else maker.inputs[0]
+        stored = maker.inputs[0] if maker is not None and maker.inputs else None
         if maker is None or stored is None or dialect.constant_value(stored) is None:
             continue
         if operators.dequantizes(maker) and stored.dtype is not None:

@@ -30,7 +30,7 @@ _QUOTED = re.compile(r"'([^']+)'")
 _WHOLE_FILE = re.compile(
     r"holds no graph|holds no node|is cut off|is empty|no output|no importer reads"
     r"|not an ONNX file|graph (input|output) \d|an initializer|\b[A-Z]\w+ ''|::\w|the file: "
-    r"|is no text"
+    r"|is no text|node \d+ ''"
     r"|is no UTF-8"
 )
 """Reasons that concern the file and no node, and places that have no name."""

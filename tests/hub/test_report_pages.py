@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir
 import pytest
 from onnx import helper
 
@@ -182,3 +183,13 @@ def test_a_folder_of_conversions_is_one_page() -> None:
     ):
         assert words in text
     assert "only what failed or differs" in text
+
+
+def test_a_weight_that_a_node_without_inputs_makes_is_no_quantized_one() -> None:
+    constant = helper.make_node("Constant", [], ["w"], value_float=2.0)
+    model = model_of(
+        [constant, helper.make_node("Mul", ["x", "w"], ["y"])], {"x": (2,)}, ["y"]
+    )
+    assert [one.operators for one in stages_of(onnx_ir.from_proto(model))] == [
+        ("input", "Mul")
+    ]

@@ -85,3 +85,17 @@ def test_an_input_of_undefined_type_is_named():
     model.graph.input.append(one)
     with pytest.raises(HubError, match="graph input 'u'"):
         qh.run(model, {"x": np.zeros((2, 3), np.float32), "u": np.zeros(2, np.float32)})
+
+
+def test_an_output_without_a_type_behind_an_unknown_operator_is_written_without_one(tmp_path):
+    model = _model([helper.make_node("Foo", ["x"], ["y"], domain="acme")])
+    model.graph.output[0].ClearField("type")
+    qh.save(qh.load(model), tmp_path / "out.onnx")
+    assert not onnx.load(tmp_path / "out.onnx").graph.output[0].HasField("type")
+
+
+def test_an_input_without_a_type_cannot_be_written_and_is_named(tmp_path):
+    model = qh.load(_model([helper.make_node("Foo", ["x"], ["y"], domain="acme")]))
+    model.graph.inputs[0].type = None
+    with pytest.raises(HubError, match="input 'x' of the model has no type"):
+        qh.save(model, tmp_path / "out.onnx")

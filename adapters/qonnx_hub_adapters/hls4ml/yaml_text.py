@@ -98,4 +98,13 @@ def _scalar(value: Any) -> str:
         return "{}"
     if isinstance(value, str) and _PLAIN.match(value) and value.lower() not in _RESERVED:
         return value
-    return json.dumps(value)
+    return _flow(value)
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_flow, value))}]"
+    text = json.dumps(value)
+    if isinstance(value, float) and "." not in text:
+        text = text.replace("e", ".0e")  # without a point, YAML 1.1 takes it for a text
+    return text
