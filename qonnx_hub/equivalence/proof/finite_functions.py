@@ -17,6 +17,7 @@ from qonnx_hub.equivalence.proof.proof_model import ProofModel, is_single
 from qonnx_hub.equivalence.proof.step_functions import differs
 from qonnx_hub_ir.analysis.rule_context import numpy_type
 from qonnx_hub_ir.analysis.value_sets import ValueSets
+from qonnx_hub_ir.graph.queries import dims
 from qonnx_hub_ir.quantizers import Array
 
 MOST_POINTS = 1 << 16
@@ -172,7 +173,11 @@ def _is_plain(side: ProofModel, node: Node) -> bool:
 def _run(
     side: ProofModel, nodes: Sequence[Node], points: Points
 ) -> Iterator[tuple[Value, Array]]:
-    values: dict[int, Any] = {side.slot(v): array for v, array in points.items()}
+    # Data have their own rank: some operators look for an axis of channels.
+    values: dict[int, Any] = {
+        side.slot(v): array.reshape(-1, *(1,) * (len(dims(v) or (0,)) - 1))
+        for v, array in points.items()
+    }
     for node in nodes:
         step = side.step(node)
         if not all(side.slot(value) in values for value in side.sources(node)):
@@ -180,8 +185,8 @@ def _run(
         fed = [values.get(slot, side.plan.initial[slot]) for slot in step.inputs]
         try:
             with np.errstate(all="ignore"):
-                made = np.asarray(step.run(*fed)).reshape(-1)
+                made = np.asarray(step.run(*fed))
         except IndexError:
             continue  # a table that is shorter than all that the code's type can say
         values[step.outputs[0]] = made
-        yield node.outputs[0], made
+        yield node.outputs[0], made.reshape(-1)

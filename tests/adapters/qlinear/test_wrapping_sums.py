@@ -62,6 +62,15 @@ def test_a_long_sum_wraps():
     assert made.item() == 128 - 121
 
 
+@pytest.mark.parametrize(("channels", "kept"), [(66_311, False), (66_312, True)])
+def test_a_sum_without_a_bias_may_wrap_as_well(channels, kept):
+    # 255 * 127 * 66311 is the largest that int32 holds.
+    w = np.full((1, channels, 1, 1), 127, dtype=INT8)
+    net = integer_net("QLinearConv", [1, channels, 1, 1], [1, 1, 1, 1], w, y_scale=2.0**24)
+    operators = {node.op_type for node in qh.load(net).graph}
+    assert ("QLinearConv" in operators) is kept
+
+
 @pytest.mark.parametrize(("bias", "kept"), [(2**31 - 1 - 255 * 127, False), (2**31 - 1, True)])
 def test_what_may_wrap_stays_an_operator_of_integers(bias, kept):
     operators = {node.op_type for node in qh.load(convolution(bias)).graph}

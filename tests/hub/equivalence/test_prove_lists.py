@@ -15,7 +15,7 @@ from qonnx_hub.equivalence.proof.prove import prove_models
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import ImportOptions
 from qonnx_hub_adapters.qcdq.importer import QcdqImporter
-from tests.support import model_of
+from tests.support import DOMAIN, model_of
 
 SHAPE = (1, 2, 4, 4)
 SCALES = {"s": np.float32(0.3), "r": np.float32(0.7), "t": np.float32(0.9)}
@@ -182,3 +182,25 @@ def test_the_integers_of_two_grids_do_not_move_as_values() -> None:
     assert [node.op_type for node in one.graph][-2:] == ["Concat", "DequantizeLinear"]
     same = with_values_of_codes(model(nodes, t=SCALES["s"], u=ZEROS["z"]))
     assert [node.op_type for node in same.graph][-3:-1] == ["Concat", "QuantizeLinear"]
+
+
+def test_thresholds_behind_a_listed_value_find_their_channels() -> None:
+    """Their operator looks for the axis of channels, which a list of numbers has not."""
+    steps = {"steps": np.array([[-1.0, 0.0, 1.0]], dtype=np.float32)}
+    thresholds = make_node(
+        "MultiThreshold", ["one", "steps"], ["out"], domain=DOMAIN, out_dtype="UINT2"
+    )
+    source = model(
+        [*pair("a", "s", "z", "half"), make_node("Neg", ["half"], ["one"]), thresholds],
+        **steps,
+    )
+    one = (np.arange(256, dtype=np.int64) - 7).astype(np.float32) * SCALES["s"]
+    counts = np.searchsorted(steps["steps"][0], -one, side="right").astype(np.float32)
+    nodes = [
+        make_node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
+        make_node("Cast", ["aq"], ["index"], to=TensorProto.INT32),
+        make_node("Gather", ["codes", "index"], ["out"]),
+    ]
+    assert proof(source, model(nodes, codes=counts)).proven
+    counts[7] += 1
+    assert not proof(source, model(nodes, codes=counts)).proven

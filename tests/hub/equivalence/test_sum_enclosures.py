@@ -496,3 +496,24 @@ def test_a_bias_of_an_integer_layer_is_in_its_sum():
     assert inside.any()
     assert np.array_equal(found.low[inside], np.rint(real)[inside])
     assert np.array_equal(found.high[inside], np.rint(real)[inside])
+
+
+@pytest.mark.parametrize(("name", "slope"), [("Gelu", 1.13), ("Mish", 1.1)])
+def test_a_function_that_turns_reaches_by_its_slope_beyond_its_ends(name, slope):
+    """Between two ends of which both lie above, it falls below: no end says so."""
+    model = read_model(model_of([node(name, "x")], {"x": (1, 1)}, ["y"], {}, 22))
+    bounds = SumEnclosures(SlicedGraph(model), live=True)
+    ends = [np.array([[end]], dtype=FLOAT) for end in (-3.0, 0.5)]
+    given = Enclosure(*ends, np.ones((1, 1), dtype=np.bool_))
+    found = bounds._function(model.graph[0], [given])
+    points = np.linspace(-3, 0.5, 101)
+    made = (
+        points / 2 * (1 + np.tanh(points * 0.8))
+        if name == "Gelu"
+        else points * np.tanh(np.log1p(np.exp(points)))
+    )
+    assert found.low.item() < made.min() < 0
+    assert found.high.item() > made.max()
+    # Each end moves by the slope times the distance of the other one, and no more.
+    reach = slope * 3.5
+    assert width(found).item() < 2 * reach + 0.5
