@@ -78,7 +78,8 @@ def test_a_word_is_found_without_a_server(page: tuple[Any, list[str]]) -> None:
     shown.goto((SITE / "index.html").as_uri())
     if not shown.locator("input.md-search__input").is_visible():
         shown.locator("label[for=__search]").first.click()
-    shown.locator("input.md-search__input").fill("certificate")
+    # Typed key by key: a value that is put there at once is not always noticed.
+    shown.locator("input.md-search__input").press_sequentially("certificate")
     shown.locator(".md-search-result__item").first.wait_for(timeout=20_000)
     assert "ertificate" in shown.locator(".md-search-result__list").inner_text()
     assert said == []
