@@ -229,7 +229,8 @@ def doubts_of(model: Model, config: Mapping[str, Any]) -> tuple[TypeDoubt, ...]:
     """Return the types of a config that do not hold every number, for any model.
 
     Of a model that was written for hls4ml, all types are looked at; of others, those of
-    results and sums whose range is known, and only for numbers beyond them.
+    results and sums whose range is known: for numbers beyond them, and between their steps
+    where all numbers are multiples of a power of two.
 
     Args:
         model: The model that the config belongs to.
@@ -265,10 +266,12 @@ def doubts_of(model: Model, config: Mapping[str, Any]) -> tuple[TypeDoubt, ...]:
             continue  # its own type, unless the config says otherwise
         types = named.get(str(node.name)) or {"result": default}
         low, high = float(np.min(known.low)), float(np.max(known.high))
+        steps = None
+        if (grid := known.grid) is not None and grid.exact:
+            steps = lowest_bit(np.concatenate([grid.scale.ravel(), grid.offset.ravel()]))
+        label = str(node.outputs[0].name), str(node.name)
         for name in types.keys() & {"result", "accum"}:
-            doubt = TypeDoubt(
-                str(node.outputs[0].name), str(node.name), name, types[name], low, high
-            )
-            if doubt.overflows:
+            doubt = TypeDoubt(*label, name, types[name], low, high, steps)
+            if doubt.overflows or (steps is not None and types[name].lsb() > steps):
                 found.append(doubt)
     return tuple(found)

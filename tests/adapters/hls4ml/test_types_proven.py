@@ -139,6 +139,21 @@ def test_a_config_of_others_is_held_against_any_model(tmp_path, entry):
     assert np.abs(answers).max() > 128
 
 
+def test_a_type_of_others_between_whose_steps_sums_lie_is_named(tmp_path):
+    path = tmp_path / "theirs.yml"
+    text = "HLSConfig:\n  Model:\n    Precision: fixed<16,6>\n  LayerName:\n    MatMul_0:\n"
+    path.write_text(f"{text}      Precision: fixed<13,11>\n")
+    # Steps of a quarter, times 3: a quarter is all that it takes. Times 3 + 3/64, it is not.
+    assert not [
+        o for o in qh.lint(foreign(), "hls4ml", config=path).findings if o.op == "layer"
+    ]
+    report = qh.lint(foreign(3.046875), "hls4ml", config=path)
+    [found] = [one for one in report.findings if one.op == "layer"]
+    assert "in steps of 0.25; it can lie between them" in found.reason
+    answers = qh.run(foreign(3.046875), {"x": report.shown["x"]})["y"] * 4
+    assert np.any(answers != np.rint(answers))
+
+
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
