@@ -1,9 +1,11 @@
 """Times an inference on our executor, qonnx, onnxruntime and onnx.reference, in one run.
 
 onnxruntime and onnx.reference run the float-domain lowering of each net: the same numbers,
-without the fusion of quantized operators. Ratios are what to read; absolute times depend on
-the machine. The last column is the peak memory of one run of ours over what the values need
-that are alive at the same time.
+without the fusion of quantized operators. onnxruntime computes on as many threads as ours,
+once node by node as we do ("ort"), once with all its fusions ("fused"); "floor" is what numpy
+needs for the same products and values alone, see :mod:`benchmarks.floor`. Ratios are what to
+read: "vs" is how many times faster we are, "/" how many times slower. The last column is the
+peak memory of one run of ours over what the values need that are alive at the same time.
 
     python benchmarks/executor.py [--models DIR] [--json PATH] [--quick]
 
@@ -17,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,24 +31,14 @@ import onnx.reference
 import onnx_ir
 
 import qonnx_hub as qh
+from qonnx_hub.executor.threads import default_threads
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import nets
+from benchmarks.floor import floor_call
+from benchmarks.timing import in_turn
 
 PUBLIC = ("TFC_2W2A", "kwsmlp_w3a3", "qkeras_jettagging", "espcn_nn_resize_quant")
-SECONDS_PER_FIGURE = 1.5
-
-
-def measure(call: Callable[[], object]) -> float:
-    """Return the best time of one call in milliseconds."""
-    call()
-    best, spent = float("inf"), 0.0
-    while spent < SECONDS_PER_FIGURE:
-        start = time.perf_counter()
-        call()
-        took = time.perf_counter() - start
-        best, spent = min(best, took), spent + took
-    return best * 1e3
 
 
 def collect(folder: Path | None) -> dict[str, onnx.ModelProto]:
@@ -116,13 +107,19 @@ def lowered(model: qh.ir.Model) -> onnx.ModelProto:
     return onnx_ir.to_proto(copy)
 
 
-def ort_call(model: onnx.ModelProto, feeds: dict[str, Any]) -> Callable[[], object] | None:
-    """Return a call of onnxruntime, or ``None`` without it."""
+def ort_call(
+    model: onnx.ModelProto, feeds: dict[str, Any], *, fused: bool
+) -> Callable[[], object] | None:
+    """Return a call of onnxruntime on as many threads as ours, or ``None`` without it."""
     try:
         import onnxruntime as ort
     except ImportError:
         return None
-    session = ort.InferenceSession(model.SerializeToString())
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = default_threads()
+    if not fused:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options)
     return lambda: session.run(None, feeds)
 
 
@@ -163,39 +160,44 @@ def memory_ratio(model: qh.ir.Model, feeds: dict[str, Any]) -> float:
 
 
 def row(name: str, source: onnx.ModelProto, batch: int) -> dict[str, Any]:
+    """Return the timings of one net: ours, the peers', and numpy's floor."""
     model = qh.load(source)
     session = qh.Session(model)
     feeds = feed_of(model, batch)
-    times: dict[str, Any] = {"ours": measure(lambda: session.run(feeds))}
     plain = lowered(model)
-    calls = {
-        "qonnx": qonnx_call(source, feeds),
-        "ort": ort_call(plain, feeds),
-        "reference": reference_call(plain, feeds),
-    }
-    for peer, call in calls.items():
-        times[peer] = None if call is None else measure(call)
+    times = in_turn(
+        {
+            "ours": lambda: session.run(feeds),
+            "ort": ort_call(plain, feeds, fused=False),
+            "ort_fused": ort_call(plain, feeds, fused=True),
+            "floor": floor_call(model, session.run(feeds, all_tensors=True)),
+            "qonnx": qonnx_call(source, feeds),
+            "reference": reference_call(plain, feeds),
+        }
+    )
     return {"net": name, "batch": batch, **times, "memory": memory_ratio(model, feeds)}
 
 
-def shown(figure: dict[str, Any]) -> str:
-    def cell(value: float | None, form: str) -> str:
-        return f"{'-':>11}" if value is None else f"{value:{form}}"
+COLUMNS = ("qonnx", "ort", "ort_fused", "floor", "reference")
 
+
+def shown(figure: dict[str, Any]) -> str:
+    """Return a row as text: our best and median, and ratios of the best of all."""
     ours = figure["ours"]
-    cells = [cell(figure[k], "11.3f") for k in ("ours", "qonnx", "ort", "reference")]
-    faster = [None if (t := figure[k]) is None else t / ours for k in ("qonnx", "reference")]
-    slower = None if figure["ort"] is None else ours / figure["ort"]
-    ratios = [cell(faster[0], "10.1f"), cell(slower, "10.2f"), cell(faster[1], "10.1f")]
-    return (
-        f"{figure['net']:22}{figure['batch']:6}{''.join(cells)}"
-        f"{'x'.join(ratios)}x{figure['memory']:8.2f}"
-    )
+    cells = [
+        f"{figure['net']:22}{figure['batch']:6}{ours['best']:10.3f}{ours['median']:10.3f}"
+    ]
+    for peer in COLUMNS:
+        ratio = None if figure[peer] is None else figure[peer]["best"] / ours["best"]
+        if peer in ("ort", "ort_fused", "floor") and ratio is not None:
+            ratio = 1 / ratio
+        cells.append(f"{'-':>11}" if ratio is None else f"{ratio:10.2f}x")
+    return "".join(cells) + f"{figure['memory']:8.2f}"
 
 
 HEADER = (
-    f"{'net':22}{'batch':>6}{'ours ms':>11}{'qonnx ms':>11}{'ort ms':>11}{'reference':>11}"
-    f"{'vs qonnx':>11}{'vs ort':>11}{'vs refer.':>11}{'memory':>8}"
+    f"{'net':22}{'batch':>6}{'best ms':>10}{'median':>10}{'vs qonnx':>11}{'/ ort':>11}"
+    f"{'/ fused':>11}{'/ floor':>11}{'vs refer.':>11}{'memory':>8}"
 )
 
 

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 BACKENDS: tuple[str, ...] = get_args(Backend)
 """Where a session can run."""
 
+_Shapes = tuple[tuple[int, ...], ...]
+
+_MOST_SHAPES = 64
+"""Shapes of feeds of which a session remembers how they are run."""
+
 _NOT_APART = (
     "the graph is not known to keep samples apart, so it cannot be run in batches; leave the "
     "batch out"
@@ -97,6 +102,11 @@ class Session:
         }
         self._shapes = {str(v.name): dims(v) for v in model.graph.inputs}
         self._at_once = self._plain_inputs()
+        # Shapes of feeds, in order, that run as they are -> the plan that runs them.
+        self._uncut: dict[_Shapes | None, Plan | None] = {}
+        if self._at_once is not None:
+            own = tuple(shape for _, shape in self._at_once.values())
+            self._uncut[own] = self._plan if self._ort is None else None
         self.input_names: tuple[str, ...] = tuple(self._dtypes)
         given = [str(v.name) for v in model.graph.outputs] if outputs is None else outputs
         self.output_names: tuple[str, ...] = tuple(given)
@@ -141,14 +151,11 @@ class Session:
             feeds = read_feeds(feeds, self.input_names)
         if self._ort is not None:
             return self._run_on_ort(self._ort, feeds, all_tensors, batch)
-        if (
-            self._at_once is not None
-            and batch is None
-            and not all_tensors
-            and self._fit(feeds)
-        ):
-            with limited_to(1):
-                return execute(self._plan, feeds)
+        if batch is None and not all_tensors:
+            plan = self._uncut.get(self._shapes_at_once(feeds))
+            if plan is not None:
+                with limited_to(1):
+                    return execute(plan, feeds)
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
         if batch is None and (piece := self._piece(arrays)) is not None:
@@ -163,7 +170,7 @@ class Session:
     ) -> dict[str, Array]:
         if all_tensors:
             raise UsageError("the backend ort shows outputs only; numpy shows all tensors")
-        if self._at_once is not None and batch is None and self._fit(feeds):
+        if batch is None and self._shapes_at_once(feeds) in self._uncut:
             return ort.run(feeds)
         arrays = self._checked(feeds)
         factor = self._batch_factor(arrays)
@@ -189,14 +196,17 @@ class Session:
             plain[name] = (dtype, shape)
         return plain
 
-    def _fit(self, feeds: Mapping[str, Any]) -> bool:
-        """Return whether the feeds are, to the letter, what the file asks for."""
-        assert self._at_once is not None
-        for name, (dtype, shape) in self._at_once.items():
+    def _shapes_at_once(self, feeds: Mapping[str, Any]) -> _Shapes | None:
+        """Return the shapes of feeds that are, to the letter, arrays of the file's types."""
+        if self._at_once is None or len(feeds) != len(self._at_once):
+            return None
+        shapes = []
+        for name, (dtype, _) in self._at_once.items():
             array = feeds.get(name)
-            if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
-                return False
-        return len(feeds) == len(self._at_once)
+            if type(array) is not np.ndarray or array.dtype != dtype:
+                return None
+            shapes.append(array.shape)
+        return tuple(shapes)
 
     def _team(self) -> int:
         """Return how many threads share the larger operations."""
@@ -301,7 +311,12 @@ class Session:
             raise UsageError(_NOT_APART)
         plan = self._wide_plan(keep_all=all_tensors) or self._plan_for(all_tensors)
         step = int(((batch or factor) if apart else 1) * self._batcher.file_batch)
-        runs = [execute(plan, piece) for piece in cut_feeds(arrays, step)]
+        pieces = cut_feeds(arrays, step)
+        if len(pieces) == 1 and not all_tensors and self._ort is None:
+            shapes = self._shapes_at_once(arrays)
+            if shapes is not None and batch is None and len(self._uncut) < _MOST_SHAPES:
+                self._uncut[shapes] = plan  # from now on it is run without another look
+        runs = [execute(plan, piece) for piece in pieces]
         return _joined(runs, plan, self._batcher)
 
 

@@ -410,3 +410,21 @@ def test_what_the_reference_returns_is_not_overwritten(monkeypatch) -> None:
     np.testing.assert_array_equal(fed, x)
     same = qh.run(model_of([clip], {"x": (2, 8192)}, ["t"]), {"x": fed})["t"]
     assert not np.shares_memory(same, fed)
+
+
+def test_a_batch_of_a_known_size_gives_the_same_bits_again() -> None:
+    weights = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Softmax", ["p"], ["y"], axis=1),
+    ]
+    session = qh.Session(model_of(nodes, {"x": (1, 7)}, ["y"], {"w": weights}))
+    x = np.random.default_rng(1).normal(size=(9, 7)).astype(np.float32)
+    first, again = session.run({"x": x})["y"], session.run({"x": x})["y"]
+    alone = np.concatenate([session.run({"x": x[i : i + 1]})["y"] for i in range(9)])
+    np.testing.assert_array_equal(first.view(np.uint32), again.view(np.uint32))
+    np.testing.assert_allclose(first, alone, rtol=1e-5)
+    with pytest.raises(UsageError, match="takes float32"):
+        session.run({"x": x.astype(np.float64)})
+    with pytest.raises(UsageError, match="has shape"):
+        session.run({"x": x[:, :6]})
