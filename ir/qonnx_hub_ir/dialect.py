@@ -246,7 +246,7 @@ def quantizer_with(node: Node, known: Sequence[Parameter]) -> Quantizer:
     Raises:
         SourceError: An unknown rounding mode.
     """
-    given = {name: attr.value for name, attr in node.attributes.items()}
+    given = {name: attr.value for name, attr in node.attributes.data.items()}
     return make_quantizer(node.op_type, given, known, node.name or "")
 
 

@@ -176,7 +176,7 @@ class _Version:
             objects.append(node)
             objects += node.inputs
             self._add_values(node.outputs)
-            objects += node.attributes.values()
+            objects += node.attributes.data.values()
 
     def _add_values(self, values: Iterable[Value]) -> None:
         for value in values:

@@ -13,7 +13,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import HubError, InvalidModelError, Issue
 from qonnx_hub_ir.graph.process_faults import fatal_rule
 from qonnx_hub_ir.graph.queries import element_count
-from qonnx_hub_ir.graph.subgraphs import bodies
+from qonnx_hub_ir.graph.subgraphs import bodies, nodes_within
 from qonnx_hub_ir.lowering import im2col, onnxruntime_operators, qonnx_general
 from qonnx_hub_ir.lowering.onnxruntime_operators import Signature
 from qonnx_hub_ir.quantizers import Array, FloatQuant, IntQuant, Quantizer, is_whole
@@ -37,7 +37,7 @@ def verify(model: Model) -> list[Issue]:
     if not model.graph.outputs:
         issues.append(Issue(str(model.graph.name), "the graph has no output"))
     issues.extend(_check_scope(model.graph, frozenset()))
-    for node in model.graph.all_nodes():
+    for node in nodes_within(model.graph):
         issues.extend(_check_node(node, model))
     return issues
 

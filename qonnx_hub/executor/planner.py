@@ -397,7 +397,7 @@ def _spec_of(
         domain=node.domain,
         version=imports.get(node.domain, 1),
         name=node.name or "",
-        attributes={k: _python_value(a) for k, a in node.attributes.items()},
+        attributes={k: _python_value(a) for k, a in node.attributes.data.items()},
         constants=known,
         present=tuple(v is not None for v in node.inputs),
         num_outputs=len(node.outputs),

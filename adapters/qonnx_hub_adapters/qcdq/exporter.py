@@ -28,6 +28,7 @@ from qonnx_hub_ir.graph.builder import Emitter
 from qonnx_hub_ir.graph.constants import is_constant_tree
 from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import every_quantizer, input_of, producer
+from qonnx_hub_ir.graph.subgraphs import nodes_within
 from qonnx_hub_ir.lowering.threshold_steps import threshold_problem
 from qonnx_hub_ir.passes import LowerChannelsLast, LowerThresholds
 
@@ -63,9 +64,9 @@ class QcdqExporter:
         chosen, opset = _choose_all(copy, options, own)
         taken = node_names(copy.graph)
         records = [_encode(node, encoding, taken) for node, encoding in chosen]
-        if not any(node.domain == dialect.DOMAIN for node in copy.graph.all_nodes()):
+        if not any(node.domain == dialect.DOMAIN for node in nodes_within(copy.graph)):
             copy.opset_imports.pop(dialect.DOMAIN, None)
-        for node in copy.graph.all_nodes():
+        for node in nodes_within(copy.graph):
             if DOMAIN_KEY in node.metadata_props and operators.is_qdq(node):
                 to_domain(node, dialect.ONNXRUNTIME_DOMAIN)
         sizes = [e.weight_bytes for _, e in chosen if e.weight_bytes is not None]
@@ -100,7 +101,7 @@ def _choose_all(
         if gaps:
             raise NotExactError("QCDQ cannot say these nodes exactly:", gaps)
         chosen = [(node, choice) for node, choice in choices if isinstance(choice, Encoding)]
-        layers = [node for node in model.graph.all_nodes() if _has_rounded_bias(node)]
+        layers = [node for node in nodes_within(model.graph) if _has_rounded_bias(node)]
         rounds = _OPSET_OF_ROUND if layers else opset
         needed = max((rounds, *(encoding.opset for _, encoding in chosen)))
         if needed <= opset:
@@ -142,7 +143,7 @@ def _foreign(model: Model) -> list[Gap]:
         nodes = [node for node in function.all_nodes() if node.domain == dialect.DOMAIN]
         gaps += [Gap(node.name or "", node.op_type, reason, remedy) for node in nodes]
     reason = "is no operator of the standard, and no quantizer"
-    for node in model.graph.all_nodes():
+    for node in nodes_within(model.graph):
         if operators.is_opaque(node):
             continue
         if node.domain == dialect.DOMAIN and not dialect.is_quantizer(node):

@@ -18,7 +18,7 @@ from qonnx_hub_adapters.qcdq.rewriter import LINEAR_OPERATORS, ChainRewriter, no
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.names import node_names
 from qonnx_hub_ir.graph.queries import input_of, is_standard
-from qonnx_hub_ir.graph.subgraphs import every_node, nested_graphs
+from qonnx_hub_ir.graph.subgraphs import every_node, nested_graphs, nodes_within
 from qonnx_hub_ir.lowering.onnxruntime_operators import DOMAIN as CONTRIB
 from qonnx_hub_ir.operators.row import Arithmetic
 from qonnx_hub_ir.passes import DropUnused, InferShapes, NameNodes, RaiseOpset, run_passes
@@ -113,7 +113,7 @@ def read_quantizers(source: object, expand: Callable[[Model], None] | None = Non
         DropUnused()(model)
         for rewriter in rewriters:
             rewriter.rewrite_float_forms()
-        if any(dialect.is_quantizer(node) for node in model.graph.all_nodes()):
+        if any(dialect.is_quantizer(node) for node in nodes_within(model.graph)):
             model.opset_imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
         run_passes(model, [DropUnused(), NameNodes(), InferShapes()])
         note_kept(model)
@@ -129,7 +129,7 @@ def kept_reasons(model: Model) -> dict[str, str]:
     """
     return {
         str(node.name): node.metadata_props[KEPT]
-        for node in model.graph.all_nodes()
+        for node in nodes_within(model.graph)
         if KEPT in node.metadata_props
     }
 
@@ -164,7 +164,7 @@ def _needs_newer_opset(node: Node) -> bool:
 def _limits_of_constants(model: Model) -> dict[str, tuple[int, int]]:
     """Return the ranges that Clips leave to constants, before these are folded away."""
     limits: dict[str, tuple[int, int]] = {}
-    for node in model.graph.all_nodes():
+    for node in nodes_within(model.graph):
         if not is_standard(node, "DequantizeLinear"):
             continue
         try:

@@ -7,7 +7,7 @@ import onnx_ir
 from onnx_ir import ExternalTensor, Graph, GraphView, Model, TensorProtocol, Value
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.subgraphs import nested_graphs
+from qonnx_hub_ir.graph.subgraphs import nested_graphs, nodes_within
 from qonnx_hub_ir.operators import is_opaque, is_opaque_name
 
 OPAQUE_DOMAIN = "qonnx_hub.opaque"
@@ -65,7 +65,7 @@ def without_weights(model: Model) -> onnx.ModelProto:
     )
     # Its protocol asks for attributes to be settable, which a view does not need.
     onnx_ir.serde.serialize_graph_into(message.graph, view)  # type: ignore[arg-type]
-    if any(is_opaque(node) and not node.domain for node in model.graph.all_nodes()):
+    if any(is_opaque(node) and not node.domain for node in nodes_within(model.graph)):
         _disguise(message.graph)
         message.opset_import.add(domain=OPAQUE_DOMAIN, version=1)
     message.functions.extend(

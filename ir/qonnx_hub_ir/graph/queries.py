@@ -11,6 +11,7 @@ from onnx_ir import Graph, Model, Node, SymbolicDim, Value
 
 from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.constants import constant_shape
+from qonnx_hub_ir.graph.subgraphs import nodes_within
 from qonnx_hub_ir.quantizers import Array, BipolarQuant, IntQuant
 
 Dims = tuple[int | str | None, ...]
@@ -140,7 +141,7 @@ def quantizers(model: Model) -> Iterator[Node]:
 
 def every_quantizer(model: Model) -> list[Node]:
     """Return the quantizer nodes of the main graph and the bodies inside it, in order."""
-    return [node for node in model.graph.all_nodes() if dialect.is_quantizer(node)]
+    return [node for node in nodes_within(model.graph) if dialect.is_quantizer(node)]
 
 
 def by_operator(nodes: Iterable[Node]) -> dict[str, list[Node]]:

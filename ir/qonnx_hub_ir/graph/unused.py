@@ -11,7 +11,7 @@ from onnx_ir.passes.common import (
 )
 
 from qonnx_hub_ir import dialect
-from qonnx_hub_ir.graph.subgraphs import nested_graphs
+from qonnx_hub_ir.graph.subgraphs import nested_graphs, nodes_within
 
 
 def import_used(model: Model) -> None:
@@ -20,7 +20,7 @@ def import_used(model: Model) -> None:
     The import of channels-last operators, whose versions are those of the standard ones, goes
     where there are none.
     """
-    imports, used = model.opset_imports, {node.domain for node in model.graph.all_nodes()}
+    imports, used = model.opset_imports, {node.domain for node in nodes_within(model.graph)}
     if dialect.DOMAIN in used:
         imports[dialect.DOMAIN] = dialect.DOMAIN_VERSION
     if dialect.CHANNELS_LAST_DOMAIN in used:

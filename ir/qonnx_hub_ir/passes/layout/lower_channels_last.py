@@ -13,6 +13,7 @@ from qonnx_hub_ir.graph.builder import copy_node, transpose_node
 from qonnx_hub_ir.graph.permutations import to_first, to_last
 from qonnx_hub_ir.graph.queries import is_read, spatial_rank
 from qonnx_hub_ir.graph.rewriting import replace_node
+from qonnx_hub_ir.graph.subgraphs import nodes_within
 from qonnx_hub_ir.graph.unused import import_used
 
 
@@ -35,7 +36,7 @@ class LowerChannelsLast(InPlacePass):
 
     def call(self, model: Model) -> PassResult:
         """Return the model, changed in place."""
-        found = model.graph.all_nodes()
+        found = nodes_within(model.graph)
         nodes = [node for node in found if node.domain == dialect.CHANNELS_LAST_DOMAIN]
         for node in nodes:
             _lower(node)

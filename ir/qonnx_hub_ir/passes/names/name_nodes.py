@@ -8,6 +8,7 @@ from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir.graph.names import node_names
+from qonnx_hub_ir.graph.subgraphs import nodes_within
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class NameNodes(InPlacePass):
         used: set[str] = set()
         counters: dict[str, int] = {}
         modified = False
-        for node in model.graph.all_nodes():
+        for node in nodes_within(model.graph):
             if not node.name or node.name in used:
                 stem = node.name or node.op_type
                 count = counters.get(stem, 0)

@@ -8,6 +8,7 @@ from onnx_ir import Model
 from onnx_ir.passes import InPlacePass, PassResult
 
 from qonnx_hub_ir import dialect
+from qonnx_hub_ir.graph.subgraphs import nodes_within
 from qonnx_hub_ir.lowering.threshold_steps import threshold_problem, write_comparisons
 
 
@@ -27,7 +28,7 @@ class LowerThresholds(InPlacePass):
         """Return the model, changed in place."""
         found = [
             node
-            for node in model.graph.all_nodes()
+            for node in nodes_within(model.graph)
             if dialect.is_thresholds(node) and not threshold_problem(node)
         ]
         for node in found:

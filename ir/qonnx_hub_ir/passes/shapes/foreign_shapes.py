@@ -8,6 +8,7 @@ from onnx_ir import Model, Node
 from qonnx_hub_ir import operators
 from qonnx_hub_ir.errors import PassError
 from qonnx_hub_ir.graph.queries import dims
+from qonnx_hub_ir.graph.subgraphs import nodes_within
 from qonnx_hub_ir.operators.foreign import foreign_operators
 
 
@@ -17,7 +18,7 @@ def give_foreign_shapes(model: Model) -> bool:
     Raises:
         PassError: A rule fails, or does not tell as many shapes as the node has outputs.
     """
-    opaque = [node for node in model.graph.all_nodes() if operators.is_opaque(node)]
+    opaque = [node for node in nodes_within(model.graph) if operators.is_opaque(node)]
     return any([_give(node) for node in opaque])  # noqa: C419 - every one of them
 
 

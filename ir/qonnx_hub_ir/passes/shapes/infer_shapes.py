@@ -19,7 +19,7 @@ from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.errors import MOST_PLACES, PassError, words_of
 from qonnx_hub_ir.graph import process_faults
 from qonnx_hub_ir.graph.detach_weights import without_weights
-from qonnx_hub_ir.graph.subgraphs import named_bodies
+from qonnx_hub_ir.graph.subgraphs import named_bodies, nodes_within
 from qonnx_hub_ir.lowering import im2col, qonnx_general
 from qonnx_hub_ir.passes.layout.lower_channels_last import LowerChannelsLast
 from qonnx_hub_ir.passes.shapes.foreign_shapes import give_foreign_shapes
@@ -128,11 +128,11 @@ def _told(error: Exception, skeleton: onnx.ModelProto) -> str:
 
 def _skeleton(message: onnx.ModelProto, model: Model) -> onnx.ModelProto:
     """Return a copy with nothing but standard operators and small constants."""
-    foreign = (node for node in model.graph.all_nodes() if node.domain != "")
+    foreign = (node for node in nodes_within(model.graph) if node.domain != "")
     if not all(_has_shape_of_input(node.domain, node.op_type) for node in foreign):
         model = model.clone()
         LowerChannelsLast()(model)
-        for node in list(model.graph.all_nodes()):
+        for node in list(nodes_within(model.graph)):
             stand_in(node)
             im2col.stand_in(node)
             qonnx_general.stand_in(node)
