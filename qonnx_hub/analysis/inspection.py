@@ -148,11 +148,8 @@ class Inspection(Report):
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as plain data, fit for JSON; of weights, what is counted."""
         weights = [_counted(weight) for weight in self.weights]
-        data: dict[str, Any] = plain(
-            {f.name: getattr(self, f.name) for f in fields(self) if f.name != "stages"}
-            | {"weights": weights}
-        )
-        return data
+        names = [f.name for f in fields(self) if f.name != "stages"]
+        return {n: plain(getattr(self, n)) for n in names} | {"weights": plain(weights)}
 
     def page(self) -> Page:
         """Return the page: the graph, where the bits of the weights are, and the tables."""
@@ -214,12 +211,14 @@ _MOST_NOTES = 20
 
 def _tensor_table(tensors: Sequence[QuantizedTensor]) -> Table:
     columns = (
-        *("tensor", "kind", "shape", "bits", "signed", "narrow", "scale", "zero point"),
-        *("rounding", "integers", "range"),
+        *("tensor", "quantizer", "kind", "shape", "bits", "signed", "narrow", "scale"),
+        *("zero point", "rounding", "integers", "range"),
     )
     rows = [
         (
-            *(t.name, t.kind, "x".join(map(str, t.shape)), t.bits),
+            # Its quantizer by the name that conversions list it by.
+            *(t.name, t.node.partition("'")[2].strip("'"), t.kind),
+            *("x".join(map(str, t.shape)), t.bits),
             *(_flag(t.signed), _flag(t.narrow), t.scale, t.zero_point or "-"),
             t.rounding or "-",
             "-" if t.distinct is None else str(t.distinct),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,8 +141,10 @@ def write_integers(weights: Sequence[IntegerWeight], path: str | Path) -> None:
 
 
 def _header(weights: Sequence[IntegerWeight], stem: str) -> str:
+    import jinja2
+
     guard = f"{_identifier(stem).upper()}_H"
-    names: list[str] = []
+    found = []
     taken = {*_RESERVED, guard}
     for weight in weights:
         text = _identifier(weight.name)
@@ -151,55 +153,43 @@ def _header(weights: Sequence[IntegerWeight], stem: str) -> str:
             n for n in itertools.chain((text,), numbered) if taken.isdisjoint(_defined(n))
         )
         taken.update(_defined(name))
-        names.append(name)
-    lines = [
-        "/* Integer weights: value = (integer - zero_point) * scale. Arrays are in row-major",
-        "   order; scales and zero points of more than one element broadcast to them. */",
-        f"#ifndef {guard}",
-        f"#define {guard}",
-        "",
-        "#include <stdint.h>",
-    ]
-    for weight, name in zip(weights, names, strict=True):
-        lines += ["", *_array_lines(weight, name)]
-    return "\n".join([*lines, "", f"#endif /* {guard} */", ""])
+        found.append({"name": name, "weight": weight, "arrays": [*_arrays(weight, name)]})
+    # Identifiers are made above, titles in the template: neither can end a comment or a line.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("qonnx_hub.analysis"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["title"] = _title
+    return environment.get_template("weights.h").render(guard=guard, weights=found)
 
 
-def _array_lines(weight: IntegerWeight, name: str) -> list[str]:
+def _title(name: str) -> str:
+    """Return a weight's name as a comment can hold it."""
+    return re.sub(r"[^\w .:/\[\]-]", "_", name, flags=re.ASCII)
+
+
+def _arrays(weight: IntegerWeight, name: str) -> Iterator[tuple[str, str, str, list[str]]]:
+    """Give type, name, shape and lines of numbers of everything that is known of a weight."""
     integers = weight.integers
-    kind = _C_TYPES[integers.dtype.itemsize]
     prefix = "" if integers.dtype.kind == "i" else "u"
-    sign = "signed" if weight.signed else "unsigned"
-    shape = " x ".join(map(str, integers.shape)) or "scalar"
-    # A comment must not end early, and no line of it go on, whatever a weight's name is.
-    title = re.sub(r"[^\w .:/\[\]-]", "_", weight.name, flags=re.ASCII)
     # The literal 9223372036854775808 does not exist before its minus sign is applied.
     numbers = ["INT64_MIN" if n == -(2**63) else str(n) for n in integers.reshape(-1).tolist()]
-    return [
-        f"/* {title}: {shape}, {weight.bits} bits, {sign} */",
-        f"#define {name}_BITS {weight.bits}",
-        f"#define {name}_SIZE {integers.size}",
-        *_definition(f"{prefix}{kind}", name, numbers),
-        *_floats(f"{name}_scale", weight.scale),
-        *_floats(f"{name}_zero_point", weight.zero_point),
-    ]
+    kind = f"{prefix}{_C_TYPES[integers.dtype.itemsize]}"
+    yield kind, f"{name}[{len(numbers)}]", "", _lines(numbers)
+    for field, values in (("scale", weight.scale), ("zero_point", weight.zero_point)):
+        # Nine digits give back the same float32.
+        texts = [f"{float(v):.9g}" for v in values.reshape(-1)]
+        numbers = [f"{n}f" if any(c in n for c in ".en") else f"{n}.0f" for n in texts]
+        shape = " x ".join(map(str, values.shape)) if values.size > 1 else ""
+        yield "float", f"{name}_{field}[{len(numbers)}]", shape, _lines(numbers)
 
 
-def _floats(name: str, values: Array) -> list[str]:
-    # Nine digits give back the same float32.
-    numbers = [f"{float(v):.9g}" for v in values.reshape(-1)]
-    texts = [n if any(c in n for c in ".en") else f"{n}.0" for n in numbers]
-    shape = " x ".join(map(str, values.shape))
-    note = [f"/* {shape} */"] if values.size > 1 else []
-    return [*note, *_definition("float", name, [f"{text}f" for text in texts])]
-
-
-def _definition(kind: str, name: str, numbers: list[str]) -> list[str]:
-    rows = [
-        f"    {', '.join(numbers[k : k + _PER_LINE])},"
-        for k in range(0, len(numbers), _PER_LINE)
-    ]
-    return [f"static const {kind} {name}[{len(numbers)}] = {{", *rows, "};"]
+def _lines(numbers: Sequence[str]) -> list[str]:
+    return [", ".join(numbers[k : k + _PER_LINE]) for k in range(0, len(numbers), _PER_LINE)]
 
 
 def _defined(name: str) -> tuple[str, ...]:

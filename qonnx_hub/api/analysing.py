@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx_ir import Model
+
 from qonnx_hub.api.reading import as_model, label_of
+from qonnx_hub.io import registry
+from qonnx_hub.io.python_sources import resolve
 from qonnx_hub_ir import choices
 
 if TYPE_CHECKING:
@@ -113,5 +118,16 @@ def diff(a: Any, b: Any, from_: str | None = None) -> Difference:
     """
     from qonnx_hub.analysis.diff import find_differences
 
-    models = as_model(a, from_), as_model(b, from_)
-    return find_differences(*models, label_of(a), label_of(b))
+    names = label_of(a), label_of(b)
+    # Once: a callable may build another model at every call.
+    sides = resolve(a), resolve(b)
+    forms = [
+        "" if isinstance(one, Model) else registry.find_importer(one, from_).info.name
+        for one in sides
+    ]
+    found = find_differences(*(as_model(one, from_) for one in sides), *names)
+    if all(forms) and forms[0] != forms[1]:
+        said = " and ".join(f"{n} as {form}" for n, form in zip(names, forms, strict=True))
+        note = f"read {said}: what both mean is compared; Q, Clip and DQ are a quantizer"
+        found = replace(found, notes=(note, *found.notes))
+    return found

@@ -37,15 +37,17 @@ from qonnx_hub.cli import (
 )
 from qonnx_hub.cli.anywhere import reading_as_told, taken_out
 from qonnx_hub.cli.errors import exit_code, message_of
-from qonnx_hub.cli.every_verb import verb
+from qonnx_hub.cli.every_verb import HubCommand, verb
 from qonnx_hub.cli.examples import epilog
 from qonnx_hub.cli.loudness import Quiet, Verbose, start
 from qonnx_hub.cli.options import AllowExternal, MaxMemory, MaxNodes, Operators
 
-EXIT_CODES = """Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found
-something; 2 wrong usage, or a path that cannot be read or written; 3 input unreadable or
-unsupported; 4 not exact and not allowed; 5 a framework is not installed; 70 a defect of this
-program; 130 interrupted; 141 the reader of the output went away."""
+EXIT_CODES = (
+    "Exit codes: 0 done or equal; 1 equality was not shown, or lint or diff found something; "
+    "2 wrong usage, or a path that cannot be read or written; 3 input unreadable or "
+    "unsupported; 4 not exact and not allowed; 5 a framework is not installed; 70 a defect of "
+    "this program; 130 interrupted; 141 the reader of the output went away."
+)
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """How help is asked for, of every verb."""
@@ -81,10 +83,13 @@ for module in (
     formats,
 ):
     name = module.__name__.rpartition(".")[2]
-    offer = app.command(name=name, epilog=epilog(name), context_settings=HELP)
+    offer = app.command(name, cls=HubCommand, epilog=epilog(name), context_settings=HELP)
     offer(verb(module.command))
 app.command(
-    name="report", epilog=epilog("report"), context_settings={**HELP, **report.SETTINGS}
+    "report",
+    cls=HubCommand,
+    epilog=epilog("report"),
+    context_settings={**HELP, **report.SETTINGS},
 )(verb(report.command))
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(compat.app, name="compat")

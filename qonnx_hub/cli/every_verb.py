@@ -7,9 +7,11 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from qonnx_hub.cli.anywhere import taken_out
 from qonnx_hub.cli.errors import recorded
@@ -43,17 +45,45 @@ PANELS: Mapping[str, tuple[str, ...]] = {
 """Panel of the help -> parameters that stand in it; all others are plain options."""
 
 
+class HubCommand(TyperCommand):
+    """A verb whose arguments are shown by their names alone, without a type of Python's."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take what any command takes."""
+        super().__init__(*args, **options)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                vars(parameter)["display_type_rich"] = lambda ctx: None
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return ``--help``, likewise."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            vars(found)["display_type_rich"] = lambda ctx: None
+        return found
+
+
+VALUES: Mapping[Any, str] = {bool: "", int: "N", float: "X", str: "TEXT", Path: "PATH"}
+"""Type of an option -> how help calls its value, where the option does not say."""
+
+
 def _in_panel(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return an option of a verb in the panel that it belongs to, its value in plain words."""
     panel = next((title for title, names in PANELS.items() if parameter.name in names), None)
     found = getattr(parameter.annotation, "__metadata__", ())
-    if panel is None or not found or type(found[0]).__name__ != "OptionInfo":
+    if not found or type(found[0]).__name__ != "OptionInfo":
         return parameter
     # One annotation serves several verbs.
     option = copy.copy(found[0])
     option.rich_help_panel = panel
+    kind = parameter.annotation.__origin__
+    inner = [kind, *get_args(kind), *(x for k in get_args(kind) for x in get_args(k))]
+    one = next((x for x in inner if isinstance(x, type) and x in VALUES), None)
+    if option.metavar is None:
+        # What is one of several words is shown as these words.
+        option.metavar = VALUES.get(one)
     annotation: Any = Annotated
-    kind = annotation[parameter.annotation.__origin__, option]
-    return parameter.replace(annotation=kind)
+    return parameter.replace(annotation=annotation[kind, option])
 
 
 def verb(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,6 +110,9 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
     signature = own.replace(parameters=parameters)
     run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     vars(run)["__signature__"] = signature
+    # A line of a terminal is longer or shorter than one of the source.
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(text.split()) for text in paragraphs)
     del vars(run)["__wrapped__"]
     return run
 

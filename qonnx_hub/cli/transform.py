@@ -120,11 +120,19 @@ def _list(out: Console, json: str | None, only: str | None) -> None:
         require_choice("pass", only, names)
     infos = [passes.describe(name) for name in passes.names() if only in (None, name)]
     pipelines = {n: line for n, line in passes.PIPELINES.items() if only in (None, n)}
+    groups: dict[str, list[passes.PassInfo]] = {}
     for info in infos:
-        out.print(Text(f"{info.name}: {info.summary}"))
-        for line in (*info.change, *(f"option {option}" for option in info.options)):
-            out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
-    out.print()
+        # Passes of one kind lie in one folder; others are on models as a whole.
+        place = info.location.partition(":")[0].rpartition(".")[0]
+        groups.setdefault(place.removeprefix("qonnx_hub_ir.passes."), []).append(info)
+    for place in sorted(groups):
+        title = "models" if place.startswith("qonnx_hub.") else place
+        out.print(Text(title.upper(), "bold"))
+        for info in groups[place]:
+            out.print(Text(f"{info.name}: {info.summary}"))
+            for line in (*info.change, *(f"option {option}" for option in info.options)):
+                out.print(Padding(Text(line), (0, 0, 0, 4), expand=False))
+        out.print()
     for name, pipeline in pipelines.items():
         out.print(Text(f"pipeline {name}: {pipeline.summary}"))
         for stage in pipeline.stages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -132,3 +133,30 @@ def test_a_baseline_of_something_else_is_refused(folder: Path) -> None:
     assert run("lint", "a b.onnx", "--target", "ort", "--write-baseline", "ort.json")[0] == 0
     for file in ("no.json", "ort.json", "missing.json"):
         assert run("lint", "a b.onnx", "--target", "finn", "--baseline", file)[0] == 2
+
+
+def _workflow() -> list[str]:
+    """Return the commands of the cookbook's workflow."""
+    page = (Path(__file__).parents[2] / "docs" / "cookbook.md").read_text("utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    return re.findall(r"- run: qonnx-hub (.*)$", block, re.MULTILINE)
+
+
+def test_the_workflow_of_the_cookbook_fails_on_a_planted_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    onnx.save(net(), "model.onnx")
+    x = np.linspace(-2, 2, 96, dtype=np.float32).reshape(32, 3)
+    np.save("images.npy", x)
+    np.save("labels.npy", np.argmax(qh.run("model.onnx", x)["y"], axis=1))
+    commands = _workflow()
+    assert len(commands) >= 3
+    qh.convert("model.onnx", "converted.onnx", to="qcdq")
+    assert [run(*shlex.split(command))[0] for command in commands] == [0] * len(commands)
+    # A scale twice as large, as a slip of an export would have it.
+    qh.convert(net(0.5), "converted.onnx", to="qcdq")
+    codes = [run(*shlex.split(command))[0] for command in commands]
+    assert codes[0] == 1
+    assert "DIFFERENT" in Path("page.html").read_text("utf-8")

@@ -163,6 +163,20 @@ def test_names_that_c_cannot_tell_apart_get_numbers(tmp_path: Path):
     assert "#ifndef W_7_NETS_H" in text
 
 
+def test_a_weight_is_not_called_as_the_header_s_own_guard(tmp_path: Path):
+    # An empty macro of that name would take the name out of the array.
+    nodes = [
+        quant_node("NET_H", "wq"),
+        helper.make_node("MatMul", ["x", "wq"], ["y"]),
+    ]
+    constants = {"NET_H": WEIGHT, "s": 1.0, "z": 0.0, "b": 8.0}
+    model = qh.load(model_of(nodes, {"x": (1, 2)}, ["y"], constants))
+    write_integers(integer_weights(model), tmp_path / "net.h")
+    text = (tmp_path / "net.h").read_text()
+    assert "#define NET_H\n" in text
+    assert "int8_t NET_H_2[4]" in text
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("w.txt", "named .npz or .h"), ("missing/w.npz", "cannot be written")],

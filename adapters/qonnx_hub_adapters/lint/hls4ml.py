@@ -199,7 +199,8 @@ TARGET = LintTarget(
         LintRule(
             *(Severity.NOTE, INPUTS, lambda value: not _input_quantizers(value)),
             "has no quantizer",
-            "it gets the model's default type, fixed<16,6>: larger or finer values are cut",
+            "hls4ml gives it the model's default type, fixed<16,6>, and cuts larger or finer "
+            "values; a folder of --to hls4ml has fixed<32,16,RND,SAT>",
             "give --target-option input_range.NAME=LOW,HIGH to --to hls4ml",
         ),
         LintRule(

@@ -36,6 +36,9 @@ SNAPPED = "rounded first"
 SCALED = "on integers"
 UNPROVEN = "not proven"
 
+_MOST_NAMES = 4
+"""Quantizers that a note names."""
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenQuantizer:
@@ -135,7 +138,7 @@ def attach_forms(model: Model, forms: Sequence[WrittenQuantizer]) -> None:
         model.metadata_props[dialect.NOTE] = (
             f"{len(longer)} of {len(forms)} quantizers are not a Quant node alone, because "
             "torch multiplies by the rounded 1/scale where Quant divides: --option mode=quant "
-            f"writes Quant nodes only, equal except at ties ({', '.join(longer)})"
+            f"writes Quant nodes only, equal except at ties ({_first(longer)})"
         )
     unproven = [form.name for form in forms if form.form == UNPROVEN]
     if unproven:
@@ -143,8 +146,15 @@ def attach_forms(model: Model, forms: Sequence[WrittenQuantizer]) -> None:
             "torch multiplies by the rounded 1/scale and adds the zero point after rounding, "
             "where Quant divides and adds before: values within float32 rounding of a tie can "
             f"be one step apart at {len(unproven)} of {len(forms)} quantizers: "
-            f"{', '.join(unproven)}"
+            f"{_first(unproven)}"
         )
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return the first few names; all of them are in the table of quantizers."""
+    left = len(names) - _MOST_NAMES
+    more = f" and {left} more" if left > 0 else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def read_forms(model: Model) -> tuple[WrittenQuantizer, ...]:

@@ -204,7 +204,11 @@ def _spread(
             done, answer = waiting.popleft()
             yield done, answer.result()
     except lost as error:
-        raise ExecutionError(f"a worker ended before its work was done: {error}") from error
+        raise ExecutionError(
+            f"a worker ended before its work was done: {error}. Memory may have run out; and "
+            "a script that asks for workers must make its calls below 'if __name__ == "
+            '"__main__":\', since each worker imports it anew'
+        ) from error
     finally:
         for _, future in waiting:
             future.cancel()

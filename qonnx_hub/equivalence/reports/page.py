@@ -168,7 +168,7 @@ def _plots(output: TensorComparison) -> Iterator[Plot]:
         )
     elif output.decades:
         last = max(output.decades)
-        first = max(min(output.decades), last - 8)
+        first = max(min(output.decades), last - 6)
         counts = {f"1e{k}": output.decades.get(k, 0) for k in range(first, last + 1)}
         yield histogram(
             f"{name}: how far values are apart",

@@ -90,6 +90,10 @@ def describe_result(result: CheckResult) -> Iterator[Part]:
         rows = result.layer_rows[start : start + _MOST_LAYERS]
         yield ""
         yield Table(LAYER_COLUMNS, map(layer_cells, rows))
+        yield (
+            "accumulated: the error up to there; isolated: the layer's own, fed with the "
+            "reference's values; LSB: steps of its own quantizer"
+        )
         if len(rows) < len(result.layer_rows):
             yield (
                 f"{len(rows)} of {len(result.layer_rows)} layers; all with --report or --json"
@@ -144,7 +148,8 @@ def accumulator_table(rows: Iterable[Mapping[str, Any]]) -> Table:
 def _sentences(result: CheckResult) -> Iterator[str]:
     first = result.first_divergence
     if first is not None:
-        yield f"first divergence: layer '{first.source}', {first.comparison.words()}"
+        inside = "" if any(o.differing for o in result.outputs) else "outputs equal; inside, "
+        yield f"{inside}first divergence: layer '{first.source}', {first.comparison.words()}"
     for finding, layers in grouped(result.findings):
         yield f"cause: {finding.cause} in {layers_in_words(layers)}: {finding.words}"
         if finding.values is not None:

@@ -288,8 +288,12 @@ class OrtRunner:
         except Exception as error:  # the binding raises its own exception types
             said = words_of(error)
             remedy = ""
-            if "not a registered function" in said:
-                remedy = "; convert it with --to qcdq, or with --self-contained"
+            # Both are said of QONNX's operators, the second where nothing names their domain.
+            if "not a registered function" in said or "No opset import for domain" in said:
+                remedy = (
+                    "; convert the file with --to qcdq, or with --self-contained, and check "
+                    "that (lint --target ort tells of every node)"
+                )
             raise SourceError(
                 f"{self.label}: onnxruntime does not load it: {said}{remedy}"
             ) from error
