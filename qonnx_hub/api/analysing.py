@@ -125,7 +125,8 @@ def diff(a: Any, b: Any, from_: str | None = None) -> Difference:
         "" if isinstance(one, Model) else registry.find_importer(one, from_).info.name
         for one in sides
     ]
-    found = find_differences(*(as_model(one, from_) for one in sides), *names)
+    models = as_model(sides[0], from_), as_model(sides[1], from_)
+    found = find_differences(*models, *names)
     if all(forms) and forms[0] != forms[1]:
         said = " and ".join(f"{n} as {form}" for n, form in zip(names, forms, strict=True))
         note = f"read {said}: what both mean is compared; Q, Clip and DQ are a quantizer"
