@@ -48,7 +48,9 @@ def wrapper_class() -> Any:
                 **options: The same by name.
             """
             if not isinstance(transformation, (str, InPlacePass)):
-                return super().transform(transformation, *args, **options)
+                found = super().transform(transformation, *args, **options)
+                # Some make a wrapper of the class that they know.
+                return found if isinstance(found, ModelWrapper) else ModelWrapper(found.model)
             proto = run_pass(self.model, transformation)
             if (*args, options.get("make_deepcopy", True))[0]:
                 return type(self)(proto)

@@ -100,6 +100,16 @@ def test_a_wrapper_takes_what_others_wrote_as_a_transformation():
     assert [node.op_type for node in done.graph.node] == ["Quant", "Conv", "Quant"]
 
 
+def test_a_transformation_that_makes_a_wrapper_of_its_own_leaves_ours():
+    class Remake:
+        def apply(self, model):
+            return GraphMethods(model.model), False
+
+    done = compat.ModelWrapper(annotated(13)).transform(Remake())
+    assert isinstance(done, compat.ModelWrapper)
+    assert len(done.transform("cleanup").graph.node) == 4
+
+
 def test_execute_onnx_answers_as_the_executor():
     wrapper = compat.ModelWrapper(annotated(11))
     want = qh.run(annotated(11), {"x": X})["y"]
