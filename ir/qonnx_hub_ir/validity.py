@@ -230,6 +230,11 @@ def _check_thresholds(node: Node) -> Iterator[Issue]:
     if len(node.inputs) != 2 or None in node.inputs:
         yield Issue(where, f"takes the inputs x, thresholds; {len(node.inputs)} are given")
         return
+    for name, default in dialect.THRESHOLD_ATTRIBUTES.items():
+        given = node.attributes.get(name)
+        kinds = (str,) if isinstance(default, str) else (int, float)
+        if given is not None and not isinstance(given.value, kinds):
+            yield Issue(where, f"attribute '{name}' is of type {given.type.name}")
     known = dialect.constant_value(node.inputs[1])
     if known is not None and known.ndim != 2:
         yield Issue(where, f"thresholds have shape {known.shape}, not (channels, steps)")

@@ -25,6 +25,7 @@ DOCUMENTS = (
     "docs/api-changes.md",
     "docs/architecture.md",
     "docs/glossary.md",
+    "docs/hostile-input.md",
 )
 
 
@@ -53,6 +54,14 @@ def test_every_place_that_a_document_names_exists(name, repository):
     text = (repository / name).read_text(encoding="utf-8")
     missing = [place for place in places_in(text) if not exists(place, repository)]
     assert missing == []
+
+
+def test_every_test_that_holds_a_fault_exists(repository):
+    text = (repository / "docs/hostile-input.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\S+\.py)`, `(test_\w+)`", text)
+    texts = {file: (repository / file).read_text(encoding="utf-8") for file, _ in named}
+    assert len(named) > 25
+    assert [name for file, name in named if f"def {name}(" not in texts[file]] == []
 
 
 def test_every_link_between_documents_leads_somewhere(repository):

@@ -99,3 +99,13 @@ def test_an_input_without_a_type_cannot_be_written_and_is_named(tmp_path):
     model.graph.inputs[0].type = None
     with pytest.raises(HubError, match="input 'x' of the model has no type"):
         qh.save(model, tmp_path / "out.onnx")
+
+
+def test_an_attribute_of_thresholds_that_is_no_number_is_named():
+    node = helper.make_node("MultiThreshold", ["x", "x"], ["y"], out_dtype="INT4")
+    node.name, node.domain = "t", "qonnx.custom_op.general"
+    node.attribute.append(helper.make_attribute("out_scale", "text"))
+    model = _model([node])
+    model.opset_import.append(helper.make_opsetid(node.domain, 1))
+    with pytest.raises(HubError, match="MultiThreshold 't': attribute 'out_scale' is of type"):
+        qh.load(model)
