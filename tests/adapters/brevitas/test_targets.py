@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 import qonnx_hub as qh
 from tests.adapters.brevitas.activation_cases import ACTIVATIONS
@@ -78,3 +80,30 @@ def test_a_conversion_says_how_it_compares_with_the_module_itself(tmp_path):
         "features.0.2.act_quant",
         "features.1.0.weight_quant",
     ]
+
+
+def test_a_live_module_is_a_side_of_many_and_what_differs_is_a_group_of_its_own(tmp_path):
+    case = ALL["residual add with a shared quantizer"]
+    module, args = make(case), tuple(samples_of(case))
+    good, bad = tmp_path / "good.onnx", tmp_path / "bad.onnx"
+    qh.convert(module, good, "qcdq", args=args, check=False)
+    changed = onnx.load(good)
+    for tensor in changed.graph.initializer:
+        if len(tensor.dims) > 1:
+            tensor.CopyFrom(
+                numpy_helper.from_array(
+                    numpy_helper.to_array(tensor)[::-1].copy(), tensor.name
+                )
+            )
+    onnx.save(changed, bad)
+    # Another order of sums is all that may part the module and its file.
+    near = {"atol": 1e-5, "args": args, "samples": 12}
+    report = qh.check_many(module, [good, f"{good}@ort", bad], **near)
+    assert [bool(result) for result in report.results] == [True, True, False]
+    assert report.groups[3] not in report.groups[:3]
+    assert report.distances[0][1] <= 1e-5 < report.distances[0][3]
+    report.to_html(tmp_path / "page.html")
+    assert "2 of 3 agree" in (tmp_path / "page.html").read_text("utf-8")
+    # The module may be the other side as well.
+    turned = qh.check_many(good, [module, bad], **near)
+    assert [bool(result) for result in turned.results] == [True, False]
