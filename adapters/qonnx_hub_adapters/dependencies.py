@@ -37,9 +37,10 @@ def require(module: str, *, needed_by: str, extra: str) -> ModuleType:
     Raises:
         MissingDependencyError: It is not installed; the message holds the command.
     """
-    if not is_installed(module.partition(".")[0]):
+    package = module.partition(".")[0]
+    if not is_installed(package):
         raise MissingDependencyError(
-            f"{needed_by} needs {module}, which is not installed. "
+            f"{needed_by} needs {package}, which is not installed. "
             f"Install it with: pip install 'qonnx-hub[{extra}]'"
         )
     return importlib.import_module(module)

@@ -14,6 +14,7 @@ from onnx import helper
 
 import qonnx_hub as qh
 from qonnx_hub import passes
+from qonnx_hub_adapters.dependencies import is_installed
 from tests.e2e.test_help import run
 from tests.report_schemas import net
 from tests.support import model_of, quant_node
@@ -123,6 +124,23 @@ def test_a_qonnx_file_on_onnxruntime_is_refused_with_the_way_out(folder: Path) -
     code, text = run("check", "a.onnx", "a.onnx", "--backend", "ort")
     assert code == 3
     assert "convert the file with --to qcdq" in " ".join(text.split())
+
+
+@pytest.mark.skipif(is_installed("hls4ml"), reason="hls4ml is here")
+def test_a_folder_is_not_built_without_hls4ml_and_says_so(folder: Path) -> None:
+    qh.convert("a.onnx", "project", to="hls4ml", check=False)
+    done = subprocess.run(
+        [sys.executable, "project/build.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr == "build.py needs hls4ml, and g++: pip install 'hls4ml>=1.3'\n"
+
+
+@pytest.mark.skipif(is_installed("matplotlib"), reason="matplotlib is here")
+def test_what_is_missing_is_called_as_it_is_installed(folder: Path) -> None:
+    code, text = run("cost", "a.onnx", "--plot", "p.png")
+    assert code == 5
+    assert "needs matplotlib, which is not installed" in " ".join(text.split())
 
 
 def test_workers_without_a_guard_are_told_of_it(folder: Path) -> None:

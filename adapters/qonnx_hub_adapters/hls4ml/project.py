@@ -46,7 +46,12 @@ if asked and not files:
     sys.exit(f"{asked[0]} needs the inputs: python build.py {asked[0]} INPUTS.npz")
 started = os.getcwd()
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
-import hls4ml
+try:
+    import hls4ml
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.exit("build.py needs hls4ml, and g++: pip install 'hls4ml>=1.3'")
 import numpy as np
 
 with open("report.json", encoding="utf-8") as file:
