@@ -1,8 +1,7 @@
 """What FINN's conversion (ConvertQONNXtoFINN) refuses, leaves behind or computes wrongly.
 
 FINN turns every activation quantizer into a MultiThreshold and every weight quantizer into
-integers with a datatype. Each rule holds for FINN as of version 0.10 and the development
-branch after it.
+integers with a datatype. Rules hold for FINN 0.10 and the development branch after it.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from qonnx_hub_adapters.lint.rules import (
     has_no_constant,
     has_several_widths,
     high_rank,
+    inserts_numbers,
     integer_quantizer,
     is_one_signed_bit,
     operator,
@@ -359,6 +359,10 @@ TARGET = LintTarget(
             "what is padded is the code of 0: the Sub of the zero point stays in front of the "
             "layer, and does not become hardware",
             "qonnx-hub transform --pass symmetrize, before the export",
+        ),
+        LintRule(
+            *(_WRONG, NODES, inserts_numbers, "pads with another number than 0"),
+            *("Streamline moves scales past it, and scales the number as well", "pad with 0"),
         ),
         LintRule(
             *(_WRONG, QUANTIZERS, lambda n: other_rounding(n, Rounding.ROUND)),

@@ -29,6 +29,7 @@ from qonnx_hub_adapters.lint.rules import (
     has_no_constant,
     has_several_widths,
     high_rank,
+    inserts_numbers,
     integer_quantizer,
     is_one_signed_bit,
     operator,
@@ -244,11 +245,7 @@ TARGET = LintTarget(
             _NEVER,
         ),
         LintRule(
-            *(_REFUSED, _at("Pad")),
-            lambda n: (
-                (value := operators.inserted_constant(n)) is not None and bool(value.any())
-            ),
-            "pads with another number than 0",
+            *(_REFUSED, _at("Pad"), inserts_numbers, "pads with another number than 0"),
             "Exception",
             _NEVER,
         ),

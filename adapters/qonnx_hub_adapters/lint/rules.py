@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypeAlias
 
+import numpy as np
 from onnx_ir import Model, Node, Value
 
 from qonnx_hub_adapters.lint.finding import LintFinding, Severity
-from qonnx_hub_ir import dialect
+from qonnx_hub_ir import dialect, operators
 from qonnx_hub_ir.graph.queries import (
     array,
     is_constant,
@@ -261,3 +262,9 @@ def _called(place: Place) -> tuple[str, str]:
     if isinstance(place, Node):
         return str(place.name or place.outputs[0].name), place.op_type
     return (str(place.name), "input") if isinstance(place, Value) else ("", "model")
+
+
+def inserts_numbers(node: Node) -> bool:
+    """Return whether a node puts other numbers than 0 between or around the data."""
+    inserted = operators.inserted_constant(node)
+    return inserted is not None and bool(np.any(inserted))

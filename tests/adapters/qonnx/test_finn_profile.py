@@ -197,6 +197,15 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
             "five",
             "Unknown number of dims",
         ),
+        # Streamline moves the scale past it, and does not divide the number by it.
+        (
+            [
+                quant_node("x", "q", "s", "z", "b"),
+                helper.make_node("Pad", ["q", "edges", "one"], ["y"], "frame"),
+            ],
+            "frame",
+            "pads with another number than 0",
+        ),
         # Streamline looks for a constant where no node makes an operand.
         (
             [
@@ -212,6 +221,7 @@ def test_an_open_batch_becomes_one(tmp_path) -> None:
 )
 def test_what_cannot_be_rewritten_is_refused(nodes, node, words, tmp_path) -> None:
     constants = {**CONSTANTS, "nine": 9.0, "axes": np.array([0, 1, 2], dtype=np.int64)}
+    constants["edges"] = np.array([0, 1, 0, 1], dtype=np.int64)
     model = model_of(nodes, {"x": (8, 8)}, ["y"], constants)
     path = tmp_path / "finn.onnx"
     with pytest.raises(NotExactError) as caught:
