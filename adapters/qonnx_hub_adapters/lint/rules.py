@@ -184,8 +184,8 @@ def constants_of(node: Node) -> Any:
 
 
 def integer_quantizer(node: Node) -> IntQuant | None:
-    """Return an integer quantizer whose parameters are all constant."""
-    quant = known(node)
+    """Return an integer quantizer whose parameters are all constant; other nodes are none."""
+    quant = known(node) if dialect.is_quantizer(node) else None
     return quant if isinstance(quant, IntQuant) else None
 
 
