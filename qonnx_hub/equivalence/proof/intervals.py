@@ -93,7 +93,8 @@ Rule = Callable[[Sequence[Array], Sequence[Argument]], Bounds]
 
 def _rule(node: Node, arguments: Sequence[Argument]) -> Rule | None:
     places = operators.setting_inputs(node)
-    if any(isinstance(one, Enclosure) for k, one in enumerate(arguments) if k in places):
+    moves = any(isinstance(one, Enclosure) for k, one in enumerate(arguments) if k in places)
+    if moves and _SPECIAL.get(node.op_type) is not _choice:
         return None  # what lies between two indices is not between what they select
     if dialect.is_thresholds(node):
         return _monotone if isinstance(arguments[1], np.ndarray) else None

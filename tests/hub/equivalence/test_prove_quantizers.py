@@ -13,6 +13,7 @@ from qonnx_hub.executor.session import Session
 from qonnx_hub_adapters.onnx_reader import read_model
 from qonnx_hub_adapters.protocol import export_options
 from qonnx_hub_adapters.qcdq.exporter import QcdqExporter
+from qonnx_hub_adapters.qonnx.exporter import QonnxExporter
 from qonnx_hub_ir.thresholds import key_range, keys_of, values_of
 from tests.support import DOMAIN, model_of, quant_node
 
@@ -286,3 +287,12 @@ def test_more_channels_than_can_be_listed_are_not_called_proven():
     assert not certificate.proven
     assert certificate.counterexample is None
     assert "not enumerated" in certificate.unmatched[0]
+
+
+def test_a_rounding_that_is_chosen_by_a_condition_is_proven():
+    """No plain QONNX reader knows DPU: Where takes Ceil at the ties below zero, else Round."""
+    source = quant_model(0.367, rounding_mode="DPU")
+    written = QonnxExporter().export(source, export_options()).model
+    assert "Where" in {node.op_type for node in written.graph}
+    assert prove_models(quant_model(0.367, rounding_mode="DPU"), written).proven
+    assert not prove_models(quant_model(0.367, rounding_mode="ROUND"), written).proven
