@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 
 from onnx_ir import Model
 
+from qonnx_hub.analysis.cost.cost import CostOptions, count_cost
 from qonnx_hub.conversion.convert import convert_source
 from qonnx_hub.conversion.options import ConvertOptions
+from qonnx_hub.equivalence.inputs.generate import generate_inputs
+from qonnx_hub.executor.benchmark import measure
 from qonnx_hub.io import registry
 from qonnx_hub.io.model_files import in_one_message
 from qonnx_hub.reporting.pages.page import Page, Row, Rows, Section
@@ -27,6 +30,10 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 """Form -> the options that it is tried with; every other form is tried as it is."""
 
 
+NUMBERS = ("exact quantizers", "opset", "bytes", "weight bits", "BOPs", "ms here")
+"""Titles of what is counted and measured of a route."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One way out of a model.
@@ -39,6 +46,11 @@ class Route:
         quantizers: Quantizers in all; likewise.
         opset: Standard opset of the file; likewise.
         size: Bytes of the model's file; likewise.
+        weight_bits: Bits of all weights, by their types in the file; ``None`` where sizes are
+            not known as well.
+        bops: Bit operations of one inference, likewise.
+        latency: Seconds of one run on the executor here, the median of three or more; ``None``
+            where it cannot.
         command: The command that writes it.
     """
 
@@ -49,7 +61,17 @@ class Route:
     quantizers: int | None
     opset: int | None
     size: int | None
+    weight_bits: int | None
+    bops: int | None
+    latency: float | None
     command: str
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the numbers of a route in words, "-" for one that is not known."""
+        exact = "-" if self.exact is None else f"{self.exact} of {self.quantizers}"
+        counts = (self.opset, self.size, self.weight_bits, self.bops)
+        shown = ("-" if n is None else f"{n:,}" for n in counts)
+        return exact, *shown, "-" if self.latency is None else f"{1e3 * self.latency:.3f}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -82,14 +104,10 @@ class RoutesReport(Report):
 
     def page(self) -> Page:
         """Return the page: one table of all ways, with why, and the commands."""
-        columns = ("form", "outcome", "why", "command", "exact quantizers", "opset", "bytes")
+        columns = ("form", "outcome", "why", "command", *NUMBERS)
         rows = tuple(
             Row(
-                (
-                    *(one.form, one.outcome, one.why, one.command),
-                    "-" if one.exact is None else f"{one.exact} of {one.quantizers}",
-                    *("-" if n is None else f"{n:,}" for n in (one.opset, one.size)),
-                ),
+                (one.form, one.outcome, one.why, one.command, *one.cells()),
                 one.outcome == "refused",
             )
             for one in self.routes
@@ -99,18 +117,9 @@ class RoutesReport(Report):
 
     def parts(self) -> Iterator[Part]:
         """Give a table of the routes, why each is what it is, and the commands."""
-        columns = ("form", "outcome", "exact quantizers", "opset", "bytes")
-        cells = [
-            (
-                route.form,
-                route.outcome,
-                "-" if route.exact is None else f"{route.exact} of {route.quantizers}",
-                "-" if route.opset is None else str(route.opset),
-                "-" if route.size is None else f"{route.size:,}",
-            )
-            for route in self.routes
-        ]
-        yield Table(columns, cells, numbers=2)
+        columns = ("form", "outcome", *NUMBERS)
+        cells = [(route.form, route.outcome, *route.cells()) for route in self.routes]
+        yield Table(columns, cells, numbers=len(NUMBERS))
         yield ""
         for route in self.routes:
             yield f"{route.form}: {route.why}"
@@ -155,8 +164,9 @@ def _try(
         # What is read already has no format.
         report = convert_source(model.clone(), None, label, replace(options, from_=None))
     except HubError as error:
-        return Route(form, "refused", _first_reason(error), None, None, None, None, command)
+        return Route(form, "refused", _first_reason(error), *(None,) * 7, command)
     assert report.model is not None
+    weight_bits, bops = _counted(report.model)
     return Route(
         form=form,
         outcome="not checked" if report.verdict is None else str(report.verdict),
@@ -165,8 +175,29 @@ def _try(
         quantizers=len(report.quantizers),
         opset=report.opset,
         size=int(in_one_message(report.model).ByteSize()),
+        weight_bits=weight_bits,
+        bops=bops,
+        latency=_latency(report.model, options.seed),
         command=command,
     )
+
+
+def _counted(model: Model) -> tuple[int, int] | tuple[None, None]:
+    try:
+        found = count_cost(model, CostOptions())
+    except HubError:  # sizes that are left open
+        return None, None
+    return found.weight_bits, found.bops
+
+
+def _latency(model: Model, seed: int) -> float | None:
+    try:
+        feeds = generate_inputs(model, 1, seed)
+        rows = next((len(x) for x in feeds.values() if x.ndim), 1)
+        [timing] = measure(model, {rows: feeds}, ("numpy",), "", seconds=0.02).timings
+    except HubError:
+        return None
+    return timing.median
 
 
 def _first_reason(error: HubError) -> str:
