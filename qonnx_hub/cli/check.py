@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -267,8 +269,10 @@ def _check_many(
     if pages[0] is not None:
         found.to_html(pages[0])
     if pages[2] is not None:
-        suites = dict(zip(found.sides[1:], found.results, strict=True))
-        _write_junit(pages[2], {f"{found.sides[0]} against {n}": r for n, r in suites.items()})
+        pairs = zip(found.sides[1:], found.results, strict=True)
+        named = {f"{reference} against {name}": result for name, result in pairs}
+        refused = {f"{reference} against {n}": why for n, why in found.refused.items()}
+        _write_junit(pages[2], named, refused)
     if not found:
         raise typer.Exit(DIFFERENT)
 
@@ -326,11 +330,15 @@ def _write(
         worst.failing.save(save_failing)
 
 
-def _write_junit(path: Path, results: dict[str, CheckResult]) -> None:
+def _write_junit(
+    path: Path,
+    results: dict[str, CheckResult],
+    refused: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     from qonnx_hub.equivalence.reports.junit import junit_xml
     from qonnx_hub.io.atomic import write_text
 
-    write_text(path, junit_xml(results))
+    write_text(path, junit_xml(results, refused))
 
 
 def _reference(a: str, b: str, options: CheckOptions) -> tuple[Any, list[str]]:

@@ -32,6 +32,7 @@ from qonnx_hub.reporting.progress import advance
 from qonnx_hub.reporting.report import Part, Report
 from qonnx_hub.reporting.tables import Table
 from qonnx_hub_adapters.protocol import Feeds
+from qonnx_hub_ir.errors import HubError
 from qonnx_hub_ir.quantizers import Array
 
 _LENGTH = 256
@@ -40,16 +41,17 @@ _LENGTH = 256
 
 @dataclass(frozen=True, slots=True, repr=False)
 class MatrixReport(Report):
-    """One source against many. True where every side agrees with it.
+    """One source against many. True where every side ran, and agrees with it.
 
     Attributes:
         results: The check of each side against the first.
-        sides: Names of all sides, the first one included.
+        sides: Names of all sides that ran, the first one included.
         groups: Of every side, the number of its group: sides of one group gave the same
             values for all outputs on the inputs that all of them were run on.
         distances: Row by row, how far the outputs of two sides were apart at most; NaN where
             they have other shapes.
         samples: On how many samples groups and distances rest.
+        refused: Name of each side that could not be read or run, and why.
     """
 
     schema: ClassVar[str] = "matrix/1"
@@ -60,23 +62,26 @@ class MatrixReport(Report):
     groups: tuple[int, ...]
     distances: tuple[tuple[float, ...], ...]
     samples: int
+    refused: Mapping[str, str]
 
     def __bool__(self) -> bool:
-        """Return whether every side agrees with the first."""
-        return all(self.results)
+        """Return whether every side ran, and agrees with the first."""
+        return all(self.results) and not self.refused
 
     def summary(self) -> str:
         """Return how many sides agree, in one line."""
         agree = sum(map(bool, self.results))
         alike = max(self.groups.count(k) for k in self.groups)
+        asked = len(self.results) + len(self.refused)
         return (
-            f"{self.sides[0]}: {agree} of {len(self.results)} sides agree with it; {alike} of "
+            f"{self.sides[0]}: {agree} of {asked} sides agree with it; {alike} of "
             f"{len(self.sides)} sides gave the same values"
+            + (f"; {len(self.refused)} did not run" if self.refused else "")
         )
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per side that was checked."""
-        found = []
+        """Return one row per side that was checked, and behind them those that did not run."""
+        found: list[dict[str, Any]] = []
         for result, name, group in zip(
             self.results, self.sides[1:], self.groups[1:], strict=True
         ):
@@ -92,6 +97,9 @@ class MatrixReport(Report):
                     "cause": None if result.cause is None else str(result.cause),
                 }
             )
+        nothing = dict.fromkeys(("group", "differing", "values", "first_layer"))
+        for name, why in self.refused.items():
+            found.append({"side": name, "verdict": "refused", **nothing, "cause": why})
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +109,7 @@ class MatrixReport(Report):
             "groups": self.groups,
             "distances": self.distances,
             "samples": self.samples,
+            "refused": self.refused,
             "results": [result.to_dict() for result in self.results],
         }
         return {name: plain(value) for name, value in found.items()}
@@ -112,7 +121,7 @@ class MatrixReport(Report):
             if not result:
                 sections += check_sections(result, f"side-{k}-", f"{name}: ", tables=False)
         agree = sum(map(bool, self.results))
-        word = f"{agree} of {len(self.results)} agree"
+        word = f"{agree} of {len(self.results) + len(self.refused)} agree"
         tone: Tone = "good" if self else "bad"
         return Page(self.heading, self.sides[0], tuple(sections), word, self.summary(), tone)
 
@@ -121,13 +130,15 @@ class MatrixReport(Report):
         rows = [(self.sides[0], "the reference", str(self.groups[0]), "", "", "")]
         rows += [
             (
-                *(row["side"], row["verdict"], str(row["group"])),
-                f"{row['differing']} of {row['values']}",
+                *(row["side"], row["verdict"], str(row["group"] or "-")),
+                "-" if row["group"] is None else f"{row['differing']} of {row['values']}",
                 *(row["first_layer"] or "", row["cause"] or ""),
             )
             for row in self.rows()
         ]
-        apart = (k for k, result in enumerate(self.results, 1) if not result)
+        ran = len(self.results)
+        apart = [k for k, result in enumerate(self.results, 1) if not result]
+        apart += range(ran + 1, ran + 1 + len(self.refused))
         columns = ("side", "verdict", "group", "differing", "first layer", "cause")
         yield Table(columns, rows, marked=apart)
         yield ""
@@ -173,22 +184,33 @@ def check_many(
         labels: How reports call all of them.
         options: As for a check; its backend is not looked at.
 
+    Returns:
+        The verdicts; a side that cannot be read or run is named there, and the others stand.
+
     Raises:
-        UsageError: Two sides cannot be compared.
-        HubError: As in :func:`qonnx_hub.equivalence.request.check_request`.
+        HubError: As in :func:`qonnx_hub.equivalence.request.check_request`, where no side can
+            be compared.
     """
     # Once: a callable may build another model at every call.
     first = resolve(first)
     sides: list[Runner] = []
-    results: list[CheckResult] = []
-    for k, other in enumerate(others):
+    ran, results = [labels[0]], list[CheckResult]()
+    refused: dict[str, HubError] = {}
+    for k, (other, label) in enumerate(zip(others, labels[1:], strict=True)):
         source, backend = named_backend(other)
         wanted = dataclasses.replace(options, backend=backend or "numpy")
-        pair = (labels[0], labels[k + 1].removesuffix(f"@{backend}"))
-        a, b, asked = open_sides(first, source, pair, wanted)
-        results.append(check_opened(a, b, asked))
-        sides += [b] if sides else [a, b]
+        pair = (labels[0], label.removesuffix(f"@{backend}"))
+        try:
+            a, b, asked = open_sides(first, source, pair, wanted)
+            results.append(check_opened(a, b, asked))
+        except HubError as error:
+            refused[label] = error
+        else:
+            sides += [b] if sides else [a, b]
+            ran.append(label)
         advance("checking sides", k + 1, len(others))
+    if not results:
+        raise next(iter(refused.values()))
     feeds = _common_feeds(sides, results, options)
     answers = [_answers(sides[0], side, feeds, options) for side in sides]
     apart = tuple(tuple(_distance(x, y) for y in answers) for x in answers)
@@ -197,7 +219,8 @@ def check_many(
         twin = next((j for j in range(k) if row[j] == 0), None)
         groups.append(max(groups, default=0) + 1 if twin is None else groups[twin])
     samples = sum(batch.samples for batch in feeds)
-    return MatrixReport(tuple(results), tuple(labels), tuple(groups), apart, samples)
+    why = {label: " ".join(str(error).split()) for label, error in refused.items()}
+    return MatrixReport(tuple(results), tuple(ran), tuple(groups), apart, samples, why)
 
 
 def _common_feeds(

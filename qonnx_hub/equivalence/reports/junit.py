@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -16,7 +17,9 @@ _ILLEGAL = re.compile(r"[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U
 """What no XML may hold, not even escaped, and what steers terminals."""
 
 
-def junit_xml(results: Mapping[str, CheckResult]) -> str:
+def junit_xml(
+    results: Mapping[str, CheckResult], refused: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Return checks as one document: a suite for each, a case for each output and the verdict.
 
     Where bounds on predictions are given, they alone fail a suite, as they alone decide the
@@ -24,6 +27,7 @@ def junit_xml(results: Mapping[str, CheckResult]) -> str:
 
     Args:
         results: Name of the suite -> check.
+        refused: Name of the suite -> why nothing was checked; an error, not a failure.
     """
     root = ElementTree.Element("testsuites", name="qonnx-hub check")
     for name, result in results.items():
@@ -43,6 +47,12 @@ def junit_xml(results: Mapping[str, CheckResult]) -> str:
         out.text = _clean(result.table(120))
         suite.set("tests", str(len(result.outputs) + 1))
         suite.set("failures", str(failures))
+    for name, why in refused.items():
+        suite = ElementTree.SubElement(
+            root, "testsuite", name=_clean(name), tests="1", failures="0", errors="1"
+        )
+        error = ElementTree.SubElement(_case(suite, name, "verdict"), "error", type="refused")
+        error.set("message", _clean(why))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

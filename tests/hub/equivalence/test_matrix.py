@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 from onnx import helper
 
 import qonnx_hub as qh
+from docs.pages import call
 from qonnx_hub.equivalence.matrix import named_backend
 from tests.support import model_of, quant_node
 
@@ -82,3 +84,25 @@ def test_the_command_line_ends_in_1_unless_all_agree(folder: Path) -> None:
     assert json.loads((folder / "m.json").read_text())["groups"] == [1, 1, 2]
     code, text = run("check", "a.onnx", "b.onnx", "c.onnx", "--backend", "ort")
     assert (code, "FILE@ort" in text) == (2, True)
+
+
+def test_a_side_that_does_not_run_is_a_row_and_the_others_stand(folder: Path) -> None:
+    (folder / "text.onnx").write_text("no model")
+    report = qh.check_many("a.onnx", ["text.onnx", "a_qcdq.onnx"])
+    assert not report
+    assert (report.sides, report.groups) == (("a.onnx", "a_qcdq.onnx"), (1, 1))
+    last = report.rows()[-1]
+    assert (last["side"], last["verdict"], last["group"]) == ("text.onnx", "refused", None)
+    assert "text.onnx" in last["cause"]
+    assert "1 of 2 sides agree" in report.summary()
+    command = "qonnx-hub check a.onnx text.onnx a_qcdq.onnx --junit x.xml"
+    code, shown = call(command.split())
+    assert code == 1
+    assert "refused" in shown
+    root = ElementTree.parse("x.xml").getroot()
+    assert [suite.get("errors") for suite in root] == [None, "1"]
+
+
+def test_where_no_side_runs_the_first_reason_is_told(folder: Path) -> None:
+    with pytest.raises(qh.HubError, match=r"none\.onnx"):
+        qh.check_many("a.onnx", ["none.onnx", "gone.onnx"])
