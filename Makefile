@@ -24,6 +24,8 @@ figures:  ## the data and the tables of the pages, from a folder of public model
 	.venv/bin/python benchmarks/proofs.py passes $(MODELS) --table docs/passes.csv
 	.venv/bin/python -m benchmarks.keras_files $(MODELS) > docs/keras_files.csv
 	.venv/bin/python benchmarks/tflite_files.py $$(find $(MODELS) -name '*.tflite') > docs/tflite_files.csv
+	OPENBLAS_NUM_THREADS=1 .venv/bin/python -m benchmarks --models $(MODELS) --history
+	.venv/bin/python -m benchmarks.page
 	.venv/bin/python docs/figures.py
 
 format:  ## what the linter can mend
