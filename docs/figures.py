@@ -50,6 +50,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("optimized", _count("optimized")),
         ("XNNPACK", _count("xnnpack")),
     ),
+    "campaigns.csv": (
+        ("program", _text("program")),
+        ("commit", _text("commit")),
+        ("seed", _text("seed")),
+        ("cases", _count("cases")),
+        ("faults", _count("faults")),
+    ),
     "passes.csv": (
         ("pass", lambda row: f"`{row['what']}`"),
         ("proven", _count("proven")),
