@@ -1,4 +1,4 @@
-"""Fails where a room's tests run less of it than its floor: ``python .ci/coverage.py``.
+"""Fails where a room's tests run less of it than its floor: ``python .ci/coverage_floors.py``.
 
 Reads what ``pytest --cov`` wrote into the file that COVERAGE_FILE names.
 """
@@ -12,8 +12,8 @@ import coverage
 
 FLOORS = {
     "qonnx_hub_ir": 95,
-    "qonnx_hub_adapters": 80,
-    "qonnx_hub": 90,
+    "qonnx_hub_adapters": 78,
+    "qonnx_hub": 94,
 }
 """Percent of lines, by room; live frameworks, in environments of their own, do not count."""
 
