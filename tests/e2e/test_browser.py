@@ -103,7 +103,9 @@ def browser() -> Iterator[Any]:
     path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     assert path is not None, "no Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        found = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
         yield found
         found.close()
 
