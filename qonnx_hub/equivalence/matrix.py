@@ -204,7 +204,8 @@ def check_many(
             a, b, asked = open_sides(first, source, pair, wanted)
             results.append(check_opened(a, b, asked))
         except HubError as error:
-            refused[label] = error
+            # Sides may be called alike, and each has its own reason.
+            refused[f"{label} ({k + 2})" if label in refused else label] = error
         else:
             sides += [b] if sides else [a, b]
             ran.append(label)

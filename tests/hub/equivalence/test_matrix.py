@@ -106,3 +106,9 @@ def test_a_side_that_does_not_run_is_a_row_and_the_others_stand(folder: Path) ->
 def test_where_no_side_runs_the_first_reason_is_told(folder: Path) -> None:
     with pytest.raises(qh.HubError, match=r"none\.onnx"):
         qh.check_many("a.onnx", ["none.onnx", "gone.onnx"])
+
+
+def test_of_sides_that_are_called_alike_each_refusal_is_told(folder: Path) -> None:
+    report = qh.check_many("a.onnx", ["none.onnx", "none.onnx", "a_qcdq.onnx"])
+    assert list(report.refused) == ["none.onnx", "none.onnx (3)"]
+    assert "1 of 3 sides agree" in report.summary()
